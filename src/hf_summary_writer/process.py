@@ -1,0 +1,90 @@
+"""The one place for process-wide state: who is told when the process forks and when the interpreter exits.
+
+Objects register themselves and are held weakly, so that a forgotten writer can still be collected. All hooks are
+installed when this module is imported; an empty registry costs nothing.
+
+Exit has two passes. The first runs through `threading._register_atexit`, while thread pools still work and daemon
+threads still run; the second through `atexit`, because non-daemon threads of the user may log after the first. The
+first hook is private to CPython, so it is feature-tested; without it the second pass does the work alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+
+# Imported for its side effect on order: exit callbacks run newest first, and concurrent.futures registers the one
+# that closes its pools when this module is imported. Ours must be newer than that, to run while pools still work.
+import concurrent.futures.thread  # noqa: F401
+import contextlib
+import os
+import threading
+import weakref
+from typing import Protocol, runtime_checkable
+
+__all__ = ["ExitAware", "ForkAware", "tell_after_fork", "tell_at_exit"]
+
+
+@runtime_checkable
+class ForkAware(Protocol):
+    """Is told, in a forked child, that only the calling thread is left."""
+
+    def after_fork_in_child(self) -> None:
+        """Put fresh locks in place and forget threads; never log, never wait: other locks may be held for ever."""
+
+
+@runtime_checkable
+class ExitAware(Protocol):
+    """Is told that the interpreter is about to exit; may be told twice."""
+
+    def at_exit(self) -> None:
+        """Finish in bounded time."""
+
+
+class _Registry:
+    """Weakly held objects in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._members: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
+
+    def add(self, member: object) -> None:
+        # A plain counter and a dict store are atomic under the GIL; a lock here could be held at a fork.
+        self._next += 1
+        self._members[self._next] = member
+
+    def newest_first(self) -> list[object]:
+        return [member for _, member in sorted(self._members.items(), reverse=True)]
+
+
+_fork_aware = _Registry()
+_exit_aware = _Registry()
+
+
+def tell_after_fork(member: ForkAware) -> None:
+    """Call `member.after_fork_in_child()` in every child this process forks, for as long as `member` lives."""
+    _fork_aware.add(member)
+
+
+def tell_at_exit(member: ExitAware) -> None:
+    """Call `member.at_exit()` when the interpreter exits, newest member first, for as long as `member` lives."""
+    _exit_aware.add(member)
+
+
+def _after_fork_in_child() -> None:
+    for member in _fork_aware.newest_first():
+        with contextlib.suppress(Exception):
+            member.after_fork_in_child()  # type: ignore[attr-defined]
+
+
+def _at_exit() -> None:
+    for member in _exit_aware.newest_first():
+        # One member's trouble must not cost the next one its data, and exit code and streams are the user's.
+        with contextlib.suppress(Exception):
+            member.at_exit()  # type: ignore[attr-defined]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+with contextlib.suppress(AttributeError, RuntimeError):
+    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - feature-tested, see above
+atexit.register(_at_exit)

@@ -1,0 +1,50 @@
+"""What every test gets: a home of its own, and a check that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from typing import TYPE_CHECKING
+
+# Read by huggingface_hub when it is first imported, so they must stand before any test module does that.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "0"
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+    os.environ.pop(name, None)
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SETTLE_SECONDS = 5.0
+
+
+def _ours(thread: threading.Thread) -> bool:
+    return thread.name.startswith("hf-summary-writer")
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test after which a thread of ours or a child process is still there."""
+    threads_before = set(threading.enumerate())
+    children_before = _children()
+    yield
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        threads = [t.name for t in set(threading.enumerate()) - threads_before if _ours(t)]
+        children = _children() - children_before
+        if not threads and not children:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: threads {threads}, child processes {children}")
+        time.sleep(0.02)
