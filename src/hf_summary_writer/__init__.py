@@ -16,7 +16,7 @@ _HOMES = {"CommitScheduler": "hf_summary_writer.scheduler", "HFSummaryWriter": "
 def __getattr__(name: str) -> Any:
     # Public names are imported on first use, so that a scheduler alone does not pay for tensorboardX.
     if name in _HOMES:
-        from importlib import import_module  # noqa: PLC0415
+        from importlib import import_module
 
         value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value

@@ -14,12 +14,14 @@ import atexit
 
 # Imported for its side effect on order: exit callbacks run newest first, and concurrent.futures registers the one
 # that closes its pools when this module is imported. Ours must be newer than that, to run while pools still work.
-import concurrent.futures.thread  # noqa: F401
 import contextlib
 import os
 import threading
 import weakref
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["ExitAware", "ForkAware", "tell_after_fork", "tell_at_exit"]
 
@@ -36,8 +38,8 @@ class ForkAware(Protocol):
 class ExitAware(Protocol):
     """Is told that the interpreter is about to exit; may be told twice."""
 
-    def at_exit(self) -> None:
-        """Finish in bounded time."""
+    def at_exit(self) -> Callable[[], None] | None:
+        """Begin to finish without waiting; return what waits for the end, in bounded time, if there is anything."""
 
 
 class _Registry:
@@ -77,14 +79,20 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
+    # All begin before any is waited for, so that ten writers do not wait ten times as long as one. One member's trouble
+    # must not cost the next one its data, and exit code and streams are the user's.
+    waits = []
     for member in _exit_aware.newest_first():
-        # One member's trouble must not cost the next one its data, and exit code and streams are the user's.
         with contextlib.suppress(Exception):
-            member.at_exit()  # type: ignore[attr-defined]
+            waits.append(member.at_exit())  # type: ignore[attr-defined]
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C skips the wait, all of it
+        for wait in filter(None, waits):
+            with contextlib.suppress(Exception):
+                wait()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 with contextlib.suppress(AttributeError, RuntimeError):
-    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - feature-tested, see above
+    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - feature-tested
 atexit.register(_at_exit)

@@ -1,0 +1,218 @@
+"""One attempt to talk to the Hub: it has a deadline, it can be given up, and then it says no more.
+
+The client of `huggingface_hub` has no time-outs by default and retries on its own, sleeping as long as the Hub likes.
+Neither can be changed for one caller by an argument. Its HTTP client is shared by the whole process, so replacing it
+would change things for the user's own downloads as well. But it offers event hooks: a hook that does nothing unless the
+calling thread is inside an attempt changes nothing for anybody else. Inside an attempt the hooks
+
+- give every request the remaining time as its time-out,
+- stop the next request of an attempt that was given up, so that it cannot commit behind the back of a newer one,
+- turn answers that the client would sleep on (429, 5xx) into an exception at once, and
+- refuse a redirect of an API call to another host.
+
+A deadline can pass while a thread waits where nothing can wake it (a dripping answer, the native Xet client). So an
+attempt runs in a thread of `Caller`, which is left behind when the deadline passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from hf_summary_writer.errors import DeadlineError
+from hf_summary_writer.verdict import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Attempt", "Caller", "HubAnswerError", "install_hooks"]
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 15.0
+# What the client would retry on its own, sleeping in between.
+_RETRIED_BY_CLIENT = frozenset({408, 429, 500, 502, 503, 504})
+_MAX_BODY_READ = 64 * 1024
+
+
+class HubAnswerError(Exception):
+    """Carries an answer out of the client before the client acts on it."""
+
+    def __init__(self, answer: Answer) -> None:
+        """Keep the answer."""
+        super().__init__(f"{answer.status} for {answer.url}")
+        self.answer = answer
+
+
+class Attempt:
+    """The right to talk to the Hub until a deadline, on the monotonic clock in seconds."""
+
+    __slots__ = ("deadline", "given_up")
+
+    def __init__(self, deadline: float) -> None:
+        """Begin."""
+        self.deadline = deadline
+        self.given_up = False
+
+    def remaining(self) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            DeadlineError: If none are left or the attempt was given up.
+        """
+        remaining = self.deadline - time.monotonic()
+        if self.given_up or remaining <= 0:
+            raise DeadlineError("the Hub did not answer in time")
+        return remaining
+
+
+class _Current(threading.local):
+    attempt: Attempt | None = None
+
+
+_current = _Current()
+
+
+@contextlib.contextmanager
+def _inside(attempt: Attempt) -> Iterator[None]:
+    _current.attempt = attempt
+    try:
+        yield
+    finally:
+        _current.attempt = None
+
+
+def install_hooks(client: Any) -> None:
+    """Add the hooks to an `httpx` client, unless they are there; call it before each attempt.
+
+    The client is made anew after a fork and after connection errors, and then has no hooks.
+    """
+    hooks = client.event_hooks
+    if _before_request not in hooks["request"]:
+        # First, so that no hook of others can delay or answer for us.
+        client.event_hooks = {
+            "request": [_before_request, *hooks["request"]],
+            "response": [_after_response, *hooks["response"]],
+        }
+
+
+def _before_request(request: Any) -> None:
+    attempt = _current.attempt
+    if attempt is not None:
+        remaining = attempt.remaining()
+        request.extensions = {
+            **request.extensions,
+            "timeout": {
+                "connect": min(_CONNECT_SECONDS, remaining),
+                "read": remaining,
+                "write": remaining,
+                "pool": remaining,
+            },
+        }
+
+
+def _after_response(response: Any) -> None:
+    if _current.attempt is None:
+        return
+    status = response.status_code
+    if status in _RETRIED_BY_CLIENT:
+        raise HubAnswerError(_answer(response, _beginning(response)))
+    if status == 409 and str(response.url).endswith("/api/repos/create"):
+        # The client repeats this one without a pause if it says that something else is under way.
+        text = response.read().decode("utf-8", "replace")
+        if "conflicting operation" in text:
+            raise HubAnswerError(_answer(response, text))
+    if response.has_redirect_location and _leads_astray(str(response.url), response.headers["location"]):
+        raise HubAnswerError(_answer(response, ""))
+
+
+def _leads_astray(url: str, location: str) -> bool:
+    here, there = urlsplit(url), urlsplit(urljoin(url, location))
+    return here.path.startswith("/api/") and (here.scheme, here.netloc) != (there.scheme, there.netloc)
+
+
+def _beginning(response: Any) -> str:
+    body = b""
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > _MAX_BODY_READ:
+            break
+    return body.decode("utf-8", "replace")
+
+
+def _answer(response: Any, text: str) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, text, str(response.url))
+
+
+class Caller:
+    """Runs calls one at a time in a daemon thread of its own, and leaves the thread behind if a call takes too long.
+
+    Not thread-safe: its owner calls it from one thread at a time. The thread must be started before the interpreter
+    begins to exit, since some versions of Python start none after that.
+
+    Args:
+        name: The name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Start nothing yet."""
+        self._name = name
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
+
+    def start(self) -> queue.SimpleQueue[Callable[[], None] | None]:
+        """Start the thread if there is none, and return what feeds it.
+
+        Raises:
+            RuntimeError: If no thread can be started any more.
+        """
+        if self._jobs is None:
+            jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+            threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True).start()
+            self._jobs = jobs
+        return self._jobs
+
+    def stop(self) -> None:
+        """Let the thread end when it has nothing more to do."""
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            jobs.put(None)
+
+    def call(self, function: Callable[[], T], seconds: float) -> T:
+        """Return what `function` returns or raise what it raises.
+
+        Raises:
+            DeadlineError: If it took longer than `seconds`; whatever it still does is of no effect on the Hub.
+        """
+        jobs = self.start()
+        future: Future[T] = Future()
+        attempt = Attempt(time.monotonic() + seconds)
+
+        def job() -> None:
+            try:
+                with _inside(attempt):
+                    future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+                future.set_exception(error)
+
+        jobs.put(job)
+        try:
+            return future.result(seconds)
+        except FutureTimeoutError:
+            if future.done():
+                raise
+            attempt.given_up = True
+            self.stop()
+            raise DeadlineError(f"the Hub did not answer within {seconds:.0f} s") from None
+
+
+def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # or it would keep alive what it holds until the next one comes

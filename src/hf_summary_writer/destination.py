@@ -1,0 +1,157 @@
+"""Where a folder goes on the Hub, and what the Hub would refuse as such."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = [
+    "Destination",
+    "check_folder",
+    "check_interval",
+    "check_path_in_repo",
+    "check_repo_id",
+    "check_repo_type",
+    "check_revision",
+    "check_seconds",
+    "check_token",
+]
+
+REPO_TYPES = ("model", "dataset", "space")
+DEFAULT_REVISION = "main"
+
+# The Hub's rules for names, as documented with huggingface_hub's `validate_repo_id`; a test holds the two together.
+_REPO_NAME = re.compile(r"(?:\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", flags=re.ASCII)
+# What `git check-ref-format` refuses anywhere in a branch name.
+_REVISION_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)\.|/$|^/|\.$")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# Folders that the Hub keeps for itself or that its client refuses to write to.
+_FORBIDDEN_PARTS = frozenset({".git", ".cache"})
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One place on one Hub: what a ledger is about."""
+
+    endpoint: str
+    repo_type: str
+    repo_id: str
+    revision: str
+    path: str
+
+    @property
+    def key(self) -> str:
+        """A short name for this destination that is safe in a file name."""
+        canonical = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def path_in_repo(self, relpath: str) -> str:
+        """The place in the repo of the file that is `relpath` in the folder."""
+        return f"{self.path}/{relpath}" if self.path else relpath
+
+
+def check_repo_id(repo_id: object) -> str:
+    """Return `repo_id` if the Hub could have such a repo, as `name` or `namespace/name`."""
+    if not isinstance(repo_id, str):
+        raise TypeError(f"repo_id must be a str such as 'user/my-run', not {type(repo_id).__name__}")
+    if not _REPO_NAME.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
+        raise ValueError(
+            f"repo_id {repo_id!r} is not a name the Hub allows: use 'name' or 'namespace/name' of letters, digits, "
+            "'-', '_' and '.', without '--' or '..', not ending in '.git', at most 96 characters each"
+        )
+    return repo_id
+
+
+def check_repo_type(repo_type: object) -> str:
+    """Return the repo type that `repo_type` means; `None` means a model repo."""
+    if repo_type is None:
+        return "model"
+    if repo_type not in REPO_TYPES:
+        raise ValueError(f"repo_type {repo_type!r} does not exist on the Hub: use one of {', '.join(REPO_TYPES)}")
+    return str(repo_type)
+
+
+def check_revision(revision: object) -> str:
+    """Return the branch that `revision` means; `None` means `main`."""
+    if revision is None:
+        return DEFAULT_REVISION
+    if not isinstance(revision, str):
+        raise TypeError(f"revision must be the name of a branch as a str, not {type(revision).__name__}")
+    if not revision or revision.startswith("-") or revision == "@" or _REVISION_REFUSED.search(revision):
+        raise ValueError(f"revision {revision!r} is not a name that Git allows for a branch")
+    return revision
+
+
+def check_path_in_repo(path: object) -> str:
+    """Return `path` without slashes at its ends; `None` and `""` mean the root of the repo."""
+    if path is None:
+        return ""
+    if not isinstance(path, str):
+        raise TypeError(f"path_in_repo must be a str such as 'tensorboard', not {type(path).__name__}")
+    stripped = path.strip("/")
+    parts = stripped.split("/") if stripped else []
+    if (
+        "\\" in path
+        or any(ord(character) < ord(" ") or character == "\x7f" for character in path)
+        or any(part in {"", ".", ".."} for part in parts)
+        or any(part.lower() in _FORBIDDEN_PARTS for part in parts)
+    ):
+        raise ValueError(
+            f"path_in_repo {path!r} cannot be used: give a relative path with '/' between its parts, without '.', "
+            "'..', '.git', '.cache', empty parts, backslashes or control characters"
+        )
+    return stripped
+
+
+def check_interval(name: str, minutes: object) -> float:
+    """Return `minutes` as a float if a timer can wait for that long."""
+    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)):
+        raise TypeError(f"{name} must be a number of minutes, not {type(minutes).__name__}")
+    if not minutes > 0 or not math.isfinite(minutes):
+        raise ValueError(f"{name} must be a positive number of minutes (fractions are fine), not {minutes!r}")
+    return float(minutes)
+
+
+def check_token(token: object) -> str | bool | None:
+    """Return `token` without white space around it; never repeat it in a message."""
+    if token is None or isinstance(token, bool):
+        return token
+    if not isinstance(token, str):
+        raise TypeError(f"token must be a str, not {type(token).__name__}")
+    stripped = token.strip()
+    if not stripped:
+        raise ValueError("token is empty: leave it out to use the token that `hf auth login` has stored")
+    if not stripped.isascii() or not stripped.isprintable() or " " in stripped:
+        raise ValueError("token holds characters that no access token has: copy it again (it is not shown here)")
+    return stripped
+
+
+def check_seconds(name: str, seconds: object) -> float:
+    """Return `seconds` as a float if somebody can wait for that long; 0 means not at all."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
+    return float(seconds)
+
+
+def check_folder(folder: object, name: str = "folder_path") -> Path:
+    """Return the absolute path, without links, of a folder on this machine, which need not exist yet."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a str or a path, not {type(folder).__name__}")
+    path = os.fspath(folder)
+    if not isinstance(path, str):
+        raise TypeError(f"{name} must be a str or a path of str, not of {type(path).__name__}")
+    if _URL.match(path):
+        raise ValueError(f"{name} must be a folder on this machine, not the address {path!r}: log to a local folder")
+    if "\0" in path:
+        raise ValueError(f"{name} {path!r} holds a NUL character")
+    resolved = Path(path).expanduser().resolve()
+    if resolved.exists() and not resolved.is_dir():
+        raise ValueError(f"{name} must be a folder, but {str(resolved)!r} is a file")
+    return resolved

@@ -1,0 +1,59 @@
+"""What can go wrong with a push. These reach users through futures and `status`, never through a training loop.
+
+PushError
+├── TemporaryError          will go away by itself: network, time-outs, 408, 409, 412, 429, 5xx
+│   ├── DeadlineError       the Hub did not answer in time
+│   └── RateLimitError      the Hub said to wait, and for how long
+├── ActionNeededError       needs the user: 401, 403, 404, quota, offline mode, a certificate, a redirect
+│   └── RepoGoneError       the repo was there and is not any more
+└── RejectedError           the Hub refuses one of the files: 400, 413, 422
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ActionNeededError",
+    "DeadlineError",
+    "PushError",
+    "RateLimitError",
+    "RejectedError",
+    "RepoGoneError",
+    "TemporaryError",
+]
+
+
+class PushError(Exception):
+    """A push did not deliver everything; what is missing stays on disk and is tried again.
+
+    Attributes:
+        retry_after: Seconds that the Hub asked to wait, if it did.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        """Say in one line what went wrong and what to do."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TemporaryError(PushError):
+    """Will go away by itself; a later push sends what this one did not."""
+
+
+class DeadlineError(TemporaryError):
+    """The Hub did not answer in time."""
+
+
+class RateLimitError(TemporaryError):
+    """The Hub answered 429; `retry_after` says how long it wants to be left alone."""
+
+
+class ActionNeededError(PushError):
+    """Does not go away by itself; the message says what the user can do."""
+
+
+class RepoGoneError(ActionNeededError):
+    """A repo that took commits before does not exist any more; it is never created again unasked."""
+
+
+class RejectedError(PushError):
+    """The Hub refuses the content or the name of a file."""

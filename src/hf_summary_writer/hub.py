@@ -1,0 +1,200 @@
+"""How to push: the only module that calls `huggingface_hub`.
+
+A commit is made in two steps, uploads first and then the commit itself. They cost the same requests as one call, and in
+between it is known which files the Hub already has and which it would silently leave out.
+
+`huggingface_hub` is imported when it is first needed, in the thread that pushes: its HTTP client takes a good part of
+a second to import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hf_summary_writer import attempt
+from hf_summary_writer.verdict import judge_answer, judge_exception
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+
+    from hf_summary_writer.errors import PushError
+
+__all__ = ["Committed", "Hub", "default_endpoint"]
+
+T = TypeVar("T")
+
+LIBRARY_NAME = "hf-summary-writer"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What came of a commit.
+
+    Attributes:
+        info: The Hub's answer; `None` if the Hub already held everything and no commit was made.
+        left_out: The paths in the repo that its `.gitignore` keeps out.
+    """
+
+    info: CommitInfo | None
+    left_out: frozenset[str]
+
+
+def default_endpoint() -> str:
+    """Return the address of the Hub that `huggingface_hub` talks to unless told otherwise (`HF_ENDPOINT`)."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+class Hub:
+    """One branch of one repo.
+
+    Not thread-safe: its owner uses it from one thread at a time. Every method raises `PushError` and nothing else.
+
+    Args:
+        repo_id: `name` or `namespace/name`; the full id once the repo is known to exist.
+        repo_type: `model`, `dataset` or `space`.
+        revision: The branch.
+        private: Whether a repo that does not exist is created private; `None` leaves it to the account's default.
+        token: The access token; `None` means the one that is stored on the machine, read anew each time.
+        api: The client to use for every request instead of a new one.
+    """
+
+    def __init__(
+        self, repo_id: str, repo_type: str, revision: str, private: bool | None, token: str | bool | None, api: Any
+    ) -> None:
+        """Keep the arguments; connect to nothing."""
+        self.repo_id = repo_id
+        self._repo_type = repo_type
+        self._revision = revision
+        self._private = private
+        self._token = token
+        if api is not None:
+            self.api = api
+        self.known = False
+
+    @cached_property
+    def api(self) -> HfApi:
+        """The client."""
+        from huggingface_hub import HfApi
+
+        return HfApi(token=self._token, library_name=LIBRARY_NAME)
+
+    def has_token(self) -> bool:
+        """Tell whether there is any token to send, without a request."""
+        from huggingface_hub import get_token
+
+        token = getattr(self.api, "token", None)
+        return bool(token) or (token is None and bool(get_token()))
+
+    def ensure_repo(self) -> str:
+        """Create the repo and the branch where they do not exist yet; return the repo's full id."""
+
+        def create() -> str:
+            space: dict[str, Any] = {"space_sdk": "static"} if self._repo_type == "space" else {}
+            url = self.api.create_repo(
+                self.repo_id, repo_type=self._repo_type, private=self._private, exist_ok=True, **space
+            )
+            self.repo_id = str(url.repo_id)
+            if self._revision != "main":
+                self._create_branch()
+            return self.repo_id
+
+        return self._guarded(create)
+
+    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str) -> Committed:
+        """Upload `files`, pairs of path in the repo and content that no longer changes, and commit them together."""
+
+        def commit() -> Committed:
+            from huggingface_hub import CommitOperationAdd
+
+            additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=body) for path, body in files]
+            try:
+                return self._commit(additions, message)
+            except Exception as error:
+                if type(error).__name__ != "RevisionNotFoundError":
+                    raise
+            self._create_branch()
+            return self._commit(additions, message)
+
+        return self._guarded(commit)
+
+    def squash(self, message: str) -> None:
+        """Fold the branch's history into one commit."""
+        self._guarded(
+            lambda: self.api.super_squash_history(
+                self.repo_id, repo_type=self._repo_type, branch=self._revision, commit_message=message
+            )
+        )
+
+    def page(self, path: str) -> str:
+        """Return the address of a folder of the repo in a browser."""
+        prefix = "" if self._repo_type == "model" else f"{self._repo_type}s/"
+        base = f"{self.api.endpoint}/{prefix}{self.repo_id}"
+        return f"{base}/tree/{self._revision}/{path}" if path else f"{base}/tree/{self._revision}"
+
+    def _create_branch(self) -> None:
+        self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
+
+    def _commit(self, additions: list[CommitOperationAdd], message: str) -> Committed:
+        where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self._repo_type, "revision": self._revision}
+        for together in _uploads(additions):
+            self.api.preupload_lfs_files(additions=together, **where)
+        left_out = [addition for addition in additions if _left_out(addition)]
+        wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
+        info = None
+        if wanted:
+            info = self.api.create_commit(operations=wanted, commit_message=message, **where)
+        return Committed(info, frozenset(addition.path_in_repo for addition in left_out))
+
+    def _guarded(self, call: Callable[[], T]) -> T:
+        try:
+            self._install_hooks()
+            return call()
+        except attempt.HubAnswerError as error:
+            verdict: PushError = judge_answer(error.answer, time.time(), repo=self._name, known=self.known)
+        except Exception as error:  # noqa: BLE001 - whatever the client raises, the verdict says what follows
+            verdict = judge_exception(error, known=self.known, repo=self._name, now=time.time())
+        # Not chained: what the client raises may quote headers, and with them the token.
+        raise verdict from None
+
+    @property
+    def _name(self) -> str:
+        return f"the {self._repo_type} repo {self.repo_id}"
+
+    @staticmethod
+    def _install_hooks() -> None:
+        from huggingface_hub import get_session
+
+        attempt.install_hooks(get_session())
+
+
+def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperationAdd]]:
+    """Say which additions to hand to the client together.
+
+    Over Xet all at once. Over plain LFS one by one: given several, the client uploads them from a thread pool, which
+    cannot be used while the interpreter exits, and of which one hung upload would hold the exit for ever.
+    """
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None:
+        return [additions]
+    return [[addition] for addition in additions]
+
+
+# The client keeps what the Hub said about each file in private attributes. Without them a file that the Hub leaves out
+# would count as arrived; the tests for that run on the oldest and the newest version that is allowed.
+def _left_out(addition: Any) -> bool:
+    return bool(getattr(addition, "_should_ignore", False))
+
+
+def _identical(addition: Any) -> bool:
+    remote = getattr(addition, "_remote_oid", None)
+    return remote is not None and remote == getattr(addition, "_local_oid", None)

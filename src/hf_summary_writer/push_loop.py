@@ -1,0 +1,276 @@
+"""When to push: one daemon thread that waits for the interval, for a trigger, or for the end.
+
+The thread waits on a condition whose state is checked under its lock before and after every wait, so no wake-up that
+arrives during a push is lost. At most one push runs and one waits: whoever triggers while one waits shares its future.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from hf_summary_writer.errors import PushError
+from hf_summary_writer.retry import delay_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from huggingface_hub import CommitInfo
+
+__all__ = ["Phase", "PushLoop", "State"]
+
+
+class Phase(Enum):
+    """What the loop is doing."""
+
+    IDLE = "idle"
+    PUSHING = "pushing"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the loop is doing, and until when it waits (seconds from now, for `Phase.WAITING`)."""
+
+    phase: Phase
+    seconds: float = 0.0
+    error: Exception | None = None
+
+
+class PushLoop:
+    """Calls `push` in a thread of its own, at every interval and on demand. Thread-safe.
+
+    Args:
+        push: Pushes once. May raise anything.
+        interval: Seconds between pushes.
+        at_end: Called in the thread before it ends.
+        name: The thread's name.
+        chance: Source of randomness for the back-off.
+    """
+
+    def __init__(
+        self,
+        push: Callable[[], CommitInfo | None],
+        interval: float,
+        *,
+        at_end: Callable[[], None],
+        name: str,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """Start nothing yet."""
+        self._push = push
+        self._interval = interval
+        self._at_end = at_end
+        self._name = name
+        self._chance = chance
+        self.last_future: Future[CommitInfo | None] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        # The default lock is reentrant: a signal handler may trigger while this thread is inside.
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._requested: Future[CommitInfo | None] | None = None
+        self._running: Future[CommitInfo | None] | None = None
+        self._stopped = False
+        self._finish_by: float | None = None
+        self._ending = False
+        self._failures = 0
+        self._error: Exception | None = None
+        self._not_before = 0.0
+
+    def start(self) -> None:
+        """Start the thread, also after `finish`; does nothing while it runs or after `stop`.
+
+        Raises:
+            RuntimeError: If no thread can be started any more.
+        """
+        with self._changed:
+            if self._stopped:
+                return
+            self._finish_by, self._ending = None, False
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def trigger(self) -> Future[CommitInfo | None]:
+        """Ask for a push and return its future.
+
+        While the Hub said to wait, the future fails at once with what it said. Without a thread it resolves to `None`.
+        """
+        with self._changed:
+            if self._thread is None or self._stopped:
+                return _resolved(None)
+            remaining = self._not_before - time.monotonic()
+            if remaining > 0 and self._asked_to_wait:
+                return _failed(self._error)
+            return self._request()
+
+    def finish(self, seconds: float, *, end: bool = True) -> Future[CommitInfo | None]:
+        """Ask for the last push, to be done within `seconds`; the thread ends after it if `end`.
+
+        What fails is tried again for as long as the time allows.
+        """
+        with self._changed:
+            if self._thread is None or self._stopped:
+                return _resolved(None)
+            self._finish_by = time.monotonic() + seconds
+            self._ending = self._ending or end
+            future = self._request()
+            if not self._asked_to_wait:
+                self._not_before = 0.0
+            elif self._not_before >= self._finish_by:
+                self._give_up()
+                self._changed.notify_all()
+            return future
+
+    def stop(self) -> None:
+        """End the thread, after a push that is running; a push that waits resolves to `None`."""
+        with self._changed:
+            self._stopped = True
+            requested, self._requested = self._requested, None
+            self._changed.notify_all()
+        if requested is not None:
+            requested.set_result(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end, unless it is the caller."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(max(0.0, seconds))
+
+    def interrupted(self) -> bool:
+        """Tell a running push whether there is no more time for it."""
+        finish_by = self._finish_by
+        return self._stopped or (finish_by is not None and time.monotonic() > finish_by)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the last push may still take; `None` while the run goes on."""
+        finish_by = self._finish_by
+        return None if finish_by is None else max(0.0, finish_by - time.monotonic())
+
+    @property
+    def state(self) -> State:
+        """What the loop is doing now."""
+        with self._changed:
+            remaining = self._not_before - time.monotonic()
+            if self._running is not None:
+                return State(Phase.PUSHING, error=self._error)
+            if self._thread is None or self._stopped:
+                return State(Phase.STOPPED, error=self._error)
+            if remaining > 0:
+                return State(Phase.WAITING, remaining, self._error)
+            return State(Phase.IDLE, error=self._error)
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a thread to push."""
+        return self._thread is not None and not self._stopped
+
+    def after_fork_in_child(self) -> None:
+        """Forget the thread, which the child does not have, and its lock, which somebody may hold for ever."""
+        self._reset()
+        self._stopped = True
+
+    def _request(self) -> Future[CommitInfo | None]:
+        if self._requested is None:
+            self._requested = Future()
+            self._requested.set_running_or_notify_cancel()  # it is shared: nobody cancels it for the others
+            self._changed.notify_all()
+        return self._requested
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while (future := self._next(due)) is not None:
+            self.last_future = future
+            error = None
+            result: Any = None
+            try:
+                result = self._push()
+            except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
+                error = raised
+            due, again = self._settle(future, error)
+            if error is None:
+                future.set_result(result)
+            elif not again:
+                future.set_exception(error)
+        self._at_end()
+
+    def _next(self, due: float) -> Future[CommitInfo | None] | None:
+        """Wait for the next push and return its future, or `None` when the thread is to end."""
+        with self._changed:
+            while True:
+                if self._stopped or (self._ending and self._requested is None):
+                    self._thread = None
+                    return None
+                now = time.monotonic()
+                ready = max(due, self._not_before) if self._requested is None else self._earliest()
+                if now >= ready:
+                    self._running = self._requested or Future()
+                    self._requested = None
+                    return self._running
+                self._changed.wait(min(ready - now, threading.TIMEOUT_MAX))
+
+    def _earliest(self) -> float:
+        # A trigger cuts a back-off of our own short, but not a wait that the Hub asked for, nor one of the last push.
+        return self._not_before if self._asked_to_wait or self._finish_by is not None else 0.0
+
+    def _settle(self, future: Future[CommitInfo | None], error: BaseException | None) -> tuple[float, bool]:
+        """Draw the consequences of a push: when the next one is due, and whether it is this one once more."""
+        with self._changed:
+            now = time.monotonic()
+            self._running = None
+            if error is None:
+                self._failures, self._error, self._not_before = 0, None, 0.0
+                return now + self._interval, False
+            self._failures += 1
+            self._error = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            delay = delay_after(self._error, self._failures, self._interval, self._chance())
+            self._not_before = now + delay
+            again = False
+            if self._finish_by is not None and not self._stopped:
+                if self._not_before >= self._finish_by:
+                    self._give_up()
+                elif self._requested is None:
+                    self._requested, again = future, True
+            return self._not_before, again
+
+    def _give_up(self) -> None:
+        """Fail the push that waits: the moment for it comes after the end."""
+        requested, self._requested = self._requested, None
+        if requested is not None:
+            requested.set_exception(self._error)
+
+    @property
+    def _asked_to_wait(self) -> bool:
+        return isinstance(self._error, PushError) and self._error.retry_after is not None
+
+
+def _resolved(result: CommitInfo | None) -> Future[CommitInfo | None]:
+    future: Future[CommitInfo | None] = Future()
+    future.set_result(result)
+    return future
+
+
+def _failed(error: Exception | None) -> Future[CommitInfo | None]:
+    future: Future[CommitInfo | None] = Future()
+    future.set_exception(error)
+    return future
+
+
+def wait(future: Future[CommitInfo | None], seconds: float) -> bool:
+    """Wait for a future without raising what it holds; tell whether it is done."""
+    try:
+        future.exception(max(0.0, seconds))
+    except FutureTimeoutError:
+        return False
+    return True

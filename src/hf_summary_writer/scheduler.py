@@ -1,0 +1,315 @@
+"""`CommitScheduler`: keeps a folder on this disk and a folder of a Hub repo the same, while somebody writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+import threading
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hf_summary_writer import destination as checks
+from hf_summary_writer.attempt import Caller
+from hf_summary_writer.destination import Destination
+from hf_summary_writer.errors import ActionNeededError, PushError
+from hf_summary_writer.hub import Hub, default_endpoint
+from hf_summary_writer.patterns import PathFilter
+from hf_summary_writer.process import tell_after_fork, tell_at_exit
+from hf_summary_writer.push import Pusher
+from hf_summary_writer.push_loop import PushLoop, wait
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from huggingface_hub import CommitInfo, HfApi
+    from typing_extensions import Self
+
+__all__ = ["DEFAULT_CLOSE_TIMEOUT", "CommitScheduler"]
+
+logger = logging.getLogger("hf_summary_writer")
+
+DEFAULT_CLOSE_TIMEOUT = 20.0
+# After this long, whoever waits for the end of a program is told what for.
+_SECONDS_BEFORE_EXPLAINING = 1.0
+
+
+class CommitScheduler:
+    """Pushes what is new in a folder to a repo on the Hub, every few minutes, from a daemon thread.
+
+    It works on any folder, whoever writes to it. The folder is only read, but for a small state folder `.cache` in it.
+    The constructor makes no request; the repo is created with the first push that has something to send. Trouble with
+    the Hub, the network or the disk becomes a line in the log and a later attempt, never an exception here.
+
+    All methods are thread-safe. A forked child has no scheduler: its `trigger` resolves to `None`, and what it writes
+    to the folder is pushed by its parent.
+
+    Args:
+        repo_id: The repo, as `name` (of the token's user) or `namespace/name`.
+        folder_path: The folder; it is created if it is not there.
+        every: Minutes between pushes; fractions are fine. The first push is made at once.
+        path_in_repo: The folder of the repo to push to; its root by default.
+        repo_type: `"model"` (the default), `"dataset"` or `"space"`.
+        revision: The branch; `main` by default. One that does not exist is created.
+        private: Whether a repo that does not exist is created private; by default the account's setting decides.
+        token: The access token; by default the one that is stored on the machine, read anew for each push.
+        allow_patterns: Only files that match one of these patterns are pushed; all by default.
+        ignore_patterns: Files that match one of these are not pushed; `.git`, `.cache/huggingface` and files such as
+            `.env` never are.
+        squash_history: Whether to fold the branch's history into one commit after each push that added something.
+        hf_api: An `HfApi` to make every request with, instead of a new one.
+        close_timeout: At most how many seconds leaving a `with` block, or the end of the program, waits for the last
+            push.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument means something that the Hub cannot have, or `folder_path` is no folder.
+
+    Attributes:
+        lock: Hold it while rewriting files in place, so that no half-written file is pushed.
+        last_future: The future of the push that began last.
+    """
+
+    def __init__(
+        self,
+        *,
+        repo_id: str,
+        folder_path: str | os.PathLike[str],
+        every: float = 5,
+        path_in_repo: str | None = None,
+        repo_type: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        squash_history: bool = False,
+        hf_api: HfApi | None = None,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+    ) -> None:
+        """Check the arguments, create the folder and start the thread."""
+        repo_id = checks.check_repo_id(repo_id)
+        self.every = every
+        interval = checks.check_interval("every", every) * 60
+        self.path_in_repo = checks.check_path_in_repo(path_in_repo)
+        self.repo_type = repo_type
+        self.revision = revision
+        self.private = private
+        self.allow_patterns = allow_patterns
+        self.ignore_patterns = ignore_patterns
+        self.squash_history = squash_history
+        self.close_timeout = checks.check_seconds("close_timeout", close_timeout)
+        kind, branch = checks.check_repo_type(repo_type), checks.check_revision(revision)
+        self._hub = Hub(repo_id, kind, branch, private, checks.check_token(token), hf_api)
+        meant = PathFilter(allow_patterns, ignore_patterns)
+        self.folder_path = checks.check_folder(folder_path)
+        with contextlib.suppress(OSError):  # the first push says what is wrong with it
+            self.folder_path.mkdir(parents=True, exist_ok=True)
+
+        self.lock = threading.RLock()
+        self._caller = Caller("hf-summary-writer-hub")
+        endpoint = getattr(hf_api, "endpoint", None) or default_endpoint()
+        self._pusher = Pusher(
+            self.folder_path,
+            Destination(endpoint, kind, repo_id, branch, self.path_in_repo),
+            meant,
+            self._hub,
+            self._caller,
+            self.lock,
+            squash_history,
+        )
+        self._trouble = _Trouble(self)
+        self._loop = PushLoop(self._push_once, interval, at_end=self._caller.stop, name="hf-summary-writer-push")
+        tell_after_fork(self)
+        tell_at_exit(self)
+        self._start()
+
+    @property
+    def api(self) -> HfApi:
+        """The client that makes every request."""
+        return self._hub.api
+
+    @property
+    def repo_id(self) -> str:
+        """The repo: as given, and with its namespace once the Hub has said which."""
+        return self._hub.repo_id
+
+    @property
+    def last_future(self) -> Future[CommitInfo | None] | None:
+        """The future of the push that began last."""
+        return self._loop.last_future
+
+    def trigger(self) -> Future[CommitInfo | None]:
+        """Ask for a push now, without waiting for it.
+
+        What was written to the folder before the call is in that push. Calls that come while a push waits its turn
+        share one push and one future.
+
+        Returns:
+            A future of the commit that holds all of it, of `None` if there was nothing new, or of the exception of the
+            failed attempt. It fails at once while the Hub has asked to be left alone, and resolves to `None` once the
+            scheduler is stopped.
+        """
+        return self._loop.trigger()
+
+    def push_to_hub(self) -> CommitInfo | None:
+        """Push what is new and return the last commit, or `None` if there was nothing.
+
+        Called by the scheduler's thread; override it to push in another way, and call `trigger` to have it called.
+
+        Raises:
+            PushError: If something could not be delivered.
+        """
+        lock_seconds = self.close_timeout if self._loop.seconds_left is not None else max(self.every * 60, 1.0)
+        return self._pusher.push(
+            last=self._loop.seconds_left is not None, interrupted=self._loop.interrupted, lock_seconds=lock_seconds
+        )
+
+    def stop(self) -> None:
+        """End the thread after a push that is running, without a last push; a stopped scheduler stays stopped."""
+        self._loop.stop()
+
+    def close(self) -> None:
+        """Make a last push, wait for it at most `close_timeout` seconds, and end the thread.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
+        """
+        self._await_last(self._loop.finish(self.close_timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except KeyboardInterrupt:
+            if error is None:
+                raise
+        finally:
+            self._loop.stop()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {str(self.folder_path)!r} to {self.repo_id!r}>"
+
+    def at_exit(self) -> Callable[[], None]:
+        """Begin the last push; the thread stays, since other threads may still write."""
+        future = self._loop.finish(self.close_timeout, end=False)
+        return lambda: self._await_last(future)
+
+    def after_fork_in_child(self) -> None:
+        """Leave the pushing to the parent."""
+        self.lock = threading.RLock()
+        self._loop.after_fork_in_child()
+
+    def _start(self) -> None:
+        try:
+            self._caller.start()
+            self._loop.start()
+        except RuntimeError as error:  # the interpreter is exiting, or the system has no thread to give
+            logger.warning("%s is not pushed from here: %s. To push it: %s", self.folder_path, error, self._command)
+
+    def _push_once(self) -> CommitInfo | None:
+        try:
+            self._before_push()
+            info = self._pushed()
+        except BaseException as error:
+            self._trouble.failed(error)
+            raise
+        self._trouble.passed()
+        return info
+
+    def _pushed(self) -> CommitInfo | None:
+        if not self._hub.has_token():
+            raise ActionNeededError("there is no token: log in with `hf auth login`, set HF_TOKEN, or pass token=")
+        if type(self).push_to_hub is CommitScheduler.push_to_hub:
+            return self.push_to_hub()
+        self._pusher.ensure_repo()
+        info = self.push_to_hub()
+        if info is not None and self.squash_history:
+            self._pusher.squash()
+        return info
+
+    def _before_push(self) -> None:
+        """Bring to disk what this push has to cover."""
+
+    def _await_last(self, future: Future[CommitInfo | None]) -> None:
+        deadline = time.monotonic() + self.close_timeout
+        try:
+            if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, self.close_timeout)):
+                pending = self._pusher.pending()
+                logger.warning(
+                    "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
+                    pending.files,
+                    pending.bytes / 1e6,
+                    self.folder_path,
+                    self.repo_id,
+                    deadline - time.monotonic(),
+                )
+                wait(future, deadline - time.monotonic())
+        finally:
+            if not future.done() or future.exception() is not None:
+                self._say_what_is_missing()
+
+    def _say_what_is_missing(self) -> None:
+        pending = self._pusher.pending()
+        if pending.files:
+            logger.warning(
+                "%d files (%.1f MB) of %s are not in %s yet. To send them: %s",
+                pending.files,
+                pending.bytes / 1e6,
+                self.folder_path,
+                self.repo_id,
+                self._command,
+            )
+
+    @cached_property
+    def _command(self) -> str:
+        return f"hf-summary-writer sync {shlex.quote(str(self.folder_path))} {self.repo_id}"
+
+
+class _Trouble:
+    """Says when trouble starts, when it changes and when it ends; repetition goes to DEBUG."""
+
+    def __init__(self, scheduler: CommitScheduler) -> None:
+        self._scheduler = scheduler
+        self._kind: type[BaseException] | None = None
+        self._since = 0.0
+        self._attempts = 0
+
+    def failed(self, error: BaseException) -> None:
+        scheduler = self._scheduler
+        self._attempts += 1
+        known = isinstance(error, PushError)
+        said = str(error) if known else f"{type(error).__name__}: {error}"
+        if type(error) is self._kind:
+            logger.debug("%s is still not pushed to %s: %s", scheduler.folder_path, scheduler.repo_id, said)
+            return
+        if self._kind is None:
+            self._since = time.monotonic()
+        self._kind = type(error)
+        logger.warning(
+            "%s could not be pushed to %s: %s. Nothing is lost; it is tried again",
+            scheduler.folder_path,
+            scheduler.repo_id,
+            said,
+            exc_info=None if known else error,
+        )
+
+    def passed(self) -> None:
+        if self._kind is not None:
+            scheduler = self._scheduler
+            logger.info(
+                "%s is pushed to %s again, after %.0f s and %d failed attempts",
+                scheduler.folder_path,
+                scheduler.repo_id,
+                time.monotonic() - self._since,
+                self._attempts,
+            )
+            self._kind, self._attempts = None, 0

@@ -1,0 +1,336 @@
+"""What one push will send: which files of a folder changed, and a stable copy of their content.
+
+Nothing here ever hands over something that may still change. A file is read through a descriptor that was opened
+without following links, its content is checked on what was read and not on what lies on disk a moment later, and event
+files are cut at the last whole record. Small content is handed over as `bytes`; large content as the path of a private
+copy, or of a closed segment of our own writer, which by its name is known never to change again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import os
+import stat
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from hf_summary_writer import safe_open, tfrecord
+from hf_summary_writer.ledger import Arrival, Signature
+from hf_summary_writer.segment_name import has_successor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["Candidate", "Content", "Nothing", "Outbox", "changed", "is_event_file", "scan", "take", "unpushable"]
+
+# Two changes within the coarsest clock tick of a file system in use (2 s: FAT; NFS caches about as long) may leave the
+# same signature, so a file this young is looked at once more.
+YOUNG_NS = 2 * 10**9
+_TAIL_BYTES = 4096
+# Content up to this size is handed over as bytes even where the file could be: one open file less to depend on.
+_SMALL = 2**20
+_COPY_CHUNK = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that the patterns allow, as the scan saw it.
+
+    Attributes:
+        relpath: Its path in the folder, with `/` between the parts.
+        signature: What tells whether it changed.
+        target: The path in the folder of the file to read; differs from `relpath` for a link to another file inside.
+    """
+
+    relpath: str
+    signature: Signature
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a commit will hold of one file; nothing changes it any more.
+
+    Attributes:
+        relpath: The file's path in the folder.
+        body: The bytes, or the path of a file that holds exactly them.
+        arrival: What to note in the ledger once it is on the Hub.
+    """
+
+    relpath: str
+    body: bytes | Path
+    arrival: Arrival
+
+    @property
+    def in_memory(self) -> int:
+        """How many bytes of memory the body takes."""
+        return len(self.body) if isinstance(self.body, bytes) else 0
+
+
+class Nothing(Enum):
+    """Why a candidate has nothing to send right now."""
+
+    UNCHANGED = "holds what the Hub already has"
+    NO_EVENT = "holds no event yet"
+    NO_RECORD = "holds no whole record"
+    BUSY = "changes while it is read"
+    GONE = "cannot be read any more"
+
+
+def is_event_file(relpath: str) -> bool:
+    """Tell by its name whether a file is made of TFRecord frames."""
+    return ".tfevents." in relpath.rpartition("/")[2]
+
+
+def unpushable(relpath: str) -> str | None:
+    """Say why no file of this name can be in a repo, or `None` if it can."""
+    if not relpath.isprintable() and any(ord(c) < ord(" ") or c == "\x7f" for c in relpath):
+        return "its name holds control characters"
+    if "\\" in relpath:
+        return "its name holds a backslash, which the Hub's client takes for a separator"
+    try:
+        relpath.encode()
+    except UnicodeEncodeError:
+        return "its name is not valid text"
+    return None
+
+
+def scan(
+    folder: str, meant: Callable[[str], bool], prunes: Callable[[str], bool] = lambda _: False
+) -> Iterator[Candidate]:
+    """Yield the regular files below `folder` that `meant` allows, folder by folder; never follow a link to a folder.
+
+    What disappears or cannot be listed meanwhile is passed over: it will be seen by a later scan, or is gone.
+    """
+    root = os.path.realpath(folder)
+    pending = [""]
+    while pending:
+        reldir = pending.pop()
+        with contextlib.suppress(OSError), os.scandir(os.path.join(root, reldir)) as entries:
+            for entry in entries:
+                relpath = f"{reldir}/{entry.name}" if reldir else entry.name
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        if not prunes(relpath):
+                            pending.append(relpath)
+                    elif meant(relpath):
+                        candidate = _linked(root, relpath) if entry.is_symlink() else _plain(entry, relpath)
+                        if candidate is not None:
+                            yield candidate
+
+
+def _plain(entry: os.DirEntry[str], relpath: str) -> Candidate | None:
+    status = entry.stat(follow_symlinks=False)
+    return Candidate(relpath, Signature.of(status), relpath) if stat.S_ISREG(status.st_mode) else None
+
+
+def _linked(root: str, relpath: str) -> Candidate | None:
+    target = os.path.realpath(os.path.join(root, relpath))
+    inside = os.path.relpath(target, root).replace(os.sep, "/")
+    if os.path.commonpath((root, target)) != root:
+        return None
+    status = os.lstat(target)
+    return Candidate(relpath, Signature.of(status), inside) if stat.S_ISREG(status.st_mode) else None
+
+
+def changed(candidates: Iterator[Candidate], arrivals: Mapping[str, Arrival]) -> Iterator[Candidate]:
+    """Yield the candidates that differ from what arrived, or were too young then to be sure."""
+    for candidate in candidates:
+        arrival = arrivals.get(candidate.relpath)
+        if arrival is None or arrival.signature != candidate.signature or arrival.digest:
+            yield candidate
+
+
+class Outbox:
+    """A folder for private copies, emptied after every push whatever happens.
+
+    Args:
+        folder: Where the copies go; on the same file system as the originals, a copy may cost no space.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Make nothing yet."""
+        self._folder = folder
+        self._names = itertools.count()
+
+    def new_file(self) -> tuple[Path, BinaryIO]:
+        """Return a fresh file, readable by this user alone, and its path."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{os.getpid()}-{next(self._names)}"
+        return path, open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
+
+    def empty(self) -> None:
+        """Remove all copies, also those that a killed process left."""
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            self._folder.rmdir()
+
+
+def take(
+    folder: str, candidate: Candidate, known: Arrival | None, outbox: Outbox, *, memory: int, last: bool
+) -> Content | Arrival | Nothing:
+    """Read one candidate into something stable.
+
+    Args:
+        folder: The folder's real path.
+        candidate: The file, as the scan saw it.
+        known: What the Hub holds of it.
+        outbox: Where private copies go.
+        memory: Up to how many bytes content is handed over as `bytes`; larger content becomes a path.
+        last: Whether event files that hold no event are meant too.
+
+    Returns:
+        The content to send; or, if the Hub already has it, what to note in the ledger; or why there is nothing now.
+
+    Raises:
+        OSError: If a private copy could not be made; trouble with the file itself is `Nothing.GONE`.
+    """
+    try:
+        file = safe_open.regular_file(folder, candidate.target)
+    except OSError:
+        return Nothing.GONE
+    with file:
+        reading = _Reading(folder, candidate, file, Signature.of(os.fstat(file.fileno())), known, outbox, memory)
+        return reading.take_event_file(last=last) if is_event_file(candidate.relpath) else reading.take_plain_file()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One open file on its way to becoming content."""
+
+    folder: str
+    candidate: Candidate
+    file: BinaryIO
+    signature: Signature
+    known: Arrival | None
+    outbox: Outbox
+    memory: int
+
+    def take_event_file(self, *, last: bool) -> Content | Arrival | Nothing:
+        path = Path(self.folder, self.candidate.target)
+        closed = self.signature.size > _SMALL and has_successor(path)
+        if self.signature.size <= self.memory and not closed:
+            body = _read(self.file, self.signature.size)
+            end = self._whole_end(io.BytesIO(body), last=last)
+            return end if not isinstance(end, int) else self._content(body[:end], _tail(io.BytesIO(body), end))
+        end = self._whole_end(self.file, last=last)
+        if not isinstance(end, int):
+            return end
+        if closed and end == self.signature.size:
+            return self._content(path, _tail(self.file, end), end)
+        path, copy = self.outbox.new_file()
+        with copy:
+            _copy(self.file, copy, end)
+            # Whole records were seen in the original; what counts is that they are whole in the copy.
+            if self._whole_end(copy, last=last) != end:
+                return Nothing.BUSY
+            return self._content(path, _tail(copy, end), end)
+
+    def take_plain_file(self) -> Content | Arrival | Nothing:
+        known, size = self.known, self.signature.size
+        young = time.time_ns() - self.signature.mtime_ns < YOUNG_NS
+        if known is not None and known.digest and known.signature == self.signature:
+            if _digest(self.file, size) == known.digest:
+                return known if young else known._replace(digest="")
+            self.file.seek(0)
+        if size <= self.memory:
+            body = _read(self.file, size)
+            stable: BinaryIO = io.BytesIO(body)
+            if not self._same_as(stable, len(body)):
+                return Nothing.BUSY
+            return self._content(body, digest=_digest(stable, size) if young else "")
+        path, copy = self.outbox.new_file()
+        with copy:
+            _copy(self.file, copy, size)
+            if not self._same_as(copy, copy.seek(0, os.SEEK_END)):
+                return Nothing.BUSY
+            return self._content(path, length=size, digest=_digest(copy, size) if young else "")
+
+    def _content(self, body: bytes | Path, tail: str = "", length: int | None = None, *, digest: str = "") -> Content:
+        if length is None:
+            length = len(body) if isinstance(body, bytes) else self.signature.size
+        return Content(self.candidate.relpath, body, Arrival(self.signature, length, tail, digest))
+
+    def _whole_end(self, stable: BinaryIO, *, last: bool) -> int | Arrival | Nothing:
+        """Return where the whole records of an event file end, or why it is not to be sent."""
+        start = self._known_end(stable)
+        found = tfrecord.scan(stable, start, self.signature.size)
+        if found.end == 0:
+            return Nothing.NO_RECORD
+        if start and found.end == start and self.known is not None:
+            return self.known._replace(signature=self.signature)
+        if not start and found.records == 1 and not last and _is_file_version(stable, found.end):
+            return Nothing.NO_EVENT
+        return found.end
+
+    def _known_end(self, stable: BinaryIO) -> int:
+        """Return up to where the file is what the Hub already holds, if it only grew since, else 0."""
+        known = self.known
+        if known is None or known.length > self.signature.size or known.signature[:2] != self.signature[:2]:
+            return 0
+        return known.length if known.tail == _tail(stable, known.length) else 0
+
+    def _same_as(self, stable: BinaryIO, length: int) -> bool:
+        """Tell whether what was read is the file at one moment, and not two halves of two versions."""
+        if length != self.signature.size:
+            return False
+        if Signature.of(os.fstat(self.file.fileno())) == self.signature:
+            return True
+        # Something was written meanwhile. That is no harm if it only was appended.
+        return _digest(self.file, length) == _digest(stable, length)
+
+
+def _read(file: BinaryIO, length: int) -> bytes:
+    file.seek(0)
+    chunks = []
+    while length > 0 and (chunk := file.read(length)):
+        chunks.append(chunk)
+        length -= len(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
+    source.seek(0)
+    copied = 0
+    with contextlib.suppress(OSError, AttributeError):  # not on this system, or not between these file systems
+        # Shares the blocks where the file system can (btrfs, XFS, NFS 4.2), and then costs neither time nor space.
+        while copied < length:
+            done = os.copy_file_range(source.fileno(), target.fileno(), length - copied, copied, copied)
+            if not done:
+                return
+            copied += done
+    source.seek(copied)
+    target.seek(copied)
+    while copied < length and (chunk := source.read(min(_COPY_CHUNK, length - copied))):
+        target.write(chunk)
+        copied += len(chunk)
+    target.flush()
+
+
+def _tail(file: BinaryIO, end: int) -> str:
+    start = max(0, end - _TAIL_BYTES)
+    file.seek(start)
+    return hashlib.blake2b(file.read(end - start), digest_size=8).hexdigest()
+
+
+def _digest(file: BinaryIO, length: int) -> str:
+    file.seek(0)
+    digest = hashlib.blake2b(digest_size=16)
+    while length > 0 and (chunk := file.read(min(_COPY_CHUNK, length))):
+        digest.update(chunk)
+        length -= len(chunk)
+    return digest.hexdigest()
+
+
+def _is_file_version(file: BinaryIO, end: int) -> bool:
+    """Tell whether the only record of an event file is the one that every writer begins with."""
+    file.seek(0)
+    return end < _TAIL_BYTES and b"brain.Event:" in file.read(end)

@@ -1,0 +1,136 @@
+"""What the Hub would refuse is refused before anything is written."""
+
+from __future__ import annotations
+
+import os
+import string
+from pathlib import Path
+
+import pytest
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from hf_summary_writer import destination as checks
+from hf_summary_writer.destination import Destination
+
+NAME_CHARACTERS = string.ascii_letters + string.digits + "-_./ é\n"
+
+
+@given(st.text(NAME_CHARACTERS, max_size=12))
+@example("user/name")
+@example("name")
+@example("a--b")
+@example("a.git")
+@example("a/b/c")
+@example("x" * 96)
+@example("x" * 97)
+def test_a_repo_id_is_good_exactly_when_the_client_says_so(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        with pytest.raises(ValueError, match="repo_id"):
+            checks.check_repo_id(repo_id)
+    else:
+        if repo_id.isascii():  # older clients let letters of other alphabets pass, the Hub does not
+            assert checks.check_repo_id(repo_id) == repo_id
+
+
+@pytest.mark.parametrize("repo_id", [None, 3, Path("user/name"), b"user/name"])
+def test_a_repo_id_that_is_no_text_is_a_type_error(repo_id: object) -> None:
+    with pytest.raises(TypeError, match="repo_id"):
+        checks.check_repo_id(repo_id)
+
+
+@pytest.mark.faults("S3")
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "a/../../b", "..", ".", "a//b", ".git/x", "a/.git", "a/.GIT/b", ".cache/x", "a\0b", "a\\b", "\\x", "a\nb"],
+)
+def test_a_path_in_repo_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="path_in_repo"):
+        checks.check_path_in_repo(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"), [(None, ""), ("", ""), ("/", ""), ("a/b/", "a/b"), ("/tensorboard", "tensorboard")]
+)
+def test_slashes_around_a_path_in_repo_do_not_matter(path: str | None, meant: str) -> None:
+    assert checks.check_path_in_repo(path) == meant
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_an_interval_that_no_timer_can_wait_for_is_a_value_error(minutes: float) -> None:
+    with pytest.raises(ValueError, match="commit_every"):
+        checks.check_interval("commit_every", minutes)
+
+
+@pytest.mark.parametrize("minutes", ["5", None, True])
+def test_an_interval_that_is_no_number_is_a_type_error(minutes: object) -> None:
+    with pytest.raises(TypeError, match="commit_every"):
+        checks.check_interval("commit_every", minutes)
+
+
+@pytest.mark.parametrize("repo_type", ["models", "kernel", "bucket", "", 1])
+def test_a_repo_type_the_hub_does_not_have_is_refused(repo_type: object) -> None:
+    with pytest.raises(ValueError, match="repo_type"):
+        checks.check_repo_type(repo_type)
+
+
+@pytest.mark.parametrize("revision", ["", "a b", "a..b", "-x", "a.lock", "a~1", "a:b", "/a", "a/", "@", ".a", "a\x7f"])
+def test_a_revision_that_is_no_branch_name_is_refused(revision: str) -> None:
+    with pytest.raises(ValueError, match="revision"):
+        checks.check_revision(revision)
+
+
+@pytest.mark.parametrize("revision", ["main", "runs/2024", "v1.0", "feature_x"])
+def test_branch_names_may_have_slashes_and_dots(revision: str) -> None:
+    assert checks.check_revision(revision) == revision
+
+
+@pytest.mark.faults("S1")
+def test_white_space_around_a_token_is_dropped_and_a_broken_token_is_never_shown() -> None:
+    assert checks.check_token(" hf_abc\n") == "hf_abc"
+    for broken in ("hf_sécret", "hf_sec ret", "hf_sec\x00ret", "   "):
+        with pytest.raises(ValueError, match="token") as caught:
+            checks.check_token(broken)
+        assert "hf_s" not in str(caught.value)
+
+
+def test_a_folder_is_checked_but_not_made(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(ValueError, match="is a file"):
+        checks.check_folder(file)
+    for address in ("s3://bucket/run", "gs://bucket/run"):
+        with pytest.raises(ValueError, match="on this machine"):
+            checks.check_folder(address)
+    with pytest.raises(TypeError, match="folder_path"):
+        checks.check_folder(3)
+    assert checks.check_folder(tmp_path / "new") == (tmp_path / "new").resolve()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.faults("C2")
+def test_a_folder_has_one_name_however_it_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    reached = [run, tmp_path / "link", "run", f"{run}{os.sep}", "./link/../run"]
+    assert {checks.check_folder(way) for way in reached} == {run.resolve()}
+
+
+def test_every_part_of_a_destination_tells_it_from_others() -> None:
+    base = Destination("https://hub", "model", "user/a", "main", "tensorboard")
+    others = [
+        Destination("https://hub2", "model", "user/a", "main", "tensorboard"),
+        Destination("https://hub", "dataset", "user/a", "main", "tensorboard"),
+        Destination("https://hub", "model", "user/b", "main", "tensorboard"),
+        Destination("https://hub", "model", "user/a", "dev", "tensorboard"),
+        Destination("https://hub", "model", "user/a", "main", ""),
+    ]
+    assert len({base.key, *(other.key for other in others)}) == len(others) + 1
+    assert base.path_in_repo("run/file") == "tensorboard/run/file"
+    assert others[-1].path_in_repo("run/file") == "run/file"

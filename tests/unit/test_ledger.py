@@ -1,0 +1,161 @@
+"""What the ledger keeps, over restarts, crashes and damage."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_summary_writer.destination import Destination
+from hf_summary_writer.ledger import Arrival, CommitRecord, Ledger, LedgerError, Signature
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DESTINATION = Destination("https://hub", "model", "run", "main", "tensorboard")
+COMMIT = CommitRecord("abc", "https://hub/commit/abc", 1.5)
+
+
+def arrival(size: int = 10, length: int | None = None) -> Arrival:
+    return Arrival(Signature(1, 2, size, 4), size if length is None else length, tail="t")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ".cache" / "ledger.jsonl"
+
+
+def reread(path: Path) -> Ledger:
+    ledger = Ledger(path, DESTINATION)
+    ledger.refresh()
+    return ledger
+
+
+def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.refresh()
+    ledger.record_repo("user/run")
+    ledger.record({"a": arrival(), "b/ü": arrival(5)}, COMMIT)
+    ledger.record({"a": arrival(20)})
+    again = reread(path)
+    assert again.arrivals == {"a": arrival(20), "b/ü": arrival(5)}
+    assert again.repo_id == "user/run"
+    assert again.commit == COMMIT
+
+
+def test_only_this_user_can_read_it(path: Path) -> None:
+    Ledger(path, DESTINATION).record({"a": arrival()})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_push_writes_what_it_delivered_and_not_what_the_folder_holds(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({f"file-{number}": arrival() for number in range(5000)})
+    before = path.stat().st_size
+    ledger.record({"file-7": arrival(11)}, COMMIT)
+    assert path.stat().st_size - before < 400
+
+
+def test_outdated_lines_are_dropped_in_time(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    for size in range(3000):
+        ledger.record({"a": arrival(size)})
+    assert len(path.read_bytes().splitlines()) < 1100
+    assert reread(path).arrivals == {"a": arrival(2999)}
+
+
+@given(cut=st.integers(1, 50))
+def test_a_last_line_torn_by_a_crash_is_ignored_and_overwritten(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "ledger.jsonl"
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": arrival()})
+    ledger.record({"b": arrival()})
+    path.write_bytes(path.read_bytes()[:-cut])
+    torn = reread(path)
+    assert torn.arrivals == {"a": arrival()}
+    torn.record({"c": arrival()})
+    assert reread(path).arrivals == {"a": arrival(), "c": arrival()}
+
+
+def line(**fields: object) -> bytes:
+    return json.dumps(fields).encode() + b"\n"
+
+
+HEAD = line(version=1, destination=asdict(DESTINATION))
+
+
+@pytest.mark.faults("D9")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"\0" * 4096,
+        b"not json\n",
+        HEAD + b"[]\n",
+        HEAD + b"null\n",
+        line(version=2, destination={}),
+        line(version=1, destination={"endpoint": "elsewhere"}),
+        HEAD + line(file=3, signature=[1, 2, 3, 4], length=3),
+        HEAD + line(file="a", signature=[1, 2, 3], length=3),
+        HEAD + line(file="a", signature=[1, 2, 3, "4"], length=3),
+        HEAD + line(file="a", signature=[1, 2, 3, 4], length=30),
+        HEAD + line(file="/etc/passwd", signature=[1, 2, 3, 4], length=3),
+        HEAD + line(file="../../etc/passwd", signature=[1, 2, 3, 4], length=3),
+        HEAD + line(commit={"oid": 3}),
+    ],
+)
+def test_a_ledger_that_cannot_be_trusted_is_set_aside(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    ledger = Ledger(path, DESTINATION)
+    with pytest.raises(LedgerError, match="set aside"):
+        ledger.refresh()
+    assert ledger.arrivals == {}
+    assert not path.exists()
+    ledger.record({"a": arrival()})
+    assert reread(path).arrivals == {"a": arrival()}
+
+
+def test_a_folder_in_its_place_is_set_aside(path: Path) -> None:
+    path.mkdir(parents=True)
+    ledger = Ledger(path, DESTINATION)
+    with pytest.raises(LedgerError):
+        ledger.refresh()
+    ledger.record({"a": arrival()})
+    assert reread(path).arrivals == {"a": arrival()}
+
+
+def test_what_another_process_recorded_is_seen(path: Path) -> None:
+    mine, theirs = Ledger(path, DESTINATION), Ledger(path, DESTINATION)
+    mine.record({"a": arrival()})
+    theirs.refresh()
+    theirs.record({"b": arrival()})
+    mine.refresh()
+    assert set(mine.arrivals) == {"a", "b"}
+    mine.record({"c": arrival()})
+    assert set(reread(path).arrivals) == {"a", "b", "c"}
+
+
+def test_memory_holds_what_the_disk_cannot(path: Path) -> None:
+    path.parent.write_text("a file where the folder should be")
+    ledger = Ledger(path, DESTINATION)
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+        ledger.record({"a": arrival()}, COMMIT)
+    assert ledger.arrivals == {"a": arrival()}
+
+
+def test_a_ledger_that_was_deleted_is_written_again_in_full(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": arrival()})
+    path.unlink()
+    ledger.refresh()
+    ledger.record({"b": arrival()})
+    assert set(reread(path).arrivals) == {"a", "b"}

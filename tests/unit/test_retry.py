@@ -1,0 +1,32 @@
+"""How long to wait after a failure."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_summary_writer.errors import ActionNeededError, RateLimitError, TemporaryError
+from hf_summary_writer.retry import BASE_SECONDS, delay_after
+
+CHANCES = st.floats(0, 1, exclude_max=True)
+
+
+@given(st.integers(1, 10_000), st.floats(0.1, 1e6), CHANCES)
+def test_backing_off_never_exceeds_the_interval(failures: int, interval: float, chance: float) -> None:
+    assert 0 <= delay_after(TemporaryError("x"), failures, interval, chance) <= interval
+
+
+def test_backing_off_doubles_with_every_failure() -> None:
+    delays = [delay_after(TemporaryError("x"), failures, 1e9, 0.5) for failures in (1, 2, 3, 4)]
+    assert delays == [BASE_SECONDS * factor * 0.5 for factor in (1, 2, 4, 8)]
+
+
+@given(st.floats(0, 3600), CHANCES)
+def test_a_wait_that_the_hub_asked_for_is_kept_and_a_little_spread(asked: float, chance: float) -> None:
+    delay = delay_after(RateLimitError("x", retry_after=asked), 1, 1.0, chance)
+    assert asked <= delay <= asked * 1.1
+
+
+def test_what_only_the_user_can_change_is_looked_at_once_per_interval() -> None:
+    assert delay_after(ActionNeededError("x"), 1, 300.0, 0.5) == 300.0
+    assert delay_after(KeyError("a bug"), 1, 300.0, 0.5) == 300.0

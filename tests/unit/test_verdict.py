@@ -1,0 +1,99 @@
+"""What an answer of the Hub means, and how long it asks to wait."""
+
+from __future__ import annotations
+
+import ssl
+from email.utils import formatdate
+
+import pytest
+
+from hf_summary_writer.errors import (
+    ActionNeededError,
+    PushError,
+    RateLimitError,
+    RejectedError,
+    RepoGoneError,
+    TemporaryError,
+)
+from hf_summary_writer.verdict import MAX_WAIT_SECONDS, Answer, judge_answer, judge_exception, one_line, wait_asked_for
+
+NOW = 1_700_000_000.0
+TOO_MANY_COMMITS = (
+    "You have exceeded the rate limit for repository commits (128 per hour). You can retry this action in {}. "
+    "If you need more, contact us."
+)
+
+
+def asked(text: str = "", **headers: str) -> float | None:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return wait_asked_for(Answer(429, named, text), NOW)
+
+
+def test_the_wait_is_read_from_every_place_where_the_hub_says_it() -> None:
+    assert asked(retry_after="20") == 20
+    assert asked(retry_after=formatdate(NOW + 90, usegmt=True)) == 90
+    assert asked(ratelimit='"api";r=0;t=55') == 55
+    assert asked(TOO_MANY_COMMITS.format("43 minutes")) == 43 * 60
+    assert asked(TOO_MANY_COMMITS.format("about 1 hour"), ratelimit='"api";r=900;t=10') == 3600
+    assert asked(TOO_MANY_COMMITS.format("30 seconds")) == 30
+
+
+def test_a_wait_that_makes_no_sense_is_not_believed() -> None:
+    assert asked() is None
+    for nonsense in ("nan", "inf", "soon", "", "Wed, 99 Foo 2015"):
+        assert asked(retry_after=nonsense) is None
+    assert asked(retry_after="-5") == 0
+    assert asked(retry_after=formatdate(NOW - 90, usegmt=True)) == 0
+    assert asked(retry_after="1e9") == MAX_WAIT_SECONDS
+    assert asked(ratelimit='"api";r=3;t=55') is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, RejectedError),
+        (401, ActionNeededError),
+        (402, ActionNeededError),
+        (403, ActionNeededError),
+        (404, ActionNeededError),
+        (408, TemporaryError),
+        (409, TemporaryError),
+        (412, TemporaryError),
+        (413, RejectedError),
+        (422, RejectedError),
+        (429, RateLimitError),
+        (500, TemporaryError),
+        (503, TemporaryError),
+        (307, ActionNeededError),
+    ],
+)
+def test_each_status_has_one_consequence(status: int, kind: type[PushError]) -> None:
+    verdict = judge_answer(Answer(status), NOW, repo="the model repo user/run", known=False)
+    assert type(verdict) is kind
+
+
+def test_a_repo_that_took_commits_before_is_gone_when_it_is_not_found() -> None:
+    assert isinstance(judge_answer(Answer(404), NOW, repo="r", known=True), RepoGoneError)
+    missing_branch = Answer(404, {"x-error-code": "RevisionNotFound"})
+    assert not isinstance(judge_answer(missing_branch, NOW, repo="r", known=True), RepoGoneError)
+
+
+def test_trouble_of_the_network_is_temporary_and_a_bad_certificate_is_not() -> None:
+    def judged(error: Exception) -> PushError:
+        return judge_exception(error, known=False, repo="r", now=NOW)
+
+    assert isinstance(judged(ConnectionError("refused")), TemporaryError)
+    assert isinstance(judged(RuntimeError("from the native client")), TemporaryError)
+    wrapped = ConnectionError("failed")
+    wrapped.__cause__ = ssl.SSLCertVerificationError("self-signed")
+    assert isinstance(judged(wrapped), ActionNeededError)
+    kept = RejectedError("as it is")
+    assert judged(kept) is kept
+
+
+@pytest.mark.faults("S4")
+def test_what_a_server_says_becomes_one_short_line_without_tokens_or_escapes() -> None:
+    said = one_line("\x1b[31mred\x1b[0m\nline\ttwo \x07 Bearer hf_secretsecret hf_abcdefgh" + "x" * 10_000_000)
+    assert said.startswith("red line two <token> <token>")
+    assert len(said) <= 300
+    assert said.isprintable()
