@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer import snapshot
+from hf_summary_writer.details import CommitDetails
 from hf_summary_writer.errors import ActionNeededError, RejectedError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
 from hf_summary_writer.ledger import Arrival, CommitRecord, Ledger, LedgerError
-from hf_summary_writer.snapshot import Candidate, Content, Nothing, Outbox
+from hf_summary_writer.snapshot import Candidate, ClosedSegments, Content, Nothing, Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +78,7 @@ class Pusher:
         caller: Runs what talks to the Hub.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         squash: Whether to fold the history after a push that added something.
+        on_commit: Told of every commit.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Pusher:
         caller: Caller,
         content_lock: contextlib.AbstractContextManager[object],
         squash: bool,
+        on_commit: Callable[[CommitDetails], None],
     ) -> None:
         """Look at nothing yet."""
         self.folder = folder
@@ -97,6 +100,7 @@ class Pusher:
         self._caller = caller
         self._content_lock = content_lock
         self._squash = squash
+        self._on_commit = on_commit
         self._state = folder / STATE_FOLDER
         self.ledger = Ledger(self._state / f"{destination.key}.jsonl", destination)
         # Files that the Hub does not take as they are; they are tried again when they change.
@@ -169,17 +173,22 @@ class Pusher:
     def _push(self, candidates: list[Candidate], *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
         outbox = Outbox(self._outbox_folder())
         outbox.empty()
+        closed = ClosedSegments(str(self.folder))
         info = None
-        sent = _Progress(len(candidates))
+        began, done = time.monotonic(), 0
         try:
-            for batch in self._batches(candidates, outbox, last=last):
+            for batch in self._batches(candidates, outbox, closed, last=last):
                 self.ensure_repo()
                 for committed, contents in self._commits(batch):
                     self._note_arrivals(committed, contents)
-                    info = committed.info or info
-                    sent.add(committed, contents)
+                    if committed.info is not None:
+                        info = committed.info
+                        self._tell(info, contents, time.monotonic() - began)
+                    began = time.monotonic()
                 outbox.empty()
-                sent.say(self._hub.repo_id)
+                done += len(batch)
+                if len(candidates) > MAX_FILES_PER_COMMIT:
+                    logger.info("%d of %d files of %s are done", done, len(candidates), self.folder)
                 if interrupted():
                     raise TemporaryError("the push was interrupted")
         finally:
@@ -188,11 +197,13 @@ class Pusher:
             self.squash()
         return info
 
-    def _batches(self, candidates: Iterable[Candidate], outbox: Outbox, *, last: bool) -> Iterator[list[Content]]:
+    def _batches(
+        self, candidates: Iterable[Candidate], outbox: Outbox, closed: ClosedSegments, *, last: bool
+    ) -> Iterator[list[Content]]:
         """Read candidates in turn; yield what was read when it is enough for one commit."""
         remaining = iter(candidates)
         while True:
-            batch, arrivals = self._batch(remaining, outbox, last=last)
+            batch, arrivals = self._batch(remaining, outbox, closed, last=last)
             if arrivals:
                 self._note("ledger", functools.partial(self.ledger.record, arrivals))
             if not batch:
@@ -200,7 +211,7 @@ class Pusher:
             yield batch
 
     def _batch(
-        self, remaining: Iterator[Candidate], outbox: Outbox, *, last: bool
+        self, remaining: Iterator[Candidate], outbox: Outbox, closed: ClosedSegments, *, last: bool
     ) -> tuple[list[Content], dict[str, Arrival]]:
         batch: list[Content] = []
         arrivals: dict[str, Arrival] = {}
@@ -209,7 +220,7 @@ class Pusher:
             for candidate in remaining:
                 known = self.ledger.arrivals.get(candidate.relpath)
                 try:
-                    taken = snapshot.take(str(self.folder), candidate, known, outbox, memory=memory, last=last)
+                    taken = snapshot.take(str(self.folder), candidate, known, outbox, closed, memory=memory, last=last)
                 except OSError as error:
                     self._warn_once("copy", f"No private copy of {candidate.relpath!r} could be made: {error}")
                     continue
@@ -249,6 +260,20 @@ class Pusher:
                 continue
             accepted = True
             yield committed, part
+
+    def _tell(self, info: CommitInfo, contents: list[Content], seconds: float) -> None:
+        size = sum(content.arrival.length for content in contents)
+        details = CommitDetails(self._hub.repo_id, self.folder, info.oid, info.commit_url, len(contents), size, seconds)
+        logger.info(
+            "%d files (%.1f MB) of %s are in %s after %.1f s: %s",
+            details.files,
+            size / 1e6,
+            self.folder,
+            details.repo_id,
+            seconds,
+            details.url,
+        )
+        self._on_commit(details)
 
     def _refuse(self, content: Content, why: str) -> None:
         self._refused[content.relpath] = content.arrival.signature
@@ -313,28 +338,3 @@ class Pusher:
         if key not in self._said:
             self._said.add(key)
             logger.warning("%s", message)
-
-
-class _Progress:
-    """Says how far a push has come: once at its end, and on the way if it takes several commits."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._files = self._bytes = 0
-        self._began = time.monotonic()
-
-    def add(self, committed: Committed, contents: list[Content]) -> None:
-        if committed.info is not None:
-            self._files += len(contents)
-            self._bytes += sum(content.arrival.length for content in contents)
-
-    def say(self, repo_id: str) -> None:
-        if self._files:
-            logger.info(
-                "%d of %d files (%.1f MB) are in %s after %.1f s",
-                self._files,
-                self._total,
-                self._bytes / 1e6,
-                repo_id,
-                time.monotonic() - self._began,
-            )

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hf_summary_writer.errors import PushError
 from hf_summary_writer.retry import delay_after
@@ -21,9 +21,9 @@ from hf_summary_writer.retry import delay_after
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from huggingface_hub import CommitInfo
+__all__ = ["Phase", "PushLoop", "State", "wait"]
 
-__all__ = ["Phase", "PushLoop", "State"]
+T = TypeVar("T")
 
 
 class Phase(Enum):
@@ -44,7 +44,7 @@ class State:
     error: Exception | None = None
 
 
-class PushLoop:
+class PushLoop(Generic[T]):
     """Calls `push` in a thread of its own, at every interval and on demand. Thread-safe.
 
     Args:
@@ -57,7 +57,7 @@ class PushLoop:
 
     def __init__(
         self,
-        push: Callable[[], CommitInfo | None],
+        push: Callable[[], T | None],
         interval: float,
         *,
         at_end: Callable[[], None],
@@ -70,15 +70,15 @@ class PushLoop:
         self._at_end = at_end
         self._name = name
         self._chance = chance
-        self.last_future: Future[CommitInfo | None] | None = None
+        self.last_future: Future[T | None] | None = None
         self._reset()
 
     def _reset(self) -> None:
         # The default lock is reentrant: a signal handler may trigger while this thread is inside.
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._requested: Future[CommitInfo | None] | None = None
-        self._running: Future[CommitInfo | None] | None = None
+        self._requested: Future[T | None] | None = None
+        self._running: Future[T | None] | None = None
         self._stopped = False
         self._finish_by: float | None = None
         self._ending = False
@@ -101,7 +101,7 @@ class PushLoop:
                 thread.start()
                 self._thread = thread
 
-    def trigger(self) -> Future[CommitInfo | None]:
+    def trigger(self) -> Future[T | None]:
         """Ask for a push and return its future.
 
         While the Hub said to wait, the future fails at once with what it said. Without a thread it resolves to `None`.
@@ -114,7 +114,7 @@ class PushLoop:
                 return _failed(self._error)
             return self._request()
 
-    def finish(self, seconds: float, *, end: bool = True) -> Future[CommitInfo | None]:
+    def finish(self, seconds: float, *, end: bool = True) -> Future[T | None]:
         """Ask for the last push, to be done within `seconds`; the thread ends after it if `end`.
 
         What fails is tried again for as long as the time allows.
@@ -181,7 +181,7 @@ class PushLoop:
         self._reset()
         self._stopped = True
 
-    def _request(self) -> Future[CommitInfo | None]:
+    def _request(self) -> Future[T | None]:
         if self._requested is None:
             self._requested = Future()
             self._requested.set_running_or_notify_cancel()  # it is shared: nobody cancels it for the others
@@ -205,7 +205,7 @@ class PushLoop:
                 future.set_exception(error)
         self._at_end()
 
-    def _next(self, due: float) -> Future[CommitInfo | None] | None:
+    def _next(self, due: float) -> Future[T | None] | None:
         """Wait for the next push and return its future, or `None` when the thread is to end."""
         with self._changed:
             while True:
@@ -224,7 +224,7 @@ class PushLoop:
         # A trigger cuts a back-off of our own short, but not a wait that the Hub asked for, nor one of the last push.
         return self._not_before if self._asked_to_wait or self._finish_by is not None else 0.0
 
-    def _settle(self, future: Future[CommitInfo | None], error: BaseException | None) -> tuple[float, bool]:
+    def _settle(self, future: Future[T | None], error: BaseException | None) -> tuple[float, bool]:
         """Draw the consequences of a push: when the next one is due, and whether it is this one once more."""
         with self._changed:
             now = time.monotonic()
@@ -255,19 +255,19 @@ class PushLoop:
         return isinstance(self._error, PushError) and self._error.retry_after is not None
 
 
-def _resolved(result: CommitInfo | None) -> Future[CommitInfo | None]:
-    future: Future[CommitInfo | None] = Future()
+def _resolved(result: T | None) -> Future[T | None]:
+    future: Future[T | None] = Future()
     future.set_result(result)
     return future
 
 
-def _failed(error: Exception | None) -> Future[CommitInfo | None]:
-    future: Future[CommitInfo | None] = Future()
+def _failed(error: Exception | None) -> Future[T | None]:
+    future: Future[T | None] = Future()
     future.set_exception(error)
     return future
 
 
-def wait(future: Future[CommitInfo | None], seconds: float) -> bool:
+def wait(future: Future[Any], seconds: float) -> bool:
     """Wait for a future without raising what it holds; tell whether it is done."""
     try:
         future.exception(max(0.0, seconds))

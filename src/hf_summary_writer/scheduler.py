@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import shlex
 import threading
 import time
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer import destination as checks
 from hf_summary_writer.attempt import Caller
 from hf_summary_writer.destination import Destination
-from hf_summary_writer.errors import ActionNeededError, PushError
+from hf_summary_writer.details import CommitDetails, ErrorDetails
+from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
 from hf_summary_writer.push import Pusher
 from hf_summary_writer.push_loop import PushLoop, wait
+from hf_summary_writer.trouble import Trouble
 
 if TYPE_CHECKING:
     import os
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "CommitScheduler"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("hf_summary_writer")
 
@@ -64,6 +68,9 @@ class CommitScheduler:
         hf_api: An `HfApi` to make every request with, instead of a new one.
         close_timeout: At most how many seconds leaving a `with` block, or the end of the program, waits for the last
             push.
+        on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
+        on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread. What a hook
+            raises is logged and goes no further.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -90,6 +97,8 @@ class CommitScheduler:
         squash_history: bool = False,
         hf_api: HfApi | None = None,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        on_commit: Callable[[CommitDetails], object] | None = None,
+        on_error: Callable[[ErrorDetails], object] | None = None,
     ) -> None:
         """Check the arguments, create the folder and start the thread."""
         repo_id = checks.check_repo_id(repo_id)
@@ -121,12 +130,14 @@ class CommitScheduler:
             self._caller,
             self.lock,
             squash_history,
+            functools.partial(_call_hook, on_commit),
         )
-        self._trouble = _Trouble(self)
+        self._on_error = functools.partial(_call_hook, on_error)
+        self._trouble = Trouble(self.folder_path)
         self._loop = PushLoop(self._push_once, interval, at_end=self._caller.stop, name="hf-summary-writer-push")
         tell_after_fork(self)
         tell_at_exit(self)
-        self._start()
+        self.start()
 
     @property
     def api(self) -> HfApi:
@@ -208,7 +219,8 @@ class CommitScheduler:
         self.lock = threading.RLock()
         self._loop.after_fork_in_child()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the thread, also again after `close`; does nothing while it runs or after `stop`."""
         try:
             self._caller.start()
             self._loop.start()
@@ -220,9 +232,10 @@ class CommitScheduler:
             self._before_push()
             info = self._pushed()
         except BaseException as error:
-            self._trouble.failed(error)
+            failures = self._trouble.failed(error, self.repo_id)
+            self._on_error(ErrorDetails(self.repo_id, self.folder_path, error, failures))
             raise
-        self._trouble.passed()
+        self._trouble.passed(self.repo_id)
         return info
 
     def _pushed(self) -> CommitInfo | None:
@@ -269,47 +282,14 @@ class CommitScheduler:
                 self._command,
             )
 
-    @cached_property
+    @property
     def _command(self) -> str:
         return f"hf-summary-writer sync {shlex.quote(str(self.folder_path))} {self.repo_id}"
 
 
-class _Trouble:
-    """Says when trouble starts, when it changes and when it ends; repetition goes to DEBUG."""
-
-    def __init__(self, scheduler: CommitScheduler) -> None:
-        self._scheduler = scheduler
-        self._kind: type[BaseException] | None = None
-        self._since = 0.0
-        self._attempts = 0
-
-    def failed(self, error: BaseException) -> None:
-        scheduler = self._scheduler
-        self._attempts += 1
-        known = isinstance(error, PushError)
-        said = str(error) if known else f"{type(error).__name__}: {error}"
-        if type(error) is self._kind:
-            logger.debug("%s is still not pushed to %s: %s", scheduler.folder_path, scheduler.repo_id, said)
-            return
-        if self._kind is None:
-            self._since = time.monotonic()
-        self._kind = type(error)
-        logger.warning(
-            "%s could not be pushed to %s: %s. Nothing is lost; it is tried again",
-            scheduler.folder_path,
-            scheduler.repo_id,
-            said,
-            exc_info=None if known else error,
-        )
-
-    def passed(self) -> None:
-        if self._kind is not None:
-            scheduler = self._scheduler
-            logger.info(
-                "%s is pushed to %s again, after %.0f s and %d failed attempts",
-                scheduler.folder_path,
-                scheduler.repo_id,
-                time.monotonic() - self._since,
-                self._attempts,
-            )
-            self._kind, self._attempts = None, 0
+def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:
+    if hook is not None:
+        try:
+            hook(details)
+        except Exception:
+            logger.exception("A hook of hf_summary_writer failed; nothing else is affected")

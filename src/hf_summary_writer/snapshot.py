@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from hf_summary_writer import safe_open, tfrecord
 from hf_summary_writer.ledger import Arrival, Signature
-from hf_summary_writer.segment_name import has_successor
+from hf_summary_writer.segment_name import followed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -174,8 +174,38 @@ class Outbox:
             self._folder.rmdir()
 
 
+class ClosedSegments:
+    """Which event files of a folder are segments of our own writer that it has left for a later one.
+
+    Args:
+        folder: The folder. Each of its sub-folders is listed at most once.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """List nothing yet."""
+        self._folder = folder
+        self._closed: dict[str, frozenset[str]] = {}
+
+    def __contains__(self, relpath: str) -> bool:
+        """Tell whether the file at `relpath` never changes again."""
+        reldir, _, name = relpath.rpartition("/")
+        if reldir not in self._closed:
+            names: list[str] = []
+            with contextlib.suppress(OSError):
+                names = os.listdir(os.path.join(self._folder, reldir))  # noqa: PTH208 - names are wanted
+            self._closed[reldir] = frozenset(followed(names))
+        return name in self._closed[reldir]
+
+
 def take(
-    folder: str, candidate: Candidate, known: Arrival | None, outbox: Outbox, *, memory: int, last: bool
+    folder: str,
+    candidate: Candidate,
+    known: Arrival | None,
+    outbox: Outbox,
+    closed: ClosedSegments,
+    *,
+    memory: int,
+    last: bool,
 ) -> Content | Arrival | Nothing:
     """Read one candidate into something stable.
 
@@ -184,6 +214,7 @@ def take(
         candidate: The file, as the scan saw it.
         known: What the Hub holds of it.
         outbox: Where private copies go.
+        closed: Which event files may be handed over by their own path.
         memory: Up to how many bytes content is handed over as `bytes`; larger content becomes a path.
         last: Whether event files that hold no event are meant too.
 
@@ -198,7 +229,8 @@ def take(
     except OSError:
         return Nothing.GONE
     with file:
-        reading = _Reading(folder, candidate, file, Signature.of(os.fstat(file.fileno())), known, outbox, memory)
+        signature = Signature.of(os.fstat(file.fileno()))
+        reading = _Reading(folder, candidate, file, signature, known, outbox, closed, memory)
         return reading.take_event_file(last=last) if is_event_file(candidate.relpath) else reading.take_plain_file()
 
 
@@ -212,11 +244,11 @@ class _Reading:
     signature: Signature
     known: Arrival | None
     outbox: Outbox
+    closed: ClosedSegments
     memory: int
 
     def take_event_file(self, *, last: bool) -> Content | Arrival | Nothing:
-        path = Path(self.folder, self.candidate.target)
-        closed = self.signature.size > _SMALL and has_successor(path)
+        closed = self.signature.size > _SMALL and self.candidate.target in self.closed
         if self.signature.size <= self.memory and not closed:
             body = _read(self.file, self.signature.size)
             end = self._whole_end(io.BytesIO(body), last=last)
@@ -225,6 +257,7 @@ class _Reading:
         if not isinstance(end, int):
             return end
         if closed and end == self.signature.size:
+            path = Path(self.folder, self.candidate.target)
             return self._content(path, _tail(self.file, end), end)
         path, copy = self.outbox.new_file()
         with copy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub import hf_api
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def test_files_are_chosen_as_the_client_chooses_them(
 
 
 def test_the_default_ignores_are_those_of_the_client() -> None:
-    assert list(DEFAULT_IGNORE_PATTERNS) == hf_api.DEFAULT_IGNORE_PATTERNS
+    assert list(DEFAULT_IGNORE_PATTERNS) == hf_api.DEFAULT_IGNORE_PATTERNS  # type: ignore[attr-defined]
 
 
 @given(PATHS, st.sampled_from([".git", "x/.git", ".cache/huggingface", "x/.cache/huggingface"]))

@@ -1,0 +1,67 @@
+"""Says when trouble with pushing starts, when it changes and when it ends, and is quiet in between."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.errors import PushError, RepoGoneError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Trouble"]
+
+logger = logging.getLogger("hf_summary_writer")
+
+
+class Trouble:
+    """Counts the failures in a row of pushing one folder, and logs what a user should know of them.
+
+    Not thread-safe: pushes of one folder come one after the other.
+
+    Args:
+        folder: The folder, for the messages.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin without trouble."""
+        self._folder = folder
+        self._kind: type[BaseException] | None = None
+        self._since = 0.0
+        self._failures = 0
+
+    def failed(self, error: BaseException, repo_id: str) -> int:
+        """Log a failure, unless it only repeats the one before; return how many there were in a row."""
+        self._failures += 1
+        expected = isinstance(error, PushError)
+        said = str(error) if expected else f"{type(error).__name__}: {error}"
+        if type(error) is self._kind:
+            logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)
+            return self._failures
+        if self._kind is None:
+            self._since = time.monotonic()
+        self._kind = type(error)
+        logger.log(
+            logging.ERROR if isinstance(error, RepoGoneError) else logging.WARNING,
+            "%s could not be pushed to %s: %s. Nothing is lost, and it is tried again",
+            self._folder,
+            repo_id,
+            said,
+            # What is not an expected error is a bug, here or in an override, and needs its traceback.
+            exc_info=None if expected else error,
+        )
+        return self._failures
+
+    def passed(self, repo_id: str) -> None:
+        """Log that the trouble is over, if there was any."""
+        if self._kind is not None:
+            logger.info(
+                "%s is pushed to %s again, after %.0f s and %d failed attempts",
+                self._folder,
+                repo_id,
+                time.monotonic() - self._since,
+                self._failures,
+            )
+        self._kind, self._failures = None, 0

@@ -1,0 +1,181 @@
+"""`HFSummaryWriter`: a `SummaryWriter` whose logs are on the Hub while the training goes on."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_summary_writer import destination as checks
+from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.patterns import PathFilter
+from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT, CommitScheduler
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from huggingface_hub import HfApi
+
+    from hf_summary_writer.details import CommitDetails, ErrorDetails
+
+__all__ = ["HFSummaryWriter"]
+
+
+class HFSummaryWriter(EventWriter):
+    """A `tensorboardX.SummaryWriter` that keeps a repo on the Hub up to date with the event files it writes.
+
+    Use it in place of `SummaryWriter`, best as a context manager around the training loop. The logs of a run land in
+    `<path_in_repo>/<name of logdir>/`, so that the runs of one repo stand side by side in TensorBoard. Logging writes
+    to the disk only; pushing happens in a daemon thread. Trouble with the Hub, the network or the disk never reaches
+    the training loop: what could not be sent stays in the logdir and is sent by a later push.
+
+    All methods are thread-safe.
+
+    Args:
+        repo_id: The repo, as `name` (of the token's user) or `namespace/name`. It is created if it does not exist.
+        logdir: The folder of the run, also accepted as `log_dir`; `runs/<date>_<host>` by default.
+        commit_every: Minutes between pushes; fractions are fine.
+        squash_history: Whether to fold the branch's history into one commit after each push that added something.
+        repo_type: `"model"` (the default), `"dataset"` or `"space"`.
+        repo_revision: The branch; `main` by default. One that does not exist is created.
+        repo_private: Whether a repo that does not exist is created private; by default the account's setting decides.
+        path_in_repo: The folder of the repo under which runs are put; `None` or `""` is its root.
+        repo_allow_patterns: Only files of the logdir that match one of these patterns are pushed; `None` means all.
+        repo_ignore_patterns: Files that match one of these are not pushed.
+        token: The access token; by default the one that is stored on the machine, read anew for each push.
+        hf_api: An `HfApi` to make every request with, instead of a new one.
+        close_timeout: At most how many seconds `close`, leaving the `with` block, or the end of the program, waits for
+            the last push.
+        on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
+        on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread.
+        **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is pushed.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument means something that the Hub cannot have, or `logdir` is no folder on this machine.
+
+    Attributes:
+        scheduler: The `CommitScheduler` that pushes; call its `trigger()` to push now.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        *,
+        logdir: str | os.PathLike[str] | None = None,
+        commit_every: float = 5,
+        squash_history: bool = False,
+        repo_type: str | None = None,
+        repo_revision: str | None = None,
+        repo_private: bool | None = None,
+        path_in_repo: str | None = "tensorboard",
+        repo_allow_patterns: list[str] | str | None = "*.tfevents.*",
+        repo_ignore_patterns: list[str] | str | None = None,
+        token: str | bool | None = None,
+        hf_api: HfApi | None = None,
+        close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        on_commit: Callable[[CommitDetails], object] | None = None,
+        on_error: Callable[[ErrorDetails], object] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check the arguments, open the event file and start the scheduler."""
+        # All before the first file or thread exists, and under the names that these arguments have here.
+        checks.check_repo_id(repo_id)
+        checks.check_interval("commit_every", commit_every)
+        checks.check_repo_type(repo_type)
+        checks.check_revision(repo_revision)
+        checks.check_seconds("close_timeout", close_timeout)
+        checks.check_token(token)
+        PathFilter(repo_allow_patterns, repo_ignore_patterns)
+        logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
+        if logdir:
+            _place_in_repo(path_in_repo, checks.check_folder(logdir, "logdir"))
+        else:
+            checks.check_path_in_repo(path_in_repo)
+
+        super().__init__(logdir=logdir, **kwargs)
+        # Absolute, since SummaryWriter takes a leading "~" literally.
+        folder = Path(self.logdir).absolute().resolve()
+        self.scheduler: CommitScheduler = _RunScheduler(
+            self,
+            repo_id=repo_id,
+            folder_path=folder,
+            every=commit_every,
+            path_in_repo=_place_in_repo(path_in_repo, folder),
+            repo_type=repo_type,
+            revision=repo_revision,
+            private=repo_private,
+            token=token,
+            allow_patterns=repo_allow_patterns,
+            ignore_patterns=repo_ignore_patterns,
+            squash_history=squash_history,
+            hf_api=hf_api,
+            close_timeout=close_timeout,
+            on_commit=on_commit,
+            on_error=on_error,
+        )
+
+    @property
+    def repo_id(self) -> str:
+        """The repo: as given, and with its namespace once the Hub has said which."""
+        return self.scheduler.repo_id
+
+    @property
+    def repo_type(self) -> str | None:
+        """The repo's type, as given."""
+        return self.scheduler.repo_type
+
+    @property
+    def repo_revision(self) -> str | None:
+        """The repo's branch, as given."""
+        return self.scheduler.revision
+
+    def close(self) -> None:
+        """Close the event files and push the rest, waiting for it at most `close_timeout` seconds.
+
+        May be called again, and from several threads. A write after it opens a new event file, which is pushed too.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
+        """
+        super().close()
+        self.scheduler.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except KeyboardInterrupt:
+            # Ctrl-C during the wait ends the wait; what the user's own code raised goes first.
+            if error is None:
+                raise
+
+    def _reopened(self) -> None:
+        self.scheduler.start()
+
+
+class _RunScheduler(CommitScheduler):
+    """Pushes the logdir of one writer, and has the writer bring its events to disk first."""
+
+    def __init__(self, writer: HFSummaryWriter, **kwargs: Any) -> None:
+        # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
+        self._writer = weakref.ref(writer)
+        super().__init__(**kwargs)
+
+    def start(self) -> None:
+        writer = self._writer()
+        if writer is not None and writer.writes_to_disk:
+            super().start()
+
+    def _before_push(self) -> None:
+        writer = self._writer()
+        if writer is not None:
+            writer.flush()
+
+
+def _place_in_repo(path_in_repo: str | None, folder: Path) -> str:
+    parent = checks.check_path_in_repo(path_in_repo)
+    return checks.check_path_in_repo(f"{parent}/{folder.name}")
