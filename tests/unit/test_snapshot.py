@@ -1,0 +1,295 @@
+"""What a push hands over: whole records, one moment of a file, nothing from outside, nothing that still changes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_summary_writer import snapshot
+from hf_summary_writer.ledger import Arrival
+from hf_summary_writer.patterns import PathFilter
+from hf_summary_writer.snapshot import Candidate, ClosedSegments, Content, Nothing, Outbox
+from hf_summary_writer.tfrecord import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VERSION = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2")
+MB = 2**20
+EVENTS = "events.out.tfevents.1700000000.host.1_0000_00000{}"
+
+
+class Folder:
+    """A folder on its way to the Hub, with what has arrived of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.arrivals: dict[str, Arrival] = {}
+        self.outbox = Outbox(path / ".cache" / "outbox")
+
+    def scan(self) -> dict[str, Candidate]:
+        found = PathFilter()
+        return {candidate.relpath: candidate for candidate in snapshot.scan(str(self.path), found, found.prunes)}
+
+    def changed(self) -> list[str]:
+        return [c.relpath for c in snapshot.changed(iter(self.scan().values()), self.arrivals)]
+
+    def take(
+        self, name: str, *, memory: int = MB, last: bool = False, between: Callable[[], object] = lambda: None
+    ) -> Content | Arrival | Nothing:
+        candidate = self.scan()[name]
+        between()
+        closed = ClosedSegments(str(self.path))
+        return snapshot.take(
+            str(self.path), candidate, self.arrivals.get(name), self.outbox, closed, memory=memory, last=last
+        )
+
+    def push(self, name: str, *, memory: int = MB, last: bool = False) -> bytes | None:
+        """Take a file, note it as arrived, and return what would be on the Hub; `None` if nothing was to be sent."""
+        taken = self.take(name, memory=memory, last=last)
+        if isinstance(taken, Nothing):
+            return None
+        if isinstance(taken, Arrival):
+            self.arrivals[name] = taken
+            return None
+        body = taken.body if isinstance(taken.body, bytes) else taken.body.read_bytes()
+        assert len(body) == taken.arrival.length
+        self.arrivals[name] = taken.arrival
+        self.outbox.empty()
+        return body
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path.resolve())
+
+
+def record(size: int = 20, fill: bytes = b"x") -> bytes:
+    return frame(fill * size)
+
+
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+def test_an_event_file_is_cut_at_its_last_whole_record(folder: Folder, memory: int) -> None:
+    whole = VERSION + record() + record()
+    path = folder.path / "a.tfevents.1"
+    path.write_bytes(whole + record()[:-3])
+    assert folder.push(path.name, memory=memory) == whole
+    assert folder.push(path.name, memory=memory) is None
+    with path.open("ab") as file:
+        file.write(record()[-3:])
+    assert folder.push(path.name, memory=memory) == whole + record()
+
+
+@pytest.mark.faults("D10")
+@given(tail=st.binary(max_size=200))
+def test_whatever_follows_the_whole_records_only_they_are_published(
+    tmp_path_factory: pytest.TempPathFactory, tail: bytes
+) -> None:
+    folder = Folder(tmp_path_factory.mktemp("d10").resolve())
+    (folder.path / "a.tfevents.1").write_bytes(VERSION + record() + tail)
+    pushed = folder.push("a.tfevents.1")
+    assert pushed is not None
+    assert (VERSION + record() + tail).startswith(pushed)
+    assert pushed.startswith(VERSION + record())
+    if len(pushed) == len(VERSION + record()):
+        assert folder.push("a.tfevents.1") is None
+
+
+def test_an_event_file_without_an_event_waits_for_the_last_push(folder: Folder) -> None:
+    (folder.path / "a.tfevents.1").write_bytes(VERSION)
+    (folder.path / "b.tfevents.1").write_bytes(b"")
+    (folder.path / "c.tfevents.1").write_bytes(b"no record at all")
+    assert folder.take("a.tfevents.1") is Nothing.NO_EVENT
+    assert folder.take("b.tfevents.1", last=True) is Nothing.NO_RECORD
+    assert folder.take("c.tfevents.1", last=True) is Nothing.NO_RECORD
+    assert folder.push("a.tfevents.1", last=True) == VERSION
+
+
+def test_an_appended_event_file_is_read_from_where_the_last_push_stopped(folder: Folder) -> None:
+    path = folder.path / "a.tfevents.1"
+    # A broken record that the Hub already holds is not looked at again; a new one is.
+    path.write_bytes(VERSION + record(1000))
+    folder.push(path.name)
+    with path.open("r+b") as file:
+        file.seek(len(VERSION) + 20)
+        file.write(b"!")
+        file.seek(0, os.SEEK_END)
+        file.write(record() + record())
+    taken = folder.take(path.name)
+    assert not isinstance(taken, Content) or taken.arrival.length == path.stat().st_size
+
+
+@pytest.mark.parametrize("change", ["truncated", "rewritten", "replaced"])
+def test_an_event_file_that_did_not_just_grow_is_looked_at_from_the_start(folder: Folder, change: str) -> None:
+    path = folder.path / "a.tfevents.1"
+    path.write_bytes(VERSION + record(500) * 3)
+    folder.push(path.name)
+    new = VERSION + record(20, b"y") * (2 if change == "truncated" else 200)
+    if change == "replaced":
+        (folder.path / "new").write_bytes(new)
+        (folder.path / "new").replace(path)
+    else:
+        path.write_bytes(new)
+    assert folder.push(path.name) == new
+
+
+def test_a_closed_segment_is_handed_over_by_its_own_path_and_an_open_one_is_not(folder: Folder) -> None:
+    first, second = EVENTS.format(0), EVENTS.format(1)
+    for name in (first, second):
+        (folder.path / name).write_bytes(VERSION + record(2 * MB))
+    closed, still_open = folder.take(first, memory=0), folder.take(second, memory=0)
+    assert isinstance(closed, Content)
+    assert closed.body == folder.path / first
+    assert isinstance(still_open, Content)
+    assert isinstance(still_open.body, Path)
+    assert still_open.body != folder.path / second
+    folder.outbox.empty()
+    assert not still_open.body.exists()
+    assert (folder.path / first).exists()
+
+
+@pytest.mark.faults("D4")
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+@pytest.mark.parametrize("change", ["grown", "truncated", "same size", "replaced"])
+def test_a_file_that_changes_between_scan_and_read_is_one_of_its_versions(
+    folder: Folder, change: str, memory: int
+) -> None:
+    path, new = folder.path / "log.jsonl", folder.path / "new"
+    path.write_bytes(b"1" * 1000)
+    versions = {"grown": b"1" * 1500, "truncated": b"1" * 10, "same size": b"2" * 1000, "replaced": b"3" * 900}
+
+    def between() -> None:
+        if change == "replaced":
+            new.write_bytes(versions[change])
+            new.replace(path)
+        else:
+            path.write_bytes(versions[change])
+
+    taken = folder.take(path.name, memory=memory, between=between)
+    assert isinstance(taken, Content)
+    body = taken.body if isinstance(taken.body, bytes) else taken.body.read_bytes()
+    assert body == versions[change]
+    folder.arrivals[path.name] = taken.arrival
+    path.write_bytes(b"4" * 1000)
+    assert path.name in folder.changed()
+
+
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+def test_a_file_rewritten_while_it_is_read_waits_for_the_next_push(
+    folder: Folder, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.path / "state.json"
+    path.write_bytes(b"1" * 1000)
+    for name in ("_read", "_copy"):
+        original = getattr(snapshot, name)
+
+        def then_rewritten(*args: object, original: Callable[..., object] = original) -> object:
+            result = original(*args)
+            path.write_bytes(b"2" * 1000)
+            return result
+
+        monkeypatch.setattr(snapshot, name, then_rewritten)
+    assert folder.take(path.name, memory=memory) is Nothing.BUSY
+
+
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+def test_a_file_appended_to_while_it_is_read_is_sent_as_far_as_it_was_read(
+    folder: Folder, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.path / "log.jsonl"
+    path.write_bytes(b"1" * 1000)
+    for name in ("_read", "_copy"):
+        original = getattr(snapshot, name)
+
+        def then_appended(*args: object, original: Callable[..., object] = original) -> object:
+            result = original(*args)
+            with path.open("ab") as file:
+                file.write(b"2")
+            return result
+
+        monkeypatch.setattr(snapshot, name, then_appended)
+    assert folder.push(path.name, memory=memory) == b"1" * 1000
+    assert folder.changed() == [path.name]
+
+
+def test_a_file_too_young_to_tell_two_versions_apart_is_looked_at_once_more(folder: Folder) -> None:
+    path = folder.path / "state.json"
+    path.write_bytes(b"one")
+    status = path.stat()
+    assert folder.push(path.name) == b"one"
+    path.write_bytes(b"two")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert folder.push(path.name) == b"two"
+    os.utime(path, ns=(0, 0))
+    assert folder.push(path.name) == b"two"
+    assert folder.changed() == []
+
+
+def test_a_young_file_that_did_not_change_sends_nothing(folder: Folder) -> None:
+    (folder.path / "state.json").write_bytes(b"one")
+    folder.push("state.json")
+    assert folder.push("state.json") is None
+
+
+@pytest.mark.faults("D5")
+def test_a_file_that_disappears_after_the_scan_is_passed_over(folder: Folder) -> None:
+    path = folder.path / "a.txt"
+    path.write_bytes(b"1")
+    assert folder.take("a.txt", between=path.unlink) is Nothing.GONE
+
+
+@pytest.mark.faults("D6")
+def test_nothing_outside_the_folder_and_nothing_but_regular_files_is_ever_read(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.tfevents.1").write_bytes(VERSION + record())
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    folder = Folder((tmp_path / "folder").resolve())
+    links = {
+        "out.tfevents.1": outside / "secret.tfevents.1",
+        "up.tfevents.1": Path("../outside/secret.tfevents.1"),
+        "loop.tfevents.1": Path("loop.tfevents.1"),
+        "dangling.tfevents.1": Path("nothing"),
+        "folder.tfevents.1": outside,
+        "again": Path(),
+        "inside.tfevents.1": Path("sub/real.tfevents.1"),
+    }
+    for name, target in links.items():
+        (folder.path / name).symlink_to(target)
+    os.mkfifo(folder.path / "fifo.tfevents.1")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder.path / "socket.tfevents.1"))
+        (folder.path / "sub" / "real.tfevents.1").write_bytes(VERSION + record())
+        assert set(folder.scan()) == {"inside.tfevents.1", "sub/real.tfevents.1"}
+        assert folder.push("inside.tfevents.1") == VERSION + record()
+
+        def swap_file() -> None:
+            (folder.path / "sub" / "real.tfevents.1").unlink()
+            (folder.path / "sub" / "real.tfevents.1").symlink_to(outside / "secret.tfevents.1")
+
+        assert folder.take("sub/real.tfevents.1", between=swap_file) is Nothing.GONE
+        (folder.path / "sub" / "real.tfevents.1").unlink()
+        (folder.path / "sub" / "secret.tfevents.1").write_bytes(VERSION + record())
+
+        def swap_folder() -> None:
+            (folder.path / "sub").rename(folder.path / "moved")
+            (folder.path / "sub").symlink_to(outside)
+
+        assert folder.take("sub/secret.tfevents.1", between=swap_folder) is Nothing.GONE
+
+
+@pytest.mark.faults("D8")
+@pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\x7fb", os.fsdecode(b"a\xffb")])
+def test_names_that_a_repo_cannot_hold_are_told(name: str) -> None:
+    assert snapshot.unpushable(name) is not None
+
+
+@pytest.mark.parametrize("name", ["a b", "%2f", "#?&", "é", "🙂", "x" * 255, "a/B", "A/b"])
+def test_all_other_names_are_fine(name: str) -> None:
+    assert snapshot.unpushable(name) is None
