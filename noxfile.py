@@ -1,28 +1,102 @@
-"""The project's lanes: `nox` runs what a change must pass; `nox --list` shows the rest."""
+"""The project's lanes. `nox` runs what a change must pass; `nox --list` shows the rest."""
 
 from __future__ import annotations
 
+import os
+import sys
+import zipfile
+from pathlib import Path
+
 import nox
 
+nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types"]
+nox.options.sessions = ["lint", "types", "package", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+WHEELS = Path("dist")
 
 
 def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
+def lowest(package: str) -> str:
+    """Return the requirement that asks for the lowest version of a dependency that is allowed."""
+    requirement = next(line for line in PYPROJECT["project"]["dependencies"] if line.startswith(package))
+    return requirement.split(",")[0].replace(">=", "==")
+
+
+def wheel(session: nox.Session) -> Path:
+    """Build the wheel; it, and not the source tree, is what gets tested."""
+    session.install("build")
+    session.run("python", "-m", "build", "--quiet", "--outdir", str(WHEELS), silent=True)
+    return max(WHEELS.glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve()
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
-    session.install(*group("lint"))
+    """Look at style, and at who imports whom."""
+    session.install(*group("lint"), "-e", ".")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
+    """Check all types, the public API's as a user writes them included."""
     session.install(*group("types"), "-e", ".[demo]", "nox")
     session.run("mypy")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the wheel and look into it."""
+    path = wheel(session)
+    names = set(zipfile.ZipFile(path).namelist())
+    for needed in (
+        "hf_summary_writer/py.typed",
+        "hf_summary_writer/__init__.py",
+        "hf_summary_writer/localhub/__init__.py",
+    ):
+        if needed not in names:
+            session.error(f"{path.name} lacks {needed}")
+    strangers = {name for name in names if not name.startswith(("hf_summary_writer/", "hf_summary_writer-"))}
+    if strangers:
+        session.error(f"{path.name} holds {sorted(strangers)}")
+    session.install(str(path))
+    session.run("python", "-W", "error", "-c", "import hf_summary_writer; hf_summary_writer.HFSummaryWriter")
+    session.run("hf-summary-writer", "--version")
+
+
+@nox.session
+@nox.parametrize("transport", ["xet", "lfs"])
+@nox.parametrize("hub", ["newest", "lowest"])
+def tests(session: nox.Session, hub: str, transport: str) -> None:
+    """Run the tests on the built wheel, over both transports, with the oldest and the newest client."""
+    run_tests(session, hub, transport)
+
+
+@nox.session(python=[version for version in PYTHONS if version != THIS_PYTHON])
+def other_pythons(session: nox.Session) -> None:
+    """Run the tests on the other versions of Python, as far as they are installed."""
+    run_tests(session, "newest", "xet")
+
+
+def run_tests(session: nox.Session, hub: str, transport: str) -> None:
+    session.install(f"{wheel(session)}[demo]", *group("test"))
+    if hub == "lowest":
+        session.install(*(lowest(package) for package in ("huggingface_hub", "filelock", "tensorboardX")))
+    environment = {"HF_HUB_DISABLE_XET": "1"} if transport == "lfs" else {}
+    # Away from the source tree, so that only the wheel can be imported.
+    session.run("python", "-m", "pytest", *session.posargs, env={**environment, "PYTHONSAFEPATH": "1"})
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install(*group("docs"), "-e", ".")
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1", **os.environ})

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_summary_writer import attempt
-from hf_summary_writer.verdict import judge_answer, judge_exception
+from hf_summary_writer.verdict import judge_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -158,10 +158,8 @@ class Hub:
         try:
             self._install_hooks()
             return call()
-        except attempt.HubAnswerError as error:
-            verdict: PushError = judge_answer(error.answer, time.time(), repo=self._name, known=self.known)
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the verdict says what follows
-            verdict = judge_exception(error, known=self.known, repo=self._name, now=time.time())
+            verdict: PushError = judge_exception(error, known=self.known, repo=self._name, now=time.time())
         # Not chained: what the client raises may quote headers, and with them the token.
         raise verdict from None
 

@@ -144,16 +144,19 @@ def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushE
 
 def judge_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:
     """Turn whatever a call of the client raised into the error that says what follows from it."""
-    if isinstance(error, PushError):
-        return error
-    answer = answer_of(error)
-    if answer is not None:
-        return judge_answer(answer, now, repo=repo, known=known)
-    names = {kind.__name__ for kind in type(error).__mro__}
-    said = one_line(f"{type(error).__name__}: {error}")
+    # The client wraps what went wrong with an upload into a RuntimeError that says nothing.
+    causes = list(_causes(error))
+    for cause in causes:
+        answer = answer_of(cause)
+        if answer is not None:
+            return judge_answer(answer, now, repo=repo, known=known)
+        if isinstance(cause, PushError):
+            return cause
+    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    said = one_line(" <- ".join(f"{type(cause).__name__}: {cause}" for cause in causes))
     if "OfflineModeIsEnabled" in names:
         return ActionNeededError("HF_HUB_OFFLINE is set: nothing is sent until it is not")
-    if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)) or "CERTIFICATE_VERIFY" in str(error):
+    if any(isinstance(cause, ssl.SSLError) for cause in causes) or "CERTIFICATE_VERIFY" in str(error):
         return ActionNeededError(f"the connection to the Hub is not trusted ({said}): check certificates and the clock")
     if "LocalTokenNotFoundError" in names:
         return ActionNeededError(
@@ -165,7 +168,10 @@ def judge_exception(error: BaseException, *, known: bool, repo: str, now: float)
 
 
 def answer_of(error: BaseException) -> Answer | None:
-    """Return the answer that an exception of the client carries, if it carries one."""
+    """Return the answer that an exception carries, if it carries one."""
+    answer = getattr(error, "answer", None)
+    if isinstance(answer, Answer):
+        return answer
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if not isinstance(status, int):
@@ -181,4 +187,4 @@ def answer_of(error: BaseException) -> Answer | None:
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -1,0 +1,320 @@
+"""`CommitScheduler` against a Hub on this machine, through the real client."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from hf_summary_writer import CommitScheduler
+from tests import remote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hf_summary_writer.details import CommitDetails, ErrorDetails
+    from tests.hub_process import HubProcess
+
+SECONDS = 60.0
+HOUR = 60.0  # minutes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def schedule(api: HfApi, repo_id: str, folder: Path) -> Iterator[Callable[..., CommitScheduler]]:
+    """Return a function that makes a scheduler whose first push is over."""
+    schedulers = []
+
+    def make(kind: type[CommitScheduler] = CommitScheduler, **arguments: Any) -> CommitScheduler:
+        settings = {"repo_id": repo_id, "folder_path": folder, "every": HOUR, "hf_api": api, **arguments}
+        scheduler = kind(**settings)
+        schedulers.append(scheduler)
+        scheduler.trigger().exception(SECONDS)
+        return scheduler
+
+    yield make
+    for scheduler in schedulers:
+        scheduler.stop()
+
+
+def test_the_constructor_and_an_idle_run_make_no_request(
+    schedule: Callable[..., CommitScheduler], hub: HubProcess, folder: Path
+) -> None:
+    before = hub.requests
+    scheduler = schedule()
+    assert scheduler.trigger().result(SECONDS) is None
+    assert folder.is_dir()
+    scheduler.close()
+    assert hub.requests == before
+
+
+def test_what_was_written_before_a_trigger_is_in_its_commit(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    scheduler = schedule(path_in_repo="logs")
+    (folder / "sub").mkdir()
+    (folder / "a.jsonl").write_bytes(b"1\n")
+    (folder / "sub" / "b.bin").write_bytes(bytes(range(256)) * 100)
+    info = scheduler.trigger().result(SECONDS)
+    assert info is not None
+    assert remote.files(api, repo_id, revision=info.oid) == remote.under(folder, "logs", "*")
+    assert scheduler.last_future is not None
+    with (folder / "a.jsonl").open("ab") as file:
+        file.write(b"2\n")
+    later = scheduler.trigger().result(SECONDS)
+    assert later is not None
+    assert later.oid != info.oid
+    assert remote.files(api, repo_id)["logs/a.jsonl"] == b"1\n2\n"
+
+
+def test_an_unchanged_folder_makes_no_request(
+    schedule: Callable[..., CommitScheduler], hub: HubProcess, folder: Path
+) -> None:
+    scheduler = schedule()
+    (folder / "a.txt").write_bytes(b"1")
+    assert scheduler.trigger().result(SECONDS) is not None
+    before = hub.requests
+    assert scheduler.trigger().result(SECONDS) is None
+    assert hub.requests == before
+
+
+def test_a_later_scheduler_on_the_folder_sends_only_what_is_new(
+    schedule: Callable[..., CommitScheduler], hub: HubProcess, api: HfApi, repo_id: str, folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"1")
+    schedule().close()
+    before = hub.requests
+    scheduler = schedule()
+    assert hub.requests == before
+    (folder / "b.txt").write_bytes(b"2")
+    scheduler.close()
+    assert remote.files(api, repo_id) == {"a.txt": b"1", "b.txt": b"2"}
+    assert len(remote.commits(api, repo_id)) == 3  # the one the Hub makes, and one of each scheduler
+
+
+def test_a_lost_ledger_costs_no_commit(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    scheduler = schedule()
+    (folder / "a.txt").write_bytes(b"1")
+    (folder / "a.tfevents.bin").write_bytes(b"")
+    scheduler.close()
+    for ledger in (folder / ".cache").rglob("*.jsonl"):
+        ledger.unlink()
+    before = remote.commits(api, repo_id)
+    again = schedule()
+    assert again.trigger().result(SECONDS) is None
+    assert remote.commits(api, repo_id) == before
+
+
+def test_patterns_choose_the_files_and_the_state_folder_is_never_pushed(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    folder.mkdir()
+    for name in ("a.txt", "b.txt", "c.log", ".env"):
+        (folder / name).write_bytes(b"1")
+    scheduler = schedule(allow_patterns=["*.txt", ".env"], ignore_patterns="b*")
+    scheduler.close()
+    assert set(remote.files(api, repo_id)) == {"a.txt"}
+    assert (folder / ".cache").is_dir()
+
+
+def test_squashing_leaves_one_commit_and_the_same_files(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    scheduler = schedule(squash_history=True)
+    for number in range(3):
+        (folder / f"{number}.txt").write_bytes(b"1")
+        assert scheduler.trigger().result(SECONDS) is not None
+    assert len(remote.commits(api, repo_id)) == 1
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+
+
+@pytest.mark.parametrize("repo_type", ["dataset", "space"])
+def test_other_kinds_of_repos_and_new_branches_are_created(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, repo_type: str
+) -> None:
+    scheduler = schedule(repo_type=repo_type, revision="runs/first", private=True)
+    (folder / "a.txt").write_bytes(b"1")
+    assert scheduler.trigger().result(SECONDS) is not None
+    assert remote.files(api, repo_id, repo_type=repo_type, revision="runs/first")["a.txt"] == b"1"
+    assert "a.txt" not in api.list_repo_files(repo_id, repo_type=repo_type)
+    assert api.repo_info(repo_id, repo_type=repo_type).private
+    with pytest.raises(RepositoryNotFoundError):
+        HfApi(endpoint=api.endpoint, token=False).repo_info(repo_id, repo_type=repo_type)
+
+
+def test_an_existing_repo_is_taken_as_it_is(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    api.create_repo(repo_id, private=False)
+    api.upload_file(path_or_fileobj=b"theirs", path_in_repo="other.txt", repo_id=repo_id)
+    scheduler = schedule(private=True)
+    (folder / "a.txt").write_bytes(b"1")
+    scheduler.close()
+    assert remote.files(api, repo_id) == {"a.txt": b"1", "other.txt": b"theirs"}
+    assert not api.repo_info(repo_id).private
+
+
+def test_a_repo_without_a_namespace_is_the_users_own(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    name = repo_id.partition("/")[2]
+    scheduler = schedule(repo_id=name)
+    assert scheduler.repo_id == name
+    (folder / "a.txt").write_bytes(b"1")
+    scheduler.trigger().result(SECONDS)
+    full = f"{api.whoami()['name']}/{name}"
+    assert scheduler.repo_id == full
+    assert remote.files(api, full) == {"a.txt": b"1"}
+    assert schedule(repo_id=name).repo_id == full
+
+
+def test_leaving_a_with_block_pushes_the_rest_and_ends_the_thread(api: HfApi, repo_id: str, folder: Path) -> None:
+    with CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=api) as scheduler:
+        (folder / "a.txt").write_bytes(b"1")
+    assert remote.files(api, repo_id) == {"a.txt": b"1"}
+    assert scheduler.trigger().result(SECONDS) is None
+
+
+def test_more_files_than_a_commit_takes_go_out_in_several(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    folder.mkdir()
+    for number in range(230):
+        (folder / f"{number:03}.txt").write_bytes(b"%d" % number)
+    told: list[CommitDetails] = []
+    schedule(on_commit=told.append).close()
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+    assert [details.files for details in told] == [100, 100, 30]
+    assert told[0].repo_id == repo_id
+
+
+def test_a_push_can_be_overridden(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    class OneFile(CommitScheduler):
+        def push_to_hub(self) -> Any:
+            with self.lock:
+                names = sorted(path.name for path in self.folder_path.glob("*.txt"))
+            return self.api.upload_file(
+                path_or_fileobj="\n".join(names).encode(), path_in_repo="names", repo_id=self.repo_id
+            )
+
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"1")
+    scheduler = schedule(OneFile)
+    assert remote.files(api, repo_id) == {"names": b"a.txt"}
+    scheduler.stop()
+
+
+@pytest.mark.faults("C5")
+def test_an_override_that_fails_in_any_way_is_contained(
+    schedule: Callable[..., CommitScheduler], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes: list[Any] = [KeyError("bug"), SystemExit(3), None, None]
+
+    class Broken(CommitScheduler):
+        def push_to_hub(self) -> Any:
+            outcome = outcomes.pop(0)
+            if outcome is not None:
+                raise outcome
+            return outcome
+
+    with caplog.at_level(logging.WARNING, "hf_summary_writer"):
+        scheduler = schedule(Broken)
+        scheduler.trigger().exception(SECONDS)
+        assert scheduler.trigger().result(SECONDS) is None
+    assert "bug" in caplog.text
+    scheduler.stop()
+
+
+def test_hooks_are_told_and_can_hurt_nobody(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: object) -> None:
+        raise KeyError("hook")
+
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"1")
+    with caplog.at_level(logging.ERROR, "hf_summary_writer"):
+        schedule(on_commit=broken).close()
+    assert "hook" in caplog.text
+    assert remote.files(api, repo_id) == {"a.txt": b"1"}
+    failed: list[ErrorDetails] = []
+    (folder / "b.txt").write_bytes(b"1")
+    schedule(repo_id="somebody/else", hf_api=HfApi(endpoint=api.endpoint, token="wrong"), on_error=failed.append)
+    assert failed[0].failures == 1
+
+
+def test_files_are_not_read_while_the_user_holds_the_lock(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    scheduler = schedule()
+    begun = threading.Event()
+    with scheduler.lock:
+        (folder / "a.json").write_bytes(b"{half")
+        future = scheduler.trigger()
+        begun.set()
+        (folder / "a.json").write_bytes(b"{whole}")
+    future.result(SECONDS)
+    scheduler.close()
+    assert remote.files(api, repo_id) == {"a.json": b"{whole}"}
+
+
+def test_the_last_push_holds_event_files_without_events_too(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    import tensorboardX
+
+    tensorboardX.SummaryWriter(str(folder)).close()
+    scheduler = schedule()
+    assert scheduler.trigger().result(SECONDS) is None
+    scheduler.close()
+    assert remote.files(api, repo_id) == remote.under(folder, "")
+
+
+@pytest.mark.faults("N1")
+def test_without_a_token_one_warning_says_how_to_log_in(
+    schedule: Callable[..., CommitScheduler], api: HfApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "hf_summary_writer"):
+        scheduler = schedule(hf_api=HfApi(endpoint=api.endpoint))
+        scheduler.trigger().exception(SECONDS)
+        scheduler.stop()
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "hf auth login" in warnings[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"repo_id": "a--b"},
+        {"every": 0},
+        {"every": -1},
+        {"folder_path": "s3://bucket"},
+        {"path_in_repo": "../x"},
+        {"repo_type": "bucket"},
+        {"revision": "a b"},
+        {"close_timeout": -1},
+    ],
+    ids=str,
+)
+def test_mistakes_of_the_caller_raise_before_anything_is_made(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"repo_id": "user/run", "folder_path": tmp_path / "new", **wrong}
+    before = threading.active_count()
+    with pytest.raises(ValueError, match=next(iter(wrong)).replace("every", "every")):
+        CommitScheduler(**settings)
+    assert not (tmp_path / "new").exists()
+    assert threading.active_count() == before

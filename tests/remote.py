@@ -1,0 +1,42 @@
+"""What a Hub holds, as the real client downloads it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["commits", "files", "under"]
+
+# What the Hub itself puts into a new repo.
+_OF_THE_HUB = {".gitattributes"}
+
+
+def files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
+    """Return the content of every file of a branch by its path, but for what the Hub put there."""
+    with tempfile.TemporaryDirectory() as folder:
+        api.snapshot_download(repo_id, local_dir=folder, **where)
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file() and ".cache" not in path.parts and path.name not in _OF_THE_HUB
+        }
+
+
+def under(folder: Path, prefix: str, pattern: str = "*.tfevents.*") -> dict[str, bytes]:
+    """Return the content of every matching file below a local folder, by where it belongs in a repo."""
+    return {
+        f"{prefix}/{path.relative_to(folder).as_posix()}" if prefix else path.relative_to(folder).as_posix(): (
+            path.read_bytes()
+        )
+        for path in sorted(folder.rglob(pattern))
+        if path.is_file() and ".cache" not in path.relative_to(folder).parts
+    }
+
+
+def commits(api: HfApi, repo_id: str, **where: Any) -> list[str]:
+    """Return the titles of a branch's commits, newest first."""
+    return [commit.title for commit in api.list_repo_commits(repo_id, **where)]
