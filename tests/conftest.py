@@ -6,7 +6,8 @@ import os
 import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Protocol
 
 # Read by huggingface_hub when it is first imported, so they must stand before any test module does that.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
@@ -18,9 +19,20 @@ for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLIN
 
 import psutil
 import pytest
+from huggingface_hub import HfApi, constants
+
+from hub_process import HubProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+
+class HasEndpoint(Protocol):
+    """A Hub that runs, wherever it does."""
+
+    endpoint: str
+    token: str
+
 
 _SETTLE_SECONDS = 5.0
 
@@ -48,3 +60,36 @@ def leaves_nothing_behind() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: threads {threads}, child processes {children}")
         time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    """Run one Hub for the whole session; in a process of its own, so that forks and busy tests do not disturb it."""
+    with HubProcess(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., HfApi]:
+    """Return a function that makes a client of any Hub: `client(hub)`, or `client(hub, token=...)`."""
+
+    def make(hub: HasEndpoint, token: str | bool | None = None) -> HfApi:
+        # huggingface_hub 1.0 reads the answer to a commit by the default endpoint, whatever the client's own.
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        return HfApi(endpoint=hub.endpoint, token=hub.token if token is None else token)
+
+    return make
+
+
+@pytest.fixture
+def api(hub: HubProcess, client: Callable[..., HfApi]) -> HfApi:
+    """Return a client of the session's Hub, with its token."""
+    return client(hub)
+
+
+@pytest.fixture
+def repo_id() -> str:
+    """Return the id of a repo that no other test uses and that does not exist yet."""
+    return f"tester/run-{uuid.uuid4().hex[:12]}"

@@ -1,0 +1,113 @@
+"""The web application: routes, and what happens around every request."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from hf_summary_writer.localhub.errors import HubError, answer_hub_error
+from hf_summary_writer.localhub.routes import account, cas, commits, history, lfs, repos, resolve, trees
+from hf_summary_writer.localhub.stats import LoggedRequest, kind_of
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from hf_summary_writer.localhub.hub import Hub
+
+
+async def _answer_http_exception(_request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return HubError(status, f"The local Hub has no such route ({status}).").response()
+
+
+async def _answer_crash(_request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"The local Hub failed: {type(error).__name__}"}, 500)
+
+
+def build_app(hub: Hub) -> ASGIApp:
+    """Return the application that serves `hub`."""
+    areas = (account, repos, commits, history, trees, cas, lfs, resolve)
+    app = Starlette(
+        routes=[route for area in areas for route in area.ROUTES],
+        exception_handlers={
+            HubError: answer_hub_error,
+            HTTPException: _answer_http_exception,
+            Exception: _answer_crash,
+        },
+    )
+    app.state.hub = hub
+    return _Gate(app, hub)
+
+
+class _Gate:
+    """Around every request: the path as it was sent, limits, counts, and an id to name it by."""
+
+    def __init__(self, app: ASGIApp, hub: Hub) -> None:
+        self._app = app
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # Routes match on the encoded path: in it, a %2F in a branch name is no border.
+        raw: bytes = scope["raw_path"]
+        scope = {**scope, "path": raw.decode("ascii", "replace")}
+        exchange = _Exchange(scope, receive, send, self._hub)
+        try:
+            if exchange.kind == "api":
+                self._hub.limits.count_request()
+            await self._app(scope, exchange.receive, exchange.send)
+        except HubError as error:
+            await error.response()(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            pass
+        finally:
+            exchange.record()
+
+
+class _Exchange:
+    """One request and its answer, counted as they pass."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, hub: Hub) -> None:
+        self.kind = kind_of(scope["method"], scope["path"])
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._hub = hub
+        self._headers = {"X-Request-Id": secrets.token_hex(8)}
+        if self.kind == "api":
+            self._headers |= hub.limits.headers()
+        self._received = self._sent = self._status = 0
+        self._recorded = False
+
+    def record(self) -> None:
+        """Count the request, once."""
+        if self.kind and not self._recorded:
+            self._recorded = True
+            request = LoggedRequest(self._scope["method"], self._scope["path"], self._status)
+            self._hub.recorder.add(self.kind, request, self._received, self._sent)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            raw: list[tuple[bytes, bytes]] = list(message["headers"])
+            known = {name for name, _ in raw}
+            extra = [(name.lower().encode(), value.encode()) for name, value in self._headers.items()]
+            message = {**message, "headers": raw + [pair for pair in extra if pair[0] not in known]}
+        elif message["type"] == "http.response.body":
+            self._sent += len(message.get("body", b""))
+            if not message.get("more_body"):
+                # Before the caller can see the end of the answer, so that whoever asks next finds it counted.
+                self.record()
+        await self._send(message)

@@ -1,0 +1,83 @@
+"""Reading request bodies: never more than announced, never more than allowed, large ones on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from hf_summary_writer.localhub.disk import temporary_file
+from hf_summary_writer.localhub.errors import BadRequestError, HubError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+MAX_JSON_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that has arrived whole, in a temporary file that stands at its beginning."""
+
+    file: IO[bytes]
+    path: Path
+    size: int
+    sha256: str
+
+
+async def _pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > limit:
+        raise HubError(413, f"The body is larger than {limit} bytes.")
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise HubError(413, f"The body is larger than {limit} bytes.")
+        yield piece
+
+
+async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
+    """Return a small body."""
+    return b"".join([piece async for piece in _pieces(request, limit)])
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """Return a body that is a JSON object; an empty body is an empty object."""
+    body = await read_bytes(request)
+    try:
+        value = json.loads(body or b"{}")
+    except ValueError as error:
+        raise BadRequestError(f"The body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadRequestError("The body is not a JSON object.")
+    return value
+
+
+@asynccontextmanager
+async def receive(request: Request, folder: Path, limit: int) -> AsyncIterator[Upload]:
+    """Receive a large body into a temporary file of `folder`."""
+    with temporary_file(folder) as (file, path):
+        size, digest = 0, hashlib.sha256()
+        async for piece in _pieces(request, limit):
+            size += len(piece)
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        file.seek(0)
+        yield Upload(file, path, size, digest.hexdigest())
+
+
+def text_field(body: dict[str, Any], name: str, default: str | None = None) -> str:
+    """Return a field that must be text; without a default it must be there."""
+    value = body.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise BadRequestError(f"The field {name!r} must be text.")
+    return value

@@ -1,0 +1,83 @@
+"""What the Hub answers when it will not do something.
+
+HubError                  any refusal: a status, a message, perhaps a code the client knows
+├── BadRequestError            400: the request is malformed, or what it names is not as it says
+├── RepoNotFoundError          404: no such repo, or a private one that the caller may not see
+├── RevisionNotFoundError      404: no such branch, tag or commit
+└── EntryNotFoundError         404: no such file or folder at that revision
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+class HubError(Exception):
+    """A refusal, as the client will read it."""
+
+    code: str | None = None
+
+    def __init__(self, status: int, message: str, *, headers: Mapping[str, str] | None = None, **extra: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+    def response(self) -> Response:
+        """Return the answer that carries this refusal."""
+        # A header is one line of latin-1, whatever name of the caller's the message quotes.
+        line = self.message.encode("ascii", "backslashreplace").decode().replace("\r", " ").replace("\n", " ")
+        headers = {"X-Error-Message": line[:1000], **self.headers}
+        if self.code:
+            headers["X-Error-Code"] = self.code
+        return JSONResponse({"error": self.message, **self.extra}, self.status, headers)
+
+
+class BadRequestError(HubError):
+    """The request is malformed, or what it names is not as it says."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
+
+
+class RepoNotFoundError(HubError):
+    """No such repo, or a private one that the caller may not see: the answer is the same, so it tells nothing."""
+
+    code = "RepoNotFound"
+
+    def __init__(self) -> None:
+        super().__init__(404, "Repository not found")
+
+
+class RevisionNotFoundError(HubError):
+    """No such branch, tag or commit."""
+
+    code = "RevisionNotFound"
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(404, f"Invalid rev id: {revision}")
+
+
+class EntryNotFoundError(HubError):
+    """No such file or folder at that revision."""
+
+    code = "EntryNotFound"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(404, f"Entry not found: {path}")
+
+
+async def answer_hub_error(_request: Request, error: Exception) -> Response:
+    """Turn a `HubError` that a route raised into its answer."""
+    if not isinstance(error, HubError):
+        raise error
+    return error.response()

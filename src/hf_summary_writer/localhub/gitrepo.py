@@ -1,0 +1,244 @@
+"""One bare Git repository: revisions, trees and commits."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dulwich.errors import NotTreeError
+from dulwich.objects import Blob, Commit, ObjectID, Tag, Tree
+from dulwich.refs import Ref, check_ref_format
+from dulwich.repo import Repo
+
+from hf_summary_writer.localhub.attributes import DEFAULT_ATTRIBUTES
+from hf_summary_writer.localhub.disk import sync_folder
+from hf_summary_writer.localhub.errors import BadRequestError, HubError, RevisionNotFoundError
+from hf_summary_writer.localhub.trees import TreeEditor, is_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from dulwich.objects import ShaFile
+
+MAIN = "main"
+HEADS = "refs/heads/"
+TAGS = "refs/tags/"
+_AUTHOR = b"local <local@localhost>"
+_OID = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder of a tree, by its full path."""
+
+    path: str
+    oid: str
+    is_folder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedCommit:
+    """A commit as the history shows it."""
+
+    oid: str
+    message: str
+    time: int
+
+    @property
+    def title(self) -> str:
+        """Return the first line of the message."""
+        return self.message.partition("\n")[0]
+
+    @property
+    def description(self) -> str:
+        """Return what follows the title."""
+        return self.message.partition("\n")[2].strip("\n")
+
+
+class GitRepo:
+    """A bare repository that is open; whoever writes to it holds the repo's lock."""
+
+    def __init__(self, repo: Repo, path: Path) -> None:
+        self._repo = repo
+        self._path = path
+
+    @staticmethod
+    def create(path: Path) -> None:
+        """Make `path`, an empty folder, a repository with a first commit, as the Hub does."""
+        Repo.init_bare(str(path), default_branch=MAIN.encode()).close()
+        with GitRepo.open(path) as git:
+            git.commit(
+                MAIN, None, lambda tree: tree.write(".gitattributes", DEFAULT_ATTRIBUTES.encode()), "initial commit"
+            )
+
+    @staticmethod
+    @contextmanager
+    def open(path: Path) -> Iterator[GitRepo]:
+        """Open the repository at `path` for a few operations."""
+        with closing(Repo(str(path), bare=True)) as repo:
+            # Not by the setting core.fsyncObjectFiles: Git itself warns that it is deprecated.
+            repo.object_store.fsync_object_files = True
+            yield GitRepo(repo, path)
+
+    @staticmethod
+    def remove_stale_locks(path: Path) -> None:
+        """Remove the locks that a killed server left; only while nobody else serves this folder."""
+        for folder in ("objects", "refs"):
+            for lock in (path / folder).rglob("*.lock"):
+                lock.unlink()
+
+    def resolve(self, revision: str) -> str:
+        """Return the commit that a branch, a tag, a full ref or a commit id names."""
+        for name in (revision, HEADS + revision, TAGS + revision):
+            if name.startswith("refs/") and (found := self.ref(name)):
+                return found
+        if _OID.fullmatch(revision):
+            oid = ObjectID(revision.encode())
+            if oid in self._repo.object_store and isinstance(self._repo[oid], Commit):
+                return revision
+        raise RevisionNotFoundError(revision)
+
+    def ref(self, name: str) -> str | None:
+        """Return the commit that a ref such as `refs/heads/main` points to, or None if there is no such ref."""
+        raw = name.encode("utf-8", "surrogatepass")
+        if not check_ref_format(Ref(raw)):
+            return None
+        try:
+            found = self._repo[Ref(raw)]
+        except (KeyError, OSError):
+            return None
+        while isinstance(found, Tag):
+            found = self._repo[found.object[1]]
+        return found.id.decode()
+
+    def refs(self, prefix: str) -> dict[str, str]:
+        """Return the commits of all refs under a prefix, by the name after it."""
+        base = Ref(prefix.rstrip("/").encode())
+        names = sorted(name.decode() for name in self._repo.refs.keys(base))
+        return {name: oid for name in names if (oid := self.ref(prefix + name))}
+
+    def set_ref(self, name: str, oid: str) -> None:
+        """Point a ref to a commit, for good."""
+        raw = name.encode("utf-8", "surrogatepass")
+        if not check_ref_format(Ref(raw)):
+            raise BadRequestError(f"{name!r} is no name for a branch or a tag.")
+        try:
+            self._repo.refs[Ref(raw)] = ObjectID(oid.encode())
+        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            raise HubError(409, f"{name} is in the way of, or under, another branch or tag.") from error
+        sync_folder((self._path / name).parent)
+
+    def delete_ref(self, name: str) -> None:
+        """Delete a ref, for good."""
+        del self._repo.refs[Ref(name.encode())]
+        folder = (self._path / name).parent
+        sync_folder(folder if folder.is_dir() else self._path / "refs")
+
+    def root(self, commit: str) -> Entry:
+        """Return the folder that holds all of a commit."""
+        return Entry("", self._tree_of(commit).id.decode(), is_folder=True)
+
+    def entry(self, commit: str, path: str) -> Entry | None:
+        """Return the file or folder at `path`, or None if there is none."""
+        if not path:
+            return self.root(commit)
+        try:
+            mode, oid = self._tree_of(commit).lookup_path(self._repo.get_object, path.encode())
+        except (KeyError, NotTreeError):
+            return None
+        return Entry(path, oid.decode(), is_folder(mode))
+
+    def walk(self, folder: Entry, *, recursive: bool) -> Iterator[Entry]:
+        """Yield what is in a folder, by path."""
+        tree = self._repo[ObjectID(folder.oid.encode())]
+        if not isinstance(tree, Tree):
+            return
+        for item in tree.items():
+            path = f"{folder.path}/{item.path.decode()}".lstrip("/")
+            entry = Entry(path, item.sha.decode(), is_folder(item.mode))
+            yield entry
+            if recursive and entry.is_folder:
+                yield from self.walk(entry, recursive=True)
+
+    def blob(self, oid: str) -> bytes:
+        """Return the content of a file that Git itself holds."""
+        return self._repo[ObjectID(oid.encode())].as_raw_string()
+
+    def size(self, oid: str) -> int:
+        """Return the size of a file that Git itself holds."""
+        return self._repo[ObjectID(oid.encode())].raw_length()
+
+    def log(self, commit: str) -> Iterator[LoggedCommit]:
+        """Yield the commits that led to `commit`, newest first."""
+        oid = ObjectID(commit.encode())
+        while True:
+            found = self._repo[oid]
+            if not isinstance(found, Commit):
+                return
+            yield LoggedCommit(found.id.decode(), found.message.decode(errors="replace"), found.commit_time)
+            if not found.parents:
+                return
+            oid = found.parents[0]
+
+    def last_commits(self, commit: str, entries: Sequence[Entry]) -> dict[str, LoggedCommit]:
+        """Return, for the path of each entry of `commit`, the commit that made it what it is."""
+        searched, found = {entry.path: entry.oid for entry in entries}, {}
+        newer: LoggedCommit | None = None
+        for each in self.log(commit):
+            for path, oid in list(searched.items()):
+                entry = self.entry(each.oid, path)
+                if newer and (entry is None or entry.oid != oid):
+                    found[path] = newer
+                    del searched[path]
+            newer = each
+            if not searched:
+                break
+        return found | {path: newer for path in searched if newer}
+
+    def commit(self, branch: str, parent: str | None, edit: Callable[[TreeEditor], None], message: str) -> str:
+        """Commit what `edit` does to the tree of `parent`, and point the branch to it, for good."""
+        written: list[ShaFile] = []
+        tree = TreeEditor(self._repo.object_store, self._tree_of(parent) if parent else Tree(), written)
+        edit(tree)
+        root = tree.finish()
+        return self._write_commit(branch, [parent] if parent else [], root, message, written)
+
+    def squash(self, branch: str, message: str) -> str:
+        """Replace the history of a branch by one commit with the same tree."""
+        tree = self._tree_of(self.resolve(HEADS + branch))
+        return self._write_commit(branch, [], tree.id, message, [])
+
+    def _write_commit(
+        self, branch: str, parents: list[str], tree: ObjectID, message: str, written: list[ShaFile]
+    ) -> str:
+        commit = Commit()
+        commit.tree = tree
+        commit.parents = [ObjectID(parent.encode()) for parent in parents]
+        commit.author = commit.committer = _AUTHOR
+        commit.author_time = commit.commit_time = int(time.time())
+        commit.author_timezone = commit.commit_timezone = 0
+        commit.encoding = b"UTF-8"
+        commit.message = message.encode("utf-8", "replace")
+        self._repo.object_store.add_object(commit)
+        for folder in {each.id[:2].decode() for each in [*written, commit]}:
+            sync_folder(self._path / "objects" / folder)
+        sync_folder(self._path / "objects")
+        self.set_ref(HEADS + branch, commit.id.decode())
+        return commit.id.decode()
+
+    def _tree_of(self, commit: str) -> Tree:
+        found = self._repo[ObjectID(commit.encode())]
+        if isinstance(found, Commit):
+            tree = self._repo[found.tree]
+            if isinstance(tree, Tree):
+                return tree
+        raise RevisionNotFoundError(commit)
+
+
+def blob_id(content: bytes) -> str:
+    """Return the id that Git gives to a file with this content."""
+    return Blob.from_string(content).id.decode()

@@ -1,0 +1,95 @@
+"""Large files of one repo: what Git holds of them, and where their bytes are."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from hf_summary_writer.localhub.disk import move_into_place, sharded, write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hf_summary_writer.localhub.xet.store import RegisteredFile, XetStore
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_POINTER_BYTES = 1024
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>\d{1,18})\n"
+)
+_READ_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What Git holds in place of a large file."""
+
+    oid: str
+    size: int
+
+    def encode(self) -> bytes:
+        """Return the blob that stands for the file."""
+        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.oid}\nsize {self.size}\n".encode()
+
+
+def parse_pointer(blob: bytes) -> Pointer | None:
+    """Return the pointer that a blob is, or None for a blob that is a file itself."""
+    match = _POINTER.fullmatch(blob)
+    return Pointer(match["oid"].decode(), int(match["size"])) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A large file that has arrived: as one object, or as chunks in xorbs."""
+
+    size: int
+    path: Path | None
+    xet_hash: str | None
+
+
+class LfsStore:
+    """The large files that have arrived for one repo, by sha256; any thread may use it."""
+
+    def __init__(self, repo: Path, xet: XetStore) -> None:
+        self._objects = repo / "lfs" / "objects"
+        self._links = repo / "lfs" / "xet"
+        self._xet = xet
+
+    def find(self, oid: str) -> StoredFile | None:
+        """Return where the file with this sha256 is, or None if it never arrived."""
+        path, size, xet_hash = sharded(self._objects, oid), None, None
+        try:
+            link = json.loads(sharded(self._links, oid).read_bytes())
+            size, xet_hash = link["size"], link["xetHash"]
+        except FileNotFoundError:
+            pass
+        try:
+            return StoredFile(path.stat().st_size, path, xet_hash)
+        except FileNotFoundError:
+            return None if size is None else StoredFile(size, None, xet_hash)
+
+    def add_object(self, temporary: Path, oid: str) -> None:
+        """Keep a file that was uploaded as one object and has this sha256."""
+        move_into_place(temporary, sharded(self._objects, oid))
+
+    def add_link(self, file: RegisteredFile) -> None:
+        """Remember that a shard made this file known for this repo."""
+        link = json.dumps({"xetHash": file.xet_hash, "size": file.size})
+        write_file(sharded(self._links, file.sha256), link.encode())
+
+    def read(self, file: StoredFile, start: int, end: int) -> Iterator[bytes]:
+        """Yield bytes `start` to `end` (exclusive) of the file, a piece at a time."""
+        if file.path is None:
+            return self._xet.read(file.xet_hash or "", start, end)
+        return _read_range(file.path.open("rb"), start, end)
+
+
+def _read_range(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        while start < end and (piece := file.read(min(_READ_BYTES, end - start))):
+            start += len(piece)
+            yield piece

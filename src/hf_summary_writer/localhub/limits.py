@@ -1,0 +1,91 @@
+"""The Hub's limits, for those who ask for them: requests per five minutes and commits per hour."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+
+from hf_summary_writer.localhub.errors import HubError
+
+WINDOW_SECONDS = 300
+_HOUR_SECONDS = 3600
+_MINUTE_SECONDS = 60
+_NEARLY_AN_HOUR_MINUTES = 45
+# What the documentation gives a free account; only shown, unless a limit is asked for.
+_SHOWN_QUOTA = 1000
+
+
+class Limits:
+    """Counts against the limits; any thread may use it."""
+
+    def __init__(self, commits_per_hour: int | None, requests_per_5min: int | None) -> None:
+        self._commits_per_hour = commits_per_hour
+        self._requests_per_5min = requests_per_5min
+        self._commits: deque[float] = deque(maxlen=commits_per_hour or 1)
+        self._window_start = time.monotonic()
+        self._in_window = 0
+        self._lock = threading.Lock()
+
+    def count_request(self) -> None:
+        """Count one request of the API, or refuse it."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._window_start >= WINDOW_SECONDS:
+                self._window_start, self._in_window = now, 0
+            self._in_window += 1
+            if self._requests_per_5min is not None and self._in_window > self._requests_per_5min:
+                headers = self._headers(remaining=0)
+                raise HubError(
+                    429,
+                    f"We had to rate limit you: you sent more than {self._requests_per_5min} requests in 5 minutes.",
+                    headers=headers,
+                )
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that tell a caller where it stands."""
+        with self._lock:
+            return self._headers(max(1, self._quota - self._in_window))
+
+    @property
+    def _quota(self) -> int:
+        return _SHOWN_QUOTA if self._requests_per_5min is None else self._requests_per_5min
+
+    def _headers(self, remaining: int) -> dict[str, str]:
+        left = math.ceil(max(0.0, self._window_start + WINDOW_SECONDS - time.monotonic()))
+        return {
+            "RateLimit": f'"api";r={remaining};t={left}',
+            "RateLimit-Policy": f'"fixed window";"api";q={self._quota};w={WINDOW_SECONDS}',
+        }
+
+    def check_commit(self) -> None:
+        """Refuse a commit that is one too many: the wait is only in the text, as on the real Hub."""
+        if self._commits_per_hour is None:
+            return
+        headers = self.headers()
+        with self._lock:
+            now = time.monotonic()
+            while self._commits and now - self._commits[0] >= _HOUR_SECONDS:
+                self._commits.popleft()
+            if len(self._commits) >= self._commits_per_hour:
+                wait = _HOUR_SECONDS - (now - self._commits[0]) if self._commits else _HOUR_SECONDS
+                raise HubError(
+                    429,
+                    "You have exceeded the rate limit for repository commits "
+                    f"({self._commits_per_hour} per hour). You can retry this action in {_in_words(wait)}. "
+                    "Put more files into one commit to stay below the limit.",
+                    headers=headers,
+                )
+
+    def count_commit(self) -> None:
+        """Count a commit that was made."""
+        with self._lock:
+            self._commits.append(time.monotonic())
+
+
+def _in_words(seconds: float) -> str:
+    minutes = math.ceil(seconds / _MINUTE_SECONDS)
+    if minutes > _NEARLY_AN_HOUR_MINUTES:
+        return "about 1 hour"
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"

@@ -1,0 +1,63 @@
+"""Answering with file content: ranges, and streams that hold a piece of the file at a time."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response, StreamingResponse
+
+from hf_summary_writer.localhub.errors import HubError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from starlette.requests import Request
+
+    from hf_summary_writer.localhub.hub import Hub
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def parse_range(value: str | None, size: int | None) -> tuple[int, int | None] | None:
+    """Return start and end (exclusive) of a Range header; None where there is none, or none that we serve.
+
+    Without a size, an open end is None and a range that counts from the end is not served.
+    """
+    match = _RANGE.fullmatch(value or "")
+    if not match or not any(match.groups()):
+        return None
+    first, last = match.groups()
+    if not first:
+        return None if size is None else (max(size - int(last), 0), size)
+    start, end = int(first), int(last) + 1 if last else size
+    if end is not None and end <= start:
+        return None
+    if size is None:
+        return start, end
+    if start >= size:
+        raise HubError(416, "The range begins after the end.", headers={"Content-Range": f"bytes */{size}"})
+    return start, size if end is None else min(end, size)
+
+
+async def _stream(hub: Hub, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while piece := await hub.run(next, pieces, b""):
+        yield piece
+
+
+async def content_response(
+    request: Request, size: int, read: Callable[[int, int], Iterator[bytes]], headers: Mapping[str, str]
+) -> Response:
+    """Answer with `size` bytes of content that `read(start, end)` yields, or the range of it that was asked for."""
+    hub: Hub = request.app.state.hub
+    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+    part = parse_range(request.headers.get("range"), size)
+    start, end = part or (0, size)
+    end = size if end is None else end
+    headers["Content-Length"] = str(end - start)
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    status = 206 if part else 200
+    if request.method == "HEAD" or start == end:
+        return Response(status_code=status, headers=headers)
+    return StreamingResponse(_stream(hub, read(start, end)), status, headers)

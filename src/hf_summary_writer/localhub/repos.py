@@ -1,0 +1,137 @@
+"""The repos of this Hub: their names, their settings, and the folder each lives in."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hf_summary_writer.localhub.disk import make_folder, sync_folder, write_file
+from hf_summary_writer.localhub.errors import BadRequestError, RepoNotFoundError
+from hf_summary_writer.localhub.gitrepo import GitRepo
+from hf_summary_writer.localhub.lfs import LfsStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from hf_summary_writer.localhub.xet.store import XetStore
+
+KINDS = ("models", "datasets", "spaces")
+SDKS = ("gradio", "streamlit", "docker", "static")
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_SETTINGS = "localhub.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RepoId:
+    """Which repo: its kind as in URLs of the API, its namespace and its name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @property
+    def full_name(self) -> str:
+        """Return namespace and name, as users write it."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def page(self) -> str:
+        """Return the path of the repo's page."""
+        return f"/{self.full_name}" if self.kind == "models" else f"/{self.kind}/{self.full_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is known of a repo beside its Git history."""
+
+    private: bool = False
+    sdk: str | None = None
+    created: float = 0.0
+
+
+def check_name(namespace: str, name: str) -> None:
+    """Refuse names that the Hub would not give to a repo."""
+    for part in (namespace, name):
+        if not _NAME.fullmatch(part) or "--" in part or ".." in part or part.endswith(".git"):
+            raise BadRequestError(
+                f"Invalid name {part!r}: use letters, digits, '-', '_' and '.', at most 96, "
+                "no '--' or '..', and do not begin or end with '-' or '.' or end with '.git'."
+            )
+
+
+class RepoStore:
+    """All repos, each a bare Git repository in a folder; any thread may use it."""
+
+    def __init__(self, folder: Path, xet: XetStore) -> None:
+        self._folder = folder
+        self._xet = xet
+        self._trash = folder / ".trash"
+        for kind in KINDS:
+            make_folder(folder / kind)
+        # Deletions that a kill cut short.
+        shutil.rmtree(self._trash, ignore_errors=True)
+        for repo in self.all():
+            GitRepo.remove_stale_locks(self._path(repo))
+
+    def _path(self, repo: RepoId) -> Path:
+        return self._folder / repo.kind / repo.namespace / f"{repo.name}.git"
+
+    def _settings_path(self, repo: RepoId) -> Path:
+        return self._path(repo) / _SETTINGS
+
+    def all(self) -> Iterator[RepoId]:
+        """Yield every repo, by kind and name."""
+        for kind in KINDS:
+            for path in sorted((self._folder / kind).glob(f"*/*.git/{_SETTINGS}")):
+                yield RepoId(kind, path.parent.parent.name, path.parent.name.removesuffix(".git"))
+
+    def exists(self, repo: RepoId) -> bool:
+        """Return whether there is such a repo; names that no repo can have are safe to ask about."""
+        names = (repo.namespace, repo.name)
+        return all(_NAME.fullmatch(name) for name in names) and self._settings_path(repo).exists()
+
+    def settings(self, repo: RepoId) -> Settings:
+        """Return the settings of a repo."""
+        if not self.exists(repo):
+            raise RepoNotFoundError
+        return Settings(**json.loads(self._settings_path(repo).read_bytes()))
+
+    def git(self, repo: RepoId) -> AbstractContextManager[GitRepo]:
+        """Open the Git side of a repo that exists."""
+        return GitRepo.open(self._path(repo))
+
+    def lfs(self, repo: RepoId) -> LfsStore:
+        """Return the large files of a repo that exists."""
+        return LfsStore(self._path(repo), self._xet)
+
+    def create(self, repo: RepoId, settings: Settings) -> None:
+        """Create a repo with its first commit; it is there once its settings are."""
+        check_name(repo.namespace, repo.name)
+        path = self._path(repo)
+        shutil.rmtree(path, ignore_errors=True)
+        make_folder(path)
+        GitRepo.create(path)
+        self._write(repo, replace(settings, created=time.time()))
+
+    def change(self, repo: RepoId, **changes: Any) -> None:
+        """Change settings of a repo."""
+        self._write(repo, replace(self.settings(repo), **changes))
+
+    def _write(self, repo: RepoId, settings: Settings) -> None:
+        write_file(self._settings_path(repo), json.dumps(asdict(settings)).encode())
+
+    def delete(self, repo: RepoId) -> None:
+        """Delete a repo; it is gone at once, its files soon after."""
+        path = self._path(repo)
+        make_folder(self._trash)
+        grave = self._trash / f"{repo.kind}-{repo.namespace}-{repo.name}-{time.time_ns()}"
+        path.rename(grave)
+        sync_folder(path.parent)
+        shutil.rmtree(grave, ignore_errors=True)

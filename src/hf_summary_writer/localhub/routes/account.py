@@ -1,0 +1,56 @@
+"""Who the caller is, and what the Hub has been asked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.hub import USER, Hub
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+async def whoami(request: Request) -> Response:
+    """Say whose token the caller has shown."""
+    hub: Hub = request.app.state.hub
+    hub.require_user(request)
+    token = {"displayName": "localhub", "role": "write", "createdAt": "2025-01-01T00:00:00.000Z"}
+    return JSONResponse(
+        {
+            "type": "user",
+            "id": "0" * 24,
+            "name": USER,
+            "fullname": USER,
+            "isPro": False,
+            "orgs": [],
+            "auth": {"type": "access_token", "accessToken": token},
+        }
+    )
+
+
+async def stats(request: Request) -> Response:
+    """Return the counts of `LocalHub.stats`."""
+    hub: Hub = request.app.state.hub
+    hub.require_user(request)
+    if request.method == "DELETE":
+        hub.recorder.reset()
+        return Response(status_code=204)
+    return JSONResponse(asdict(hub.recorder.stats))
+
+
+async def requests(request: Request) -> Response:
+    """Return the last requests, oldest first."""
+    hub: Hub = request.app.state.hub
+    hub.require_user(request)
+    return JSONResponse([asdict(each) for each in list(hub.recorder.requests)])
+
+
+ROUTES = [
+    Route("/localhub/requests", requests, methods=["GET"]),
+    Route("/api/whoami-v2", whoami, methods=["GET"]),
+    Route("/localhub/stats", stats, methods=["GET", "DELETE"]),
+]

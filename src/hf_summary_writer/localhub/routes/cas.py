@@ -1,0 +1,172 @@
+"""Xet: the tokens that the Hub hands out, and the storage API that they open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.bodies import read_bytes, receive
+from hf_summary_writer.localhub.errors import BadRequestError, HubError
+from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.ranges import content_response, parse_range
+from hf_summary_writer.localhub.repos import RepoId
+from hf_summary_writer.localhub.urls import hash_of, revision_of
+from hf_summary_writer.localhub.xet.shard import MAX_SHARD_BYTES
+from hf_summary_writer.localhub.xet.xorb import MAX_XORB_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+    from hf_summary_writer.localhub.lfs import LfsStore
+    from hf_summary_writer.localhub.xet.store import Piece, RegisteredFile
+
+_READ, _WRITE, _XORB = "xet-read", "xet-write", "xorb"
+# The headers of the chunks, and the footer of older clients, come on top of the data.
+_XORB_BODY_BYTES = MAX_XORB_BYTES + 8 * 1024 * 1024
+_PREFIXES = ("default", "default-merkledb")
+
+
+async def write_token(request: Request) -> Response:
+    """Hand out a token to upload to a repo."""
+    hub: Hub = request.app.state.hub
+    return await _token(request, await hub.writable(request), _WRITE)
+
+
+async def read_token(request: Request) -> Response:
+    """Hand out a token to download from a repo."""
+    hub: Hub = request.app.state.hub
+    return await _token(request, await hub.readable(request), _READ)
+
+
+async def _token(request: Request, repo: RepoId, scope: str) -> Response:
+    hub: Hub = request.app.state.hub
+    await hub.run(_check_revision, hub, repo, revision_of(request))
+    subject = f"{repo.kind}/{repo.full_name}"
+    grant, expires = hub.signer.grant(scope, subject)
+    url, token = base_url(request), f"{scope}:{subject}:{grant}"
+    headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
+    return JSONResponse({"casUrl": url, "accessToken": token, "exp": expires}, headers=headers)
+
+
+def _check_revision(hub: Hub, repo: RepoId, revision: str) -> None:
+    with hub.repos.git(repo) as git:
+        git.resolve(revision)
+
+
+def _authorize(request: Request, scope: str) -> RepoId:
+    hub: Hub = request.app.state.hub
+    token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    granted, _, rest = token.partition(":")
+    subject, _, grant = rest.rpartition(":")
+    try:
+        hub.signer.check(grant, granted, subject)
+        kind, namespace, name = subject.split("/")
+    except (HubError, ValueError):
+        raise HubError(401, "The access token is wrong or has expired: ask the Hub for a new one.") from None
+    if scope == _WRITE and granted != _WRITE:
+        raise HubError(403, "This access token is for reading.")
+    return RepoId(kind, namespace, name)
+
+
+async def chunk(request: Request) -> Response:
+    """Tell about the neighbours of a chunk that is known, so that the client need not send them again."""
+    hub: Hub = request.app.state.hub
+    _authorize(request, _READ)
+    answer = await hub.run(hub.xet.dedup_answer, hash_of(request))
+    if answer is None:
+        raise HubError(404, "The chunk is not known.")
+    return Response(answer, media_type="application/octet-stream")
+
+
+async def add_xorb(request: Request) -> Response:
+    """Take a xorb."""
+    hub: Hub = request.app.state.hub
+    _authorize(request, _WRITE)
+    if request.path_params["prefix"] not in _PREFIXES:
+        raise BadRequestError("The only prefix is default.")
+    name = hash_of(request)
+    async with receive(request, hub.uploads, _XORB_BODY_BYTES) as body:
+        new = await hub.run(hub.xet.add_xorb, body.file, body.path, name)
+    return JSONResponse({"was_inserted": new})
+
+
+async def add_shard(request: Request) -> Response:
+    """Take a shard, and make the files in it known to the repo that the token is for."""
+    hub: Hub = request.app.state.hub
+    repo = _authorize(request, _WRITE)
+    await hub.run(hub.repos.settings, repo)
+    async with receive(request, hub.uploads, MAX_SHARD_BYTES) as body:
+        files = await hub.run(hub.xet.add_shard, body.file)
+    await hub.run(_link, hub.repos.lfs(repo), files)
+    return JSONResponse({"result": 1})
+
+
+def _link(lfs: LfsStore, files: list[RegisteredFile]) -> None:
+    for file in files:
+        lfs.add_link(file)
+
+
+async def telemetry(request: Request) -> Response:
+    """Take note of nothing."""
+    await read_bytes(request)
+    return JSONResponse({})
+
+
+async def reconstruction(request: Request) -> Response:
+    """Say which xorbs make up a file, or a range of it."""
+    hub: Hub = request.app.state.hub
+    _authorize(request, _READ)
+    start, end = parse_range(request.headers.get("range"), None) or (0, None)
+    recipe = await hub.run(hub.xet.recipe, hash_of(request), start, end)
+    base = base_url(request)
+    fetch: dict[str, list[dict[str, Any]]] = {}
+    for piece in dict.fromkeys(recipe.pieces):
+        fetch.setdefault(piece.xorb, []).append(
+            {
+                "url": f"{base}/xorbs/{piece.xorb}?grant={hub.signer.grant(_XORB, piece.xorb)[0]}",
+                "url_range": {"start": piece.byte_start, "end": piece.byte_end - 1},
+                "range": _chunks(piece),
+            }
+        )
+    terms = [{"hash": piece.xorb, "range": _chunks(piece), "unpacked_length": piece.size} for piece in recipe.pieces]
+    return JSONResponse({"offset_into_first_range": recipe.skip, "terms": terms, "fetch_info": fetch})
+
+
+def _chunks(piece: Piece) -> dict[str, int]:
+    return {"start": piece.chunk_start, "end": piece.chunk_end}
+
+
+async def xorb(request: Request) -> Response:
+    """Serve bytes of a xorb as it was uploaded."""
+    hub: Hub = request.app.state.hub
+    name = hash_of(request)
+    hub.signer.check(request.query_params.get("grant", ""), _XORB, name)
+    path = hub.xet.xorb_path(name)
+    size = (await hub.run(path.stat)).st_size
+    return await content_response(request, size, lambda start, end: _read(path, start, end), {})
+
+
+def _read(path: Path, start: int, end: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end and (piece := file.read(min(1024 * 1024, end - start))):
+            start += len(piece)
+            yield piece
+
+
+_REPO = "/api/{kind}/{namespace}/{name}"
+ROUTES = [
+    Route(_REPO + "/xet-write-token/{revision}", write_token, methods=["GET"]),
+    Route(_REPO + "/xet-read-token/{revision}", read_token, methods=["GET"]),
+    Route("/v1/chunks/{prefix}/{hash}", chunk, methods=["GET"]),
+    Route("/v1/xorbs/{prefix}/{hash}", add_xorb, methods=["POST"]),
+    Route("/v1/shards", add_shard, methods=["POST"]),
+    Route("/v1/telemetry", telemetry, methods=["POST"]),
+    Route("/v1/reconstructions/{hash}", reconstruction, methods=["GET"]),
+    Route("/xorbs/{hash}", xorb, methods=["GET", "HEAD"]),
+]

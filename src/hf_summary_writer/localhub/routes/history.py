@@ -1,0 +1,155 @@
+"""Branches, tags and commits."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.bodies import read_json, text_field
+from hf_summary_writer.localhub.errors import BadRequestError, HubError, RevisionNotFoundError
+from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
+from hf_summary_writer.localhub.hub import USER, Hub, base_url
+from hf_summary_writer.localhub.routes.repos import iso
+from hf_summary_writer.localhub.urls import count_of, next_page, param, revision_of
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from hf_summary_writer.localhub.repos import RepoId
+
+_MAX_SQUASH_MESSAGE = 500
+_COMMITS_PER_PAGE = 50
+_MOST_COMMITS_PER_PAGE = 1000
+
+
+async def create_branch(request: Request) -> Response:
+    """Create a branch at a revision, at main's head without one."""
+    hub: Hub = request.app.state.hub
+    repo, branch = await hub.writable(request), param(request, "branch")
+    body = await read_json(request)
+    start = text_field(body, "startingPoint", MAIN)
+    async with hub.lock(repo):
+        await hub.run(_point, hub, repo, HEADS + branch, start)
+    return JSONResponse({"success": True}, 201)
+
+
+async def create_tag(request: Request) -> Response:
+    """Create a tag at a revision."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.writable(request)
+    body = await read_json(request)
+    async with hub.lock(repo):
+        await hub.run(_point, hub, repo, TAGS + text_field(body, "tag"), revision_of(request))
+    return JSONResponse({"success": True}, 201)
+
+
+def _point(hub: Hub, repo: RepoId, ref: str, revision: str) -> None:
+    with hub.repos.git(repo) as git:
+        if git.ref(ref) is not None:
+            raise HubError(409, f"Reference {ref} already exists")
+        git.set_ref(ref, git.resolve(revision))
+
+
+async def delete_branch(request: Request) -> Response:
+    """Delete a branch other than main."""
+    hub: Hub = request.app.state.hub
+    repo, branch = await hub.writable(request), param(request, "branch")
+    if branch == MAIN:
+        raise HubError(403, "The branch main cannot be deleted.")
+    async with hub.lock(repo):
+        await hub.run(_delete, hub, repo, HEADS + branch)
+    return Response(status_code=204)
+
+
+async def delete_tag(request: Request) -> Response:
+    """Delete a tag."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.writable(request)
+    async with hub.lock(repo):
+        await hub.run(_delete, hub, repo, TAGS + revision_of(request))
+    return Response(status_code=204)
+
+
+def _delete(hub: Hub, repo: RepoId, ref: str) -> None:
+    with hub.repos.git(repo) as git:
+        if git.ref(ref) is None:
+            raise RevisionNotFoundError(ref)
+        git.delete_ref(ref)
+
+
+async def refs(request: Request) -> Response:
+    """List branches and tags."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.readable(request)
+    return JSONResponse(await hub.run(_refs, hub, repo))
+
+
+def _refs(hub: Hub, repo: RepoId) -> dict[str, Any]:
+    with hub.repos.git(repo) as git:
+        branches, tags = (
+            [{"name": name, "ref": prefix + name, "targetCommit": oid} for name, oid in git.refs(prefix).items()]
+            for prefix in (HEADS, TAGS)
+        )
+    return {"branches": branches, "converts": [], "tags": tags}
+
+
+async def squash(request: Request) -> Response:
+    """Make one commit of a branch's history."""
+    hub: Hub = request.app.state.hub
+    repo, branch = await hub.writable(request), param(request, "branch").removeprefix(HEADS)
+    body = await read_json(request)
+    message = text_field(body, "message", f"Super-squash branch '{branch}'")
+    if len(message) > _MAX_SQUASH_MESSAGE:
+        raise BadRequestError(f"The message of a squash has at most {_MAX_SQUASH_MESSAGE} characters.")
+    async with hub.lock(repo):
+        await hub.run(_squash, hub, repo, branch, message)
+    return JSONResponse({"success": True})
+
+
+def _squash(hub: Hub, repo: RepoId, branch: str, message: str) -> None:
+    with hub.repos.git(repo) as git:
+        if git.ref(HEADS + branch) is None:
+            raise RevisionNotFoundError(branch)
+        git.squash(branch, message)
+
+
+async def commits(request: Request) -> Response:
+    """List the commits that led to a revision, newest first, a page at a time."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.readable(request)
+    page = count_of(request, "p", 0, 10**9)
+    limit = max(1, count_of(request, "limit", _COMMITS_PER_PAGE, _MOST_COMMITS_PER_PAGE))
+    answer, more = await hub.run(_commits, hub, repo, revision_of(request), page * limit, limit)
+    headers = next_page(base_url(request), request, p=page + 1) if more else None
+    return JSONResponse(answer, headers=headers)
+
+
+def _commits(hub: Hub, repo: RepoId, revision: str, start: int, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    with hub.repos.git(repo) as git:
+        wanted = itertools.islice(git.log(git.resolve(revision)), start, start + limit + 1)
+        found = [
+            {
+                "id": commit.oid,
+                "title": commit.title,
+                "message": commit.description,
+                "authors": [{"user": USER}],
+                "date": iso(commit.time),
+            }
+            for commit in wanted
+        ]
+    return found[:limit], len(found) > limit
+
+
+_REPO = "/api/{kind}/{namespace}/{name}"
+ROUTES = [
+    Route(_REPO + "/branch/{branch}", create_branch, methods=["POST"]),
+    Route(_REPO + "/branch/{branch}", delete_branch, methods=["DELETE"]),
+    Route(_REPO + "/tag/{revision}", create_tag, methods=["POST"]),
+    Route(_REPO + "/tag/{revision}", delete_tag, methods=["DELETE"]),
+    Route(_REPO + "/refs", refs, methods=["GET"]),
+    Route(_REPO + "/super-squash/{branch}", squash, methods=["POST"]),
+    Route(_REPO + "/commits/{revision}", commits, methods=["GET"]),
+]

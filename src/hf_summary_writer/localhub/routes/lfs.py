@@ -1,0 +1,220 @@
+"""Large files as one object each: the Git LFS batch API, and the URLs it hands out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.bodies import read_json, receive
+from hf_summary_writer.localhub.disk import temporary_file
+from hf_summary_writer.localhub.errors import BadRequestError, HubError
+from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.lfs import SHA256
+from hf_summary_writer.localhub.repos import RepoId
+from hf_summary_writer.localhub.urls import hash_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+_TYPE = {"Content-Type": "application/vnd.git-lfs+json"}
+_MAX_OBJECTS = 1000
+_MAX_PARTS = 10_000
+_PART = re.compile(r"[1-9]\d{0,4}")
+_UPLOAD, _PART_UPLOAD, _COMPLETION = "lfs-upload", "lfs-part", "lfs-complete"
+
+
+def _objects(body: dict[str, Any]) -> list[tuple[str, int]]:
+    objects = body.get("objects")
+    if not isinstance(objects, list) or len(objects) > _MAX_OBJECTS:
+        raise BadRequestError(f"The body needs a list of at most {_MAX_OBJECTS} objects.")
+    return [_object(item) for item in objects]
+
+
+def _object(item: Any) -> tuple[str, int]:
+    oid, size = (item.get("oid"), item.get("size")) if isinstance(item, dict) else (None, None)
+    if not isinstance(oid, str) or not SHA256.fullmatch(oid) or not isinstance(size, int) or size < 0:
+        raise HubError(422, "An object needs an oid, 64 hexadecimal digits, and a size.")
+    return oid, size
+
+
+class _Links:
+    """Makes the signed URLs of one batch answer."""
+
+    def __init__(self, hub: Hub, repo: RepoId, base: str) -> None:
+        self._hub = hub
+        self._repo = repo
+        self._url = f"{base}/lfs-objects/{repo.kind}/{repo.full_name}"
+
+    def link(self, purpose: str, oid: str, size: int, part: int | None = None) -> str:
+        """Return a URL that lets its bearer do one thing for a while."""
+        subject = _subject(self._repo, oid, size, part)
+        grant, _ = self._hub.signer.grant(purpose, subject)
+        path = f"{oid}/{size}" if part is None else f"{oid}/{size}/{part}"
+        return f"{self._url}/{path}?grant={grant}"
+
+    def actions(self, oid: str, size: int) -> dict[str, Any]:
+        """Return how to upload an object: in one piece, or in parts when it is large."""
+        verify = {"href": self._url.replace("/lfs-objects/", "/lfs-verify/", 1)}
+        part_bytes = self._hub.multipart_bytes
+        if size <= part_bytes:
+            return {"upload": {"href": self.link(_UPLOAD, oid, size)}, "verify": verify}
+        parts = math.ceil(size / part_bytes)
+        header = {str(part): self.link(_PART_UPLOAD, oid, size, part) for part in range(1, parts + 1)}
+        header["chunk_size"] = str(part_bytes)
+        return {"upload": {"href": self.link(_COMPLETION, oid, size), "header": header}, "verify": verify}
+
+
+def _subject(repo: RepoId, oid: str, size: int, part: int | None) -> str:
+    return f"{repo.kind}/{repo.full_name}/{oid}/{size}/{part or ''}"
+
+
+async def batch(request: Request) -> Response:
+    """Say of each object whether it is there, and how to upload or download it."""
+    hub: Hub = request.app.state.hub
+    kind = request.path_params.get("kind", "models")
+    body = await read_json(request)
+    operation = body.get("operation")
+    if operation == "upload":
+        repo = await hub.writable(request, kind)
+    elif operation == "download":
+        repo = await hub.readable(request, kind)
+    else:
+        raise BadRequestError("The operation must be upload or download.")
+    transfers = body.get("transfers") or ["basic"]
+    objects = _objects(body)
+    answer = await hub.run(_batch, hub, repo, objects, base_url(request), operation)
+    # Clients of before 2.0 choose Xet only when the Hub does.
+    transfer = "xet" if operation == "upload" and "xet" in transfers else "basic"
+    if transfer == "basic" and any("header" in item.get("actions", {}).get("upload", {}) for item in answer):
+        transfer = "multipart"
+    return JSONResponse({"transfer": transfer, "objects": answer, "hash_algo": "sha256"}, headers=_TYPE)
+
+
+def _batch(hub: Hub, repo: RepoId, objects: list[tuple[str, int]], base: str, operation: str) -> list[dict[str, Any]]:
+    lfs, links, answer = hub.repos.lfs(repo), _Links(hub, repo, base), []
+    for oid, size in objects:
+        item: dict[str, Any] = {"oid": oid, "size": size}
+        stored = lfs.find(oid)
+        if stored and stored.size != size:
+            item["error"] = {"code": 422, "message": f"The object {oid} has {stored.size} bytes, not {size}."}
+        elif operation == "download":
+            if stored:
+                item["actions"] = {"download": {"href": links.link("lfs-download", oid, size)}}
+            else:
+                item["error"] = {"code": 404, "message": f"The object {oid} is not there."}
+        elif not stored:
+            item["actions"] = links.actions(oid, size)
+        answer.append(item)
+    return answer
+
+
+def _granted(request: Request, purpose: str) -> tuple[RepoId, str, int, int | None]:
+    hub: Hub = request.app.state.hub
+    params = request.path_params
+    repo = RepoId(params["kind"], params["namespace"], params["name"])
+    oid, size = hash_of(request, "oid"), params["size"]
+    part = params.get("part")
+    if part is not None and (not _PART.fullmatch(part) or int(part) > _MAX_PARTS):
+        raise BadRequestError(f"{part!r} is no number of a part.")
+    number = int(part) if part else None
+    hub.signer.check(request.query_params.get("grant", ""), purpose, _subject(repo, oid, size, number))
+    return repo, oid, size, number
+
+
+async def upload(request: Request) -> Response:
+    """Take a whole object."""
+    hub: Hub = request.app.state.hub
+    repo, oid, size, _ = _granted(request, _UPLOAD)
+    async with receive(request, hub.uploads, size) as body:
+        if body.size != size or body.sha256 != oid:
+            raise BadRequestError(f"The body is not the object {oid} of {size} bytes.")
+        await hub.run(hub.repos.lfs(repo).add_object, body.path, oid)
+    return Response(status_code=200)
+
+
+def _part_path(hub: Hub, oid: str, size: int, part: int) -> Path:
+    return hub.uploads / f"part-{oid}-{size}-{part}"
+
+
+async def upload_part(request: Request) -> Response:
+    """Take one part of an object."""
+    hub: Hub = request.app.state.hub
+    _, oid, size, part = _granted(request, _PART_UPLOAD)
+    number = part or 1
+    expected = min(hub.multipart_bytes, size - (number - 1) * hub.multipart_bytes)
+    async with receive(request, hub.uploads, hub.multipart_bytes) as body:
+        if body.size != expected:
+            raise BadRequestError(f"Part {number} of the object {oid} must have {expected} bytes.")
+        await hub.run(body.path.replace, _part_path(hub, oid, size, number))
+        etag = body.sha256
+    return Response(status_code=200, headers={"ETag": f'"{etag}"'})
+
+
+async def complete(request: Request) -> Response:
+    """Put the parts of an object together."""
+    hub: Hub = request.app.state.hub
+    repo, oid, size, _ = _granted(request, _COMPLETION)
+    body = await read_json(request)
+    parts = body.get("parts")
+    expected = list(range(1, math.ceil(size / hub.multipart_bytes) + 1))
+    if not isinstance(parts, list) or [isinstance(p, dict) and p.get("partNumber") for p in parts] != expected:
+        raise BadRequestError(f"The completion must list the parts 1 to {len(expected)}.")
+    await hub.run(_join, hub, repo, oid, size, [str(part.get("etag", "")).strip('"') for part in parts])
+    return JSONResponse({"success": True})
+
+
+def _join(hub: Hub, repo: RepoId, oid: str, size: int, etags: list[str]) -> None:
+    lfs, digest = hub.repos.lfs(repo), hashlib.sha256()
+    if lfs.find(oid):
+        return
+    paths = [_part_path(hub, oid, size, part) for part in range(1, len(etags) + 1)]
+    with temporary_file(hub.uploads) as (whole, whole_path):
+        for path, etag in zip(paths, etags, strict=True):
+            part_digest = hashlib.sha256()
+            try:
+                with path.open("rb") as file:
+                    while piece := file.read(1024 * 1024):
+                        digest.update(piece)
+                        part_digest.update(piece)
+                        whole.write(piece)
+            except FileNotFoundError as error:
+                raise BadRequestError(f"A part of the object {oid} was never uploaded.") from error
+            if part_digest.hexdigest() != etag:
+                raise BadRequestError(f"The ETag of a part of the object {oid} is wrong.")
+        if digest.hexdigest() != oid:
+            raise BadRequestError(f"The parts do not make the object {oid}.")
+        whole.flush()
+        lfs.add_object(whole_path, oid)
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+async def verify(request: Request) -> Response:
+    """Say whether an object has arrived with its size."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.writable(request)
+    oid, size = _object(await read_json(request))
+    stored = await hub.run(hub.repos.lfs(repo).find, oid)
+    if stored is None:
+        raise HubError(404, f"The object {oid} is not there.")
+    if stored.size != size:
+        raise HubError(422, f"The object {oid} has {stored.size} bytes, not {size}.")
+    return JSONResponse({"message": "ok"}, headers=_TYPE)
+
+
+_OBJECT = "/lfs-objects/{kind}/{namespace}/{name}/{oid}/{size:int}"
+ROUTES = [
+    Route("/{kind}/{namespace}/{name}.git/info/lfs/objects/batch", batch, methods=["POST"]),
+    Route("/{namespace}/{name}.git/info/lfs/objects/batch", batch, methods=["POST"]),
+    Route(_OBJECT, upload, methods=["PUT"]),
+    Route(_OBJECT, complete, methods=["POST"]),
+    Route(_OBJECT + "/{part}", upload_part, methods=["PUT"]),
+    Route("/lfs-verify/{kind}/{namespace}/{name}", verify, methods=["POST"]),
+]

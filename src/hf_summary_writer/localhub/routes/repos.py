@@ -1,0 +1,119 @@
+"""Creating, describing, changing and deleting repos."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.bodies import read_json, text_field
+from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
+from hf_summary_writer.localhub.gitrepo import MAIN
+from hf_summary_writer.localhub.hub import USER, Hub, base_url
+from hf_summary_writer.localhub.repos import KINDS, SDKS, RepoId, Settings, check_name
+from hf_summary_writer.localhub.urls import revision_of
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+def iso(seconds: float) -> str:
+    """Return a Unix time as the Hub writes it."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def _named(body: dict[str, Any]) -> RepoId:
+    kind = f"{text_field(body, 'type', 'model')}s"
+    if kind not in KINDS:
+        raise BadRequestError(f"There is no repo type {body['type']!r}: use model, dataset or space.")
+    repo = RepoId(kind, text_field(body, "organization", USER), text_field(body, "name"))
+    check_name(repo.namespace, repo.name)
+    return repo
+
+
+def _is_private(body: dict[str, Any]) -> bool:
+    visibility: object = body.get("visibility")
+    if visibility is None:
+        return body.get("private") is True
+    if visibility not in ("public", "private"):
+        raise BadRequestError(f"There is no visibility {visibility!r} here: use public or private.")
+    return visibility == "private"
+
+
+async def create(request: Request) -> Response:
+    """Create a repo."""
+    hub: Hub = request.app.state.hub
+    hub.require_user(request)
+    body = await read_json(request)
+    repo = _named(body)
+    settings = Settings(private=_is_private(body))
+    if repo.kind == "spaces":
+        sdk = text_field(body, "sdk", "")
+        if sdk not in SDKS:
+            raise BadRequestError(f"A Space needs an sdk: one of {', '.join(SDKS)}.")
+        settings = Settings(private=settings.private, sdk=sdk)
+    url = base_url(request) + repo.page
+    async with hub.lock(repo):
+        if await hub.run(hub.repos.exists, repo):
+            raise HubError(409, f"You already created this {repo.kind[:-1]} repo", url=url)
+        await hub.run(hub.repos.create, repo, settings)
+    return JSONResponse({"url": url, "name": repo.full_name, "id": repo.full_name, "private": settings.private})
+
+
+async def delete(request: Request) -> Response:
+    """Delete a repo."""
+    hub: Hub = request.app.state.hub
+    hub.require_user(request)
+    repo = _named(await read_json(request))
+    async with hub.lock(repo):
+        if not await hub.run(hub.repos.exists, repo):
+            raise RepoNotFoundError
+        await hub.run(hub.repos.delete, repo)
+    return Response(status_code=200)
+
+
+async def info(request: Request) -> Response:
+    """Describe a repo, at its main branch or at a revision."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.readable(request)
+    revision = revision_of(request) if "revision" in request.path_params else None
+    return JSONResponse(await hub.run(describe, hub, repo, revision))
+
+
+def describe(hub: Hub, repo: RepoId, revision: str | None) -> dict[str, Any]:
+    """Return what the Hub tells about a repo."""
+    settings = hub.repos.settings(repo)
+    with hub.repos.git(repo) as git:
+        head = git.resolve(revision or MAIN)
+        files = [entry.path for entry in git.walk(git.root(head), recursive=True) if not entry.is_folder]
+        changed = next(git.log(head)).time
+    about = {
+        "_id": "0" * 24,
+        "id": repo.full_name,
+        "author": repo.namespace,
+        "sha": head,
+        "private": settings.private,
+        "gated": False,
+        "disabled": False,
+        "createdAt": iso(settings.created),
+        "lastModified": iso(changed),
+        "likes": 0,
+        "downloads": 0,
+        "tags": [],
+        "siblings": [{"rfilename": path} for path in files],
+    }
+    if repo.kind == "models":
+        about["modelId"] = repo.full_name
+    if settings.sdk:
+        about["sdk"] = settings.sdk
+    return about
+
+
+ROUTES = [
+    Route("/api/repos/create", create, methods=["POST"]),
+    Route("/api/repos/delete", delete, methods=["DELETE"]),
+    Route("/api/{kind}/{namespace}/{name}", info, methods=["GET"]),
+    Route("/api/{kind}/{namespace}/{name}/revision/{revision}", info, methods=["GET"]),
+]

@@ -1,0 +1,86 @@
+"""Downloading files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError
+from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.lfs import MAX_POINTER_BYTES, StoredFile, parse_pointer
+from hf_summary_writer.localhub.ranges import content_response
+from hf_summary_writer.localhub.urls import param, revision_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from hf_summary_writer.localhub.repos import RepoId
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    commit: str
+    etag: str
+    size: int
+    content: bytes | StoredFile
+
+
+async def resolve(request: Request) -> Response:
+    """Serve a file of a revision, whole or in ranges, whatever way it was uploaded."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.readable(request, request.path_params.get("kind", "models"))
+    path = param(request, "path")
+    found = await hub.run(_find, hub, repo, revision_of(request), path)
+    name = quote(path.rpartition("/")[2])
+    headers = {
+        "ETag": f'"{found.etag}"',
+        "X-Repo-Commit": found.commit,
+        "Content-Disposition": f"inline; filename*=UTF-8''{name}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    content = found.content
+    if isinstance(content, bytes):
+        # A small file of somebody else's must not run as a page of this Hub.
+        headers["Content-Type"] = "text/plain; charset=utf-8"
+        return await content_response(request, found.size, lambda start, end: iter([content[start:end]]), headers)
+    headers["X-Linked-Size"], headers["X-Linked-ETag"] = str(found.size), headers["ETag"]
+    if content.xet_hash:
+        headers["X-Xet-Hash"] = content.xet_hash
+        route = f"{base_url(request)}/api/{repo.kind}/{repo.full_name}/xet-read-token/{found.commit}"
+        headers["Link"] = f'<{route}>; rel="xet-auth"'
+
+    def read(start: int, end: int) -> Iterator[bytes]:
+        return hub.repos.lfs(repo).read(content, start, end)
+
+    return await content_response(request, found.size, read, headers)
+
+
+def _find(hub: Hub, repo: RepoId, revision: str, path: str) -> _Found:
+    with hub.repos.git(repo) as git:
+        commit = git.resolve(revision)
+        entry = git.entry(commit, path)
+        if entry is None or entry.is_folder:
+            error = EntryNotFoundError(path)
+            # The client remembers, for this commit, that the file is not there.
+            error.headers["X-Repo-Commit"] = commit
+            raise error
+        blob = git.blob(entry.oid)
+    pointer = parse_pointer(blob) if len(blob) <= MAX_POINTER_BYTES else None
+    if pointer is None:
+        return _Found(commit, entry.oid, len(blob), blob)
+    stored = hub.repos.lfs(repo).find(pointer.oid)
+    if stored is None:
+        raise HubError(500, f"The content of {path} is missing in the store of this Hub.")
+    return _Found(commit, pointer.oid, pointer.size, stored)
+
+
+ROUTES = [
+    Route("/{kind}/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"]),
+    Route("/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"]),
+]

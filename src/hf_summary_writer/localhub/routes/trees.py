@@ -1,0 +1,133 @@
+"""Listing the files of a revision."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.bodies import read_bytes
+from hf_summary_writer.localhub.errors import BadRequestError, EntryNotFoundError
+from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.lfs import MAX_POINTER_BYTES, LfsStore, parse_pointer
+from hf_summary_writer.localhub.routes.repos import iso
+from hf_summary_writer.localhub.urls import count_of, next_page, param, revision_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+
+    from hf_summary_writer.localhub.gitrepo import Entry, GitRepo
+    from hf_summary_writer.localhub.repos import RepoId
+
+_ENTRIES_PER_PAGE = 1000
+_EXPANDED_ENTRIES_PER_PAGE = 50
+_MAX_PATHS = 1000
+
+
+def _is_true(value: object) -> bool:
+    return str(value).lower() in ("1", "true")
+
+
+async def tree(request: Request) -> Response:
+    """List a folder, or all below it, a page at a time."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.readable(request)
+    path = param(request, "path").rstrip("/") if "path" in request.path_params else ""
+    recursive, expand = (_is_true(request.query_params.get(name)) for name in ("recursive", "expand"))
+    most = _EXPANDED_ENTRIES_PER_PAGE if expand else _ENTRIES_PER_PAGE
+    limit = max(1, count_of(request, "limit", most, most))
+    # The cursor is the number of entries before the page: revisions do not change, and the client only hands it back.
+    start = count_of(request, "cursor", 0, 10**9)
+    answer, more = await hub.run(
+        _tree, hub, repo, revision_of(request), path, recursive=recursive, expand=expand, start=start, limit=limit
+    )
+    headers = next_page(base_url(request), request, cursor=start + limit) if more else None
+    return JSONResponse(answer, headers=headers)
+
+
+def _tree(
+    hub: Hub, repo: RepoId, revision: str, path: str, *, recursive: bool, expand: bool, start: int, limit: int
+) -> tuple[list[dict[str, Any]], bool]:
+    with hub.repos.git(repo) as git:
+        head = git.resolve(revision)
+        folder = git.entry(head, path)
+        if folder is None or not folder.is_folder:
+            raise EntryNotFoundError(path)
+        entries = list(itertools.islice(git.walk(folder, recursive=recursive), start, start + limit + 1))
+        shown = entries[:limit]
+        return _describe_all(git, hub.repos.lfs(repo), head, shown, expand=expand), len(entries) > limit
+
+
+async def paths_info(request: Request) -> Response:
+    """Describe the files and folders that the form names; what is not there is left out."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.readable(request)
+    paths, expand = await _read_paths(request)
+    return JSONResponse(await hub.run(_paths_info, hub, repo, revision_of(request), paths, expand=expand))
+
+
+async def _read_paths(request: Request) -> tuple[list[str], bool]:
+    import json  # noqa: PLC0415
+    from urllib.parse import parse_qsl  # noqa: PLC0415
+
+    body = await read_bytes(request)
+    try:
+        if request.headers.get("content-type", "").startswith("application/json"):
+            value = json.loads(body)
+            paths, expand = value.get("paths", []), _is_true(value.get("expand"))
+        else:
+            fields = parse_qsl(body.decode(), keep_blank_values=True)
+            paths = [value for key, value in fields if key == "paths"]
+            expand = any(_is_true(value) for key, value in fields if key == "expand")
+    except (ValueError, AttributeError) as error:
+        raise BadRequestError(f"The body is no form and no JSON object: {error}") from error
+    if isinstance(paths, str):
+        paths = [paths]
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths) or len(paths) > _MAX_PATHS:
+        raise BadRequestError(f"Give at most {_MAX_PATHS} paths.")
+    return paths, expand
+
+
+def _paths_info(hub: Hub, repo: RepoId, revision: str, paths: list[str], *, expand: bool) -> list[dict[str, Any]]:
+    with hub.repos.git(repo) as git:
+        head = git.resolve(revision)
+        found = [entry for path in paths if path.strip("/") and (entry := git.entry(head, path.strip("/")))]
+        return _describe_all(git, hub.repos.lfs(repo), head, found, expand=expand)
+
+
+def _describe_all(
+    git: GitRepo, lfs: LfsStore, head: str, entries: Sequence[Entry], *, expand: bool
+) -> list[dict[str, Any]]:
+    answer = [_describe(git, lfs, entry) for entry in entries]
+    if expand:
+        last = git.last_commits(head, entries)
+        for item in answer:
+            commit = last[item["path"]]
+            item["lastCommit"] = {"id": commit.oid, "title": commit.title, "date": iso(commit.time)}
+    return answer
+
+
+def _describe(git: GitRepo, lfs: LfsStore, entry: Entry) -> dict[str, Any]:
+    if entry.is_folder:
+        return {"type": "directory", "oid": entry.oid, "size": 0, "path": entry.path}
+    size = git.size(entry.oid)
+    answer: dict[str, Any] = {"type": "file", "oid": entry.oid, "size": size, "path": entry.path}
+    pointer = parse_pointer(git.blob(entry.oid)) if size <= MAX_POINTER_BYTES else None
+    if pointer:
+        answer["size"] = pointer.size
+        answer["lfs"] = {"oid": pointer.oid, "size": pointer.size, "pointerSize": size}
+        if (stored := lfs.find(pointer.oid)) and stored.xet_hash:
+            answer["xetHash"] = stored.xet_hash
+    return answer
+
+
+_REPO = "/api/{kind}/{namespace}/{name}"
+ROUTES = [
+    Route(_REPO + "/tree/{revision}", tree, methods=["GET"]),
+    Route(_REPO + "/tree/{revision}/{path:path}", tree, methods=["GET"]),
+    Route(_REPO + "/paths-info/{revision}", paths_info, methods=["POST"]),
+]

@@ -1,0 +1,171 @@
+"""Running a Hub: in a thread of this process, or as a process of its own."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+from filelock import FileLock, Timeout
+
+from hf_summary_writer.localhub.app import build_app
+from hf_summary_writer.localhub.disk import make_folder
+from hf_summary_writer.localhub.hub import Hub
+
+if TYPE_CHECKING:
+    import os
+    from collections import deque
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from hf_summary_writer.localhub.stats import LoggedRequest, Stats
+
+_MULTIPART_BYTES = 64 * 1024 * 1024
+_BACKLOG = 256
+# What is under way when the Hub stops gets this long to end.
+_GRACE_SECONDS = 3
+
+
+class LocalHub:
+    """A Hub on this machine, for tests, demos and places without internet.
+
+    It serves while the `with` block runs, in a thread of its own. Its repos stay in `root`.
+
+    Args:
+        root: the folder that holds the repos; created if need be. One Hub at a time serves it.
+        port: where to listen; 0 takes a free port.
+        token: the token that opens the Hub; None makes one up.
+        host: the address to listen on.
+        commits_per_hour: answer 429 to more commits than this; None for no limit.
+        requests_per_5min: answer 429 to more API requests than this; None for no limit.
+        multipart_bytes: plain LFS objects over this size are uploaded in parts of this size.
+
+    Raises:
+        RuntimeError: another Hub serves `root`.
+        OSError: the address is taken, or `root` cannot be written.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        root: str | os.PathLike[str],
+        port: int = 0,
+        token: str | None = None,
+        host: str = "127.0.0.1",
+        commits_per_hour: int | None = None,
+        requests_per_5min: int | None = None,
+        multipart_bytes: int = _MULTIPART_BYTES,
+    ) -> None:
+        self.token = token or f"hf_{secrets.token_hex(16)}"
+        self._root = Path(root).absolute()
+        self._address = (host, port)
+        self._limits = {"commits_per_hour": commits_per_hour, "requests_per_5min": requests_per_5min}
+        self._multipart_bytes = multipart_bytes
+        self._lock = FileLock(self._root / "hub.lock")
+        self._hub: Hub | None = None
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        make_folder(self._root)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RuntimeError(f"Another local Hub serves {self._root}: stop it, or choose another folder.") from None
+        try:
+            self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _start(self) -> None:
+        self._hub = Hub(self._root, self.token, **self._limits, multipart_bytes=self._multipart_bytes)
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._socket = socket.create_server(self._address, family=family, backlog=_BACKLOG)
+        config = uvicorn.Config(
+            build_app(self._hub),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        self._server = uvicorn.Server(config)
+        # Outside the main thread the server installs no signal handlers. Clients may connect from here on, and wait.
+        arguments = {"sockets": [self._socket]}
+        name = "hf-summary-writer-localhub"
+        self._thread = threading.Thread(target=self._server.run, kwargs=arguments, name=name, daemon=True)
+        self._thread.start()
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+        if self._socket is not None:
+            self._socket.close()
+        if self._hub is not None:
+            self._hub.close()
+        self._socket = self._server = self._thread = None
+        self._lock.release()
+
+    def _running(self) -> Hub:
+        if self._hub is None:
+            raise RuntimeError("The local Hub has not been started: use it in a `with` block.")
+        return self._hub
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the Hub, for `HF_ENDPOINT`."""
+        if self._socket is None:
+            raise RuntimeError("The local Hub is not running: use it in a `with` block.")
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def stats(self) -> Stats:
+        """A snapshot of what the Hub has been asked since it started, or since `reset_stats`."""
+        return self._running().recorder.stats
+
+    @property
+    def requests(self) -> deque[LoggedRequest]:
+        """The last requests, oldest first; pages for people are not among them."""
+        return self._running().recorder.requests
+
+    def reset_stats(self) -> None:
+        """Forget `stats` and `requests`."""
+        self._running().recorder.reset()
+
+
+def serve(  # noqa: PLR0917
+    root: str | os.PathLike[str],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    commits_per_hour: int | None = None,
+    requests_per_5min: int | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; print one line with address and token once clients can connect."""
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(each, lambda *_: stop.set()) for each in signals]
+    try:
+        with LocalHub(root, port, token, host, commits_per_hour, requests_per_5min) as hub:
+            print(f"HF_ENDPOINT={hub.endpoint} HF_TOKEN={hub.token}", flush=True)  # noqa: T201
+            stop.wait()
+    finally:
+        for each, handler in zip(signals, previous, strict=True):
+            signal.signal(each, handler)

@@ -1,0 +1,45 @@
+"""Grants: short strings that let their bearer do one thing for a while, checked without being remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.localhub.disk import write_file
+from hf_summary_writer.localhub.errors import HubError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIFETIME_SECONDS = 3600
+
+
+class Signer:
+    """Makes and checks grants with a secret that outlives the server, so that a restart interrupts nobody."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            write_file(path, secrets.token_bytes(32))
+        self._secret = path.read_bytes()
+
+    def grant(self, purpose: str, subject: str) -> tuple[str, int]:
+        """Return a grant for doing `purpose` with `subject`, and the Unix time at which it ends."""
+        expires = int(time.time()) + LIFETIME_SECONDS
+        return f"{expires}-{self._signature(purpose, subject, expires)}", expires
+
+    def check(self, grant: str, purpose: str, subject: str) -> None:
+        """Refuse a grant that is for something else, or over."""
+        expires, _, signature = grant.partition("-")
+        if not expires.isdecimal() or not hmac.compare_digest(
+            signature.encode(), self._signature(purpose, subject, int(expires)).encode()
+        ):
+            raise HubError(403, "The signature of this URL or token is wrong.")
+        if int(expires) < time.time():
+            raise HubError(403, "This URL or token has expired: ask for a new one.")
+
+    def _signature(self, purpose: str, subject: str, expires: int) -> str:
+        message = f"{purpose}\n{subject}\n{expires}".encode()
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()

@@ -1,0 +1,49 @@
+"""What the parts of a URL say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from hf_summary_writer.localhub.errors import BadRequestError
+from hf_summary_writer.localhub.lfs import SHA256
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+def param(request: Request, name: str) -> str:
+    """Return a part of the path as it was meant; routes match on the encoded path, where %2F is no border."""
+    try:
+        return unquote(request.path_params[name], errors="strict")
+    except UnicodeDecodeError as error:
+        raise BadRequestError("The path of the URL is not UTF-8.") from error
+
+
+def revision_of(request: Request) -> str:
+    """Return the revision that the path names."""
+    return param(request, "revision")
+
+
+def hash_of(request: Request, name: str = "hash") -> str:
+    """Return the hash, 64 hexadecimal digits, that the path names."""
+    value: str = request.path_params[name]
+    if not SHA256.fullmatch(value):
+        raise BadRequestError(f"{value!r} is no hash: 64 hexadecimal digits, in lower case.")
+    return value
+
+
+def count_of(request: Request, name: str, default: int, largest: int) -> int:
+    """Return a number that the query gives."""
+    value = request.query_params.get(name, str(default))
+    if not value.isdecimal():
+        raise BadRequestError(f"{name!r} must be a number.")
+    return min(int(value), largest)
+
+
+def next_page(base: str, request: Request, **changes: str | int) -> dict[str, str]:
+    """Return the header that leads to the next page of an answer."""
+    query = [(key, value) for key, value in request.query_params.multi_items() if key not in changes]
+    query += [(key, str(value)) for key, value in changes.items()]
+    text = "&".join(f"{quote(key)}={quote(value, safe='')}" for key, value in query)
+    return {"Link": f'<{base}{request.url.path}?{text}>; rel="next"'}

@@ -1,0 +1,188 @@
+"""Where xorbs, and what is known of the files in them, are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from hf_summary_writer.localhub.disk import make_folder, move_into_place, sharded, write_file
+from hf_summary_writer.localhub.errors import BadRequestError, HubError
+from hf_summary_writer.localhub.xet.hashing import (
+    file_hash,
+    from_hex,
+    is_dedup_candidate,
+    range_hash,
+    to_hex,
+    xorb_hash,
+)
+from hf_summary_writer.localhub.xet.shard import Term, dedup_shard, pack_terms, read_shard, unpack_terms
+from hf_summary_writer.localhub.xet.xorb import MAX_CHUNKS, Chunk, pack_index, read_chunks, read_data, unpack_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hf_summary_writer.localhub.xet.shard import FileEntry, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredFile:
+    """A file that a shard has made known."""
+
+    xet_hash: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of chunks of one xorb, with the bytes that its frames take in the stored xorb."""
+
+    xorb: str
+    chunk_start: int
+    chunk_end: int
+    size: int
+    byte_start: int
+    byte_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to put a range of a file together: join the pieces, leave out the first `skip` bytes."""
+
+    pieces: tuple[Piece, ...]
+    skip: int
+
+
+class XetStore:
+    """Xorbs, their chunks and the files made of them, in a folder; any thread may use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._xorbs = folder / "xorbs"
+        self._files = folder / "files"
+        self._chunks = folder / "chunks"
+        for each in (self._xorbs, self._files, self._chunks):
+            make_folder(each)
+
+    def xorb_path(self, name: str) -> Path:
+        """Return where the xorb with this hash is, or would be."""
+        return sharded(self._xorbs, name)
+
+    def add_xorb(self, body: IO[bytes], path: Path, name: str) -> bool:
+        """Keep an uploaded xorb, if it is what its hash says; return whether it was new."""
+        chunks = list(read_chunks(body))
+        if not 0 < len(chunks) <= MAX_CHUNKS:
+            raise BadRequestError(f"A xorb holds 1 to {MAX_CHUNKS} chunks; this one holds {len(chunks)}.")
+        if to_hex(xorb_hash([(chunk.hash, chunk.size) for chunk in chunks])) != name:
+            raise BadRequestError(f"The body is not the xorb {name}.")
+        target = self.xorb_path(name)
+        if target.exists():
+            return False
+        body.truncate(chunks[-1].frame_end)
+        body.flush()
+        # The index first: a xorb that can be seen can be used.
+        write_file(target.with_suffix(".index"), pack_index(chunks))
+        move_into_place(path, target)
+        return True
+
+    def add_shard(self, body: IO[bytes]) -> list[RegisteredFile]:
+        """Make the files of an uploaded shard known, if every chunk they name is here and proven."""
+        shard = read_shard(body)
+        chunks_of_files = [(file, self._check(file)) for file in shard.files]
+        return [self._register(shard, file, chunks) for file, chunks in chunks_of_files]
+
+    def _check(self, file: FileEntry) -> list[Chunk]:
+        name = to_hex(file.hash)
+        if file.sha256 is None or len(file.proofs) != len(file.terms):
+            raise BadRequestError(f"The shard gives no sha256 or no verification entries for the file {name}.")
+        chunks: list[Chunk] = []
+        indexes: dict[bytes, list[Chunk]] = {}
+        for term, proof in zip(file.terms, file.proofs, strict=True):
+            known = indexes.get(term.xorb) or indexes.setdefault(term.xorb, self._index(term.xorb))
+            part = known[term.start : term.end]
+            if not term.start < term.end <= len(known) or sum(chunk.size for chunk in part) != term.size:
+                raise BadRequestError(f"The shard names chunks that the xorb {to_hex(term.xorb)} does not have.")
+            if range_hash(chunk.hash for chunk in part) != proof:
+                raise BadRequestError(f"A verification entry of the file {name} is wrong.")
+            chunks += part
+        if file_hash([(chunk.hash, chunk.size) for chunk in chunks]) != file.hash:
+            raise BadRequestError(f"The chunks that the shard names do not make the file {name}.")
+        return chunks
+
+    def _register(self, shard: Shard, file: FileEntry, chunks: list[Chunk]) -> RegisteredFile:
+        name = to_hex(file.hash)
+        target = sharded(self._files, name)
+        if not target.exists():
+            write_file(target, pack_terms(file.terms))
+        # The last file that begins with a chunk, or holds it, is the best guess at what a client pushes again.
+        candidates = {
+            chunk.hash for chunk in chunks if chunk.hash in shard.candidates or is_dedup_candidate(chunk.hash)
+        }
+        for raw in {*candidates, *(chunk.hash for chunk in chunks[:1])}:
+            write_file(sharded(self._chunks, to_hex(raw)), file.hash)
+        return RegisteredFile(name, to_hex(file.sha256 or b""), sum(chunk.size for chunk in chunks))
+
+    def _index(self, xorb: bytes) -> list[Chunk]:
+        path = self.xorb_path(to_hex(xorb))
+        if not path.exists():
+            raise BadRequestError(f"The xorb {to_hex(xorb)} was not uploaded.")
+        return unpack_index(path.with_suffix(".index").read_bytes())
+
+    def dedup_answer(self, chunk: str) -> bytes | None:
+        """Return a shard on the xorbs of the last file that held `chunk`, or None for a chunk never seen."""
+        try:
+            raw = sharded(self._chunks, chunk).read_bytes()
+        except FileNotFoundError:
+            return None
+        xorbs = dict.fromkeys(term.xorb for term in self._terms(to_hex(raw)))
+        return dedup_shard([(xorb, self._index(xorb)) for xorb in xorbs], frozenset({from_hex(chunk)}))
+
+    def _terms(self, name: str) -> list[Term]:
+        try:
+            return unpack_terms(sharded(self._files, name).read_bytes())
+        except FileNotFoundError:
+            raise HubError(404, f"The file {name} is not known.") from None
+
+    def recipe(self, name: str, start: int, end: int | None) -> Recipe:
+        """Say how to put bytes `start` to `end` (exclusive; None: all) of the file with this Xet hash together."""
+        pieces: list[Piece] = []
+        position = skip = 0
+        for term in self._terms(name):
+            first, position = position, position + term.size
+            if position <= start or (end is not None and first >= end):
+                continue
+            piece, left_out = self._piece(term, max(start - first, 0), term.size if end is None else end - first)
+            if not pieces:
+                skip = left_out
+            pieces.append(piece)
+        if not pieces and (start or position):
+            raise HubError(416, f"The file {name} has {position} bytes.")
+        return Recipe(tuple(pieces), skip)
+
+    def _piece(self, term: Term, start: int, end: int) -> tuple[Piece, int]:
+        # Whole chunks only: those of the term that hold some byte from `start` to `end` of it.
+        index = self._index(term.xorb)
+        chosen: list[int] = []
+        position = skip = 0
+        for number in range(term.start, term.end):
+            first, position = position, position + index[number].size
+            if position > start and first < end:
+                if not chosen:
+                    skip = start - first
+                chosen.append(number)
+        before = chosen[0]
+        size = sum(index[number].size for number in chosen)
+        byte_start = index[before - 1].frame_end if before else 0
+        piece = Piece(to_hex(term.xorb), before, chosen[-1] + 1, size, byte_start, index[chosen[-1]].frame_end)
+        return piece, skip
+
+    def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
+        """Yield bytes `start` to `end` (exclusive) of the file with this Xet hash, a chunk at a time."""
+        recipe = self.recipe(name, start, end)
+        skip, left = recipe.skip, end - start
+        for piece in recipe.pieces:
+            with self.xorb_path(piece.xorb).open("rb") as xorb:
+                for chunk in read_data(xorb, piece.byte_start, piece.byte_end):
+                    data = chunk[skip : skip + left]
+                    skip, left = 0, left - len(data)
+                    yield data

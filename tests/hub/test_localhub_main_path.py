@@ -1,0 +1,213 @@
+"""The calls that a training run makes, by the real client, over Xet or plain LFS as the environment says."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    hf_hub_download,
+    snapshot_download,
+)
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+from hub.gitcheck import assert_sound, git
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hub_process import HubProcess
+
+KINDS = ["model", "dataset"]
+LOG = "tensorboard/run/events.out.tfevents.1"
+
+
+def _bytes(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def _commit(api: HfApi, repo_id: str, files: dict[str, bytes], **more: Any) -> CommitInfo:
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    info: CommitInfo = api.create_commit(repo_id, operations, commit_message="Add logs", **more)
+    return info
+
+
+def _download(api: HfApi, repo_id: str, path: str, folder: Path, **more: Any) -> bytes:
+    got = hf_hub_download(repo_id, path, endpoint=api.endpoint, token=api.token, local_dir=folder, **more)
+    return Path(got).read_bytes()
+
+
+def _repository(hub: HubProcess, repo_id: str, kind: str = "model") -> Path:
+    return hub.root / "repos" / f"{kind}s" / f"{repo_id}.git"
+
+
+def test_the_token_belongs_to_a_user_who_may_write(api: HfApi) -> None:
+    who = api.whoami()
+    assert who["name"] == "local"
+    assert who["auth"]["accessToken"]["role"] == "write"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_committed_comes_back_byte_for_byte(
+    hub: HubProcess, api: HfApi, repo_id: str, kind: str, tmp_path: Path
+) -> None:
+    api.create_repo(repo_id, repo_type=kind)
+    files = {LOG: _bytes(1, 300_000), "tensorboard/run/events.out.tfevents.2": b"small", "notes.txt": "día\n".encode()}
+    info = _commit(api, repo_id, files, repo_type=kind)
+    assert info.commit_url.startswith(hub.endpoint)
+    assert api.repo_info(repo_id, repo_type=kind).sha == info.oid
+    folder = snapshot_download(
+        repo_id, repo_type=kind, endpoint=api.endpoint, token=api.token, local_dir=tmp_path / "snapshot"
+    )
+    assert {path: (Path(folder) / path).read_bytes() for path in files} == files
+    assert_sound(_repository(hub, repo_id, kind))
+
+
+def test_git_holds_a_pointer_for_a_large_file_and_small_ones_as_they_are(
+    hub: HubProcess, api: HfApi, repo_id: str
+) -> None:
+    api.create_repo(repo_id)
+    _commit(api, repo_id, {LOG: _bytes(2, 100_000), "notes.txt": b"hello\n"})
+    repository = _repository(hub, repo_id)
+    assert git(repository, "show", "main:notes.txt") == "hello\n"
+    pointer = git(repository, "show", f"main:{LOG}").splitlines()
+    assert pointer[0] == "version https://git-lfs.github.com/spec/v1"
+    assert pointer[2] == "size 100000"
+
+
+def test_a_growing_file_arrives_push_after_push(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    api.create_repo(repo_id)
+    content = b""
+    for push in range(4):
+        content += _bytes(push, 150_000)
+        info = _commit(api, repo_id, {LOG: content})
+        assert _download(api, repo_id, LOG, tmp_path / str(push), revision=info.oid) == content
+    files = api.list_repo_tree(repo_id, recursive=True, path_in_repo="tensorboard")
+    assert [(file.path, file.size) for file in files if hasattr(file, "size")] == [(LOG, 600_000)]
+    assert_sound(_repository(hub, repo_id))
+
+
+def test_over_xet_an_appended_file_sends_little_more_than_what_is_new(
+    hub: HubProcess, api: HfApi, repo_id: str
+) -> None:
+    if constants.HF_HUB_DISABLE_XET:
+        pytest.skip("plain LFS sends whole files")
+    api.create_repo(repo_id)
+    content = _bytes(3, 2_000_000)
+    _commit(api, repo_id, {LOG: content})
+    before = hub.stats.xorb.received
+    _commit(api, repo_id, {LOG: content + _bytes(4, 50_000)})
+    assert 0 < hub.stats.xorb.received - before < 300_000
+
+
+def test_an_unchanged_file_makes_no_commit(api: HfApi, repo_id: str) -> None:
+    api.create_repo(repo_id)
+    first = _commit(api, repo_id, {LOG: b"x" * 1000, "notes.txt": b"hello"})
+    assert _commit(api, repo_id, {LOG: b"x" * 1000, "notes.txt": b"hello"}).oid == first.oid
+
+
+def test_a_commit_on_a_branch_leaves_main_alone(api: HfApi, repo_id: str) -> None:
+    api.create_repo(repo_id)
+    main = api.repo_info(repo_id).sha
+    api.create_branch(repo_id, branch="runs/first")
+    info = _commit(api, repo_id, {LOG: b"on a branch"}, revision="runs/first")
+    assert api.repo_info(repo_id, revision="runs/first").sha == info.oid
+    assert api.repo_info(repo_id).sha == main
+    assert LOG in api.list_repo_files(repo_id, revision="runs/first")
+
+
+def test_commits_are_listed_newest_first(api: HfApi, repo_id: str) -> None:
+    api.create_repo(repo_id)
+    oids = [_commit(api, repo_id, {LOG: _bytes(n, 10)}).oid for n in range(3)]
+    commits = api.list_repo_commits(repo_id)
+    assert [commit.commit_id for commit in commits[:3]] == oids[::-1]
+    assert [commit.title for commit in commits] == ["Add logs"] * 3 + ["initial commit"]
+    assert commits[0].authors == ["local"]
+
+
+def test_a_squash_leaves_one_commit_with_the_same_files(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    api.create_repo(repo_id)
+    for n in range(3):
+        _commit(api, repo_id, {LOG: _bytes(n, 5000)})
+    tree = git(_repository(hub, repo_id), "rev-parse", "main^{tree}")
+    api.super_squash_history(repo_id, branch="main", commit_message="One")
+    assert [commit.title for commit in api.list_repo_commits(repo_id)] == ["One"]
+    assert git(_repository(hub, repo_id), "rev-parse", "main^{tree}") == tree
+    assert _download(api, repo_id, LOG, tmp_path) == _bytes(2, 5000)
+
+
+def test_a_stale_parent_is_refused_with_412(api: HfApi, repo_id: str) -> None:
+    api.create_repo(repo_id)
+    old = _commit(api, repo_id, {LOG: b"one"}).oid
+    _commit(api, repo_id, {LOG: b"two"})
+    with pytest.raises(HfHubHTTPError) as caught:
+        _commit(api, repo_id, {LOG: b"three"}, parent_commit=old)
+    assert caught.value.response.status_code == 412
+
+
+def test_an_unknown_revision_and_an_unknown_repo_are_404(api: HfApi, repo_id: str) -> None:
+    with pytest.raises(RepositoryNotFoundError):
+        api.repo_info(repo_id)
+    api.create_repo(repo_id)
+    with pytest.raises(RevisionNotFoundError):
+        _commit(api, repo_id, {LOG: b"x"}, revision="nowhere")
+
+
+def test_a_wrong_token_is_401(hub: HubProcess, client: Callable[..., HfApi], repo_id: str) -> None:
+    stranger = client(hub, token="hf_wrong")
+    with pytest.raises(HfHubHTTPError) as caught:
+        stranger.create_repo(repo_id)
+    assert caught.value.response.status_code == 401
+
+
+def test_a_private_repo_is_not_there_without_the_token(
+    hub: HubProcess, api: HfApi, client: Callable[..., HfApi], repo_id: str
+) -> None:
+    api.create_repo(repo_id, private=True)
+    assert api.repo_info(repo_id).private
+    nobody = client(hub, token=False)
+    with pytest.raises(RepositoryNotFoundError):
+        nobody.repo_info(repo_id)
+    with pytest.raises(RepositoryNotFoundError):
+        nobody.list_repo_commits(repo_id)
+
+
+def test_creating_a_repo_that_exists_is_409_unless_that_is_fine(api: HfApi, repo_id: str) -> None:
+    url = api.create_repo(repo_id)
+    assert api.create_repo(repo_id, exist_ok=True) == url
+    with pytest.raises(HfHubHTTPError) as caught:
+        api.create_repo(repo_id)
+    assert caught.value.response.status_code == 409
+
+
+def test_a_name_without_a_namespace_belongs_to_the_user(api: HfApi, repo_id: str) -> None:
+    name = repo_id.partition("/")[2]
+    assert api.create_repo(name).repo_id == f"local/{name}"
+
+
+def test_files_and_folders_can_be_deleted(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+    api.create_repo(repo_id)
+    _commit(api, repo_id, {"a/b/c.txt": b"1", "a/b/d.txt": b"2", "a/e.txt": b"3", "f.txt": b"4"})
+    operations = [CommitOperationDelete("a/b/", is_folder=True), CommitOperationDelete("f.txt")]
+    api.create_commit(repo_id, operations, commit_message="Remove")
+    assert api.list_repo_files(repo_id) == [".gitattributes", "a/e.txt"]
+    assert_sound(_repository(hub, repo_id))
+
+
+def test_commits_at_the_same_time_are_all_there(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+    api.create_repo(repo_id)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: _commit(api, repo_id, {f"run-{n}/log.txt": b"%d" % n}), range(24)))
+    assert {f"run-{n}/log.txt" for n in range(24)} < set(api.list_repo_files(repo_id))
+    assert len(api.list_repo_commits(repo_id)) == 25
+    assert_sound(_repository(hub, repo_id))

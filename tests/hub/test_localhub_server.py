@@ -1,0 +1,105 @@
+"""Starting and stopping a local Hub, as a context manager and as a process, and what it keeps."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from hf_summary_writer.localhub import LocalHub
+from hub_process import HubProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_a_hub_serves_while_the_block_runs_and_leaves_nothing(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+    before = set(threading.enumerate())
+    with LocalHub(tmp_path) as hub:
+        assert client(hub).whoami()["name"] == "local"
+        address = hub.endpoint.removeprefix("http://").split(":")
+    assert set(threading.enumerate()) - before == set()
+    with pytest.raises(ConnectionRefusedError), socket.create_connection((address[0], int(address[1]))):
+        pass
+    gc.collect()  # an unclosed socket or file would fail this test here
+
+
+def test_the_token_can_be_chosen_and_is_made_up_otherwise(tmp_path: Path) -> None:
+    with LocalHub(tmp_path / "a", token="hf_mine") as mine, LocalHub(tmp_path / "b") as other:
+        assert mine.token == "hf_mine"
+        assert other.token.startswith("hf_")
+        assert other.token != mine.token
+
+
+def test_one_folder_is_served_by_one_hub(tmp_path: Path) -> None:
+    with LocalHub(tmp_path), pytest.raises(RuntimeError, match="stop it, or choose another folder"):
+        LocalHub(tmp_path).__enter__()
+
+
+def test_a_taken_port_is_an_error_that_leaves_the_folder_free(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        LocalHub(tmp_path, port=taken.getsockname()[1]).__enter__()
+    with LocalHub(tmp_path):
+        pass
+
+
+def test_repos_files_and_settings_outlive_the_hub(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+    content = bytes(range(256)) * 1000
+    with LocalHub(tmp_path) as hub:
+        api = client(hub)
+        api.create_repo("tester/kept", private=True, repo_type="dataset")
+        operations = [CommitOperationAdd("events.tfevents.1", content)]
+        info = api.create_commit("tester/kept", operations, commit_message="Add", repo_type="dataset")
+    with LocalHub(tmp_path) as hub:
+        about = client(hub).repo_info("tester/kept", repo_type="dataset")
+        assert (about.sha, about.private) == (info.oid, True)
+        with pytest.raises(RepositoryNotFoundError):
+            client(hub, token=False).repo_info("tester/kept", repo_type="dataset")
+        path = client(hub).hf_hub_download(
+            "tester/kept", "events.tfevents.1", repo_type="dataset", local_dir=tmp_path / "download"
+        )
+        assert Path(path).read_bytes() == content
+
+
+def test_requests_and_bytes_are_counted_by_kind(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+    with LocalHub(tmp_path) as hub:
+        assert hub.stats.requests == 0
+        client(hub).create_repo("tester/counted")
+        assert hub.stats.api.requests == 1
+        assert hub.stats.api.received > 0
+        assert [(each.method, each.path, each.status) for each in hub.requests] == [("POST", "/api/repos/create", 200)]
+        hub.reset_stats()
+        assert hub.stats.requests == len(hub.requests) == 0
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_as_a_process_it_prints_one_line_and_ends_cleanly(tmp_path: Path, name: signal.Signals) -> None:
+    command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path), "--token", "hf_t"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith("HF_ENDPOINT=http://127.0.0.1:")
+        assert line.endswith(" HF_TOKEN=hf_t\n")
+        process.send_signal(name)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_the_limits_of_the_command_line_hold(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+    with HubProcess(tmp_path, "--commits-per-hour", "1", "--requests-per-5min", "1000") as hub:
+        api = client(hub)
+        api.create_repo("tester/limited")
+        operations = [CommitOperationAdd("a.txt", b"1")]
+        api.create_commit("tester/limited", operations, commit_message="Add")
+        operations = [CommitOperationAdd("a.txt", b"2")]
+        with pytest.raises(Exception, match=r"rate limit for repository commits \(1 per hour\)"):
+            api.create_commit("tester/limited", operations, commit_message="Add")
