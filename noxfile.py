@@ -26,7 +26,7 @@ def group(name: str) -> tuple[str, ...]:
 def lowest(package: str) -> str:
     """Return the requirement that asks for the lowest version of a dependency that is allowed."""
     requirement = next(line for line in PYPROJECT["project"]["dependencies"] if line.startswith(package))
-    return requirement.split(",")[0].replace(">=", "==")
+    return str(requirement).split(",")[0].replace(">=", "==")
 
 
 def wheel(session: nox.Session) -> Path:

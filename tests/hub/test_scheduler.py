@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
+import remote
 from hf_summary_writer import CommitScheduler
-from tests import remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from hf_summary_writer.details import CommitDetails, ErrorDetails
-    from tests.hub_process import HubProcess
+    from hub_process import HubProcess
 
 SECONDS = 60.0
 HOUR = 60.0  # minutes
@@ -220,7 +220,7 @@ def test_a_push_can_be_overridden(
 
 @pytest.mark.faults("C5")
 def test_an_override_that_fails_in_any_way_is_contained(
-    schedule: Callable[..., CommitScheduler], folder: Path, caplog: pytest.LogCaptureFixture
+    schedule: Callable[..., CommitScheduler], caplog: pytest.LogCaptureFixture
 ) -> None:
     outcomes: list[Any] = [KeyError("bug"), SystemExit(3), None, None]
 

@@ -50,7 +50,7 @@ class LocalHub:
         OSError: the address is taken, or `root` cannot be written.
     """
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         root: str | os.PathLike[str],
         port: int = 0,
@@ -150,7 +150,7 @@ class LocalHub:
         self._running().recorder.reset()
 
 
-def serve(  # noqa: PLR0917
+def serve(
     root: str | os.PathLike[str],
     host: str = "127.0.0.1",
     port: int = 0,

@@ -71,8 +71,8 @@ async def paths_info(request: Request) -> Response:
 
 
 async def _read_paths(request: Request) -> tuple[list[str], bool]:
-    import json  # noqa: PLC0415
-    from urllib.parse import parse_qsl  # noqa: PLC0415
+    import json
+    from urllib.parse import parse_qsl
 
     body = await read_bytes(request)
     try:
