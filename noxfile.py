@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import zipfile
 from pathlib import Path
@@ -93,10 +92,3 @@ def run_tests(session: nox.Session, hub: str, transport: str) -> None:
     environment = {"HF_HUB_DISABLE_XET": "1"} if transport == "lfs" else {}
     # Away from the source tree, so that only the wheel can be imported.
     session.run("python", "-m", "pytest", *session.posargs, env={**environment, "PYTHONSAFEPATH": "1"})
-
-
-@nox.session(default=False)
-def docs(session: nox.Session) -> None:
-    """Build the documentation; a warning is an error."""
-    session.install(*group("docs"), "-e", ".")
-    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1", **os.environ})

@@ -14,6 +14,7 @@ import atexit
 
 # Imported for its side effect on order: exit callbacks run newest first, and concurrent.futures registers the one
 # that closes its pools when this module is imported. Ours must be newer than that, to run while pools still work.
+import concurrent.futures.thread  # noqa: F401
 import contextlib
 import os
 import threading

@@ -79,6 +79,7 @@ class PushLoop(Generic[T]):
         self._thread: threading.Thread | None = None
         self._requested: Future[T | None] | None = None
         self._running: Future[T | None] | None = None
+        self._inherited: T | None = None
         self._stopped = False
         self._finish_by: float | None = None
         self._ending = False
@@ -192,15 +193,17 @@ class PushLoop(Generic[T]):
         due = time.monotonic()
         while (future := self._next(due)) is not None:
             self.last_future = future
+            inherited, self._inherited = self._inherited, None
             error = None
             result: Any = None
             try:
                 result = self._push()
             except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
                 error = raised
-            due, again = self._settle(future, error)
+            due, again = self._settle(future, error, result)
             if error is None:
-                future.set_result(result)
+                # Who asked while a push was running, and finds nothing left to push, was served by that one.
+                future.set_result(inherited if result is None else result)
             elif not again:
                 future.set_exception(error)
         self._at_end()
@@ -224,13 +227,15 @@ class PushLoop(Generic[T]):
         # A trigger cuts a back-off of our own short, but not a wait that the Hub asked for, nor one of the last push.
         return self._not_before if self._asked_to_wait or self._finish_by is not None else 0.0
 
-    def _settle(self, future: Future[T | None], error: BaseException | None) -> tuple[float, bool]:
+    def _settle(self, future: Future[T | None], error: BaseException | None, result: T | None) -> tuple[float, bool]:
         """Draw the consequences of a push: when the next one is due, and whether it is this one once more."""
         with self._changed:
             now = time.monotonic()
             self._running = None
             if error is None:
                 self._failures, self._error, self._not_before = 0, None, 0.0
+                if self._requested is not None:
+                    self._inherited = result
                 return now + self._interval, False
             self._failures += 1
             self._error = error if isinstance(error, Exception) else RuntimeError(repr(error))

@@ -18,7 +18,7 @@ from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
-from hf_summary_writer.push import Pusher
+from hf_summary_writer.push import Pending, Pusher
 from hf_summary_writer.push_loop import PushLoop, wait
 from hf_summary_writer.trouble import Trouble
 
@@ -133,6 +133,7 @@ class CommitScheduler:
             functools.partial(_call_hook, on_commit),
         )
         self._on_error = functools.partial(_call_hook, on_error)
+        self._said_missing: Pending | None = None
         self._trouble = Trouble(self.folder_path)
         self._loop = PushLoop(self._push_once, interval, at_end=self._caller.stop, name="hf-summary-writer-push")
         tell_after_fork(self)
@@ -272,7 +273,8 @@ class CommitScheduler:
 
     def _say_what_is_missing(self) -> None:
         pending = self._pusher.pending()
-        if pending.files:
+        if pending.files and pending != self._said_missing:
+            self._said_missing = pending
             logger.warning(
                 "%d files (%.1f MB) of %s are not in %s yet. To send them: %s",
                 pending.files,

@@ -100,6 +100,7 @@ class HFSummaryWriter(EventWriter):
         folder = Path(self.logdir).absolute().resolve()
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
+            enabled=self._write_to_disk,
             repo_id=repo_id,
             folder_path=folder,
             every=commit_every,
@@ -160,14 +161,14 @@ class HFSummaryWriter(EventWriter):
 class _RunScheduler(CommitScheduler):
     """Pushes the logdir of one writer, and has the writer bring its events to disk first."""
 
-    def __init__(self, writer: HFSummaryWriter, **kwargs: Any) -> None:
+    def __init__(self, writer: HFSummaryWriter, *, enabled: bool, **kwargs: Any) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
+        self._enabled = enabled
         super().__init__(**kwargs)
 
     def start(self) -> None:
-        writer = self._writer()
-        if writer is not None and writer.writes_to_disk:
+        if self._enabled:
             super().start()
 
     def _before_push(self) -> None:

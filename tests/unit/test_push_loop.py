@@ -117,6 +117,19 @@ def test_a_trigger_during_a_push_is_not_covered_by_that_push(
     assert future.result(SECONDS) == 2
 
 
+def test_who_asks_during_a_push_that_left_nothing_to_push_gets_that_pushs_result(
+    pushes: Pushes, make: Callable[..., PushLoop[Any]]
+) -> None:
+    loop = make()
+    pushes.wait_for_begin()
+    future = loop.trigger()
+    pushes.outcomes = ["commit", None, None]
+    pushes.let_end(2)
+    assert future.result(SECONDS) == "commit"
+    pushes.let_end()
+    assert loop.trigger().result(SECONDS) is None
+
+
 def test_a_failed_push_fails_its_future_and_the_loop_goes_on(
     pushes: Pushes, make: Callable[..., PushLoop[Any]]
 ) -> None:

@@ -1,0 +1,232 @@
+"""`HFSummaryWriter` against a Hub on this machine: what is logged is what TensorBoard reads from a download."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tensorboardX
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import remote
+from hf_summary_writer import HFSummaryWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+SECONDS = 60.0
+HOUR = 60.0  # minutes
+
+
+@pytest.fixture
+def logdir(tmp_path: Path) -> Path:
+    return tmp_path / "run-1"
+
+
+@pytest.fixture
+def write(api: HfApi, repo_id: str, logdir: Path) -> Iterator[Callable[..., HFSummaryWriter]]:
+    writers = []
+
+    def make(**arguments: Any) -> HFSummaryWriter:
+        settings = {"repo_id": repo_id, "logdir": logdir, "commit_every": HOUR, "hf_api": api, **arguments}
+        writer = HFSummaryWriter(**settings)
+        writers.append(writer)
+        return writer
+
+    yield make
+    for writer in writers:
+        writer.close()
+
+
+def scalars(api: HfApi, repo_id: str, folder: str, **where: Any) -> dict[str, list[tuple[int, float]]]:
+    """Return the scalars of a run by tag, as TensorBoard reads them from a download."""
+    with tempfile.TemporaryDirectory() as download:
+        api.snapshot_download(repo_id, local_dir=download, **where)
+        events = EventAccumulator(f"{download}/{folder}", size_guidance={"scalars": 0})
+        events.Reload()
+        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_it_is_a_summary_writer(write: Callable[..., HFSummaryWriter], logdir: Path, repo_id: str) -> None:
+    writer = write(repo_type="model", repo_revision="main")
+    assert isinstance(writer, tensorboardX.SummaryWriter)
+    assert writer.logdir == str(logdir)
+    assert (writer.repo_id, writer.repo_type, writer.repo_revision) == (repo_id, "model", "main")
+    assert writer.scheduler.repo_id == repo_id
+
+
+def test_a_trigger_covers_every_scalar_logged_before_it(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str
+) -> None:
+    writer = write()
+    for round_ in range(1, 4):
+        for step in range((round_ - 1) * 1000, round_ * 1000):
+            writer.add_scalar("loss", step / 8, step)
+        info = writer.scheduler.trigger().result(SECONDS)
+        assert info is not None
+        logged = [(step, step / 8) for step in range(round_ * 1000)]
+        assert scalars(api, repo_id, "tensorboard/run-1", revision=info.oid) == {"loss": logged}
+    assert writer.scheduler.trigger().result(SECONDS) is None
+
+
+def test_after_a_with_block_the_hub_holds_every_file_byte_for_byte(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    with write() as writer:
+        writer.add_scalar("loss", 1.0, 0)
+        writer.add_scalars("both", {"a": 1.0, "b": 2.0}, 0)
+        writer.add_hparams({"lr": 0.1}, {"accuracy": 0.5})
+        writer.add_histogram("weights", np.arange(100.0), 0)
+        writer.add_image("image", np.zeros((3, 8, 8)), 0)
+        writer.add_text("text", "words", 0)
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert len(remote.files(api, repo_id)) == 4
+
+
+@pytest.mark.parametrize("path_in_repo", [None, "", "/"])
+def test_without_a_path_in_the_repo_runs_lie_at_its_root(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path, path_in_repo: str | None
+) -> None:
+    writer = write(path_in_repo=path_in_repo)
+    writer.add_scalar("loss", 1.0, 0)
+    writer.close()
+    assert remote.files(api, repo_id) == remote.under(logdir, "run-1")
+
+
+def test_a_second_run_appears_beside_the_first(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    for name in ("run-1", "run-2"):
+        with write(logdir=tmp_path / name) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+    for name in ("run-1", "run-2"):
+        assert scalars(api, repo_id, f"tensorboard/{name}") == {"loss": [(0, 1.0)]}
+
+
+def test_the_same_run_goes_on_in_a_new_file(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    for step in range(3):
+        with write() as writer:
+            writer.add_scalar("loss", step, step)
+    assert len(list(logdir.glob("*.tfevents.*"))) == 3
+    assert scalars(api, repo_id, "tensorboard/run-1") == {"loss": [(0, 0.0), (1, 1.0), (2, 2.0)]}
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+
+
+def test_squashing_leaves_one_commit(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    with write(squash_history=True) as writer:
+        for step in range(3):
+            writer.add_scalar("loss", step, step)
+            writer.scheduler.trigger().result(SECONDS)
+    assert len(remote.commits(api, repo_id)) == 1
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+
+
+def test_a_private_dataset_on_a_new_branch(write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str) -> None:
+    with write(repo_type="dataset", repo_revision="experiments", repo_private=True) as writer:
+        writer.add_scalar("loss", 1.0, 0)
+    where = {"repo_type": "dataset", "revision": "experiments"}
+    assert scalars(api, repo_id, "tensorboard/run-1", **where) == {"loss": [(0, 1.0)]}
+    assert api.dataset_info(repo_id).private
+
+
+def test_nothing_is_requested_before_an_event_is_logged(write: Callable[..., HFSummaryWriter], hub: HubProcess) -> None:
+    before = hub.requests
+    writer = write()
+    assert writer.scheduler.trigger().result(SECONDS) is None
+    assert hub.requests == before
+
+
+def test_without_writing_to_disk_nothing_is_pushed(
+    write: Callable[..., HFSummaryWriter], hub: HubProcess, logdir: Path
+) -> None:
+    before = hub.requests
+    with write(write_to_disk=False) as writer:
+        writer.add_scalar("loss", 1.0, 0)
+        assert writer.scheduler.trigger().result(SECONDS) is None
+    assert hub.requests == before
+    assert not list(logdir.rglob("*.tfevents.*"))
+
+
+@pytest.mark.faults("P10")
+def test_closing_again_does_nothing_and_a_write_after_it_is_pushed(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    writer = write()
+    writer.add_scalar("loss", 0.0, 0)
+    threads = [threading.Thread(target=writer.close) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    writer.close()
+    assert scalars(api, repo_id, "tensorboard/run-1") == {"loss": [(0, 0.0)]}
+    writer.add_scalar("loss", 1.0, 1)
+    writer.close()
+    assert scalars(api, repo_id, "tensorboard/run-1") == {"loss": [(0, 0.0), (1, 1.0)]}
+    assert len(list(logdir.glob("*.tfevents.*"))) == 2
+
+
+@pytest.mark.faults("P5")
+def test_the_users_exception_leaves_the_block_unmasked_though_the_last_push_fails(
+    write: Callable[..., HFSummaryWriter], caplog: pytest.LogCaptureFixture
+) -> None:
+    import huggingface_hub
+
+    nowhere = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9", token="hf_none")
+
+    def train() -> None:
+        with write(hf_api=nowhere, close_timeout=1) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+            raise KeyError("mine")
+
+    with caplog.at_level(logging.WARNING, "hf_summary_writer"), pytest.raises(KeyError, match="mine"):
+        train()
+    assert "hf-summary-writer sync" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"repo_id": "a/b/c"}, ValueError),
+        ({"repo_id": None}, TypeError),
+        ({"commit_every": 0}, ValueError),
+        ({"commit_every": "5"}, TypeError),
+        ({"repo_type": "models"}, ValueError),
+        ({"repo_revision": "a b"}, ValueError),
+        ({"path_in_repo": "a/../b"}, ValueError),
+        ({"repo_allow_patterns": [1]}, TypeError),
+        ({"token": "hf_sécret"}, ValueError),
+        ({"close_timeout": -1}, ValueError),
+        ({"logdir": "s3://bucket/run"}, ValueError),
+    ],
+    ids=str,
+)
+def test_mistakes_of_the_caller_raise_before_a_file_or_a_thread_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], kind: type[Exception]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = threading.active_count()
+    with pytest.raises(kind) as caught:
+        HFSummaryWriter(**{"repo_id": "user/run", "logdir": tmp_path / "new", **wrong})
+    assert "sécret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == before
+
+
+def test_a_logdir_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="logdir"):
+        HFSummaryWriter("user/run", logdir=tmp_path / "file")

@@ -1,0 +1,153 @@
+"""How a training script may end, and what the Hub then holds."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+import events
+import remote
+import scripts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+LOG = """
+writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+for step in range(1000):
+    writer.add_scalar("loss", step, step)
+"""
+
+
+@pytest.fixture
+def logdir(tmp_path: Path) -> Path:
+    return tmp_path / "run-1"
+
+
+def assert_all_on_hub(api: HfApi, repo_id: str, logdir: Path, steps: int = 1000) -> None:
+    assert events.steps(logdir, "loss") == list(range(steps))
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+
+
+@pytest.mark.faults("P4")
+def test_a_script_that_just_ends_has_delivered_its_last_scalar(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    ended = scripts.run(LOG, hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert "WARNING" not in ended.stderr
+    assert_all_on_hub(api, repo_id, logdir)
+
+
+def test_several_files_are_delivered_at_the_end_too(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
+    ended = scripts.run(
+        LOG + 'writer.add_scalars("both", {"a": 1, "b": 2})\nwriter.add_hparams({"lr": 1}, {"accuracy": 1})',
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "WARNING" not in ended.stderr
+    assert len(remote.files(api, repo_id)) == 4
+    assert_all_on_hub(api, repo_id, logdir)
+
+
+def test_ending_in_the_middle_of_a_push_delivers_the_rest(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    ended = scripts.run(
+        """
+        writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+        for step in range(1000):
+            writer.add_scalar("loss", step, step)
+            if step == 500:
+                writer.scheduler.trigger()
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert_all_on_hub(api, repo_id, logdir)
+
+
+def test_what_a_thread_logs_after_the_main_module_is_delivered(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    ended = scripts.run(
+        LOG
+        + """
+def late():
+    threading.main_thread().join()
+    time.sleep(0.5)
+    for step in range(1000, 1100):
+        writer.add_scalar("loss", step, step)
+threading.Thread(target=late).start()
+""",
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert_all_on_hub(api, repo_id, logdir, steps=1100)
+
+
+@pytest.mark.faults("P6")
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("sys.exit(3)", 3),
+        ("raise KeyError('mine')", 1),
+        ("t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0),
+    ],
+)
+def test_the_exit_code_is_the_scripts_own(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, ending: str, code: int
+) -> None:
+    ended = scripts.run(LOG + ending, hub, logdir, repo_id)
+    assert ended.returncode == code, ended.stderr
+    assert_all_on_hub(api, repo_id, logdir)
+
+
+def test_leaving_without_a_goodbye_loses_nothing_that_was_flushed(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    ended = scripts.run(LOG + "writer.flush(); os._exit(5)", hub, logdir, repo_id)
+    assert ended.returncode == 5
+    assert events.steps(logdir, "loss") == list(range(1000))
+    scripts.run(
+        "CommitScheduler(repo_id=repo_id, folder_path=logdir, path_in_repo='tensorboard/run-1')", hub, logdir, repo_id
+    )
+    assert_all_on_hub(api, repo_id, logdir)
+
+
+@pytest.mark.faults("P2")
+def test_sigterm_ends_it_at_once_and_the_next_run_catches_up(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    with scripts.start(
+        LOG + "writer.flush(); print('ready', flush=True); time.sleep(60)", hub, logdir, repo_id
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGTERM
+    ended = scripts.run("HFSummaryWriter(repo_id, logdir=logdir)", hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert_all_on_hub(api, repo_id, logdir)
+
+
+def test_many_writers_do_not_wait_for_each_other_at_the_end(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    ended = scripts.run(
+        """
+        writers = [HFSummaryWriter(repo_id, logdir=f"{logdir}-{number}") for number in range(5)]
+        for writer in writers:
+            writer.add_scalar("loss", 1, 1)
+        """,
+        hub, tmp_path / "run", repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert len(remote.files(api, repo_id)) == 5

@@ -1,0 +1,54 @@
+"""Training scripts as users run them: in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import HasEndpoint
+
+__all__ = ["environment", "run", "start"]
+
+SECONDS = 60.0
+
+_PREAMBLE = """
+import logging, os, signal, sys, threading, time
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
+logdir, repo_id = sys.argv[1:3]
+"""
+
+
+def environment(hub: HasEndpoint, folder: Path) -> dict[str, str]:
+    """Return the environment of a user of `hub` whose home is in `folder`."""
+    return {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(folder / "hf-home")}
+
+
+def start(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str) -> subprocess.Popen[str]:
+    """Start a script that knows `logdir` and `repo_id` and has our classes imported."""
+    return subprocess.Popen(
+        [sys.executable, "-X", "dev", *options, "-c", _PREAMBLE + textwrap.dedent(body), str(logdir), repo_id],
+        env=environment(hub, logdir.parent),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end."""
+    with start(body, hub, logdir, repo_id, *options) as process:
+        try:
+            out, err = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"the script did not end:\n{out}\n{err}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
