@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from hf_summary_writer import destination as checks
+from hf_summary_writer.destination import Destination
+from hf_summary_writer.hub import default_endpoint
+from hf_summary_writer.ledger import Settings
+from hf_summary_writer.sync import Plan, known_plans
+from hf_summary_writer.sync import sync as send
+
+if TYPE_CHECKING:
+    from hf_summary_writer.details import CommitDetails
 
 __all__ = ["main"]
 
@@ -56,6 +68,75 @@ def demo(keep: Path | None, open_: bool, seconds: float) -> None:
     except ImportError as error:
         raise _needs_extra("demo", error) from None
     sys.exit(0 if run(keep=keep, open_tensorboard=open_, seconds=seconds) else 1)
+
+
+@main.command()
+@click.argument("logdir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo_id", required=False)
+@click.option(
+    "--path-in-repo", default="tensorboard", show_default=True, help="Put the run below this folder of the repo."
+)
+@click.option("--into", help="Put the files into exactly this folder of the repo, whatever LOGDIR is called.")
+@click.option("--repo-type", type=click.Choice(["model", "dataset", "space"]), help="The kind of repo.")
+@click.option("--revision", help="The branch; it is created if it does not exist.")
+@click.option("--private/--public", default=None, help="What to make of a repo that does not exist yet.")
+@click.option("--allow", multiple=True, help="Push only files that match. Repeatable.  [default: *.tfevents.*]")
+@click.option("--ignore", multiple=True, help="Do not push files that match. Repeatable.")
+@click.option("--squash-history", is_flag=True, help="Fold the branch's history into one commit afterwards.")
+def sync(
+    logdir: Path,
+    repo_id: str | None,
+    path_in_repo: str,
+    into: str | None,
+    repo_type: str | None,
+    revision: str | None,
+    private: bool | None,
+    allow: tuple[str, ...],
+    ignore: tuple[str, ...],
+    squash_history: bool,
+) -> None:
+    """Send what is missing of LOGDIR to REPO_ID, once.
+
+    Without REPO_ID it goes where it went before, with the options it had then. Exits with 0 only if all has arrived.
+    """
+    # Before the client is imported: its progress bars would come between our lines.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    folder = logdir.resolve()
+    if repo_id is None:
+        plans = known_plans(folder)
+        if not plans:
+            raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
+    else:
+        try:
+            path = f"{checks.check_path_in_repo(path_in_repo)}/{folder.name}" if into is None else into
+            where = Destination(
+                default_endpoint(),
+                checks.check_repo_type(repo_type),
+                checks.check_repo_id(repo_id),
+                checks.check_revision(revision),
+                checks.check_path_in_repo(path),
+            )
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
+        plans = [Plan(where, Settings(allow or ("*.tfevents.*",), ignore or None, private, squash_history))]
+    arrived = [_synced(folder, plan) for plan in plans]
+    sys.exit(0 if all(arrived) else 1)
+
+
+def _synced(folder: Path, plan: Plan) -> bool:
+    from huggingface_hub import HfApi
+
+    def say(commit: CommitDetails) -> None:
+        click.echo(f"{commit.files} files, {commit.bytes:,} bytes, {commit.seconds:.1f} s: {commit.url}")
+
+    synced = send(folder, plan, HfApi(endpoint=plan.destination.endpoint), say)
+    if synced.error is not None:
+        click.echo(f"{folder} could not be pushed to {plan.destination.repo_id}: {synced.error}", err=True)
+    elif synced.missing:
+        click.echo(f"{synced.missing} files of {folder} did not arrive", err=True)
+    else:
+        click.echo(f"{folder} is in {plan.destination.repo_id}")
+    return synced.error is None and not synced.missing
 
 
 def _needs_extra(extra: str, error: ImportError) -> click.ClickException:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_revision",
     "check_seconds",
     "check_token",
+    "sync_command",
 ]
 
 REPO_TYPES = ("model", "dataset", "space")
@@ -53,6 +55,16 @@ class Destination:
     def path_in_repo(self, relpath: str) -> str:
         """The place in the repo of the file that is `relpath` in the folder."""
         return f"{self.path}/{relpath}" if self.path else relpath
+
+
+def sync_command(destination: Destination, folder: Path) -> str:
+    """Return the command that sends what is missing of `folder`, ready to paste into a shell."""
+    words = ["hf-summary-writer", "sync", str(folder), destination.repo_id, "--into", destination.path or "/"]
+    if destination.repo_type != "model":
+        words += ["--repo-type", destination.repo_type]
+    if destination.revision != DEFAULT_REVISION:
+        words += ["--revision", destination.revision]
+    return shlex.join(words)
 
 
 def check_repo_id(repo_id: object) -> str:

@@ -19,19 +19,23 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hf_summary_writer.destination import Destination
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from hf_summary_writer.destination import Destination
+__all__ = ["STATE_FOLDER", "Arrival", "CommitRecord", "Ledger", "LedgerError", "Settings", "Signature", "ledgers_of"]
 
-__all__ = ["Arrival", "CommitRecord", "Ledger", "LedgerError", "Signature"]
+# Where a folder's state lies in it. The Hub's client never uploads anything below `.cache/huggingface`.
+STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")
 
 VERSION = 1
 # Far above the 100,000 files that the Hub advises as the most for a repo; a larger file is not one of ours.
 _MAX_BYTES = 256 * 2**20
+_MAX_HEAD_BYTES = 64 * 2**10
 # Rewriting costs what the folder holds, so it waits until it at least halves the file.
 _MIN_LINES_TO_COMPACT = 1000
 
@@ -79,6 +83,16 @@ class CommitRecord:
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a folder is pushed besides where to: what a later process needs to go on in the same way."""
+
+    allow: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] | None = None
+    private: bool | None = None
+    squash: bool = False
+
+
 class Ledger:
     """The journal of one destination, held in memory and on disk.
 
@@ -95,6 +109,7 @@ class Ledger:
         self.destination = destination
         self.repo_id: str | None = None
         self.commit: CommitRecord | None = None
+        self.settings: Settings | None = None
         self._arrivals: dict[str, Arrival] = {}
         self._lines = 0
         self._whole_bytes = 0
@@ -152,13 +167,23 @@ class Ledger:
         self.repo_id = repo_id
         self._write([{"repo": repo_id}])
 
+    def record_settings(self, settings: Settings) -> None:
+        """Note how the folder is pushed, unless that is what was noted last.
+
+        Raises:
+            OSError: If it could not be written; memory holds it all the same.
+        """
+        if settings != self.settings:
+            self.settings = settings
+            self._write([{"settings": asdict(settings)}])
+
     def forget(self, relpaths: Iterable[str]) -> None:
         """Take back, in memory, that these files arrived, so that the next push looks at them again."""
         for relpath in relpaths:
             self._arrivals.pop(relpath, None)
 
     def _forget(self) -> None:
-        self.repo_id, self.commit, self._arrivals = None, None, {}
+        self.repo_id, self.commit, self.settings, self._arrivals = None, None, None, {}
         self._lines = self._whole_bytes = 0
         self._seen = None
 
@@ -190,6 +215,8 @@ class Ledger:
             self._arrivals[relpath] = arrival
         elif "repo" in entry:
             self.repo_id = _typed(entry["repo"], str)
+        elif "settings" in entry:
+            self.settings = _parsed_settings(entry["settings"])
         else:
             commit = entry["commit"]
             self.commit = CommitRecord(
@@ -226,6 +253,8 @@ class Ledger:
         entries: list[dict[str, Any]] = [{"version": VERSION, "destination": asdict(self.destination)}]
         if self.repo_id is not None:
             entries.append({"repo": self.repo_id})
+        if self.settings is not None:
+            entries.append({"settings": asdict(self.settings)})
         entries.extend(_arrival_line(relpath, arrival) for relpath, arrival in self._arrivals.items())
         if self.commit is not None:
             entries.append({"commit": asdict(self.commit)})
@@ -270,6 +299,30 @@ def _parsed_arrival(entry: dict[str, Any]) -> tuple[str, Arrival]:
     return relpath, Arrival(
         signature, length, tail=_typed(entry.get("tail", ""), str), digest=_typed(entry.get("digest", ""), str)
     )
+
+
+def _parsed_settings(entry: dict[str, Any]) -> Settings:
+    def patterns(value: Any) -> tuple[str, ...] | None:
+        return None if value is None else tuple(_typed(pattern, str) for pattern in _typed(value, list))
+
+    private = entry["private"]
+    return Settings(
+        allow=patterns(entry["allow"]),
+        ignore=patterns(entry["ignore"]),
+        private=None if private is None else _typed(private, bool),
+        squash=_typed(entry["squash"], bool),
+    )
+
+
+def ledgers_of(folder: Path) -> Iterator[Ledger]:
+    """Yield the ledgers that lie in a folder, read; those that cannot be trusted are passed over."""
+    for path in sorted((folder / STATE_FOLDER).glob("*.jsonl")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, LedgerError):
+            with path.open("rb") as file:
+                head = json.loads(file.readline(_MAX_HEAD_BYTES))
+            ledger = Ledger(path, Destination(**head["destination"]))
+            ledger.refresh()
+            yield ledger
 
 
 def _typed(value: Any, kind: type) -> Any:

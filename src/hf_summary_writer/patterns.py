@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["DEFAULT_IGNORE_PATTERNS", "SECRET_PATTERNS", "PathFilter"]
+__all__ = ["DEFAULT_IGNORE_PATTERNS", "SECRET_PATTERNS", "PathFilter", "as_patterns"]
 
 # What huggingface_hub never uploads from a folder (its `DEFAULT_IGNORE_PATTERNS`; a test holds the two together).
 DEFAULT_IGNORE_PATTERNS = (
@@ -46,8 +46,8 @@ class PathFilter:
 
     def __init__(self, allow: Iterable[str] | str | None = None, ignore: Iterable[str] | str | None = None) -> None:
         """Compile the patterns."""
-        self._allow = None if allow is None else _compiled(_as_list("allow_patterns", allow))
-        ignored = [] if ignore is None else _as_list("ignore_patterns", ignore)
+        allowed, ignored = as_patterns(allow, "allow_patterns"), as_patterns(ignore, "ignore_patterns") or ()
+        self._allow = None if allowed is None else _compiled(allowed)
         self._ignore = _compiled([*ignored, *DEFAULT_IGNORE_PATTERNS, *SECRET_PATTERNS])
 
     def __call__(self, relpath: str) -> bool:
@@ -62,12 +62,19 @@ class PathFilter:
         return "/.git/" in parts or "/.cache/huggingface/" in parts
 
 
-def _as_list(name: str, patterns: Iterable[str] | str) -> list[str]:
-    as_list = [patterns] if isinstance(patterns, str) else list(patterns)
-    for pattern in as_list:
+def as_patterns(patterns: Iterable[str] | str | None, name: str = "patterns") -> tuple[str, ...] | None:
+    """Return one or several patterns as a tuple.
+
+    Raises:
+        TypeError: If one of them is not a string; the message calls them `name`.
+    """
+    if patterns is None:
+        return None
+    several = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    for pattern in several:
         if not isinstance(pattern, str):
             raise TypeError(f"{name} must be a str or a list of str, but holds a {type(pattern).__name__}")
-    return [_normal(pattern) for pattern in as_list]
+    return several
 
 
 def _normal(pattern: str) -> str:
@@ -75,7 +82,6 @@ def _normal(pattern: str) -> str:
     return pattern + "*" if pattern.endswith("/") else pattern
 
 
-def _compiled(patterns: list[str]) -> Callable[[str], object]:
-    if not patterns:
-        return re.compile(r"(?!)").match  # matches nothing
-    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns)).match
+def _compiled(patterns: Iterable[str]) -> Callable[[str], object]:
+    # "(?!)" matches nothing: of no patterns, none matches.
+    return re.compile("|".join(fnmatch.translate(_normal(pattern)) for pattern in patterns) or r"(?!)").match

@@ -20,7 +20,8 @@ from hf_summary_writer import snapshot
 from hf_summary_writer.details import CommitDetails
 from hf_summary_writer.errors import ActionNeededError, RejectedError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
-from hf_summary_writer.ledger import Arrival, CommitRecord, Ledger, LedgerError
+from hf_summary_writer.ledger import STATE_FOLDER, Arrival, CommitRecord, Ledger, LedgerError, Settings
+from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.snapshot import Candidate, ClosedSegments, Content, Nothing, Outbox
 
 if TYPE_CHECKING:
@@ -32,15 +33,12 @@ if TYPE_CHECKING:
     from hf_summary_writer.destination import Destination
     from hf_summary_writer.hub import Committed, Hub
     from hf_summary_writer.ledger import Signature
-    from hf_summary_writer.patterns import PathFilter
 
 __all__ = ["Pending", "Pusher"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("hf_summary_writer")
-
-STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")
 
 # The Hub advises under 100 files per commit.
 MAX_FILES_PER_COMMIT = 100
@@ -73,11 +71,10 @@ class Pusher:
     Args:
         folder: The folder, an absolute path without links.
         destination: Where it goes.
-        meant: Which files of it.
+        settings: Which files of it, and how.
         hub: The branch it goes to.
         caller: Runs what talks to the Hub.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
-        squash: Whether to fold the history after a push that added something.
         on_commit: Told of every commit.
     """
 
@@ -85,26 +82,27 @@ class Pusher:
         self,
         folder: Path,
         destination: Destination,
-        meant: PathFilter,
+        settings: Settings,
         hub: Hub,
         caller: Caller,
         content_lock: contextlib.AbstractContextManager[object],
-        squash: bool,
         on_commit: Callable[[CommitDetails], None],
     ) -> None:
         """Look at nothing yet."""
         self.folder = folder
         self.destination = destination
-        self._meant = meant
+        self._settings = settings
+        self._meant = PathFilter(settings.allow, settings.ignore)
         self._hub = hub
         self._caller = caller
         self._content_lock = content_lock
-        self._squash = squash
         self._on_commit = on_commit
         self._state = folder / STATE_FOLDER
         self.ledger = Ledger(self._state / f"{destination.key}.jsonl", destination)
-        # Files that the Hub does not take as they are; they are tried again when they change.
-        self._refused: dict[str, Signature] = {}
+        # Files that cannot be sent as they are, since they hold no record or the Hub does not take them; they are
+        # looked at again when they change.
+        self._unsendable: dict[str, Signature] = {}
+        self.refused = 0
         self._said: set[str] = set()
 
     @property
@@ -116,7 +114,7 @@ class Pusher:
         """Yield the files that may hold something new, by one scan of the folder and no request."""
         found = snapshot.scan(str(self.folder), self._wanted, self._meant.prunes)
         for candidate in snapshot.changed(found, self.ledger.arrivals):
-            if self._refused.get(candidate.relpath) != candidate.signature:
+            if self._unsendable.get(candidate.relpath) != candidate.signature:
                 yield candidate
 
     def pending(self) -> Pending:
@@ -148,6 +146,8 @@ class Pusher:
             return None
         with self._folder_lock(lock_seconds, interrupted):
             self._refresh()
+            # From now on a later process knows where this folder is to go, whatever becomes of this one.
+            self._note(lambda: self.ledger.record_settings(self._settings))
             candidates = sorted(self.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
             return self._push(candidates, last=last, interrupted=interrupted)
 
@@ -159,7 +159,7 @@ class Pusher:
         """
         if self.ledger.repo_id is None:
             repo_id = self._call(self._hub.ensure_repo)
-            self._note("ledger", lambda: self.ledger.record_repo(repo_id))
+            self._note(lambda: self.ledger.record_repo(repo_id))
         self._hub.repo_id = self.ledger.repo_id or self._hub.repo_id
         self._hub.known = True
 
@@ -193,7 +193,7 @@ class Pusher:
                     raise TemporaryError("the push was interrupted")
         finally:
             outbox.empty()
-        if info is not None and self._squash:
+        if info is not None and self._settings.squash:
             self.squash()
         return info
 
@@ -205,7 +205,7 @@ class Pusher:
         while True:
             batch, arrivals = self._batch(remaining, outbox, closed, last=last)
             if arrivals:
-                self._note("ledger", functools.partial(self.ledger.record, arrivals))
+                self._note(functools.partial(self.ledger.record, arrivals))
             if not batch:
                 return
             yield batch
@@ -231,6 +231,8 @@ class Pusher:
                 elif isinstance(taken, Arrival):
                     if taken != known:
                         arrivals[candidate.relpath] = taken
+                elif taken is Nothing.NO_RECORD:
+                    self._unsendable[candidate.relpath] = candidate.signature
                 elif taken is not Nothing.NO_EVENT:
                     logger.debug("%r waits for a later push: it %s", candidate.relpath, taken.value)
                 if len(batch) == MAX_FILES_PER_COMMIT or size >= MAX_BYTES_PER_COMMIT:
@@ -276,7 +278,8 @@ class Pusher:
         self._on_commit(details)
 
     def _refuse(self, content: Content, why: str) -> None:
-        self._refused[content.relpath] = content.arrival.signature
+        self.refused += 1
+        self._unsendable[content.relpath] = content.arrival.signature
         logger.warning("%s keeps %r only on this disk until it changes: %s", self.folder, content.relpath, why)
 
     def _note_arrivals(self, committed: Committed, contents: list[Content]) -> None:
@@ -287,7 +290,7 @@ class Pusher:
             else:
                 arrivals[content.relpath] = content.arrival
         commit = committed.info and CommitRecord(committed.info.oid, committed.info.commit_url, time.time())
-        self._note("ledger", lambda: self.ledger.record(arrivals, commit or None))
+        self._note(lambda: self.ledger.record(arrivals, commit or None))
 
     def _refresh(self) -> None:
         try:
@@ -320,11 +323,11 @@ class Pusher:
     def _call(self, function: Callable[[], T]) -> T:
         return self._caller.call(function, CALL_SECONDS)
 
-    def _note(self, what: str, write: Callable[[], None]) -> None:
+    def _note(self, write: Callable[[], None]) -> None:
         try:
             write()
         except OSError as error:
-            self._warn_once(what, f"What arrived from {self.folder} is known to this process alone: {error}")
+            self._warn_once("ledger", f"What arrived from {self.folder} is known to this process alone: {error}")
 
     def _wanted(self, relpath: str) -> bool:
         if not self._meant(relpath):

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import shlex
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer import destination as checks
 from hf_summary_writer.attempt import Caller
-from hf_summary_writer.destination import Destination
+from hf_summary_writer.destination import Destination, sync_command
 from hf_summary_writer.details import CommitDetails, ErrorDetails
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub import Hub, default_endpoint
-from hf_summary_writer.patterns import PathFilter
+from hf_summary_writer.ledger import Settings
+from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
 from hf_summary_writer.push import Pending, Pusher
 from hf_summary_writer.push_loop import PushLoop, wait
@@ -114,7 +114,12 @@ class CommitScheduler:
         self.close_timeout = checks.check_seconds("close_timeout", close_timeout)
         kind, branch = checks.check_repo_type(repo_type), checks.check_revision(revision)
         self._hub = Hub(repo_id, kind, branch, private, checks.check_token(token), hf_api)
-        meant = PathFilter(allow_patterns, ignore_patterns)
+        settings = Settings(
+            as_patterns(allow_patterns, "allow_patterns"),
+            as_patterns(ignore_patterns, "ignore_patterns"),
+            private,
+            squash_history,
+        )
         self.folder_path = checks.check_folder(folder_path)
         with contextlib.suppress(OSError):  # the first push says what is wrong with it
             self.folder_path.mkdir(parents=True, exist_ok=True)
@@ -125,11 +130,10 @@ class CommitScheduler:
         self._pusher = Pusher(
             self.folder_path,
             Destination(endpoint, kind, repo_id, branch, self.path_in_repo),
-            meant,
+            settings,
             self._hub,
             self._caller,
             self.lock,
-            squash_history,
             functools.partial(_call_hook, on_commit),
         )
         self._on_error = functools.partial(_call_hook, on_error)
@@ -286,7 +290,7 @@ class CommitScheduler:
 
     @property
     def _command(self) -> str:
-        return f"hf-summary-writer sync {shlex.quote(str(self.folder_path))} {self.repo_id}"
+        return sync_command(self._pusher.destination, self.folder_path)
 
 
 def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:

@@ -1,0 +1,5 @@
+"""`python -m hf_summary_writer` is `hf-summary-writer`."""
+
+from hf_summary_writer.cli import main
+
+main(prog_name="hf-summary-writer")

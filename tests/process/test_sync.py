@@ -1,0 +1,110 @@
+"""`hf-summary-writer sync`: sends what is missing, and says by its exit code whether all arrived."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from tensorboardX import SummaryWriter
+
+import events
+import remote
+import scripts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from conftest import HasEndpoint
+    from hub_process import HubProcess
+
+
+@pytest.fixture
+def logdir(tmp_path: Path) -> Path:
+    folder = tmp_path / "run 1"
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_scalar("loss", 1.0, 0)
+    return folder
+
+
+def sync(hub: HasEndpoint, *arguments: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hf_summary_writer", "sync", *map(str, arguments)],
+        env=scripts.environment(hub, home),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_it_sends_what_is_missing_once(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path) -> None:
+    first = sync(hub, logdir, repo_id, home=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "commit" in first.stdout
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run 1")
+    before = hub.requests
+    again = sync(hub, logdir, home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert hub.requests == before
+
+
+def test_without_a_repo_it_goes_where_it_went_before_and_as_it_did(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path
+) -> None:
+    (logdir / "a.txt").write_text("1")
+    (logdir / "b.log").write_text("1")
+    options = ["--into", "logs", "--revision", "dev", "--repo-type", "dataset", "--allow", "*.txt", "--squash-history"]
+    assert sync(hub, logdir, repo_id, *options, home=tmp_path).returncode == 0
+    (logdir / "c.txt").write_text("1")
+    assert sync(hub, logdir, home=tmp_path).returncode == 0
+    where = {"repo_type": "dataset", "revision": "dev"}
+    assert set(remote.files(api, repo_id, **where)) == {"logs/a.txt", "logs/c.txt"}
+    assert len(remote.commits(api, repo_id, **where)) == 1
+
+
+def test_a_folder_that_was_never_pushed_needs_a_repo(hub: HubProcess, logdir: Path, tmp_path: Path) -> None:
+    refused = sync(hub, logdir, home=tmp_path)
+    assert refused.returncode == 2
+    assert "REPO_ID" in refused.stderr
+
+
+def test_it_fails_when_the_hub_is_out_of_reach(hub: HubProcess, logdir: Path, tmp_path: Path, repo_id: str) -> None:
+    class Nowhere:
+        endpoint = "http://127.0.0.1:9"
+        token = hub.token
+
+    failed = sync(Nowhere(), logdir, repo_id, home=tmp_path)
+    assert failed.returncode == 1
+    assert repo_id in failed.stderr
+    assert hub.token not in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_command_that_an_unfinished_exit_prints_sends_the_rest(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    class Nowhere:
+        endpoint = "http://127.0.0.1:9"
+        token = hub.token
+
+    logdir = tmp_path / "it's a run"
+    ended = scripts.run(
+        """
+        with HFSummaryWriter(repo_id, logdir=logdir, path_in_repo="x", repo_revision="dev", close_timeout=1) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+        """,
+        Nowhere(), logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    printed = re.findall(r"hf-summary-writer (sync .*)", ended.stderr)
+    assert len(printed) == 1, ended.stderr
+    sent = sync(hub, *shlex.split(printed[0])[1:], home=tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    assert remote.files(api, repo_id, revision="dev") == remote.under(logdir, "x/it's a run")
+    assert events.steps(logdir, "loss") == [0]
