@@ -125,7 +125,7 @@ async def reconstruction(request: Request) -> Response:
     recipe = await hub.run(hub.xet.recipe, hash_of(request), start, end)
     base = base_url(request)
     fetch: dict[str, list[dict[str, Any]]] = {}
-    for piece in dict.fromkeys(recipe.pieces):
+    for piece in recipe.fetches():
         fetch.setdefault(piece.xorb, []).append(
             {
                 "url": f"{base}/xorbs/{piece.xorb}?grant={hub.signer.grant(_XORB, piece.xorb)[0]}",

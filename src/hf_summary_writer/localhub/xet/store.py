@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from hf_summary_writer.localhub.disk import make_folder, move_into_place, sharded, write_file
@@ -52,6 +52,20 @@ class Recipe:
 
     pieces: tuple[Piece, ...]
     skip: int
+
+    def fetches(self) -> Iterator[Piece]:
+        """Yield what to fetch of each xorb: runs that do not overlap, since clients take the first that fits."""
+        run: Piece | None = None
+        for piece in sorted(self.pieces, key=lambda piece: (piece.xorb, piece.chunk_start)):
+            if run and run.xorb == piece.xorb and piece.chunk_start <= run.chunk_end:
+                if piece.chunk_end > run.chunk_end:
+                    run = replace(run, chunk_end=piece.chunk_end, byte_end=piece.byte_end)
+                continue
+            if run:
+                yield run
+            run = piece
+        if run:
+            yield run
 
 
 class XetStore:
