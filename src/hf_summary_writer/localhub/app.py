@@ -11,7 +11,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from hf_summary_writer.localhub.errors import HubError, answer_hub_error
-from hf_summary_writer.localhub.routes import account, cas, commits, history, lfs, repos, resolve, trees
+from hf_summary_writer.localhub.routes import (
+    account,
+    cas,
+    commits,
+    history,
+    lfs,
+    pages,
+    repos,
+    resolve,
+    settings,
+    trees,
+)
 from hf_summary_writer.localhub.stats import LoggedRequest, kind_of
 
 if TYPE_CHECKING:
@@ -20,9 +31,10 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.hub import Hub
 
 
-async def _answer_http_exception(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return HubError(status, f"The local Hub has no such route ({status}).").response()
+async def _answer_http_exception(_request: Request, _error: Exception) -> Response:
+    # A page has the same form of path as much of what does not exist, so 405 is 404 as well: clients that try a
+    # newer version of the API first need to read that there is none.
+    return HubError(404, "Sorry, we can't find the page you are looking for.").response()
 
 
 async def _answer_crash(_request: Request, error: Exception) -> Response:
@@ -31,7 +43,7 @@ async def _answer_crash(_request: Request, error: Exception) -> Response:
 
 def build_app(hub: Hub) -> ASGIApp:
     """Return the application that serves `hub`."""
-    areas = (account, repos, commits, history, trees, cas, lfs, resolve)
+    areas = (account, settings, repos, commits, history, trees, cas, lfs, resolve, pages)
     app = Starlette(
         routes=[route for area in areas for route in area.ROUTES],
         exception_handlers={

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from hf_summary_writer.localhub.disk import temporary_file
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from starlette.requests import Request
+
+    from hf_summary_writer.localhub.disk import Disk
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 
@@ -60,9 +61,9 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def receive(request: Request, folder: Path, limit: int) -> AsyncIterator[Upload]:
-    """Receive a large body into a temporary file of `folder`."""
-    with temporary_file(folder) as (file, path):
+async def receive(request: Request, disk: Disk, limit: int) -> AsyncIterator[Upload]:
+    """Receive a large body into a temporary file."""
+    with disk.temporary() as (file, path):
         size, digest = 0, hashlib.sha256()
         async for piece in _pieces(request, limit):
             size += len(piece)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,35 +30,49 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def move_into_place(temporary: Path, target: Path) -> None:
-    """Give a finished temporary file of the same disk its name, for good."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    make_folder(target.parent)
-    temporary.replace(target)
-    sync_folder(target.parent)
-
-
-@contextlib.contextmanager
-def temporary_file(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """Open a file in `folder` that is gone at the end unless it was moved into place."""
-    descriptor, name = tempfile.mkstemp(dir=folder)
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file, Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def write_file(target: Path, content: bytes) -> None:
-    """Write a small file whole, for good, in place of an earlier one if there is one."""
-    make_folder(target.parent)
-    with temporary_file(target.parent) as (file, temporary):
-        file.write(content)
-        file.flush()
-        move_into_place(temporary, target)
-
-
 def sharded(folder: Path, name: str) -> Path:
     """Return where a file named by a hash lives, a few hundred to a folder."""
     return folder / name[:2] / name[2:4] / name
+
+
+class Disk:
+    """Writes files of one file system for good; what a kill cuts short is in one folder, and gone at the next start.
+
+    Args:
+        folder: takes the files that are not finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        make_folder(folder)
+        for leftover in folder.iterdir():
+            leftover.unlink()
+
+    @contextmanager
+    def temporary(self) -> Iterator[tuple[IO[bytes], Path]]:
+        """Open a file that is gone at the end unless it was moved into place."""
+        descriptor, name = tempfile.mkstemp(dir=self._folder)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file, Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def part(self, name: str) -> Path:
+        """Return where a part of a file that is still to come is kept meanwhile."""
+        return self._folder / f"part-{name}"
+
+    def move(self, temporary: Path, target: Path) -> None:
+        """Give a finished temporary file its name, for good."""
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        make_folder(target.parent)
+        temporary.replace(target)
+        sync_folder(target.parent)
+
+    def write(self, target: Path, content: bytes) -> None:
+        """Write a small file whole, for good, in place of an earlier one if there is one."""
+        with self.temporary() as (file, temporary):
+            file.write(content)
+            file.flush()
+            self.move(temporary, target)

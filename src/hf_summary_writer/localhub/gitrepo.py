@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dulwich.diff_tree import tree_changes
 from dulwich.errors import NotTreeError
 from dulwich.objects import Blob, Commit, ObjectID, Tag, Tree
 from dulwich.refs import Ref, check_ref_format
@@ -198,6 +199,16 @@ class GitRepo:
             if not searched:
                 break
         return found | {path: newer for path in searched if newer}
+
+    def changes(self, commit: str) -> Iterator[tuple[str, str]]:
+        """Yield what a commit did to each file: "add", "modify" or "delete", and the path."""
+        found = self._repo[ObjectID(commit.encode())]
+        parents = found.parents if isinstance(found, Commit) else []
+        before = self._tree_of(parents[0].decode()).id if parents else None
+        for change in tree_changes(self._repo.object_store, before, self._tree_of(commit).id):
+            entry = change.new if change.new and change.new.path else change.old
+            if entry and entry.path:
+                yield change.type, entry.path.decode(errors="replace")
 
     def commit(self, branch: str, parent: str | None, edit: Callable[[TreeEditor], None], message: str) -> str:
         """Commit what `edit` does to the tree of `parent`, and point the branch to it, for good."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from hf_summary_writer.localhub.disk import make_folder
+from hf_summary_writer.localhub.disk import Disk
 from hf_summary_writer.localhub.errors import HubError, RepoNotFoundError
 from hf_summary_writer.localhub.limits import Limits
 from hf_summary_writer.localhub.repos import KINDS, RepoId, RepoStore
@@ -43,13 +44,10 @@ class Hub:
     ) -> None:
         self.token = token
         self.multipart_bytes = multipart_bytes
-        self.uploads = root / "uploads"
-        make_folder(self.uploads)
-        for leftover in self.uploads.iterdir():
-            leftover.unlink()
-        self.signer = Signer(root / "secret")
-        self.xet = XetStore(root / "xet")
-        self.repos = RepoStore(root / "repos", self.xet)
+        self.disk = Disk(root / "unfinished")
+        self.signer = Signer(root / "secret", self.disk)
+        self.xet = XetStore(root / "xet", self.disk)
+        self.repos = RepoStore(root / "repos", self.xet, self.disk)
         self.limits = Limits(commits_per_hour, requests_per_5min)
         self.recorder = Recorder()
         self._workers = ThreadPoolExecutor(_WORKERS, "hf-summary-writer-localhub-worker")
@@ -67,13 +65,20 @@ class Hub:
         """Wait for the work under way."""
         self._workers.shutdown(wait=True)
 
-    def knows(self, request: HTTPConnection) -> bool:
-        """Return whether the caller has shown the token; refuse a caller who shows another one."""
+    def knows(self, request: HTTPConnection, *, people: bool = False) -> bool:
+        """Return whether the caller has shown the token; refuse a caller who shows another one.
+
+        People may show it as a password, on pages: these only read, so another site that makes a browser
+        send the password changes nothing.
+        """
         shown = request.headers.get("authorization")
         if shown is None:
             return False
         scheme, _, token = shown.partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self.token.encode()):
+        scheme = scheme.lower()
+        if people and scheme == "basic":
+            scheme, token = "bearer", _password(token)
+        if scheme != "bearer" or not hmac.compare_digest(token.strip().encode(), self.token.encode()):
             raise HubError(401, "Invalid credentials in Authorization header")
         return True
 
@@ -82,10 +87,10 @@ class Hub:
         if not self.knows(request):
             raise HubError(401, "Invalid username or password.")
 
-    async def readable(self, request: HTTPConnection, kind: str | None = None) -> RepoId:
+    async def readable(self, request: HTTPConnection, kind: str | None = None, *, people: bool = False) -> RepoId:
         """Return the repo that the path names, if the caller may read it."""
         repo = repo_of(request, kind)
-        known = self.knows(request)
+        known = self.knows(request, people=people)
         settings = await self.run(self.repos.settings, repo)
         if settings.private and not known:
             raise RepoNotFoundError
@@ -96,6 +101,13 @@ class Hub:
         repo = await self.readable(request, kind)
         self.require_user(request)
         return repo
+
+
+def _password(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def repo_of(request: HTTPConnection, kind: str | None = None) -> RepoId:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from hf_summary_writer.localhub.disk import move_into_place, sharded, write_file
+from hf_summary_writer.localhub.disk import Disk, sharded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,8 @@ class StoredFile:
 class LfsStore:
     """The large files that have arrived for one repo, by sha256; any thread may use it."""
 
-    def __init__(self, repo: Path, xet: XetStore) -> None:
+    def __init__(self, repo: Path, xet: XetStore, disk: Disk) -> None:
+        self._disk = disk
         self._objects = repo / "lfs" / "objects"
         self._links = repo / "lfs" / "xet"
         self._xet = xet
@@ -73,12 +74,12 @@ class LfsStore:
 
     def add_object(self, temporary: Path, oid: str) -> None:
         """Keep a file that was uploaded as one object and has this sha256."""
-        move_into_place(temporary, sharded(self._objects, oid))
+        self._disk.move(temporary, sharded(self._objects, oid))
 
     def add_link(self, file: RegisteredFile) -> None:
         """Remember that a shard made this file known for this repo."""
         link = json.dumps({"xetHash": file.xet_hash, "size": file.size})
-        write_file(sharded(self._links, file.sha256), link.encode())
+        self._disk.write(sharded(self._links, file.sha256), link.encode())
 
     def read(self, file: StoredFile, start: int, end: int) -> Iterator[bytes]:
         """Yield bytes `start` to `end` (exclusive) of the file, a piece at a time."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from hf_summary_writer.localhub.attributes import LARGE_BYTES
+from hf_summary_writer.localhub.cards import check_card
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
 from hf_summary_writer.localhub.lfs import SHA256, Pointer, parse_pointer
 
@@ -93,12 +94,23 @@ def _check_operation(key: str, value: dict[str, Any], lfs: LfsStore) -> None:
         content = _content(value)
         if len(content) > LARGE_BYTES:
             raise HubError(413, f"{path} is over {LARGE_BYTES} bytes: upload it as a large file, by LFS or Xet.")
+        if path == "README.md":
+            _check_readme(content)
         if pointer := parse_pointer(content):
             _check_arrived(path, pointer, lfs)
     elif key == "lfsFile":
         _check_arrived(path, _pointer(value), lfs)
     elif key not in ("deletedFile", "deletedFolder"):
         raise BadRequestError(f"There is no commit operation {key!r}.")
+
+
+def _check_readme(content: bytes) -> None:
+    try:
+        _, errors = check_card(content.decode())
+    except UnicodeDecodeError as error:
+        raise BadRequestError("README.md is not UTF-8.") from error
+    if errors:
+        raise BadRequestError(f"Invalid metadata in README.md. {' '.join(errors)}")
 
 
 def _check_arrived(path: str, pointer: Pointer, lfs: LfsStore) -> None:

@@ -9,9 +9,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.localhub.disk import make_folder, sync_folder, write_file
+from hf_summary_writer.localhub.disk import Disk, make_folder, sync_folder
 from hf_summary_writer.localhub.errors import BadRequestError, RepoNotFoundError
-from hf_summary_writer.localhub.gitrepo import GitRepo
+from hf_summary_writer.localhub.gitrepo import MAIN, GitRepo
 from hf_summary_writer.localhub.lfs import LfsStore
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ KINDS = ("models", "datasets", "spaces")
 SDKS = ("gradio", "streamlit", "docker", "static")
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_ROUTES = {*KINDS, "api", "v1", "v2", "xorbs", "lfs-objects", "lfs-verify", "localhub", "login"}
 _SETTINGS = "localhub.json"
 
 
@@ -58,6 +59,8 @@ class Settings:
 
 def check_name(namespace: str, name: str) -> None:
     """Refuse names that the Hub would not give to a repo."""
+    if namespace in _ROUTES:
+        raise BadRequestError(f"The name {namespace!r} is taken by the Hub itself.")
     for part in (namespace, name):
         if not _NAME.fullmatch(part) or "--" in part or ".." in part or part.endswith(".git"):
             raise BadRequestError(
@@ -69,7 +72,8 @@ def check_name(namespace: str, name: str) -> None:
 class RepoStore:
     """All repos, each a bare Git repository in a folder; any thread may use it."""
 
-    def __init__(self, folder: Path, xet: XetStore) -> None:
+    def __init__(self, folder: Path, xet: XetStore, disk: Disk) -> None:
+        self._disk = disk
         self._folder = folder
         self._xet = xet
         self._trash = folder / ".trash"
@@ -109,7 +113,7 @@ class RepoStore:
 
     def lfs(self, repo: RepoId) -> LfsStore:
         """Return the large files of a repo that exists."""
-        return LfsStore(self._path(repo), self._xet)
+        return LfsStore(self._path(repo), self._xet, self._disk)
 
     def create(self, repo: RepoId, settings: Settings) -> None:
         """Create a repo with its first commit; it is there once its settings are."""
@@ -125,7 +129,20 @@ class RepoStore:
         self._write(repo, replace(self.settings(repo), **changes))
 
     def _write(self, repo: RepoId, settings: Settings) -> None:
-        write_file(self._settings_path(repo), json.dumps(asdict(settings)).encode())
+        self._disk.write(self._settings_path(repo), json.dumps(asdict(settings)).encode())
+
+    def changed(self, repo: RepoId) -> float:
+        """Return the Unix time of the last commit on the main branch."""
+        with self.git(repo) as git:
+            return next(git.log(git.resolve(MAIN))).time
+
+    def move(self, source: RepoId, target: RepoId) -> None:
+        """Give a repo another name, for good."""
+        old, new = self._path(source), self._path(target)
+        make_folder(new.parent)
+        old.rename(new)
+        sync_folder(new.parent)
+        sync_folder(old.parent)
 
     def delete(self, repo: RepoId) -> None:
         """Delete a repo; it is gone at once, its files soon after."""

@@ -8,11 +8,12 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.localhub.disk import write_file
 from hf_summary_writer.localhub.errors import HubError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from hf_summary_writer.localhub.disk import Disk
 
 LIFETIME_SECONDS = 3600
 
@@ -20,9 +21,9 @@ LIFETIME_SECONDS = 3600
 class Signer:
     """Makes and checks grants with a secret that outlives the server, so that a restart interrupts nobody."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk) -> None:
         if not path.exists():
-            write_file(path, secrets.token_bytes(32))
+            disk.write(path, secrets.token_bytes(32))
         self._secret = path.read_bytes()
 
     def grant(self, purpose: str, subject: str) -> tuple[str, int]:

@@ -90,7 +90,7 @@ async def add_xorb(request: Request) -> Response:
     if request.path_params["prefix"] not in _PREFIXES:
         raise BadRequestError("The only prefix is default.")
     name = hash_of(request)
-    async with receive(request, hub.uploads, _XORB_BODY_BYTES) as body:
+    async with receive(request, hub.disk, _XORB_BODY_BYTES) as body:
         new = await hub.run(hub.xet.add_xorb, body.file, body.path, name)
     return JSONResponse({"was_inserted": new})
 
@@ -100,7 +100,7 @@ async def add_shard(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     repo = _authorize(request, _WRITE)
     await hub.run(hub.repos.settings, repo)
-    async with receive(request, hub.uploads, MAX_SHARD_BYTES) as body:
+    async with receive(request, hub.disk, MAX_SHARD_BYTES) as body:
         files = await hub.run(hub.xet.add_shard, body.file)
     await hub.run(_link, hub.repos.lfs(repo), files)
     return JSONResponse({"result": 1})
@@ -125,7 +125,7 @@ async def reconstruction(request: Request) -> Response:
     recipe = await hub.run(hub.xet.recipe, hash_of(request), start, end)
     base = base_url(request)
     fetch: dict[str, list[dict[str, Any]]] = {}
-    for piece in dict.fromkeys(recipe.pieces):
+    for piece in recipe.fetches():
         fetch.setdefault(piece.xorb, []).append(
             {
                 "url": f"{base}/xorbs/{piece.xorb}?grant={hub.signer.grant(_XORB, piece.xorb)[0]}",

@@ -84,7 +84,7 @@ async def commit(request: Request) -> Response:
     branch = revision_of(request).removeprefix(HEADS)
     if request.query_params.get("create_pr") in ("1", "true"):
         raise HubError(403, "Pull requests are not part of the local Hub: commit to a branch.")
-    async with receive(request, hub.uploads, MAX_COMMIT_BYTES) as upload:
+    async with receive(request, hub.disk, MAX_COMMIT_BYTES) as upload:
         asked = await hub.run(read_commit, upload.file, hub.repos.lfs(repo))
         async with hub.lock(repo):
             oid = await hub.run(_commit, hub, repo, branch, asked)

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_json, receive
-from hf_summary_writer.localhub.disk import temporary_file
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.lfs import SHA256
@@ -132,7 +131,7 @@ async def upload(request: Request) -> Response:
     """Take a whole object."""
     hub: Hub = request.app.state.hub
     repo, oid, size, _ = _granted(request, _UPLOAD)
-    async with receive(request, hub.uploads, size) as body:
+    async with receive(request, hub.disk, size) as body:
         if body.size != size or body.sha256 != oid:
             raise BadRequestError(f"The body is not the object {oid} of {size} bytes.")
         await hub.run(hub.repos.lfs(repo).add_object, body.path, oid)
@@ -140,7 +139,7 @@ async def upload(request: Request) -> Response:
 
 
 def _part_path(hub: Hub, oid: str, size: int, part: int) -> Path:
-    return hub.uploads / f"part-{oid}-{size}-{part}"
+    return hub.disk.part(f"{oid}-{size}-{part}")
 
 
 async def upload_part(request: Request) -> Response:
@@ -149,7 +148,7 @@ async def upload_part(request: Request) -> Response:
     _, oid, size, part = _granted(request, _PART_UPLOAD)
     number = part or 1
     expected = min(hub.multipart_bytes, size - (number - 1) * hub.multipart_bytes)
-    async with receive(request, hub.uploads, hub.multipart_bytes) as body:
+    async with receive(request, hub.disk, hub.multipart_bytes) as body:
         if body.size != expected:
             raise BadRequestError(f"Part {number} of the object {oid} must have {expected} bytes.")
         await hub.run(body.path.replace, _part_path(hub, oid, size, number))
@@ -175,7 +174,7 @@ def _join(hub: Hub, repo: RepoId, oid: str, size: int, etags: list[str]) -> None
     if lfs.find(oid):
         return
     paths = [_part_path(hub, oid, size, part) for part in range(1, len(etags) + 1)]
-    with temporary_file(hub.uploads) as (whole, whole_path):
+    with hub.disk.temporary() as (whole, whole_path):
         for path, etag in zip(paths, etags, strict=True):
             part_digest = hashlib.sha256()
             try:

@@ -24,16 +24,22 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-def _named(body: dict[str, Any]) -> RepoId:
+def kind_of_type(body: dict[str, Any]) -> str:
+    """Return the kind that the field `type` of a request names."""
     kind = f"{text_field(body, 'type', 'model')}s"
     if kind not in KINDS:
         raise BadRequestError(f"There is no repo type {body['type']!r}: use model, dataset or space.")
-    repo = RepoId(kind, text_field(body, "organization", USER), text_field(body, "name"))
+    return kind
+
+
+def _named(body: dict[str, Any]) -> RepoId:
+    repo = RepoId(kind_of_type(body), text_field(body, "organization", USER), text_field(body, "name"))
     check_name(repo.namespace, repo.name)
     return repo
 
 
-def _is_private(body: dict[str, Any]) -> bool:
+def wants_private(body: dict[str, Any]) -> bool:
+    """Return whether a request asks for a private repo."""
     visibility: object = body.get("visibility")
     if visibility is None:
         return body.get("private") is True
@@ -48,7 +54,7 @@ async def create(request: Request) -> Response:
     hub.require_user(request)
     body = await read_json(request)
     repo = _named(body)
-    settings = Settings(private=_is_private(body))
+    settings = Settings(private=wants_private(body))
     if repo.kind == "spaces":
         sdk = text_field(body, "sdk", "")
         if sdk not in SDKS:

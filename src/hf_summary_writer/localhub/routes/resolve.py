@@ -34,7 +34,7 @@ class _Found:
 async def resolve(request: Request) -> Response:
     """Serve a file of a revision, whole or in ranges, whatever way it was uploaded."""
     hub: Hub = request.app.state.hub
-    repo = await hub.readable(request, request.path_params.get("kind", "models"))
+    repo = await hub.readable(request, request.path_params.get("kind", "models"), people=True)
     path = param(request, "path")
     found = await hub.run(_find, hub, repo, revision_of(request), path)
     name = quote(path.rpartition("/")[2])

@@ -59,7 +59,7 @@ def _tree(
             raise EntryNotFoundError(path)
         entries = list(itertools.islice(git.walk(folder, recursive=recursive), start, start + limit + 1))
         shown = entries[:limit]
-        return _describe_all(git, hub.repos.lfs(repo), head, shown, expand=expand), len(entries) > limit
+        return describe_all(git, hub.repos.lfs(repo), head, shown, expand=expand), len(entries) > limit
 
 
 async def paths_info(request: Request) -> Response:
@@ -96,12 +96,13 @@ def _paths_info(hub: Hub, repo: RepoId, revision: str, paths: list[str], *, expa
     with hub.repos.git(repo) as git:
         head = git.resolve(revision)
         found = [entry for path in paths if path.strip("/") and (entry := git.entry(head, path.strip("/")))]
-        return _describe_all(git, hub.repos.lfs(repo), head, found, expand=expand)
+        return describe_all(git, hub.repos.lfs(repo), head, found, expand=expand)
 
 
-def _describe_all(
+def describe_all(
     git: GitRepo, lfs: LfsStore, head: str, entries: Sequence[Entry], *, expand: bool
 ) -> list[dict[str, Any]]:
+    """Return what the Hub tells about entries of a tree; expanded, with the last commit that changed each."""
     answer = [_describe(git, lfs, entry) for entry in entries]
     if expand:
         last = git.last_commits(head, entries)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
-from hf_summary_writer.localhub.disk import make_folder, move_into_place, sharded, write_file
+from hf_summary_writer.localhub.disk import Disk, make_folder, sharded
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
 from hf_summary_writer.localhub.xet.hashing import (
     file_hash,
@@ -53,11 +53,26 @@ class Recipe:
     pieces: tuple[Piece, ...]
     skip: int
 
+    def fetches(self) -> Iterator[Piece]:
+        """Yield what to fetch of each xorb: runs that do not overlap, since clients take the first that fits."""
+        run: Piece | None = None
+        for piece in sorted(self.pieces, key=lambda piece: (piece.xorb, piece.chunk_start)):
+            if run and run.xorb == piece.xorb and piece.chunk_start <= run.chunk_end:
+                if piece.chunk_end > run.chunk_end:
+                    run = replace(run, chunk_end=piece.chunk_end, byte_end=piece.byte_end)
+                continue
+            if run:
+                yield run
+            run = piece
+        if run:
+            yield run
+
 
 class XetStore:
     """Xorbs, their chunks and the files made of them, in a folder; any thread may use it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self._disk = disk
         self._xorbs = folder / "xorbs"
         self._files = folder / "files"
         self._chunks = folder / "chunks"
@@ -81,8 +96,8 @@ class XetStore:
         body.truncate(chunks[-1].frame_end)
         body.flush()
         # The index first: a xorb that can be seen can be used.
-        write_file(target.with_suffix(".index"), pack_index(chunks))
-        move_into_place(path, target)
+        self._disk.write(target.with_suffix(".index"), pack_index(chunks))
+        self._disk.move(path, target)
         return True
 
     def add_shard(self, body: IO[bytes]) -> list[RegisteredFile]:
@@ -113,13 +128,13 @@ class XetStore:
         name = to_hex(file.hash)
         target = sharded(self._files, name)
         if not target.exists():
-            write_file(target, pack_terms(file.terms))
+            self._disk.write(target, pack_terms(file.terms))
         # The last file that begins with a chunk, or holds it, is the best guess at what a client pushes again.
         candidates = {
             chunk.hash for chunk in chunks if chunk.hash in shard.candidates or is_dedup_candidate(chunk.hash)
         }
         for raw in {*candidates, *(chunk.hash for chunk in chunks[:1])}:
-            write_file(sharded(self._chunks, to_hex(raw)), file.hash)
+            self._disk.write(sharded(self._chunks, to_hex(raw)), file.hash)
         return RegisteredFile(name, to_hex(file.sha256 or b""), sum(chunk.size for chunk in chunks))
 
     def _index(self, xorb: bytes) -> list[Chunk]:

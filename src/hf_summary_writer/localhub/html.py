@@ -1,0 +1,79 @@
+"""Plain pages: everything that comes from a repo is escaped, and nothing in them runs."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from starlette.responses import HTMLResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
+td, th { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+td.time { white-space: nowrap; color: #666; }
+a { color: #0b57d0; text-decoration: none; } a:hover { text-decoration: underline; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; } code, .note { color: #666; } pre { white-space: pre-wrap; }
+"""
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_THOUSAND = 1000
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def text(value: object) -> Markup:
+    """Return a value as HTML; markup stays as it is."""
+    return value if isinstance(value, Markup) else Markup(escape(str(value)))
+
+
+def link(path: str, label: object) -> Markup:
+    """Return a link to a path of this Hub."""
+    return Markup(f'<a href="{escape(path)}">{text(label)}</a>')
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
+    """Return a table; heads that end with ">" are of columns of numbers."""
+    kinds = [' class="number"' if head.endswith(">") else "" for head in heads]
+    top = "".join(f"<th{kind}>{text(head.rstrip('>'))}</th>" for head, kind in zip(heads, kinds, strict=True))
+    lines = ["".join(f"<td{kind}>{text(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return Markup(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def tag(name: str, content: object) -> Markup:
+    """Return an element without attributes."""
+    return Markup(f"<{name}>{text(content)}</{name}>")
+
+
+def join(parts: Iterable[object], between: str = "") -> Markup:
+    """Return pieces, one after the other."""
+    return Markup(between.join(text(part) for part in parts))
+
+
+def size(number: float) -> str:
+    """Return a number of bytes as people say it."""
+    unit = 0
+    while number >= _THOUSAND and unit < len(_UNITS) - 1:
+        number, unit = number / _THOUSAND, unit + 1
+    return f"{number:.0f} {_UNITS[unit]}" if unit == 0 else f"{number:.1f} {_UNITS[unit]}"
+
+
+def page(title: str, parts: Iterable[object], status: int = 200) -> HTMLResponse:
+    """Return a whole page."""
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    body = join([tag("p", link("/", "Local Hub")), *parts])
+    return HTMLResponse(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>", status, _HEADERS)

@@ -1,0 +1,222 @@
+"""Pages for people, so that the links which the library prints lead somewhere."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from functools import wraps
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from hf_summary_writer.localhub import html
+from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError
+from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
+from hf_summary_writer.localhub.routes.repos import iso
+from hf_summary_writer.localhub.routes.trees import describe_all
+from hf_summary_writer.localhub.urls import count_of, param, revision_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from starlette.requests import Request
+
+    from hf_summary_writer.localhub.gitrepo import LoggedCommit
+    from hf_summary_writer.localhub.hub import Hub
+    from hf_summary_writer.localhub.repos import RepoId
+
+    Handler = Callable[[Request], Awaitable[Response]]
+
+_COMMITS_SHOWN = 50
+_FILES_SHOWN = 1000
+
+
+def _page(handler: Handler) -> Handler:
+    """Let a handler's refusals be pages too."""
+
+    @wraps(handler)
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except HubError as error:
+            page = html.page(
+                f"{error.status}", [html.tag("h1", error.status), html.tag("p", error.message)], error.status
+            )
+            page.headers.update(error.headers)
+            return page
+
+    return answer
+
+
+async def _shown(request: Request) -> RepoId:
+    hub: Hub = request.app.state.hub
+    return await hub.readable(request, request.path_params.get("kind", "models"), people=True)
+
+
+@_page
+async def index(request: Request) -> Response:
+    """List the repos that the visitor may see."""
+    hub: Hub = request.app.state.hub
+    everything = hub.knows(request, people=True)
+
+    def rows() -> list[Sequence[object]]:
+        found: list[tuple[float, Sequence[object]]] = []
+        for repo in hub.repos.all():
+            settings = hub.repos.settings(repo)
+            if everything or not settings.private:
+                changed = hub.repos.changed(repo)
+                kind = f"{'private ' if settings.private else ''}{repo.kind[:-1]}"
+                found.append((changed, (html.link(repo.page, repo.full_name), kind, _time(changed))))
+        return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
+
+    note = "" if everything else html.join(["Private repos are not shown: ", html.link("/login", "sign in"), "."])
+    parts = [html.tag("h1", "Repos"), html.table(["Repo", "Kind", "Last change"], await hub.run(rows))]
+    return html.page("Local Hub", [*parts, html.tag("p", note)])
+
+
+@_page
+async def login(request: Request) -> Response:
+    """Have the browser ask for the token, as the password of any user."""
+    hub: Hub = request.app.state.hub
+    with suppress(HubError):
+        if hub.knows(request, people=True):
+            return RedirectResponse("/", 302)
+    headers = {"WWW-Authenticate": 'Basic realm="Local Hub: the token is the password", charset="UTF-8"'}
+    raise HubError(401, "Sign in with any name; the password is the token of this Hub.", headers=headers)
+
+
+@_page
+async def repo(request: Request) -> Response:
+    """Show a repo: a folder's files, and the last commits."""
+    hub: Hub = request.app.state.hub
+    shown = await _shown(request)
+    revision = revision_of(request) if "revision" in request.path_params else MAIN
+    path = param(request, "path").strip("/") if "path" in request.path_params else ""
+    title, parts = await hub.run(_repo_parts, hub, shown, revision, path)
+    return html.page(title, parts)
+
+
+def _repo_parts(hub: Hub, repo: RepoId, revision: str, path: str) -> tuple[str, list[object]]:
+    with hub.repos.git(repo) as git:
+        head = git.resolve(revision)
+        folder = git.entry(head, path)
+        if folder is None or not folder.is_folder:
+            raise EntryNotFoundError(path)
+        entries = list(itertools.islice(git.walk(folder, recursive=False), _FILES_SHOWN))
+        files = describe_all(git, hub.repos.lfs(repo), head, entries, expand=False)
+        commits = list(itertools.islice(git.log(head), _COMMITS_SHOWN + 1))
+        refs = [*git.refs(HEADS), *git.refs(TAGS)]
+    kind = f"{'Private ' if hub.repos.settings(repo).private else ''}{repo.kind[:-1]}".capitalize()
+    choices = [html.link(_url(repo, "tree", name), name) for name in refs]
+    here = html.join([f"{repo.full_name}/{path}".rstrip("/"), " at ", revision])
+    return repo.full_name, [
+        html.tag("h1", html.link(repo.page, repo.full_name)),
+        html.tag("p", html.join([kind, " · ", html.join(choices, " · ")])),
+        html.tag("h2", here),
+        html.table(["File", "Size>"], [_file_row(repo, revision, file) for file in files]),
+        html.tag("h2", "Commits"),
+        _commits_table(repo, commits[:_COMMITS_SHOWN]),
+        html.tag("p", html.link(_url(repo, "commits", revision), "all commits")),
+    ]
+
+
+def _file_row(repo: RepoId, revision: str, file: dict[str, object]) -> Sequence[object]:
+    path = str(file["path"])
+    name = path.rpartition("/")[2]
+    if file["type"] == "directory":
+        return html.link(_url(repo, "tree", revision, path), f"{name}/"), ""
+    return html.link(_url(repo, "resolve", revision, path), name), html.size(float(str(file["size"])))
+
+
+def _commits_table(repo: RepoId, commits: Iterable[LoggedCommit]) -> html.Markup:
+    rows = [
+        (html.link(_url(repo, "commit", commit.oid), commit.title or "(no title)"), _time(commit.time), commit.oid[:8])
+        for commit in commits
+    ]
+    return html.table(["Commit", "Time", "Id"], rows)
+
+
+@_page
+async def commits(request: Request) -> Response:
+    """List the commits of a revision, a page at a time."""
+    hub: Hub = request.app.state.hub
+    shown, revision, number = await _shown(request), revision_of(request), count_of(request, "p", 0, 10**6)
+
+    def find() -> list[LoggedCommit]:
+        with hub.repos.git(shown) as git:
+            start = number * _COMMITS_SHOWN
+            return list(itertools.islice(git.log(git.resolve(revision)), start, start + _COMMITS_SHOWN + 1))
+
+    found = await hub.run(find)
+    parts: list[object] = [
+        html.tag("h1", html.link(shown.page, shown.full_name)),
+        html.tag("h2", f"Commits of {revision}"),
+    ]
+    parts.append(_commits_table(shown, found[:_COMMITS_SHOWN]))
+    if len(found) > _COMMITS_SHOWN:
+        parts.append(html.tag("p", html.link(f"{_url(shown, 'commits', revision)}?p={number + 1}", "older commits")))
+    return html.page(shown.full_name, parts)
+
+
+@_page
+async def commit(request: Request) -> Response:
+    """Show one commit: its message, and what it changed."""
+    hub: Hub = request.app.state.hub
+    shown, revision = await _shown(request), revision_of(request)
+
+    def find() -> tuple[LoggedCommit, list[tuple[str, str]]]:
+        with hub.repos.git(shown) as git:
+            found = next(git.log(git.resolve(revision)))
+            return found, list(itertools.islice(git.changes(found.oid), _FILES_SHOWN))
+
+    found, changes = await hub.run(find)
+    rows = [
+        (path if change == "delete" else html.link(_url(shown, "resolve", found.oid, path), path), change)
+        for change, path in changes
+    ]
+    return html.page(
+        found.title,
+        [
+            html.tag("h1", html.link(shown.page, shown.full_name)),
+            html.tag("h2", found.title),
+            html.tag("pre", found.description),
+            html.tag("p", html.join([_time(found.time), " · ", html.link(_url(shown, "tree", found.oid), found.oid)])),
+            html.table(["File", "Change"], rows),
+        ],
+    )
+
+
+@_page
+async def blob(request: Request) -> Response:
+    """Lead from the page of a file, as the client spells it, to the file."""
+    shown = await _shown(request)
+    return RedirectResponse(_url(shown, "resolve", revision_of(request), param(request, "path")), 302)
+
+
+def _url(repo: RepoId, view: str, revision: str, path: str = "") -> str:
+    return f"{repo.page}/{view}/{quote(revision, safe='')}/{quote(path)}".rstrip("/")
+
+
+def _time(seconds: float) -> str:
+    return iso(seconds)[:16].replace("T", " ") + " UTC"
+
+
+def _both(path: str, handler: Handler) -> list[Route]:
+    return [
+        Route("/{kind}/{namespace}/{name}" + path, handler, methods=["GET"]),
+        Route("/{namespace}/{name}" + path, handler, methods=["GET"]),
+    ]
+
+
+ROUTES = [
+    Route("/", index, methods=["GET"]),
+    Route("/login", login, methods=["GET"]),
+    *_both("/tree/{revision}", repo),
+    *_both("/tree/{revision}/{path:path}", repo),
+    *_both("/blob/{revision}/{path:path}", blob),
+    *_both("/commits/{revision}", commits),
+    *_both("/commit/{revision}", commit),
+    *_both("", repo),
+]

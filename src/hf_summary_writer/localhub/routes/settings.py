@@ -1,0 +1,137 @@
+"""Listing, moving and changing repos, and checking what goes into them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.bodies import read_json, text_field
+from hf_summary_writer.localhub.cards import check_card
+from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
+from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.repos import KINDS, RepoId, check_name
+from hf_summary_writer.localhub.routes.repos import describe, iso, kind_of_type, wants_private
+from hf_summary_writer.localhub.urls import count_of
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+_MOST_LISTED = 1000
+
+
+async def change(request: Request) -> Response:
+    """Change the settings of a repo; of those that the Hub has, visibility means something here."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.writable(request)
+    body = await read_json(request)
+    if body.get("gated") not in (None, False):
+        raise BadRequestError("The local Hub has no gated repos.")
+    async with hub.lock(repo):
+        if body.get("private") is not None or body.get("visibility") is not None:
+            await hub.run(hub.repos.change, repo, private=wants_private(body))
+        settings = await hub.run(hub.repos.settings, repo)
+    return JSONResponse({"private": settings.private, "gated": False})
+
+
+async def move(request: Request) -> Response:
+    """Give a repo another name."""
+    hub: Hub = request.app.state.hub
+    hub.require_user(request)
+    body = await read_json(request)
+    kind = kind_of_type(body)
+    source, target = (RepoId(kind, *_split(text_field(body, name))) for name in ("fromRepo", "toRepo"))
+    check_name(target.namespace, target.name)
+    async with AsyncExitStack() as locks:
+        # Always in the same order, so that two moves never wait for each other.
+        for repo in sorted({source, target}, key=lambda repo: repo.full_name):
+            await locks.enter_async_context(hub.lock(repo))
+        if not await hub.run(hub.repos.exists, source):
+            raise RepoNotFoundError
+        if await hub.run(hub.repos.exists, target):
+            raise HubError(409, f"There is a {kind[:-1]} repo {target.full_name} already.")
+        await hub.run(hub.repos.move, source, target)
+    return JSONResponse({"url": base_url(request) + target.page})
+
+
+def _split(name: str) -> tuple[str, str]:
+    namespace, slash, rest = name.partition("/")
+    if not slash or "/" in rest:
+        raise BadRequestError(f"{name!r} is no full name of a repo: namespace/name.")
+    return namespace, rest
+
+
+async def auth_check(request: Request) -> Response:
+    """Say whether the caller may read a repo."""
+    hub: Hub = request.app.state.hub
+    await hub.readable(request)
+    return JSONResponse({})
+
+
+async def listing(request: Request) -> Response:
+    """List the repos of a kind that the caller may see."""
+    hub: Hub = request.app.state.hub
+    kind = request.path_params["kind"]
+    if kind not in KINDS:
+        raise HubError(404, "Sorry, we can't find the page you are looking for.")
+    author, search = request.query_params.get("author"), request.query_params.get("search", "").lower()
+    limit = count_of(request, "limit", _MOST_LISTED, _MOST_LISTED)
+    everything = hub.knows(request)
+
+    def find() -> list[dict[str, Any]]:
+        found = [
+            repo
+            for repo in hub.repos.all()
+            if repo.kind == kind
+            and author in (None, repo.namespace)
+            and search in repo.full_name.lower()
+            and (everything or not hub.repos.settings(repo).private)
+        ]
+        return [describe(hub, repo, None) for repo in found[:limit]]
+
+    return JSONResponse(await hub.run(find))
+
+
+async def own_repos(request: Request) -> Response:
+    """List all repos, with what they are."""
+    hub: Hub = request.app.state.hub
+    hub.require_user(request)
+    namespace = request.path_params.get("namespace")
+
+    def find() -> list[dict[str, Any]]:
+        return [
+            {
+                "id": repo.full_name,
+                "type": repo.kind[:-1],
+                "updatedAt": iso(hub.repos.changed(repo)),
+                "visibility": "private" if hub.repos.settings(repo).private else "public",
+                "storage": 0,
+            }
+            for repo in hub.repos.all()
+            if namespace in (None, repo.namespace)
+        ]
+
+    return JSONResponse(await hub.run(find))
+
+
+async def validate_yaml(request: Request) -> Response:
+    """Check the metadata of a README.md before it is committed."""
+    body = await read_json(request)
+    text_field(body, "repoType", "model")
+    warnings, errors = check_card(text_field(body, "content"))
+    answer = {"warnings": [{"message": text} for text in warnings], "errors": [{"message": text} for text in errors]}
+    return JSONResponse(answer, 400 if errors else 200)
+
+
+_REPO = "/api/{kind}/{namespace}/{name}"
+ROUTES = [
+    Route("/api/validate-yaml", validate_yaml, methods=["POST"]),
+    Route("/api/repos/move", move, methods=["POST"]),
+    Route("/api/settings/repositories", own_repos, methods=["GET"]),
+    Route("/api/organizations/{namespace}/settings/repositories", own_repos, methods=["GET"]),
+    Route("/api/{kind}", listing, methods=["GET"]),
+    Route(_REPO + "/settings", change, methods=["PUT"]),
+    Route(_REPO + "/auth-check", auth_check, methods=["GET"]),
+]

@@ -1,0 +1,332 @@
+"""A proxy in front of a Hub that does, request by request, what a test tells it to.
+
+It changes nothing on the way: the Hub makes its URLs from the Host header, so they lead back through the proxy.
+Every connection carries one request. The first rule that matches a request, and has turns left, decides what happens
+to it; without one it passes.
+
+    with FaultProxy(hub) as proxy:
+        proxy.add("POST", r"/commit/", Answer(503), times=2)
+        proxy.add("POST", r"/commit/", LoseAnswer())
+        api = client(proxy)
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import socket
+import struct
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from io import BufferedReader
+
+    from typing_extensions import Self
+
+_PIECE = 64 * 1024
+_MAX_HEAD = 256 * 1024
+_STOP_SECONDS = 10
+
+
+class _Hub(Protocol):
+    endpoint: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Let the request through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer in place of the Hub, which never sees the request; a `Location` header makes it a redirect."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Let the request through, and hold the answer back for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drip:
+    """Let the request through, and pass the answer on byte by byte."""
+
+    seconds_per_byte: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Reset the connection; the Hub never sees the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutRequest:
+    """Pass on so many bytes of the request's body, then reset both connections."""
+
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutAnswer:
+    """Let the request through, and close the connection after so many bytes of the answer's body."""
+
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoseAnswer:
+    """Let the request through, wait until the Hub has done it and answered, and reset the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Take the request and never answer, until the rules are cleared or the proxy stops."""
+
+
+Action = Pass | Answer | Delay | Drip | Reset | CutRequest | CutAnswer | LoseAnswer | Hang
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that reached the proxy, and what was done to it."""
+
+    method: str
+    path: str
+    action: Action
+
+
+@dataclass(slots=True)
+class _Rule:
+    method: str
+    path: re.Pattern[str]
+    action: Action
+    turns: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    raw: bytes
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+class FaultProxy:
+    """The proxy; it serves inside a `with` block, in threads of its own. Rules may change at any time."""
+
+    def __init__(self, hub: _Hub) -> None:
+        self.token = hub.token
+        upstream = urlsplit(hub.endpoint)
+        self._upstream = (upstream.hostname or "127.0.0.1", upstream.port or 80)
+        self._rules: list[_Rule] = []
+        self._seen: list[Seen] = []
+        self._lock = threading.Lock()
+        self._released = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+        # An accept that is under way is woken by the shutdown, not by the close.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for each in self._open:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+
+    def add(self, method: str, path: str, action: Action, times: float = 1) -> None:
+        """Do `action` to the next `times` requests of this method ("*": any) whose path holds the pattern `path`."""
+        with self._lock:
+            self._rules.append(_Rule(method, re.compile(path), action, times))
+
+    def clear(self) -> None:
+        """Forget all rules, and end what they hold up."""
+        with self._lock:
+            self._rules.clear()
+            self._released.set()
+            self._released = threading.Event()
+
+    @property
+    def requests(self) -> list[Seen]:
+        """The requests so far, in the order in which they came."""
+        with self._lock:
+            return list(self._seen)
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name="fault-proxy", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                caller, _ = self._listener.accept()
+            except OSError:
+                return
+            self._start(self._serve, caller)
+
+    def _decide(self, head: _Head) -> tuple[Action, threading.Event]:
+        with self._lock:
+            action: Action = Pass()
+            for rule in self._rules:
+                if rule.turns > 0 and rule.method in ("*", head.method) and rule.path.search(head.path):
+                    rule.turns -= 1
+                    action = rule.action
+                    break
+            self._seen.append(Seen(head.method, head.path, action))
+            return action, self._released
+
+    def _serve(self, caller: socket.socket) -> None:
+        # A broken pipe, at either side, is all in a day's work here.
+        with self._tracked(caller), suppress(OSError, ValueError):
+            stream = caller.makefile("rb")
+            with stream:
+                head = _read_head(stream)
+                if head is None:
+                    return
+                action, released = self._decide(head)
+                if isinstance(action, Answer):
+                    for _ in _body(stream, head.headers):
+                        pass
+                    caller.sendall(_format(action, head.method))
+                elif isinstance(action, Hang):
+                    released.wait()
+                elif isinstance(action, Reset):
+                    _reset_at_close(caller)
+                else:
+                    self._forward(caller, _body(stream, head.headers), head, action, released)
+
+    def _forward(
+        self, caller: socket.socket, body: Iterator[bytes], head: _Head, action: Action, released: threading.Event
+    ) -> None:
+        with self._tracked(socket.create_connection(self._upstream)) as hub, hub.makefile("rb") as answer:
+            hub.sendall(head.raw)
+            if isinstance(action, CutRequest):
+                for piece in _first(action.after, body):
+                    hub.sendall(piece)
+                _reset_at_close(hub)
+                _reset_at_close(caller)
+                return
+            for piece in body:
+                hub.sendall(piece)
+            start, rest = _read_until_blank_line(answer), _pieces(answer)
+            if isinstance(action, LoseAnswer):
+                _reset_at_close(caller)
+                return
+            if isinstance(action, Delay):
+                released.wait(action.seconds)
+            if isinstance(action, Drip):
+                _drip(caller, start, rest, action, released)
+                return
+            caller.sendall(start)
+            for piece in _first(action.after, rest) if isinstance(action, CutAnswer) else rest:
+                caller.sendall(piece)
+
+    def _tracked(self, connection: socket.socket) -> _Tracked:
+        return _Tracked(connection, self._open, self._lock)
+
+
+class _Tracked:
+    """A connection that the proxy can end while a thread waits on it."""
+
+    def __init__(self, connection: socket.socket, known: set[socket.socket], lock: threading.Lock) -> None:
+        self._connection = connection
+        self._known = known
+        self._lock = lock
+
+    def __enter__(self) -> socket.socket:
+        with self._lock:
+            self._known.add(self._connection)
+        return self._connection
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._known.discard(self._connection)
+        self._connection.close()
+
+
+def _drip(caller: socket.socket, start: bytes, rest: Iterator[bytes], action: Drip, released: threading.Event) -> None:
+    for piece in itertools.chain([start], rest):
+        for number in piece:
+            caller.sendall(bytes([number]))
+            if released.wait(action.seconds_per_byte):
+                return
+
+
+def _read_until_blank_line(stream: BufferedReader) -> bytes:
+    lines = []
+    while (line := stream.readline(_MAX_HEAD)) not in (b"\r\n", b"\n", b""):
+        lines.append(line)
+    return b"".join([*lines, line])
+
+
+def _read_head(stream: BufferedReader) -> _Head | None:
+    lines = _read_until_blank_line(stream).decode("latin-1").split("\r\n")
+    if not lines[0]:
+        return None
+    method, path, _ = lines[0].split(" ", 2)
+    pairs = [line.split(":", 1) for line in lines[1:] if line]
+    headers = {name.lower(): value.strip() for name, value in pairs}
+    kept = [line for line in lines if line and not line.lower().startswith(("connection:", "keep-alive:"))]
+    raw = "\r\n".join([*kept, "Connection: close", "", ""]).encode("latin-1")
+    return _Head(raw, method, path, headers)
+
+
+def _body(stream: BufferedReader, headers: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield the body of a request as it is on the wire."""
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        size = -1
+        while size:
+            line = stream.readline(_MAX_HEAD)
+            size = int(line.split(b";")[0], 16)
+            # The last chunk is empty; both kinds end with a line break of their own.
+            yield line + stream.read(size) + stream.readline(_MAX_HEAD)
+        return
+    left = int(headers.get("content-length", "0"))
+    while left > 0 and (piece := stream.read1(min(left, _PIECE))):
+        left -= len(piece)
+        yield piece
+
+
+def _pieces(stream: BufferedReader) -> Iterator[bytes]:
+    while piece := stream.read1(_PIECE):
+        yield piece
+
+
+def _first(count: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    while count > 0 and (piece := next(pieces, b"")):
+        yield piece[:count]
+        count -= len(piece)
+
+
+def _format(answer: Answer, method: str) -> bytes:
+    headers = {"Content-Type": "application/json", **answer.headers}
+    headers |= {"Content-Length": str(len(answer.body)), "Connection": "close"}
+    lines = [f"HTTP/1.1 {answer.status} Scripted", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode("latin-1") + (b"" if method == "HEAD" else answer.body)
+
+
+def _reset_at_close(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,147 @@
+"""The scripted proxy does to each request what it was told, and nothing to the others."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from faults.proxy import Answer, CutAnswer, CutRequest, Delay, Drip, FaultProxy, Hang, LoseAnswer, Pass, Reset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hub_process import HubProcess
+
+WHOAMI = "/api/whoami-v2"
+
+
+@pytest.fixture
+def proxy(hub: HubProcess) -> Iterator[FaultProxy]:
+    with FaultProxy(hub) as running:
+        yield running
+    assert not [thread for thread in threading.enumerate() if thread.name == "fault-proxy"]
+
+
+@pytest.fixture
+def proxied(proxy: FaultProxy, client: Callable[..., HfApi]) -> HfApi:
+    return client(proxy)
+
+
+def ask(proxy: FaultProxy, method: str = "GET", path: str = WHOAMI, timeout: float = 20) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(proxy.endpoint).netloc, timeout=timeout)
+    try:
+        connection.request(method, path, headers={"Authorization": f"Bearer {proxy.token}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_without_rules_everything_passes_both_ways(
+    proxy: FaultProxy, proxied: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 2000
+    url = proxied.create_repo(repo_id)
+    assert url.startswith(proxy.endpoint)
+    operations = [CommitOperationAdd("events.tfevents.1", content)]
+    proxied.create_commit(repo_id, operations, commit_message="Add")
+    path = proxied.hf_hub_download(repo_id, "events.tfevents.1", local_dir=tmp_path)
+    assert Path(path).read_bytes() == content
+    assert any("/lfs-objects/" in seen.path or "/v1/xorbs/" in seen.path for seen in proxy.requests)
+    assert {seen.action for seen in proxy.requests} == {Pass()}
+
+
+def test_a_rule_holds_for_its_turns_and_then_the_next_one_does(proxy: FaultProxy) -> None:
+    proxy.add("GET", "whoami", Answer(503, {"Retry-After": "1"}, b"busy"), times=2)
+    proxy.add("*", "whoami", Answer(200, body=b"<html>log in</html>"))
+    proxy.add("POST", "whoami", Reset())
+    assert [ask(proxy) for _ in range(3)] == [(503, b"busy"), (503, b"busy"), (200, b"<html>log in</html>")]
+    status, body = ask(proxy)
+    assert (status, json.loads(body)["name"]) == (200, "local")
+
+
+def test_a_redirect_is_an_answer_with_a_location(proxy: FaultProxy) -> None:
+    proxy.add("GET", "whoami", Answer(307, {"Location": "https://example.invalid/"}))
+    assert ask(proxy)[0] == 307
+
+
+def test_a_delayed_answer_comes_later(proxy: FaultProxy) -> None:
+    proxy.add("GET", "whoami", Delay(0.3))
+    start = time.monotonic()
+    assert ask(proxy)[0] == 200
+    assert time.monotonic() - start >= 0.3
+
+
+def test_a_dripped_answer_comes_byte_by_byte(proxy: FaultProxy) -> None:
+    proxy.add("GET", "whoami", Drip(seconds_per_byte=0.002))
+    start = time.monotonic()
+    status, body = ask(proxy)
+    assert (status, json.loads(body)["name"]) == (200, "local")
+    assert time.monotonic() - start > 0.002 * len(body)
+
+
+def test_a_reset_never_reaches_the_hub(proxy: FaultProxy, hub: HubProcess) -> None:
+    proxy.add("GET", "/reset-here", Reset())
+    with pytest.raises(ConnectionResetError):
+        ask(proxy, path="/api/reset-here")
+    assert not [request for request in hub.requests if request.path == "/api/reset-here"]
+
+
+def test_an_answer_can_end_before_its_end(proxy: FaultProxy) -> None:
+    proxy.add("GET", "whoami", CutAnswer(after=10))
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        ask(proxy)
+    assert caught.value.partial == b'{"type":"u'
+
+
+def test_a_request_can_end_before_its_end(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
+    proxied.create_repo(repo_id)
+    proxy.add("POST", "/commit/", CutRequest(after=100))
+    operations = [CommitOperationAdd("notes.txt", b"hello" * 1000)]
+    with pytest.raises(Exception, match=r"reset|disconnected|closed|peer"):
+        proxied.create_commit(repo_id, operations, commit_message="Add")
+    assert len(proxied.list_repo_commits(repo_id)) == 1
+
+
+def test_a_commit_can_be_done_and_its_answer_lost(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
+    proxied.create_repo(repo_id)
+    proxy.add("POST", "/commit/", LoseAnswer())
+    operations = [CommitOperationAdd("notes.txt", b"hello")]
+    with pytest.raises(Exception, match=r"reset|disconnected|closed|peer"):
+        proxied.create_commit(repo_id, operations, commit_message="Add")
+    assert [commit.title for commit in proxied.list_repo_commits(repo_id)] == ["Add", "initial commit"]
+
+
+def test_a_hanging_request_ends_when_the_rules_are_cleared(proxy: FaultProxy) -> None:
+    proxy.add("GET", "whoami", Hang())
+    with pytest.raises(TimeoutError):
+        ask(proxy, timeout=0.2)
+    proxy.add("GET", "whoami", Hang())
+    threading.Timer(0.2, proxy.clear).start()
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(proxy)
+    assert ask(proxy)[0] == 200
+
+
+def test_the_proxy_stops_while_a_request_hangs(hub: HubProcess) -> None:
+    with FaultProxy(hub) as proxy:
+        proxy.add("GET", "whoami", Hang())
+        with pytest.raises(TimeoutError):
+            ask(proxy, timeout=0.2)
+    with pytest.raises(ConnectionRefusedError):
+        ask(proxy)
+
+
+def test_an_error_of_the_proxy_reads_like_one_of_the_hub(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
+    proxy.add("POST", "/repos/create", Answer(403, {"X-Error-Message": "not you"}))
+    with pytest.raises(HfHubHTTPError, match="not you"):
+        proxied.create_repo(repo_id)
