@@ -1,0 +1,261 @@
+"""The one thread of the process that writes event files, for all writers.
+
+It exists while a source is attended, looks every tenth of a second or when somebody waits, and works in small slices
+that let go of the interpreter, so that the training loop hardly notices. It ends itself when no source is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from typing import Protocol
+
+from hf_summary_writer import process
+
+__all__ = ["Source", "Ticket", "drain"]
+
+_logger = logging.getLogger(__name__)
+
+_BUSY_INTERVAL = 0.1
+_IDLE_INTERVAL = 0.4
+"""Seconds between two looks at the sources: after one that found something, and after one that found nothing."""
+
+_POLITE_ITEMS = 64
+_URGENT_ITEMS = 512
+"""Items in one slice: few while a loop is running beside it, more while somebody waits for the end."""
+
+_NAP = 0.001
+"""Seconds between two polite slices. Letting go of the interpreter without a pause would not help: the thread that
+waits for it needs longer to wake up than a short system call takes, and finds it taken again."""
+
+_CHECK_SECONDS = 1.0
+"""How often one who waits makes sure that there is a thread, and that it is not stuck."""
+
+_PATIENCE_SECONDS = 60.0
+"""How long a single slice may take before those who wait give up: the disk hangs."""
+
+_MOST_OPEN = 32
+"""Descriptors kept between slices; beyond that the file used longest ago is closed, to be opened again for append."""
+
+
+class Ticket:
+    """Something that one thread waits for and another releases; safe to use in a signal handler."""
+
+    __slots__ = ("_lock", "closes")
+
+    def __init__(self, *, closes: bool = False) -> None:
+        self.closes = closes
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """Let all who wait go on; a second time does nothing."""
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether the ticket was released, within `seconds`."""
+        if not self._lock.acquire(timeout=seconds):
+            return False
+        self._lock.release()
+        return True
+
+
+class Source(Protocol):
+    """What the drain attends: a queue of items and the files they go to. Only `ask` is called by any thread."""
+
+    @property
+    def holds_descriptor(self) -> bool:
+        """Whether a file is open."""
+
+    @property
+    def pending(self) -> int:
+        """Number of items that wait."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do until the source is attended again."""
+
+    def ask(self) -> Ticket:
+        """Return a ticket that is released when everything before it is on disk, or cannot be for now."""
+
+    def is_ready(self, now: float) -> bool:
+        """Whether `work` would do something at the monotonic time `now`."""
+
+    def work(self, most: int, now: float) -> int:
+        """Do at most `most` items, return how many; never raise."""
+
+    def tidy(self, now: float) -> None:
+        """Do what is due by time alone, never raise."""
+
+    def rest(self) -> None:
+        """Give back the descriptor for now."""
+
+    def leave_to_parent(self, *, keep_queue: bool) -> None:
+        """In a forked child: forget files, threads and, unless told to keep it, the queue."""
+
+
+class Drain:
+    """Owns the thread. Its methods may be called from any thread, and from a signal handler."""
+
+    def __init__(self) -> None:
+        self._sources: dict[int, Source] = {}
+        self._reset()
+        process.tell_after_fork(self)
+        process.tell_at_exit(self)
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        # Reentrant, because a signal handler may log in the middle of what it guards.
+        self._lock = threading.RLock()
+        self._working = threading.Lock()
+        self._slice_began: float | None = None
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._open: dict[int, Source] = {}
+
+    def attend(self, source: Source) -> None:
+        """See to it that `source` is worked on until it is done."""
+        self.notice_fork()
+        with self._lock:
+            self._sources[id(source)] = source
+            self._has_thread()
+
+    def wait(self, ticket: Ticket) -> None:
+        """Return when `ticket` is released; work here if no thread can do it, give up if the disk hangs."""
+        if threading.current_thread() is self._thread:
+            # A finaliser that happens to run in the thread itself: what it waits for comes later in the same queue.
+            return
+        self._calls.put(None)
+        while not ticket.wait(_CHECK_SECONDS if self._has_thread() else 0):
+            if not self._has_thread():
+                self._work_here()
+            began = self._slice_began
+            if began is not None and time.monotonic() - began > _PATIENCE_SECONDS:
+                _logger.warning("event files: the disk has not answered for %d s, not waiting", _PATIENCE_SECONDS)
+                return
+
+    def notice_fork(self) -> None:
+        """Catch up in the child of a fork that Python was not told of, as some application servers make it."""
+        if self._pid != os.getpid():
+            # Part of the queues may have been logged here already: better some events twice than some not at all.
+            self._forget(keep_queues=True)
+
+    def after_fork_in_child(self) -> None:
+        """Forget the thread, and everything the parent is about to write."""
+        self._forget(keep_queues=False)
+
+    def at_exit(self) -> None:
+        """Have everything on disk that was logged so far."""
+        tickets = [source.ask() for source in list(self._sources.values())]
+        for ticket in tickets:
+            self.wait(ticket)
+
+    def _forget(self, *, keep_queues: bool) -> None:
+        self._reset()
+        sources = list(self._sources.values())
+        self._sources.clear()
+        for source in sources:
+            source.leave_to_parent(keep_queue=keep_queues)
+
+    def _has_thread(self) -> bool:
+        """Return whether the thread is there, after trying to start it if need be."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                return True
+            self._thread = threading.Thread(target=self._run, name="hf-summary-writer-events", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:
+                # The interpreter is shutting down, or the process may have no more threads.
+                self._thread = None
+                return False
+            return True
+
+    def _run(self) -> None:
+        interval = _BUSY_INTERVAL
+        while True:
+            urgent = self._is_called(interval)
+            interval = _BUSY_INTERVAL if self._look(urgent=urgent) else _IDLE_INTERVAL
+            with self._lock:
+                if not self._sources:
+                    self._thread = None
+                    return
+
+    def _is_called(self, seconds: float) -> bool:
+        """Wait at most `seconds` to be called, and answer all calls that came by then."""
+        try:
+            self._calls.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._calls.get_nowait()
+        return True
+
+    def _look(self, *, urgent: bool) -> bool:
+        """Work on what is pending now; return whether anything was.
+
+        What comes meanwhile is left for the next look: a loop that logs all the time would keep the thread at it.
+        """
+        quota = self._pending()
+        found = False
+        while ready := self._ready(quota):
+            found = True
+            for source in ready:
+                most = _URGENT_ITEMS if urgent else _POLITE_ITEMS
+                with self._working:
+                    quota[id(source)] -= self._slice(source, most)
+                if not urgent and self._is_called(_NAP):
+                    urgent, quota = True, self._pending()
+                    break
+        self._tidy()
+        return found
+
+    def _pending(self) -> dict[int, int]:
+        return {key: source.pending for key, source in list(self._sources.items())}
+
+    def _ready(self, quota: dict[int, int]) -> list[Source]:
+        now = time.monotonic()
+        sources = list(self._sources.items())
+        return [source for key, source in sources if quota.get(key, 0) > 0 and source.is_ready(now)]
+
+    def _slice(self, source: Source, most: int) -> int:
+        self._slice_began = now = time.monotonic()
+        done = source.work(most, now)
+        source.tidy(now)
+        self._slice_began = None
+        self._open.pop(id(source), None)
+        if source.holds_descriptor:
+            self._open[id(source)] = source
+            if len(self._open) > _MOST_OPEN:
+                self._open.pop(next(iter(self._open))).rest()
+        return done
+
+    def _tidy(self) -> None:
+        for key, source in list(self._sources.items()):
+            with self._working:
+                self._slice_began = now = time.monotonic()
+                source.tidy(now)
+                self._slice_began = None
+            with self._lock:
+                if source.is_done:
+                    self._sources.pop(key, None)
+                    self._open.pop(key, None)
+
+    def _work_here(self) -> None:
+        if not self._working.acquire(timeout=_CHECK_SECONDS):
+            return
+        try:
+            for source in list(self._sources.values()):
+                while source.is_ready(now := time.monotonic()):
+                    source.work(_URGENT_ITEMS, now)
+        finally:
+            self._working.release()
+
+
+drain = Drain()

@@ -1,0 +1,242 @@
+"""Event files on disk: their names, and appending whole records to one segment after the other.
+
+Nothing here knows of threads or of the meaning of a record: one caller at a time, failures are raised as `OSError`, and
+whatever happens a torn record never stands before a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import socket
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.encode import file_version
+from hf_summary_writer.segment_name import PREFIX, SegmentName
+from hf_summary_writer.tfrecord import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["EventFile"]
+
+_CREATED = re.compile(re.escape(PREFIX) + r"([0-9]{10})\.")
+_HOST_CHARACTERS = 64
+_LAST_SECOND = 10**10 - 1
+
+# fsync on a file system that has none, such as some FUSE mounts.
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+
+_writers = itertools.count()
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:_HOST_CHARACTERS]
+
+
+class EventFile:
+    """Appends records to the segments of one writer in one directory. Not thread-safe.
+
+    Args:
+        directory: Where the segments lie; created with the first one.
+        suffix: Ends every file name.
+        segment_bytes: A segment that has reached this size is left for a new one.
+
+    Attributes:
+        path: The segment that is written to, `None` before the first and after `finish`.
+        appended: Number of records that lie whole in the files, `file_version` not counted.
+        dirty: Whether something was appended since the last `sync`.
+    """
+
+    def __init__(self, directory: str, suffix: str = "", segment_bytes: int = 16 << 20) -> None:
+        self.path: str | None = None
+        self.appended = 0
+        self.dirty = False
+        self._directory = directory
+        self._suffix = suffix
+        self._segment_bytes = segment_bytes
+        self._writer = next(_writers)
+        self._segment = 0
+        self._descriptor: int | None = None
+        self._size = 0
+        self._identity = (0, 0)
+        self._name_is_safe = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a descriptor is held."""
+        return self._descriptor is not None
+
+    def open(self) -> None:
+        """Create the next segment, with its `file_version`, unless there is a current one.
+
+        Raises:
+            OSError: The segment cannot be created; nothing is left of it.
+        """
+        if self.path is not None:
+            return
+        os.makedirs(self._directory, exist_ok=True)  # noqa: PTH103 - no Path on the way of every event file
+        path, descriptor = self._create()
+        start = frame(file_version(time.time()))
+        try:
+            _write(descriptor, start)
+            status = os.fstat(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+            raise
+        self.path, self._descriptor, self._size = path, descriptor, len(start)
+        self._identity = (status.st_dev, status.st_ino)
+        self._segment += 1
+        self._name_is_safe = False
+        self.dirty = True
+
+    def append(self, frames: Sequence[bytes]) -> None:
+        """Append whole records to the current segment, or to the next one if it is full.
+
+        `appended` grows by the number of records that lie whole in the file, also when this raises: then what was
+        written of a torn one is cut off, or if that fails too, the file is left behind with its torn tail.
+
+        Raises:
+            OSError: Not all could be written.
+        """
+        if self.path is not None and self._size >= self._segment_bytes:
+            self.finish()
+        self.open()
+        descriptor = self._reopen()
+        data = b"".join(frames)
+        try:
+            _write(descriptor, data)
+            # One step for what belongs together: an exception from a signal handler cannot come between.
+            self._size, self.appended = self._size + len(data), self.appended + len(frames)
+        except BaseException:
+            self._keep_whole(descriptor, frames)
+            raise
+        self.dirty = True
+
+    def verify(self) -> None:
+        """Leave the current segment for a new one if somebody else removed, replaced or changed it."""
+        if self.path is None:
+            return
+        try:
+            status = os.stat(self.path)  # noqa: PTH116
+        except OSError:
+            self.forget()
+            return
+        if (status.st_dev, status.st_ino) != self._identity or status.st_size != self._size:
+            self.forget()
+
+    def sync(self) -> None:
+        """Have the operating system put everything appended on the disk, and the name of a new file too.
+
+        Raises:
+            OSError: The disk did not take it.
+        """
+        if not self.dirty or self.path is None:
+            return
+        was_open = self.is_open
+        _fsync(self._reopen())
+        if not self._name_is_safe:
+            _fsync_directory(self._directory)
+            self._name_is_safe = True
+        self.dirty = False
+        if not was_open:
+            self.rest()
+
+    def rest(self) -> None:
+        """Give back the descriptor; the next `append` takes a new one on the same segment."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def finish(self) -> None:
+        """Sync and close the current segment, which never changes again; the next `append` opens another.
+
+        Raises:
+            OSError: The disk did not take everything. The segment is closed all the same.
+        """
+        try:
+            self.sync()
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the current segment as it is."""
+        self.rest()
+        self.path = None
+        self.dirty = False
+
+    def belongs_to_parent(self) -> None:
+        """In a forked child: leave the file to the parent, and number the child's own segments from 0."""
+        self.forget()
+        self._segment = 0
+
+    def _create(self) -> tuple[str, int]:
+        """Create a file exclusively under a name that sorts behind all event files that are there."""
+        newest = max((name for name in os.listdir(self._directory) if _CREATED.match(name)), default="")  # noqa: PTH208
+        name = SegmentName(
+            min(int(time.time()), _LAST_SECOND), _host(), os.getpid(), self._writer, self._segment, self._suffix
+        )
+        if str(name) <= newest and (second := int(newest[len(PREFIX) :][:10])) < _LAST_SECOND:
+            # A clock that went back, or another writer of this second: TensorBoard does not go back to older names.
+            name = replace(name, created=second + 1)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        while True:
+            path = os.path.join(self._directory, str(name))
+            try:
+                return path, os.open(path, flags, 0o666)
+            except FileExistsError:
+                # The same host name and pid in another container, on a shared disk.
+                if name.created == _LAST_SECOND:
+                    raise
+                name = replace(name, created=name.created + 1)
+
+    def _reopen(self) -> int:
+        if self._descriptor is None:
+            if self.path is None:
+                raise FileNotFoundError(errno.ENOENT, "no current segment", self._directory)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        return self._descriptor
+
+    def _keep_whole(self, descriptor: int, frames: Sequence[bytes]) -> None:
+        """After a failed write, keep the records that lie whole in the file and cut off what is torn."""
+        try:
+            written = os.fstat(descriptor).st_size - self._size
+            ends = list(itertools.takewhile(lambda end: end <= written, itertools.accumulate(map(len, frames))))
+            whole = ends[-1] if ends else 0
+            if written != whole:
+                os.ftruncate(descriptor, self._size + whole)
+            self._size, self.appended = self._size + whole, self.appended + len(ends)
+        except OSError:
+            self.forget()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
+
+
+def _fsync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
+
+
+def _fsync_directory(directory: str) -> None:
+    if os.name != "posix":
+        return  # pragma: no cover - directories cannot be opened
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        _fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,375 @@
+"""`EventWriter`: tensorboardX's `SummaryWriter` with the cheapest `add_scalar` and event files that stay whole.
+
+It knows nothing of a Hub. What it inherits builds summaries; what it replaces is the way they take to the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import tensorboardX
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import REGISTERED_FACTORIES
+from tensorboardX.summary import _clean_tag, scalar
+
+from hf_summary_writer import process
+from hf_summary_writer.drain import drain
+from hf_summary_writer.encode import scalar_prefix
+from hf_summary_writer.file_writer import FileWriter
+from hf_summary_writer.stream import Backlog, Stream
+from hf_summary_writer.values import hparams_summaries, number_of, torch_scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["EventWriter"]
+
+_MOST_TAGS = 10_000
+"""Tags remembered in their encoded form; more than that are forgotten all at once."""
+
+_COMET_IS_OFF: dict[str, Any] = {"disabled": True}
+
+
+class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
+    """Writes what a training loop logs to event files in `logdir`, at next to no cost to the loop.
+
+    A call takes its values, puts them into a queue and returns; one thread of the process writes them to disk, within
+    half a second or so. `flush` returns when all that was logged before, by any thread, is written and fsynced. Nothing
+    that goes wrong with the disk raises from a constructor, an `add_*`, `flush` or `close`: it is logged once, and
+    events are kept in memory up to `max_pending_bytes`, then dropped and counted. All methods may be called from any
+    thread; in a forked child the writer goes on in a file of the child's own.
+
+    Args:
+        logdir: Folder of the run, created with its parents; `runs/<time>_<host><comment>` by default.
+        comment: Ends the name of the default `logdir`.
+        purge_step: Has TensorBoard hide what earlier writers logged at this step and later. Written once.
+        max_queue: Accepted for compatibility; what may be pending is bounded by `max_pending_bytes`.
+        flush_secs: Seconds between two fsyncs while events come.
+        filename_suffix: Ends the name of every event file.
+        write_to_disk: False to write nothing at all.
+        log_dir: Another name for `logdir`.
+        comet_config: As for tensorboardX; while comet is on, values are encoded in the calling thread.
+        segment_bytes: Size in bytes at which a run goes on in a new event file; the earlier one never changes again.
+        max_pending_bytes: What may be pending in memory, in bytes. A caller that meets the bound waits for the disk.
+        **kwargs: None are known.
+
+    Raises:
+        ValueError: `logdir` is a file or a URL of object storage, `filename_suffix` holds a path separator, or a size
+            is not positive. Nothing has been written then.
+    """
+
+    # tensorboardX's own, by name: `None` while closed.
+    file_writer: Any
+    all_writers: Any
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str] | None = None,
+        comment: str = "",
+        purge_step: int | None = None,
+        max_queue: int = 10,
+        flush_secs: float = 120,
+        filename_suffix: str = "",
+        write_to_disk: bool = True,
+        log_dir: str | os.PathLike[str] | None = None,
+        comet_config: Mapping[str, Any] = _COMET_IS_OFF,
+        *,
+        segment_bytes: int = 16 * 2**20,
+        max_pending_bytes: int = 64 * 2**20,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            raise TypeError(f"unknown keyword arguments: {', '.join(sorted(kwargs))}")
+        if segment_bytes <= 0 or max_pending_bytes <= 0:
+            raise ValueError("segment_bytes and max_pending_bytes must be positive numbers of bytes")
+        if os.path.basename(filename_suffix) != filename_suffix or "\0" in filename_suffix:  # noqa: PTH119
+            raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
+        directory = _local_folder(log_dir if logdir is None else logdir)
+        self._segment_bytes = segment_bytes
+        self._max_pending_bytes = max_pending_bytes
+        self._backlog = Backlog(max_pending_bytes)
+        self._lifecycle = threading.RLock()
+        self._prefixes: dict[str | None, bytes] = {}
+        # The queue of the run's own folder, for good, and the same where the short way of `add_scalar` is open.
+        self._main: Stream | None = None
+        self._stream: Stream | None = None
+        super().__init__(
+            logdir=directory,
+            comment=comment,
+            purge_step=purge_step,
+            max_queue=max_queue,
+            flush_secs=flush_secs,
+            filename_suffix=filename_suffix,
+            write_to_disk=write_to_disk,
+            comet_config=dict(comet_config),
+        )
+        process.tell_after_fork(self)
+
+    @property
+    def log_dir(self) -> str:
+        """The folder of the run, as torch names it."""
+        return self.get_logdir()
+
+    @property
+    def dropped_events(self) -> int:
+        """Number of events that were given up because the disk failed for too long."""
+        return self._backlog.dropped
+
+    @property
+    def event_files(self) -> list[str]:
+        """Paths of the event files being written to; all others of the run never change again."""
+        return [path for writer in self._own_writers() if (path := writer.event_file)]
+
+    def get_logdir(self) -> str:
+        """Return the folder of the run."""
+        logdir: str = self.logdir
+        return logdir
+
+    def add_scalar(
+        self,
+        tag: str,
+        scalar_value: Any,
+        global_step: int | None = None,
+        walltime: float | None = None,
+        display_name: str = "",
+        summary_description: str = "",
+        new_style: bool = False,
+        double_precision: bool = False,
+    ) -> None:
+        """Add one number.
+
+        Args:
+            tag: Name of the series.
+            scalar_value: A number, or a tensor or array that holds one.
+            global_step: Step to record.
+            walltime: Seconds since the epoch; now by default.
+            display_name: Title of the plot; `tag` by default.
+            summary_description: Text for the plot.
+            new_style: As in torch: stored as a tensor.
+            double_precision: As in torch: with `new_style`, stored in 64 bits.
+        """
+        # The one function a training loop calls all the time: no lock, no message, no call that can be avoided.
+        stream = self._stream
+        prefix = self._prefixes.get(tag)
+        if (
+            stream is None
+            or prefix is None
+            or walltime is not None
+            or display_name
+            or summary_description
+            or new_style
+            or stream.has_metadata
+            or (global_step is not None and (type(global_step) is not int or global_step >> 63))
+        ):
+            self._add_any_scalar(
+                tag, scalar_value, global_step, walltime, display_name, summary_description, new_style, double_precision
+            )
+            return
+        # The difference is zero for what is finite; number_of warns of what is not.
+        if type(scalar_value) is not float or scalar_value - scalar_value:
+            scalar_value = number_of(scalar_value)
+        now = time()
+        if len(stream.queue) >= self._backlog.limit and not stream.has_room():
+            return
+        stream.queue.append((now, prefix, scalar_value, global_step))
+        if now >= stream.look_again:
+            stream.look(now)
+
+    def _add_any_scalar(
+        self,
+        tag: str,
+        value: Any,
+        step: Any,
+        walltime: float | None,
+        display_name: str,
+        description: str,
+        new_style: bool,
+        double_precision: bool,
+    ) -> None:
+        writer = self._get_file_writer()
+        if new_style:
+            summary = torch_scalar(_clean_tag(tag), number_of(value), double_precision=double_precision)
+            writer.add_summary(summary, step, walltime)
+        elif display_name or description or not self._write_to_disk:
+            writer.add_summary(scalar(tag, value, display_name, description), step, walltime)
+        else:
+            writer.add_scalar(self._prefix(tag), number_of(value), step, walltime)
+        if self._has_comet:
+            self._get_comet_logger().log_metric(tag, display_name, value, step)
+
+    def _prefix(self, tag: str) -> bytes:
+        prefix = self._prefixes.get(tag)
+        if prefix is None:
+            prefix = scalar_prefix(_clean_tag(tag))
+            if len(self._prefixes) >= _MOST_TAGS:
+                self._prefixes.clear()
+            self._prefixes[tag] = prefix
+        return prefix
+
+    def add_scalars(
+        self, main_tag: str, tag_scalar_dict: Mapping[str, Any], global_step: Any = None, walltime: float | None = None
+    ) -> None:
+        """Add several numbers to one plot, each in a run of its own in a folder `<logdir>/<main_tag>/<tag>`.
+
+        They are also kept in memory for `export_scalars_to_json`, as tensorboardX does it.
+
+        Args:
+            main_tag: Name of the plot.
+            tag_scalar_dict: Names and values.
+            global_step: Step to record.
+            walltime: Seconds since the epoch; now by default.
+        """
+        wall_time = time() if walltime is None else walltime
+        root = self._get_file_writer().get_logdir()
+        for tag, value in tag_scalar_dict.items():
+            # A leading slash would lead out of the run.
+            folder = os.path.join(root, main_tag.lstrip("/"), tag.lstrip("/"))
+            number = number_of(value)
+            if self._write_to_disk:
+                self._sub_writer(folder).add_scalar(self._prefix(main_tag), number, global_step, wall_time)
+            self.scalar_dict.setdefault(folder, []).append([wall_time, global_step, number])
+        if self._has_comet:
+            self._get_comet_logger().log_metrics(tag_scalar_dict, main_tag, step=global_step)
+
+    def add_hparams(
+        self,
+        hparam_dict: dict[str, Any],
+        metric_dict: dict[str, Any],
+        name: str | None = None,
+        global_step: int | None = None,
+        *,
+        hparam_domain_discrete: dict[str, list[Any]] | None = None,
+        run_name: str | None = None,
+    ) -> None:
+        """Add a set of hyperparameters and what came of them, as a run of its own below `logdir`.
+
+        Args:
+            hparam_dict: Names and values of the hyperparameters.
+            metric_dict: Names and values of the metrics; may be empty.
+            name: Folder of that run; the current time by default, `"."` for the run's own folder.
+            global_step: Step to record for the metrics.
+            hparam_domain_discrete: As in torch: the values that each hyperparameter may take.
+            run_name: What torch calls `name`.
+
+        Raises:
+            TypeError: `hparam_dict` or `metric_dict` is no dictionary.
+        """
+        if not all(isinstance(given, dict) for given in (hparam_dict, metric_dict)):
+            raise TypeError("hparam_dict and metric_dict should be dictionary.")
+        domains = {} if hparam_domain_discrete is None else hparam_domain_discrete
+        summaries = hparams_summaries(hparam_dict, metric_dict, domains)
+        metrics = {key: number_of(value) for key, value in metric_dict.items()}
+        own = self._get_file_writer()
+        if self._write_to_disk:
+            folder = os.path.normpath(os.path.join(own.get_logdir(), name or run_name or str(time())))
+            in_place = folder == os.path.normpath(own.get_logdir())
+            writer = own if in_place else FileWriter(self._new_stream(folder))
+            for summary in summaries:
+                writer.add_summary(summary)
+            for key, number in metrics.items():
+                writer.add_scalar(self._prefix(key), number, global_step)
+            if not in_place:
+                writer.close()
+        if self._has_comet:
+            self._get_comet_logger().log_parameters(hparam_dict, step=global_step)
+
+    def flush(self) -> None:
+        """Return when all that was logged before, by any thread, is written and fsynced.
+
+        Never raises; on a failing disk it returns after one attempt, and what could not be written stays pending.
+        """
+        self._wait([writer.begin_flush() for writer in self._own_writers()])
+
+    def close(self) -> None:
+        """Flush and close all files. A second call does nothing; a later write opens a new file."""
+        with self._lifecycle:
+            writers = self._own_writers()
+            was_open = self.all_writers is not None
+            self.file_writer = self.all_writers = self._stream = None
+            # Within the lock, so that a second closer returns when all is on disk, too.
+            self._wait([writer.begin_close() for writer in writers])
+        if was_open and self._has_comet:
+            self._get_comet_logger().end()
+            self._comet_logger = None
+
+    def after_fork_in_child(self) -> None:
+        """Take fresh locks; the queues are told by the drain."""
+        self._lifecycle = threading.RLock()
+        self._backlog.forget()
+
+    def _reopened(self) -> None:
+        """Is called when something is logged after `close`, before it is written; for subclasses."""
+
+    def _get_file_writer(self) -> Any:
+        """Return the writer of the run's own folder; after `close`, one for a new file."""
+        if not self._write_to_disk:
+            return super()._get_file_writer()
+        writer = self.file_writer
+        if writer is not None:
+            return writer
+        with self._lifecycle:
+            if self.file_writer is not None:
+                return self.file_writer
+            main, is_first = self._main, self._main is None
+            if main is None:
+                main = self._main = self._new_stream(self.logdir)
+                main.open()
+            else:
+                main.reopen()
+            writer = FileWriter(main)
+            if is_first and self.purge_step is not None:
+                writer.add_event(Event(step=self.purge_step, file_version="brain.Event:2"))
+                writer.add_event(Event(step=self.purge_step, session_log=SessionLog(status=SessionLog.START)))
+            self.all_writers = {self.logdir: writer}
+            self.file_writer = writer
+            self._stream = None if self._has_comet else main
+        if not is_first:
+            self._reopened()
+        return writer
+
+    @property
+    def _has_comet(self) -> bool:
+        return self._comet_config.get("disabled") is not True
+
+    def _sub_writer(self, folder: str) -> FileWriter:
+        with self._lifecycle:
+            self._get_file_writer()
+            writer = self.all_writers.get(folder)
+            if writer is None:
+                writer = self.all_writers[folder] = FileWriter(self._new_stream(folder))
+            found: FileWriter = writer
+            return found
+
+    def _new_stream(self, folder: str) -> Stream:
+        return Stream(
+            folder,
+            self._backlog,
+            suffix=self._filename_suffix,
+            flush_secs=self._flush_secs,
+            segment_bytes=self._segment_bytes,
+        )
+
+    def _own_writers(self) -> list[FileWriter]:
+        # Another thread may close or add meanwhile; tensorboardX's dummies have nothing to wait for.
+        writers = self.all_writers
+        return [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
+
+    @staticmethod
+    def _wait(tickets: list[Any]) -> None:
+        for ticket in tickets:
+            drain.wait(ticket)
+
+
+def _local_folder(logdir: str | os.PathLike[str] | None) -> str | None:
+    """Return `logdir` as a string, after refusing what can hold no run."""
+    if not logdir:
+        return None
+    folder = os.fspath(logdir)
+    if folder.split(":")[0] in REGISTERED_FACTORIES:
+        raise ValueError(f"logdir must be a local folder, event files cannot be written to {folder!r}")
+    if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112
+        raise ValueError(f"logdir must be a folder, {folder!r} is a file")
+    return folder

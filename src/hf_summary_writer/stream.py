@@ -1,0 +1,428 @@
+"""What stands in front of the event files of one directory: the queue that callers append to, and what comes of it.
+
+Order is everything here. Events, requests to flush and requests to close go through one deque, so that a request is
+met exactly when all that was appended before it is on disk, whichever thread appended it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.drain import Ticket, drain
+from hf_summary_writer.encode import scalar_payload, step_field
+from hf_summary_writer.event_file import EventFile
+from hf_summary_writer.tfrecord import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Backlog", "Deferred", "Scalar", "Stream"]
+
+_logger = logging.getLogger(__name__)
+
+Scalar = tuple[float, bytes, float, int | None]
+"""A plain scalar: wall time, what `encode.scalar_prefix` gave for the tag, value, step."""
+
+_SCALAR_BYTES = 192
+"""What a pending scalar takes in memory: the tuple and its three numbers, rounded up."""
+
+_OVERHEAD_BYTES = 256
+_SLICE_BYTES = 1 << 20
+"""Of ready events, how much is written at once."""
+
+_RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+_VERIFY_SECONDS = 1.0
+_IDLE_SECONDS = 10.0
+"""How long a file stays open with nothing appended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """An event whose encoding is left to the drain.
+
+    Attributes:
+        encode: Returns the event's bytes, or `None` if it wrote what it had to write itself.
+        nbytes: What it holds in memory until then.
+    """
+
+    encode: Callable[[], bytes | None]
+    nbytes: int
+
+
+Item = Scalar | bytes | Deferred | Ticket
+
+
+class Backlog:
+    """What all streams of one writer may hold in memory, and what became of it when the disk failed.
+
+    Args:
+        max_bytes: The bound; a caller that meets it waits for the disk, or drops its event if the disk fails.
+
+    Attributes:
+        limit: Number of items that each stream may hold at the moment.
+        dropped: Number of events that were never written.
+        waiting: Tickets of callers that wait for room.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+        self._streams = 0
+        self.limit = 0
+        self.dropped = 0
+        self.in_trouble = False
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: hold nothing, and take fresh locks."""
+        self._lock = threading.RLock()
+        self.waiting: deque[Ticket] = deque()
+        self._held = 0
+        self._share()
+
+    def join(self) -> None:
+        """Share the bound with one more stream."""
+        with self._lock:
+            self._streams += 1
+            self._share()
+
+    def leave(self) -> None:
+        """Share the bound with one stream less."""
+        with self._lock:
+            self._streams -= 1
+            self._share()
+
+    def hold(self, nbytes: int) -> None:
+        """Count bytes that are held; a negative number gives them back."""
+        with self._lock:
+            self._held += nbytes
+            self._share()
+
+    def drop(self, events: int) -> None:
+        """Count events that are lost."""
+        with self._lock:
+            self.dropped += events
+
+    def let_in(self) -> None:
+        """Let those who wait for room look again."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self.waiting.popleft().release()
+
+    def report(self, error: OSError, directory: str) -> None:
+        """Say once that the disk is in trouble."""
+        if not self.in_trouble:
+            self.in_trouble = True
+            _logger.error(
+                "cannot write event files in %s: %s; events are kept in memory up to %d bytes, then dropped; logging"
+                " goes on when there is space again",
+                directory,
+                error,
+                self._max_bytes,
+            )
+
+    def recover(self, directory: str) -> None:
+        """Say once that the disk is well again."""
+        if self.in_trouble:
+            self.in_trouble = False
+            _logger.warning("event files in %s are written again; %d events were dropped", directory, self.dropped)
+
+    def _share(self) -> None:
+        room = (self._max_bytes - self._held) // (_SCALAR_BYTES * max(self._streams, 1))
+        # However small the bound, one item must get through when nothing else is held.
+        self.limit = room if self._held > 0 else max(room, 1)
+
+
+class Stream:
+    """The queue of one directory. `append` on `queue` is all a caller does; the drain does the rest.
+
+    Args:
+        directory: Where the event files lie.
+        backlog: Shared by the streams of one writer.
+        suffix: Ends every file name.
+        flush_secs: Seconds between two fsyncs while events come.
+        segment_bytes: Size at which the stream goes on in a new file.
+
+    Attributes:
+        queue: What is pending, oldest first.
+        look_again: Time (of `time.time`) from which a caller that appended must call `look`; 0 when closed or forked.
+        closed: Whether no more is expected; what is appended all the same goes to a new file.
+        failing: Whether the last write failed.
+        has_metadata: Whether events get a step or time from `use_metadata`, so that the short way is closed.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        backlog: Backlog,
+        *,
+        suffix: str = "",
+        flush_secs: float = 120,
+        segment_bytes: int = 16 << 20,
+    ) -> None:
+        self.directory = directory
+        self.backlog = backlog
+        self.queue: deque[Item] = deque()
+        self.look_again = 0.0
+        self.closed = False
+        self.failing = False
+        self.has_metadata = False
+        self._file = EventFile(directory, suffix, segment_bytes)
+        self._flush_secs = flush_secs
+        # Taken from the queue and not yet done, so that a failed write has something to try again.
+        self._taken: list[Item] = []
+        self._asked: set[Ticket] = set()
+        self._retry_at = 0.0
+        self._verify_at = 0.0
+        self._sync_at: float | None = None
+        self._idle_at = 0.0
+        backlog.join()
+
+    # What callers use, from any thread.
+
+    def open(self) -> None:
+        """Create the first file, before anything is appended, and have the stream attended."""
+        try:
+            self._file.open()
+        except OSError as error:
+            self._fall_back(error, time.monotonic())
+        drain.attend(self)
+
+    def put(self, item: bytes | Deferred | Scalar) -> None:
+        """Append an item that is counted by its size, waiting for room if there is none."""
+        if not self.has_room():
+            return
+        if isinstance(item, Deferred):
+            self.backlog.hold(item.nbytes)
+        elif isinstance(item, bytes):
+            self.backlog.hold(len(item) + _OVERHEAD_BYTES)
+        self.queue.append(item)
+        if (now := time.time()) >= self.look_again:
+            self.look(now)
+
+    def look(self, now: float) -> None:
+        """Make sure that somebody attends the stream; `now` is of `time.time`."""
+        self.look_again = now + _LOOK_SECONDS
+        # Read after the write above: one who closes sets `closed` first and `look_again` then.
+        if self.closed:
+            self.look_again = 0.0
+        drain.attend(self)
+
+    def has_room(self) -> bool:
+        """Wait until an item may be appended; return False, and count it as dropped, if the disk fails meanwhile."""
+        while len(self.queue) >= self.backlog.limit:
+            if self.failing:
+                self.backlog.drop(1)
+                return False
+            ticket = Ticket()
+            self.backlog.waiting.append(ticket)
+            drain.attend(self)
+            # Whoever makes room lets in those it sees waiting: look again now that this one can be seen.
+            if len(self.queue) < self.backlog.limit or self.failing:
+                continue
+            drain.wait(ticket)
+        return True
+
+    def ask(self, *, closes: bool = False) -> Ticket:
+        """Return a ticket that is released when all that was appended before is on disk, or cannot be for now."""
+        ticket = Ticket(closes=closes)
+        self._asked.add(ticket)
+        self.queue.append(ticket)
+        drain.attend(self)
+        return ticket
+
+    def close(self) -> Ticket:
+        """Expect no more; the ticket is released when the file is on disk and closed."""
+        if not self.closed:
+            self.backlog.leave()
+        self.closed = True
+        self.look_again = 0.0
+        return self.ask(closes=True)
+
+    def reopen(self) -> None:
+        """Expect more again; it goes to a new file."""
+        if self.closed:
+            self.backlog.join()
+        self.closed = False
+
+    # What the drain uses, one thread at a time.
+
+    @property
+    def event_file(self) -> str | None:
+        """Path of the file that is written to."""
+        return self._file.path
+
+    @property
+    def holds_descriptor(self) -> bool:
+        """Whether a file is open."""
+        return self._file.is_open
+
+    @property
+    def pending(self) -> int:
+        """Number of items that wait."""
+        return len(self.queue) + len(self._taken)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stream is closed and nothing of it is left."""
+        return self.closed and not self.queue and not self._taken and self._file.path is None
+
+    def is_ready(self, now: float) -> bool:
+        """Whether there is something to do at the monotonic time `now`; a failing disk is tried now and then."""
+        if not self.queue and not self._taken:
+            return False
+        return not self.failing or now >= self._retry_at or bool(self._asked)
+
+    def work(self, most: int, now: float) -> int:
+        """Write up to `most` items, or meet one request; return how many items were done."""
+        taken = self._taken
+        if not taken:
+            # One call into C, so that an exception from a signal handler cannot come between taking and keeping.
+            taken.extend(itertools.starmap(self.queue.popleft, itertools.repeat((), min(most, len(self.queue)))))
+        before = len(taken)
+        try:
+            if isinstance(taken[0], Ticket):
+                self._meet(taken[0])
+                del taken[0]
+            else:
+                self._write(taken, now)
+                self._recover()
+        except OSError as error:
+            self._fall_back(error, now)
+        if self.backlog.waiting and (self.failing or len(self.queue) <= self.backlog.limit // 2):
+            self.backlog.let_in()
+        return before - len(self._taken)
+
+    def tidy(self, now: float) -> None:
+        """Sync when `flush_secs` are over, close what is idle or no longer expected to grow."""
+        file = self._file
+        if file.path is None or self.failing:
+            return
+        try:
+            if self.closed and not self.queue and not self._taken:
+                file.finish()
+            elif file.dirty and self._sync_at is not None and now >= self._sync_at:
+                self._sync_at = None
+                file.sync()
+        except OSError as error:
+            self.backlog.report(error, self.directory)
+        if file.is_open and now >= self._idle_at:
+            file.rest()
+
+    def rest(self) -> None:
+        """Give back the descriptor for now."""
+        self._file.rest()
+
+    def leave_to_parent(self, *, keep_queue: bool) -> None:
+        """In a forked child: what is queued and the open file are the parent's; start afresh when something comes."""
+        if not keep_queue:
+            self.queue = deque()
+        self._taken = []
+        self._asked = set()
+        self._file.belongs_to_parent()
+        self.failing = False
+        self.look_again = 0.0
+        self.backlog.forget()
+
+    def _write(self, taken: list[Item], now: float) -> None:
+        frames = self._encode(taken)
+        if now >= self._verify_at:
+            self._verify_at = now + _VERIFY_SECONDS
+            self._file.verify()
+        before = self._file.appended
+        try:
+            self._file.append(frames)
+        finally:
+            done = self._file.appended - before
+            held = sum(len(item) + _OVERHEAD_BYTES for item in taken[:done] if type(item) is bytes)
+            del taken[:done]
+            if held:
+                self.backlog.hold(-held)
+        self._idle_at = now + _IDLE_SECONDS
+        if self._sync_at is None:
+            self._sync_at = now + self._flush_secs
+
+    def _encode(self, taken: list[Item]) -> list[bytes]:
+        """Return one frame for each item up to the next request; an item without an event has an empty one."""
+        frames: list[bytes] = []
+        last_step: int | None = None
+        step_bytes = b""
+        nbytes = 0
+        for index, item in enumerate(taken):
+            if type(item) is tuple:
+                wall_time, prefix, value, step = item
+                if step != last_step:
+                    last_step, step_bytes = step, step_field(step)
+                frames.append(frame(scalar_payload(wall_time, step_bytes, prefix, value)))
+            elif type(item) is bytes:
+                frames.append(frame(item) if item else b"")
+                nbytes += len(item)
+                if nbytes > _SLICE_BYTES:
+                    break
+            elif isinstance(item, Deferred):
+                payload = taken[index] = self._encode_deferred(item)
+                frames.append(frame(payload) if payload else b"")
+                # What took long to encode goes to disk before the next of its kind is begun.
+                break
+            else:
+                break
+        return frames
+
+    def _encode_deferred(self, item: Deferred) -> bytes:
+        try:
+            payload = item.encode() or b""
+        except Exception:
+            _logger.exception("an event of %s could not be encoded and is dropped", self.directory)
+            self.backlog.drop(1)
+            payload = b""
+        self.backlog.hold(len(payload) + _OVERHEAD_BYTES - item.nbytes)
+        return payload
+
+    def _meet(self, ticket: Ticket) -> None:
+        if ticket.closes:
+            self._file.finish()
+        else:
+            self._file.sync()
+        self._sync_at = None
+        self._asked.discard(ticket)
+        ticket.release()
+
+    def _recover(self) -> None:
+        if self.failing:
+            self.failing = False
+            self.backlog.recover(self.directory)
+
+    def _fall_back(self, error: OSError, now: float) -> None:
+        """Keep what could not be written for another try, and let nobody wait for it."""
+        self.failing = True
+        self._retry_at = now + _RETRY_SECONDS
+        self.backlog.report(error, self.directory)
+        asked, self._asked = self._asked, set()
+        if any(ticket.closes for ticket in asked):
+            self._give_up()
+        for ticket in asked:
+            ticket.release()
+
+    def _give_up(self) -> None:
+        """Drop what is pending up to the last request to close: nobody is left who would wait for the disk."""
+        pending = [*self._taken, *itertools.starmap(self.queue.popleft, itertools.repeat((), len(self.queue)))]
+        last = max((i for i, item in enumerate(pending) if isinstance(item, Ticket) and item.closes), default=-1)
+        lost = [item for item in pending[: last + 1] if not isinstance(item, Ticket)]
+        self._taken = pending[last + 1 :]
+        self.backlog.drop(len(lost))
+        for item in lost:
+            if isinstance(item, Deferred):
+                self.backlog.hold(-item.nbytes)
+            elif isinstance(item, bytes):
+                self.backlog.hold(-len(item) - _OVERHEAD_BYTES)
+        self._file.forget()
+        if lost:
+            _logger.error("%d events of %s could not be written and are lost", len(lost), self.directory)

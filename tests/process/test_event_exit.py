@@ -1,0 +1,290 @@
+"""What was logged is on disk however the process ends, as far as that way of ending allows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from events import event_files, payloads, run, scalars, start, steps, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREAMBLE = """
+import atexit, os, signal, sys, threading, time
+from hf_summary_writer.event_writer import EventWriter
+logdir = sys.argv[1]
+"""
+
+
+def test_a_script_that_just_ends_has_everything_on_disk(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + """
+writer = EventWriter(logdir)
+for step in range(5000):
+    writer.add_scalar("a", step, step)
+writer.add_scalars("m", {"x": 1, "y": 2}, 7)
+writer.add_text("last", "word", 8)
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert steps(tmp_path, "a") == list(range(5000))
+    assert steps(tmp_path, "last/text_summary") == [8]
+    assert scalars(tmp_path / "m" / "y", "m") == [(7, 2.0)]
+
+
+def test_a_writer_that_nobody_holds_any_more_has_everything_on_disk(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + """
+def train():
+    writer = EventWriter(logdir)
+    for step in range(500):
+        writer.add_scalar("a", step, step)
+train()
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert steps(tmp_path, "a") == list(range(500))
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("sys.exit(3)", 3), ("raise SystemExit(4)", 4), ("1 / 0", 1), ("raise KeyboardInterrupt", -2)]
+)
+def test_the_exit_code_is_the_users_own(tmp_path: Path, end: str, code: int) -> None:
+    result = run(PREAMBLE + f"EventWriter(logdir).add_scalar('a', 1, 1)\n{end}\n", tmp_path)
+    assert result.returncode == code
+    assert steps(tmp_path, "a") == [1]
+
+
+def test_a_thread_of_the_user_that_logs_to_the_very_end_is_covered(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + """
+writer = EventWriter(logdir)
+main = threading.current_thread()
+def late():
+    main.join()
+    for step in range(1000):
+        writer.add_scalar("late", step, step)
+threading.Thread(target=late).start()
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert steps(tmp_path, "late") == list(range(1000))
+
+
+def test_an_exit_handler_of_the_user_may_still_log_and_close(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + """
+writer = EventWriter(logdir)
+writer.add_scalar("a", 1, 1)
+@atexit.register
+def finish():
+    writer.add_scalar("a", 2, 2)
+    writer.close()
+    writer.add_scalar("a", 3, 3)
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert steps(tmp_path, "a") == [1, 2, 3]
+
+
+def test_a_writer_made_in_an_exit_handler_works_without_a_thread(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + """
+@atexit.register
+def finish():
+    with EventWriter(logdir) as writer:
+        writer.add_scalar("a", 1, 1)
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert steps(tmp_path, "a") == [1]
+
+
+def test_a_process_that_may_have_no_threads_still_logs(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + """
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+writer = EventWriter(logdir, max_pending_bytes=20_000)
+for step in range(2000):
+    writer.add_scalar("a", step, step)
+writer.flush()
+assert len(os.listdir(logdir)) == 1
+for step in range(2000, 3000):
+    writer.add_scalar("a", step, step)
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert steps(tmp_path, "a") == list(range(3000))
+
+
+def test_kill_loses_at_most_what_was_just_logged_and_tears_no_record(tmp_path: Path) -> None:
+    process = start(
+        PREAMBLE
+        + """
+writer = EventWriter(logdir)
+step = 0
+while True:
+    writer.add_scalar("a", step, step)
+    if step == 2000:
+        writer.flush()
+        print("flushed", flush=True)
+    step += 1
+""",
+        tmp_path,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "flushed\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    found = steps(tmp_path, "a", growing=True)
+    assert found == list(range(len(found)))
+    assert len(found) > 2000
+
+
+def test_what_a_killed_process_had_logged_a_while_ago_is_in_the_file(tmp_path: Path) -> None:
+    process = start(
+        PREAMBLE
+        + """
+writer = EventWriter(logdir)
+writer.add_scalar("a", 1, 1)
+signal.pause()
+""",
+        tmp_path,
+    )
+    wait_until(lambda: event_files(tmp_path) and steps(tmp_path, "a", growing=True) == [1])
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    [path] = event_files(tmp_path)
+    assert len(payloads(path)) == 2
+
+
+def test_terminate_ends_at_once_by_the_signal(tmp_path: Path) -> None:
+    process = start(
+        PREAMBLE + "writer = EventWriter(logdir)\nprint('ready', flush=True)\nsignal.pause()\n",
+        tmp_path,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.wait(timeout=10) == -signal.SIGTERM
+    process.stdout.close()
+
+
+def test_a_signal_handler_may_log_flush_and_close_whatever_it_interrupts(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + """
+writer = EventWriter(logdir)
+calls = 0
+def handler(*_):
+    global calls
+    calls += 1
+    writer.add_scalar("signal", calls, calls)
+    writer.add_text("signal", str(calls), calls)
+    writer.flush()
+    if calls % 10 == 0:
+        writer.close()
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+step = 0
+while calls < 100:
+    writer.add_scalar("a", step, step)
+    if step % 50 == 0:
+        writer.add_text("text", str(step), step)
+        writer.flush()
+    if step % 1000 == 0:
+        writer.close()
+    step += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+writer.close()
+print(step, calls)
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    last, calls = map(int, result.stdout.split())
+    assert steps(tmp_path, "a") == list(range(last))
+    assert steps(tmp_path, "signal") == list(range(1, calls + 1))
+
+
+def test_ctrl_c_while_flushing_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + """
+writer = EventWriter(logdir)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+step = interrupted = 0
+while interrupted < 100:
+    try:
+        while True:
+            for _ in range(100):
+                next_step = step + 1
+                writer.file_writer.add_scalar(writer._prefix("a"), 1.0, step); step = next_step
+            writer.flush()
+    except KeyboardInterrupt:
+        interrupted += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+writer.close()
+print(step)
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    found = steps(tmp_path, "a")
+    # A call that was interrupted may have logged before it could be counted, and is then made again.
+    assert sorted(set(found)) == list(range(int(result.stdout)))
+    assert found == sorted(found)
+
+
+def test_importing_starts_nothing(tmp_path: Path) -> None:
+    result = run(
+        "import threading, os\nimport hf_summary_writer.event_writer\n"
+        "assert threading.active_count() == 1\nassert os.listdir('.') == []\n",
+        tmp_path,
+        cwd=tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_development_mode_finds_nothing_left_open(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-W",
+            "error::ResourceWarning",
+            "-c",
+            PREAMBLE + "EventWriter(logdir).close()",
+            tmp_path,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONWARNINGS": ""},
+    )
+    assert (result.returncode, result.stderr) == (0, "")

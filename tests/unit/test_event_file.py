@@ -1,0 +1,292 @@
+"""Names sort by age and never collide; what lies in a file is whole whatever a write does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from events import event_files, payloads
+from hf_summary_writer.event_file import EventFile, _host
+from hf_summary_writer.segment_name import SegmentName, followed, parse_name
+from hf_summary_writer.tfrecord import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+names = st.builds(
+    SegmentName,
+    created=st.integers(0, 10**10 - 1),
+    host=st.from_regex(r"[A-Za-z0-9.-]{0,30}", fullmatch=True),
+    pid=st.integers(0, 2**31),
+    writer=st.integers(0, 10**6),
+    segment=st.integers(0, 10**6 - 1),
+    suffix=st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=10),
+)
+
+
+@pytest.fixture
+def files() -> Iterator[list[EventFile]]:
+    opened: list[EventFile] = []
+    yield opened
+    for file in opened:
+        file.forget()
+
+
+@given(names)
+def test_a_name_is_read_back_as_it_was_written(name: SegmentName) -> None:
+    assert parse_name(str(name)) == name
+
+
+@given(names, names)
+def test_names_sort_by_age(one: SegmentName, other: SegmentName) -> None:
+    if one.created < other.created:
+        assert str(one) < str(other)
+
+
+@given(names, st.integers(0, 1000), st.integers(1, 1000))
+def test_the_segments_of_a_writer_sort_by_number_within_a_second(name: SegmentName, first: int, more: int) -> None:
+    assert str(_segment(name, first)) < str(_segment(name, first + more))
+
+
+def _segment(name: SegmentName, segment: int, created: int | None = None) -> SegmentName:
+    created = name.created if created is None else created
+    return SegmentName(created, name.host, name.pid, name.writer, segment, name.suffix)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x", "events.out.tfevents.1700000000.host", "events.out.tfevents.1700000000.host.12.0", "a.tfevents.1_2_3"],
+)
+def test_names_of_other_writers_are_not_ours(name: str) -> None:
+    assert parse_name(name) is None
+
+
+def test_only_the_last_segment_of_a_writer_has_no_follower() -> None:
+    ours = SegmentName(100, "host", 7, 0, 0)
+    segments = [str(_segment(ours, n, 100 + n)) for n in range(3)]
+    sibling = str(SegmentName(100, "host", 7, 1, 0))
+    assert followed([*segments, sibling, "unrelated.txt"]) == set(segments[:2])
+
+
+def test_a_reused_pid_does_not_close_the_file_of_its_new_owner() -> None:
+    earlier_life = [str(SegmentName(100 + n, "container", 1, 0, n)) for n in range(3)]
+    this_life = str(SegmentName(500, "container", 1, 0, 0))
+    assert this_life not in followed([*earlier_life, this_life])
+    assert str(SegmentName(100, "container", 1, 0, 0)) in followed([*earlier_life, this_life])
+
+
+def test_a_file_begins_with_its_version_and_holds_what_was_appended(tmp_path: Path, files: list[EventFile]) -> None:
+    file = EventFile(str(tmp_path / "a" / "b"))
+    files.append(file)
+    file.append([frame(b"one"), frame(b"two")])
+    file.append([frame(b"three")])
+    [path] = event_files(tmp_path)
+    assert payloads(path)[1:] == [b"one", b"two", b"three"]
+    assert file.appended == 3
+
+
+def test_many_writers_in_one_second_get_files_of_their_own(tmp_path: Path, files: list[EventFile]) -> None:
+    for _ in range(50):
+        files.append(EventFile(str(tmp_path)))
+        files[-1].open()
+    paths = [file.path for file in files]
+    assert len(set(paths)) == 50
+    assert paths == sorted(paths, key=str)
+
+
+def test_a_taken_name_is_never_truncated(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another container with the same host name and pid on a shared disk, seen by nobody until the file is created.
+    monkeypatch.setattr(os, "listdir", lambda _: [])
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
+    file = EventFile(str(tmp_path))
+    taken = tmp_path / str(SegmentName(1_700_000_000, _host(), os.getpid(), file._writer, 0))
+    taken.write_bytes(b"theirs")
+    files.append(file)
+    file.append([frame(b"ours")])
+    assert taken.read_bytes() == b"theirs"
+    assert file.path is not None
+    assert file.path > str(taken)
+
+
+def test_a_clock_that_goes_back_does_not_hide_the_new_file(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    (tmp_path / f"events.out.tfevents.{int(now) + 3600}.elsewhere").touch()
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    file.open()
+    assert [str(path) for path in event_files(tmp_path)][-1] == file.path
+    monkeypatch.setattr(time, "time", lambda: now - 86_400)
+    file.finish()
+    file.open()
+    assert [str(path) for path in event_files(tmp_path)][-1] == file.path
+
+
+def test_a_file_name_at_the_end_of_time_does_not_stop_the_writer(tmp_path: Path, files: list[EventFile]) -> None:
+    (tmp_path / "events.out.tfevents.9999999999.x").touch()
+    files.append(EventFile(str(tmp_path)))
+    files[0].open()
+    assert len(event_files(tmp_path)) == 2
+
+
+def test_a_full_segment_is_left_for_the_next_and_never_changes_again(tmp_path: Path, files: list[EventFile]) -> None:
+    file = EventFile(str(tmp_path), segment_bytes=200)
+    files.append(file)
+    contents = [b"%03d" % n * 20 for n in range(20)]
+    seen: dict[str, bytes] = {}
+    for content in contents:
+        file.append([frame(content)])
+        closed = followed(path.name for path in event_files(tmp_path))
+        for name in closed:
+            seen.setdefault(name, (tmp_path / name).read_bytes())
+    assert len(seen) > 5
+    assert all((tmp_path / name).read_bytes() == content for name, content in seen.items())
+    assert [p for path in event_files(tmp_path) for p in payloads(path)[1:]] == contents
+
+
+def test_a_resting_file_is_gone_on_with(tmp_path: Path, files: list[EventFile]) -> None:
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    file.append([frame(b"one")])
+    file.rest()
+    assert not file.is_open
+    file.sync()
+    assert not file.is_open
+    file.append([frame(b"two")])
+    [path] = event_files(tmp_path)
+    assert payloads(path)[1:] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("trouble", ["removed", "replaced", "truncated", "grown"])
+def test_a_file_somebody_else_touched_is_left_for_a_new_one(
+    tmp_path: Path, files: list[EventFile], trouble: str
+) -> None:
+    file = EventFile(str(tmp_path / "run"))
+    files.append(file)
+    file.append([frame(b"one")])
+    assert file.path is not None
+    path = tmp_path / "run" / Path(file.path).name
+    if trouble == "removed":
+        path.unlink()
+        path.parent.rmdir()
+    elif trouble == "replaced":
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    elif trouble == "truncated":
+        os.truncate(path, 10)
+    else:
+        with path.open("ab") as other:
+            other.write(b"theirs")
+    file.verify()
+    file.append([frame(b"two")])
+    assert file.path != str(path)
+    assert payloads(event_files(tmp_path)[-1])[1:] == [b"two"]
+
+
+@pytest.mark.parametrize("room", range(0, 120, 7))
+def test_what_a_full_disk_took_is_whole_and_the_rest_can_be_tried_again(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    file.open()
+    frames = [frame(b"x" * size) for size in (3, 30, 0, 17)]
+    left = room
+    real_write = os.write
+
+    def write(descriptor: int, data: bytes | memoryview) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real_write(descriptor, data[:left])
+        left -= written
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    if room < sum(map(len, frames)):
+        with pytest.raises(OSError, match="No space"):
+            file.append(frames)
+    else:
+        file.append(frames)
+    [path] = event_files(tmp_path)
+    done = file.appended
+    assert payloads(path)[1:] == [f[12:-4] for f in frames[:done]]
+    left = 1000
+    file.append(frames[done:])
+    assert payloads(path)[1:] == [f[12:-4] for f in frames]
+
+
+def test_a_file_whose_torn_tail_cannot_be_cut_off_is_left_behind(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    file.append([frame(b"one")])
+    first = file.path
+    real_write = os.write
+
+    def torn(descriptor: int, data: bytes) -> int:
+        real_write(descriptor, data[:5])
+        raise OSError(errno.EIO, "Input/output error")
+
+    def refuse(_descriptor: int, _length: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", torn)
+        patch.setattr(os, "ftruncate", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            file.append([frame(b"two")])
+    file.append([frame(b"two")])
+    assert file.path != first
+    assert payloads(event_files(tmp_path)[-1])[1:] == [b"two"]
+
+
+def test_a_disk_that_takes_no_new_file_leaves_nothing_of_it(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        with pytest.raises(OSError, match="No space"):
+            file.open()
+    assert event_files(tmp_path) == []
+    file.append([frame(b"one")])
+    assert len(event_files(tmp_path)) == 1
+
+
+def test_an_interrupted_write_is_neither_lost_nor_doubled(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    file.append([frame(b"one")])
+    real_write = os.write
+
+    def interrupted(descriptor: int, data: bytes) -> int:
+        real_write(descriptor, data)
+        raise KeyboardInterrupt
+
+    frames = [frame(b"two"), frame(b"three")]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            file.append(frames)
+    file.append(frames[file.appended - 1 :])
+    [path] = event_files(tmp_path)
+    assert payloads(path)[1:] == [b"one", b"two", b"three"]

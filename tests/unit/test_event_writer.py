@@ -1,0 +1,417 @@
+"""What the local writer promises: order, true flush, files of their own, bounded memory, and a calm end."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import pathlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import tensorboardX
+from tensorboard.compat.proto import event_pb2 as their_event
+from tensorboard.compat.proto import summary_pb2 as their_summary
+
+from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
+from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.segment_name import followed, parse_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+THREAD = "hf-summary-writer-events"
+
+
+def drain_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == THREAD]
+
+
+def test_it_is_a_summary_writer(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        assert isinstance(writer, tensorboardX.SummaryWriter)
+
+
+def test_the_file_is_there_when_the_constructor_returns(tmp_path: Path) -> None:
+    with EventWriter(tmp_path / "run"):
+        [path] = event_files(tmp_path)
+        assert [event.file_version for event in events(path)] == ["brain.Event:2"]
+
+
+def test_events_lie_in_the_order_of_the_calls(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        for step in range(3000):
+            writer.add_scalar("a", step / 7, step)
+            if step % 100 == 0:
+                writer.add_text("note", str(step), step)
+    found = [(event.step, event.summary.value[0].tag) for event in logged(tmp_path)]
+    expected = []
+    for step in range(3000):
+        expected.append((step, "a"))
+        if step % 100 == 0:
+            expected.append((step, "note/text_summary"))
+    assert found == expected
+
+
+def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        for step in range(100):
+            writer.add_scalar("loss", 1 / (step + 1), step)
+    assert tensorboard_scalars(tmp_path, "loss") == scalars(tmp_path, "loss")
+    assert steps(tmp_path, "loss") == list(range(100))
+
+
+def test_flush_returns_when_everything_before_it_is_written_and_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    with EventWriter(tmp_path) as writer:
+        monkeypatch.setattr(os, "fsync", fsync)
+        for trial in range(30):
+            for step in range(trial * 20):
+                writer.add_scalar(f"trial{trial}", step, step)
+            writer.flush()
+            assert steps(tmp_path, f"trial{trial}") == list(range(trial * 20))
+            [path] = event_files(tmp_path)
+            assert path.stat().st_size in synced
+
+
+def test_flush_covers_what_other_threads_logged_before(tmp_path: Path) -> None:
+    threads = 8
+    failures: list[str] = []
+
+    def log(writer: EventWriter, name: str) -> None:
+        for round_ in range(15):
+            for step in range(round_ * 20, round_ * 20 + 20):
+                writer.add_scalar(name, step, step)
+            writer.flush()
+            found = steps(tmp_path, name, growing=True)
+            if found != list(range(round_ * 20 + 20)):
+                failures.append(f"{name} round {round_}: {len(found)}")
+
+    with EventWriter(tmp_path) as writer:
+        workers = [threading.Thread(target=log, args=(writer, f"thread{n}")) for n in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert failures == []
+
+
+def test_flush_covers_sub_runs(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalars("many", {"a": 1.0, "b": 2.0}, 3)
+        writer.flush()
+        assert scalars(tmp_path / "many" / "a", "many") == [(3, 1.0)]
+        assert scalars(tmp_path / "many" / "b", "many") == [(3, 2.0)]
+
+
+def test_events_reach_the_file_without_flush(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalar("a", 1, 1)
+        wait_until(lambda: steps(tmp_path, "a", growing=True) == [1])
+
+
+def test_flush_secs_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda _: synced.set())
+    with EventWriter(tmp_path, flush_secs=0.01) as writer:
+        writer.add_scalar("a", 1, 1)
+        assert synced.wait(10)
+
+
+def test_close_twice_and_from_two_threads_is_one_close(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path)
+    for step in range(1000):
+        writer.add_scalar("a", step, step)
+    closers = [threading.Thread(target=writer.close) for _ in range(4)]
+    for closer in closers:
+        closer.start()
+    for closer in closers:
+        closer.join()
+    writer.close()
+    writer.flush()
+    assert steps(tmp_path, "a") == list(range(1000))
+    assert len(event_files(tmp_path)) == 1
+
+
+def test_a_write_after_close_opens_a_new_file_that_follows_the_first(tmp_path: Path) -> None:
+    class Counting(EventWriter):
+        reopenings = 0
+
+        def _reopened(self) -> None:
+            self.reopenings += 1
+
+    writer = Counting(tmp_path)
+    writer.add_scalar("a", 1, 1)
+    writer.close()
+    [first] = event_files(tmp_path)
+    content = first.read_bytes()
+    writer.add_scalar("a", 2, 2)
+    writer.add_scalar("a", 3, 3)
+    writer.close()
+    assert writer.reopenings == 1
+    assert first.read_bytes() == content
+    assert steps(tmp_path, "a") == [1, 2, 3]
+    assert followed(path.name for path in event_files(tmp_path)) == {first.name}
+
+
+def test_nothing_is_lost_when_threads_log_while_others_close(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path)
+    count = 3000
+
+    def log(name: str) -> None:
+        for step in range(count):
+            writer.add_scalar(name, step, step)
+
+    loggers = [threading.Thread(target=log, args=(f"thread{n}",)) for n in range(4)]
+    for thread in loggers:
+        thread.start()
+    while any(thread.is_alive() for thread in loggers):
+        writer.close()
+    writer.close()
+    wait_until(lambda: not drain_threads())
+    for n in range(4):
+        assert steps(tmp_path, f"thread{n}") == list(range(count))
+
+
+def test_two_writers_of_one_folder_never_share_a_file(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as one, EventWriter(tmp_path) as other:
+        one.add_scalar("one", 1, 1)
+        other.add_scalar("other", 2, 2)
+    assert len(event_files(tmp_path)) == 2
+    assert steps(tmp_path, "one") == [1]
+    assert steps(tmp_path, "other") == [2]
+
+
+def test_the_file_name_carries_host_pid_and_suffix(tmp_path: Path) -> None:
+    with EventWriter(tmp_path, filename_suffix=".mine"):
+        [path] = event_files(tmp_path)
+    name = parse_name(path.name)
+    assert name is not None
+    assert (name.pid, name.suffix, name.segment) == (os.getpid(), ".mine", 0)
+    assert name.host
+
+
+def test_a_long_run_goes_on_in_new_segments(tmp_path: Path) -> None:
+    with EventWriter(tmp_path, segment_bytes=4096) as writer:
+        for step in range(5000):
+            writer.add_scalar("a", step, step)
+            if step % 500 == 0:
+                writer.flush()
+    paths = event_files(tmp_path)
+    assert len(paths) > 5
+    assert followed(path.name for path in paths) == {path.name for path in paths[:-1]}
+    assert steps(tmp_path, "a") == list(range(5000))
+    assert [step for step, _ in tensorboard_scalars(tmp_path, "a")] == list(range(5000))
+
+
+def test_a_run_under_the_limit_has_one_file(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        for step in range(10_000):
+            writer.add_scalar("a", step, step)
+    assert len(event_files(tmp_path)) == 1
+
+
+def test_the_open_event_files_are_known(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path)
+    writer.add_scalars("m", {"x": 1})
+    writer.flush()
+    assert sorted(writer.event_files) == [str(path) for path in event_files(tmp_path)]
+    writer.close()
+    assert writer.event_files == []
+
+
+def test_the_purge_is_written_once(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path, purge_step=7)
+    writer.add_scalar("a", 1, 8)
+    writer.close()
+    writer.add_scalar("a", 2, 9)
+    writer.close()
+    assert [event.step for event in logged(tmp_path) if event.WhichOneof("what") == "session_log"] == [7]
+
+
+def test_hparams_go_to_a_run_of_their_own_by_the_same_way(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_hparams({"lr": 0.1}, {"acc": 0.5}, name="trial", global_step=4)
+        assert scalars(tmp_path / "trial", "acc") == [(4, 0.5)]
+        [path] = event_files(tmp_path / "trial")
+        assert parse_name(path.name) is not None
+
+
+def test_hparams_may_go_to_the_runs_own_folder(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_hparams({"lr": 0.1}, {}, run_name=".")
+    assert len(event_files(tmp_path)) == 1
+    assert len(logged(tmp_path)) == 3
+
+
+def test_summaries_and_events_of_both_families_are_taken(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        theirs = their_summary.Summary(value=[their_summary.Summary.Value(tag="theirs", simple_value=2.0)])
+        writer.file_writer.add_summary(theirs, 3)
+        writer._get_file_writer().add_event(their_event.Event(summary=theirs), 4)
+        writer.file_writer.event_writer.add_event(their_event.Event(summary=theirs, step=5))
+    assert steps(tmp_path, "theirs") == [3, 4, 5]
+
+
+@pytest.mark.parametrize("wrong", [None, b"bytes", "text", 3, their_event.Event(), object()])
+def test_what_is_no_summary_is_refused_in_the_call(tmp_path: Path, wrong: object) -> None:
+    with EventWriter(tmp_path) as writer, pytest.raises(TypeError):
+        writer.file_writer.add_summary(wrong)
+
+
+def test_writing_nothing_to_disk_writes_nothing(tmp_path: Path) -> None:
+    with EventWriter(tmp_path / "run", write_to_disk=False) as writer:
+        writer.add_scalar("a", 1)
+        writer.add_scalars("m", {"x": 1})
+        writer.add_hparams({"lr": 1}, {"acc": 1})
+        writer.flush()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("logdir", ["s3://bucket/run", "gs://bucket/run"])
+def test_object_storage_is_refused_before_anything_is_written(logdir: str) -> None:
+    with pytest.raises(ValueError, match="local folder"):
+        EventWriter(logdir)
+
+
+def test_a_file_as_logdir_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        EventWriter(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"filename_suffix": "../x"}, {"segment_bytes": 0}, {"max_pending_bytes": -1}, {"filename_suffix": "\0"}],
+)
+def test_impossible_arguments_are_refused_before_anything_is_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        EventWriter(tmp_path / "run", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="unheard_of"):
+        EventWriter(tmp_path, unheard_of=1)
+
+
+def test_logdir_may_be_given_in_each_of_the_known_ways(tmp_path: Path) -> None:
+    for writer in (
+        EventWriter(tmp_path / "run"),
+        EventWriter(logdir=str(tmp_path / "run")),
+        EventWriter(log_dir=tmp_path / "run"),
+    ):
+        with writer:
+            assert writer.logdir == writer.log_dir == writer.get_logdir() == str(tmp_path / "run")
+
+
+def test_the_default_logdir_is_tensorboardx_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with EventWriter(comment="_note") as writer:
+        assert pathlib.Path(writer.logdir).parent.name == "runs"
+        assert writer.logdir.endswith("_note")
+    assert len(event_files(tmp_path / "runs")) == 1
+
+
+def test_a_writer_that_is_forgotten_still_gets_everything_to_disk(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path)
+    writer.add_scalar("a", 1, 1)
+    del writer
+    gc.collect()
+    wait_until(lambda: not drain_threads())
+    assert steps(tmp_path, "a") == [1]
+
+
+def test_the_thread_ends_with_the_last_writer_and_comes_back_with_the_next(tmp_path: Path) -> None:
+    for _ in range(3):
+        with EventWriter(tmp_path) as writer:
+            writer.add_scalar("a", 1)
+            assert len(drain_threads()) == 1
+        wait_until(lambda: not drain_threads())
+
+
+def test_a_thousand_cycles_leave_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+    process = psutil.Process()
+    with EventWriter(tmp_path):
+        pass
+    wait_until(lambda: not drain_threads())
+    before = process.num_fds()
+    for cycle in range(1000):
+        with EventWriter(tmp_path / str(cycle % 10)) as writer:
+            writer.add_scalar("a", cycle, cycle)
+    wait_until(lambda: not drain_threads())
+    assert process.num_fds() == before
+    assert sum(len(steps(tmp_path / str(n), "a")) for n in range(10)) == 1000
+
+
+def test_threads_and_descriptors_do_not_grow_with_sub_runs(tmp_path: Path) -> None:
+    process = psutil.Process()
+    before = process.num_fds()
+    with EventWriter(tmp_path) as writer:
+        for step in range(3):
+            writer.add_scalars("many", {f"key{n}": n for n in range(200)}, step)
+            writer.flush()
+            assert len(drain_threads()) == 1
+            assert process.num_fds() - before <= 40
+    for n in range(200):
+        assert steps(tmp_path / "many" / f"key{n}", "many") == [0, 1, 2]
+
+
+def test_a_caller_at_the_bound_waits_for_the_disk_and_loses_nothing(tmp_path: Path) -> None:
+    with EventWriter(tmp_path, max_pending_bytes=20_000) as writer:
+        for step in range(20_000):
+            writer.add_scalar("a", step, step)
+            assert len(writer._stream.queue) * 192 <= 20_200
+        writer.flush()
+        for step in range(20):
+            writer.add_text("big", "x" * 15_000, step)
+            assert len(writer._stream.queue) <= 3
+    assert steps(tmp_path, "a") == list(range(20_000))
+    assert steps(tmp_path, "big/text_summary") == list(range(20))
+    assert writer.dropped_events == 0
+
+
+def test_metadata_applies_to_every_call_and_ends_with_an_exception(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalar("a", 0, 1)
+        with contextlib.suppress(KeyError), writer.use_metadata(global_step=7, walltime=123.0):
+            writer.add_scalar("a", 1)
+            writer.add_scalar("a", 2, 8)
+            raise KeyError
+        writer.add_scalar("a", 3, 9)
+    assert steps(tmp_path, "a") == [1, 7, 8, 9]
+    assert [event.wall_time for event in logged(tmp_path)][1:3] == [123.0, 123.0]
+
+
+def test_too_many_tags_do_not_fill_the_memory(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        for n in range(10_500):
+            writer.add_scalar(f"tag{n}", n, 1)
+        assert len(writer._prefixes) <= 10_000
+    assert len(logged(tmp_path)) == 10_500
+
+
+def test_an_event_that_cannot_be_encoded_is_dropped_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> Any:
+        raise RuntimeError("broken encoder")
+
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalar("a", 1, 1)
+        with caplog.at_level(logging.ERROR):
+            writer.file_writer.add_deferred(fail, 100)
+            writer.add_scalar("a", 2, 2)
+            writer.flush()
+        assert writer.dropped_events == 1
+    assert "could not be encoded" in caplog.text
+    assert steps(tmp_path, "a") == [1, 2]
