@@ -7,6 +7,7 @@ is looked at once more, and the Hub's client drops what is already there.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hf_summary_writer import snapshot
+from hf_summary_writer import card, snapshot
 from hf_summary_writer.details import CommitDetails
 from hf_summary_writer.errors import ActionNeededError, RejectedError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
@@ -151,6 +152,12 @@ class Pusher:
             candidates = sorted(self.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
             return self._push(candidates, last=last, interrupted=interrupted)
 
+    def remember(self) -> None:
+        """Note where the folder is to go, without pushing anything, for the process that does."""
+        self._refresh()
+        with contextlib.suppress(TemporaryError), self._folder_lock(0, lambda: True):
+            self._note(lambda: self.ledger.record_settings(self._settings))
+
     def ensure_repo(self) -> None:
         """Make sure, at most once per destination, that the repo and its branch exist.
 
@@ -159,7 +166,7 @@ class Pusher:
         """
         if self.ledger.repo_id is None:
             repo_id = self._call(self._hub.ensure_repo)
-            self._note(lambda: self.ledger.record_repo(repo_id))
+            self._note(lambda: self.ledger.record_repo(repo_id, is_new=self._hub.created))
         self._hub.repo_id = self.ledger.repo_id or self._hub.repo_id
         self._hub.known = True
 
@@ -242,15 +249,21 @@ class Pusher:
     def _commits(self, batch: list[Content]) -> Iterator[tuple[Committed, list[Content]]]:
         """Commit a batch; where the Hub refuses it, halve it until the files that it refuses are alone."""
         waiting, refused, accepted = [batch], 0, False
+        readme = self._readme_due(batch)
         while waiting:
             part = waiting.pop()
             files = [(self.destination.path_in_repo(content.relpath), content.body) for content in part]
             message = f"Logs of {self.folder.name}: {len(part)} file{'s' if len(part) > 1 else ''}"
             seconds = CALL_SECONDS + sum(content.arrival.length for content in part) / SLOW_LINE_BYTES_PER_SECOND
-            call = functools.partial(self._hub.commit, files, message)
+            call = functools.partial(self._hub.commit, files, message, readme)
             try:
                 committed = self._caller.call(call, seconds)
             except RejectedError as error:
+                if readme is not None:
+                    # It may be the card that is refused, and no card is worth a log.
+                    readme = None
+                    waiting.append(part)
+                    continue
                 if len(part) > 1:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
@@ -260,8 +273,16 @@ class Pusher:
                     raise ActionNeededError(str(error)) from None
                 self._refuse(part[0], str(error))
                 continue
-            accepted = True
+            accepted, readme = True, None
             yield committed, part
+
+    def _readme_due(self, batch: list[Content]) -> bytes | None:
+        """Return the card that the first commit to a repo that was created for this folder brings along."""
+        if not self._settings.card or not self.ledger.is_new or self.ledger.commit is not None:
+            return None
+        if any(self.destination.path_in_repo(content.relpath) == card.PATH for content in batch):
+            return None
+        return card.card(dataclasses.replace(self.destination, repo_id=self._hub.repo_id))
 
     def _tell(self, info: CommitInfo, contents: list[Content], seconds: float) -> None:
         size = sum(content.arrival.length for content in contents)

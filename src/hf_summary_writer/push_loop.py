@@ -52,6 +52,7 @@ class PushLoop(Generic[T]):
         interval: Seconds between pushes.
         at_end: Called in the thread before it ends.
         name: The thread's name.
+        settled: Told in the thread what a push ended in, before its future is; must not raise.
         chance: Source of randomness for the back-off.
     """
 
@@ -62,6 +63,7 @@ class PushLoop(Generic[T]):
         *,
         at_end: Callable[[], None],
         name: str,
+        settled: Callable[[State], None] = lambda _: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Start nothing yet."""
@@ -69,6 +71,7 @@ class PushLoop(Generic[T]):
         self._interval = interval
         self._at_end = at_end
         self._name = name
+        self._settled = settled
         self._chance = chance
         self.last_future: Future[T | None] | None = None
         self._reset()
@@ -201,6 +204,7 @@ class PushLoop(Generic[T]):
             except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
                 error = raised
             due, again = self._settle(future, error, result)
+            self._settled(self.state)
             if error is None:
                 # Who asked while a push was running, and finds nothing left to push, was served by that one.
                 future.set_result(inherited if result is None else result)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer import destination as checks
+from hf_summary_writer.environment import fills_in, mode_for
 from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT, CommitScheduler
@@ -35,6 +36,7 @@ class HFSummaryWriter(EventWriter):
 
     Args:
         repo_id: The repo, as `name` (of the token's user) or `namespace/name`. It is created if it does not exist.
+            Needed, unless the environment names it.
         logdir: The folder of the run, also accepted as `log_dir`; `runs/<date>_<host>` by default.
         commit_every: Minutes between pushes; fractions are fine.
         squash_history: Whether to fold the branch's history into one commit after each push that added something.
@@ -50,19 +52,38 @@ class HFSummaryWriter(EventWriter):
             the last push.
         on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
         on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread.
+        model_card: Whether a repo that this writer creates starts with a README.md that names what it holds, in the
+            first commit. A README.md that is there is never touched.
         **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is pushed.
 
+    What is left out is taken from the environment: `HF_SUMMARY_WRITER_REPO_ID`, `..._REPO_TYPE`, `..._REVISION`,
+    `..._PRIVATE`, `..._PATH_IN_REPO`, `..._COMMIT_EVERY`, `..._SQUASH_HISTORY`, `..._CLOSE_TIMEOUT` and
+    `..._MODEL_CARD`. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is pushed, and the end names
+    the command that does it later; with `HF_SUMMARY_WRITER_MODE=disabled` nothing is pushed and nothing is said.
+
     Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument means something that the Hub cannot have, or `logdir` is no folder on this machine.
+        TypeError: If an argument is of the wrong type, or nothing names the repo.
+        ValueError: If an argument or a variable means something that the Hub cannot have, or `logdir` is
+            no folder on this machine.
 
     Attributes:
         scheduler: The `CommitScheduler` that pushes; call its `trigger()` to push now.
     """
 
+    @fills_in(
+        repo_id="REPO_ID",
+        repo_type="REPO_TYPE",
+        repo_revision="REVISION",
+        repo_private="PRIVATE",
+        path_in_repo="PATH_IN_REPO",
+        commit_every="COMMIT_EVERY",
+        squash_history="SQUASH_HISTORY",
+        close_timeout="CLOSE_TIMEOUT",
+        model_card="MODEL_CARD",
+    )
     def __init__(
         self,
-        repo_id: str,
+        repo_id: str | None = None,
         *,
         logdir: str | os.PathLike[str] | None = None,
         commit_every: float = 5,
@@ -78,6 +99,7 @@ class HFSummaryWriter(EventWriter):
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
+        model_card: bool = True,
         **kwargs: Any,
     ) -> None:
         """Check the arguments, open the event file and start the scheduler."""
@@ -88,6 +110,7 @@ class HFSummaryWriter(EventWriter):
         checks.check_revision(repo_revision)
         checks.check_seconds("close_timeout", close_timeout)
         checks.check_token(token)
+        mode_for()
         PathFilter(repo_allow_patterns, repo_ignore_patterns)
         logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
         if logdir:
@@ -116,7 +139,16 @@ class HFSummaryWriter(EventWriter):
             close_timeout=close_timeout,
             on_commit=on_commit,
             on_error=on_error,
+            model_card=model_card,
         )
+
+    @property
+    def url(self) -> str | None:
+        """The page of the Hub that shows this run; `None` until the Hub has said what the repo's full name is.
+
+        For the first branch of a model repo it is the tab "Metrics", else the page of the files.
+        """
+        return self.scheduler.url
 
     @property
     def repo_id(self) -> str:
