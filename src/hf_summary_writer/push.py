@@ -121,15 +121,20 @@ class Pusher:
     def pending(self) -> Pending:
         """Sum up what the Hub does not hold yet, as far as sizes tell."""
         files, size, oldest = 0, 0, None
+        for candidate, missing in self.missing():
+            files += 1
+            size += missing
+            written = candidate.signature.mtime_ns / 1e9
+            oldest = written if oldest is None else min(oldest, written)
+        return Pending(files, size, oldest)
+
+    def missing(self) -> Iterator[tuple[Candidate, int]]:
+        """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell."""
         for candidate in self.candidates():
             arrival = self.ledger.arrivals.get(candidate.relpath)
             missing = candidate.signature.size - (arrival.length if arrival else 0)
             if missing > 0 or (arrival and arrival.signature != candidate.signature):
-                files += 1
-                size += max(missing, 0)
-                written = candidate.signature.mtime_ns / 1e9
-                oldest = written if oldest is None else min(oldest, written)
-        return Pending(files, size, oldest)
+                yield candidate, max(missing, 0)
 
     def push(self, *, last: bool, interrupted: Callable[[], bool], lock_seconds: float) -> CommitInfo | None:
         """Send what is new; return the last commit, or `None` if there was nothing to send.

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.destination import Destination
 
-__all__ = ["known_folders", "survey"]
+__all__ = ["Missing", "known_folders", "missing", "survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A file that a push would send: its path in the folder and in the repo, and how many bytes the Hub lacks."""
+
+    path: str
+    path_in_repo: str
+    bytes: int
 
 
 def known_folders(root: Path) -> list[tuple[Path, Ledger]]:
@@ -31,24 +41,38 @@ def known_folders(root: Path) -> list[tuple[Path, Ledger]]:
     return found or [(folder, ledger) for folder in _below(root) for ledger in ledgers_of(folder)]
 
 
+def missing(folder: Path, destination: Destination, settings: Settings) -> list[Missing]:
+    """Return what a push of `folder` would send, as far as sizes tell. Makes no request."""
+    pusher = _pusher(folder, destination, settings)
+    return [
+        Missing(candidate.relpath, destination.path_in_repo(candidate.relpath), size)
+        for candidate, size in pusher.missing()
+    ]
+
+
 def survey(folder: Path, destination: Destination, settings: Settings) -> Status:
     """Return how far `folder`, an absolute path without links, has come to `destination`. Makes no request.
 
     May be called while another process pushes; it then tells of one moment or another.
     """
-    # Neither the client nor its thread starts before something is pushed.
-    hub = Hub(destination.repo_id, destination.repo_type, destination.revision, private=None, token=None, api=None)
-    pusher = Pusher(folder, destination, settings, hub, Caller("unused"), threading.Lock(), lambda _: None)
+    pusher = _pusher(folder, destination, settings)
     trouble = TroubleFile.beside(pusher.ledger.path).read()
-    # A ledger that cannot be read means that nothing is known to have arrived, and so all is pending.
-    with contextlib.suppress(LedgerError, OSError):
-        pusher.ledger.refresh()
     named = dataclasses.replace(destination, repo_id=pusher.ledger.repo_id or destination.repo_id)
     if is_locked(pusher.lock_path):
         phase = Phase.PUSHING
     else:
         phase = Phase.WAITING if trouble and trouble.until is not None else Phase.IDLE
     return Status(folder, named, named.known_url, pusher.ledger.commit, pusher.pending(), phase, trouble)
+
+
+def _pusher(folder: Path, destination: Destination, settings: Settings) -> Pusher:
+    # Neither the client nor its thread starts before something is pushed.
+    hub = Hub(destination.repo_id, destination.repo_type, destination.revision, private=None, token=None, api=None)
+    pusher = Pusher(folder, destination, settings, hub, Caller("unused"), threading.Lock(), lambda _: None)
+    # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
+    with contextlib.suppress(LedgerError, OSError):
+        pusher.ledger.refresh()
+    return pusher
 
 
 def _below(root: Path) -> Iterator[Path]:
