@@ -51,6 +51,8 @@ async def content_response(
     """Answer with `size` bytes of content that `read(start, end)` yields, or the range of it that was asked for."""
     hub: Hub = request.app.state.hub
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+    if headers.get("ETag") in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers={name: headers[name] for name in headers if name != "Content-Type"})
     part = parse_range(request.headers.get("range"), size)
     start, end = part or (0, size)
     end = size if end is None else end
