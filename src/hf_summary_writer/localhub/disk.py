@@ -30,6 +30,15 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def sync_all(folder: Path) -> None:
+    """Make everything in `folder` survive a loss of power."""
+    for name, _, files in os.walk(folder):
+        for file in files:
+            with (Path(name) / file).open("rb") as opened:
+                os.fsync(opened.fileno())
+        sync_folder(Path(name))
+
+
 def sharded(folder: Path, name: str) -> Path:
     """Return where a file named by a hash lives, a few hundred to a folder."""
     return folder / name[:2] / name[2:4] / name

@@ -30,7 +30,7 @@ def parse_range(value: str | None, size: int | None) -> tuple[int, int | None] |
     first, last = match.groups()
     if not first:
         return None if size is None else (max(size - int(last), 0), size)
-    start, end = int(first), int(last) + 1 if last else size
+    start, end = int(first), int(last) + 1 if last else None
     if end is not None and end <= start:
         return None
     if size is None:
@@ -51,6 +51,8 @@ async def content_response(
     """Answer with `size` bytes of content that `read(start, end)` yields, or the range of it that was asked for."""
     hub: Hub = request.app.state.hub
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+    if headers.get("ETag") in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers={name: headers[name] for name in headers if name != "Content-Type"})
     part = parse_range(request.headers.get("range"), size)
     start, end = part or (0, size)
     end = size if end is None else end
