@@ -22,7 +22,7 @@ from hf_summary_writer.tfrecord import frame
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["EventFile", "SegmentName", "followed", "parse_name"]
+__all__ = ["EventFile", "SegmentName", "followed", "parse_name", "sync_file"]
 
 _PREFIX = "events.out.tfevents."
 _NAME = re.compile(
@@ -290,6 +290,15 @@ class EventFile:
             self._size, self.appended = self._size + whole, self.appended + len(ends)
         except OSError:
             self.forget()
+
+
+def sync_file(path: str) -> None:
+    """Have the operating system put what `path` holds on the disk."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        _fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(descriptor: int, data: bytes) -> None:
