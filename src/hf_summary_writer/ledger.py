@@ -151,12 +151,14 @@ class Ledger:
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        self._arrivals.update(arrivals)
+        news = {relpath: arrival for relpath, arrival in arrivals.items() if self._arrivals.get(relpath) != arrival}
+        self._arrivals.update(news)
         self.commit = commit or self.commit
-        lines = [_arrival_line(relpath, arrival) for relpath, arrival in arrivals.items()]
+        lines = [_arrival_line(relpath, arrival) for relpath, arrival in news.items()]
         if commit is not None:
             lines.append({"commit": asdict(commit)})
-        self._write(lines)
+        if lines:
+            self._write(lines)
 
     def record_repo(self, repo_id: str) -> None:
         """Note that the repo exists, under its full id `repo_id`.
