@@ -267,8 +267,10 @@ class Pusher:
     def _refresh(self) -> None:
         try:
             self.ledger.refresh()
-        except (LedgerError, OSError) as error:
+        except LedgerError as error:
             self._once.warn("ledger", f"All of {self.folder} is looked at, since what arrived is not known: {error}")
+        except OSError as error:
+            self._say_state_is_lost(error)
         if self.ledger.repo_id is not None:
             self._hub.repo_id, self._hub.known = self.ledger.repo_id, True
 
@@ -296,7 +298,7 @@ class Pusher:
         # One cause, and one warning: where no lock can be, no ledger can be written, and the other way round.
         self._once.warn(
             "state",
-            f"Nothing can be written to {self._state} ({error}): pushes go on, but what arrived is known to this "
+            f"{self._state} cannot be used ({error}): pushes go on, but what arrived is known to this "
             "process alone, so let no other one push this folder",
         )
 
