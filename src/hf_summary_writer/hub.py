@@ -3,8 +3,8 @@
 A commit is made in two steps, uploads first and then the commit itself. They cost the same requests as one call, and in
 between it is known which files the Hub already has and which it would silently leave out.
 
-`huggingface_hub` is imported when it is first needed, in the thread that pushes: its HTTP client takes a good part of
-a second to import.
+`huggingface_hub`'s client is imported when it is first needed, in the thread that pushes: it takes a good part of a
+second to import. Its constants take little, and are imported here, since a constructor has no time even for that.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from huggingface_hub import constants
 
 from hf_summary_writer import attempt
 from hf_summary_writer.verdict import judge_exception
@@ -48,8 +50,6 @@ class Committed:
 
 def default_endpoint() -> str:
     """Return the address of the Hub that `huggingface_hub` talks to unless told otherwise (`HF_ENDPOINT`)."""
-    from huggingface_hub import constants
-
     return str(constants.ENDPOINT)
 
 
@@ -180,8 +180,6 @@ def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperati
     Over Xet all at once. Over plain LFS one by one: given several, the client uploads them from a thread pool, which
     cannot be used while the interpreter exits, and of which one hung upload would hold the exit for ever.
     """
-    from huggingface_hub import constants
-
     if not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None:
         return [additions]
     return [[addition] for addition in additions]

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_summary_writer import snapshot
+from hf_summary_writer import scan, snapshot
 from hf_summary_writer.ledger import Arrival
+from hf_summary_writer.outbox import Outbox
 from hf_summary_writer.patterns import PathFilter
-from hf_summary_writer.snapshot import Candidate, ClosedSegments, Content, Nothing, Outbox
+from hf_summary_writer.scan import Candidate, unpushable
+from hf_summary_writer.snapshot import ClosedSegments, Content, Nothing
 from hf_summary_writer.tfrecord import frame
 
 if TYPE_CHECKING:
@@ -35,10 +37,10 @@ class Folder:
 
     def scan(self) -> dict[str, Candidate]:
         found = PathFilter()
-        return {candidate.relpath: candidate for candidate in snapshot.scan(str(self.path), found, found.prunes)}
+        return {candidate.relpath: candidate for candidate in scan.scan(str(self.path), found, found.prunes)}
 
     def changed(self) -> list[str]:
-        return [c.relpath for c in snapshot.changed(iter(self.scan().values()), self.arrivals)]
+        return [c.relpath for c in scan.changed(iter(self.scan().values()), self.arrivals)]
 
     def take(
         self, name: str, *, memory: int = MB, last: bool = False, between: Callable[[], object] = lambda: None
@@ -287,9 +289,9 @@ def test_nothing_outside_the_folder_and_nothing_but_regular_files_is_ever_read(t
 @pytest.mark.faults("D8")
 @pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\x7fb", os.fsdecode(b"a\xffb")])
 def test_names_that_a_repo_cannot_hold_are_told(name: str) -> None:
-    assert snapshot.unpushable(name) is not None
+    assert unpushable(name) is not None
 
 
 @pytest.mark.parametrize("name", ["a b", "%2f", "#?&", "é", "🙂", "x" * 255, "a/B", "A/b"])
 def test_all_other_names_are_fine(name: str) -> None:
-    assert snapshot.unpushable(name) is None
+    assert unpushable(name) is None
