@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer import snapshot
 from hf_summary_writer.details import CommitDetails
-from hf_summary_writer.errors import ActionNeededError, RejectedError, TemporaryError
+from hf_summary_writer.errors import ActionNeededError, PushError, RejectedError, RepoGoneError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
 from hf_summary_writer.ledger import STATE_FOLDER, Arrival, CommitRecord, Ledger, LedgerError, Settings
 from hf_summary_writer.patterns import PathFilter
@@ -76,6 +76,7 @@ class Pusher:
         caller: Runs what talks to the Hub.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         on_commit: Told of every commit.
+        call_seconds: How long a call to the Hub may take, besides the time for its upload.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class Pusher:
         caller: Caller,
         content_lock: contextlib.AbstractContextManager[object],
         on_commit: Callable[[CommitDetails], None],
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
         """Look at nothing yet."""
+        self.call_seconds = call_seconds
         self.folder = folder
         self.destination = destination
         self._settings = settings
@@ -103,6 +106,10 @@ class Pusher:
         # looked at again when they change.
         self._unsendable: dict[str, Signature] = {}
         self.refused = 0
+        # Files of a commit that was asked for and not answered. It may still be made, after a newer one, and put back
+        # what these files were; so they have arrived only when a push finds them on the Hub as they are.
+        self._in_doubt: set[str] = set()
+        self._gone = False
         self._said: set[str] = set()
 
     @property
@@ -148,8 +155,17 @@ class Pusher:
             self._refresh()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note(lambda: self.ledger.record_settings(self._settings))
-            candidates = sorted(self.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
-            return self._push(candidates, last=last, interrupted=interrupted)
+            try:
+                if self._gone:
+                    self._call(self._hub.find_repo)  # costs less than to read all that would be sent
+                    self._gone = False
+                candidates = sorted(self.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
+                return self._push(candidates, last=last, interrupted=interrupted)
+            except RepoGoneError:
+                self._gone = True
+                # What comes back under its name may be empty.
+                self._note(self.ledger.start_over)
+                raise
 
     def ensure_repo(self) -> None:
         """Make sure, at most once per destination, that the repo and its branch exist.
@@ -246,7 +262,7 @@ class Pusher:
             part = waiting.pop()
             files = [(self.destination.path_in_repo(content.relpath), content.body) for content in part]
             message = f"Logs of {self.folder.name}: {len(part)} file{'s' if len(part) > 1 else ''}"
-            seconds = CALL_SECONDS + sum(content.arrival.length for content in part) / SLOW_LINE_BYTES_PER_SECOND
+            seconds = self.call_seconds + sum(content.arrival.length for content in part) / SLOW_LINE_BYTES_PER_SECOND
             call = functools.partial(self._hub.commit, files, message)
             try:
                 committed = self._caller.call(call, seconds)
@@ -260,6 +276,10 @@ class Pusher:
                     raise ActionNeededError(str(error)) from None
                 self._refuse(part[0], str(error))
                 continue
+            except PushError as error:
+                if error.in_doubt:
+                    self._in_doubt.update(content.relpath for content in part)
+                raise
             accepted = True
             yield committed, part
 
@@ -280,15 +300,19 @@ class Pusher:
     def _refuse(self, content: Content, why: str) -> None:
         self.refused += 1
         self._unsendable[content.relpath] = content.arrival.signature
-        logger.warning("%s keeps %r only on this disk until it changes: %s", self.folder, content.relpath, why)
+        said = (
+            f"{content.relpath!r} of {self.folder} stays only on this disk, and is tried again when it changes: {why}"
+        )
+        self._warn_once(f"refused {content.relpath}", said)
 
     def _note_arrivals(self, committed: Committed, contents: list[Content]) -> None:
         arrivals = {}
         for content in contents:
             if self.destination.path_in_repo(content.relpath) in committed.left_out:
                 self._refuse(content, f"the .gitignore of {self._hub.repo_id} leaves it out")
-            else:
+            elif committed.info is None or content.relpath not in self._in_doubt:
                 arrivals[content.relpath] = content.arrival
+        self._in_doubt.difference_update(content.relpath for content in contents)
         commit = committed.info and CommitRecord(committed.info.oid, committed.info.commit_url, time.time())
         self._note(lambda: self.ledger.record(arrivals, commit or None))
 
@@ -321,7 +345,7 @@ class Pusher:
         return Path(tempfile.gettempdir(), f"hf-summary-writer-{os.getpid()}-{self.destination.key}")
 
     def _call(self, function: Callable[[], T]) -> T:
-        return self._caller.call(function, CALL_SECONDS)
+        return self._caller.call(function, self.call_seconds)
 
     def _note(self, write: Callable[[], None]) -> None:
         try:
