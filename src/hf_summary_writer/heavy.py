@@ -198,7 +198,7 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
         writer = self._get_file_writer()
         logdir = writer.get_logdir()
         subdir = f"{str(step).zfill(5)}/{self._encode(tag)}"
-        folder = os.path.join(logdir, subdir)  # noqa: PTH118
+        folder = os.path.join(logdir, subdir)
         if os.path.isdir(folder):  # noqa: PTH112
             _logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
 
@@ -211,8 +211,8 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
             make_mat(points, folder)
             append_pbtxt(labels, images, logdir, subdir, step, tag)
             for name in os.listdir(folder):  # noqa: PTH208
-                sync_file(os.path.join(folder, name))  # noqa: PTH118
-            sync_file(os.path.join(logdir, "projector_config.pbtxt"))  # noqa: PTH118
+                sync_file(os.path.join(folder, name))
+            sync_file(os.path.join(logdir, "projector_config.pbtxt"))
 
         nbytes = points.nbytes + (0 if images is None else images.nbytes) + 64 * len(labels or ())
         writer.add_work(write, nbytes)
@@ -296,16 +296,16 @@ def _is_sound(array: np.ndarray) -> bool:
     return (
         array.dtype in (np.float32, np.float64)
         and array.size > 0
-        and (array.ndim == 1 or (array.ndim == 2 and array.shape[1] in (1, 2)))  # noqa: PLR2004 - mono or stereo
+        and (array.ndim == 1 or (array.ndim == 2 and array.shape[1] in (1, 2)))
     )
 
 
 def _is_matrix(array: np.ndarray) -> bool:
-    return array.ndim == 2 and array.dtype.kind in _PIXELS  # noqa: PLR2004
+    return array.ndim == 2 and array.dtype.kind in _PIXELS
 
 
 def _fits_sprite(array: np.ndarray, count: int) -> bool:
-    if array.ndim != 4 or array.dtype.kind not in _PIXELS or array.size == 0:  # noqa: PLR2004 - NCHW
+    if array.ndim != 4 or array.dtype.kind not in _PIXELS or array.size == 0:
         return False
     number, channels, height, width = array.shape
     per_row = math.ceil(math.sqrt(number))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import constants
 
 from hf_summary_writer import attempt
+from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.verdict import judge_exception
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = ["Committed", "Hub", "default_endpoint"]
 T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
+_LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +89,19 @@ class Hub:
 
         return HfApi(token=self._token, library_name=LIBRARY_NAME)
 
-    def has_token(self) -> bool:
-        """Tell whether there is any token to send, without a request."""
-        from huggingface_hub import get_token
+    def check_token(self) -> None:
+        """Make sure, without a request, that there is a token that can be sent.
 
-        token = getattr(self.api, "token", None)
-        return bool(token) or (token is None and bool(get_token()))
+        Raises:
+            ActionNeededError: If there is none, or one that HTTP cannot carry; the client would quote that in full.
+        """
+        trouble = self._trouble_with_token()
+        if trouble:
+            raise ActionNeededError(f"{trouble} for {self._name}: {_LOG_IN}")
+
+    def find_repo(self) -> None:
+        """Make sure that the repo exists, and create nothing."""
+        self._guarded(lambda: self.api.repo_info(self.repo_id, repo_type=self._repo_type))
 
     def ensure_repo(self) -> str:
         """Create the repo and the branch where they do not exist yet; return the repo's full id."""
@@ -140,6 +149,19 @@ class Hub:
         base = f"{self.api.endpoint}/{prefix}{self.repo_id}"
         return f"{base}/tree/{self._revision}/{path}" if path else f"{base}/tree/{self._revision}"
 
+    def _trouble_with_token(self) -> str:
+        # Apart from where it is raised: who shows the frames of an exception may show what they hold.
+        from huggingface_hub import get_token
+
+        token = getattr(self.api, "token", None)
+        if token is None or token is True:
+            token = get_token()
+        if not token:
+            return "there is no token"
+        if not all("!" <= character <= "~" for character in token):
+            return "there is only a token with characters that no token has (it is not shown here)"
+        return ""
+
     def _create_branch(self) -> None:
         self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
 
@@ -150,18 +172,22 @@ class Hub:
         left_out = [addition for addition in additions if _left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
         info = None
+        # Another thread may have made the client anew while this one uploaded, and a commit needs its hooks most.
+        self._install_hooks()
         if wanted:
             info = self.api.create_commit(operations=wanted, commit_message=message, **where)
         return Committed(info, frozenset(addition.path_in_repo for addition in left_out))
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
+            self.check_token()
             self._install_hooks()
             return call()
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the verdict says what follows
             verdict: PushError = judge_exception(error, known=self.known, repo=self._name, now=time.time())
-        # Not chained: what the client raises may quote headers, and with them the token.
-        raise verdict from None
+        # What the client raises may quote headers, and its frames hold them, and with them the token.
+        verdict.__cause__ = verdict.__context__ = verdict.__traceback__ = None
+        raise verdict
 
     @property
     def _name(self) -> str:

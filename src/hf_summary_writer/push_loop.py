@@ -105,14 +105,16 @@ class PushLoop(Generic[T]):
     def trigger(self) -> Future[T | None]:
         """Ask for a push and return its future.
 
-        While the Hub said to wait, the future fails at once with what it said. Without a thread it resolves to `None`.
+        While the Hub said to wait, the future fails at once with what it said and the seconds that are left of it.
+        Without a thread it resolves to `None`.
         """
         with self._changed:
             if self._thread is None or self._stopped:
                 return _resolved(None)
             remaining = self._not_before - time.monotonic()
-            if remaining > 0 and self._asked_to_wait:
-                return _failed(self._error)
+            if remaining > 0 and isinstance(self._error, PushError) and self._asked_to_wait:
+                # A fresh one for each: an exception that is raised twice collects the frames of both.
+                return _failed(type(self._error)(f"{self._error} ({remaining:.0f} s left)", retry_after=remaining))
             return self._request()
 
     def finish(self, seconds: float, *, end: bool = True) -> Future[T | None]:
@@ -257,7 +259,7 @@ class PushLoop(Generic[T]):
 
     @property
     def _asked_to_wait(self) -> bool:
-        return isinstance(self._error, PushError) and self._error.retry_after is not None
+        return isinstance(self._error, PushError) and bool(self._error.retry_after)
 
 
 def _resolved(result: T | None) -> Future[T | None]:
@@ -266,7 +268,7 @@ def _resolved(result: T | None) -> Future[T | None]:
     return future
 
 
-def _failed(error: Exception | None) -> Future[T | None]:
+def _failed(error: Exception) -> Future[T | None]:
     future: Future[T | None] = Future()
     future.set_exception(error)
     return future

@@ -13,7 +13,6 @@ from hf_summary_writer import destination as checks
 from hf_summary_writer.attempt import Caller
 from hf_summary_writer.destination import Destination, sync_command
 from hf_summary_writer.details import CommitDetails, ErrorDetails
-from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.ledger import Settings
 from hf_summary_writer.patterns import as_patterns
@@ -134,8 +133,9 @@ class CommitScheduler:
             self._hub,
             self._caller,
             self.lock,
-            functools.partial(_call_hook, on_commit),
+            self._committed,
         )
+        self._on_commit = functools.partial(_call_hook, on_commit)
         self._on_error = functools.partial(_call_hook, on_error)
         self._said_missing: Pending | None = None
         self._trouble = Trouble(self.folder_path)
@@ -244,8 +244,7 @@ class CommitScheduler:
         return info
 
     def _pushed(self) -> CommitInfo | None:
-        if not self._hub.has_token():
-            raise ActionNeededError("there is no token: log in with `hf auth login`, set HF_TOKEN, or pass token=")
+        self._hub.check_token()
         if type(self).push_to_hub is CommitScheduler.push_to_hub:
             return self.push_to_hub()
         self._pusher.ensure_repo()
@@ -253,6 +252,10 @@ class CommitScheduler:
         if info is not None and self.squash_history:
             self._pusher.squash()
         return info
+
+    def _committed(self, details: CommitDetails) -> None:
+        self._trouble.delivered(details)
+        self._on_commit(details)
 
     def _before_push(self) -> None:
         """Bring to disk what this push has to cover."""

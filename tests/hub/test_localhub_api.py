@@ -53,7 +53,7 @@ def plan(hub: HubProcess, repo_id: str, path: str, size: int = 10, sample: bytes
         ("config.json", 10, b"{}", "regular"),
     ],
 )
-def test_name_size_and_content_decide_how_a_file_is_uploaded(  # noqa: PLR0917
+def test_name_size_and_content_decide_how_a_file_is_uploaded(
     hub: HubProcess, repo: str, path: str, size: int, sample: bytes, mode: str
 ) -> None:
     assert plan(hub, repo, path, size, sample)["uploadMode"] == mode

@@ -29,7 +29,7 @@ needs_xet = pytest.mark.skipif(constants.HF_HUB_DISABLE_XET, reason="Xet is swit
 LOG = "events.tfevents.1"
 
 
-def cas(  # noqa: PLR0917
+def cas(
     hub: HubProcess, repo_id: str, method: str, path: str, body: bytes | None = None, scope: str = "write"
 ) -> Reply:
     granted = send(hub, "GET", f"/api/models/{repo_id}/xet-{scope}-token/main").json()
@@ -188,7 +188,7 @@ def test_unknown_files_and_chunks_are_404(hub: HubProcess, api: HfApi, repo_id: 
 
 
 def test_a_bomb_of_a_chunk_is_refused() -> None:
-    import lz4.frame  # type: ignore[import-untyped] # noqa: PLC0415
+    import lz4.frame  # type: ignore[import-untyped]
 
     packed = lz4.frame.compress(bytes(100_000_000))
     with pytest.raises(Exception, match="size it announces"):
