@@ -184,6 +184,10 @@ class Caller:
         if jobs is not None:
             jobs.put(None)
 
+    def after_fork_in_child(self) -> None:
+        """Forget the thread, which the child does not have."""
+        self._jobs = None
+
     def call(self, function: Callable[[], T], seconds: float) -> T:
         """Return what `function` returns or raise what it raises.
 
@@ -209,6 +213,9 @@ class Caller:
                 raise
             attempt.given_up = True
             self.stop()
+            # The next call may come during the exit of the interpreter, when no thread can be started any more.
+            with contextlib.suppress(RuntimeError):
+                self.start()
             raise DeadlineError(f"the Hub did not answer within {seconds:.0f} s") from None
 
 

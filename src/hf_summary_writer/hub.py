@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Committed", "Hub", "default_endpoint"]
+__all__ = ["Committed", "Hub", "client_of", "default_endpoint"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,13 @@ def default_endpoint() -> str:
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)
+
+
+def client_of(endpoint: str, token: str | bool | None) -> HfApi:
+    """Return a client of the Hub at `endpoint`."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint, token=token, library_name=LIBRARY_NAME)
 
 
 class Hub:
@@ -83,9 +90,7 @@ class Hub:
     @cached_property
     def api(self) -> HfApi:
         """The client."""
-        from huggingface_hub import HfApi
-
-        return HfApi(token=self._token, library_name=LIBRARY_NAME)
+        return client_of(default_endpoint(), self._token)
 
     def has_token(self) -> bool:
         """Tell whether there is any token to send, without a request."""
