@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Committed", "Hub", "default_endpoint"]
+__all__ = ["Committed", "Hub", "client_of", "default_endpoint"]
 
 T = TypeVar("T")
 
@@ -53,6 +53,13 @@ class Committed:
 def default_endpoint() -> str:
     """Return the address of the Hub that `huggingface_hub` talks to unless told otherwise (`HF_ENDPOINT`)."""
     return str(constants.ENDPOINT)
+
+
+def client_of(endpoint: str, token: str | bool | None) -> HfApi:
+    """Return a client of the Hub at `endpoint`."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint, token=token, library_name=LIBRARY_NAME)
 
 
 class Hub:
@@ -85,9 +92,7 @@ class Hub:
     @cached_property
     def api(self) -> HfApi:
         """The client."""
-        from huggingface_hub import HfApi
-
-        return HfApi(token=self._token, library_name=LIBRARY_NAME)
+        return client_of(default_endpoint(), self._token)
 
     def check_token(self) -> None:
         """Make sure, without a request, that there is a token that can be sent.
