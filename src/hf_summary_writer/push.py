@@ -120,9 +120,8 @@ class Pusher:
         Raises:
             TemporaryError: If the folder could not be listed to the end.
         """
-        found = scan.scan(str(self.folder), self._wanted, self._meant.prunes)
         try:
-            for candidate in scan.changed(found, self.ledger.arrivals):
+            for candidate in scan.scan(str(self.folder), self._wanted, self._meant.prunes, self.ledger.arrivals):
                 if self._unsendable.get(candidate.relpath) != candidate.signature:
                     yield candidate
         except OSError as error:
