@@ -57,9 +57,9 @@ def step_field(step: int | None) -> bytes:
     if not step:
         return b""
     # Most runs have less than two million steps: three groups of seven bits.
-    if 0x4000 <= step < 0x200000:  # noqa: PLR2004
+    if 0x4000 <= step < 0x200000:
         return bytes((0x10, step & 0x7F | 0x80, step >> 7 & 0x7F | 0x80, step >> 14))
-    if 0x80 <= step < 0x4000:  # noqa: PLR2004
+    if 0x80 <= step < 0x4000:
         return bytes((0x10, step & 0x7F | 0x80, step >> 7))
     return _STEP_KEY + varint(step)
 
