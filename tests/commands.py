@@ -12,7 +12,7 @@ import scripts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import HasEndpoint
+    from hub_process import HasEndpoint
 
 __all__ = ["Nowhere", "command", "objects", "run", "start"]
 

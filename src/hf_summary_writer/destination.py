@@ -82,6 +82,11 @@ class Destination:
         prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
         return f"{self.endpoint}/{prefix}{self.repo_id}"
 
+    @property
+    def name(self) -> str:
+        """The repo's name without its namespace."""
+        return self.repo_id.rpartition("/")[2]
+
     def path_in_repo(self, relpath: str) -> str:
         """The place in the repo of the file that is `relpath` in the folder."""
         return f"{self.path}/{relpath}" if self.path else relpath

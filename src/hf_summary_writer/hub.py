@@ -3,8 +3,8 @@
 A commit is made in two steps, uploads first and then the commit itself. They cost the same requests as one call, and in
 between it is known which files the Hub already has and which it would silently leave out.
 
-`huggingface_hub` is imported when it is first needed, in the thread that pushes: its HTTP client takes a good part of
-a second to import.
+`huggingface_hub`'s client is imported when it is first needed, in the thread that pushes: it takes a good part of a
+second to import. Its constants take little, and are imported here, since a constructor has no time even for that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from huggingface_hub import constants
+
 from hf_summary_writer import attempt
+from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.verdict import judge_exception
 
 if TYPE_CHECKING:
@@ -26,13 +29,14 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Committed", "Hub", "default_endpoint"]
+__all__ = ["Committed", "Hub", "client_of", "default_endpoint"]
 
 T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
 # A token that may not create repos, or not this one, may still push to one that exists.
 _MAY_EXIST = frozenset({401, 402, 403})
+_LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,14 @@ class Committed:
 
 def default_endpoint() -> str:
     """Return the address of the Hub that `huggingface_hub` talks to unless told otherwise (`HF_ENDPOINT`)."""
-    from huggingface_hub import constants
-
     return str(constants.ENDPOINT)
+
+
+def client_of(endpoint: str, token: str | bool | None) -> HfApi:
+    """Return a client of the Hub at `endpoint`."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint, token=token, library_name=LIBRARY_NAME)
 
 
 class Hub:
@@ -86,16 +95,21 @@ class Hub:
     @cached_property
     def api(self) -> HfApi:
         """The client."""
-        from huggingface_hub import HfApi
+        return client_of(default_endpoint(), self._token)
 
-        return HfApi(token=self._token, library_name=LIBRARY_NAME)
+    def check_token(self) -> None:
+        """Make sure, without a request, that there is a token that can be sent.
 
-    def has_token(self) -> bool:
-        """Tell whether there is any token to send, without a request."""
-        from huggingface_hub import get_token
+        Raises:
+            ActionNeededError: If there is none, or one that HTTP cannot carry; the client would quote that in full.
+        """
+        trouble = self._trouble_with_token()
+        if trouble:
+            raise ActionNeededError(f"{trouble} for {self._name}: {_LOG_IN}")
 
-        token = getattr(self.api, "token", None)
-        return bool(token) or (token is None and bool(get_token()))
+    def find_repo(self) -> None:
+        """Make sure that the repo exists, and create nothing."""
+        self._guarded(lambda: self.api.repo_info(self.repo_id, repo_type=self._repo_type))
 
     def ensure_repo(self) -> str:
         """Create the repo and the branch where they do not exist yet; return the repo's full id.
@@ -140,6 +154,19 @@ class Hub:
             )
         )
 
+    def _trouble_with_token(self) -> str:
+        # Apart from where it is raised: who shows the frames of an exception may show what they hold.
+        from huggingface_hub import get_token
+
+        token = getattr(self.api, "token", None)
+        if token is None or token is True:
+            token = get_token()
+        if not token:
+            return "there is no token"
+        if not all("!" <= character <= "~" for character in token):
+            return "there is only a token with characters that no token has (it is not shown here)"
+        return ""
+
     def _create_branch(self) -> None:
         self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
 
@@ -155,13 +182,14 @@ class Hub:
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status == 409:  # it exists; which one it is stands in the answer, which spares a request
-                url = RepoUrl(error.response.json()["url"], endpoint=self.api.endpoint)
-            elif status in _MAY_EXIST:
-                url = self.api.create_repo(self.repo_id, exist_ok=True, **options)
-            else:
+                return str(RepoUrl(error.response.json()["url"], endpoint=self.api.endpoint).repo_id)
+            if status not in _MAY_EXIST:
                 raise
-        else:
-            self.created = True
+            try:
+                return str(self.api.repo_info(self.repo_id, repo_type=self._repo_type).id)
+            except HfHubHTTPError:
+                raise error from None
+        self.created = True
         return str(url.repo_id)
 
     def _commit(self, additions: list[CommitOperationAdd], message: str, extra: CommitOperationAdd | None) -> Committed:
@@ -171,6 +199,8 @@ class Hub:
         left_out = [addition for addition in additions if _left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
         info = None
+        # Another thread may have made the client anew while this one uploaded, and a commit needs its hooks most.
+        self._install_hooks()
         if wanted and extra and not _left_out(extra) and not _exists(extra):
             wanted.append(extra)
         if wanted:
@@ -179,12 +209,14 @@ class Hub:
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
+            self.check_token()
             self._install_hooks()
             return call()
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the verdict says what follows
             verdict: PushError = judge_exception(error, known=self.known, repo=self._name, now=time.time())
-        # Not chained: what the client raises may quote headers, and with them the token.
-        raise verdict from None
+        # What the client raises may quote headers, and its frames hold them, and with them the token.
+        verdict.__cause__ = verdict.__context__ = verdict.__traceback__ = None
+        raise verdict
 
     @property
     def _name(self) -> str:
@@ -203,8 +235,6 @@ def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperati
     Over Xet all at once. Over plain LFS one by one: given several, the client uploads them from a thread pool, which
     cannot be used while the interpreter exits, and of which one hung upload would hold the exit for ever.
     """
-    from huggingface_hub import constants
-
     if not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None:
         return [additions]
     return [[addition] for addition in additions]
