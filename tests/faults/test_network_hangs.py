@@ -230,6 +230,7 @@ def test_half_an_answer_or_a_strangers_is_no_commit_and_the_next_push_delivers(
     assert run.missing() == 0
     assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
     assert len(remote.commits(proxied, repo_id)) == 2
+    wait_for_abandoned(run)
 
 
 @pytest.mark.faults("N11")
