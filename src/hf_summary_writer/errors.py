@@ -27,12 +27,14 @@ class PushError(Exception):
 
     Attributes:
         retry_after: Seconds that the Hub asked to wait, if it did.
+        in_doubt: Whether a commit was asked for and not answered, so that the Hub may have made it, or may make it yet.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         """Say in one line what went wrong and what to do."""
         super().__init__(message)
         self.retry_after = retry_after
+        self.in_doubt = False
 
 
 class TemporaryError(PushError):

@@ -10,7 +10,6 @@ import threading
 from time import time
 from typing import TYPE_CHECKING, Any
 
-import tensorboardX
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import REGISTERED_FACTORIES
 from tensorboardX.summary import _clean_tag, scalar
@@ -19,6 +18,7 @@ from hf_summary_writer import process
 from hf_summary_writer.drain import drain
 from hf_summary_writer.encode import scalar_prefix
 from hf_summary_writer.file_writer import FileWriter
+from hf_summary_writer.heavy import HeavyValues
 from hf_summary_writer.stream import Backlog, Stream
 from hf_summary_writer.values import hparams_summaries, number_of, torch_scalar
 
@@ -33,7 +33,7 @@ _MOST_TAGS = 10_000
 _COMET_IS_OFF: dict[str, Any] = {"disabled": True}
 
 
-class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
+class EventWriter(HeavyValues):
     """Writes what a training loop logs to event files in `logdir`, at next to no cost to the loop.
 
     A call takes its values, puts them into a queue and returns; one thread of the process writes them to disk, within
@@ -267,12 +267,14 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             folder = os.path.normpath(os.path.join(own.get_logdir(), name or run_name or str(time())))
             in_place = folder == os.path.normpath(own.get_logdir())
             writer = own if in_place else FileWriter(self._new_stream(folder))
-            for summary in summaries:
-                writer.add_summary(summary)
-            for key, number in metrics.items():
-                writer.add_scalar(self._prefix(key), number, global_step)
-            if not in_place:
-                writer.close()
+            try:
+                for summary in summaries:
+                    writer.add_summary(summary)
+                for key, number in metrics.items():
+                    writer.add_scalar(self._prefix(key), number, global_step)
+            finally:
+                if not in_place:
+                    writer.close()
         if self._has_comet:
             self._get_comet_logger().log_parameters(hparam_dict, step=global_step)
 
@@ -329,10 +331,6 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if not is_first:
             self._reopened()
         return writer
-
-    @property
-    def _has_comet(self) -> bool:
-        return self._comet_config.get("disabled") is not True
 
     def _sub_writer(self, folder: str) -> FileWriter:
         with self._lifecycle:

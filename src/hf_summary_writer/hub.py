@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import constants
 
 from hf_summary_writer import attempt
+from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.verdict import judge_exception
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["BYTES_AT_ONCE", "Committed", "Hub", "default_endpoint"]
+__all__ = ["BYTES_AT_ONCE", "Committed", "Hub", "client_of", "default_endpoint", "over_xet"]
 
 T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
+_LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 # The Xet client holds what it uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
 BYTES_AT_ONCE = 16 * 2**20
@@ -57,6 +59,13 @@ class Committed:
 def default_endpoint() -> str:
     """Return the address of the Hub that `huggingface_hub` talks to unless told otherwise (`HF_ENDPOINT`)."""
     return str(constants.ENDPOINT)
+
+
+def client_of(endpoint: str, token: str | bool | None) -> HfApi:
+    """Return a client of the Hub at `endpoint`."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint, token=token, library_name=LIBRARY_NAME)
 
 
 class Hub:
@@ -89,16 +98,21 @@ class Hub:
     @cached_property
     def api(self) -> HfApi:
         """The client."""
-        from huggingface_hub import HfApi
+        return client_of(default_endpoint(), self._token)
 
-        return HfApi(token=self._token, library_name=LIBRARY_NAME)
+    def check_token(self) -> None:
+        """Make sure, without a request, that there is a token that can be sent.
 
-    def has_token(self) -> bool:
-        """Tell whether there is any token to send, without a request."""
-        from huggingface_hub import get_token
+        Raises:
+            ActionNeededError: If there is none, or one that HTTP cannot carry; the client would quote that in full.
+        """
+        trouble = self._trouble_with_token()
+        if trouble:
+            raise ActionNeededError(f"{trouble} for {self._name}: {_LOG_IN}")
 
-        token = getattr(self.api, "token", None)
-        return bool(token) or (token is None and bool(get_token()))
+    def find_repo(self) -> None:
+        """Make sure that the repo exists, and create nothing."""
+        self._guarded(lambda: self.api.repo_info(self.repo_id, repo_type=self._repo_type))
 
     def ensure_repo(self) -> str:
         """Create the repo and the branch where they do not exist yet; return the repo's full id."""
@@ -135,7 +149,7 @@ class Hub:
     def send_ahead(self, path: str, part: bytes) -> None:
         """Upload a part of the file that a later commit puts at `path`, so that little of it is left to upload then.
 
-        Over Xet only: plain LFS knows whole files, and needs no memory for them.
+        For uploads over Xet: plain LFS knows whole files only, and needs no memory for them.
         """
 
         def send() -> None:
@@ -144,8 +158,7 @@ class Hub:
             addition = CommitOperationAdd(path_in_repo=path, path_or_fileobj=part)
             self.api.preupload_lfs_files(self.repo_id, [addition], repo_type=self._repo_type, revision=self._revision)
 
-        if _over_xet():
-            self._guarded(send)
+        self._guarded(send)
 
     def squash(self, message: str) -> None:
         """Fold the branch's history into one commit."""
@@ -161,6 +174,19 @@ class Hub:
         base = f"{self.api.endpoint}/{prefix}{self.repo_id}"
         return f"{base}/tree/{self._revision}/{path}" if path else f"{base}/tree/{self._revision}"
 
+    def _trouble_with_token(self) -> str:
+        # Apart from where it is raised: who shows the frames of an exception may show what they hold.
+        from huggingface_hub import get_token
+
+        token = getattr(self.api, "token", None)
+        if token is None or token is True:
+            token = get_token()
+        if not token:
+            return "there is no token"
+        if not all("!" <= character <= "~" for character in token):
+            return "there is only a token with characters that no token has (it is not shown here)"
+        return ""
+
     def _create_branch(self) -> None:
         self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
 
@@ -171,18 +197,22 @@ class Hub:
         left_out = [addition for addition in additions if _left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
         info = None
+        # Another thread may have made the client anew while this one uploaded, and a commit needs its hooks most.
+        self._install_hooks()
         if wanted:
             info = self.api.create_commit(operations=wanted, commit_message=message, **where)
         return Committed(info, frozenset(addition.path_in_repo for addition in left_out))
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
+            self.check_token()
             self._install_hooks()
             return call()
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the verdict says what follows
             verdict: PushError = judge_exception(error, known=self.known, repo=self._name, now=time.time())
-        # Not chained: what the client raises may quote headers, and with them the token.
-        raise verdict from None
+        # What the client raises may quote headers, and its frames hold them, and with them the token.
+        verdict.__cause__ = verdict.__context__ = verdict.__traceback__ = None
+        raise verdict
 
     @property
     def _name(self) -> str:
@@ -204,7 +234,7 @@ def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperati
     for ever.
     """
     together: list[CommitOperationAdd] = []
-    size, most = 0, BYTES_AT_ONCE if _over_xet() else 0
+    size, most = 0, BYTES_AT_ONCE if over_xet() else 0
     for addition in additions:
         if together and size + addition.upload_info.size > most:
             yield together
@@ -215,7 +245,8 @@ def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperati
         yield together
 
 
-def _over_xet() -> bool:
+def over_xet() -> bool:
+    """Tell whether the client uploads over Xet, and not over plain LFS."""
     return not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None
 
 

@@ -192,6 +192,16 @@ class Ledger:
             self.settings = settings
             self._write([{"settings": asdict(settings)}])
 
+    def start_over(self) -> None:
+        """Take back that anything arrived, durably: the repo is gone, and what comes back in its place may be empty.
+
+        Raises:
+            OSError: If it could not be written; memory holds it all the same.
+        """
+        if self._arrivals:
+            self._arrivals = {}
+            self._rewrite()
+
     def forget(self, relpaths: Iterable[str]) -> None:
         """Take back, in memory, that these files arrived, so that the next push looks at them again."""
         for relpath in relpaths:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 from hf_summary_writer import scan, snapshot
 from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
 from hf_summary_writer.details import CommitDetails
-from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.errors import PushError, RepoGoneError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
-from hf_summary_writer.hub import BYTES_AT_ONCE
+from hf_summary_writer.hub import BYTES_AT_ONCE, over_xet
 from hf_summary_writer.isolating import isolating
 from hf_summary_writer.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerError, Settings
 from hf_summary_writer.outbox import Outbox
@@ -74,6 +74,7 @@ class Pusher:
         caller: Runs what talks to the Hub.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         on_commit: Told of every commit.
+        call_seconds: How long a call to the Hub may take, besides the time for its upload.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class Pusher:
         caller: Caller,
         content_lock: contextlib.AbstractContextManager[object],
         on_commit: Callable[[CommitDetails], None],
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
         """Look at nothing yet."""
+        self.call_seconds = call_seconds
         self.folder = folder
         self.destination = destination
         self._settings = settings
@@ -102,6 +105,10 @@ class Pusher:
         self._unsendable: dict[str, Signature] = {}
         self.refused = 0
         self._once = Once()
+        # Files of a commit that was asked for and not answered. It may still be made, after a newer one, and put back
+        # what these files were; so they have arrived only when a push finds them on the Hub as they are.
+        self._in_doubt: set[str] = set()
+        self._gone = False
 
     @property
     def lock_path(self) -> Path:
@@ -153,8 +160,17 @@ class Pusher:
             self._refresh()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note(lambda: self.ledger.record_settings(self._settings))
-            candidates = sorted(self.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
-            return self._push(candidates, last=last, interrupted=interrupted)
+            try:
+                if self._gone:
+                    self._call(self._hub.find_repo)  # costs less than to read all that would be sent
+                    self._gone = False
+                candidates = sorted(self.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
+                return self._push(candidates, last=last, interrupted=interrupted)
+            except RepoGoneError:
+                self._gone = True
+                # What comes back under its name may be empty.
+                self._note(self.ledger.start_over)
+                raise
 
     def ensure_repo(self) -> None:
         """Make sure, at most once per destination, that the repo and its branch exist.
@@ -232,16 +248,21 @@ class Pusher:
     def _commit(self, contents: list[Content]) -> Committed:
         files = [(self.destination.path_in_repo(content.relpath), content.body) for content in contents]
         message = f"Logs of {self.folder.name}: {len(files)} file{'s' if len(files) > 1 else ''}"
-        seconds = CALL_SECONDS + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
+        seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
         for content in contents:
             self._send_ahead(content)
-        return self._caller.call(functools.partial(self._hub.commit, files, message), seconds)
+        try:
+            return self._caller.call(functools.partial(self._hub.commit, files, message), seconds)
+        except PushError as error:
+            if error.in_doubt:
+                self._in_doubt.update(content.relpath for content in contents)
+            raise
 
     def _send_ahead(self, content: Content) -> None:
         """Send what is new of large content in parts, for which the client needs less memory than for the whole."""
         known = self.ledger.arrivals.get(content.relpath)
         start = known.length if known else 0
-        if isinstance(content.body, bytes) or content.arrival.length - start <= BYTES_AT_ONCE:
+        if isinstance(content.body, bytes) or content.arrival.length - start <= BYTES_AT_ONCE or not over_xet():
             return
         path = self.destination.path_in_repo(content.relpath)
         with content.body.open("rb") as file:
@@ -266,15 +287,19 @@ class Pusher:
     def _refuse(self, content: Content, why: str) -> None:
         self.refused += 1
         self._unsendable[content.relpath] = content.arrival.signature
-        logger.warning("%s keeps %r only on this disk until it changes: %s", self.folder, content.relpath, why)
+        said = (
+            f"{content.relpath!r} of {self.folder} stays only on this disk, and is tried again when it changes: {why}"
+        )
+        self._once.warn("refused", said, content.relpath)
 
     def _note_arrivals(self, committed: Committed, contents: list[Content]) -> None:
         arrivals = {}
         for content in contents:
             if self.destination.path_in_repo(content.relpath) in committed.left_out:
                 self._refuse(content, f"the .gitignore of {self._hub.repo_id} leaves it out")
-            else:
+            elif committed.info is None or content.relpath not in self._in_doubt:
                 arrivals[content.relpath] = content.arrival
+        self._in_doubt.difference_update(content.relpath for content in contents)
         commit = committed.info and CommitRecord(committed.info.oid, committed.info.commit_url, time.time())
         self._note(lambda: self.ledger.record(arrivals, commit or None))
 
@@ -300,7 +325,7 @@ class Pusher:
             yield
 
     def _call(self, function: Callable[[], T]) -> T:
-        return self._caller.call(function, CALL_SECONDS)
+        return self._caller.call(function, self.call_seconds)
 
     def _note(self, write: Callable[[], None]) -> None:
         try:

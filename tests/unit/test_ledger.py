@@ -191,8 +191,8 @@ def test_what_could_not_be_written_is_written_with_what_comes_next(path: Path) -
 def test_only_ledgers_with_a_destination_that_can_be_are_found(tmp_path: Path) -> None:
     state = tmp_path / STATE_FOLDER
     Ledger(state / "good.jsonl", DESTINATION).record({"a": arrival()})
-    wrongs: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bucket"}]
-    for number, wrong in enumerate(wrongs):
+    broken: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bucket"}]
+    for number, wrong in enumerate(broken):
         head = line(version=1, destination={**asdict(DESTINATION), **wrong})
         (state / f"{number}.jsonl").write_bytes(head)
     (state / "deep.jsonl").write_bytes(b"[" * 60_000)

@@ -21,7 +21,7 @@ def test_backing_off_doubles_with_every_failure() -> None:
     assert delays == [BASE_SECONDS * factor * 0.5 for factor in (1, 2, 4, 8)]
 
 
-@given(st.floats(0, 3600), CHANCES)
+@given(st.floats(0.001, 3600), CHANCES)
 def test_a_wait_that_the_hub_asked_for_is_kept_and_a_little_spread(asked: float, chance: float) -> None:
     delay = delay_after(RateLimitError("x", retry_after=asked), 1, 1.0, chance)
     assert asked <= delay <= asked * 1.1
