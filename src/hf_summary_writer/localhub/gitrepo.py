@@ -66,6 +66,8 @@ class GitRepo:
     def __init__(self, repo: Repo, path: Path) -> None:
         self._repo = repo
         self._path = path
+        # Many paths share few folders, and a large folder is slow to parse.
+        self._folders: dict[bytes, Tree] = {}
 
     @staticmethod
     def create(path: Path) -> None:
@@ -165,10 +167,18 @@ class GitRepo:
         if not path:
             return self.root(commit)
         try:
-            mode, oid = self._tree_of(commit).lookup_path(self._repo.get_object, path.encode())
+            mode, oid = self._tree_of(commit).lookup_path(self._folder, path.encode())
         except (KeyError, NotTreeError):
             return None
         return Entry(path, oid.decode(), is_folder(mode))
+
+    def _folder(self, oid: ObjectID) -> ShaFile:
+        found: ShaFile | None = self._folders.get(oid)
+        if found is None:
+            found = self._repo.get_object(oid)
+            if isinstance(found, Tree):
+                self._folders[oid] = found
+        return found
 
     def walk(self, folder: Entry, *, recursive: bool) -> Iterator[Entry]:
         """Yield what is in a folder, by path."""
@@ -255,7 +265,7 @@ class GitRepo:
     def _tree_of(self, commit: str) -> Tree:
         found = self._repo[ObjectID(commit.encode())]
         if isinstance(found, Commit):
-            tree = self._repo[found.tree]
+            tree = self._folder(found.tree)
             if isinstance(tree, Tree):
                 return tree
         raise RevisionNotFoundError(commit)
