@@ -263,7 +263,8 @@ class CommitScheduler:
     def _await_last(self, future: Future[CommitInfo | None]) -> None:
         deadline = time.monotonic() + self.close_timeout
         try:
-            if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, self.close_timeout)):
+            done = wait(future, min(_SECONDS_BEFORE_EXPLAINING, self.close_timeout))
+            if not done and time.monotonic() < deadline:
                 pending = self._pusher.pending()
                 logger.warning(
                     "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
