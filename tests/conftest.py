@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 # Read by huggingface_hub when it is first imported, so they must stand before any test module does that.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
@@ -21,17 +21,10 @@ import psutil
 import pytest
 from huggingface_hub import HfApi, constants
 
-from hub_process import HubProcess
+from hub_process import HasEndpoint, HubProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-
-class HasEndpoint(Protocol):
-    """A Hub that runs, wherever it does."""
-
-    endpoint: str
-    token: str
 
 
 _SETTLE_SECONDS = 5.0

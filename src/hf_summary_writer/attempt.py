@@ -256,6 +256,10 @@ class Caller:
         if jobs is not None:
             jobs.put(None)
 
+    def after_fork_in_child(self) -> None:
+        """Forget the thread, which the child does not have."""
+        self._jobs = None
+
     def call(self, function: Callable[[], T], seconds: float) -> T:
         """Return what `function` returns or raise what it raises.
 
@@ -285,6 +289,9 @@ class Caller:
             late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
             late.in_doubt = attempt.give_up()
             self.stop()
+            # The next call may come during the exit of the interpreter, when no thread can be started any more.
+            with contextlib.suppress(RuntimeError):
+                self.start()
         raise late
 
 

@@ -52,6 +52,11 @@ class Destination:
         canonical = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    @property
+    def name(self) -> str:
+        """The repo's name without its namespace."""
+        return self.repo_id.rpartition("/")[2]
+
     def path_in_repo(self, relpath: str) -> str:
         """The place in the repo of the file that is `relpath` in the folder."""
         return f"{self.path}/{relpath}" if self.path else relpath

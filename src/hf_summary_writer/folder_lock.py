@@ -7,8 +7,6 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
-import filelock
-
 from hf_summary_writer.errors import TemporaryError
 
 if TYPE_CHECKING:
@@ -31,8 +29,8 @@ class LockUnavailableError(Exception):
 def folder_lock(path: Path, seconds: float, interrupted: Callable[[], bool]) -> Iterator[None]:
     """Hold the lock file `path` for the length of a `with` block.
 
-    A fresh lock object each time: it is never shared between threads, and a forked child inherits none that is idle.
-    The operating system frees the lock of a process that dies.
+    A fresh lock object each time: it is never shared between threads. The operating system frees the lock of a process
+    that dies; the copy of the descriptor that a forked child inherits is closed there by filelock, without unlocking.
 
     Args:
         path: The lock's file; its folder must exist.
@@ -43,7 +41,10 @@ def folder_lock(path: Path, seconds: float, interrupted: Callable[[], bool]) -> 
         LockUnavailableError: If there can be no lock here.
         TemporaryError: If another process or thread held it for all that time.
     """
-    lock = filelock.FileLock(path, thread_local=False)
+    import filelock  # in the thread that pushes: it would be a good part of what importing this package costs
+
+    # A soft lock in place of a missing real one would outlive a killed process.
+    lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
     deadline = time.monotonic() + seconds
     try:
         while True:

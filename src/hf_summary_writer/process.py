@@ -39,8 +39,11 @@ class ForkAware(Protocol):
 class ExitAware(Protocol):
     """Is told that the interpreter is about to exit; may be told twice."""
 
-    def at_exit(self) -> Callable[[], None] | None:
-        """Begin to finish without waiting; return what waits for the end, in bounded time, if there is anything."""
+    def at_exit(self) -> Callable[[bool], None] | None:
+        """Begin to finish without waiting; return what waits for the end, in bounded time, if there is anything.
+
+        What is returned is called with whether the user is in a hurry, and then must not wait.
+        """
 
 
 class _Registry:
@@ -79,21 +82,35 @@ def _after_fork_in_child() -> None:
             member.after_fork_in_child()  # type: ignore[attr-defined]
 
 
-def _at_exit() -> None:
-    # All begin before any is waited for, so that ten writers do not wait ten times as long as one. One member's trouble
-    # must not cost the next one its data, and exit code and streams are the user's.
-    waits = []
-    for member in _exit_aware.newest_first():
-        with contextlib.suppress(Exception):
-            waits.append(member.at_exit())  # type: ignore[attr-defined]
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C skips the wait, all of it
+class _Exit:
+    """Both passes of one exit.
+
+    All members begin before any is waited for, so that ten writers do not wait ten times as long as one. One member's
+    trouble must not cost the next one its data, and exit code and streams are the user's.
+    """
+
+    def __init__(self) -> None:
+        self._hurry = False
+
+    def one_pass(self) -> None:
+        waits: list[Callable[[bool], None] | None] = []
+        for member in _exit_aware.newest_first():
+            self._guarded(lambda member=member: waits.append(member.at_exit()))  # type: ignore[misc]
         for wait in filter(None, waits):
+            self._guarded(lambda wait=wait: wait(self._hurry))  # type: ignore[misc]
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
             with contextlib.suppress(Exception):
-                wait()
+                step()
+        except KeyboardInterrupt:
+            # One Ctrl-C skips the wait, all of it: that of the other members, and of the other pass.
+            self._hurry = True
 
 
+_exit = _Exit()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 with contextlib.suppress(AttributeError, RuntimeError):
-    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - feature-tested
-atexit.register(_at_exit)
+    threading._register_atexit(_exit.one_pass)  # type: ignore[attr-defined]  # noqa: SLF001 - feature-tested
+atexit.register(_exit.one_pass)

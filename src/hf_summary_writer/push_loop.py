@@ -6,6 +6,7 @@ arrives during a push is lost. At most one push runs and one waits: whoever trig
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -50,7 +51,8 @@ class PushLoop(Generic[T]):
     Args:
         push: Pushes once. May raise anything.
         interval: Seconds between pushes.
-        at_end: Called in the thread before it ends.
+        at_start: Called before the thread starts.
+        at_end: Called when the thread ends. Neither may wait or call the loop.
         name: The thread's name.
         chance: Source of randomness for the back-off.
     """
@@ -60,20 +62,24 @@ class PushLoop(Generic[T]):
         push: Callable[[], T | None],
         interval: float,
         *,
-        at_end: Callable[[], None],
+        at_start: Callable[[], object] = lambda: None,
+        at_end: Callable[[], object] = lambda: None,
         name: str,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Start nothing yet."""
         self._push = push
         self._interval = interval
+        self._at_start = at_start
         self._at_end = at_end
         self._name = name
         self._chance = chance
-        self.last_future: Future[T | None] | None = None
+        self.forked = False
         self._reset()
 
     def _reset(self) -> None:
+        self._pid = os.getpid()
+        self.last_future: Future[T | None] | None = None
         # The default lock is reentrant: a signal handler may trigger while this thread is inside.
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -93,13 +99,19 @@ class PushLoop(Generic[T]):
         Raises:
             RuntimeError: If no thread can be started any more.
         """
+        self._notice_fork()
         with self._changed:
             if self._stopped:
                 return
             self._finish_by, self._ending = None, False
             if self._thread is None:
+                self._at_start()
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:
+                    self._at_end()
+                    raise
                 self._thread = thread
 
     def trigger(self) -> Future[T | None]:
@@ -108,6 +120,7 @@ class PushLoop(Generic[T]):
         While the Hub said to wait, the future fails at once with what it said and the seconds that are left of it.
         Without a thread it resolves to `None`.
         """
+        self._notice_fork()
         with self._changed:
             if self._thread is None or self._stopped:
                 return _resolved(None)
@@ -122,6 +135,7 @@ class PushLoop(Generic[T]):
 
         What fails is tried again for as long as the time allows.
         """
+        self._notice_fork()
         with self._changed:
             if self._thread is None or self._stopped:
                 return _resolved(None)
@@ -135,8 +149,16 @@ class PushLoop(Generic[T]):
                 self._changed.notify_all()
             return future
 
+    def go_on(self) -> None:
+        """After `finish` without an end: what comes now is not the last push any more, and has its time again."""
+        self._notice_fork()
+        with self._changed:
+            if not self._ending:
+                self._finish_by = None
+
     def stop(self) -> None:
         """End the thread, after a push that is running; a push that waits resolves to `None`."""
+        self._notice_fork()
         with self._changed:
             self._stopped = True
             requested, self._requested = self._requested, None
@@ -164,6 +186,7 @@ class PushLoop(Generic[T]):
     @property
     def state(self) -> State:
         """What the loop is doing now."""
+        self._notice_fork()
         with self._changed:
             remaining = self._not_before - time.monotonic()
             if self._running is not None:
@@ -182,12 +205,16 @@ class PushLoop(Generic[T]):
     def after_fork_in_child(self) -> None:
         """Forget the thread, which the child does not have, and its lock, which somebody may hold for ever."""
         self._reset()
-        self._stopped = True
+        self._stopped = self.forked = True
+
+    def _notice_fork(self) -> None:
+        # Some application servers fork without telling Python.
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
 
     def _request(self) -> Future[T | None]:
         if self._requested is None:
-            self._requested = Future()
-            self._requested.set_running_or_notify_cancel()  # it is shared: nobody cancels it for the others
+            self._requested = _uncancellable()
             self._changed.notify_all()
         return self._requested
 
@@ -208,19 +235,20 @@ class PushLoop(Generic[T]):
                 future.set_result(inherited if result is None else result)
             elif not again:
                 future.set_exception(error)
-        self._at_end()
 
     def _next(self, due: float) -> Future[T | None] | None:
         """Wait for the next push and return its future, or `None` when the thread is to end."""
         with self._changed:
             while True:
                 if self._stopped or (self._ending and self._requested is None):
+                    # Within the lock: whoever starts the loop anew begins with everything anew.
                     self._thread = None
+                    self._at_end()
                     return None
                 now = time.monotonic()
                 ready = max(due, self._not_before) if self._requested is None else self._earliest()
                 if now >= ready:
-                    self._running = self._requested or Future()
+                    self._running = self._requested or _uncancellable()
                     self._requested = None
                     return self._running
                 self._changed.wait(min(ready - now, threading.TIMEOUT_MAX))
@@ -260,6 +288,13 @@ class PushLoop(Generic[T]):
     @property
     def _asked_to_wait(self) -> bool:
         return isinstance(self._error, PushError) and bool(self._error.retry_after)
+
+
+def _uncancellable() -> Future[Any]:
+    """Return a future that is shared: nobody cancels it for the others, nor under the hands of the thread."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def _resolved(result: T | None) -> Future[T | None]:

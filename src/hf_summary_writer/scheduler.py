@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +20,8 @@ from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
 from hf_summary_writer.push import Pending, Pusher
 from hf_summary_writer.push_loop import PushLoop, wait
+from hf_summary_writer.sigterm import check_push_on_sigterm
+from hf_summary_writer.sigterm import watch as sigterm
 from hf_summary_writer.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from huggingface_hub import CommitInfo, HfApi
-    from typing_extensions import Self
+    from typing_extensions import Never, Self
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "CommitScheduler"]
 
@@ -66,14 +69,18 @@ class CommitScheduler:
         squash_history: Whether to fold the branch's history into one commit after each push that added something.
         hf_api: An `HfApi` to make every request with, instead of a new one.
         close_timeout: At most how many seconds leaving a `with` block, or the end of the program, waits for the last
-            push.
+            push, all in all. Ctrl-C during the wait skips it.
+        push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before it ends the process with exit
+            code 143. A handler that was there before is called too, and has until then to end the process in its own
+            way. Only in the main thread. Without it the process just ends, and the next one sends the rest.
         on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
         on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread. What a hook
             raises is logged and goes no further.
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If an argument means something that the Hub cannot have, or `folder_path` is no folder.
+        ValueError: If an argument means something that the Hub cannot have, `folder_path` is no folder, or
+            `push_on_sigterm` is asked for in another thread than the main one.
 
     Attributes:
         lock: Hold it while rewriting files in place, so that no half-written file is pushed.
@@ -96,6 +103,7 @@ class CommitScheduler:
         squash_history: bool = False,
         hf_api: HfApi | None = None,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        push_on_sigterm: bool = False,
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
     ) -> None:
@@ -111,6 +119,7 @@ class CommitScheduler:
         self.ignore_patterns = ignore_patterns
         self.squash_history = squash_history
         self.close_timeout = checks.check_seconds("close_timeout", close_timeout)
+        self.push_on_sigterm = check_push_on_sigterm(push_on_sigterm)
         kind, branch = checks.check_repo_type(repo_type), checks.check_revision(revision)
         self._hub = Hub(repo_id, kind, branch, private, checks.check_token(token), hf_api)
         settings = Settings(
@@ -139,7 +148,15 @@ class CommitScheduler:
         self._on_error = functools.partial(_call_hook, on_error)
         self._said_missing: Pending | None = None
         self._trouble = Trouble(self.folder_path)
-        self._loop = PushLoop(self._push_once, interval, at_end=self._caller.stop, name="hf-summary-writer-push")
+        # What is left of `close_timeout` for all the waits of one leaving: `close`, and both passes of an exit.
+        self._patience = self.close_timeout
+        self._loop = PushLoop(
+            self._push_once,
+            interval,
+            at_start=self._caller.start,
+            at_end=self._caller.stop,
+            name="hf-summary-writer-push",
+        )
         tell_after_fork(self)
         tell_at_exit(self)
         self.start()
@@ -180,6 +197,8 @@ class CommitScheduler:
         Raises:
             PushError: If something could not be delivered.
         """
+        if self._loop.forked:
+            return None
         lock_seconds = self.close_timeout if self._loop.seconds_left is not None else max(self.every * 60, 1.0)
         return self._pusher.push(
             last=self._loop.seconds_left is not None, interrupted=self._loop.interrupted, lock_seconds=lock_seconds
@@ -188,6 +207,7 @@ class CommitScheduler:
     def stop(self) -> None:
         """End the thread after a push that is running, without a last push; a stopped scheduler stays stopped."""
         self._loop.stop()
+        sigterm.remove(self)
 
     def close(self) -> None:
         """Make a last push, wait for it at most `close_timeout` seconds, and end the thread.
@@ -195,7 +215,10 @@ class CommitScheduler:
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
         """
-        self._await_last(self._loop.finish(self.close_timeout))
+        try:
+            self._await_last(self._loop.finish(self._patience), time.monotonic() + self._patience)
+        finally:
+            sigterm.remove(self)
 
     def __enter__(self) -> Self:
         return self
@@ -209,26 +232,49 @@ class CommitScheduler:
             if error is None:
                 raise
         finally:
-            self._loop.stop()
+            self.stop()
+
+    def __reduce__(self) -> Never:
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: make one where it is needed")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {str(self.folder_path)!r} to {self.repo_id!r}>"
 
-    def at_exit(self) -> Callable[[], None]:
+    def at_exit(self) -> Callable[[bool], None]:
         """Begin the last push; the thread stays, since other threads may still write."""
-        future = self._loop.finish(self.close_timeout, end=False)
-        return lambda: self._await_last(future)
+        deadline = time.monotonic() + self._patience
+        future = self._loop.finish(self._patience, end=False)
+
+        def await_last(hurry: bool) -> None:
+            if hurry:
+                self._patience = 0.0
+            try:
+                self._await_last(future, deadline if self._patience else 0.0)
+            finally:
+                self._loop.go_on()
+
+        return await_last
+
+    def at_sigterm(self) -> Callable[[bool], None]:
+        """Begin the last push, with all that was logged."""
+        self._before_push()
+        return self.at_exit()
 
     def after_fork_in_child(self) -> None:
         """Leave the pushing to the parent."""
         self.lock = threading.RLock()
+        self._caller.after_fork_in_child()
         self._loop.after_fork_in_child()
 
     def start(self) -> None:
         """Start the thread, also again after `close`; does nothing while it runs or after `stop`."""
+        self._patience = self.close_timeout
         try:
-            self._caller.start()
             self._loop.start()
+            if self.push_on_sigterm and self._loop.alive:
+                # Started again in another thread than the main one, it goes on without.
+                with contextlib.suppress(ValueError):
+                    sigterm.add(self)
         except RuntimeError as error:  # the interpreter is exiting, or the system has no thread to give
             logger.warning("%s is not pushed from here: %s. To push it: %s", self.folder_path, error, self._command)
 
@@ -260,13 +306,13 @@ class CommitScheduler:
     def _before_push(self) -> None:
         """Bring to disk what this push has to cover."""
 
-    def _await_last(self, future: Future[CommitInfo | None]) -> None:
-        deadline = time.monotonic() + self.close_timeout
+    def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
+        began = time.monotonic()
         try:
-            done = wait(future, min(_SECONDS_BEFORE_EXPLAINING, self.close_timeout))
-            if not done and time.monotonic() < deadline:
+            if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
                 pending = self._pusher.pending()
-                logger.warning(
+                logger.log(
+                    logging.WARNING if _is_watched() else logging.INFO,
                     "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
                     pending.files,
                     pending.bytes / 1e6,
@@ -275,7 +321,11 @@ class CommitScheduler:
                     deadline - time.monotonic(),
                 )
                 wait(future, deadline - time.monotonic())
+        except KeyboardInterrupt:
+            self._patience = 0.0
+            raise
         finally:
+            self._patience = max(0.0, self._patience - (time.monotonic() - began))
             if not future.done() or future.exception() is not None:
                 self._say_what_is_missing()
 
@@ -295,6 +345,14 @@ class CommitScheduler:
     @property
     def _command(self) -> str:
         return sync_command(self._pusher.destination, self.folder_path)
+
+
+def _is_watched() -> bool:
+    """Tell whether somebody may be sitting at a terminal, who would wonder why the program does not end."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
 
 
 def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:

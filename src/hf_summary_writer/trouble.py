@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.details import CommitDetails
 
-__all__ = ["Trouble"]
+__all__ = ["Once", "Trouble"]
 
 logger = logging.getLogger("hf_summary_writer")
+
+# Of so many files a user wants to know by name that something is wrong with them; more only hide other lines.
+_NAMED = 10
 
 
 class Trouble:
@@ -78,3 +81,24 @@ class Trouble:
             )
         self._said.clear()
         self._failures = self._files = self._bytes = 0
+
+
+class Once:
+    """Logs each warning once, and of many alike only the first few.
+
+    Not thread-safe, which costs at most a line that stands twice.
+    """
+
+    def __init__(self) -> None:
+        """Have said nothing yet."""
+        self._said: dict[str, set[str]] = {}
+
+    def warn(self, kind: str, message: str, about: str = "") -> None:
+        """Log `message`, unless one of this `kind` was logged `about` the same thing, or about many."""
+        said = self._said.setdefault(kind, set())
+        if about in said or len(said) > _NAMED:
+            return
+        said.add(about)
+        if len(said) > _NAMED:
+            message = f"{message}; more like it are not named"
+        logger.warning("%s", message)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer import destination as checks
 from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.hub import client_of
 from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT, CommitScheduler
+from hf_summary_writer.sigterm import check_push_on_sigterm
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +33,9 @@ class HFSummaryWriter(EventWriter):
     to the disk only; pushing happens in a daemon thread. Trouble with the Hub, the network or the disk never reaches
     the training loop: what could not be sent stays in the logdir and is sent by a later push.
 
-    All methods are thread-safe.
+    All methods are thread-safe. In a forked child the writer logs to a file of the child's own, which the parent
+    pushes. A pickled or copied writer is a writer with the same settings on the same logdir, with a file and a thread
+    of its own. A token given as a string is not part of it: the copy reads the one that is stored on the machine.
 
     Args:
         repo_id: The repo, as `name` (of the token's user) or `namespace/name`. It is created if it does not exist.
@@ -47,14 +51,18 @@ class HFSummaryWriter(EventWriter):
         token: The access token; by default the one that is stored on the machine, read anew for each push.
         hf_api: An `HfApi` to make every request with, instead of a new one.
         close_timeout: At most how many seconds `close`, leaving the `with` block, or the end of the program, waits for
-            the last push.
+            the last push, all in all. Ctrl-C during the wait skips it.
+        push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before it ends the process with exit
+            code 143. A handler that was there before is called too, and has until then to end the process in its own
+            way. Only in the main thread. Without it the process just ends, and the next run sends the rest.
         on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
         on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread.
         **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is pushed.
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If an argument means something that the Hub cannot have, or `logdir` is no folder on this machine.
+        ValueError: If an argument means something that the Hub cannot have, `logdir` is no folder on this machine, or
+            `push_on_sigterm` is asked for in another thread than the main one.
 
     Attributes:
         scheduler: The `CommitScheduler` that pushes; call its `trigger()` to push now.
@@ -76,6 +84,7 @@ class HFSummaryWriter(EventWriter):
         token: str | bool | None = None,
         hf_api: HfApi | None = None,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
+        push_on_sigterm: bool = False,
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
         **kwargs: Any,
@@ -88,6 +97,7 @@ class HFSummaryWriter(EventWriter):
         checks.check_revision(repo_revision)
         checks.check_seconds("close_timeout", close_timeout)
         checks.check_token(token)
+        check_push_on_sigterm(push_on_sigterm)
         PathFilter(repo_allow_patterns, repo_ignore_patterns)
         logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
         if logdir:
@@ -95,6 +105,7 @@ class HFSummaryWriter(EventWriter):
         else:
             checks.check_path_in_repo(path_in_repo)
 
+        inherited = set(vars(self))
         super().__init__(logdir=logdir, **kwargs)
         # Absolute, since SummaryWriter takes a leading "~" literally.
         folder = Path(self.logdir).absolute().resolve()
@@ -114,9 +125,31 @@ class HFSummaryWriter(EventWriter):
             squash_history=squash_history,
             hf_api=hf_api,
             close_timeout=close_timeout,
+            push_on_sigterm=push_on_sigterm,
             on_commit=on_commit,
             on_error=on_error,
         )
+        self._arguments: dict[str, Any] = {
+            # What another process would choose for itself is chosen already, and steps are hidden only once.
+            **{name: value for name, value in kwargs.items() if name not in {"comment", "purge_step"}},
+            "repo_id": repo_id,
+            "logdir": str(folder),
+            "commit_every": commit_every,
+            "squash_history": squash_history,
+            "repo_type": repo_type,
+            "repo_revision": repo_revision,
+            "repo_private": repo_private,
+            "path_in_repo": path_in_repo,
+            "repo_allow_patterns": repo_allow_patterns,
+            "repo_ignore_patterns": repo_ignore_patterns,
+            "token": None if isinstance(token, str) else token,
+            "close_timeout": close_timeout,
+            "push_on_sigterm": push_on_sigterm,
+            "on_commit": on_commit,
+            "on_error": on_error,
+        }
+        self._endpoint: str | None = getattr(hf_api, "endpoint", None)
+        self._own = frozenset(vars(self)) - inherited | {"_own"}
 
     @property
     def repo_id(self) -> str:
@@ -143,6 +176,9 @@ class HFSummaryWriter(EventWriter):
         """
         super().close()
         self.scheduler.close()
+        if self.all_writers is not None:
+            # Somebody logged meanwhile, and opened a new file while the scheduler was still there.
+            self._reopened()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -153,6 +189,18 @@ class HFSummaryWriter(EventWriter):
             # Ctrl-C during the wait ends the wait; what the user's own code raised goes first.
             if error is None:
                 raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what makes the same writer again, and what a subclass or a user added to it."""
+        added = {name: value for name, value in vars(self).items() if name not in self._own}
+        return {"arguments": self._arguments, "endpoint": self._endpoint, "added": added}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arguments = state["arguments"]
+        # A client of the user's may hold a token; one of the same Hub does as well.
+        api = client_of(state["endpoint"], arguments["token"]) if state["endpoint"] is not None else None
+        HFSummaryWriter.__init__(self, **arguments, hf_api=api)
+        self.__dict__.update(state["added"])
 
     def _reopened(self) -> None:
         self.scheduler.start()

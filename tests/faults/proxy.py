@@ -19,7 +19,7 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -28,14 +28,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from hub_process import HasEndpoint
+
 _PIECE = 64 * 1024
 _MAX_HEAD = 256 * 1024
 _STOP_SECONDS = 10
-
-
-class _Hub(Protocol):
-    endpoint: str
-    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,7 @@ class _Head:
 class FaultProxy:
     """The proxy; it serves inside a `with` block, in threads of its own. Rules may change at any time."""
 
-    def __init__(self, hub: _Hub, port: int = 0) -> None:
+    def __init__(self, hub: HasEndpoint, port: int = 0) -> None:
         self.token = hub.token
         upstream = urlsplit(hub.endpoint)
         self._upstream = (upstream.hostname or "127.0.0.1", upstream.port or 80)

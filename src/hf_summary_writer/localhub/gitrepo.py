@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dulwich.diff_tree import tree_changes
-from dulwich.errors import NotTreeError
+from dulwich.errors import NotGitRepository, NotTreeError
 from dulwich.objects import Blob, Commit, ObjectID, Tag, Tree
 from dulwich.refs import Ref, check_ref_format
 from dulwich.repo import Repo
 
 from hf_summary_writer.localhub.attributes import DEFAULT_ATTRIBUTES
-from hf_summary_writer.localhub.disk import sync_folder
-from hf_summary_writer.localhub.errors import BadRequestError, HubError, RevisionNotFoundError
+from hf_summary_writer.localhub.disk import sync_all, sync_folder
+from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError, RevisionNotFoundError
 from hf_summary_writer.localhub.trees import TreeEditor, is_folder
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class GitRepo:
     def create(path: Path) -> None:
         """Make `path`, an empty folder, a repository with a first commit, as the Hub does."""
         Repo.init_bare(str(path), default_branch=MAIN.encode()).close()
+        sync_all(path)
         with GitRepo.open(path) as git:
             git.commit(
                 MAIN, None, lambda tree: tree.write(".gitattributes", DEFAULT_ATTRIBUTES.encode()), "initial commit"
@@ -80,7 +81,12 @@ class GitRepo:
     @contextmanager
     def open(path: Path) -> Iterator[GitRepo]:
         """Open the repository at `path` for a few operations."""
-        with closing(Repo(str(path), bare=True)) as repo:
+        try:
+            opened = Repo(str(path), bare=True)
+        except NotGitRepository:
+            # It was deleted, or moved, since the caller looked.
+            raise RepoNotFoundError from None
+        with closing(opened) as repo:
             # Not by the setting core.fsyncObjectFiles: Git itself warns that it is deprecated.
             repo.object_store.fsync_object_files = True
             yield GitRepo(repo, path)
@@ -131,13 +137,20 @@ class GitRepo:
             self._repo.refs[Ref(raw)] = ObjectID(oid.encode())
         except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
             raise HubError(409, f"{name} is in the way of, or under, another branch or tag.") from error
-        sync_folder((self._path / name).parent)
+        self._sync_folders_of(name)
 
     def delete_ref(self, name: str) -> None:
         """Delete a ref, for good."""
         del self._repo.refs[Ref(name.encode())]
-        folder = (self._path / name).parent
-        sync_folder(folder if folder.is_dir() else self._path / "refs")
+        self._sync_folders_of(name)
+
+    def _sync_folders_of(self, ref: str) -> None:
+        # A ref may have come with folders of its own, or have gone with them.
+        for folder in (self._path / ref).parents:
+            if folder == self._path:
+                break
+            if folder.is_dir():
+                sync_folder(folder)
 
     def root(self, commit: str) -> Entry:
         """Return the folder that holds all of a commit."""

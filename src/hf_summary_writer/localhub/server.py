@@ -29,6 +29,8 @@ _MULTIPART_BYTES = 64 * 1024 * 1024
 _BACKLOG = 256
 # What is under way when the Hub stops gets this long to end.
 _GRACE_SECONDS = 3
+# Longer than clients keep an idle connection, so that the Hub never closes one that a request is on its way through.
+_IDLE_SECONDS = 75
 
 
 class LocalHub:
@@ -102,6 +104,7 @@ class LocalHub:
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_keep_alive=_IDLE_SECONDS,
         )
         self._server = uvicorn.Server(config)
         # Outside the main thread the server installs no signal handlers. Clients may connect from here on, and wait.
