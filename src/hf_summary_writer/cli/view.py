@@ -1,0 +1,8 @@
+"""`hf-summary-writer view`."""
+
+import click
+
+
+@click.command()
+def view() -> None:
+    """Look."""
