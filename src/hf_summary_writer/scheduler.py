@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -306,15 +307,7 @@ class CommitScheduler:
         began = time.monotonic()
         try:
             if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
-                pending = self._pusher.pending()
-                logger.warning(
-                    "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
-                    pending.files,
-                    pending.bytes / 1e6,
-                    self.folder_path,
-                    self.repo_id,
-                    deadline - time.monotonic(),
-                )
+                self._explain_the_wait(deadline - time.monotonic())
                 wait(future, deadline - time.monotonic())
         except KeyboardInterrupt:
             self._patience = 0.0
@@ -323,6 +316,18 @@ class CommitScheduler:
             self._patience = max(0.0, self._patience - (time.monotonic() - began))
             if not future.done() or future.exception() is not None:
                 self._say_what_is_missing()
+
+    def _explain_the_wait(self, seconds: float) -> None:
+        pending = self._pusher.pending()
+        said = (
+            f"Pushing {pending.files} files ({pending.bytes / 1e6:.1f} MB) of {self.folder_path} to {self.repo_id}, "
+            f"for at most {seconds:.0f} s; Ctrl-C skips the wait"
+        )
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("%s", said)
+        elif sys.stderr is not None and sys.stderr.isatty():
+            # No trouble, so no warning; but who sits there and waits should know what for.
+            print(said, file=sys.stderr)  # noqa: T201
 
     def _say_what_is_missing(self) -> None:
         pending = self._pusher.pending()
