@@ -7,6 +7,7 @@ once, and every file there is, byte for byte, the whole records of the file here
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import random
 import signal
@@ -67,6 +68,8 @@ with CommitScheduler(
     pass
 """
 _LIFE_SECONDS = 1.2
+_PLACES = ["/commit/", "/preupload/", "/xorb|/shard|/lfs", "."]
+_FAILS = (Answer, Reset, CutRequest, CutAnswer, LoseAnswer, Hang)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,6 @@ class _Nursery:
         self._said = threading.Condition()
         self._pid = 0
         self.flushed = 0
-        # Where the next training begins: a killed one may have written more than it could say.
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -144,7 +146,7 @@ def _whole(content: bytes) -> bytes:
     return content[: [0, *boundaries(io.BytesIO(content))][-1]]
 
 
-def _actions(chance: random.Random) -> Action:
+def _action(chance: random.Random) -> Action:
     some = chance.randrange(1, 5000)
     choices: list[Action] = [
         Answer(503), Answer(429, {"Retry-After": "1"}), Answer(200, {"Content-Type": "text/html"}, b"<html>log in"),
@@ -173,9 +175,7 @@ def undergo(
                 if faults:
                     proxy.clear()
                     for _ in range(chance.randrange(4)):
-                        proxy.add(
-                            "*", chance.choice(["/commit/", "/preupload/", "/xorb|/shard|/lfs", "."]), _actions(chance)
-                        )
+                        proxy.add("*", chance.choice(_PLACES), _action(chance))
                 # Each life has steps of its own, far from what the one before may have reached unheard.
                 start = nursery.flushed = kills * 1_000_000
                 nursery.live_and_die(start, chance.uniform(0, _LIFE_SECONDS))
@@ -183,11 +183,7 @@ def undergo(
                 kills += 1
         finally:
             nursery.end()
-        failed = sum(
-            1
-            for seen in proxy.requests
-            if isinstance(seen.action, (Answer, Reset, CutRequest, CutAnswer, LoseAnswer, Hang))
-        )
+        failed = sum(isinstance(seen.action, _FAILS) for seen in proxy.requests)
         proxy.clear()
         assert_sound(logdir)
         ended = scripts.run(_CATCH_UP, proxy, logdir, repo_id)
@@ -200,8 +196,8 @@ def undergo(
     found: Counter[int] = Counter()
     for content in held.values():
         ends = [0, *boundaries(io.BytesIO(content))]
-        for begin, end in zip(ends, ends[1:], strict=False):
-            found.update(value for value in _steps(content[begin + 12 : end - 4]))
+        for begin, end in itertools.pairwise(ends):
+            found.update(_steps(content[begin + 12 : end - 4]))
     assert max(found.values(), default=1) == 1
     assert flushed <= set(found)
     assert_sound(logdir)

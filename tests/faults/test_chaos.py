@@ -29,7 +29,7 @@ def test_no_kill_costs_a_record_that_was_flushed(
 ) -> None:
     outcome = undergo(hub, api, repo_id, tmp_path / "run", seed=SEED, goes_on=lambda kills: kills < KILLS, faults=False)
     with capsys.disabled():
-        print(f"\n{outcome}")
+        print(f"\n{outcome}")  # noqa: T201 - the lane's result
     assert outcome.kills == KILLS
     assert outcome.flushed > 0
 
@@ -44,5 +44,5 @@ def test_kills_and_network_faults_together_cost_nothing_either(
         hub, api, repo_id, tmp_path / "run", seed=SEED, goes_on=lambda _: time.monotonic() < end, faults=True
     )
     with capsys.disabled():
-        print(f"\nseed {SEED}: {outcome}")
+        print(f"\nseed {SEED}: {outcome}")  # noqa: T201 - the lane's result
     assert outcome.requests_that_failed > 0

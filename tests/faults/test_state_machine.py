@@ -1,8 +1,8 @@
 """Whatever happens to a folder between pushes, and wherever a push breaks off, three things hold.
 
 What the Hub holds of a file is the beginning of the file as it once was here; the ledger never says more than the Hub
-holds; and once the faults stop, both are the same. The folder, the snapshot, the ledger, the lock and the push are real;
-only the storage of the Hub is a dictionary, since a real one would take minutes.
+holds; and once the faults stop, both are the same. The folder, the snapshot, the ledger, the lock and the push are
+real; only the storage of the Hub is a dictionary, since a real one would take minutes.
 """
 
 from __future__ import annotations
@@ -177,9 +177,9 @@ class FolderAndHub(RuleBasedStateMachine):
         def refuse(*_: object) -> None:
             raise OSError(28, "full")
 
-        self.pusher.ledger._write = refuse  # type: ignore[method-assign]
+        self.pusher.ledger._write = refuse  # type: ignore[assignment, method-assign]
         self.push(last=False)
-        del self.pusher.ledger._write  # type: ignore[method-assign]
+        del self.pusher.ledger._write
 
     @rule(step=st.sampled_from(STEPS))
     def push_crashes(self, step: str) -> None:
@@ -197,7 +197,7 @@ class FolderAndHub(RuleBasedStateMachine):
                     record(*arguments)
                 raise Crash
 
-            ledger.record = crash  # type: ignore[method-assign]
+            ledger.record = crash  # type: ignore[assignment, method-assign]
         with contextlib.suppress(Crash):
             self.push(last=False)
         self.storage.breaks.clear()

@@ -17,57 +17,61 @@ from hf_summary_writer import HFSummaryWriter
 if TYPE_CHECKING:
     from pathlib import Path
 
-RUNS = int(os.environ.get("HF_SUMMARY_WRITER_TEST_ORDERS", "10000"))
-RUNS_PER_WRITER = 500
+CALLS = int(os.environ.get("HF_SUMMARY_WRITER_TEST_ORDERS", "10000"))
+CALLS_PER_WRITER = 500
+THREADS = 4
 SECONDS = 60.0
+
+
+class Worker(threading.Thread):
+    """Does at random what one may do with a writer, and remembers what it logged."""
+
+    def __init__(self, writer: HFSummaryWriter, tag: str, seed: float) -> None:
+        super().__init__(daemon=True)
+        self.writer = writer
+        self.tag = tag
+        self.logged = 0
+        self.futures: list[Future[Any]] = []
+        self.error: BaseException | None = None
+        self._chance = random.Random(seed)
+
+    def run(self) -> None:
+        try:
+            for _ in range(CALLS_PER_WRITER // THREADS):
+                [call] = self._chance.choices(["log", "trigger", "flush", "close", "stop"], [60, 30, 8, 2, 0.05])
+                self._do(call)
+        except BaseException as error:  # noqa: BLE001 - the test raises it
+            self.error = error
+
+    def _do(self, call: str) -> None:
+        if call == "log":
+            self.writer.add_scalar(self.tag, self.logged, self.logged)
+            self.logged += 1
+        elif call == "trigger":
+            self.futures.append(self.writer.scheduler.trigger())
+        elif call == "stop":
+            self.writer.scheduler.stop()
+        else:
+            getattr(self.writer, call)()
 
 
 @pytest.mark.faults("C4")
 @pytest.mark.timeout(300)
 def test_threads_may_flush_trigger_close_and_stop_in_any_order(logdir: Path) -> None:
     chance = random.Random(20)
-    for round_ in range(max(1, RUNS // RUNS_PER_WRITER)):
+    for round_ in range(max(1, CALLS // CALLS_PER_WRITER)):
         folder = logdir / str(round_)
         writer = HFSummaryWriter("user/run", logdir=folder, repo_allow_patterns="none", close_timeout=SECONDS)
-        futures: list[Future[Any]] = []
-        logged: list[list[int]] = [[], [], [], []]
-        errors: list[BaseException] = []
-
-        def act(
-            thread: int,
-            seed: int,
-            writer: HFSummaryWriter = writer,
-            logged: list[list[int]] = logged,
-            futures: list[Future[Any]] = futures,
-            errors: list[BaseException] = errors,
-        ) -> None:
-            own = random.Random(seed)
-            steps = logged[thread]
-            try:
-                for _ in range(RUNS_PER_WRITER // 4):
-                    choice = own.choices(["log", "trigger", "flush", "close", "stop"], [60, 30, 8, 2, 0.05])[0]
-                    if choice == "log":
-                        writer.add_scalar(f"thread-{thread}", len(steps), len(steps))
-                        steps.append(len(steps))
-                    elif choice == "trigger":
-                        futures.append(writer.scheduler.trigger())
-                    elif choice == "stop":
-                        writer.scheduler.stop()
-                    else:
-                        getattr(writer, choice)()
-            except BaseException as error:  # noqa: BLE001 - the main thread raises it
-                errors.append(error)
-
-        threads = [threading.Thread(target=act, args=(n, chance.random()), daemon=True) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SECONDS)
-            assert not thread.is_alive(), "a deadlock"
+        workers = [Worker(writer, f"thread-{number}", chance.random()) for number in range(THREADS)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(SECONDS)
+            assert not worker.is_alive(), "a deadlock"
+            assert worker.error is None
         writer.flush()
-        assert not errors
-        for thread_number, steps in enumerate(logged):
-            assert events.steps(folder, f"thread-{thread_number}", growing=True) == steps
+        for worker in workers:
+            assert events.steps(folder, worker.tag, growing=True) == list(range(worker.logged))
         writer.close()
-        assert wait(futures, SECONDS).not_done == set()
+        assert wait([future for worker in workers for future in worker.futures], SECONDS).not_done == set()
         assert_sound(folder)

@@ -1,4 +1,4 @@
-"""A process that makes and closes writers all day long is as it was before; strict modes find nothing to complain of."""
+"""A process that makes and closes writers all day long stays as it was; strict modes find nothing to complain of."""
 
 from __future__ import annotations
 
