@@ -19,7 +19,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import events
+from tensorboardX.proto.event_pb2 import Event
+
 import remote
 import scripts
 from aftermath import assert_sound
@@ -39,7 +40,7 @@ __all__ = ["Outcome", "undergo"]
 # Imports once, and then forks a training whenever it is told the first step: a kill costs no import.
 _NURSERY = """
 import os, sys, time
-import huggingface_hub, hf_summary_writer
+import hf_xet, huggingface_hub._commit_api, huggingface_hub.hf_api
 from hf_summary_writer import HFSummaryWriter
 logdir, repo_id = sys.argv[1:3]
 def say(*words):
@@ -67,7 +68,11 @@ with CommitScheduler(
 ):
     pass
 """
-_LIFE_SECONDS = 1.2
+# A life ends at a random moment after a random request, so that a slow machine is killed in as many places as a fast one,
+# or when nothing was requested for so long.
+_MOST_REQUESTS = 25
+_SECONDS_WITHOUT_REQUESTS = 4.0
+_MOST_SECONDS_AFTER = 0.1
 _PLACES = ["/commit/", "/preupload/", "/xorb|/shard|/lfs", "."]
 _FAILS = (Answer, Reset, CutRequest, CutAnswer, LoseAnswer, Hang)
 
@@ -77,6 +82,7 @@ class Outcome:
     """What an ordeal came to."""
 
     kills: int
+    requests: int
     flushed: int
     on_hub: int
     files: int
@@ -84,7 +90,7 @@ class Outcome:
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills, {self.requests_that_failed} failed requests; {self.flushed} records were flushed, "
+            f"{self.kills} kills, {self.requests_that_failed} of {self.requests} requests failed; {self.flushed} records were flushed, "
             f"{self.on_hub} are on the Hub once and whole, in {self.files} files"
         )
 
@@ -123,12 +129,12 @@ class _Nursery:
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
-    def live_and_die(self, start: int, seconds: float) -> None:
+    def live_and_die(self, start: int, until: Callable[[], None]) -> None:
         self._tell(str(start))
         with self._said:
             assert self._said.wait_for(lambda: self._pid, scripts.SECONDS)
             pid = self._pid
-        time.sleep(seconds)
+        until()
         os.kill(pid, signal.SIGKILL)
         with self._said:
             assert self._said.wait_for(lambda: not self._pid, scripts.SECONDS)
@@ -144,6 +150,16 @@ class _Nursery:
 
 def _whole(content: bytes) -> bytes:
     return content[: [0, *boundaries(io.BytesIO(content))][-1]]
+
+
+def _pass_some_requests(proxy: FaultProxy, chance: random.Random) -> None:
+    wanted = len(proxy.requests) + chance.randrange(_MOST_REQUESTS)
+    deadline = time.monotonic() + chance.uniform(0, _SECONDS_WITHOUT_REQUESTS)
+    while (now := len(proxy.requests)) < wanted and time.monotonic() < deadline:
+        time.sleep(0.005)
+        if len(proxy.requests) > now:
+            deadline = time.monotonic() + _SECONDS_WITHOUT_REQUESTS
+    time.sleep(chance.uniform(0, _MOST_SECONDS_AFTER))
 
 
 def _action(chance: random.Random) -> Action:
@@ -178,12 +194,13 @@ def undergo(
                         proxy.add("*", chance.choice(_PLACES), _action(chance))
                 # Each life has steps of its own, far from what the one before may have reached unheard.
                 start = nursery.flushed = kills * 1_000_000
-                nursery.live_and_die(start, chance.uniform(0, _LIFE_SECONDS))
+                nursery.live_and_die(start, lambda: _pass_some_requests(proxy, chance))
                 flushed.update(range(start, nursery.flushed))
                 kills += 1
         finally:
             nursery.end()
         failed = sum(isinstance(seen.action, _FAILS) for seen in proxy.requests)
+        requests = len(proxy.requests)
         proxy.clear()
         assert_sound(logdir)
         ended = scripts.run(_CATCH_UP, proxy, logdir, repo_id)
@@ -201,9 +218,9 @@ def undergo(
     assert max(found.values(), default=1) == 1
     assert flushed <= set(found)
     assert_sound(logdir)
-    return Outcome(kills, len(flushed), len(found), len(held), failed)
+    return Outcome(kills, requests, len(flushed), len(found), len(held), failed)
 
 
 def _steps(payload: bytes) -> list[int]:
-    event = events.Event.FromString(payload)
+    event = Event.FromString(payload)
     return [event.step for _ in event.summary.value]
