@@ -204,6 +204,12 @@ class Ledger:
             self._arrivals = {}
             self._rewrite()
 
+    def sweep(self) -> None:
+        """Remove what processes that were killed in the middle of a rewrite left; only while the folder is locked."""
+        for path in self.path.parent.glob(f"{self.path.name}.*.tmp"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
     def forget(self, relpaths: Iterable[str]) -> None:
         """Take back, in memory, that these files arrived, so that the next push looks at them again."""
         for relpath in relpaths:

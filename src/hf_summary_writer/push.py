@@ -168,6 +168,7 @@ class Pusher:
             return None
         with self._folder_lock(lock_seconds, interrupted):
             self._refresh()
+            self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note(lambda: self.ledger.record_settings(self._settings))
             try:

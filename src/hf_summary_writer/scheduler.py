@@ -387,16 +387,7 @@ class CommitScheduler:
         began = time.monotonic()
         try:
             if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
-                pending = self._pusher.pending()
-                logger.log(
-                    logging.WARNING if _is_watched() else logging.INFO,
-                    "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
-                    pending.files,
-                    pending.bytes / 1e6,
-                    self.folder_path,
-                    self.repo_id,
-                    deadline - time.monotonic(),
-                )
+                self._explain_the_wait(deadline - time.monotonic())
                 wait(future, deadline - time.monotonic())
         except KeyboardInterrupt:
             self._patience = 0.0
@@ -408,6 +399,19 @@ class CommitScheduler:
             elif self._commits and not self._said_all:
                 self._said_all = True
                 logger.info("All of %s is at %s", self.folder_path, self.url)
+
+    def _explain_the_wait(self, seconds: float) -> None:
+        pending = self._pusher.pending()
+        logger.log(
+            # No trouble, so no warning; but who may sit there and wait should know what for.
+            logging.WARNING if _is_watched() else logging.INFO,
+            "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
+            pending.files,
+            pending.bytes / 1e6,
+            self.folder_path,
+            self.repo_id,
+            seconds,
+        )
 
     def _say_what_is_missing(self) -> None:
         pending = self._pusher.pending()
