@@ -32,7 +32,7 @@ tensorboard --logdir {name}
 
 def card(destination: Destination) -> bytes:
     """Return a card for the new repo of `destination`, whose `repo_id` has its namespace."""
-    name = destination.repo_id.rpartition("/")[2]
+    name = destination.name
     fields = [field.format(name=name) for field in _SPACE_FIELDS if destination.repo_type == "space"]
     options = "" if destination.repo_type == "model" else f" --repo-type {destination.repo_type}"
     options += "" if destination.is_default_branch else f" --revision {destination.revision}"

@@ -27,11 +27,11 @@ class LockUnavailableError(Exception):
 
 def is_locked(path: Path) -> bool:
     """Tell whether somebody holds the lock file `path`; makes no file, and looks like a very short holder itself."""
+    import filelock
+
     if not path.exists():
         return False
-    import filelock  # see below
-
-    lock = filelock.FileLock(path, thread_local=False)
+    lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:

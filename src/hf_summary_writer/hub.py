@@ -202,13 +202,14 @@ class Hub:
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status == 409:  # it exists; which one it is stands in the answer, which spares a request
-                url = RepoUrl(error.response.json()["url"], endpoint=self.api.endpoint)
-            elif status in _MAY_EXIST:
-                url = self.api.create_repo(self.repo_id, exist_ok=True, **options)
-            else:
+                return str(RepoUrl(error.response.json()["url"], endpoint=self.api.endpoint).repo_id)
+            if status not in _MAY_EXIST:
                 raise
-        else:
-            self.created = True
+            try:
+                return str(self.api.repo_info(self.repo_id, repo_type=self._repo_type).id)
+            except HfHubHTTPError:
+                raise error from None
+        self.created = True
         return str(url.repo_id)
 
     def _commit(self, additions: list[CommitOperationAdd], message: str, extra: CommitOperationAdd | None) -> Committed:

@@ -109,7 +109,7 @@ class Pusher:
         # Files of a commit that was asked for and not answered. It may still be made, after a newer one, and put back
         # what these files were; so they have arrived only when a push finds them on the Hub as they are.
         self._in_doubt: set[str] = set()
-        self._gone = False
+        self._gone = self._card_refused = False
 
     @property
     def lock_path(self) -> Path:
@@ -266,21 +266,17 @@ class Pusher:
         files = [(self.destination.path_in_repo(content.relpath), content.body) for content in contents]
         message = f"Logs of {self.folder.name}: {len(files)} file{'s' if len(files) > 1 else ''}"
         seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
+        readme = self._readme_due(contents)
         for content in contents:
             self._send_ahead(content)
-
-        def commit(readme: bytes | None) -> Committed:
-            return self._caller.call(functools.partial(self._hub.commit, files, message, readme), seconds)
-
-        readme = self._readme_due(contents)
         try:
-            try:
-                return commit(readme)
-            except RejectedError:
-                if readme is None:
-                    raise
-                # It may be the card that is refused, and no card is worth a log.
-                return commit(None)
+            return self._caller.call(functools.partial(self._hub.commit, files, message, readme), seconds)
+        except RejectedError:
+            if readme is None:
+                raise
+            # It may be the card that is refused, and no card is worth a log.
+            self._card_refused = True
+            return self._commit(contents)
         except PushError as error:
             if error.in_doubt:
                 self._in_doubt.update(content.relpath for content in contents)
@@ -298,11 +294,11 @@ class Pusher:
             while part := file.read(BYTES_AT_ONCE // 2):
                 self._call(functools.partial(self._hub.send_ahead, path, part))
 
-    def _readme_due(self, batch: list[Content]) -> bytes | None:
+    def _readme_due(self, contents: list[Content]) -> bytes | None:
         """Return the card that the first commit to a repo that was created for this folder brings along."""
-        if not self._settings.card or not self.ledger.is_new or self.ledger.commit is not None:
+        if self._card_refused or not self._settings.card or not self.ledger.is_new or self.ledger.commit is not None:
             return None
-        if any(self.destination.path_in_repo(content.relpath) == card.PATH for content in batch):
+        if any(self.destination.path_in_repo(content.relpath) == card.PATH for content in contents):
             return None
         return card.card(dataclasses.replace(self.destination, repo_id=self._hub.repo_id))
 

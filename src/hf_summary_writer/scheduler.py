@@ -181,9 +181,9 @@ class CommitScheduler:
             self._push_once,
             interval,
             at_start=self._caller.start,
-            at_end=self._ended,
-            settled=self._trouble_file.note,
+            at_end=self._caller.stop,
             name="hf-summary-writer-push",
+            settled=self._trouble_file.note,
         )
         tell_after_fork(self)
         tell_at_exit(self)
@@ -374,11 +374,6 @@ class CommitScheduler:
                 "%s stays on this disk, since this process is offline. To push it: %s", self.folder_path, self._command
             )
             self._pusher.remember()
-
-    def _ended(self) -> None:
-        self._caller.stop()
-        if self._loop.state.error is not None:
-            self._trouble_file.note(self._loop.state)
 
     def _before_push(self) -> None:
         """Bring to disk what this push has to cover."""

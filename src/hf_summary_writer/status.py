@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["LastTrouble", "Status", "TroubleFile"]
 
 _MAX_BYTES = 16 * 2**10
+# Whoever has not tried again by so much later is not going to.
+_LATE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class TroubleFile:
             with self._path.open("rb") as file:
                 said = json.loads(file.read(_MAX_BYTES))
             until = None if said["until"] is None else float(said["until"])
-            if until is not None and not _runs(said["host"], said["pid"]):
+            if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
                 until = None
             return LastTrouble(str(said["error"]), float(said["since"]), until)
         except (OSError, ValueError, KeyError, TypeError):

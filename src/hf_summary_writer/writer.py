@@ -70,8 +70,8 @@ class HFSummaryWriter(EventWriter):
 
     Raises:
         TypeError: If an argument is of the wrong type, or nothing names the repo.
-        ValueError: If an argument or a variable means something that the Hub cannot have, `logdir` is no folder on this
-            machine, or `push_on_sigterm` is asked for in another thread than the main one.
+        ValueError: If an argument or a variable means something that the Hub cannot have, `logdir` is no folder on
+            this machine, or `push_on_sigterm` is asked for in another thread than the main one.
 
     Attributes:
         scheduler: The `CommitScheduler` that pushes; call its `trigger()` to push now.

@@ -103,7 +103,7 @@ def test_trouble_is_seen_from_inside_and_outside_until_it_is_over(api: HfApi, re
         assert scheduler.trigger().result(SECONDS) is not None
         assert scheduler.status().trouble is None
         assert surveyed(scheduler).trouble is None
-    assert not list(tmp_path.rglob("*.trouble.json"))
+        assert not list(tmp_path.rglob("*.trouble.json"))
 
 
 def test_the_file_about_trouble_holds_no_token(repo_id: str, tmp_path: Path) -> None:

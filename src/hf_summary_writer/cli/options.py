@@ -12,12 +12,13 @@ from hf_summary_writer import destination as checks
 from hf_summary_writer.destination import Destination
 from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.ledger import Settings
+from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
 from hf_summary_writer.sync import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["Target", "existing_folder", "target_options"]
+__all__ = ["Target", "existing_folder", "target_options", "timing_options"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -48,9 +49,36 @@ _OPTIONS = [
 ]
 
 
+_TIMING = [
+    click.option(
+        "--every",
+        type=click.FloatRange(min=0, min_open=True),
+        default=5.0,
+        show_default=True,
+        help="Minutes between pushes.",
+    ),
+    click.option(
+        "--close-timeout",
+        type=click.FloatRange(min=0),
+        default=DEFAULT_CLOSE_TIMEOUT,
+        show_default=True,
+        help="Seconds that the last push may take.",
+    ),
+]
+
+
 def target_options(command: F) -> F:
-    """Add the options; the command takes them as `**options`, for `Target`."""
-    for option in reversed(_OPTIONS):
+    """Add the options that say what goes where; the command takes them as `**options`, for `Target`."""
+    return _with(_OPTIONS, command)
+
+
+def timing_options(command: F) -> F:
+    """Add the options of what goes on for a while: `every` (minutes) and `close_timeout` (seconds)."""
+    return _with(_TIMING, command)
+
+
+def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -12,10 +12,9 @@ import click
 
 from hf_summary_writer import environment
 from hf_summary_writer.cli.child import Child
-from hf_summary_writer.cli.options import Target, target_options
+from hf_summary_writer.cli.options import Target, target_options, timing_options
 from hf_summary_writer.cli.terminal import log_to_stderr, say
 from hf_summary_writer.cli.watching import scheduler_of
-from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
 
 __all__ = ["run"]
 
@@ -29,20 +28,7 @@ __all__ = ["run"]
     show_default=True,
     help="The folder that COMMAND logs to, one run or many; made if it is not there.",
 )
-@click.option(
-    "--every",
-    type=click.FloatRange(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Minutes between pushes.",
-)
-@click.option(
-    "--close-timeout",
-    type=click.FloatRange(min=0),
-    default=DEFAULT_CLOSE_TIMEOUT,
-    show_default=True,
-    help="Seconds that the last push may take.",
-)
+@timing_options
 @target_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_summary_writer import environment
-from hf_summary_writer.cli.options import Target, existing_folder, target_options
+from hf_summary_writer.cli.options import Target, existing_folder, target_options, timing_options
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, progress, say, size
 from hf_summary_writer.cli.watching import describe, scheduler_of, tell
 from hf_summary_writer.ledger import Settings
-from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
 from hf_summary_writer.survey import known_folders, missing
 from hf_summary_writer.sync import Plan
 from hf_summary_writer.sync import sync as send
@@ -34,21 +33,10 @@ __all__ = ["sync"]
 @click.command()
 @click.argument("logdir", type=existing_folder)
 @click.argument("repo_id", required=False)
-@click.option("--watch", is_flag=True, help="Keep sending what is new, until Ctrl-C or SIGTERM.")
 @click.option(
-    "--every",
-    type=click.FloatRange(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="With --watch: minutes between pushes.",
+    "--watch", is_flag=True, help="Keep sending what is new, --every so many minutes, until Ctrl-C or SIGTERM."
 )
-@click.option(
-    "--close-timeout",
-    type=click.FloatRange(min=0),
-    default=DEFAULT_CLOSE_TIMEOUT,
-    show_default=True,
-    help="With --watch: seconds that the last push may take.",
-)
+@timing_options
 @click.option("--dry-run", is_flag=True, help="Send nothing; list what would be sent.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line.")
 @target_options
