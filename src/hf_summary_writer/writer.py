@@ -71,8 +71,8 @@ class HFSummaryWriter(EventWriter):
     def __init__(
         self,
         repo_id: str,
-        *,
         logdir: str | os.PathLike[str] | None = None,
+        *,
         commit_every: float = 5,
         squash_history: bool = False,
         repo_type: str | None = None,
