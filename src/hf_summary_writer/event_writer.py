@@ -26,6 +26,8 @@ from hf_summary_writer.values import hparams_summaries, number_of, torch_scalar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hf_summary_writer.drain import Ticket
+
 __all__ = ["EventWriter"]
 
 _MOST_TAGS = 10_000
@@ -93,6 +95,7 @@ class EventWriter(HeavyValues):
         self._max_pending_bytes = max_pending_bytes
         self._backlog = Backlog(max_pending_bytes)
         self._lifecycle = threading.RLock()
+        self._closing: list[Ticket] = []
         self._prefixes: dict[str | None, bytes] = {}
         # The queue of the run's own folder, for good, and the same where the short way of `add_scalar` is open.
         self._main: Stream | None = None
@@ -294,11 +297,13 @@ class EventWriter(HeavyValues):
     def close(self) -> None:
         """Flush and close all files. A second call does nothing; a later write opens a new file."""
         with self._lifecycle:
-            writers = self._own_writers()
             was_open = self.all_writers is not None
-            self.file_writer = self.all_writers = self._stream = None
-            # Within the lock, so that a second closer returns when all is on disk, too.
-            self._wait([writer.begin_close() for writer in writers])
+            if was_open:
+                self._closing = [writer.begin_close() for writer in self._own_writers()]
+                self.file_writer = self.all_writers = self._stream = None
+            closing = self._closing
+        # A second closer returns when all is on disk, too; nobody waits with the lock held.
+        self._wait(closing)
         if was_open and self._has_comet:
             self._get_comet_logger().end()
             self._comet_logger = None
@@ -306,7 +311,26 @@ class EventWriter(HeavyValues):
     def after_fork_in_child(self) -> None:
         """Take fresh locks; the queues are told by the drain."""
         self._lifecycle = threading.RLock()
+        self._closing = []
         self._backlog.forget()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What cannot travel is the queue and the open file; a copy is a new writer of the same folder.
+        return _renewed, (type(self), self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of a writer like this one, for copies and other processes; for subclasses."""
+        return {
+            "logdir": self.logdir,
+            # No `purge_step`: it has been written, and again it would hide what has been logged since.
+            "max_queue": self._max_queue,
+            "flush_secs": self._flush_secs,
+            "filename_suffix": self._filename_suffix,
+            "write_to_disk": self._write_to_disk,
+            "comet_config": self._comet_config,
+            "segment_bytes": self._segment_bytes,
+            "max_pending_bytes": self._max_pending_bytes,
+        }
 
     def _reopened(self) -> None:
         """Is called when something is logged after `close`, before it is written; for subclasses."""
@@ -362,9 +386,13 @@ class EventWriter(HeavyValues):
         return [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
 
     @staticmethod
-    def _wait(tickets: list[Any]) -> None:
+    def _wait(tickets: list[Ticket]) -> None:
         for ticket in tickets:
             drain.wait(ticket)
+
+
+def _renewed(kind: type[EventWriter], arguments: dict[str, Any]) -> EventWriter:
+    return kind(**arguments)
 
 
 def _local_folder(logdir: str | os.PathLike[str] | None) -> str | None:

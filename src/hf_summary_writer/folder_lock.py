@@ -7,8 +7,6 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
-import filelock
-
 from hf_summary_writer.errors import TemporaryError
 
 if TYPE_CHECKING:
@@ -43,6 +41,8 @@ def folder_lock(path: Path, seconds: float, interrupted: Callable[[], bool]) -> 
         LockUnavailableError: If there can be no lock here.
         TemporaryError: If another process or thread held it for all that time.
     """
+    import filelock  # in the thread that pushes: it would be a good part of what importing this package costs
+
     # A soft lock in place of a missing real one would outlive a killed process.
     lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
     deadline = time.monotonic() + seconds

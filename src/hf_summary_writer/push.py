@@ -18,6 +18,7 @@ from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
 from hf_summary_writer.details import CommitDetails
 from hf_summary_writer.errors import PushError, RepoGoneError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
+from hf_summary_writer.hub import BYTES_AT_ONCE, over_xet
 from hf_summary_writer.isolating import isolating
 from hf_summary_writer.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerError, Settings
 from hf_summary_writer.outbox import Outbox
@@ -120,9 +121,8 @@ class Pusher:
         Raises:
             TemporaryError: If the folder could not be listed to the end.
         """
-        found = scan.scan(str(self.folder), self._wanted, self._meant.prunes)
         try:
-            for candidate in scan.changed(found, self.ledger.arrivals):
+            for candidate in scan.scan(str(self.folder), self._wanted, self._meant.prunes, self.ledger.arrivals):
                 if self._unsendable.get(candidate.relpath) != candidate.signature:
                     yield candidate
         except OSError as error:
@@ -249,12 +249,26 @@ class Pusher:
         files = [(self.destination.path_in_repo(content.relpath), content.body) for content in contents]
         message = f"Logs of {self.folder.name}: {len(files)} file{'s' if len(files) > 1 else ''}"
         seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
+        for content in contents:
+            self._send_ahead(content)
         try:
             return self._caller.call(functools.partial(self._hub.commit, files, message), seconds)
         except PushError as error:
             if error.in_doubt:
                 self._in_doubt.update(content.relpath for content in contents)
             raise
+
+    def _send_ahead(self, content: Content) -> None:
+        """Send what is new of large content in parts, for which the client needs less memory than for the whole."""
+        known = self.ledger.arrivals.get(content.relpath)
+        start = known.length if known else 0
+        if isinstance(content.body, bytes) or content.arrival.length - start <= BYTES_AT_ONCE or not over_xet():
+            return
+        path = self.destination.path_in_repo(content.relpath)
+        with content.body.open("rb") as file:
+            file.seek(start)
+            while part := file.read(BYTES_AT_ONCE // 2):
+                self._call(functools.partial(self._hub.send_ahead, path, part))
 
     def _tell(self, info: CommitInfo, contents: list[Content], seconds: float) -> None:
         size = sum(content.arrival.length for content in contents)

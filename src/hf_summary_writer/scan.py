@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.ledger import Signature
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.ledger import Arrival
 
-__all__ = ["OUT_OF_DESCRIPTORS", "Candidate", "changed", "scan", "unpushable"]
+__all__ = ["OUT_OF_DESCRIPTORS", "Candidate", "scan", "unpushable"]
 
 # Trouble of this process or machine and not of one file: a scan that passed over it would take a full folder for empty.
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
@@ -59,11 +60,21 @@ def unpushable(relpath: str) -> str | None:
 
 
 def scan(
-    folder: str, meant: Callable[[str], bool], prunes: Callable[[str], bool] = lambda _: False
+    folder: str,
+    meant: Callable[[str], bool],
+    prunes: Callable[[str], bool] = lambda _: False,
+    arrivals: Mapping[str, Arrival] = MappingProxyType({}),
 ) -> Iterator[Candidate]:
-    """Yield the regular files below `folder` that `meant` allows, folder by folder; never follow a link to a folder.
+    """Yield the regular files below `folder` that may hold something new; never follow a link to a folder.
 
     What disappears or cannot be listed meanwhile is passed over: it will be seen by a later scan, or is gone.
+
+    Args:
+        folder: The folder.
+        meant: Tells by its path in the folder whether a file is to be pushed at all.
+        prunes: Tells of a folder whether nothing in it can be meant.
+        arrivals: What has arrived. Files that have not changed since are left out, unless they were too young then to
+            be sure. Most files of a folder are such, so for them even the question whether they are meant is saved.
 
     Raises:
         OSError: If there is no descriptor left to list a folder with.
@@ -75,14 +86,16 @@ def scan(
         with _passing_over_what_is_gone(), os.scandir(os.path.join(root, reldir)) as entries:
             for entry in entries:
                 relpath = f"{reldir}/{entry.name}" if reldir else entry.name
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        if not prunes(relpath):
-                            pending.append(relpath)
-                    elif meant(relpath):
-                        candidate = _linked(root, relpath) if entry.is_symlink() else _plain(entry, relpath)
-                        if candidate is not None:
-                            yield candidate
+                if _is_folder(entry):
+                    if not prunes(relpath):
+                        pending.append(relpath)
+                    continue
+                arrival = arrivals.get(relpath)
+                if arrival is None and not meant(relpath):
+                    continue
+                candidate = _changed(entry, root, relpath, arrival)
+                if candidate is not None and (arrival is None or meant(relpath)):
+                    yield candidate
 
 
 @contextlib.contextmanager
@@ -94,23 +107,38 @@ def _passing_over_what_is_gone() -> Iterator[None]:
             raise
 
 
-def _plain(entry: os.DirEntry[str], relpath: str) -> Candidate | None:
-    status = entry.stat(follow_symlinks=False)
-    return Candidate(relpath, Signature.of(status), relpath) if stat.S_ISREG(status.st_mode) else None
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
-def _linked(root: str, relpath: str) -> Candidate | None:
+def _changed(entry: os.DirEntry[str], root: str, relpath: str, arrival: Arrival | None) -> Candidate | None:
+    """Return the file if it is one and not what arrived."""
+    target = relpath
+    try:
+        if entry.is_symlink():
+            inside = _target(root, relpath)
+            if inside is None:
+                return None
+            target = inside
+            status = os.lstat(os.path.join(root, target))
+        else:
+            status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if arrival is not None and arrival.signature == signature and not arrival.digest:
+        return None
+    return Candidate(relpath, Signature(*signature), target)
+
+
+def _target(root: str, relpath: str) -> str | None:
+    """Return where in the folder a link leads, `None` if it leads out."""
     target = os.path.realpath(os.path.join(root, relpath))
-    inside = os.path.relpath(target, root).replace(os.sep, "/")
     if os.path.commonpath((root, target)) != root:
         return None
-    status = os.lstat(target)
-    return Candidate(relpath, Signature.of(status), inside) if stat.S_ISREG(status.st_mode) else None
-
-
-def changed(candidates: Iterator[Candidate], arrivals: Mapping[str, Arrival]) -> Iterator[Candidate]:
-    """Yield the candidates that differ from what arrived, or were too young then to be sure."""
-    for candidate in candidates:
-        arrival = arrivals.get(candidate.relpath)
-        if arrival is None or arrival.signature != candidate.signature or arrival.digest:
-            yield candidate
+    return os.path.relpath(target, root).replace(os.sep, "/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -310,7 +311,8 @@ class CommitScheduler:
         try:
             if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
                 pending = self._pusher.pending()
-                logger.warning(
+                logger.log(
+                    logging.WARNING if _is_watched() else logging.INFO,
                     "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
                     pending.files,
                     pending.bytes / 1e6,
@@ -343,6 +345,14 @@ class CommitScheduler:
     @property
     def _command(self) -> str:
         return sync_command(self._pusher.destination, self.folder_path)
+
+
+def _is_watched() -> bool:
+    """Tell whether somebody may be sitting at a terminal, who would wonder why the program does not end."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
 
 
 def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:

@@ -13,22 +13,19 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hf_summary_writer.drain import Ticket, drain
-from hf_summary_writer.encode import scalar_payload, step_field
+from hf_summary_writer.encode import Scalar, scalar_payloads
 from hf_summary_writer.event_file import EventFile
-from hf_summary_writer.tfrecord import frame
+from hf_summary_writer.tfrecord import frame, frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Backlog", "Deferred", "Scalar", "Stream"]
+__all__ = ["Backlog", "Deferred", "Stream"]
 
 _logger = logging.getLogger(__name__)
-
-Scalar = tuple[float, bytes, float, int | None]
-"""A plain scalar: wall time, what `encode.scalar_prefix` gave for the tag, value, step."""
 
 _SCALAR_BYTES = 192
 """What a pending scalar takes in memory: the tuple and its three numbers, rounded up."""
@@ -352,48 +349,48 @@ class Stream:
         self.backlog.forget()
 
     def _write(self, taken: list[Item], now: float) -> None:
-        frames = self._encode(taken)
+        scalars = self._leading_scalars(taken)
+        records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
             self._file.verify()
         before = self._file.appended
         try:
-            self._file.append(frames)
+            self._file.append(records)
         finally:
             done = self._file.appended - before
-            held = sum(len(item) + _OVERHEAD_BYTES for item in taken[:done] if type(item) is bytes)
+            if not scalars:
+                # Encoded by now, so that all are bytes.
+                self.backlog.give_back(sum(len(item) + _OVERHEAD_BYTES for item in taken[:done] if type(item) is bytes))
             del taken[:done]
-            if held:
-                self.backlog.give_back(held)
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
             self._sync_at = now + self._flush_secs
 
+    @staticmethod
+    def _leading_scalars(taken: list[Item]) -> list[Scalar]:
+        """Return the plain scalars before the first item that is something else."""
+        kinds = list(map(type, taken))
+        scalars = taken
+        if kinds.count(tuple) < len(kinds):
+            scalars = taken[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
+        return cast("list[Scalar]", scalars)
+
     def _encode(self, taken: list[Item]) -> list[bytes]:
         """Return one frame for each item up to the next request; an item without an event has an empty one."""
-        frames: list[bytes] = []
-        last_step: int | None = None
-        step_bytes = b""
+        payloads: list[bytes] = []
         nbytes = 0
-        for index, item in enumerate(taken):
-            if type(item) is tuple:
-                wall_time, prefix, value, step = item
-                if step != last_step:
-                    last_step, step_bytes = step, step_field(step)
-                frames.append(frame(scalar_payload(wall_time, step_bytes, prefix, value)))
-            elif type(item) is bytes:
-                frames.append(frame(item) if item else b"")
-                nbytes += len(item)
-                if nbytes > _SLICE_BYTES:
-                    break
-            elif isinstance(item, Deferred):
-                payload = taken[index] = self._encode_deferred(item)
-                frames.append(frame(payload) if payload else b"")
-                # What took long to encode goes to disk before the next of its kind is begun.
+        for item in taken:
+            if isinstance(item, Deferred):
+                # Kept, so that another try does not encode it again. What took long goes to disk before the next one.
+                payloads.append(self._encode_deferred(item))
+                taken[len(payloads) - 1] = payloads[-1]
                 break
-            else:
+            if type(item) is not bytes or nbytes > _SLICE_BYTES:
                 break
-        return frames
+            payloads.append(item)
+            nbytes += len(item)
+        return [frame(payload) if payload else b"" for payload in payloads]
 
     def _encode_deferred(self, item: Deferred) -> bytes:
         try:

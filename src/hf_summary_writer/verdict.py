@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-import ssl
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import (
@@ -98,6 +96,8 @@ def _retry_after(value: str, now: float) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
+        from email.utils import parsedate_to_datetime  # rarely needed, and slow to import
+
         try:
             seconds = parsedate_to_datetime(value).timestamp() - now
         except (TypeError, ValueError, OverflowError):
@@ -182,7 +182,7 @@ def judge_exception(error: BaseException, *, known: bool, repo: str, now: float)
 
 
 def _untrusted(causes: list[BaseException]) -> bool:
-    return any(isinstance(cause, ssl.SSLError) or "CERTIFICATE_VERIFY" in str(cause) for cause in causes)
+    return any(_is_ssl_error(cause) or "CERTIFICATE_VERIFY" in str(cause) for cause in causes)
 
 
 def _no_trust(said: str) -> PushError:
@@ -204,6 +204,11 @@ def answer_of(error: BaseException) -> Answer | None:
         text = ""
     headers = {str(name).lower(): str(value) for name, value in dict(response.headers).items()}  # type: ignore[union-attr]
     return Answer(status, headers, text, str(getattr(response, "url", "")))
+
+
+def _is_ssl_error(error: BaseException) -> bool:
+    # Whoever raised one has imported `ssl`; whoever has none need not.
+    return any(kind.__module__ == "ssl" and kind.__name__ == "SSLError" for kind in type(error).__mro__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

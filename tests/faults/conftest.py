@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.details import CommitDetails, ErrorDetails
     from hub_process import HubProcess
 
-SECONDS = 30.0  # far more than any test needs
+SECONDS = 20.0  # far more than any test needs
 HOUR = 60.0  # minutes; a scheduler with this interval pushes when it is told to
 OFTEN = 0.1 / 60  # minutes
 

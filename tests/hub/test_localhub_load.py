@@ -82,6 +82,24 @@ def test_commits_from_many_processes_are_all_there(hub: HubProcess, api: HfApi, 
     assert_sound(hub.root / "repos" / "models" / f"{repo_id}.git")
 
 
+def test_a_caller_who_goes_away_in_a_download_leaves_no_file_open(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+    assert hub.process
+    api.create_repo(repo_id)
+    content = bytes(20 * MEGABYTE)
+    oid = put_lfs(hub, repo_id, content)
+    large = line("lfsFile", path="large.bin", algo="sha256", oid=oid, size=len(content))
+    assert send_commit(hub, repo_id, large).status == 200
+    address = hub.endpoint.removeprefix("http://").split(":")
+    for _ in range(5):
+        with socket.create_connection((address[0], int(address[1]))) as connection:
+            connection.sendall(f"GET /{repo_id}/resolve/main/large.bin HTTP/1.1\r\nHost: hub\r\n\r\n".encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+    server, deadline = psutil.Process(hub.process.pid), time.monotonic() + 20
+    while any(oid in file.path for file in server.open_files()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 VERSION = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2")
+EVERYTHING = PathFilter()
 MB = 2**20
 EVENTS = "events.out.tfevents.1700000000.host.1_0000_00000{}"
 
@@ -36,11 +37,11 @@ class Folder:
         self.outbox = Outbox(path / ".cache" / "outbox")
 
     def scan(self) -> dict[str, Candidate]:
-        found = PathFilter()
-        return {candidate.relpath: candidate for candidate in scan.scan(str(self.path), found, found.prunes)}
+        return {candidate.relpath: candidate for candidate in scan.scan(str(self.path), EVERYTHING, EVERYTHING.prunes)}
 
     def changed(self) -> list[str]:
-        return [c.relpath for c in scan.changed(iter(self.scan().values()), self.arrivals)]
+        found = scan.scan(str(self.path), EVERYTHING, EVERYTHING.prunes, self.arrivals)
+        return [candidate.relpath for candidate in found]
 
     def take(
         self, name: str, *, memory: int = MB, last: bool = False, between: Callable[[], object] = lambda: None
