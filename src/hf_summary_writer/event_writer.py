@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from hf_summary_writer.stream import Backlog, Stream
 from hf_summary_writer.values import hparams_summaries, number_of, torch_scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from hf_summary_writer.drain import Ticket
 
@@ -112,11 +113,6 @@ class EventWriter(HeavyValues):
         process.tell_after_fork(self)
 
     @property
-    def log_dir(self) -> str:
-        """The folder of the run, as torch names it."""
-        return self.get_logdir()
-
-    @property
     def dropped_events(self) -> int:
         """Number of events that were given up because the disk failed for too long."""
         return self._backlog.dropped
@@ -125,11 +121,6 @@ class EventWriter(HeavyValues):
     def event_files(self) -> list[str]:
         """Paths of the event files being written to; all others of the run never change again."""
         return [path for writer in self._own_writers() if (path := writer.event_file)]
-
-    def get_logdir(self) -> str:
-        """Return the folder of the run."""
-        logdir: str = self.logdir
-        return logdir
 
     def add_scalar(
         self,
@@ -143,6 +134,8 @@ class EventWriter(HeavyValues):
         double_precision: bool = False,
     ) -> None:
         """Add one number.
+
+        The fifth and sixth argument by position are tensorboardX's, or torch's `new_style` and `double_precision`.
 
         Args:
             tag: Name of the series.
@@ -193,6 +186,9 @@ class EventWriter(HeavyValues):
         double_precision: bool,
     ) -> None:
         writer = self._get_file_writer()
+        if isinstance(display_name, bool):
+            new_style, double_precision = display_name, bool(description)
+            display_name = description = ""
         if new_style:
             summary = torch_scalar(_clean_tag(tag), number_of(value), double_precision=double_precision)
             writer.add_summary(summary, step, walltime)
@@ -241,13 +237,16 @@ class EventWriter(HeavyValues):
         self,
         hparam_dict: dict[str, Any],
         metric_dict: dict[str, Any],
-        name: str | None = None,
-        global_step: int | None = None,
-        *,
-        hparam_domain_discrete: dict[str, list[Any]] | None = None,
+        name: str | Mapping[str, Sequence[Any]] | None = None,
+        global_step: int | str | None = None,
+        *torch_step: int | None,
+        hparam_domain_discrete: Mapping[str, Sequence[Any]] | None = None,
         run_name: str | None = None,
     ) -> None:
         """Add a set of hyperparameters and what came of them, as a run of its own below `logdir`.
+
+        From the third on, arguments by position are tensorboardX's `name` and `global_step`, or torch's
+        `hparam_domain_discrete`, `run_name` and `global_step`; their types tell which.
 
         Args:
             hparam_dict: Names and values of the hyperparameters.
@@ -256,10 +255,17 @@ class EventWriter(HeavyValues):
             global_step: Step to record for the metrics.
             hparam_domain_discrete: As in torch: the values that each hyperparameter may take.
             run_name: What torch calls `name`.
+            *torch_step: The fifth argument of torch, `global_step`.
 
         Raises:
             TypeError: `hparam_dict` or `metric_dict` is no dictionary.
         """
+        if isinstance(name, Mapping):
+            name, hparam_domain_discrete = None, name
+        if isinstance(global_step, str):
+            global_step, run_name = None, global_step
+        if torch_step:
+            [global_step] = torch_step
         if not all(isinstance(given, dict) for given in (hparam_dict, metric_dict)):
             raise TypeError("hparam_dict and metric_dict should be dictionary.")
         domains = {} if hparam_domain_discrete is None else hparam_domain_discrete

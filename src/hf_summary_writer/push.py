@@ -163,11 +163,11 @@ class Pusher:
         Raises:
             PushError: If something could not be delivered; what was delivered before is in the ledger.
         """
-        self._refresh()
+        self.refresh()
         if next(self.candidates(), None) is None:
             return None
         with self._folder_lock(lock_seconds, interrupted):
-            self._refresh()
+            self.refresh()
             self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note(lambda: self.ledger.record_settings(self._settings))
@@ -335,7 +335,8 @@ class Pusher:
         commit = committed.info and CommitRecord(committed.info.oid, committed.info.commit_url, time.time())
         self._note(lambda: self.ledger.record(arrivals, commit or None))
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Read in the ledger what other processes have pushed."""
         try:
             self.ledger.refresh()
         except LedgerError as error:
