@@ -185,7 +185,7 @@ class Pusher:
 
     def remember(self) -> None:
         """Note where the folder is to go, without pushing anything, for the process that does."""
-        self._refresh()
+        self.refresh()
         with contextlib.suppress(TemporaryError), self._folder_lock(0, lambda: True):
             self._note(lambda: self.ledger.record_settings(self._settings))
 
