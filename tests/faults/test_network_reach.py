@@ -86,7 +86,7 @@ def test_a_run_without_a_network_starts_at_once_and_all_of_it_arrives_later(
     assert logged < 20
     lines = [line for line in done.stderr.splitlines() if line.startswith(("WARNING", "ERROR"))]
     assert [line for line in lines if "could not be pushed" in line and reason in line] == lines[:1]
-    assert len(lines) == 2
+    assert len(lines) == 2, lines
     assert "hf-summary-writer sync" in lines[1]
     with CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=api):
         pass
