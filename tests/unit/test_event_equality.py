@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import json
 import math
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +26,30 @@ from events import event_files, events, tensorboard_scalars
 from hf_summary_writer.event_writer import EventWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tensorboardX.proto.event_pb2 import Event
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning",
+    "ignore::DeprecationWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 
 GIVEN = 1e9
 """Wall times below this were given by a test; the present is above it."""
+
+
+@pytest.fixture(autouse=True)
+def what_tensorboardx_leaves_open_is_closed_here() -> Iterator[None]:
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def contents(logdir: str) -> dict[str, list[Event]]:
