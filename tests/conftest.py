@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 # Read by huggingface_hub when it is first imported, so they must stand before any test module does that.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
@@ -16,22 +16,17 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "0"
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
+for name in [name for name in os.environ if name.startswith("HF_SUMMARY_WRITER_")]:
+    del os.environ[name]
 
 import psutil
 import pytest
 from huggingface_hub import HfApi, constants
 
-from hub_process import HubProcess
+from hub_process import HasEndpoint, HubProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-
-class HasEndpoint(Protocol):
-    """A Hub that runs, wherever it does."""
-
-    endpoint: str
-    token: str
 
 
 _SETTLE_SECONDS = 5.0

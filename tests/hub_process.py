@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hf_summary_writer.localhub import Count, LoggedRequest, Stats
 
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from typing_extensions import Self
+
+
+class HasEndpoint(Protocol):
+    """A Hub that runs, wherever it does, or a proxy in front of one."""
+
+    @property
+    def endpoint(self) -> str: ...
+
+    @property
+    def token(self) -> str: ...
 
 
 class HubProcess:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import HasEndpoint
+    from hub_process import HasEndpoint
 
 __all__ = ["environment", "run", "start"]
 

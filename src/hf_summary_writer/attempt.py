@@ -5,18 +5,21 @@ Neither can be changed for one caller by an argument. Its HTTP client is shared 
 would change things for the user's own downloads as well. But it offers event hooks: a hook that does nothing unless the
 calling thread is inside an attempt changes nothing for anybody else. Inside an attempt the hooks
 
-- give every request the remaining time as its time-out,
+- give every request the remaining time as its time-out, and end an answer that is still dripping in when it is over,
 - stop the next request of an attempt that was given up, so that it cannot commit behind the back of a newer one,
-- turn answers that the client would sleep on (429, 5xx) into an exception at once, and
-- refuse a redirect of an API call to another host.
+- turn what the client would log and sleep on (429, 5xx, trouble of the network) into an exception at once,
+- refuse to follow a redirect to another host with what was meant for the Hub, and
+- know whether a commit was asked for and not answered: it may still be made, at any later time.
 
-A deadline can pass while a thread waits where nothing can wake it (a dripping answer, the native Xet client). So an
+A deadline can pass while a thread waits where nothing can wake it (headers that drip in, the native Xet client). So an
 attempt runs in a thread of `Caller`, which is left behind when the deadline passes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import queue
 import threading
 import time
@@ -25,8 +28,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from hf_summary_writer.errors import DeadlineError
-from hf_summary_writer.verdict import Answer
+from hf_summary_writer.errors import DeadlineError, PushError
+from hf_summary_writer.verdict import Answer, judge_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,14 +54,21 @@ class HubAnswerError(Exception):
 
 
 class Attempt:
-    """The right to talk to the Hub until a deadline, on the monotonic clock in seconds."""
+    """The right to talk to the Hub until a deadline, on the monotonic clock in seconds.
 
-    __slots__ = ("deadline", "given_up")
+    Attributes:
+        unanswered: Whether a commit was asked for and there is no answer yet.
+    """
+
+    __slots__ = ("_deadline", "_given_up", "_lock", "unanswered")
 
     def __init__(self, deadline: float) -> None:
         """Begin."""
-        self.deadline = deadline
-        self.given_up = False
+        self._deadline = deadline
+        self._given_up = False
+        # Between an attempt that is about to commit and whoever gives it up: either it does not, or that is known.
+        self._lock = threading.Lock()
+        self.unanswered = False
 
     def remaining(self) -> float:
         """Return the seconds that are left.
@@ -66,10 +76,27 @@ class Attempt:
         Raises:
             DeadlineError: If none are left or the attempt was given up.
         """
-        remaining = self.deadline - time.monotonic()
-        if self.given_up or remaining <= 0:
+        remaining = self._deadline - time.monotonic()
+        if self._given_up or remaining <= 0:
             raise DeadlineError("the Hub did not answer in time")
         return remaining
+
+    def may_ask(self, *, to_commit: bool) -> float:
+        """Begin a request, which may ask for a commit, and return the seconds that are left for it.
+
+        Raises:
+            DeadlineError: If none are left or the attempt was given up.
+        """
+        with self._lock:
+            remaining = self.remaining()
+            self.unanswered = self.unanswered or to_commit
+            return remaining
+
+    def give_up(self) -> bool:
+        """Let no further request begin; tell whether a commit is unanswered."""
+        with self._lock:
+            self._given_up = True
+            return self.unanswered
 
 
 class _Current(threading.local):
@@ -105,7 +132,8 @@ def install_hooks(client: Any) -> None:
 def _before_request(request: Any) -> None:
     attempt = _current.attempt
     if attempt is not None:
-        remaining = attempt.remaining()
+        to_commit = _is_commit(request)
+        remaining = attempt.may_ask(to_commit=to_commit)
         request.extensions = {
             **request.extensions,
             "timeout": {
@@ -114,13 +142,28 @@ def _before_request(request: Any) -> None:
                 "write": remaining,
                 "pool": remaining,
             },
+            "trace": functools.partial(_watch, attempt, to_commit),
         }
 
 
+def _watch(attempt: Attempt, to_commit: bool, event: str, details: dict[str, Any]) -> None:
+    """Turn trouble of the network into an exception that the client does not know, and so neither logs nor repeats."""
+    error = details.get("exception")
+    # A Hub that refuses a body before it has all of it answers first, and then the rest cannot be written.
+    if isinstance(error, Exception) and type(error).__name__ != "WriteError":
+        if to_commit and event.startswith("connection."):
+            attempt.unanswered = False
+        raise judge_network(error) from None
+
+
 def _after_response(response: Any) -> None:
-    if _current.attempt is None:
+    attempt = _current.attempt
+    if attempt is None:
         return
     status = response.status_code
+    if _is_commit(response.request) and 300 <= status < 500:
+        attempt.unanswered = False
+    response.stream = _bounded_stream(type(response).__module__.partition(".")[0])(response.stream, attempt)
     if status in _RETRIED_BY_CLIENT:
         raise HubAnswerError(_answer(response, _beginning(response)))
     if status == 409 and str(response.url).endswith("/api/repos/create"):
@@ -128,13 +171,42 @@ def _after_response(response: Any) -> None:
         text = response.read().decode("utf-8", "replace")
         if "conflicting operation" in text:
             raise HubAnswerError(_answer(response, text))
-    if response.has_redirect_location and _leads_astray(str(response.url), response.headers["location"]):
+    if response.has_redirect_location and _leads_astray(response):
         raise HubAnswerError(_answer(response, ""))
 
 
-def _leads_astray(url: str, location: str) -> bool:
-    here, there = urlsplit(url), urlsplit(urljoin(url, location))
-    return here.path.startswith("/api/") and (here.scheme, here.netloc) != (there.scheme, there.netloc)
+def _is_commit(request: Any) -> bool:
+    return request.method == "POST" and "/commit/" in request.url.path
+
+
+def _leads_astray(response: Any) -> bool:
+    """Tell whether a request that carries the token is sent to another host; storage may redirect as it likes."""
+    here, there = urlsplit(str(response.url)), urlsplit(urljoin(str(response.url), response.headers["location"]))
+    return "authorization" in response.request.headers and (here.scheme, here.netloc) != (there.scheme, there.netloc)
+
+
+@functools.cache
+def _bounded_stream(library: str) -> type:
+    """Return the class of an answer's body that ends with its attempt; `httpx` is called `httpx2` by newer clients."""
+    base: type = importlib.import_module(library).SyncByteStream
+
+    class BoundedStream(base):  # type: ignore[misc]
+        def __init__(self, body: Any, attempt: Attempt) -> None:
+            self._body = body
+            self._attempt = attempt
+
+        def __iter__(self) -> Iterator[bytes]:
+            for piece in self._body:
+                self._attempt.remaining()
+                yield piece
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._body, name)
+
+        def close(self) -> None:
+            self._body.close()
+
+    return BoundedStream
 
 
 def _beginning(response: Any) -> str:
@@ -192,7 +264,8 @@ class Caller:
         """Return what `function` returns or raise what it raises.
 
         Raises:
-            DeadlineError: If it took longer than `seconds`; whatever it still does is of no effect on the Hub.
+            DeadlineError: If it took longer than `seconds`. It then makes no further request; one that is under way
+                may still have its effect, and if that is a commit the error is `in_doubt`.
         """
         jobs = self.start()
         future: Future[T] = Future()
@@ -203,6 +276,8 @@ class Caller:
                 with _inside(attempt):
                     future.set_result(function())
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+                if isinstance(error, PushError):
+                    error.in_doubt = attempt.unanswered
                 future.set_exception(error)
 
         jobs.put(job)
@@ -211,12 +286,13 @@ class Caller:
         except FutureTimeoutError:
             if future.done():
                 raise
-            attempt.given_up = True
+            late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
+            late.in_doubt = attempt.give_up()
             self.stop()
             # The next call may come during the exit of the interpreter, when no thread can be started any more.
             with contextlib.suppress(RuntimeError):
                 self.start()
-            raise DeadlineError(f"the Hub did not answer within {seconds:.0f} s") from None
+        raise late
 
 
 def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:

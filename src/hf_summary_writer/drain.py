@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import threading
@@ -25,7 +26,7 @@ _IDLE_INTERVAL = 0.4
 """Seconds between two looks at the sources: after one that found something, and after one that found nothing."""
 
 _POLITE_ITEMS = 64
-_URGENT_ITEMS = 512
+_URGENT_ITEMS = 1024
 """Items in one slice: few while a loop is running beside it, more while somebody waits for the end."""
 
 _NAP = 0.001
@@ -100,7 +101,12 @@ class Source(Protocol):
 
 
 class Drain:
-    """Owns the thread. Its methods may be called from any thread, and from a signal handler."""
+    """Owns the thread. Its methods may be called from any thread, and from a signal handler.
+
+    A signal handler may interrupt any line here and log, flush or close itself. So nothing here holds a lock that the
+    thread needs while it waits for the thread; instead each step is one dictionary or attribute operation, and what
+    depends on an earlier look is looked at again after it.
+    """
 
     def __init__(self) -> None:
         self._sources: dict[int, Source] = {}
@@ -110,9 +116,9 @@ class Drain:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        # Reentrant, because a signal handler may log in the middle of what it guards.
-        self._lock = threading.RLock()
         self._working = threading.Lock()
+        self._worker: int | None = None
+        self._starter: int | None = None
         self._slice_began: float | None = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -121,23 +127,31 @@ class Drain:
     def attend(self, source: Source) -> None:
         """See to it that `source` is worked on until it is done."""
         self.notice_fork()
-        with self._lock:
-            self._sources[id(source)] = source
-            self._has_thread()
+        self._sources[id(source)] = source
+        self._has_thread()
 
-    def wait(self, ticket: Ticket) -> None:
-        """Return when `ticket` is released; work here if no thread can do it, give up if the disk hangs."""
+    def wait(self, ticket: Ticket, at_most: float = math.inf) -> bool:
+        """Return when `ticket` is released, or after `at_most` seconds or so; work here if no thread can do it.
+
+        Returns:
+            False if waiting is of no use: the disk hangs, or the caller runs inside of what it would wait for.
+        """
         if threading.current_thread() is self._thread:
             # A finaliser that happens to run in the thread itself: what it waits for comes later in the same queue.
-            return
+            return False
         self._calls.put(None)
-        while not ticket.wait(_CHECK_SECONDS if self._has_thread() else 0):
-            if not self._has_thread():
-                self._work_here()
+        deadline = time.monotonic() + at_most
+        while not ticket.wait(min(_CHECK_SECONDS, at_most) if self._has_thread() else 0):
+            if not self._has_thread() and not self._work_here():
+                return False
+            now = time.monotonic()
+            if now >= deadline:
+                break
             began = self._slice_began
-            if began is not None and time.monotonic() - began > _PATIENCE_SECONDS:
+            if began is not None and now - began > _PATIENCE_SECONDS:
                 _logger.warning("event files: the disk has not answered for %d s, not waiting", _PATIENCE_SECONDS)
-                return
+                return False
+        return True
 
     def notice_fork(self) -> None:
         """Catch up in the child of a fork that Python was not told of, as some application servers make it."""
@@ -164,27 +178,36 @@ class Drain:
 
     def _has_thread(self) -> bool:
         """Return whether the thread is there, after trying to start it if need be."""
-        with self._lock:
-            if self._thread is not None and self._thread.is_alive():
-                return True
-            self._thread = threading.Thread(target=self._run, name="hf-summary-writer-events", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:
-                # The interpreter is shutting down, or the process may have no more threads.
-                self._thread = None
-                return False
+        thread = self._thread
+        if thread is not None and thread.is_alive():
             return True
+        me = threading.get_ident()
+        if self._starter == me:
+            # A signal handler that interrupted the start, and maybe the locks of the threading module.
+            return False
+        # Two threads may come here at once; of theirs, the one that is not `_thread` in the end goes away.
+        thread = threading.Thread(target=self._run, name="hf-summary-writer-events", daemon=True)
+        self._starter, self._thread = me, thread
+        try:
+            thread.start()
+        except RuntimeError:
+            # The interpreter is shutting down, or the process may have no more threads.
+            return False
+        finally:
+            self._starter = None
+        return True
 
     def _run(self) -> None:
+        me = threading.current_thread()
         interval = _BUSY_INTERVAL
-        while True:
+        while self._thread is me:
             urgent = self._is_called(interval)
             interval = _BUSY_INTERVAL if self._look(urgent=urgent) else _IDLE_INTERVAL
-            with self._lock:
-                if not self._sources:
-                    self._thread = None
-                    return
+            if not self._sources:
+                self._thread = None
+                # One who attends adds the source first and looks for a thread then: here it is the other way round.
+                if self._sources and self._thread is None:
+                    self._thread = me
 
     def _is_called(self, seconds: float) -> bool:
         """Wait at most `seconds` to be called, and answer all calls that came by then."""
@@ -207,9 +230,8 @@ class Drain:
         while ready := self._ready(quota):
             found = True
             for source in ready:
-                most = _URGENT_ITEMS if urgent else _POLITE_ITEMS
                 with self._working:
-                    quota[id(source)] -= self._slice(source, most)
+                    quota[id(source)] -= self._slice(source, _URGENT_ITEMS if urgent else _POLITE_ITEMS)
                 if not urgent and self._is_called(_NAP):
                     urgent, quota = True, self._pending()
                     break
@@ -242,20 +264,28 @@ class Drain:
                 self._slice_began = now = time.monotonic()
                 source.tidy(now)
                 self._slice_began = None
-            with self._lock:
-                if source.is_done:
-                    self._sources.pop(key, None)
-                    self._open.pop(key, None)
+            if source.is_done:
+                self._sources.pop(key, None)
+                self._open.pop(key, None)
+                if not source.is_done:
+                    # Something came between the two lines above; it may have been attended before the second.
+                    self._sources[key] = source
 
-    def _work_here(self) -> None:
+    def _work_here(self) -> bool:
+        """Work on all sources in the calling thread; return False if that is what it was interrupted in."""
+        if self._worker == threading.get_ident():
+            return False
         if not self._working.acquire(timeout=_CHECK_SECONDS):
-            return
+            return True
         try:
+            self._worker = threading.get_ident()
             for source in list(self._sources.values()):
                 while source.is_ready(now := time.monotonic()):
                     source.work(_URGENT_ITEMS, now)
         finally:
+            self._worker = None
             self._working.release()
+        return True
 
 
 drain = Drain()

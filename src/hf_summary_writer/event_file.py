@@ -23,7 +23,7 @@ from hf_summary_writer.tfrecord import frame
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EventFile"]
+__all__ = ["EventFile", "sync_file"]
 
 _CREATED = re.compile(re.escape(PREFIX) + r"([0-9]{10})\.")
 _HOST_CHARACTERS = 64
@@ -216,6 +216,15 @@ class EventFile:
             self._size, self.appended = self._size + whole, self.appended + len(ends)
         except OSError:
             self.forget()
+
+
+def sync_file(path: str) -> None:
+    """Have the operating system put what `path` holds on the disk."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        _fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(descriptor: int, data: bytes) -> None:

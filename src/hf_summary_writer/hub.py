@@ -3,19 +3,23 @@
 A commit is made in two steps, uploads first and then the commit itself. They cost the same requests as one call, and in
 between it is known which files the Hub already has and which it would silently leave out.
 
-`huggingface_hub` is imported when it is first needed, in the thread that pushes: its HTTP client takes a good part of
-a second to import.
+`huggingface_hub`'s client is imported when it is first needed, in the thread that pushes: it takes a good part of a
+second to import. Its constants take little, and are imported here, since a constructor has no time even for that.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from huggingface_hub import constants
+
 from hf_summary_writer import attempt
+from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.verdict import judge_exception
 
 if TYPE_CHECKING:
@@ -26,11 +30,19 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Committed", "Hub", "client_of", "default_endpoint"]
+__all__ = ["BYTES_AT_ONCE", "Committed", "Hub", "client_of", "default_endpoint", "over_xet"]
 
 T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
+_LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
+
+# The Xet client holds what it uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
+BYTES_AT_ONCE = 16 * 2**20
+# And files that it reads, without waiting for what becomes of them, in blocks of 8 MB unless told otherwise.
+_XET_BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "1mb")
+# A token that may not create repos, or not this one, may still push to one that exists.
+_MAY_EXIST = frozenset({401, 402, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +60,6 @@ class Committed:
 
 def default_endpoint() -> str:
     """Return the address of the Hub that `huggingface_hub` talks to unless told otherwise (`HF_ENDPOINT`)."""
-    from huggingface_hub import constants
-
     return str(constants.ENDPOINT)
 
 
@@ -86,50 +96,75 @@ class Hub:
         if api is not None:
             self.api = api
         self.known = False
+        self.created = False
 
     @cached_property
     def api(self) -> HfApi:
         """The client."""
         return client_of(default_endpoint(), self._token)
 
-    def has_token(self) -> bool:
-        """Tell whether there is any token to send, without a request."""
-        from huggingface_hub import get_token
+    def check_token(self) -> None:
+        """Make sure, without a request, that there is a token that can be sent.
 
-        token = getattr(self.api, "token", None)
-        return bool(token) or (token is None and bool(get_token()))
+        Raises:
+            ActionNeededError: If there is none, or one that HTTP cannot carry; the client would quote that in full.
+        """
+        trouble = self._trouble_with_token()
+        if trouble:
+            raise ActionNeededError(f"{trouble} for {self._name}: {_LOG_IN}")
+
+    def find_repo(self) -> None:
+        """Make sure that the repo exists, and create nothing."""
+        self._guarded(lambda: self.api.repo_info(self.repo_id, repo_type=self._repo_type))
 
     def ensure_repo(self) -> str:
-        """Create the repo and the branch where they do not exist yet; return the repo's full id."""
+        """Create the repo and the branch where they do not exist yet; return the repo's full id.
+
+        `created` then says whether it was this call that made the repo.
+        """
 
         def create() -> str:
-            space: dict[str, Any] = {"space_sdk": "static"} if self._repo_type == "space" else {}
-            url = self.api.create_repo(
-                self.repo_id, repo_type=self._repo_type, private=self._private, exist_ok=True, **space
-            )
-            self.repo_id = str(url.repo_id)
+            self.repo_id = self._create_repo()
             if self._revision != "main":
                 self._create_branch()
             return self.repo_id
 
         return self._guarded(create)
 
-    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str) -> Committed:
-        """Upload `files`, pairs of path in the repo and content that no longer changes, and commit them together."""
+    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str, readme: bytes | None = None) -> Committed:
+        """Upload `files`, pairs of path in the repo and content that no longer changes, and commit them together.
+
+        `readme` is what the branch's README.md is to say if there is none.
+        """
 
         def commit() -> Committed:
             from huggingface_hub import CommitOperationAdd
 
             additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=body) for path, body in files]
+            extra = None if readme is None else CommitOperationAdd("README.md", readme)
             try:
-                return self._commit(additions, message)
+                return self._commit(additions, message, extra)
             except Exception as error:
                 if type(error).__name__ != "RevisionNotFoundError":
                     raise
             self._create_branch()
-            return self._commit(additions, message)
+            return self._commit(additions, message, extra)
 
         return self._guarded(commit)
+
+    def send_ahead(self, path: str, part: bytes) -> None:
+        """Upload a part of the file that a later commit puts at `path`, so that little of it is left to upload then.
+
+        For uploads over Xet: plain LFS knows whole files only, and needs no memory for them.
+        """
+
+        def send() -> None:
+            from huggingface_hub import CommitOperationAdd
+
+            addition = CommitOperationAdd(path_in_repo=path, path_or_fileobj=part)
+            self.api.preupload_lfs_files(self.repo_id, [addition], repo_type=self._repo_type, revision=self._revision)
+
+        self._guarded(send)
 
     def squash(self, message: str) -> None:
         """Fold the branch's history into one commit."""
@@ -139,34 +174,69 @@ class Hub:
             )
         )
 
-    def page(self, path: str) -> str:
-        """Return the address of a folder of the repo in a browser."""
-        prefix = "" if self._repo_type == "model" else f"{self._repo_type}s/"
-        base = f"{self.api.endpoint}/{prefix}{self.repo_id}"
-        return f"{base}/tree/{self._revision}/{path}" if path else f"{base}/tree/{self._revision}"
+    def _trouble_with_token(self) -> str:
+        # Apart from where it is raised: who shows the frames of an exception may show what they hold.
+        from huggingface_hub import get_token
+
+        token = getattr(self.api, "token", None)
+        if token is None or token is True:
+            token = get_token()
+        if not token:
+            return "there is no token"
+        if not all("!" <= character <= "~" for character in token):
+            return "there is only a token with characters that no token has (it is not shown here)"
+        return ""
 
     def _create_branch(self) -> None:
         self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
 
-    def _commit(self, additions: list[CommitOperationAdd], message: str) -> Committed:
+    def _create_repo(self) -> str:
+        from huggingface_hub import RepoUrl
+        from huggingface_hub.errors import HfHubHTTPError
+
+        options: dict[str, Any] = {"repo_type": self._repo_type, "private": self._private}
+        if self._repo_type == "space":
+            options["space_sdk"] = "static"
+        try:
+            url = self.api.create_repo(self.repo_id, **options)
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            if status == 409:  # it exists; which one it is stands in the answer, which spares a request
+                return str(RepoUrl(error.response.json()["url"], endpoint=self.api.endpoint).repo_id)
+            if status not in _MAY_EXIST:
+                raise
+            try:
+                return str(self.api.repo_info(self.repo_id, repo_type=self._repo_type).id)
+            except HfHubHTTPError:
+                raise error from None
+        self.created = True
+        return str(url.repo_id)
+
+    def _commit(self, additions: list[CommitOperationAdd], message: str, extra: CommitOperationAdd | None) -> Committed:
         where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self._repo_type, "revision": self._revision}
-        for together in _uploads(additions):
+        for together in _uploads([*additions, extra] if extra else additions):
             self.api.preupload_lfs_files(additions=together, **where)
         left_out = [addition for addition in additions if _left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
         info = None
+        if wanted and extra and not _left_out(extra) and not _exists(extra):
+            wanted.append(extra)
+        # Another thread may have made the client anew while this one uploaded, and a commit needs its hooks most.
+        self._install_hooks()
         if wanted:
             info = self.api.create_commit(operations=wanted, commit_message=message, **where)
         return Committed(info, frozenset(addition.path_in_repo for addition in left_out))
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
+            self.check_token()
             self._install_hooks()
             return call()
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the verdict says what follows
             verdict: PushError = judge_exception(error, known=self.known, repo=self._name, now=time.time())
-        # Not chained: what the client raises may quote headers, and with them the token.
-        raise verdict from None
+        # What the client raises may quote headers, and its frames hold them, and with them the token.
+        verdict.__cause__ = verdict.__context__ = verdict.__traceback__ = None
+        raise verdict
 
     @property
     def _name(self) -> str:
@@ -176,26 +246,42 @@ class Hub:
     def _install_hooks() -> None:
         from huggingface_hub import get_session
 
+        os.environ.setdefault(*_XET_BLOCK)  # read when the client makes its Xet session, which it does only once
         attempt.install_hooks(get_session())
 
 
 def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperationAdd]]:
     """Say which additions to hand to the client together.
 
-    Over Xet all at once. Over plain LFS one by one: given several, the client uploads them from a thread pool, which
-    cannot be used while the interpreter exits, and of which one hung upload would hold the exit for ever.
+    Over Xet as many as fit into `BYTES_AT_ONCE`. Over plain LFS one by one: given several, the client uploads them from
+    a thread pool, which cannot be used while the interpreter exits, and of which one hung upload would hold the exit
+    for ever.
     """
-    from huggingface_hub import constants
+    together: list[CommitOperationAdd] = []
+    size, most = 0, BYTES_AT_ONCE if over_xet() else 0
+    for addition in additions:
+        if together and size + addition.upload_info.size > most:
+            yield together
+            together, size = [], 0
+        together.append(addition)
+        size += addition.upload_info.size
+    if together:
+        yield together
 
-    if not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None:
-        return [additions]
-    return [[addition] for addition in additions]
+
+def over_xet() -> bool:
+    """Tell whether the client uploads over Xet, and not over plain LFS."""
+    return not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None
 
 
 # The client keeps what the Hub said about each file in private attributes. Without them a file that the Hub leaves out
 # would count as arrived; the tests for that run on the oldest and the newest version that is allowed.
 def _left_out(addition: Any) -> bool:
     return bool(getattr(addition, "_should_ignore", False))
+
+
+def _exists(addition: Any) -> bool:
+    return getattr(addition, "_remote_oid", None) is not None
 
 
 def _identical(addition: Any) -> bool:

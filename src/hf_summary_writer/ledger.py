@@ -15,6 +15,7 @@ The caller holds the folder's lock while it writes. Reading needs no lock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -22,6 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hf_summary_writer import destination as checks
+from hf_summary_writer import safe_open
 from hf_summary_writer.destination import Destination
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ _MAX_BYTES = 256 * 2**20
 _MAX_HEAD_BYTES = 64 * 2**10
 # Rewriting costs what the folder holds, so it waits until it at least halves the file.
 _MIN_LINES_TO_COMPACT = 1000
+# What opening something else than a regular file gives: a folder or FIFO, a link, a socket.
+_NO_FILE = frozenset({errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO})
+# What parsing raises where anything may stand: no JSON, JSON of another shape, and what nests or counts too far.
+_MEANINGLESS = (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError)
 
 
 class LedgerError(Exception):
@@ -91,6 +98,7 @@ class Settings:
     ignore: tuple[str, ...] | None = None
     private: bool | None = None
     squash: bool = False
+    card: bool = True
 
 
 class Ledger:
@@ -108,12 +116,15 @@ class Ledger:
         self.path = path
         self.destination = destination
         self.repo_id: str | None = None
+        self.is_new = False
         self.commit: CommitRecord | None = None
         self.settings: Settings | None = None
         self._arrivals: dict[str, Arrival] = {}
         self._lines = 0
         self._whole_bytes = 0
         self._seen: Signature | None = None
+        # Whether memory holds what the file that was seen does not, since it could not be written.
+        self._ahead = False
 
     @property
     def arrivals(self) -> Mapping[str, Arrival]:
@@ -128,22 +139,26 @@ class Ledger:
             OSError: If the file is there but cannot be read; the ledger is unchanged.
         """
         try:
-            with self.path.open("rb") as file:
+            with safe_open.regular_file(str(self.path.parent), self.path.name, buffering=-1) as file:
                 signature = Signature.of(os.fstat(file.fileno()))
                 if signature == self._seen:
                     return
                 if signature.size > _MAX_BYTES:
                     raise LedgerError(f"it has {signature.size} bytes")
-                content = file.read(_MAX_BYTES)
-            self._forget()
-            self._parse(content)
+                self._forget()
+                self._parse(file)
             self._seen = signature
         except FileNotFoundError:
             # Gone with a deleted or recreated folder. What this process knows of the Hub is still true.
             self._seen = None
-        except (IsADirectoryError, LedgerError) as error:
+        except LedgerError as error:
             self._set_aside()
             raise LedgerError(f"{self.path.name} was set aside because {error}") from None
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            self._set_aside()
+            raise LedgerError(f"{self.path.name} was set aside because it is no file") from None
 
     def record(self, arrivals: Mapping[str, Arrival], commit: CommitRecord | None = None) -> None:
         """Note what a commit delivered, first in memory, then durably on disk.
@@ -151,21 +166,23 @@ class Ledger:
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        self._arrivals.update(arrivals)
+        news = {relpath: arrival for relpath, arrival in arrivals.items() if self._arrivals.get(relpath) != arrival}
+        self._arrivals.update(news)
         self.commit = commit or self.commit
-        lines = [_arrival_line(relpath, arrival) for relpath, arrival in arrivals.items()]
+        lines = [_arrival_line(relpath, arrival) for relpath, arrival in news.items()]
         if commit is not None:
             lines.append({"commit": asdict(commit)})
-        self._write(lines)
+        if lines:
+            self._write(lines)
 
-    def record_repo(self, repo_id: str) -> None:
-        """Note that the repo exists, under its full id `repo_id`.
+    def record_repo(self, repo_id: str, *, is_new: bool = False) -> None:
+        """Note that the repo exists, under its full id `repo_id`, and whether it was created for this folder.
 
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        self.repo_id = repo_id
-        self._write([{"repo": repo_id}])
+        self.repo_id, self.is_new = repo_id, is_new
+        self._write([self._repo_line()])
 
     def record_settings(self, settings: Settings) -> None:
         """Note how the folder is pushed, unless that is what was noted last.
@@ -176,6 +193,16 @@ class Ledger:
         if settings != self.settings:
             self.settings = settings
             self._write([{"settings": asdict(settings)}])
+
+    def start_over(self) -> None:
+        """Take back that anything arrived, durably: the repo is gone, and what comes back in its place may be empty.
+
+        Raises:
+            OSError: If it could not be written; memory holds it all the same.
+        """
+        if self._arrivals:
+            self._arrivals = {}
+            self._rewrite()
 
     def sweep(self) -> None:
         """Remove what processes that were killed in the middle of a rewrite left; only while the folder is locked."""
@@ -190,37 +217,37 @@ class Ledger:
 
     def _forget(self) -> None:
         self.repo_id, self.commit, self.settings, self._arrivals = None, None, None, {}
+        self.is_new = False
         self._lines = self._whole_bytes = 0
-        self._seen = None
+        self._seen, self._ahead = None, False
 
-    def _parse(self, content: bytes) -> None:
-        whole, newline, _torn = content.rpartition(b"\n")
-        self._whole_bytes = len(whole) + len(newline)
-        lines = whole.split(b"\n") if newline else []
-        if not lines:
+    def _parse(self, lines: Iterable[bytes]) -> None:
+        try:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                understand = self._apply if self._lines else self._check
+                understand(json.loads(line))
+                self._lines += 1
+                self._whole_bytes += len(line)
+        except _MEANINGLESS:
+            raise LedgerError(f"its line {self._lines + 1} does not mean anything") from None
+        if not self._lines:
             raise LedgerError("it is empty")
-        try:
-            entries = [json.loads(line) for line in lines]
-        except ValueError:
-            raise LedgerError("a line of it is not JSON") from None
-        self._lines = len(entries)
-        try:
-            head = entries[0]
-            if head["version"] != VERSION:
-                raise LedgerError(f"its version is {head['version']!r} and this library knows {VERSION}")
-            if head["destination"] != asdict(self.destination):
-                raise LedgerError("it is about another destination")
-            for entry in entries[1:]:
-                self._apply(entry)
-        except (KeyError, TypeError, ValueError):
-            raise LedgerError("a line of it does not mean anything") from None
+
+    def _check(self, head: dict[str, Any]) -> None:
+        if head["version"] != VERSION:
+            raise LedgerError(f"its version is {head['version']!r} and this library knows {VERSION}")
+        if head["destination"] != asdict(self.destination):
+            raise LedgerError("it is about another destination")
 
     def _apply(self, entry: dict[str, Any]) -> None:
         if "file" in entry:
             relpath, arrival = _parsed_arrival(entry)
             self._arrivals[relpath] = arrival
         elif "repo" in entry:
-            self.repo_id = _typed(entry["repo"], str)
+            self.repo_id = self._checked_repo(_typed(entry["repo"], str))
+            self.is_new = _typed(entry.get("new", False), bool)
         elif "settings" in entry:
             self.settings = _parsed_settings(entry["settings"])
         else:
@@ -229,10 +256,22 @@ class Ledger:
                 oid=_typed(commit["oid"], str), url=_typed(commit["url"], str), time=float(commit["time"])
             )
 
+    def _checked_repo(self, repo_id: str) -> str:
+        # The Hub adds the user's name and may write it in another case; anything else would lead logs astray.
+        if checks.check_repo_id(repo_id).casefold().rpartition("/")[2] != self.destination.name.casefold():
+            raise ValueError(repo_id)
+        return repo_id
+
+    def _repo_line(self) -> dict[str, Any]:
+        return {"repo": self.repo_id, **({"new": True} if self.is_new else {})}
+
     def _write(self, entries: list[dict[str, Any]]) -> None:
         outdated = self._lines - len(self._arrivals)
-        if outdated > max(_MIN_LINES_TO_COMPACT, len(self._arrivals)) or not self._append(entries):
+        stale = self._ahead or outdated > max(_MIN_LINES_TO_COMPACT, len(self._arrivals))
+        self._ahead = True
+        if stale or not self._append(entries):
             self._rewrite()
+        self._ahead = False
 
     def _append(self, entries: list[dict[str, Any]]) -> bool:
         """Append to the file that this object knows; tell whether it is still that file."""
@@ -258,7 +297,7 @@ class Ledger:
     def _rewrite(self) -> None:
         entries: list[dict[str, Any]] = [{"version": VERSION, "destination": asdict(self.destination)}]
         if self.repo_id is not None:
-            entries.append({"repo": self.repo_id})
+            entries.append(self._repo_line())
         if self.settings is not None:
             entries.append({"settings": asdict(self.settings)})
         entries.extend(_arrival_line(relpath, arrival) for relpath, arrival in self._arrivals.items())
@@ -317,18 +356,29 @@ def _parsed_settings(entry: dict[str, Any]) -> Settings:
         ignore=patterns(entry["ignore"]),
         private=None if private is None else _typed(private, bool),
         squash=_typed(entry["squash"], bool),
+        card=_typed(entry.get("card", True), bool),
     )
 
 
 def ledgers_of(folder: Path) -> Iterator[Ledger]:
     """Yield the ledgers that lie in a folder, read; those that cannot be trusted are passed over."""
     for path in sorted((folder / STATE_FOLDER).glob("*.jsonl")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, LedgerError):
-            with path.open("rb") as file:
+        with contextlib.suppress(OSError, LedgerError, *_MEANINGLESS):
+            with safe_open.regular_file(str(path.parent), path.name, buffering=-1) as file:
                 head = json.loads(file.readline(_MAX_HEAD_BYTES))
-            ledger = Ledger(path, Destination(**head["destination"]))
+            ledger = Ledger(path, _parsed_destination(head["destination"]))
             ledger.refresh()
             yield ledger
+
+
+def _parsed_destination(entry: dict[str, Any]) -> Destination:
+    return Destination(
+        endpoint=_typed(entry["endpoint"], str),
+        repo_type=checks.check_repo_type(entry["repo_type"]),
+        repo_id=checks.check_repo_id(entry["repo_id"]),
+        revision=checks.check_revision(entry["revision"]),
+        path=checks.check_path_in_repo(entry["path"]),
+    )
 
 
 def _typed(value: Any, kind: type) -> Any:

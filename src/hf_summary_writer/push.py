@@ -7,32 +7,39 @@ is looked at once more, and the Hub's client drops what is already there.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
-import os
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from hf_summary_writer import snapshot
+from hf_summary_writer import card, scan, snapshot
+from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
 from hf_summary_writer.details import CommitDetails
-from hf_summary_writer.errors import ActionNeededError, RejectedError, TemporaryError
+from hf_summary_writer.errors import PushError, RejectedError, RepoGoneError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
-from hf_summary_writer.ledger import STATE_FOLDER, Arrival, CommitRecord, Ledger, LedgerError, Settings
+from hf_summary_writer.hub import BYTES_AT_ONCE, over_xet
+from hf_summary_writer.isolating import isolating
+from hf_summary_writer.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerError, Settings
+from hf_summary_writer.outbox import Outbox
 from hf_summary_writer.patterns import PathFilter
-from hf_summary_writer.snapshot import Candidate, ClosedSegments, Content, Nothing, Outbox
+from hf_summary_writer.snapshot import ClosedSegments, Nothing
+from hf_summary_writer.trouble import Once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from huggingface_hub import CommitInfo
 
     from hf_summary_writer.attempt import Caller
+    from hf_summary_writer.batches import Batch
     from hf_summary_writer.destination import Destination
     from hf_summary_writer.hub import Committed, Hub
-    from hf_summary_writer.ledger import Signature
+    from hf_summary_writer.ledger import Arrival, Signature
+    from hf_summary_writer.scan import Candidate
+    from hf_summary_writer.snapshot import Content
 
 __all__ = ["Pending", "Pusher"]
 
@@ -40,17 +47,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("hf_summary_writer")
 
-# The Hub advises under 100 files per commit.
-MAX_FILES_PER_COMMIT = 100
-# Bounds what one failed commit costs, and how long a commit takes.
-MAX_BYTES_PER_COMMIT = 2**30
-# Content is handed over as bytes up to this sum, and from private copies on disk beyond it.
-MAX_BYTES_IN_MEMORY = 32 * 2**20
 # A call to the Hub may take this long, and longer by the time its upload takes on a slow line.
 CALL_SECONDS = 120.0
 SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
-# So many files refused in a row, and none accepted, is no matter of single files.
-_REFUSED_IN_A_ROW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,7 @@ class Pusher:
         caller: Runs what talks to the Hub.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         on_commit: Told of every commit.
+        call_seconds: How long a call to the Hub may take, besides the time for its upload.
     """
 
     def __init__(
@@ -87,8 +87,10 @@ class Pusher:
         caller: Caller,
         content_lock: contextlib.AbstractContextManager[object],
         on_commit: Callable[[CommitDetails], None],
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
         """Look at nothing yet."""
+        self.call_seconds = call_seconds
         self.folder = folder
         self.destination = destination
         self._settings = settings
@@ -103,7 +105,11 @@ class Pusher:
         # looked at again when they change.
         self._unsendable: dict[str, Signature] = {}
         self.refused = 0
-        self._said: set[str] = set()
+        self._once = Once()
+        # Files of a commit that was asked for and not answered. It may still be made, after a newer one, and put back
+        # what these files were; so they have arrived only when a push finds them on the Hub as they are.
+        self._in_doubt: set[str] = set()
+        self._gone = self._card_refused = False
 
     @property
     def lock_path(self) -> Path:
@@ -111,24 +117,40 @@ class Pusher:
         return self._state / "push.lock"
 
     def candidates(self) -> Iterator[Candidate]:
-        """Yield the files that may hold something new, by one scan of the folder and no request."""
-        found = snapshot.scan(str(self.folder), self._wanted, self._meant.prunes)
-        for candidate in snapshot.changed(found, self.ledger.arrivals):
-            if self._unsendable.get(candidate.relpath) != candidate.signature:
-                yield candidate
+        """Yield the files that may hold something new, by one scan of the folder and no request.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        try:
+            for candidate in scan.scan(str(self.folder), self._wanted, self._meant.prunes, self.ledger.arrivals):
+                if self._unsendable.get(candidate.relpath) != candidate.signature:
+                    yield candidate
+        except OSError as error:
+            raise TemporaryError(f"the folder cannot be listed: {error}") from None
 
     def pending(self) -> Pending:
         """Sum up what the Hub does not hold yet, as far as sizes tell."""
         files, size, oldest = 0, 0, None
+        with contextlib.suppress(TemporaryError):  # what was seen before it is the best that can be said
+            for candidate, missing in self.missing():
+                files += 1
+                size += missing
+                written = candidate.signature.mtime_ns / 1e9
+                oldest = written if oldest is None else min(oldest, written)
+        return Pending(files, size, oldest)
+
+    def missing(self) -> Iterator[tuple[Candidate, int]]:
+        """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
         for candidate in self.candidates():
             arrival = self.ledger.arrivals.get(candidate.relpath)
             missing = candidate.signature.size - (arrival.length if arrival else 0)
             if missing > 0 or (arrival and arrival.signature != candidate.signature):
-                files += 1
-                size += max(missing, 0)
-                written = candidate.signature.mtime_ns / 1e9
-                oldest = written if oldest is None else min(oldest, written)
-        return Pending(files, size, oldest)
+                yield candidate, max(missing, 0)
 
     def push(self, *, last: bool, interrupted: Callable[[], bool], lock_seconds: float) -> CommitInfo | None:
         """Send what is new; return the last commit, or `None` if there was nothing to send.
@@ -141,16 +163,31 @@ class Pusher:
         Raises:
             PushError: If something could not be delivered; what was delivered before is in the ledger.
         """
-        self._refresh()
+        self.refresh()
         if next(self.candidates(), None) is None:
             return None
         with self._folder_lock(lock_seconds, interrupted):
-            self._refresh()
+            self.refresh()
             self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note(lambda: self.ledger.record_settings(self._settings))
-            candidates = sorted(self.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
-            return self._push(candidates, last=last, interrupted=interrupted)
+            try:
+                if self._gone:
+                    self._call(self._hub.find_repo)  # costs less than to read all that would be sent
+                    self._gone = False
+                candidates = sorted(self.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
+                return self._push(candidates, last=last, interrupted=interrupted)
+            except RepoGoneError:
+                self._gone = True
+                # What comes back under its name may be empty.
+                self._note(self.ledger.start_over)
+                raise
+
+    def remember(self) -> None:
+        """Note where the folder is to go, without pushing anything, for the process that does."""
+        self.refresh()
+        with contextlib.suppress(TemporaryError), self._folder_lock(0, lambda: True):
+            self._note(lambda: self.ledger.record_settings(self._settings))
 
     def ensure_repo(self) -> None:
         """Make sure, at most once per destination, that the repo and its branch exist.
@@ -160,7 +197,7 @@ class Pusher:
         """
         if self.ledger.repo_id is None:
             repo_id = self._call(self._hub.ensure_repo)
-            self._note(lambda: self.ledger.record_repo(repo_id))
+            self._note(lambda: self.ledger.record_repo(repo_id, is_new=self._hub.created))
         self._hub.repo_id = self.ledger.repo_id or self._hub.repo_id
         self._hub.known = True
 
@@ -172,97 +209,98 @@ class Pusher:
             logger.warning("The history of %s could not be squashed: %s", self._hub.repo_id, error)
 
     def _push(self, candidates: list[Candidate], *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
-        outbox = Outbox(self._outbox_folder())
+        # One outbox per destination: pushes of a folder take turns only where it can be locked.
+        outbox = Outbox(self._state / f"{self.destination.key}.outbox")
+        take = functools.partial(self._take, outbox=outbox, closed=ClosedSegments(str(self.folder)), last=last)
+        info, failed, done = None, None, 0
         outbox.empty()
-        closed = ClosedSegments(str(self.folder))
-        info = None
-        began, done = time.monotonic(), 0
         try:
-            for batch in self._batches(candidates, outbox, closed, last=last):
-                self.ensure_repo()
-                for committed, contents in self._commits(batch):
-                    self._note_arrivals(committed, contents)
-                    if committed.info is not None:
-                        info = committed.info
-                        self._tell(info, contents, time.monotonic() - began)
-                    began = time.monotonic()
+            for batch in batches(candidates, take, self._content_lock, interrupted):
+                info = self._deliver(batch) or info
                 outbox.empty()
-                done += len(batch)
+                failed = failed or next(iter(batch.failed.items()), None)
+                done += batch.looked_at
                 if len(candidates) > MAX_FILES_PER_COMMIT:
                     logger.info("%d of %d files of %s are done", done, len(candidates), self.folder)
-                if interrupted():
-                    raise TemporaryError("the push was interrupted")
         finally:
             outbox.empty()
         if info is not None and self._settings.squash:
             self.squash()
+        if failed is not None:
+            candidate, error = failed
+            raise TemporaryError(f"{candidate.relpath!r} could not be read or copied: {error}")
         return info
 
-    def _batches(
-        self, candidates: Iterable[Candidate], outbox: Outbox, closed: ClosedSegments, *, last: bool
-    ) -> Iterator[list[Content]]:
-        """Read candidates in turn; yield what was read when it is enough for one commit."""
-        remaining = iter(candidates)
-        while True:
-            batch, arrivals = self._batch(remaining, outbox, closed, last=last)
-            if arrivals:
-                self._note(functools.partial(self.ledger.record, arrivals))
-            if not batch:
-                return
-            yield batch
+    def _take(
+        self, candidate: Candidate, memory: int, *, outbox: Outbox, closed: ClosedSegments, last: bool
+    ) -> Content | Arrival | Nothing:
+        known = self.ledger.arrivals.get(candidate.relpath)
+        return snapshot.take(str(self.folder), candidate, known, outbox, closed, memory=memory, last=last)
 
-    def _batch(
-        self, remaining: Iterator[Candidate], outbox: Outbox, closed: ClosedSegments, *, last: bool
-    ) -> tuple[list[Content], dict[str, Arrival]]:
-        batch: list[Content] = []
-        arrivals: dict[str, Arrival] = {}
-        memory, size = MAX_BYTES_IN_MEMORY, 0
-        with self._content_lock:
-            for candidate in remaining:
-                known = self.ledger.arrivals.get(candidate.relpath)
-                try:
-                    taken = snapshot.take(str(self.folder), candidate, known, outbox, closed, memory=memory, last=last)
-                except OSError as error:
-                    self._warn_once("copy", f"No private copy of {candidate.relpath!r} could be made: {error}")
-                    continue
-                if isinstance(taken, Content):
-                    batch.append(taken)
-                    memory -= taken.in_memory
-                    size += taken.arrival.length
-                elif isinstance(taken, Arrival):
-                    if taken != known:
-                        arrivals[candidate.relpath] = taken
-                elif taken is Nothing.NO_RECORD:
-                    self._unsendable[candidate.relpath] = candidate.signature
-                elif taken is not Nothing.NO_EVENT:
-                    logger.debug("%r waits for a later push: it %s", candidate.relpath, taken.value)
-                if len(batch) == MAX_FILES_PER_COMMIT or size >= MAX_BYTES_PER_COMMIT:
-                    break
-        return batch, arrivals
+    def _deliver(self, batch: Batch) -> CommitInfo | None:
+        """Commit what there is to commit of a batch, and note all that is known of it."""
+        info = None
+        if batch.contents:
+            self.ensure_repo()
+        began = time.monotonic()
+        for committed, contents in isolating(batch.contents, self._commit, self._refuse):
+            self._note_arrivals(committed, contents)
+            if committed.info is not None:
+                info = committed.info
+                self._tell(info, contents, time.monotonic() - began)
+            began = time.monotonic()
+        self._note(lambda: self.ledger.record(batch.arrived))
+        for candidate, why in batch.nothing.items():
+            if why is Nothing.NO_RECORD:
+                self._unsendable[candidate.relpath] = candidate.signature
+            elif why is Nothing.DENIED:
+                message = (
+                    f"{candidate.relpath!a} of {self.folder} may not be read: it stays only on this disk until then"
+                )
+                self._once.warn("denied", message, candidate.relpath)
+            elif why is not Nothing.NO_EVENT:
+                logger.debug("%r waits for a later push: it %s", candidate.relpath, why.value)
+        return info
 
-    def _commits(self, batch: list[Content]) -> Iterator[tuple[Committed, list[Content]]]:
-        """Commit a batch; where the Hub refuses it, halve it until the files that it refuses are alone."""
-        waiting, refused, accepted = [batch], 0, False
-        while waiting:
-            part = waiting.pop()
-            files = [(self.destination.path_in_repo(content.relpath), content.body) for content in part]
-            message = f"Logs of {self.folder.name}: {len(part)} file{'s' if len(part) > 1 else ''}"
-            seconds = CALL_SECONDS + sum(content.arrival.length for content in part) / SLOW_LINE_BYTES_PER_SECOND
-            call = functools.partial(self._hub.commit, files, message)
-            try:
-                committed = self._caller.call(call, seconds)
-            except RejectedError as error:
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    waiting += [part[middle:], part[:middle]]
-                    continue
-                refused += 1
-                if refused >= _REFUSED_IN_A_ROW and not accepted:
-                    raise ActionNeededError(str(error)) from None
-                self._refuse(part[0], str(error))
-                continue
-            accepted = True
-            yield committed, part
+    def _commit(self, contents: list[Content]) -> Committed:
+        files = [(self.destination.path_in_repo(content.relpath), content.body) for content in contents]
+        message = f"Logs of {self.folder.name}: {len(files)} file{'s' if len(files) > 1 else ''}"
+        seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
+        readme = self._readme_due(contents)
+        for content in contents:
+            self._send_ahead(content)
+        try:
+            return self._caller.call(functools.partial(self._hub.commit, files, message, readme), seconds)
+        except RejectedError:
+            if readme is None:
+                raise
+            # It may be the card that is refused, and no card is worth a log.
+            self._card_refused = True
+            return self._commit(contents)
+        except PushError as error:
+            if error.in_doubt:
+                self._in_doubt.update(content.relpath for content in contents)
+            raise
+
+    def _send_ahead(self, content: Content) -> None:
+        """Send what is new of large content in parts, for which the client needs less memory than for the whole."""
+        known = self.ledger.arrivals.get(content.relpath)
+        start = known.length if known else 0
+        if isinstance(content.body, bytes) or content.arrival.length - start <= BYTES_AT_ONCE or not over_xet():
+            return
+        path = self.destination.path_in_repo(content.relpath)
+        with content.body.open("rb") as file:
+            file.seek(start)
+            while part := file.read(BYTES_AT_ONCE // 2):
+                self._call(functools.partial(self._hub.send_ahead, path, part))
+
+    def _readme_due(self, contents: list[Content]) -> bytes | None:
+        """Return the card that the first commit to a repo that was created for this folder brings along."""
+        if self._card_refused or not self._settings.card or not self.ledger.is_new or self.ledger.commit is not None:
+            return None
+        if any(self.destination.path_in_repo(content.relpath) == card.PATH for content in contents):
+            return None
+        return card.card(dataclasses.replace(self.destination, repo_id=self._hub.repo_id))
 
     def _tell(self, info: CommitInfo, contents: list[Content], seconds: float) -> None:
         size = sum(content.arrival.length for content in contents)
@@ -281,25 +319,30 @@ class Pusher:
     def _refuse(self, content: Content, why: str) -> None:
         self.refused += 1
         self._unsendable[content.relpath] = content.arrival.signature
-        logger.warning("%s keeps %r only on this disk until it changes: %s", self.folder, content.relpath, why)
+        said = (
+            f"{content.relpath!r} of {self.folder} stays only on this disk, and is tried again when it changes: {why}"
+        )
+        self._once.warn("refused", said, content.relpath)
 
     def _note_arrivals(self, committed: Committed, contents: list[Content]) -> None:
         arrivals = {}
         for content in contents:
             if self.destination.path_in_repo(content.relpath) in committed.left_out:
                 self._refuse(content, f"the .gitignore of {self._hub.repo_id} leaves it out")
-            else:
+            elif committed.info is None or content.relpath not in self._in_doubt:
                 arrivals[content.relpath] = content.arrival
+        self._in_doubt.difference_update(content.relpath for content in contents)
         commit = committed.info and CommitRecord(committed.info.oid, committed.info.commit_url, time.time())
         self._note(lambda: self.ledger.record(arrivals, commit or None))
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Read in the ledger what other processes have pushed."""
         try:
             self.ledger.refresh()
-        except (LedgerError, OSError) as error:
-            self._warn_once(
-                "ledger-read", f"All of {self.folder} is looked at, since what arrived is not known: {error}"
-            )
+        except LedgerError as error:
+            self._once.warn("ledger", f"All of {self.folder} is looked at, since what arrived is not known: {error}")
+        except OSError as error:
+            self._say_state_is_lost(error)
         if self.ledger.repo_id is not None:
             self._hub.repo_id, self._hub.known = self.ledger.repo_id, True
 
@@ -311,34 +354,30 @@ class Pusher:
                 held.enter_context(folder_lock(self.lock_path, seconds, interrupted))
             except (LockUnavailableError, OSError) as error:
                 # Pushes are safe without the lock, since they only ever repeat; they may then send something twice.
-                self._warn_once("lock", f"{self.folder} cannot be locked ({error}): let one process push it")
+                self._say_state_is_lost(error)
             yield
 
-    def _outbox_folder(self) -> Path:
-        # One per destination: pushes of a folder take turns only where it can be locked.
-        inside = self._state / f"{self.destination.key}.outbox"
-        if os.access(self._state, os.W_OK):
-            return inside
-        return Path(tempfile.gettempdir(), f"hf-summary-writer-{os.getpid()}-{self.destination.key}")
-
     def _call(self, function: Callable[[], T]) -> T:
-        return self._caller.call(function, CALL_SECONDS)
+        return self._caller.call(function, self.call_seconds)
 
     def _note(self, write: Callable[[], None]) -> None:
         try:
             write()
         except OSError as error:
-            self._warn_once("ledger", f"What arrived from {self.folder} is known to this process alone: {error}")
+            self._say_state_is_lost(error)
+
+    def _say_state_is_lost(self, error: Exception) -> None:
+        # One cause, and one warning: where no lock can be, no ledger can be written, and the other way round.
+        self._once.warn(
+            "state",
+            f"{self._state} cannot be used ({error}): pushes go on, but what arrived is known to this "
+            "process alone, so let no other one push this folder",
+        )
 
     def _wanted(self, relpath: str) -> bool:
         if not self._meant(relpath):
             return False
-        reason = snapshot.unpushable(relpath)
+        reason = scan.unpushable(relpath)
         if reason is not None:
-            self._warn_once(f"name {relpath}", f"{relpath!a} stays only on this disk: {reason}")
+            self._once.warn("name", f"{relpath!a} stays only on this disk: {reason}", relpath)
         return reason is None
-
-    def _warn_once(self, key: str, message: str) -> None:
-        if key not in self._said:
-            self._said.add(key)
-            logger.warning("%s", message)

@@ -54,6 +54,7 @@ class PushLoop(Generic[T]):
         at_start: Called before the thread starts.
         at_end: Called when the thread ends. Neither may wait or call the loop.
         name: The thread's name.
+        settled: Told in the thread what a push ended in, before its future is; must not raise.
         chance: Source of randomness for the back-off.
     """
 
@@ -65,6 +66,7 @@ class PushLoop(Generic[T]):
         at_start: Callable[[], object] = lambda: None,
         at_end: Callable[[], object] = lambda: None,
         name: str,
+        settled: Callable[[State], None] = lambda _: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Start nothing yet."""
@@ -73,6 +75,7 @@ class PushLoop(Generic[T]):
         self._at_start = at_start
         self._at_end = at_end
         self._name = name
+        self._settled = settled
         self._chance = chance
         self.forked = False
         self._reset()
@@ -117,15 +120,17 @@ class PushLoop(Generic[T]):
     def trigger(self) -> Future[T | None]:
         """Ask for a push and return its future.
 
-        While the Hub said to wait, the future fails at once with what it said. Without a thread it resolves to `None`.
+        While the Hub said to wait, the future fails at once with what it said and the seconds that are left of it.
+        Without a thread it resolves to `None`.
         """
         self._notice_fork()
         with self._changed:
             if self._thread is None or self._stopped:
                 return _resolved(None)
             remaining = self._not_before - time.monotonic()
-            if remaining > 0 and self._asked_to_wait:
-                return _failed(self._error)
+            if remaining > 0 and isinstance(self._error, PushError) and self._asked_to_wait:
+                # A fresh one for each: an exception that is raised twice collects the frames of both.
+                return _failed(type(self._error)(f"{self._error} ({remaining:.0f} s left)", retry_after=remaining))
             return self._request()
 
     def finish(self, seconds: float, *, end: bool = True) -> Future[T | None]:
@@ -228,6 +233,7 @@ class PushLoop(Generic[T]):
             except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
                 error = raised
             due, again = self._settle(future, error, result)
+            self._settled(self.state)
             if error is None:
                 # Who asked while a push was running, and finds nothing left to push, was served by that one.
                 future.set_result(inherited if result is None else result)
@@ -285,7 +291,7 @@ class PushLoop(Generic[T]):
 
     @property
     def _asked_to_wait(self) -> bool:
-        return isinstance(self._error, PushError) and self._error.retry_after is not None
+        return isinstance(self._error, PushError) and bool(self._error.retry_after)
 
 
 def _uncancellable() -> Future[Any]:
@@ -301,7 +307,7 @@ def _resolved(result: T | None) -> Future[T | None]:
     return future
 
 
-def _failed(error: Exception | None) -> Future[T | None]:
+def _failed(error: Exception) -> Future[T | None]:
     future: Future[T | None] = Future()
     future.set_exception(error)
     return future

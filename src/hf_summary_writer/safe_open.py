@@ -15,8 +15,8 @@ _FILE_FLAGS = _FLAGS | getattr(os, "O_NONBLOCK", 0)
 _FOLDER_FLAGS = _FLAGS | getattr(os, "O_DIRECTORY", 0)
 
 
-def regular_file(root: str, relpath: str) -> BinaryIO:
-    """Open the regular file `relpath` below the folder `root`, unbuffered.
+def regular_file(root: str, relpath: str, buffering: int = 0) -> BinaryIO:
+    """Open the regular file `relpath` below the folder `root`, unbuffered unless told otherwise.
 
     Every part is opened relative to the one before it and none may be a link, so that a link swapped in after the
     scan leads nowhere.
@@ -28,7 +28,7 @@ def regular_file(root: str, relpath: str) -> BinaryIO:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", relpath)
-        return open(descriptor, "rb", buffering=0)
+        return open(descriptor, "rb", buffering=buffering)
     except BaseException:
         os.close(descriptor)
         raise

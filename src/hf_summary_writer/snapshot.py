@@ -1,4 +1,4 @@
-"""What one push will send: which files of a folder changed, and a stable copy of their content.
+"""What one push will send of a file: content that is stable, and whole.
 
 Nothing here ever hands over something that may still change. A file is read through a descriptor that was opened
 without following links, its content is checked on what was read and not on what lies on disk a moment later, and event
@@ -13,7 +13,6 @@ import hashlib
 import io
 import itertools
 import os
-import stat
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -22,12 +21,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from hf_summary_writer import safe_open, tfrecord
 from hf_summary_writer.ledger import Arrival, Signature
+from hf_summary_writer.scan import OUT_OF_DESCRIPTORS
 from hf_summary_writer.segment_name import followed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from hf_summary_writer.outbox import Outbox
+    from hf_summary_writer.scan import Candidate
 
-__all__ = ["Candidate", "Content", "Nothing", "Outbox", "changed", "is_event_file", "scan", "take", "unpushable"]
+__all__ = ["ClosedSegments", "Content", "Nothing", "is_event_file", "take"]
 
 # Two changes within the coarsest clock tick of a file system in use (2 s: FAT; NFS caches about as long) may leave the
 # same signature, so a file this young is looked at once more.
@@ -36,21 +37,8 @@ _TAIL_BYTES = 4096
 # Content up to this size is handed over as bytes even where the file could be: one open file less to depend on.
 _SMALL = 2**20
 _COPY_CHUNK = 4 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A file that the patterns allow, as the scan saw it.
-
-    Attributes:
-        relpath: Its path in the folder, with `/` between the parts.
-        signature: What tells whether it changed.
-        target: The path in the folder of the file to read; differs from `relpath` for a link to another file inside.
-    """
-
-    relpath: str
-    signature: Signature
-    target: str
+# The first record of an event file is no event, the second is one.
+_RECORDS_WORTH_A_COPY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,98 +68,13 @@ class Nothing(Enum):
     NO_EVENT = "holds no event yet"
     NO_RECORD = "holds no whole record"
     BUSY = "changes while it is read"
-    GONE = "cannot be read any more"
+    GONE = "is no file any more"
+    DENIED = "may not be read"
 
 
 def is_event_file(relpath: str) -> bool:
     """Tell by its name whether a file is made of TFRecord frames."""
     return ".tfevents." in relpath.rpartition("/")[2]
-
-
-def unpushable(relpath: str) -> str | None:
-    """Say why no file of this name can be in a repo, or `None` if it can."""
-    if not relpath.isprintable() and any(ord(c) < ord(" ") or c == "\x7f" for c in relpath):
-        return "its name holds control characters"
-    if "\\" in relpath:
-        return "its name holds a backslash, which the Hub's client takes for a separator"
-    try:
-        relpath.encode()
-    except UnicodeEncodeError:
-        return "its name is not valid text"
-    return None
-
-
-def scan(
-    folder: str, meant: Callable[[str], bool], prunes: Callable[[str], bool] = lambda _: False
-) -> Iterator[Candidate]:
-    """Yield the regular files below `folder` that `meant` allows, folder by folder; never follow a link to a folder.
-
-    What disappears or cannot be listed meanwhile is passed over: it will be seen by a later scan, or is gone.
-    """
-    root = os.path.realpath(folder)
-    pending = [""]
-    while pending:
-        reldir = pending.pop()
-        with contextlib.suppress(OSError), os.scandir(os.path.join(root, reldir)) as entries:
-            for entry in entries:
-                relpath = f"{reldir}/{entry.name}" if reldir else entry.name
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        if not prunes(relpath):
-                            pending.append(relpath)
-                    elif meant(relpath):
-                        candidate = _linked(root, relpath) if entry.is_symlink() else _plain(entry, relpath)
-                        if candidate is not None:
-                            yield candidate
-
-
-def _plain(entry: os.DirEntry[str], relpath: str) -> Candidate | None:
-    status = entry.stat(follow_symlinks=False)
-    return Candidate(relpath, Signature.of(status), relpath) if stat.S_ISREG(status.st_mode) else None
-
-
-def _linked(root: str, relpath: str) -> Candidate | None:
-    target = os.path.realpath(os.path.join(root, relpath))
-    inside = os.path.relpath(target, root).replace(os.sep, "/")
-    if os.path.commonpath((root, target)) != root:
-        return None
-    status = os.lstat(target)
-    return Candidate(relpath, Signature.of(status), inside) if stat.S_ISREG(status.st_mode) else None
-
-
-def changed(candidates: Iterator[Candidate], arrivals: Mapping[str, Arrival]) -> Iterator[Candidate]:
-    """Yield the candidates that differ from what arrived, or were too young then to be sure."""
-    for candidate in candidates:
-        arrival = arrivals.get(candidate.relpath)
-        if arrival is None or arrival.signature != candidate.signature or arrival.digest:
-            yield candidate
-
-
-class Outbox:
-    """A folder for private copies, emptied after every push whatever happens.
-
-    Args:
-        folder: Where the copies go; on the same file system as the originals, a copy may cost no space.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Make nothing yet."""
-        self._folder = folder
-        self._names = itertools.count()
-
-    def new_file(self) -> tuple[Path, BinaryIO]:
-        """Return a fresh file, readable by this user alone, and its path."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{os.getpid()}-{next(self._names)}"
-        return path, open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
-
-    def empty(self) -> None:
-        """Remove all copies, also those that a killed process left."""
-        with contextlib.suppress(OSError):
-            for path in self._folder.iterdir():
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            self._folder.rmdir()
 
 
 class ClosedSegments:
@@ -222,11 +125,15 @@ def take(
         The content to send; or, if the Hub already has it, what to note in the ledger; or why there is nothing now.
 
     Raises:
-        OSError: If a private copy could not be made; trouble with the file itself is `Nothing.GONE`.
+        OSError: If it could not be read to its end, or no private copy could be made.
     """
     try:
         file = safe_open.regular_file(folder, candidate.target)
-    except OSError:
+    except PermissionError:
+        return Nothing.DENIED
+    except OSError as error:
+        if error.errno in OUT_OF_DESCRIPTORS:
+            raise
         return Nothing.GONE
     with file:
         signature = Signature.of(os.fstat(file.fileno()))
@@ -253,7 +160,8 @@ class _Reading:
             body = _read(self.file, self.signature.size)
             end = self._whole_end(io.BytesIO(body), last=last)
             return end if not isinstance(end, int) else self._content(body[:end], _tail(io.BytesIO(body), end))
-        end = self._whole_end(self.file, last=last)
+        # To look through a large file takes long: for an original that is to be copied, see only that it is worth it.
+        end = self._whole_end(self.file, last=last, records=None if closed else _RECORDS_WORTH_A_COPY)
         if not isinstance(end, int):
             return end
         if closed and end == self.signature.size:
@@ -261,10 +169,11 @@ class _Reading:
             return self._content(path, _tail(self.file, end), end)
         path, copy = self.outbox.new_file()
         with copy:
-            _copy(self.file, copy, end)
-            # Whole records were seen in the original; what counts is that they are whole in the copy.
-            if self._whole_end(copy, last=last) != end:
-                return Nothing.BUSY
+            _copy(self.file, copy, self.signature.size)
+            end = self._whole_end(copy, last=last)
+            if not isinstance(end, int):
+                return end
+            copy.truncate(end)
             return self._content(path, _tail(copy, end), end)
 
     def take_plain_file(self) -> Content | Arrival | Nothing:
@@ -292,17 +201,19 @@ class _Reading:
             length = len(body) if isinstance(body, bytes) else self.signature.size
         return Content(self.candidate.relpath, body, Arrival(self.signature, length, tail, digest))
 
-    def _whole_end(self, stable: BinaryIO, *, last: bool) -> int | Arrival | Nothing:
-        """Return where the whole records of an event file end, or why it is not to be sent."""
-        start = self._known_end(stable)
-        found = tfrecord.scan(stable, start, self.signature.size)
-        if found.end == 0:
+    def _whole_end(self, stable: BinaryIO, *, last: bool, records: int | None = None) -> int | Arrival | Nothing:
+        """Return where the whole records of an event file end, or the first new `records`, or why not to send it."""
+        start = end = self._known_end(stable)
+        found = 0
+        for end in itertools.islice(tfrecord.boundaries(stable, start, self.signature.size), records):  # noqa: B007
+            found += 1
+        if end == 0:
             return Nothing.NO_RECORD
-        if start and found.end == start and self.known is not None:
+        if end == start and self.known is not None:
             return self.known._replace(signature=self.signature)
-        if not start and found.records == 1 and not last and _is_file_version(stable, found.end):
+        if not start and found == 1 and not last and _is_file_version(stable, end):
             return Nothing.NO_EVENT
-        return found.end
+        return end
 
     def _known_end(self, stable: BinaryIO) -> int:
         """Return up to where the file is what the Hub already holds, if it only grew since, else 0."""

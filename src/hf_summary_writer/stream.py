@@ -13,22 +13,19 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hf_summary_writer.drain import Ticket, drain
-from hf_summary_writer.encode import scalar_payload, step_field
+from hf_summary_writer.encode import Scalar, scalar_payloads
 from hf_summary_writer.event_file import EventFile
-from hf_summary_writer.tfrecord import frame
+from hf_summary_writer.tfrecord import frame, frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Backlog", "Deferred", "Scalar", "Stream"]
+__all__ = ["Backlog", "Deferred", "Stream"]
 
 _logger = logging.getLogger(__name__)
-
-Scalar = tuple[float, bytes, float, int | None]
-"""A plain scalar: wall time, what `encode.scalar_prefix` gave for the tag, value, step."""
 
 _SCALAR_BYTES = 192
 """What a pending scalar takes in memory: the tuple and its three numbers, rounded up."""
@@ -63,53 +60,66 @@ Item = Scalar | bytes | Deferred | Ticket
 class Backlog:
     """What all streams of one writer may hold in memory, and what became of it when the disk failed.
 
+    Callers count what comes in, under a lock; the drain counts what goes out, alone. So the drain never waits for a
+    caller, who may be a thread whose signal handler waits for the drain.
+
     Args:
         max_bytes: The bound; a caller that meets it waits for the disk, or drops its event if the disk fails.
 
     Attributes:
         limit: Number of items that each stream may hold at the moment.
-        dropped: Number of events that were never written.
         waiting: Tickets of callers that wait for room.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held = 0
-        self._streams = 0
-        self.limit = 0
-        self.dropped = 0
-        self.in_trouble = False
+        self._streams: set[int] = set()
+        self._in_trouble = False
+        self._refused = 0
+        self._lost = 0
         self.forget()
+
+    @property
+    def dropped(self) -> int:
+        """Number of events that were never written."""
+        return self._refused + self._lost
 
     def forget(self) -> None:
         """In a forked child: hold nothing, and take fresh locks."""
         self._lock = threading.RLock()
         self.waiting: deque[Ticket] = deque()
-        self._held = 0
-        self._share()
+        self._came = self._went = 0
+        self.limit = self.share()
 
-    def join(self) -> None:
+    def join(self, stream: Stream) -> None:
         """Share the bound with one more stream."""
-        with self._lock:
-            self._streams += 1
-            self._share()
+        self._streams.add(id(stream))
+        self.limit = self.share()
 
-    def leave(self) -> None:
+    def leave(self, stream: Stream) -> None:
         """Share the bound with one stream less."""
-        with self._lock:
-            self._streams -= 1
-            self._share()
+        self._streams.discard(id(stream))
+        self.limit = self.share()
 
     def hold(self, nbytes: int) -> None:
-        """Count bytes that are held; a negative number gives them back."""
+        """Count bytes that a caller brings."""
         with self._lock:
-            self._held += nbytes
-            self._share()
+            self._came += nbytes
+        self.limit = self.share()
 
-    def drop(self, events: int) -> None:
-        """Count events that are lost."""
+    def refuse(self) -> None:
+        """Count an event that a caller could not bring."""
         with self._lock:
-            self.dropped += events
+            self._refused += 1
+
+    def give_back(self, nbytes: int) -> None:
+        """Count bytes that the drain is done with."""
+        self._went += nbytes
+        self.limit = self.share()
+
+    def lose(self, events: int) -> None:
+        """Count events that the drain could not write."""
+        self._lost += events
 
     def let_in(self) -> None:
         """Let those who wait for room look again."""
@@ -119,8 +129,8 @@ class Backlog:
 
     def report(self, error: OSError, directory: str) -> None:
         """Say once that the disk is in trouble."""
-        if not self.in_trouble:
-            self.in_trouble = True
+        if not self._in_trouble:
+            self._in_trouble = True
             _logger.error(
                 "cannot write event files in %s: %s; events are kept in memory up to %d bytes, then dropped; logging"
                 " goes on when there is space again",
@@ -131,14 +141,16 @@ class Backlog:
 
     def recover(self, directory: str) -> None:
         """Say once that the disk is well again."""
-        if self.in_trouble:
-            self.in_trouble = False
+        if self._in_trouble:
+            self._in_trouble = False
             _logger.warning("event files in %s are written again; %d events were dropped", directory, self.dropped)
 
-    def _share(self) -> None:
-        room = (self._max_bytes - self._held) // (_SCALAR_BYTES * max(self._streams, 1))
+    def share(self) -> int:
+        """Return `limit` as it should be now."""
+        held = self._came - self._went
+        room = (self._max_bytes - held) // (_SCALAR_BYTES * max(len(self._streams), 1))
         # However small the bound, one item must get through when nothing else is held.
-        self.limit = room if self._held > 0 else max(room, 1)
+        return room if held > 0 else max(room, 1)
 
 
 class Stream:
@@ -184,7 +196,7 @@ class Stream:
         self._verify_at = 0.0
         self._sync_at: float | None = None
         self._idle_at = 0.0
-        backlog.join()
+        backlog.join(self)
 
     # What callers use, from any thread.
 
@@ -218,17 +230,19 @@ class Stream:
 
     def has_room(self) -> bool:
         """Wait until an item may be appended; return False, and count it as dropped, if the disk fails meanwhile."""
-        while len(self.queue) >= self.backlog.limit:
+        backlog = self.backlog
+        while len(self.queue) >= backlog.share():
             if self.failing:
-                self.backlog.drop(1)
+                backlog.refuse()
                 return False
             ticket = Ticket()
-            self.backlog.waiting.append(ticket)
+            backlog.waiting.append(ticket)
             drain.attend(self)
             # Whoever makes room lets in those it sees waiting: look again now that this one can be seen.
-            if len(self.queue) < self.backlog.limit or self.failing:
+            if len(self.queue) < backlog.share() or self.failing:
                 continue
-            drain.wait(ticket)
+            if not drain.wait(ticket, at_most=_LOOK_SECONDS):
+                return True
         return True
 
     def ask(self, *, closes: bool = False) -> Ticket:
@@ -242,7 +256,7 @@ class Stream:
     def close(self) -> Ticket:
         """Expect no more; the ticket is released when the file is on disk and closed."""
         if not self.closed:
-            self.backlog.leave()
+            self.backlog.leave(self)
         self.closed = True
         self.look_again = 0.0
         return self.ask(closes=True)
@@ -250,7 +264,7 @@ class Stream:
     def reopen(self) -> None:
         """Expect more again; it goes to a new file."""
         if self.closed:
-            self.backlog.join()
+            self.backlog.join(self)
         self.closed = False
 
     # What the drain uses, one thread at a time.
@@ -288,6 +302,8 @@ class Stream:
             # One call into C, so that an exception from a signal handler cannot come between taking and keeping.
             taken.extend(itertools.starmap(self.queue.popleft, itertools.repeat((), min(most, len(self.queue)))))
         before = len(taken)
+        if not before:
+            return 0
         try:
             if isinstance(taken[0], Ticket):
                 self._meet(taken[0])
@@ -297,7 +313,7 @@ class Stream:
                 self._recover()
         except OSError as error:
             self._fall_back(error, now)
-        if self.backlog.waiting and (self.failing or len(self.queue) <= self.backlog.limit // 2):
+        if self.backlog.waiting and (self.failing or len(self.queue) <= self.backlog.share() // 2):
             self.backlog.let_in()
         return before - len(self._taken)
 
@@ -333,57 +349,57 @@ class Stream:
         self.backlog.forget()
 
     def _write(self, taken: list[Item], now: float) -> None:
-        frames = self._encode(taken)
+        scalars = self._leading_scalars(taken)
+        records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
             self._file.verify()
         before = self._file.appended
         try:
-            self._file.append(frames)
+            self._file.append(records)
         finally:
             done = self._file.appended - before
-            held = sum(len(item) + _OVERHEAD_BYTES for item in taken[:done] if type(item) is bytes)
+            if not scalars:
+                # Encoded by now, so that all are bytes.
+                self.backlog.give_back(sum(len(item) + _OVERHEAD_BYTES for item in taken[:done] if type(item) is bytes))
             del taken[:done]
-            if held:
-                self.backlog.hold(-held)
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
             self._sync_at = now + self._flush_secs
 
+    @staticmethod
+    def _leading_scalars(taken: list[Item]) -> list[Scalar]:
+        """Return the plain scalars before the first item that is something else."""
+        kinds = list(map(type, taken))
+        scalars = taken
+        if kinds.count(tuple) < len(kinds):
+            scalars = taken[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
+        return cast("list[Scalar]", scalars)
+
     def _encode(self, taken: list[Item]) -> list[bytes]:
         """Return one frame for each item up to the next request; an item without an event has an empty one."""
-        frames: list[bytes] = []
-        last_step: int | None = None
-        step_bytes = b""
+        payloads: list[bytes] = []
         nbytes = 0
-        for index, item in enumerate(taken):
-            if type(item) is tuple:
-                wall_time, prefix, value, step = item
-                if step != last_step:
-                    last_step, step_bytes = step, step_field(step)
-                frames.append(frame(scalar_payload(wall_time, step_bytes, prefix, value)))
-            elif type(item) is bytes:
-                frames.append(frame(item) if item else b"")
-                nbytes += len(item)
-                if nbytes > _SLICE_BYTES:
-                    break
-            elif isinstance(item, Deferred):
-                payload = taken[index] = self._encode_deferred(item)
-                frames.append(frame(payload) if payload else b"")
-                # What took long to encode goes to disk before the next of its kind is begun.
+        for item in taken:
+            if isinstance(item, Deferred):
+                # Kept, so that another try does not encode it again. What took long goes to disk before the next one.
+                payloads.append(self._encode_deferred(item))
+                taken[len(payloads) - 1] = payloads[-1]
                 break
-            else:
+            if type(item) is not bytes or nbytes > _SLICE_BYTES:
                 break
-        return frames
+            payloads.append(item)
+            nbytes += len(item)
+        return [frame(payload) if payload else b"" for payload in payloads]
 
     def _encode_deferred(self, item: Deferred) -> bytes:
         try:
             payload = item.encode() or b""
         except Exception:
             _logger.exception("an event of %s could not be encoded and is dropped", self.directory)
-            self.backlog.drop(1)
+            self.backlog.lose(1)
             payload = b""
-        self.backlog.hold(len(payload) + _OVERHEAD_BYTES - item.nbytes)
+        self.backlog.give_back(item.nbytes - len(payload) - _OVERHEAD_BYTES)
         return payload
 
     def _meet(self, ticket: Ticket) -> None:
@@ -417,12 +433,12 @@ class Stream:
         last = max((i for i, item in enumerate(pending) if isinstance(item, Ticket) and item.closes), default=-1)
         lost = [item for item in pending[: last + 1] if not isinstance(item, Ticket)]
         self._taken = pending[last + 1 :]
-        self.backlog.drop(len(lost))
+        self.backlog.lose(len(lost))
         for item in lost:
             if isinstance(item, Deferred):
-                self.backlog.hold(-item.nbytes)
+                self.backlog.give_back(item.nbytes)
             elif isinstance(item, bytes):
-                self.backlog.hold(-len(item) - _OVERHEAD_BYTES)
+                self.backlog.give_back(len(item) + _OVERHEAD_BYTES)
         self._file.forget()
         if lost:
             _logger.error("%d events of %s could not be written and are lost", len(lost), self.directory)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-import ssl
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import (
     ActionNeededError,
+    DeadlineError,
     PushError,
     RateLimitError,
     RejectedError,
@@ -26,7 +25,7 @@ from hf_summary_writer.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Answer", "judge_answer", "judge_exception", "one_line", "wait_asked_for"]
+__all__ = ["Answer", "judge_answer", "judge_exception", "judge_network", "one_line", "wait_asked_for"]
 
 # No limit of the Hub has a window longer than an hour; whoever asks for more is not believed.
 MAX_WAIT_SECONDS = 3600.0
@@ -97,6 +96,8 @@ def _retry_after(value: str, now: float) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
+        from email.utils import parsedate_to_datetime  # rarely needed, and slow to import
+
         try:
             seconds = parsedate_to_datetime(value).timestamp() - now
         except (TypeError, ValueError, OverflowError):
@@ -142,6 +143,17 @@ def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushE
     return ActionNeededError(f"the Hub answered {said}")
 
 
+def judge_network(error: Exception) -> PushError:
+    """Turn trouble of a connection, as the HTTP client's transport raises it, into the error that says what follows."""
+    causes = list(_causes(error))
+    kind, said = type(error).__name__, one_line(str(causes[-1]) or type(causes[-1]).__name__)
+    if _untrusted(causes):
+        return _no_trust(said)
+    if kind in {"ReadTimeout", "WriteTimeout", "PoolTimeout"}:
+        return DeadlineError("the Hub did not answer in time")
+    return TemporaryError(f"the Hub cannot be reached ({kind}: {said})")
+
+
 def judge_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:
     """Turn whatever a call of the client raised into the error that says what follows from it."""
     # The client wraps what went wrong with an upload into a RuntimeError that says nothing.
@@ -156,15 +168,25 @@ def judge_exception(error: BaseException, *, known: bool, repo: str, now: float)
     said = one_line(" <- ".join(f"{type(cause).__name__}: {cause}" for cause in causes))
     if "OfflineModeIsEnabled" in names:
         return ActionNeededError("HF_HUB_OFFLINE is set: nothing is sent until it is not")
-    if any(isinstance(cause, ssl.SSLError) for cause in causes) or "CERTIFICATE_VERIFY" in str(error):
-        return ActionNeededError(f"the connection to the Hub is not trusted ({said}): check certificates and the clock")
+    if _untrusted(causes):
+        return _no_trust(said)
     if "LocalTokenNotFoundError" in names:
         return ActionNeededError(
             f"there is no token ({said}): log in with `hf auth login`, set HF_TOKEN, or pass token="
         )
     if "HFValidationError" in names:
         return RejectedError(said)
+    if names & {"JSONDecodeError", "KeyError"}:
+        return TemporaryError(f"what answered is not the Hub ({said}): is there a login page in between?")
     return TemporaryError(said)
+
+
+def _untrusted(causes: list[BaseException]) -> bool:
+    return any(_is_ssl_error(cause) or "CERTIFICATE_VERIFY" in str(cause) for cause in causes)
+
+
+def _no_trust(said: str) -> PushError:
+    return ActionNeededError(f"the connection to the Hub is not trusted ({said}): check certificates and the clock")
 
 
 def answer_of(error: BaseException) -> Answer | None:
@@ -182,6 +204,11 @@ def answer_of(error: BaseException) -> Answer | None:
         text = ""
     headers = {str(name).lower(): str(value) for name, value in dict(response.headers).items()}  # type: ignore[union-attr]
     return Answer(status, headers, text, str(getattr(response, "url", "")))
+
+
+def _is_ssl_error(error: BaseException) -> bool:
+    # Whoever raised one has imported `ssl`; whoever has none need not.
+    return any(kind.__module__ == "ssl" and kind.__name__ == "SSLError" for kind in type(error).__mro__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

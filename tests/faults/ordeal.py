@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-    from conftest import HasEndpoint
+    from hub_process import HasEndpoint
 
 __all__ = ["Outcome", "undergo"]
 

@@ -19,7 +19,7 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -28,14 +28,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from hub_process import HasEndpoint
+
 _PIECE = 64 * 1024
 _MAX_HEAD = 256 * 1024
 _STOP_SECONDS = 10
-
-
-class _Hub(Protocol):
-    endpoint: str
-    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +57,13 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Take the request, and let it through when the rules are cleared, whether or not somebody still waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drip:
-    """Let the request through, and pass the answer on byte by byte."""
+    """Let the request through, and pass the answer on byte by byte; the rest at once when the rules are cleared."""
 
     seconds_per_byte: float = 1.0
 
@@ -95,16 +97,17 @@ class Hang:
     """Take the request and never answer, until the rules are cleared or the proxy stops."""
 
 
-Action = Pass | Answer | Delay | Drip | Reset | CutRequest | CutAnswer | LoseAnswer | Hang
+Action = Pass | Answer | Delay | Hold | Drip | Reset | CutRequest | CutAnswer | LoseAnswer | Hang
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that reached the proxy, and what was done to it."""
+    """A request that reached the proxy, what was done to it, and whether it brought the token."""
 
     method: str
     path: str
     action: Action
+    with_token: bool
 
 
 @dataclass(slots=True)
@@ -113,6 +116,15 @@ class _Rule:
     path: re.Pattern[str]
     action: Action
     turns: float
+    body: bytes
+
+    def means(self, head: _Head, body: bytes) -> bool:
+        return (
+            self.turns > 0
+            and self.method in ("*", head.method)
+            and self.path.search(head.path) is not None
+            and self.body in body
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +138,7 @@ class _Head:
 class FaultProxy:
     """The proxy; it serves inside a `with` block, in threads of its own. Rules may change at any time."""
 
-    def __init__(self, hub: _Hub) -> None:
+    def __init__(self, hub: HasEndpoint, port: int = 0) -> None:
         self.token = hub.token
         upstream = urlsplit(hub.endpoint)
         self._upstream = (upstream.hostname or "127.0.0.1", upstream.port or 80)
@@ -136,7 +148,7 @@ class FaultProxy:
         self._released = threading.Event()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
@@ -156,10 +168,13 @@ class FaultProxy:
         for thread in self._threads:
             thread.join(_STOP_SECONDS)
 
-    def add(self, method: str, path: str, action: Action, times: float = 1) -> None:
-        """Do `action` to the next `times` requests of this method ("*": any) whose path holds the pattern `path`."""
+    def add(self, method: str, path: str, action: Action, times: float = 1, body: bytes = b"") -> None:
+        """Do `action` to the next `times` requests of this method ("*": any) whose path holds the pattern `path`.
+
+        With `body` only to those whose body, as it is on the wire, holds these bytes.
+        """
         with self._lock:
-            self._rules.append(_Rule(method, re.compile(path), action, times))
+            self._rules.append(_Rule(method, re.compile(path), action, times, body))
 
     def clear(self) -> None:
         """Forget all rules, and end what they hold up."""
@@ -187,16 +202,20 @@ class FaultProxy:
                 return
             self._start(self._serve, caller)
 
-    def _decide(self, head: _Head) -> tuple[Action, threading.Event]:
+    def _decide(self, head: _Head, body: bytes) -> tuple[Action, threading.Event]:
         with self._lock:
             action: Action = Pass()
             for rule in self._rules:
-                if rule.turns > 0 and rule.method in ("*", head.method) and rule.path.search(head.path):
+                if rule.means(head, body):
                     rule.turns -= 1
                     action = rule.action
                     break
-            self._seen.append(Seen(head.method, head.path, action))
+            self._seen.append(Seen(head.method, head.path, action, self.token in head.headers.get("authorization", "")))
             return action, self._released
+
+    def _looks_into_bodies(self) -> bool:
+        with self._lock:
+            return any(rule.body for rule in self._rules)
 
     def _serve(self, caller: socket.socket) -> None:
         # A broken pipe, at either side, is all in a day's work here.
@@ -206,9 +225,12 @@ class FaultProxy:
                 head = _read_head(stream)
                 if head is None:
                     return
-                action, released = self._decide(head)
+                body = _body(stream, head.headers)
+                known = b"".join(body) if self._looks_into_bodies() else b""
+                body = itertools.chain([known], body)
+                action, released = self._decide(head, known)
                 if isinstance(action, Answer):
-                    for _ in _body(stream, head.headers):
+                    for _ in body:
                         pass
                     caller.sendall(_format(action, head.method))
                 elif isinstance(action, Hang):
@@ -216,7 +238,10 @@ class FaultProxy:
                 elif isinstance(action, Reset):
                     _reset_at_close(caller)
                 else:
-                    self._forward(caller, _body(stream, head.headers), head, action, released)
+                    if isinstance(action, Hold):
+                        body = iter([b"".join(body)])
+                        released.wait()
+                    self._forward(caller, body, head, action, released)
 
     def _forward(
         self, caller: socket.socket, body: Iterator[bytes], head: _Head, action: Action, released: threading.Event
@@ -269,10 +294,11 @@ class _Tracked:
 
 def _drip(caller: socket.socket, start: bytes, rest: Iterator[bytes], action: Drip, released: threading.Event) -> None:
     for piece in itertools.chain([start], rest):
-        for number in piece:
-            caller.sendall(bytes([number]))
+        for sent in range(len(piece)):
             if released.wait(action.seconds_per_byte):
-                return
+                caller.sendall(piece[sent:])
+                break
+            caller.sendall(piece[sent : sent + 1])
 
 
 def _read_until_blank_line(stream: BufferedReader) -> bytes:

@@ -14,26 +14,12 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from faults.proxy import Answer, CutAnswer, CutRequest, Delay, Drip, FaultProxy, Hang, LoseAnswer, Pass, Reset
+from faults.proxy import Answer, CutAnswer, CutRequest, Delay, Drip, FaultProxy, Hang, Hold, LoseAnswer, Pass, Reset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from hub_process import HubProcess
 
 WHOAMI = "/api/whoami-v2"
-
-
-@pytest.fixture
-def proxy(hub: HubProcess) -> Iterator[FaultProxy]:
-    with FaultProxy(hub) as running:
-        yield running
-    assert not [thread for thread in threading.enumerate() if thread.name == "fault-proxy"]
-
-
-@pytest.fixture
-def proxied(proxy: FaultProxy, client: Callable[..., HfApi]) -> HfApi:
-    return client(proxy)
 
 
 def ask(proxy: FaultProxy, method: str = "GET", path: str = WHOAMI, timeout: float = 20) -> tuple[int, bytes]:
@@ -145,3 +131,33 @@ def test_an_error_of_the_proxy_reads_like_one_of_the_hub(proxy: FaultProxy, prox
     proxy.add("POST", "/repos/create", Answer(403, {"X-Error-Message": "not you"}))
     with pytest.raises(HfHubHTTPError, match="not you"):
         proxied.create_repo(repo_id)
+
+
+def test_a_held_request_arrives_when_the_rules_are_cleared_even_if_nobody_waits_for_it(
+    proxy: FaultProxy, hub: HubProcess, api: HfApi, repo_id: str
+) -> None:
+    proxy.add("POST", "/repos/create", Hold())
+    connection = http.client.HTTPConnection(urlsplit(proxy.endpoint).netloc, timeout=0.2)
+    body = json.dumps({"name": repo_id.partition("/")[2], "organization": "tester"})
+    connection.request("POST", "/api/repos/create", body, {"Authorization": f"Bearer {hub.token}"})
+    with pytest.raises(TimeoutError):
+        connection.getresponse()
+    connection.close()
+    assert not api.repo_exists(repo_id)
+    proxy.clear()
+    deadline = time.monotonic() + 20
+    while not api.repo_exists(repo_id):
+        assert time.monotonic() < deadline
+    assert proxy.requests[-1].with_token
+
+
+def test_a_rule_can_choose_by_the_body(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
+    proxied.create_repo(repo_id)
+    proxy.add("POST", "/commit/", Answer(400), times=float("inf"), body=b'"path": "bad.txt"')
+    for name in ("good.txt", "bad.txt"):
+        additions = [CommitOperationAdd(name, b"hello")]
+        if name == "bad.txt":
+            with pytest.raises(HfHubHTTPError):
+                proxied.create_commit(repo_id, additions, commit_message="Add")
+        else:
+            proxied.create_commit(repo_id, additions, commit_message="Add")

@@ -17,7 +17,7 @@ from huggingface_hub import (
     hf_hub_download,
     snapshot_download,
 )
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
 from hub.gitcheck import assert_sound, git
 
@@ -47,12 +47,6 @@ def _download(api: HfApi, repo_id: str, path: str, folder: Path, **more: Any) ->
 
 def _repository(hub: HubProcess, repo_id: str, kind: str = "model") -> Path:
     return hub.root / "repos" / f"{kind}s" / f"{repo_id}.git"
-
-
-def test_the_token_belongs_to_a_user_who_may_write(api: HfApi) -> None:
-    who = api.whoami()
-    assert who["name"] == "local"
-    assert who["auth"]["accessToken"]["role"] == "write"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,31 +102,6 @@ def test_over_xet_an_appended_file_sends_little_more_than_what_is_new(
     assert 0 < hub.stats.xorb.received - before < 300_000
 
 
-def test_an_unchanged_file_makes_no_commit(api: HfApi, repo_id: str) -> None:
-    api.create_repo(repo_id)
-    first = _commit(api, repo_id, {LOG: b"x" * 1000, "notes.txt": b"hello"})
-    assert _commit(api, repo_id, {LOG: b"x" * 1000, "notes.txt": b"hello"}).oid == first.oid
-
-
-def test_a_commit_on_a_branch_leaves_main_alone(api: HfApi, repo_id: str) -> None:
-    api.create_repo(repo_id)
-    main = api.repo_info(repo_id).sha
-    api.create_branch(repo_id, branch="runs/first")
-    info = _commit(api, repo_id, {LOG: b"on a branch"}, revision="runs/first")
-    assert api.repo_info(repo_id, revision="runs/first").sha == info.oid
-    assert api.repo_info(repo_id).sha == main
-    assert LOG in api.list_repo_files(repo_id, revision="runs/first")
-
-
-def test_commits_are_listed_newest_first(api: HfApi, repo_id: str) -> None:
-    api.create_repo(repo_id)
-    oids = [_commit(api, repo_id, {LOG: _bytes(n, 10)}).oid for n in range(3)]
-    commits = api.list_repo_commits(repo_id)
-    assert [commit.commit_id for commit in commits[:3]] == oids[::-1]
-    assert [commit.title for commit in commits] == ["Add logs"] * 3 + ["initial commit"]
-    assert commits[0].authors == ["local"]
-
-
 def test_a_squash_leaves_one_commit_with_the_same_files(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
@@ -146,48 +115,11 @@ def test_a_squash_leaves_one_commit_with_the_same_files(
     assert _download(api, repo_id, LOG, tmp_path) == _bytes(2, 5000)
 
 
-def test_a_stale_parent_is_refused_with_412(api: HfApi, repo_id: str) -> None:
-    api.create_repo(repo_id)
-    old = _commit(api, repo_id, {LOG: b"one"}).oid
-    _commit(api, repo_id, {LOG: b"two"})
-    with pytest.raises(HfHubHTTPError) as caught:
-        _commit(api, repo_id, {LOG: b"three"}, parent_commit=old)
-    assert caught.value.response.status_code == 412
-
-
-def test_an_unknown_revision_and_an_unknown_repo_are_404(api: HfApi, repo_id: str) -> None:
-    with pytest.raises(RepositoryNotFoundError):
-        api.repo_info(repo_id)
-    api.create_repo(repo_id)
-    with pytest.raises(RevisionNotFoundError):
-        _commit(api, repo_id, {LOG: b"x"}, revision="nowhere")
-
-
 def test_a_wrong_token_is_401(hub: HubProcess, client: Callable[..., HfApi], repo_id: str) -> None:
     stranger = client(hub, token="hf_wrong")
     with pytest.raises(HfHubHTTPError) as caught:
         stranger.create_repo(repo_id)
     assert caught.value.response.status_code == 401
-
-
-def test_a_private_repo_is_not_there_without_the_token(
-    hub: HubProcess, api: HfApi, client: Callable[..., HfApi], repo_id: str
-) -> None:
-    api.create_repo(repo_id, private=True)
-    assert api.repo_info(repo_id).private
-    nobody = client(hub, token=False)
-    with pytest.raises(RepositoryNotFoundError):
-        nobody.repo_info(repo_id)
-    with pytest.raises(RepositoryNotFoundError):
-        nobody.list_repo_commits(repo_id)
-
-
-def test_creating_a_repo_that_exists_is_409_unless_that_is_fine(api: HfApi, repo_id: str) -> None:
-    url = api.create_repo(repo_id)
-    assert api.create_repo(repo_id, exist_ok=True) == url
-    with pytest.raises(HfHubHTTPError) as caught:
-        api.create_repo(repo_id)
-    assert caught.value.response.status_code == 409
 
 
 def test_a_name_without_a_namespace_belongs_to_the_user(api: HfApi, repo_id: str) -> None:

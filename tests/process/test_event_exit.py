@@ -207,8 +207,9 @@ def handler(*_):
     writer.flush()
     if calls % 10 == 0:
         writer.close()
+    signal.setitimer(signal.ITIMER_REAL, 0.002)
 signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+signal.setitimer(signal.ITIMER_REAL, 0.002)
 step = 0
 while calls < 100:
     writer.add_scalar("a", step, step)
@@ -271,6 +272,7 @@ def test_importing_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_development_mode_finds_nothing_left_open(tmp_path: Path) -> None:
+    code = PREAMBLE + "EventWriter(logdir).close()"
     result = subprocess.run(
         [
             sys.executable,
@@ -279,7 +281,7 @@ def test_development_mode_finds_nothing_left_open(tmp_path: Path) -> None:
             "-W",
             "error::ResourceWarning",
             "-c",
-            PREAMBLE + "EventWriter(logdir).close()",
+            code,
             tmp_path,
         ],
         capture_output=True,

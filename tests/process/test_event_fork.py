@@ -112,8 +112,6 @@ def test_children_forked_while_others_log_and_flush_never_hang(tmp_path: Path) -
     result = run(
         PREAMBLE
         + """
-import faulthandler
-faulthandler.dump_traceback_later(50, exit=True)
 writer = EventWriter(logdir, max_pending_bytes=100_000)
 stop = threading.Event()
 counts = [0] * 3

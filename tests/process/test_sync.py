@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-    from conftest import HasEndpoint
-    from hub_process import HubProcess
+    from hub_process import HasEndpoint, HubProcess
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -12,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_summary_writer.destination import Destination
-from hf_summary_writer.ledger import Arrival, CommitRecord, Ledger, LedgerError, Signature
+from hf_summary_writer.ledger import (
+    STATE_FOLDER,
+    Arrival,
+    CommitRecord,
+    Ledger,
+    LedgerError,
+    Signature,
+    ledgers_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +100,6 @@ def line(**fields: object) -> bytes:
 HEAD = line(version=1, destination=asdict(DESTINATION))
 
 
-@pytest.mark.faults("D9")
 @pytest.mark.parametrize(
     "content",
     [
@@ -110,6 +118,11 @@ HEAD = line(version=1, destination=asdict(DESTINATION))
         HEAD + line(file="/etc/passwd", signature=[1, 2, 3, 4], length=3),
         HEAD + line(file="../../etc/passwd", signature=[1, 2, 3, 4], length=3),
         HEAD + line(commit={"oid": 3}),
+        HEAD + line(commit={"oid": "1", "url": "", "time": 10**400}),
+        HEAD + line(repo="somebody/elses"),
+        HEAD + line(repo="../run"),
+        HEAD + b"[" * 100_000 + b"\n",
+        b"7" * 10_000 + b"\n",
     ],
 )
 def test_a_ledger_that_cannot_be_trusted_is_set_aside(path: Path, content: bytes) -> None:
@@ -124,10 +137,20 @@ def test_a_ledger_that_cannot_be_trusted_is_set_aside(path: Path, content: bytes
     assert reread(path).arrivals == {"a": arrival()}
 
 
-def test_a_folder_in_its_place_is_set_aside(path: Path) -> None:
-    path.mkdir(parents=True)
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
+def test_what_stands_in_its_place_is_set_aside_unopened(path: Path, kind: str) -> None:
+    path.parent.mkdir()
+    elsewhere = path.with_name("elsewhere")
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case _:
+            elsewhere.write_bytes(HEAD + line(file="b", signature=[1, 2, 3, 4], length=3))
+            path.symlink_to(elsewhere)
     ledger = Ledger(path, DESTINATION)
-    with pytest.raises(LedgerError):
+    with pytest.raises(LedgerError, match="set aside"):
         ledger.refresh()
     ledger.record({"a": arrival()})
     assert reread(path).arrivals == {"a": arrival()}
@@ -150,6 +173,30 @@ def test_memory_holds_what_the_disk_cannot(path: Path) -> None:
     with pytest.raises(OSError, match=r"File exists|Not a directory"):
         ledger.record({"a": arrival()}, COMMIT)
     assert ledger.arrivals == {"a": arrival()}
+
+
+def test_what_could_not_be_written_is_written_with_what_comes_next(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": arrival()})
+    kept = path.parent.rename(path.parent.with_name("kept"))
+    path.parent.write_text("in the way")
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+        ledger.record({"b": arrival()})
+    path.parent.unlink()
+    kept.rename(path.parent)
+    ledger.record({"c": arrival()})
+    assert set(reread(path).arrivals) == {"a", "b", "c"}
+
+
+def test_only_ledgers_with_a_destination_that_can_be_are_found(tmp_path: Path) -> None:
+    state = tmp_path / STATE_FOLDER
+    Ledger(state / "good.jsonl", DESTINATION).record({"a": arrival()})
+    broken: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bucket"}]
+    for number, wrong in enumerate(broken):
+        head = line(version=1, destination={**asdict(DESTINATION), **wrong})
+        (state / f"{number}.jsonl").write_bytes(head)
+    (state / "deep.jsonl").write_bytes(b"[" * 60_000)
+    assert [ledger.path.name for ledger in ledgers_of(tmp_path)] == ["good.jsonl"]
 
 
 def test_a_ledger_that_was_deleted_is_written_again_in_full(path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+
+_READ_BYTES = 256 * 1024
 
 
 def sync_folder(folder: Path) -> None:
@@ -30,9 +32,27 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def sync_all(folder: Path) -> None:
+    """Make everything in `folder` survive a loss of power."""
+    for name, _, files in os.walk(folder):
+        for file in files:
+            with (Path(name) / file).open("rb") as opened:
+                os.fsync(opened.fileno())
+        sync_folder(Path(name))
+
+
 def sharded(folder: Path, name: str) -> Path:
     """Return where a file named by a hash lives, a few hundred to a folder."""
     return folder / name[:2] / name[2:4] / name
+
+
+def read_range(path: Path, start: int, end: int) -> Generator[bytes, None, None]:
+    """Yield bytes `start` to `end` (exclusive) of a file, a piece at a time."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end and (piece := file.read(min(_READ_BYTES, end - start))):
+            start += len(piece)
+            yield piece
 
 
 class Disk:

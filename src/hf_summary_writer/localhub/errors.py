@@ -34,8 +34,8 @@ class HubError(Exception):
 
     def response(self) -> Response:
         """Return the answer that carries this refusal."""
-        # A header is one line of latin-1, whatever name of the caller's the message quotes.
-        line = self.message.encode("ascii", "backslashreplace").decode().replace("\r", " ").replace("\n", " ")
+        # A header is one line of printable ASCII, whatever name of the caller's the message quotes.
+        line = self.message.encode("unicode_escape").decode()
         headers = {"X-Error-Message": line[:1000], **self.headers}
         if self.code:
             headers["X-Error-Code"] = self.code

@@ -17,7 +17,7 @@ from hf_summary_writer.localhub.stats import Recorder
 from hf_summary_writer.localhub.xet.store import XetStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Generator
     from pathlib import Path
 
     from starlette.requests import HTTPConnection
@@ -55,7 +55,22 @@ class Hub:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that uses the disk, without holding up other requests."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, lambda: function(*args, **kwargs))
+        return await asyncio.wrap_future(self._workers.submit(function, *args, **kwargs))
+
+    async def stream(self, pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+        """Yield pieces that come from the disk, without holding up other requests, and close what they come from."""
+        coming = None
+        try:
+            while True:
+                coming = self._workers.submit(next, pieces, b"")
+                piece = await asyncio.wrap_future(coming)
+                if not piece:
+                    return
+                yield piece
+        finally:
+            # A caller who goes away leaves a worker at its piece; only after it can the file be closed.
+            if coming is not None:
+                coming.add_done_callback(lambda _: pieces.close())
 
     def lock(self, repo: RepoId) -> asyncio.Lock:
         """Return the lock that whoever changes a repo holds meanwhile: its changes come one after the other."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from hf_summary_writer.localhub.disk import Disk, sharded
+from hf_summary_writer.localhub.disk import Disk, read_range, sharded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from hf_summary_writer.localhub.xet.store import RegisteredFile, XetStore
@@ -20,7 +20,6 @@ MAX_POINTER_BYTES = 1024
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>\d{1,18})\n"
 )
-_READ_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +80,8 @@ class LfsStore:
         link = json.dumps({"xetHash": file.xet_hash, "size": file.size})
         self._disk.write(sharded(self._links, file.sha256), link.encode())
 
-    def read(self, file: StoredFile, start: int, end: int) -> Iterator[bytes]:
+    def read(self, file: StoredFile, start: int, end: int) -> Generator[bytes, None, None]:
         """Yield bytes `start` to `end` (exclusive) of the file, a piece at a time."""
         if file.path is None:
             return self._xet.read(file.xet_hash or "", start, end)
-        return _read_range(file.path.open("rb"), start, end)
-
-
-def _read_range(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
-    with file:
-        file.seek(start)
-        while start < end and (piece := file.read(min(_READ_BYTES, end - start))):
-            start += len(piece)
-            yield piece
+        return read_range(file.path, start, end)

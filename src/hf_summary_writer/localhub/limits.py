@@ -46,7 +46,9 @@ class Limits:
     def headers(self) -> dict[str, str]:
         """Return the headers that tell a caller where it stands."""
         with self._lock:
-            return self._headers(max(1, self._quota - self._in_window))
+            # Without a limit nobody may read that nothing is left.
+            least = 1 if self._requests_per_5min is None else 0
+            return self._headers(max(least, self._quota - self._in_window))
 
     @property
     def _quota(self) -> int:
@@ -63,8 +65,8 @@ class Limits:
         """Refuse a commit that is one too many: the wait is only in the text, as on the real Hub."""
         if self._commits_per_hour is None:
             return
-        headers = self.headers()
         with self._lock:
+            headers = self._headers(max(1, self._quota - self._in_window))
             now = time.monotonic()
             while self._commits and now - self._commits[0] >= _HOUR_SECONDS:
                 self._commits.popleft()

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from hf_summary_writer.localhub.errors import HubError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from starlette.requests import Request
 
@@ -30,7 +30,7 @@ def parse_range(value: str | None, size: int | None) -> tuple[int, int | None] |
     first, last = match.groups()
     if not first:
         return None if size is None else (max(size - int(last), 0), size)
-    start, end = int(first), int(last) + 1 if last else size
+    start, end = int(first), int(last) + 1 if last else None
     if end is not None and end <= start:
         return None
     if size is None:
@@ -40,17 +40,14 @@ def parse_range(value: str | None, size: int | None) -> tuple[int, int | None] |
     return start, size if end is None else min(end, size)
 
 
-async def _stream(hub: Hub, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while piece := await hub.run(next, pieces, b""):
-        yield piece
-
-
 async def content_response(
-    request: Request, size: int, read: Callable[[int, int], Iterator[bytes]], headers: Mapping[str, str]
+    request: Request, size: int, read: Callable[[int, int], Generator[bytes, None, None]], headers: Mapping[str, str]
 ) -> Response:
     """Answer with `size` bytes of content that `read(start, end)` yields, or the range of it that was asked for."""
     hub: Hub = request.app.state.hub
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+    if headers.get("ETag") in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers={name: headers[name] for name in headers if name != "Content-Type"})
     part = parse_range(request.headers.get("range"), size)
     start, end = part or (0, size)
     end = size if end is None else end
@@ -60,4 +57,4 @@ async def content_response(
     status = 206 if part else 200
     if request.method == "HEAD" or start == end:
         return Response(status_code=status, headers=headers)
-    return StreamingResponse(_stream(hub, read(start, end)), status, headers)
+    return StreamingResponse(hub.stream(read(start, end)), status, headers)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,15 @@ class Settings:
     private: bool = False
     sdk: str | None = None
     created: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRepo:
+    """A repo in a list, with the Unix time of the last commit on its main branch."""
+
+    repo: RepoId
+    settings: Settings
+    changed: float
 
 
 def check_name(namespace: str, name: str) -> None:
@@ -131,10 +141,15 @@ class RepoStore:
     def _write(self, repo: RepoId, settings: Settings) -> None:
         self._disk.write(self._settings_path(repo), json.dumps(asdict(settings)).encode())
 
-    def changed(self, repo: RepoId) -> float:
-        """Return the Unix time of the last commit on the main branch."""
-        with self.git(repo) as git:
-            return next(git.log(git.resolve(MAIN))).time
+    def listed(self, *, private: bool) -> Iterator[ListedRepo]:
+        """Yield what a list of repos says of each, private ones too if asked."""
+        for repo in self.all():
+            # A repo may go while others are being looked at.
+            with suppress(RepoNotFoundError):
+                settings = self.settings(repo)
+                if private or not settings.private:
+                    with self.git(repo) as git:
+                        yield ListedRepo(repo, settings, next(git.log(git.resolve(MAIN))).time)
 
     def move(self, source: RepoId, target: RepoId) -> None:
         """Give a repo another name, for good."""

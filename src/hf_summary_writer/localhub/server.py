@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.stats import LoggedRequest, Stats
 
 _MULTIPART_BYTES = 64 * 1024 * 1024
+# Where clients of this machine reach a Hub that listens on every address.
+_REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _BACKLOG = 256
 # What is under way when the Hub stops gets this long to end.
 _GRACE_SECONDS = 3
+# Longer than clients keep an idle connection, so that the Hub never closes one that a request is on its way through.
+_IDLE_SECONDS = 75
 
 
 class LocalHub:
@@ -102,6 +106,7 @@ class LocalHub:
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_keep_alive=_IDLE_SECONDS,
         )
         self._server = uvicorn.Server(config)
         # Outside the main thread the server installs no signal handlers. Clients may connect from here on, and wait.
@@ -133,6 +138,7 @@ class LocalHub:
         if self._socket is None:
             raise RuntimeError("The local Hub is not running: use it in a `with` block.")
         host, port = self._socket.getsockname()[:2]
+        host = _REACHED_BY.get(host, host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property

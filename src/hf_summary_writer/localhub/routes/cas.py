@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_bytes, receive
+from hf_summary_writer.localhub.disk import read_range
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.ranges import content_response, parse_range
@@ -17,9 +18,6 @@ from hf_summary_writer.localhub.xet.shard import MAX_SHARD_BYTES
 from hf_summary_writer.localhub.xet.xorb import MAX_XORB_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.lfs import LfsStore
@@ -148,15 +146,7 @@ async def xorb(request: Request) -> Response:
     hub.signer.check(request.query_params.get("grant", ""), _XORB, name)
     path = hub.xet.xorb_path(name)
     size = (await hub.run(path.stat)).st_size
-    return await content_response(request, size, lambda start, end: _read(path, start, end), {})
-
-
-def _read(path: Path, start: int, end: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < end and (piece := file.read(min(1024 * 1024, end - start))):
-            start += len(piece)
-            yield piece
+    return await content_response(request, size, lambda start, end: read_range(path, start, end), {})
 
 
 _REPO = "/api/{kind}/{namespace}/{name}"

@@ -99,7 +99,7 @@ def _commit(hub: Hub, repo: RepoId, branch: str, asked: CommitRequest) -> str:
         head = git.ref(HEADS + branch)
         if head is None:
             raise RevisionNotFoundError(branch)
-        if asked.parent is not None and asked.parent != head and git.resolve(asked.parent) != head:
+        if asked.parent not in (None, head):
             raise HubError(412, "A commit has happened since. Please refresh and try again.")
         hub.limits.check_commit()
         oid = git.commit(branch, head, asked.apply, asked.message)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.localhub.gitrepo import LoggedCommit
     from hf_summary_writer.localhub.hub import Hub
-    from hf_summary_writer.localhub.repos import RepoId
+    from hf_summary_writer.localhub.repos import ListedRepo, RepoId
 
     Handler = Callable[[Request], Awaitable[Response]]
 
@@ -62,18 +62,16 @@ async def index(request: Request) -> Response:
     everything = hub.knows(request, people=True)
 
     def rows() -> list[Sequence[object]]:
-        found: list[tuple[float, Sequence[object]]] = []
-        for repo in hub.repos.all():
-            settings = hub.repos.settings(repo)
-            if everything or not settings.private:
-                changed = hub.repos.changed(repo)
-                kind = f"{'private ' if settings.private else ''}{repo.kind[:-1]}"
-                found.append((changed, (html.link(repo.page, repo.full_name), kind, _time(changed))))
-        return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
+        found = sorted(hub.repos.listed(private=everything), key=lambda listed: -listed.changed)
+        return [(html.link(each.repo.page, each.repo.full_name), _kind(each), _time(each.changed)) for each in found]
 
     note = "" if everything else html.join(["Private repos are not shown: ", html.link("/login", "sign in"), "."])
     parts = [html.tag("h1", "Repos"), html.table(["Repo", "Kind", "Last change"], await hub.run(rows))]
     return html.page("Local Hub", [*parts, html.tag("p", note)])
+
+
+def _kind(listed: ListedRepo) -> str:
+    return f"{'private ' if listed.settings.private else ''}{listed.repo.kind[:-1]}"
 
 
 @_page

@@ -15,7 +15,7 @@ from hf_summary_writer.localhub.ranges import content_response
 from hf_summary_writer.localhub.urls import param, revision_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -48,17 +48,21 @@ async def resolve(request: Request) -> Response:
     if isinstance(content, bytes):
         # A small file of somebody else's must not run as a page of this Hub.
         headers["Content-Type"] = "text/plain; charset=utf-8"
-        return await content_response(request, found.size, lambda start, end: iter([content[start:end]]), headers)
+        return await content_response(request, found.size, lambda start, end: _part(content, start, end), headers)
     headers["X-Linked-Size"], headers["X-Linked-ETag"] = str(found.size), headers["ETag"]
     if content.xet_hash:
         headers["X-Xet-Hash"] = content.xet_hash
         route = f"{base_url(request)}/api/{repo.kind}/{repo.full_name}/xet-read-token/{found.commit}"
         headers["Link"] = f'<{route}>; rel="xet-auth"'
 
-    def read(start: int, end: int) -> Iterator[bytes]:
+    def read(start: int, end: int) -> Generator[bytes, None, None]:
         return hub.repos.lfs(repo).read(content, start, end)
 
     return await content_response(request, found.size, read, headers)
+
+
+def _part(content: bytes, start: int, end: int) -> Generator[bytes, None, None]:
+    yield content[start:end]
 
 
 def _find(hub: Hub, repo: RepoId, revision: str, path: str) -> _Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -81,15 +82,14 @@ async def listing(request: Request) -> Response:
     everything = hub.knows(request)
 
     def find() -> list[dict[str, Any]]:
-        found = [
-            repo
-            for repo in hub.repos.all()
-            if repo.kind == kind
-            and author in (None, repo.namespace)
-            and search in repo.full_name.lower()
-            and (everything or not hub.repos.settings(repo).private)
-        ]
-        return [describe(hub, repo, None) for repo in found[:limit]]
+        found = (
+            listed.repo
+            for listed in hub.repos.listed(private=everything)
+            if listed.repo.kind == kind
+            and author in (None, listed.repo.namespace)
+            and search in listed.repo.full_name.lower()
+        )
+        return [describe(hub, repo, None) for repo in itertools.islice(found, limit)]
 
     return JSONResponse(await hub.run(find))
 
@@ -103,14 +103,14 @@ async def own_repos(request: Request) -> Response:
     def find() -> list[dict[str, Any]]:
         return [
             {
-                "id": repo.full_name,
-                "type": repo.kind[:-1],
-                "updatedAt": iso(hub.repos.changed(repo)),
-                "visibility": "private" if hub.repos.settings(repo).private else "public",
+                "id": listed.repo.full_name,
+                "type": listed.repo.kind[:-1],
+                "updatedAt": iso(listed.changed),
+                "visibility": "private" if listed.settings.private else "public",
                 "storage": 0,
             }
-            for repo in hub.repos.all()
-            if namespace in (None, repo.namespace)
+            for listed in hub.repos.listed(private=True)
+            if namespace in (None, listed.repo.namespace)
         ]
 
     return JSONResponse(await hub.run(find))

@@ -19,7 +19,7 @@ from hf_summary_writer.localhub.xet.shard import Term, dedup_shard, pack_terms, 
 from hf_summary_writer.localhub.xet.xorb import MAX_CHUNKS, Chunk, pack_index, read_chunks, read_data, unpack_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from hf_summary_writer.localhub.xet.shard import FileEntry, Shard
@@ -191,7 +191,7 @@ class XetStore:
         piece = Piece(to_hex(term.xorb), before, chosen[-1] + 1, size, byte_start, index[chosen[-1]].frame_end)
         return piece, skip
 
-    def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
+    def read(self, name: str, start: int, end: int) -> Generator[bytes, None, None]:
         """Yield bytes `start` to `end` (exclusive) of the file with this Xet hash, a chunk at a time."""
         recipe = self.recipe(name, start, end)
         skip, left = recipe.skip, end - start

@@ -1,0 +1,312 @@
+"""What logging costs the training loop: tensorboardX, torch, huggingface_hub, wandb, trackio and this project.
+
+    python benchmarks/logging.py            measure and print
+    python benchmarks/logging.py --write    also put the tables into docs/performance.md
+
+Peers take turns in every round, so that a busy machine is unfair to all alike; figures are medians over the rounds.
+Peers that are not installed are left out, and named.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# A script's folder comes first in the search path, and this file is named as a module of Python's own.
+sys.path.pop(0)
+
+import argparse
+import contextlib
+import gc
+import importlib.util
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+
+OURS, THEIRS = "hf_summary_writer", "tensorboardX"
+CALLS = 20_000
+LOOP_STEPS = 400
+SCALARS_PER_STEP = 5
+
+
+@dataclass
+class Peer:
+    """A way to log: how to open it and what to call on it."""
+
+    name: str
+    open: Callable[[str], Any]
+    close: Callable[[Any], None] = lambda writer: writer.close()
+    scalar: Callable[[Any, str, Any, int], None] | None = None
+    kinds: frozenset[str] = frozenset({"float", "int", "0-d NumPy", "image 3x256x256", "histogram of 1e6"})
+
+    def log(self, writer: Any) -> Callable[[str, Any, int], None]:
+        if self.scalar is None:
+            bound: Callable[[str, Any, int], None] = writer.add_scalar
+            return bound
+        scalar = self.scalar
+        return lambda tag, value, step: scalar(writer, tag, value, step)
+
+
+@dataclass
+class Series:
+    """What was measured of one peer and one kind of value, a list entry for each round; times in microseconds."""
+
+    mean: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    max: list[float] = field(default_factory=list)
+    with_close: list[float] = field(default_factory=list)
+    bytes: list[float] = field(default_factory=list)
+
+
+def peers(hub: Any) -> Iterator[Peer]:
+    import tensorboardX
+
+    yield Peer(THEIRS, tensorboardX.SummaryWriter)
+    if importlib.util.find_spec("torch"):
+        from torch.utils.tensorboard import SummaryWriter
+
+        yield Peer("torch", SummaryWriter)
+    else:
+        print("left out: torch is not installed")
+    if hub is None:
+        print("left out: huggingface_hub's HFSummaryWriter, there is no local Hub to push to")
+    else:
+        from huggingface_hub import HFSummaryWriter
+
+        yield Peer("huggingface_hub", lambda logdir: HFSummaryWriter("user/benchmark", logdir=logdir, commit_every=60))
+    if importlib.util.find_spec("wandb"):
+        import wandb
+
+        yield Peer(
+            "wandb (offline)",
+            lambda logdir: wandb.init(dir=logdir, mode="offline", settings=wandb.Settings(silent=True)),
+            lambda run: run.finish(),
+            lambda run, tag, value, step: run.log({tag: value}, step=step),
+            frozenset({"float", "int", "0-d NumPy"}),
+        )
+    else:
+        print("left out: wandb is not installed")
+    if importlib.util.find_spec("trackio"):
+        import trackio
+
+        yield Peer(
+            "trackio",
+            lambda logdir: trackio.init(project=Path(logdir).name, embed=False),
+            lambda run: run.finish(),
+            lambda run, tag, value, step: run.log({tag: value}, step=step),
+            frozenset({"float", "int", "0-d NumPy"}),
+        )
+    else:
+        print("left out: trackio is not installed")
+    from hf_summary_writer.event_writer import EventWriter
+
+    yield Peer(OURS, EventWriter)
+
+
+def kinds() -> dict[str, tuple[str, int, Callable[[int], Any]]]:
+    rng = np.random.default_rng(0)
+    image = rng.random((3, 256, 256), dtype=np.float32)
+    numbers = rng.standard_normal(1_000_000)
+    return {
+        "float": ("add_scalar", CALLS, lambda n: n * 0.1),
+        "int": ("add_scalar", CALLS, lambda n: n),
+        "0-d NumPy": ("add_scalar", CALLS, np.float32),
+        "image 3x256x256": ("add_image", 20, lambda _: image),
+        "histogram of 1e6": ("add_histogram", 10, lambda _: numbers),
+    }
+
+
+def measure(peer: Peer, method: str, values: list[Any], series: Series) -> None:
+    """Time each call, and all of them with the end."""
+    # One level down, so that `runs` and the like of a peer do not collide.
+    with tempfile.TemporaryDirectory() as folder:
+        logdir = str(Path(folder) / "run")
+        writer = peer.open(logdir)
+        log = peer.log(writer) if method == "add_scalar" else getattr(writer, method)
+        clock = time.perf_counter_ns
+        taken = [0] * len(values)
+        gc.collect()
+        began = clock()
+        for step, value in enumerate(values):
+            before = clock()
+            log("train/loss", value, step)
+            taken[step] = clock() - before
+            if method != "add_scalar":
+                # Heavy values come now and then: the next one when the one before it is done.
+                writer.flush()
+        peer.close(writer)
+        total = clock() - began
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    taken.sort()
+    series.mean.append(statistics.fmean(taken) / 1000)
+    series.p50.append(taken[len(taken) // 2] / 1000)
+    series.p99.append(taken[len(taken) * 99 // 100] / 1000)
+    series.max.append(taken[-1] / 1000)
+    series.with_close.append(total / 1000 / len(values))
+    series.bytes.append(size / len(values))
+
+
+def training_step() -> Callable[[], Any]:
+    """Return one step of a small model: torch if it is there, NumPy otherwise."""
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10))
+        optimizer = torch.optim.Adam(model.parameters())
+        inputs, targets = torch.randn(64, 64), torch.randint(0, 10, (64,))
+
+        def step() -> float:
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            return float(loss.detach())
+
+        return step
+    weights = np.random.default_rng(0).random((256, 256))
+    return lambda: float(np.tanh(weights @ weights / 256).sum())
+
+
+def loop(peer: Peer | None, step: Callable[[], Any]) -> float:
+    """Return the microseconds a step takes, with five scalars logged in each or with none."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = peer.open(str(Path(folder) / "run")) if peer else None
+        log = peer.log(writer) if peer else None
+        began = time.perf_counter()
+        for number in range(LOOP_STEPS):
+            value = step()
+            if log:
+                for n in range(SCALARS_PER_STEP):
+                    log(f"scalar{n}", value, number)
+        taken = (time.perf_counter() - began) / LOOP_STEPS * 1e6
+        if peer:
+            peer.close(writer)
+    return taken
+
+
+def import_seconds(module: str) -> float:
+    """Return how long a fresh interpreter takes to import `module`."""
+    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+@contextlib.contextmanager
+def local_hub() -> Iterator[Any]:
+    """Yield a Hub on this machine if the project has one, and point huggingface_hub to it."""
+    try:
+        from hf_summary_writer.localhub import LocalHub
+    except ImportError:
+        yield None
+        return
+    with LocalHub() as hub:
+        os.environ["HF_ENDPOINT"] = hub.endpoint
+        os.environ["HF_TOKEN"] = hub.token
+        yield hub
+
+
+def tables(results: dict[str, dict[str, Series]], loops: dict[str, list[float]], imports: dict[str, float]) -> str:
+    """Return all tables in Markdown."""
+    median = statistics.median
+    lines = [
+        f"{platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}, microseconds a call.",
+        "",
+    ]
+    for kind, by_peer in results.items():
+        lines += [
+            f"**{kind}**",
+            "",
+            "| | mean | p50 | p99 | max | with `close()` | calls/s | bytes/event | mean / ours |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        ours = median(by_peer[OURS].mean)
+        for name, series in by_peer.items():
+            figures = [series.mean, series.p50, series.p99, series.max, series.with_close]
+            cells = [
+                f"{median(figure):,.2f}" if median(figure) < 100 else f"{median(figure):,.0f}" for figure in figures
+            ]
+            cells += [f"{1e6 / median(series.with_close):,.0f}", f"{median(series.bytes):,.0f}"]
+            lines.append(f"| {name} | {' | '.join(cells)} | {median(series.mean) / ours:,.1f} |")
+        lines.append("")
+    bare = median(loops["nothing"])
+    lines += [
+        f"**A loop with {SCALARS_PER_STEP} scalars a step** ({bare:,.0f} us a step without logging)",
+        "",
+        "| | us a step | slower by a factor of |",
+        "| --- | ---: | ---: |",
+    ]
+    for name, taken in loops.items():
+        # Rounds are compared with the bare loop of the same round: machines change their pace.
+        factor = median(one / none for one, none in zip(taken, loops["nothing"], strict=True))
+        lines.append(f"| {name} | {median(taken):,.0f} | {factor:.3f} |")
+    lines += ["", "**Import**", "", "| | ms |", "| --- | ---: |"]
+    lines += [f"| {name} | {seconds * 1000:,.0f} |" for name, seconds in imports.items()]
+    return "\n".join(lines) + "\n"
+
+
+def ratios(results: dict[str, dict[str, Series]]) -> str:
+    """Return how many times less ours costs than tensorboardX, for what the project promises."""
+    lines = []
+    for kind, by_peer in results.items():
+        ours, theirs = by_peer[OURS], by_peer[THEIRS]
+        shares = {
+            figure: statistics.median(getattr(theirs, figure)) / statistics.median(getattr(ours, figure))
+            for figure in ("mean", "p99", "with_close")
+        }
+        lines.append(f"{kind}: " + ", ".join(f"{figure} 1/{share:.1f}" for figure, share in shares.items()))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    arguments = parser.parse_args()
+    results: dict[str, dict[str, Series]] = {kind: defaultdict(Series) for kind in kinds()}
+    loops: dict[str, list[float]] = defaultdict(list)
+    with local_hub() as hub:
+        present = list(peers(hub))
+        step = training_step()
+        loop(None, step)
+        for number in range(arguments.rounds):
+            print(f"round {number + 1} of {arguments.rounds}", flush=True)
+            for kind, (method, count, make) in kinds().items():
+                values = [make(n) for n in range(count)]
+                for peer in present:
+                    if kind in peer.kinds:
+                        measure(peer, method, values, results[kind][peer.name])
+            for _ in range(3):
+                for peer in [None, *present]:
+                    loops[peer.name if peer else "nothing"].append(loop(peer, step))
+    imports = {
+        name: min(import_seconds(module) for _ in range(3))
+        for name, module in ((THEIRS, "tensorboardX"), (OURS, "hf_summary_writer.event_writer"))
+    }
+    text = tables(results, loops, imports)
+    print(text)
+    print(ratios(results))
+    if arguments.write:
+        page = PAGE.read_text()
+        head, rest = page.split(BEGIN)
+        _, tail = rest.split(END)
+        PAGE.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{tail}")
+
+
+if __name__ == "__main__":
+    main()

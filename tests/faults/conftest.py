@@ -1,0 +1,183 @@
+"""A broken network, a scheduler that reports what becomes of it, and a watch over the token."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from faults.proxy import FaultProxy
+from hf_summary_writer import CommitScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from huggingface_hub import CommitInfo, HfApi
+
+    from hf_summary_writer.details import CommitDetails, ErrorDetails
+    from hub_process import HubProcess
+
+SECONDS = 20.0  # far more than any test needs
+HOUR = 60.0  # minutes; a scheduler with this interval pushes when it is told to
+OFTEN = 0.1 / 60  # minutes
+
+
+@pytest.fixture
+def proxy(hub: HubProcess) -> Iterator[FaultProxy]:
+    with FaultProxy(hub) as running:
+        yield running
+    assert not [thread for thread in threading.enumerate() if thread.name == "fault-proxy"]
+
+
+@pytest.fixture
+def proxied(proxy: FaultProxy, client: Callable[..., HfApi]) -> HfApi:
+    """Return a client that reaches the Hub through the proxy."""
+    return client(proxy)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    path.mkdir()
+    return path
+
+
+@dataclass(slots=True)
+class Run:
+    """A scheduler, and what it told its hooks."""
+
+    scheduler: CommitScheduler
+    commits: queue.SimpleQueue[CommitDetails]
+    errors: queue.SimpleQueue[ErrorDetails]
+
+    def push(self) -> CommitInfo | None:
+        """Push now and return what came of it, or raise."""
+        return self.scheduler.trigger().result(SECONDS)
+
+    def fail(self) -> BaseException:
+        """Push now and return what it failed with."""
+        error = self.scheduler.trigger().exception(SECONDS)
+        assert error is not None, "the push did not fail"
+        return error
+
+    def next_error(self) -> BaseException:
+        return self.errors.get(timeout=SECONDS).error
+
+    def next_commit(self) -> CommitDetails:
+        return self.commits.get(timeout=SECONDS)
+
+    def settle(self) -> None:
+        """Wait until the push that began last, and be it the first, is over with all that it says and writes."""
+        while (future := self.scheduler.last_future) is None:
+            time.sleep(0.001)
+        future.exception(SECONDS)
+
+    def missing(self) -> int:
+        """Return how many files the ledger does not know as arrived."""
+        return self.scheduler._pusher.pending().files
+
+    def allow(self, seconds: float) -> None:
+        """Give every call to the Hub so much time."""
+        self.scheduler._pusher.call_seconds = seconds
+
+
+@dataclass(slots=True)
+class Watch:
+    """Collects all that anybody could read; what it collected is searched for the token when the test is over."""
+
+    token: str
+    texts: list[str] = field(default_factory=list)
+
+    def see(self, *texts: str) -> None:
+        self.texts.extend(texts)
+
+    def see_error(self, error: BaseException) -> None:
+        """Collect an exception as those show it who show the variables of its frames as well."""
+        shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+        self.see(str(error), repr(error), "".join(shown.format()))
+
+    def see_files(self, folder: Path) -> None:
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                self.see(str(path), path.read_bytes().decode("latin-1"))
+
+    @property
+    def leaks(self) -> list[str]:
+        return [text for text in self.texts if self.token in text]
+
+
+@pytest.fixture(autouse=True)
+def watch(
+    hub: HubProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Watch]:
+    """Fail a test after which the token stands in a log, on the terminal, in a file or in an exception."""
+    watch = Watch(hub.token)
+    loggers = ["", *(name for name in ("hf_summary_writer", "huggingface_hub", "httpx", "httpx2"))]
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    yield watch
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    watch.see(caplog.text, *capfd.readouterr())
+    watch.see_files(tmp_path)
+    assert watch.leaks == []
+
+
+@pytest.fixture
+def schedule(
+    proxied: HfApi, proxy: FaultProxy, repo_id: str, folder: Path, watch: Watch
+) -> Iterator[Callable[..., Run]]:
+    """Return a function that makes a scheduler behind the proxy."""
+    runs: list[Run] = []
+
+    def make(**arguments: Any) -> Run:
+        commits: queue.SimpleQueue[CommitDetails] = queue.SimpleQueue()
+        errors: queue.SimpleQueue[ErrorDetails] = queue.SimpleQueue()
+
+        def failed(details: ErrorDetails) -> None:
+            watch.see(repr(details))
+            watch.see_error(details.error)
+            errors.put(details)
+
+        settings = {"repo_id": repo_id, "folder_path": folder, "every": HOUR, "hf_api": proxied, **arguments}
+        scheduler = CommitScheduler(on_commit=commits.put, on_error=failed, **settings)
+        runs.append(Run(scheduler, commits, errors))
+        watch.see(repr(scheduler))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.scheduler.stop()
+    proxy.clear()
+    # While the proxy still passes on: the native client takes its time to give up a Hub that went away.
+    wait_for_our_threads()
+
+
+def wait_for_our_threads() -> None:
+    """Wait until no thread of ours is left, nor one that was left behind at a deadline."""
+    deadline = time.monotonic() + SECONDS
+    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("hf-summary-writer")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[str]]:
+    """Return a function that tells what users of ours read, at a level or above it, from us and from the client."""
+
+    def said(level: int) -> list[str]:
+        return [
+            record.getMessage()
+            for record in caplog.records
+            if record.levelno >= level and record.name.startswith(("hf_summary_writer", "huggingface_hub"))
+        ]
+
+    return said

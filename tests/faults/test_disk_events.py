@@ -1,0 +1,253 @@
+"""D1: a full or broken disk never blocks training, never raises, never leaves a torn record before a whole one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from events import event_files, logged, payloads, run, steps, wait_until
+from hf_summary_writer import event_file
+from hf_summary_writer.event_writer import EventWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.faults("D1")
+
+
+class Disk:
+    """Stands between the writer and the disk, and fails on request."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        self.refused = 0
+        real_write = os.write
+
+        def write(descriptor: int, data: bytes | memoryview) -> int:
+            if not self.full:
+                return real_write(descriptor, data)
+            self.refused += 1
+            if self.refused % 2 and len(data) > 1:
+                return real_write(descriptor, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(event_file.os, "write", write)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder],  # noqa: S607
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)  # noqa: S607
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_nothing_is_lost_when_space_comes_back_in_time(
+    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EventWriter(tmp_path) as writer:
+        for step in range(1000):
+            disk.full = 200 <= step < 800
+            writer.add_scalar("a", step, step)
+            if step % 100 == 0:
+                writer.add_scalars("sub", {"x": step}, step)
+                writer.flush()
+        wait_until(lambda: steps(tmp_path, "a", growing=True) == list(range(1000)))
+        writer.flush()
+        assert writer.dropped_events == 0
+    assert steps(tmp_path, "a") == list(range(1000))
+    assert steps(tmp_path / "sub" / "x", "sub") == list(range(0, 1000, 100))
+    assert len(errors(caplog)) == 1
+    assert len(event_files(tmp_path)) == 2
+
+
+def test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits(
+    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EventWriter(tmp_path, max_pending_bytes=50_000) as writer:
+        disk.full = True
+        for step in range(5000):
+            writer.add_scalar("a", step, step)
+            writer.add_text("t", "x" * 1000, step)
+        writer.flush()
+        dropped = writer.dropped_events
+        assert dropped > 9000
+        disk.full = False
+        wait_until(lambda: len(logged(tmp_path, growing=True)) == 10_000 - dropped)
+        writer.add_scalar("after", 1, 1)
+    assert writer.dropped_events == dropped
+    assert steps(tmp_path, "after") == [1]
+    found = steps(tmp_path, "a")
+    assert found == sorted(found)
+    assert len(errors(caplog)) == 1
+
+
+def test_closing_on_a_full_disk_returns_and_names_what_is_lost(
+    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = EventWriter(tmp_path)
+    writer.add_scalar("a", 1, 1)
+    writer.flush()
+    disk.full = True
+    for step in range(100):
+        writer.add_scalar("lost", 1, step)
+    writer.close()
+    assert writer.dropped_events == 100 - len(steps(tmp_path, "lost"))
+    assert writer.dropped_events > 0
+    assert "are lost" in errors(caplog)[-1]
+    disk.full = False
+    writer.add_scalar("a", 2, 2)
+    writer.close()
+    assert steps(tmp_path, "a") == [1, 2]
+
+
+def test_a_constructor_on_a_broken_disk_does_not_raise_and_logging_begins_when_it_is_well(
+    tmp_path: Path, disk: Disk
+) -> None:
+    disk.full = True
+    with EventWriter(tmp_path / "run") as writer:
+        writer.add_scalar("a", 1, 1)
+        writer.flush()
+        assert event_files(tmp_path) == []
+        disk.full = False
+        wait_until(lambda: event_files(tmp_path))
+    assert steps(tmp_path / "run", "a") == [1]
+
+
+def test_a_folder_that_cannot_be_made_does_not_raise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    with EventWriter(tmp_path / "file" / "run") as writer:
+        writer.add_scalar("a", 1)
+        writer.add_scalars("m", {"x": 1})
+        writer.add_hparams({"lr": 1}, {"acc": 1})
+        writer.flush()
+    assert writer.dropped_events == 6
+    assert errors(caplog)
+
+
+@pytest.mark.parametrize("call", ["fsync", "open", "ftruncate"])
+def test_no_failing_system_call_raises_or_loses_what_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk, call: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with EventWriter(tmp_path, segment_bytes=500) as writer:
+        writer.add_scalar("a", 0, 0)
+        writer.flush()
+        with monkeypatch.context() as patch:
+            patch.setattr(event_file.os, call, fail)  # type: ignore[attr-defined]
+            disk.full = call == "ftruncate"
+            for step in range(1, 50):
+                writer.add_scalar("a", step, step)
+                if step % 10 == 0:
+                    writer.flush()
+            writer.flush()
+        disk.full = False
+        wait_until(lambda: set(steps(tmp_path, "a", growing=True)) == set(range(50)))
+    for path in event_files(tmp_path):
+        payloads(path, growing=call == "ftruncate")
+
+
+def test_the_folder_deleted_under_the_writer_is_made_again(tmp_path: Path) -> None:
+    logdir = tmp_path / "run"
+    with EventWriter(logdir) as writer:
+        writer.add_scalar("a", 1, 1)
+        writer.flush()
+        for path in event_files(logdir):
+            path.unlink()
+        logdir.rmdir()
+
+        def later() -> bool:
+            writer.add_scalar("a", 2, 2)
+            writer.flush()
+            return bool(event_files(logdir))
+
+        wait_until(later)
+    assert set(steps(logdir, "a")) == {2}
+
+
+def test_a_limit_on_file_size_is_met_without_a_word_from_the_kernel(tmp_path: Path) -> None:
+    result = run(
+        """
+import resource, signal, sys
+from hf_summary_writer.event_writer import EventWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+writer = EventWriter(sys.argv[1], max_pending_bytes=200_000)
+for step in range(5000):
+    writer.add_scalar("a", step, step)
+writer.flush()
+print(writer.dropped_events)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+for step in range(5000, 5010):
+    writer.add_scalar("a", step, step)
+writer.close()
+print(writer.dropped_events)
+""",
+        tmp_path,
+    )
+    assert result.returncode == 0
+    assert result.stderr.count("cannot write event files") == 1
+    dropped = int(result.stdout.split()[-1])
+    found = steps(tmp_path, "a")
+    assert len(found) == 5010 - dropped
+    assert found == sorted(found)
+    assert dropped > 0
+
+
+def test_a_really_full_disk_and_space_coming_back(tiny_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ballast = tiny_disk / "ballast"
+    logdir = tiny_disk / "run"
+    with EventWriter(logdir) as writer:
+        ballast.write_bytes(bytes(150_000))
+        for step in range(6000):
+            writer.add_scalar("a", step, step)
+        writer.flush()
+        assert len(errors(caplog)) == 1
+        [path] = event_files(logdir)
+        payloads(path)
+        ballast.unlink()
+        # What is pending now still does not fit in the end, but more of it does.
+        before = path.stat().st_size
+        wait_until(lambda: path.stat().st_size > before)
+    found = steps(logdir, "a")
+    assert found == list(range(len(found)))
+    assert len(found) + writer.dropped_events == 6000
+
+
+def test_a_slow_disk_makes_the_caller_wait_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delay: Callable[[float], None] = __import__("time").sleep
+    real_write = os.write
+
+    def slow(descriptor: int, data: bytes) -> int:
+        delay(0.002)
+        return real_write(descriptor, data)
+
+    monkeypatch.setattr(event_file.os, "write", slow)  # type: ignore[attr-defined]
+    with EventWriter(tmp_path, max_pending_bytes=10_000) as writer:
+        for step in range(3000):
+            writer.add_scalar("a", step, step)
+    assert steps(tmp_path, "a") == list(range(3000))
+    assert writer.dropped_events == 0

@@ -1,0 +1,244 @@
+"""The answers of the Hub's API in detail: pages, upload modes, limits, large uploads, downloads."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import CommitOperationAdd
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+from hf_summary_writer.localhub import LocalHub
+from hub.wire import file_line, send, send_commit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+
+@pytest.fixture
+def repo(api: HfApi, repo_id: str) -> str:
+    api.create_repo(repo_id)
+    return repo_id
+
+
+def plan(hub: HubProcess, repo_id: str, path: str, size: int = 10, sample: bytes = b"", **more: Any) -> dict[str, Any]:
+    """Ask how to upload one file."""
+    file = {"path": path, "size": size, "sample": base64.b64encode(sample).decode()}
+    reply = send(hub, "POST", f"/api/models/{repo_id}/preupload/main", {"files": [file], **more})
+    answer: dict[str, Any] = reply.json()["files"][0]
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "sample", "mode"),
+    [
+        ("a/events.out.tfevents.1.host", 10, b"text", "lfs"),
+        ("model.safetensors", 10, b"text", "lfs"),
+        ("saved_model/x/y.txt", 10, b"text", "lfs"),
+        ("weights.tar.gz", 10, b"text", "lfs"),
+        ("notes.txt", 10, "día".encode(), "regular"),
+        ("notes.txt", 10_000_000, b"text", "regular"),
+        ("notes.txt", 10_000_001, b"text", "lfs"),
+        ("unknown", 10, b"\0\1\2", "lfs"),
+        ("unknown", 10, b"\xff\xfe\xfd", "lfs"),
+        ("cut-in-a-character.txt", 513, ("x" * 511 + "é").encode()[:512], "regular"),
+        ("config.json", 10, b"{}", "regular"),
+    ],
+)
+def test_name_size_and_content_decide_how_a_file_is_uploaded(
+    hub: HubProcess, repo: str, path: str, size: int, sample: bytes, mode: str
+) -> None:
+    assert plan(hub, repo, path, size, sample)["uploadMode"] == mode
+
+
+def test_the_attributes_of_the_repo_decide_too(hub: HubProcess, repo: str) -> None:
+    rules = b"*.csv filter=lfs diff=lfs merge=lfs -text\n*.bin -filter\n"
+    assert send_commit(hub, repo, file_line(".gitattributes", rules)).status == 200
+    assert plan(hub, repo, "a/b.csv", sample=b"text")["uploadMode"] == "lfs"
+    assert plan(hub, repo, "a.bin", sample=b"text")["uploadMode"] == "regular"
+
+
+def test_the_ignore_rules_of_a_request_stand_in_for_those_of_the_repo(hub: HubProcess, repo: str) -> None:
+    assert send_commit(hub, repo, file_line(".gitignore", b"# comment\n*.tmp\n")).status == 200
+    assert plan(hub, repo, "a.tmp")["shouldIgnore"]
+    assert not plan(hub, repo, "a.log")["shouldIgnore"]
+    assert not plan(hub, repo, "a.tmp", gitIgnore="*.log")["shouldIgnore"]
+    assert plan(hub, repo, "x/a.log", gitIgnore="/x/\n")["shouldIgnore"]
+
+
+def test_what_is_there_already_is_told_by_its_id(hub: HubProcess, api: HfApi, repo: str) -> None:
+    operations = [CommitOperationAdd("a.txt", b"hello\n"), CommitOperationAdd("b.bin", b"\0\1")]
+    api.create_commit(repo, operations, commit_message="Add")
+    assert plan(hub, repo, "a.txt")["oid"] == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert plan(hub, repo, "b.bin")["oid"] == hashlib.sha256(b"\0\1").hexdigest()
+    assert "oid" not in plan(hub, repo, "c.txt")
+
+
+def test_commits_come_in_pages(hub: HubProcess, api: HfApi, repo: str) -> None:
+    for n in range(60):
+        assert send_commit(hub, repo, file_line("a.txt", b"%d" % n), summary=f"Commit {n}").status == 200
+    assert [commit.title for commit in api.list_repo_commits(repo)] == [
+        *(f"Commit {n}" for n in reversed(range(60))),
+        "initial commit",
+    ]
+    first = send(hub, "GET", f"/api/models/{repo}/commits/main")
+    assert len(first.json()) == 50
+    assert first.headers["link"] == f'<{hub.endpoint}/api/models/{repo}/commits/main?p=1>; rel="next"'
+    assert len(send(hub, "GET", f"/api/models/{repo}/commits/main?p=1").json()) == 11
+
+
+def test_large_trees_come_in_pages(hub: HubProcess, api: HfApi, repo: str) -> None:
+    lines = [file_line(f"many/{n:04}.txt", b"%d" % n) for n in range(1100)]
+    assert send_commit(hub, repo, *lines).status == 200
+    first = send(hub, "GET", f"/api/models/{repo}/tree/main/many")
+    assert (len(first.json()), 'rel="next"' in first.headers["link"]) == (1000, True)
+    assert [entry.path for entry in api.list_repo_tree(repo, path_in_repo="many")] == [
+        f"many/{n:04}.txt" for n in range(1100)
+    ]
+    expanded = list(api.list_repo_tree(repo, path_in_repo="many", expand=True))
+    assert len(expanded) == 1100
+
+
+def test_links_lead_back_the_way_the_caller_came(hub: HubProcess, repo: str) -> None:
+    elsewhere = {"Host": "hub.example:8080"}
+    path = f"/api/models/{repo}/xet-write-token/main"
+    assert send(hub, "GET", path, headers=elsewhere).json()["casUrl"] == "http://hub.example:8080"
+    reply = send(
+        hub, "POST", "/api/repos/create", {"name": repo.split("/")[1], "organization": "tester"}, headers=elsewhere
+    )
+    assert (reply.status, reply.json()["url"]) == (409, f"http://hub.example:8080/{repo}")
+
+
+def test_a_moved_repo_is_found_under_its_new_name_alone(api: HfApi, repo: str) -> None:
+    head = api.repo_info(repo).sha
+    api.move_repo(from_id=repo, to_id=f"{repo}-moved")
+    assert api.repo_info(f"{repo}-moved").sha == head
+    with pytest.raises(RepositoryNotFoundError):
+        api.repo_info(repo)
+
+
+def test_repos_are_listed(api: HfApi, client: Callable[..., HfApi], hub: HubProcess, repo_id: str) -> None:
+    api.create_repo(repo_id, private=True, repo_type="dataset")
+    assert repo_id in [each.id for each in api.list_datasets(author="tester")]
+    assert repo_id not in [each.id for each in api.list_datasets(author="someone")]
+    assert repo_id not in [each.id for each in api.list_models()]
+    assert repo_id not in [each.id for each in client(hub, token=False).list_datasets()]
+
+
+def test_a_readme_is_checked_before_it_is_sent(api: HfApi, repo: str) -> None:
+    good = CommitOperationAdd("README.md", b"---\nlicense: mit\ntags: [a]\n---\n# Title\n")
+    api.create_commit(repo, [good], commit_message="Add")
+    bad = CommitOperationAdd("README.md", b"---\nlicense: mit\ntags: a\n---\n# Title\n")
+    with pytest.raises(ValueError, match='"tags" must be an array'):
+        api.create_commit(repo, [bad], commit_message="Add")
+    bare = CommitOperationAdd("README.md", b"# Title\n")
+    with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
+        api.create_commit(repo, [bare], commit_message="Add")
+
+
+def test_a_file_is_served_with_what_a_cache_needs(hub: HubProcess, api: HfApi, repo: str) -> None:
+    info = api.create_commit(repo, [CommitOperationAdd("a.txt", b"0123456789")], commit_message="Add")
+    path = f"/{repo}/resolve/main/a.txt"
+    head, whole = send(hub, "HEAD", path), send(hub, "GET", path)
+    assert (head.status, head.body, whole.body) == (200, b"", b"0123456789")
+    assert head.headers["x-repo-commit"] == info.oid
+    assert head.headers["content-length"] == "10"
+    assert head.headers["etag"] == whole.headers["etag"] == f'"{plan(hub, repo, "a.txt")["oid"]}"'
+    assert send(hub, "GET", path, headers={"Range": "bytes=2-4"}).body == b"234"
+    assert send(hub, "GET", path, headers={"If-None-Match": head.headers["etag"]}).status == 304
+    absent = send(hub, "HEAD", f"/{repo}/resolve/main/b.txt")
+    assert (absent.status, absent.headers["x-repo-commit"]) == (404, info.oid)
+
+
+@pytest.fixture
+def small_parts(tmp_path: Path) -> Iterator[LocalHub]:
+    with LocalHub(tmp_path, multipart_bytes=100_000) as hub:
+        yield hub
+
+
+def test_large_lfs_files_are_uploaded_in_parts(
+    small_parts: LocalHub, client: Callable[..., HfApi], tmp_path: Path
+) -> None:
+    api, content = client(small_parts), random.Random(1).randbytes(250_001)
+    source = tmp_path / "source"
+    source.write_bytes(content)
+    repo_id = api.create_repo("tester/parts").repo_id
+    with source.open("rb") as file:
+        # A file object goes through plain LFS whatever the client prefers, and says so.
+        operations = [CommitOperationAdd("a.tfevents.1", file)]
+        api.create_commit(repo_id, operations, commit_message="Add")
+    assert [each.status for each in small_parts.requests if "/lfs-objects/" in each.path] == [200] * 4
+    assert send(small_parts, "GET", f"/{repo_id}/resolve/main/a.tfevents.1").body == content
+    assert not list((tmp_path / "unfinished").iterdir())
+
+
+def test_parts_that_do_not_fit_are_refused(small_parts: LocalHub, client: Callable[..., HfApi]) -> None:
+    repo_id = client(small_parts).create_repo("tester/parts").repo_id
+    content = random.Random(2).randbytes(150_000)
+    asked = {"operation": "upload", "objects": [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}]}
+    batch = send(small_parts, "POST", f"/{repo_id}.git/info/lfs/objects/batch", asked).json()
+    action = batch["objects"][0]["actions"]["upload"]
+    assert action["header"]["chunk_size"] == "100000"
+    first, second, whole = action["header"]["1"], action["header"]["2"], action["href"]
+
+    def put(url: str, body: bytes) -> tuple[int, str]:
+        reply = send(small_parts, "PUT", url, body, token=None)
+        return reply.status, reply.headers.get("etag", "")
+
+    def complete(*etags: str) -> int:
+        parts = [{"partNumber": number, "etag": etag} for number, etag in enumerate(etags, 1)]
+        return send(small_parts, "POST", whole, {"oid": "", "parts": parts}, token=None).status
+
+    assert put(first, content[:99_999])[0] == 400
+    assert put(second, content[:100_000])[0] == 400
+    assert complete("x", "y") == 400
+    one, two = put(first, content[:100_000])[1], put(second, bytes(50_000))[1]
+    assert complete(one) == 400
+    assert complete(one, two) == 400, "the parts do not make the object"
+    two = put(second, content[100_000:])[1]
+    assert complete(one, "wrong") == 400
+    assert complete(one, two) == 200
+    assert complete(one, two) == 200, "saying it again does no harm"
+
+
+def test_one_commit_too_many_is_429_with_the_wait_in_the_text_alone(tmp_path: Path) -> None:
+    with LocalHub(tmp_path, commits_per_hour=2) as hub:
+        send(hub, "POST", "/api/repos/create", {"name": "a", "organization": "tester"})
+        send(hub, "POST", "/api/repos/create", {"name": "b", "organization": "tester"})
+        assert send_commit(hub, "tester/a", file_line("../x")).status == 400, "what is refused does not count"
+        assert [send_commit(hub, f"tester/{name}", file_line("x")).status for name in "aba"] == [200, 200, 429]
+        reply = send_commit(hub, "tester/b", file_line("x"))
+        assert reply.json()["error"].startswith(
+            "You have exceeded the rate limit for repository commits (2 per hour). "
+            "You can retry this action in about 1 hour. "
+        )
+        assert "retry-after" not in reply.headers
+        assert int(reply.headers["ratelimit"].split(";")[1].removeprefix("r=")) > 0
+
+
+def test_one_request_too_many_is_429_until_the_window_ends(tmp_path: Path) -> None:
+    with LocalHub(tmp_path, requests_per_5min=3) as hub:
+        replies = [send(hub, "GET", "/api/whoami-v2") for _ in range(4)]
+        assert [reply.status for reply in replies] == [200, 200, 200, 429]
+        remaining, left = replies[-1].headers["ratelimit"].removeprefix('"api";r=').split(";t=")
+        assert remaining == "0"
+        assert 0 < int(left) <= 300
+        assert replies[-1].headers["ratelimit-policy"] == '"fixed window";"api";q=3;w=300'
+        assert send(hub, "GET", "/localhub/stats").status == 200, "looking from outside is free"
+
+
+def test_the_client_waits_as_long_as_the_limit_says(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+    with LocalHub(tmp_path, requests_per_5min=1) as hub:
+        api = client(hub)
+        api.whoami()
+        with pytest.raises(HfHubHTTPError) as caught:
+            api.whoami()
+        assert caught.value.response.status_code == 429
