@@ -92,6 +92,20 @@ def ordeals(session: nox.Session) -> None:
     run_tests(session, "-m", "slow")
 
 
+@nox.session
+def torch(session: nox.Session) -> None:
+    """Run what needs the real torch: its workers fork."""
+    session.install("-e", ".[demo]", *group("test"), *group("torch"))
+    session.run("python", "-m", "pytest", "tests/process/test_fork.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Kill trainings on a failing network for as long as you like: `nox -s soak -- --minutes 60`."""
+    session.install("-e", ".[demo]", *group("test"))
+    session.run("python", "scripts/soak.py", *session.posargs)
+
+
 @nox.session(python=[version for version in PYTHONS if version != THIS_PYTHON])
 def other_pythons(session: nox.Session) -> None:
     """Run the tests on the other versions of Python, as far as they are installed."""
