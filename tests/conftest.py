@@ -16,6 +16,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "0"
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
+for name in [name for name in os.environ if name.startswith("HF_SUMMARY_WRITER_")]:
+    del os.environ[name]
 
 import psutil
 import pytest

@@ -9,21 +9,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["commits", "files", "under"]
+__all__ = ["card", "commits", "files", "under"]
 
 # What the Hub itself puts into a new repo.
 _OF_THE_HUB = {".gitattributes"}
+_OUR_CARD = b"\n- hf-summary-writer\n"
 
 
 def files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
-    """Return the content of every file of a branch by its path, but for what the Hub put there."""
+    """Return the content of every file of a branch by its path, but for what the Hub put there, and our own card."""
     with tempfile.TemporaryDirectory() as folder:
-        api.snapshot_download(repo_id, local_dir=folder, **where)
+        # Into a cache: a download into a folder adds to every name, and so cannot hold the longest ones.
+        root = Path(api.snapshot_download(repo_id, cache_dir=folder, **where))
         return {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(Path(folder).rglob("*"))
-            if path.is_file() and ".cache" not in path.parts and path.name not in _OF_THE_HUB
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and path.name not in _OF_THE_HUB
+            if path != root / "README.md" or _OUR_CARD not in path.read_bytes()
         }
+
+
+def card(api: HfApi, repo_id: str, **where: Any) -> str | None:
+    """Return the README.md of a branch, if there is one."""
+    if "README.md" not in api.list_repo_files(repo_id, **where):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(api.hf_hub_download(repo_id, "README.md", local_dir=folder, **where)).read_text(encoding="utf-8")
 
 
 def under(folder: Path, prefix: str, pattern: str = "*.tfevents.*") -> dict[str, bytes]:

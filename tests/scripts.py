@@ -51,4 +51,12 @@ def run(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str) 
             process.kill()
             out, err = process.communicate()
             raise AssertionError(f"the script did not end:\n{out}\n{err}") from None
+    assert_no_token(hub, logdir, out + err)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def assert_no_token(hub: HasEndpoint, logdir: Path, said: str) -> None:
+    """Check that the token is neither in what a script said nor in what it left in its folder."""
+    assert hub.token not in said
+    for path in logdir.rglob("*"):
+        assert not path.is_file() or hub.token.encode() not in path.read_bytes(), path

@@ -10,6 +10,7 @@ import re
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 __all__ = [
     "Destination",
@@ -57,6 +58,35 @@ class Destination:
         """The repo's name without its namespace."""
         return self.repo_id.rpartition("/")[2]
 
+    @property
+    def is_default_branch(self) -> bool:
+        """Whether it is the branch that the Hub shows first."""
+        return self.revision == DEFAULT_REVISION
+
+    @property
+    def folder_url(self) -> str:
+        """The page of the files; `repo_id` must have its namespace."""
+        return f"{self._repo_url}/tree/{quote(self.revision, safe='')}/{quote(self.path)}".rstrip("/")
+
+    @property
+    def url(self) -> str:
+        """The page that shows the logs; `repo_id` must have its namespace.
+
+        The Hub shows TensorBoard, its tab "Metrics", for what lies in the first branch of a model repo.
+        """
+        shown = self.repo_type == "model" and self.is_default_branch
+        return f"{self._repo_url}/tensorboard" if shown else self.folder_url
+
+    @property
+    def known_url(self) -> str | None:
+        """The page that shows the logs, once `repo_id` has its namespace."""
+        return self.url if "/" in self.repo_id else None
+
+    @property
+    def _repo_url(self) -> str:
+        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
+        return f"{self.endpoint}/{prefix}{self.repo_id}"
+
     def path_in_repo(self, relpath: str) -> str:
         """The place in the repo of the file that is `relpath` in the folder."""
         return f"{self.path}/{relpath}" if self.path else relpath
@@ -74,6 +104,11 @@ def sync_command(destination: Destination, folder: Path) -> str:
 
 def check_repo_id(repo_id: object) -> str:
     """Return `repo_id` if the Hub could have such a repo, as `name` or `namespace/name`."""
+    if repo_id is None:
+        raise TypeError(
+            "repo_id is missing: pass one such as 'user/my-run', or set the environment variable "
+            "HF_SUMMARY_WRITER_REPO_ID"
+        )
     if not isinstance(repo_id, str):
         raise TypeError(f"repo_id must be a str such as 'user/my-run', not {type(repo_id).__name__}")
     if not _REPO_NAME.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["LockUnavailableError", "folder_lock"]
+__all__ = ["LockUnavailableError", "folder_lock", "is_locked"]
 
 _POLL_SECONDS = 0.1
 _UNSUPPORTED = frozenset(
@@ -23,6 +23,23 @@ _UNSUPPORTED = frozenset(
 
 class LockUnavailableError(Exception):
     """The file system has no locks, or the folder cannot be written to; the message says which."""
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether somebody holds the lock file `path`; makes no file, and looks like a very short holder itself."""
+    import filelock
+
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False  # there are no locks here, or not for us
+    lock.release()
+    return False
 
 
 @contextlib.contextmanager

@@ -41,6 +41,8 @@ _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 BYTES_AT_ONCE = 16 * 2**20
 # And files that it reads, without waiting for what becomes of them, in blocks of 8 MB unless told otherwise.
 _XET_BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "1mb")
+# A token that may not create repos, or not this one, may still push to one that exists.
+_MAY_EXIST = frozenset({401, 402, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Hub:
         if api is not None:
             self.api = api
         self.known = False
+        self.created = False
 
     @cached_property
     def api(self) -> HfApi:
@@ -115,34 +118,37 @@ class Hub:
         self._guarded(lambda: self.api.repo_info(self.repo_id, repo_type=self._repo_type))
 
     def ensure_repo(self) -> str:
-        """Create the repo and the branch where they do not exist yet; return the repo's full id."""
+        """Create the repo and the branch where they do not exist yet; return the repo's full id.
+
+        `created` then says whether it was this call that made the repo.
+        """
 
         def create() -> str:
-            space: dict[str, Any] = {"space_sdk": "static"} if self._repo_type == "space" else {}
-            url = self.api.create_repo(
-                self.repo_id, repo_type=self._repo_type, private=self._private, exist_ok=True, **space
-            )
-            self.repo_id = str(url.repo_id)
+            self.repo_id = self._create_repo()
             if self._revision != "main":
                 self._create_branch()
             return self.repo_id
 
         return self._guarded(create)
 
-    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str) -> Committed:
-        """Upload `files`, pairs of path in the repo and content that no longer changes, and commit them together."""
+    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str, readme: bytes | None = None) -> Committed:
+        """Upload `files`, pairs of path in the repo and content that no longer changes, and commit them together.
+
+        `readme` is what the branch's README.md is to say if there is none.
+        """
 
         def commit() -> Committed:
             from huggingface_hub import CommitOperationAdd
 
             additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=body) for path, body in files]
+            extra = None if readme is None else CommitOperationAdd("README.md", readme)
             try:
-                return self._commit(additions, message)
+                return self._commit(additions, message, extra)
             except Exception as error:
                 if type(error).__name__ != "RevisionNotFoundError":
                     raise
             self._create_branch()
-            return self._commit(additions, message)
+            return self._commit(additions, message, extra)
 
         return self._guarded(commit)
 
@@ -168,12 +174,6 @@ class Hub:
             )
         )
 
-    def page(self, path: str) -> str:
-        """Return the address of a folder of the repo in a browser."""
-        prefix = "" if self._repo_type == "model" else f"{self._repo_type}s/"
-        base = f"{self.api.endpoint}/{prefix}{self.repo_id}"
-        return f"{base}/tree/{self._revision}/{path}" if path else f"{base}/tree/{self._revision}"
-
     def _trouble_with_token(self) -> str:
         # Apart from where it is raised: who shows the frames of an exception may show what they hold.
         from huggingface_hub import get_token
@@ -190,13 +190,37 @@ class Hub:
     def _create_branch(self) -> None:
         self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
 
-    def _commit(self, additions: list[CommitOperationAdd], message: str) -> Committed:
+    def _create_repo(self) -> str:
+        from huggingface_hub import RepoUrl
+        from huggingface_hub.errors import HfHubHTTPError
+
+        options: dict[str, Any] = {"repo_type": self._repo_type, "private": self._private}
+        if self._repo_type == "space":
+            options["space_sdk"] = "static"
+        try:
+            url = self.api.create_repo(self.repo_id, **options)
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            if status == 409:  # it exists; which one it is stands in the answer, which spares a request
+                return str(RepoUrl(error.response.json()["url"], endpoint=self.api.endpoint).repo_id)
+            if status not in _MAY_EXIST:
+                raise
+            try:
+                return str(self.api.repo_info(self.repo_id, repo_type=self._repo_type).id)
+            except HfHubHTTPError:
+                raise error from None
+        self.created = True
+        return str(url.repo_id)
+
+    def _commit(self, additions: list[CommitOperationAdd], message: str, extra: CommitOperationAdd | None) -> Committed:
         where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self._repo_type, "revision": self._revision}
-        for together in _uploads(additions):
+        for together in _uploads([*additions, extra] if extra else additions):
             self.api.preupload_lfs_files(additions=together, **where)
         left_out = [addition for addition in additions if _left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
         info = None
+        if wanted and extra and not _left_out(extra) and not _exists(extra):
+            wanted.append(extra)
         # Another thread may have made the client anew while this one uploaded, and a commit needs its hooks most.
         self._install_hooks()
         if wanted:
@@ -254,6 +278,10 @@ def over_xet() -> bool:
 # would count as arrived; the tests for that run on the oldest and the newest version that is allowed.
 def _left_out(addition: Any) -> bool:
     return bool(getattr(addition, "_should_ignore", False))
+
+
+def _exists(addition: Any) -> bool:
+    return getattr(addition, "_remote_oid", None) is not None
 
 
 def _identical(addition: Any) -> bool:

@@ -98,6 +98,7 @@ class Settings:
     ignore: tuple[str, ...] | None = None
     private: bool | None = None
     squash: bool = False
+    card: bool = True
 
 
 class Ledger:
@@ -115,6 +116,7 @@ class Ledger:
         self.path = path
         self.destination = destination
         self.repo_id: str | None = None
+        self.is_new = False
         self.commit: CommitRecord | None = None
         self.settings: Settings | None = None
         self._arrivals: dict[str, Arrival] = {}
@@ -173,14 +175,14 @@ class Ledger:
         if lines:
             self._write(lines)
 
-    def record_repo(self, repo_id: str) -> None:
-        """Note that the repo exists, under its full id `repo_id`.
+    def record_repo(self, repo_id: str, *, is_new: bool = False) -> None:
+        """Note that the repo exists, under its full id `repo_id`, and whether it was created for this folder.
 
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        self.repo_id = repo_id
-        self._write([{"repo": repo_id}])
+        self.repo_id, self.is_new = repo_id, is_new
+        self._write([self._repo_line()])
 
     def record_settings(self, settings: Settings) -> None:
         """Note how the folder is pushed, unless that is what was noted last.
@@ -202,6 +204,12 @@ class Ledger:
             self._arrivals = {}
             self._rewrite()
 
+    def sweep(self) -> None:
+        """Remove what processes that were killed in the middle of a rewrite left; only while the folder is locked."""
+        for path in self.path.parent.glob(f"{self.path.name}.*.tmp"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
     def forget(self, relpaths: Iterable[str]) -> None:
         """Take back, in memory, that these files arrived, so that the next push looks at them again."""
         for relpath in relpaths:
@@ -209,6 +217,7 @@ class Ledger:
 
     def _forget(self) -> None:
         self.repo_id, self.commit, self.settings, self._arrivals = None, None, None, {}
+        self.is_new = False
         self._lines = self._whole_bytes = 0
         self._seen, self._ahead = None, False
 
@@ -238,6 +247,7 @@ class Ledger:
             self._arrivals[relpath] = arrival
         elif "repo" in entry:
             self.repo_id = self._checked_repo(_typed(entry["repo"], str))
+            self.is_new = _typed(entry.get("new", False), bool)
         elif "settings" in entry:
             self.settings = _parsed_settings(entry["settings"])
         else:
@@ -251,6 +261,9 @@ class Ledger:
         if checks.check_repo_id(repo_id).casefold().rpartition("/")[2] != self.destination.name.casefold():
             raise ValueError(repo_id)
         return repo_id
+
+    def _repo_line(self) -> dict[str, Any]:
+        return {"repo": self.repo_id, **({"new": True} if self.is_new else {})}
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
         outdated = self._lines - len(self._arrivals)
@@ -284,7 +297,7 @@ class Ledger:
     def _rewrite(self) -> None:
         entries: list[dict[str, Any]] = [{"version": VERSION, "destination": asdict(self.destination)}]
         if self.repo_id is not None:
-            entries.append({"repo": self.repo_id})
+            entries.append(self._repo_line())
         if self.settings is not None:
             entries.append({"settings": asdict(self.settings)})
         entries.extend(_arrival_line(relpath, arrival) for relpath, arrival in self._arrivals.items())
@@ -343,6 +356,7 @@ def _parsed_settings(entry: dict[str, Any]) -> Settings:
         ignore=patterns(entry["ignore"]),
         private=None if private is None else _typed(private, bool),
         squash=_typed(entry["squash"], bool),
+        card=_typed(entry.get("card", True), bool),
     )
 
 

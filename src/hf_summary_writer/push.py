@@ -7,16 +7,17 @@ is looked at once more, and the Hub's client drops what is already there.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from hf_summary_writer import scan, snapshot
+from hf_summary_writer import card, scan, snapshot
 from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
 from hf_summary_writer.details import CommitDetails
-from hf_summary_writer.errors import PushError, RepoGoneError, TemporaryError
+from hf_summary_writer.errors import PushError, RejectedError, RepoGoneError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
 from hf_summary_writer.hub import BYTES_AT_ONCE, over_xet
 from hf_summary_writer.isolating import isolating
@@ -108,7 +109,7 @@ class Pusher:
         # Files of a commit that was asked for and not answered. It may still be made, after a newer one, and put back
         # what these files were; so they have arrived only when a push finds them on the Hub as they are.
         self._in_doubt: set[str] = set()
-        self._gone = False
+        self._gone = self._card_refused = False
 
     @property
     def lock_path(self) -> Path:
@@ -132,15 +133,24 @@ class Pusher:
         """Sum up what the Hub does not hold yet, as far as sizes tell."""
         files, size, oldest = 0, 0, None
         with contextlib.suppress(TemporaryError):  # what was seen before it is the best that can be said
-            for candidate in self.candidates():
-                arrival = self.ledger.arrivals.get(candidate.relpath)
-                missing = candidate.signature.size - (arrival.length if arrival else 0)
-                if missing > 0 or (arrival and arrival.signature != candidate.signature):
-                    files += 1
-                    size += max(missing, 0)
-                    written = candidate.signature.mtime_ns / 1e9
-                    oldest = written if oldest is None else min(oldest, written)
+            for candidate, missing in self.missing():
+                files += 1
+                size += missing
+                written = candidate.signature.mtime_ns / 1e9
+                oldest = written if oldest is None else min(oldest, written)
         return Pending(files, size, oldest)
+
+    def missing(self) -> Iterator[tuple[Candidate, int]]:
+        """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        for candidate in self.candidates():
+            arrival = self.ledger.arrivals.get(candidate.relpath)
+            missing = candidate.signature.size - (arrival.length if arrival else 0)
+            if missing > 0 or (arrival and arrival.signature != candidate.signature):
+                yield candidate, max(missing, 0)
 
     def push(self, *, last: bool, interrupted: Callable[[], bool], lock_seconds: float) -> CommitInfo | None:
         """Send what is new; return the last commit, or `None` if there was nothing to send.
@@ -158,6 +168,7 @@ class Pusher:
             return None
         with self._folder_lock(lock_seconds, interrupted):
             self.refresh()
+            self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note(lambda: self.ledger.record_settings(self._settings))
             try:
@@ -172,6 +183,12 @@ class Pusher:
                 self._note(self.ledger.start_over)
                 raise
 
+    def remember(self) -> None:
+        """Note where the folder is to go, without pushing anything, for the process that does."""
+        self.refresh()
+        with contextlib.suppress(TemporaryError), self._folder_lock(0, lambda: True):
+            self._note(lambda: self.ledger.record_settings(self._settings))
+
     def ensure_repo(self) -> None:
         """Make sure, at most once per destination, that the repo and its branch exist.
 
@@ -180,7 +197,7 @@ class Pusher:
         """
         if self.ledger.repo_id is None:
             repo_id = self._call(self._hub.ensure_repo)
-            self._note(lambda: self.ledger.record_repo(repo_id))
+            self._note(lambda: self.ledger.record_repo(repo_id, is_new=self._hub.created))
         self._hub.repo_id = self.ledger.repo_id or self._hub.repo_id
         self._hub.known = True
 
@@ -249,10 +266,17 @@ class Pusher:
         files = [(self.destination.path_in_repo(content.relpath), content.body) for content in contents]
         message = f"Logs of {self.folder.name}: {len(files)} file{'s' if len(files) > 1 else ''}"
         seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
+        readme = self._readme_due(contents)
         for content in contents:
             self._send_ahead(content)
         try:
-            return self._caller.call(functools.partial(self._hub.commit, files, message), seconds)
+            return self._caller.call(functools.partial(self._hub.commit, files, message, readme), seconds)
+        except RejectedError:
+            if readme is None:
+                raise
+            # It may be the card that is refused, and no card is worth a log.
+            self._card_refused = True
+            return self._commit(contents)
         except PushError as error:
             if error.in_doubt:
                 self._in_doubt.update(content.relpath for content in contents)
@@ -269,6 +293,14 @@ class Pusher:
             file.seek(start)
             while part := file.read(BYTES_AT_ONCE // 2):
                 self._call(functools.partial(self._hub.send_ahead, path, part))
+
+    def _readme_due(self, contents: list[Content]) -> bytes | None:
+        """Return the card that the first commit to a repo that was created for this folder brings along."""
+        if self._card_refused or not self._settings.card or not self.ledger.is_new or self.ledger.commit is not None:
+            return None
+        if any(self.destination.path_in_repo(content.relpath) == card.PATH for content in contents):
+            return None
+        return card.card(dataclasses.replace(self.destination, repo_id=self._hub.repo_id))
 
     def _tell(self, info: CommitInfo, contents: list[Content], seconds: float) -> None:
         size = sum(content.arrival.length for content in contents)

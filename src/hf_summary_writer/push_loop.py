@@ -54,6 +54,7 @@ class PushLoop(Generic[T]):
         at_start: Called before the thread starts.
         at_end: Called when the thread ends. Neither may wait or call the loop.
         name: The thread's name.
+        settled: Told in the thread what a push ended in, before its future is; must not raise.
         chance: Source of randomness for the back-off.
     """
 
@@ -65,6 +66,7 @@ class PushLoop(Generic[T]):
         at_start: Callable[[], object] = lambda: None,
         at_end: Callable[[], object] = lambda: None,
         name: str,
+        settled: Callable[[State], None] = lambda _: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Start nothing yet."""
@@ -73,6 +75,7 @@ class PushLoop(Generic[T]):
         self._at_start = at_start
         self._at_end = at_end
         self._name = name
+        self._settled = settled
         self._chance = chance
         self.forked = False
         self._reset()
@@ -230,6 +233,7 @@ class PushLoop(Generic[T]):
             except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
                 error = raised
             due, again = self._settle(future, error, result)
+            self._settled(self.state)
             if error is None:
                 # Who asked while a push was running, and finds nothing left to push, was served by that one.
                 future.set_result(inherited if result is None else result)

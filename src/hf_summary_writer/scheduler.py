@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import sys
@@ -14,6 +15,7 @@ from hf_summary_writer import destination as checks
 from hf_summary_writer.attempt import Caller
 from hf_summary_writer.destination import Destination, sync_command
 from hf_summary_writer.details import CommitDetails, ErrorDetails
+from hf_summary_writer.environment import Mode, fills_in, mode_for
 from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.ledger import Settings
 from hf_summary_writer.patterns import as_patterns
@@ -22,6 +24,7 @@ from hf_summary_writer.push import Pending, Pusher
 from hf_summary_writer.push_loop import PushLoop, wait
 from hf_summary_writer.sigterm import check_push_on_sigterm
 from hf_summary_writer.sigterm import watch as sigterm
+from hf_summary_writer.status import Status, TroubleFile
 from hf_summary_writer.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ class CommitScheduler:
     to the folder is pushed by its parent.
 
     Args:
-        repo_id: The repo, as `name` (of the token's user) or `namespace/name`.
+        repo_id: The repo, as `name` (of the token's user) or `namespace/name`. Needed, unless the environment names it.
         folder_path: The folder; it is created if it is not there.
         every: Minutes between pushes; fractions are fine. The first push is made at once.
         path_in_repo: The folder of the repo to push to; its root by default.
@@ -76,21 +79,39 @@ class CommitScheduler:
         on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
         on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread. What a hook
             raises is logged and goes no further.
+        model_card: Whether a repo that this scheduler creates starts with a README.md that names what it holds, in the
+            first commit. A README.md that is there is never touched.
+
+    What is left out is taken from the environment: `HF_SUMMARY_WRITER_REPO_ID`, `..._REPO_TYPE`, `..._REVISION`,
+    `..._PRIVATE`, `..._PATH_IN_REPO`, `..._COMMIT_EVERY` (for `every`), `..._SQUASH_HISTORY`, `..._CLOSE_TIMEOUT` and
+    `..._MODEL_CARD`. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is pushed, and the end names
+    the command that does it later; with `HF_SUMMARY_WRITER_MODE=disabled` nothing is pushed and nothing is said.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument means something that the Hub cannot have, `folder_path` is no folder, or
-            `push_on_sigterm` is asked for in another thread than the main one.
+        TypeError: If an argument is of the wrong type, or nothing names the repo.
+        ValueError: If an argument or a variable means something that the Hub cannot have, `folder_path` is no folder,
+            or `push_on_sigterm` is asked for in another thread than the main one.
 
     Attributes:
         lock: Hold it while rewriting files in place, so that no half-written file is pushed.
         last_future: The future of the push that began last.
     """
 
+    @fills_in(
+        repo_id="REPO_ID",
+        repo_type="REPO_TYPE",
+        revision="REVISION",
+        private="PRIVATE",
+        path_in_repo="PATH_IN_REPO",
+        every="COMMIT_EVERY",
+        squash_history="SQUASH_HISTORY",
+        close_timeout="CLOSE_TIMEOUT",
+        model_card="MODEL_CARD",
+    )
     def __init__(
         self,
         *,
-        repo_id: str,
+        repo_id: str | None = None,
         folder_path: str | os.PathLike[str],
         every: float = 5,
         path_in_repo: str | None = None,
@@ -106,6 +127,7 @@ class CommitScheduler:
         push_on_sigterm: bool = False,
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
+        model_card: bool = True,
     ) -> None:
         """Check the arguments, create the folder and start the thread."""
         repo_id = checks.check_repo_id(repo_id)
@@ -127,8 +149,10 @@ class CommitScheduler:
             as_patterns(ignore_patterns, "ignore_patterns"),
             private,
             squash_history,
+            model_card,
         )
         self.folder_path = checks.check_folder(folder_path)
+        self._mode = mode_for(self.folder_path)
         with contextlib.suppress(OSError):  # the first push says what is wrong with it
             self.folder_path.mkdir(parents=True, exist_ok=True)
 
@@ -145,17 +169,21 @@ class CommitScheduler:
             self._committed,
         )
         self._on_commit = functools.partial(_call_hook, on_commit)
+        self._commits = 0
         self._on_error = functools.partial(_call_hook, on_error)
         self._said_missing: Pending | None = None
+        self._said_all = self._said_offline = False
         self._trouble = Trouble(self.folder_path)
         # What is left of `close_timeout` for all the waits of one leaving: `close`, and both passes of an exit.
         self._patience = self.close_timeout
+        self._trouble_file = TroubleFile.beside(self._pusher.ledger.path)
         self._loop = PushLoop(
             self._push_once,
             interval,
             at_start=self._caller.start,
             at_end=self._caller.stop,
             name="hf-summary-writer-push",
+            settled=self._trouble_file.note,
         )
         tell_after_fork(self)
         tell_at_exit(self)
@@ -170,6 +198,36 @@ class CommitScheduler:
     def repo_id(self) -> str:
         """The repo: as given, and with its namespace once the Hub has said which."""
         return self._hub.repo_id
+
+    @property
+    def url(self) -> str | None:
+        """The page of the Hub that shows the logs; `None` until the Hub has said what the repo's full name is.
+
+        For the first branch of a model repo it is the tab "Metrics", else the page of the files.
+        """
+        return self._destination.known_url
+
+    @property
+    def folder_url(self) -> str | None:
+        """The page of the Hub that lists the files; `None` until the Hub has said what the repo's full name is."""
+        return self._destination.folder_url if self.url else None
+
+    def status(self) -> Status:
+        """Return how far the folder has come, without a request.
+
+        It is what the command `hf-summary-writer status` shows. Looks at every file of the folder.
+        """
+        state = self._loop.state
+        ledger = self._pusher.ledger
+        return Status(
+            self.folder_path,
+            self._destination,
+            self.url,
+            ledger.commit,
+            self._pusher.pending(),
+            state.phase,
+            self._trouble_file.trouble(state),
+        )
 
     @property
     def last_future(self) -> Future[CommitInfo | None] | None:
@@ -267,8 +325,11 @@ class CommitScheduler:
         self._loop.after_fork_in_child()
 
     def start(self) -> None:
-        """Start the thread, also again after `close`; does nothing while it runs or after `stop`."""
+        """Start the thread, also again after `close`; does nothing while it runs, after `stop`, or when offline."""
         self._patience = self.close_timeout
+        if self._mode is not Mode.ONLINE:
+            self._stay_away()
+            return
         try:
             self._loop.start()
             if self.push_on_sigterm and self._loop.alive:
@@ -300,8 +361,19 @@ class CommitScheduler:
         return info
 
     def _committed(self, details: CommitDetails) -> None:
+        self._commits += 1
+        if self._commits == 1:
+            logger.info("%s can be seen at %s", self.folder_path, self.url)
         self._trouble.delivered(details)
         self._on_commit(details)
+
+    def _stay_away(self) -> None:
+        if self._mode is Mode.OFFLINE and not self._said_offline:
+            self._said_offline = True
+            logger.info(
+                "%s stays on this disk, since this process is offline. To push it: %s", self.folder_path, self._command
+            )
+            self._pusher.remember()
 
     def _before_push(self) -> None:
         """Bring to disk what this push has to cover."""
@@ -310,24 +382,31 @@ class CommitScheduler:
         began = time.monotonic()
         try:
             if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
-                pending = self._pusher.pending()
-                logger.log(
-                    logging.WARNING if _is_watched() else logging.INFO,
-                    "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
-                    pending.files,
-                    pending.bytes / 1e6,
-                    self.folder_path,
-                    self.repo_id,
-                    deadline - time.monotonic(),
-                )
+                self._explain_the_wait(deadline - time.monotonic())
                 wait(future, deadline - time.monotonic())
         except KeyboardInterrupt:
             self._patience = 0.0
             raise
         finally:
             self._patience = max(0.0, self._patience - (time.monotonic() - began))
-            if not future.done() or future.exception() is not None:
+            if self._mode is Mode.OFFLINE or not future.done() or future.exception() is not None:
                 self._say_what_is_missing()
+            elif self._commits and not self._said_all:
+                self._said_all = True
+                logger.info("All of %s is at %s", self.folder_path, self.url)
+
+    def _explain_the_wait(self, seconds: float) -> None:
+        pending = self._pusher.pending()
+        logger.log(
+            # No trouble, so no warning; but who may sit there and wait should know what for.
+            logging.WARNING if _is_watched() else logging.INFO,
+            "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
+            pending.files,
+            pending.bytes / 1e6,
+            self.folder_path,
+            self.repo_id,
+            seconds,
+        )
 
     def _say_what_is_missing(self) -> None:
         pending = self._pusher.pending()
@@ -341,6 +420,10 @@ class CommitScheduler:
                 self.repo_id,
                 self._command,
             )
+
+    @property
+    def _destination(self) -> Destination:
+        return dataclasses.replace(self._pusher.destination, repo_id=self.repo_id)
 
     @property
     def _command(self) -> str:

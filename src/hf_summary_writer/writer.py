@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer import destination as checks
+from hf_summary_writer.environment import fills_in, mode_for
 from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.hub import client_of
 from hf_summary_writer.patterns import PathFilter
@@ -41,6 +42,7 @@ class HFSummaryWriter(EventWriter):
 
     Args:
         repo_id: The repo, as `name` (of the token's user) or `namespace/name`. It is created if it does not exist.
+            Needed, unless the environment names it.
         logdir: The folder of the run, also accepted as `log_dir`; `runs/<date>_<host>` by default.
         commit_every: Minutes between pushes; fractions are fine.
         squash_history: Whether to fold the branch's history into one commit after each push that added something.
@@ -63,20 +65,38 @@ class HFSummaryWriter(EventWriter):
             on another disk, and at the end what the Hub still lacks of its own.
         on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
         on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread.
+        model_card: Whether a repo that this writer creates starts with a README.md that names what it holds, in the
+            first commit. A README.md that is there is never touched.
         **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is pushed.
 
+    What is left out is taken from the environment: `HF_SUMMARY_WRITER_REPO_ID`, `..._REPO_TYPE`, `..._REVISION`,
+    `..._PRIVATE`, `..._PATH_IN_REPO`, `..._COMMIT_EVERY`, `..._SQUASH_HISTORY`, `..._CLOSE_TIMEOUT` and
+    `..._MODEL_CARD`. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is pushed, and the end names
+    the command that does it later; with `HF_SUMMARY_WRITER_MODE=disabled` nothing is pushed and nothing is said.
+
     Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument means something that the Hub cannot have, `logdir` is no folder on this machine, or
-            `push_on_sigterm` is asked for in another thread than the main one.
+        TypeError: If an argument is of the wrong type, or nothing names the repo.
+        ValueError: If an argument or a variable means something that the Hub cannot have, `logdir` is no folder on
+            this machine, or `push_on_sigterm` is asked for in another thread than the main one.
 
     Attributes:
         scheduler: The `CommitScheduler` that pushes; call its `trigger()` to push now.
     """
 
+    @fills_in(
+        repo_id="REPO_ID",
+        repo_type="REPO_TYPE",
+        repo_revision="REVISION",
+        repo_private="PRIVATE",
+        path_in_repo="PATH_IN_REPO",
+        commit_every="COMMIT_EVERY",
+        squash_history="SQUASH_HISTORY",
+        close_timeout="CLOSE_TIMEOUT",
+        model_card="MODEL_CARD",
+    )
     def __init__(
         self,
-        repo_id: str,
+        repo_id: str | None = None,
         logdir: str | os.PathLike[str] | None = None,
         *,
         commit_every: float = 5,
@@ -94,6 +114,7 @@ class HFSummaryWriter(EventWriter):
         push_every_rank: bool = False,
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
+        model_card: bool = True,
         **kwargs: Any,
     ) -> None:
         """Check the arguments, open the event file and start the scheduler."""
@@ -105,6 +126,7 @@ class HFSummaryWriter(EventWriter):
         checks.check_seconds("close_timeout", close_timeout)
         checks.check_token(token)
         check_push_on_sigterm(push_on_sigterm)
+        mode_for()
         PathFilter(repo_allow_patterns, repo_ignore_patterns)
         logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
         if logdir:
@@ -136,11 +158,11 @@ class HFSummaryWriter(EventWriter):
             push_on_sigterm=push_on_sigterm,
             on_commit=on_commit,
             on_error=on_error,
+            model_card=model_card,
         )
-        self._arguments: dict[str, Any] = {
-            # What another process would choose for itself is chosen already, and steps are hidden only once.
-            **{name: value for name, value in kwargs.items() if name not in {"comment", "purge_step"}},
+        self._hub_arguments: dict[str, Any] = {
             "repo_id": repo_id,
+            # Where another process would find it, whatever its working folder is.
             "logdir": str(folder),
             "commit_every": commit_every,
             "squash_history": squash_history,
@@ -156,9 +178,18 @@ class HFSummaryWriter(EventWriter):
             "push_every_rank": push_every_rank,
             "on_commit": on_commit,
             "on_error": on_error,
+            "model_card": model_card,
         }
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
         self._own = frozenset(vars(self)) - inherited | {"_own"}
+
+    @property
+    def url(self) -> str | None:
+        """The page of the Hub that shows this run; `None` until the Hub has said what the repo's full name is.
+
+        For the first branch of a model repo it is the tab "Metrics", else the page of the files.
+        """
+        return self.scheduler.url
 
     @property
     def repo_id(self) -> str:
@@ -199,10 +230,14 @@ class HFSummaryWriter(EventWriter):
             if error is None:
                 raise
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class, as the local writer does: a subclass may take other arguments.
+        return object.__new__, (type(self),), self.__getstate__()
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what makes the same writer again, and what a subclass or a user added to it."""
         added = {name: value for name, value in vars(self).items() if name not in self._own}
-        return {"arguments": self._arguments, "endpoint": self._endpoint, "added": added}
+        return {"arguments": {**self._arguments(), **self._hub_arguments}, "endpoint": self._endpoint, "added": added}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arguments = state["arguments"]

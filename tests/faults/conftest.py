@@ -157,6 +157,16 @@ def schedule(
     for run in runs:
         run.scheduler.stop()
     proxy.clear()
+    # While the proxy still passes on: the native client takes its time to give up a Hub that went away.
+    wait_for_our_threads()
+
+
+def wait_for_our_threads() -> None:
+    """Wait until no thread of ours is left, nor one that was left behind at a deadline."""
+    deadline = time.monotonic() + SECONDS
+    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("hf-summary-writer")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from huggingface_hub import close_session, constants
 
 import remote
 import scripts
-from faults.conftest import SECONDS
+from faults.conftest import SECONDS, wait_for_our_threads
 from faults.proxy import Action, Answer, CutAnswer, CutRequest, Delay, Drip, Hang, Hold, LoseAnswer, Reset
 from hf_summary_writer.errors import DeadlineError, PushError
 
@@ -41,15 +40,6 @@ UPLOAD = "put" if constants.HF_HUB_DISABLE_XET else "xorb"
 def silence(kind: str) -> Action:
     # The native client would take its time to try again after a connection that ends; this one is answered in the end.
     return Delay(HOURS) if kind in XET else Hang()
-
-
-def wait_for_abandoned(run: Run) -> None:
-    """Wait until what was left behind at a deadline has come to its end."""
-    run.scheduler.stop()
-    deadline = time.monotonic() + SECONDS
-    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("hf-summary-writer")]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.01)
 
 
 @pytest.mark.faults("N9")
@@ -81,7 +71,8 @@ def test_a_hub_that_never_answers_is_given_up_and_later_pushes_work(
     assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
     assert len(said(logging.WARNING)) == 1
     proxy.clear()
-    wait_for_abandoned(run)
+    run.scheduler.stop()
+    wait_for_our_threads()
     assert len(remote.commits(proxied, repo_id)) == 2
 
 
@@ -97,8 +88,6 @@ def test_leaving_takes_no_longer_than_it_may_while_the_hub_hangs(
     run.scheduler.close()
     assert time.monotonic() - began < 1.5
     assert "hf-summary-writer sync" in said(logging.WARNING)[-1]
-    proxy.clear()
-    wait_for_abandoned(run)
 
 
 @pytest.mark.parametrize("kind", [UPLOAD, "commit"])
@@ -141,7 +130,8 @@ def test_an_attempt_that_was_given_up_commits_nothing_behind_the_back_of_a_newer
         close_session()
     asked = len(proxy.requests)
     proxy.clear()
-    wait_for_abandoned(run)
+    run.scheduler.stop()
+    wait_for_our_threads()
     assert remote.files(proxied, repo_id)["a.bin"] == new
     assert len(remote.commits(proxied, repo_id)) == 3
     assert not [seen for seen in proxy.requests[asked:] if "/commit/" in seen.path]
@@ -230,7 +220,6 @@ def test_half_an_answer_or_a_strangers_is_no_commit_and_the_next_push_delivers(
     assert run.missing() == 0
     assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
     assert len(remote.commits(proxied, repo_id)) == 2
-    wait_for_abandoned(run)
 
 
 @pytest.mark.faults("N11")

@@ -6,14 +6,13 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+import trustme
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Made for this test alone, and of no use anywhere else.
-_CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 _SECONDS = 10
 
 
@@ -29,7 +28,7 @@ class SelfSignedServer:
         self.callers = 0
         self.received = b""
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(_CERTIFICATE)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(self._context)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, name="self-signed", daemon=True)
         self.endpoint = f"https://127.0.0.1:{self._listener.getsockname()[1]}"

@@ -419,7 +419,7 @@ def test_an_event_that_cannot_be_encoded_is_dropped_alone(tmp_path: Path, caplog
     assert steps(tmp_path, "a") == [1, 2]
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda writer: pickle.loads(pickle.dumps(writer))])  # noqa: S301
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda writer: pickle.loads(pickle.dumps(writer))])
 def test_a_copy_is_a_writer_of_the_same_folder_with_a_file_of_its_own(tmp_path: Path, copied: Any) -> None:
     with EventWriter(tmp_path, purge_step=3, filename_suffix=".x", segment_bytes=5000) as writer:
         writer.add_scalar("a", 1, 1)

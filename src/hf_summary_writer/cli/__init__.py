@@ -1,0 +1,33 @@
+"""The command line: `hf-summary-writer`. Each command is a module of its own."""
+
+from __future__ import annotations
+
+import click
+
+from hf_summary_writer.cli.local import demo, localhub
+from hf_summary_writer.cli.run import run
+from hf_summary_writer.cli.status import status
+from hf_summary_writer.cli.sync import sync
+from hf_summary_writer.cli.view import view
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="hf-summary-writer")
+def main() -> None:
+    """Keep a Hugging Face Hub repo up to date with TensorBoard logs.
+
+    \b
+    Send what a run left on this disk:     hf-summary-writer sync runs/first user/my-runs
+    Keep sending while something writes:   hf-summary-writer sync runs user/my-runs --watch
+    Push around a training command:        hf-summary-writer run user/my-runs -- python train.py
+    See how far a folder has come:         hf-summary-writer status runs
+    Look at a repo's runs in TensorBoard:  hf-summary-writer view user/my-runs
+
+    Log in once with `hf auth login`, or set HF_TOKEN. HF_ENDPOINT leads to another Hub.
+    """  # noqa: D301 - click asks for that very character
+
+
+for command in (sync, run, status, view, localhub, demo):
+    main.add_command(command)

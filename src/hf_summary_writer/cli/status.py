@@ -1,0 +1,73 @@
+"""`hf-summary-writer status`: how far the folders of a logdir have come to the Hub."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from hf_summary_writer.cli.options import existing_folder
+from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, say, size
+from hf_summary_writer.ledger import Settings
+from hf_summary_writer.push_loop import Phase
+from hf_summary_writer.survey import known_folders, survey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hf_summary_writer.status import Status
+
+__all__ = ["status"]
+
+
+@click.command()
+@click.argument("logdir", type=existing_folder)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line for each folder and destination.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if something has not arrived yet.")
+def status(logdir: Path, as_json: bool, exit_code: bool) -> None:
+    """Say where LOGDIR goes, what has arrived, what is missing, and what stands in the way.
+
+    LOGDIR may be one run or a folder of many. Makes no request: it reads what pushes leave in the folder, so it works
+    while another process pushes, without a network, and after a crash.
+    """
+    log_to_stderr()
+    folder = logdir.resolve()
+    known = known_folders(folder)
+    if not known:
+        raise click.UsageError(f"{folder} was never pushed from here")
+    found = [survey(each, ledger.destination, ledger.settings or Settings()) for each, ledger in known]
+    for each in found:
+        if as_json:
+            emit(each.as_dict())
+        else:
+            _show(each)
+    sys.exit(1 if exit_code and not all(each.all_arrived for each in found) else 0)
+
+
+def _show(status: Status) -> None:
+    where = status.destination
+    place = f"{where.repo_type} {where.repo_id}, branch {where.revision}, {where.path or 'root'}"
+    rows: list[tuple[str, str, str | None]] = [
+        ("goes to", f"{place} at {where.endpoint}", None),
+        ("shown at", status.url or "not known yet", None),
+    ]
+    commit = status.commit
+    rows.append(("last commit", f"{now_or_later(commit.time)}: {commit.url}" if commit else "none", None))
+    pending = status.pending
+    if pending.oldest is None:
+        rows.append(("pending", "nothing", "green"))
+    else:
+        waits = ago(time.time() - pending.oldest)
+        rows.append(("pending", f"{pending.files} files, {size(pending.bytes)}, the oldest for {waits}", "yellow"))
+    trouble = status.trouble
+    if status.phase is Phase.WAITING and trouble is not None and trouble.until is not None:
+        rows.append(("state", f"waiting until {now_or_later(trouble.until)}", "yellow"))
+    else:
+        rows.append(("state", status.phase.value, None))
+    if trouble is not None:
+        rows.append(("last error", f"{trouble.error}, since {now_or_later(trouble.since)}", "red"))
+    say(str(status.folder))
+    for name, text, colour in rows:
+        say(f"  {name:<12} {text}", colour=colour)

@@ -1,0 +1,182 @@
+"""`hf-summary-writer sync`: send what is missing of a folder, once or for as long as somebody writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hf_summary_writer import environment
+from hf_summary_writer.cli.options import Target, existing_folder, target_options, timing_options
+from hf_summary_writer.cli.terminal import emit, log_to_stderr, progress, say, size
+from hf_summary_writer.cli.watching import describe, scheduler_of, tell
+from hf_summary_writer.ledger import Settings
+from hf_summary_writer.survey import known_folders, missing
+from hf_summary_writer.sync import Plan
+from hf_summary_writer.sync import sync as send
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hf_summary_writer.details import CommitDetails
+
+__all__ = ["sync"]
+
+
+@click.command()
+@click.argument("logdir", type=existing_folder)
+@click.argument("repo_id", required=False)
+@click.option(
+    "--watch", is_flag=True, help="Keep sending what is new, --every so many minutes, until Ctrl-C or SIGTERM."
+)
+@timing_options
+@click.option("--dry-run", is_flag=True, help="Send nothing; list what would be sent.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line.")
+@target_options
+def sync(
+    logdir: Path,
+    repo_id: str | None,
+    watch: bool,
+    every: float,
+    close_timeout: float,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Send what is missing of LOGDIR to REPO_ID.
+
+    LOGDIR may be one run or a folder of many, written by whatever writes files. Without REPO_ID it goes where it went
+    before, or was to go, with the options it had then; where that is known of the folders in LOGDIR and not of LOGDIR
+    itself, all of these are sent. What has arrived is never sent again.
+
+    Exits with 0 only if all has arrived; with --dry-run, if there is nothing to send.
+    """
+    log_to_stderr()
+    plans = _plans(logdir.resolve(), repo_id, Target(**options))
+    if dry_run:
+        arrived = [_listed(folder, plan, as_json=as_json) for folder, plan in plans]
+    elif watch:
+        arrived = _watched(plans, every, close_timeout, as_json=as_json)
+    else:
+        arrived = [_synced(folder, plan, as_json=as_json) for folder, plan in plans]
+    sys.exit(0 if all(arrived) else 1)
+
+
+def _plans(folder: Path, repo_id: str | None, target: Target) -> list[tuple[Path, Plan]]:
+    if repo_id is not None:
+        return [(folder, target.plan(folder, repo_id))]
+    plans = [(each, Plan(ledger.destination, ledger.settings or Settings())) for each, ledger in known_folders(folder)]
+    if not plans:
+        raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
+    return plans
+
+
+def _listed(folder: Path, plan: Plan, *, as_json: bool) -> bool:
+    files = missing(folder, plan.destination, plan.settings)
+    total = sum(file.bytes for file in files)
+    if as_json:
+        emit(
+            {
+                "folder": str(folder),
+                "repo_id": plan.destination.repo_id,
+                "files": [dataclasses.asdict(file) for file in files],
+                "bytes": total,
+            }
+        )
+    else:
+        for file in files:
+            say(f"{size(file.bytes):>12}  {file.path!a} to {file.path_in_repo!a}")
+        say(f"{len(files)} files, {size(total)} of {folder} would be sent to {plan.destination.repo_id}")
+    return not files
+
+
+def _synced(folder: Path, plan: Plan, *, as_json: bool) -> bool:
+    from huggingface_hub import HfApi
+
+    commits: list[CommitDetails] = []
+    total = len(missing(folder, plan.destination, plan.settings))
+    with progress(total, folder.name, wanted=not as_json) as advance:
+
+        def note(commit: CommitDetails) -> None:
+            commits.append(commit)
+            if not as_json:
+                tell(commit, as_json=False)
+            advance(commit.files)
+
+        synced = send(folder, plan, HfApi(endpoint=plan.destination.endpoint), note)
+    arrived = synced.error is None and not synced.missing
+    if as_json:
+        emit(
+            {
+                "folder": str(folder),
+                "repo_id": commits[-1].repo_id if commits else plan.destination.repo_id,
+                "commits": [describe(commit) for commit in commits],
+                "missing": synced.missing,
+                "error": None if synced.error is None else str(synced.error),
+            }
+        )
+    elif synced.error is not None:
+        say(f"{folder} could not be pushed to {plan.destination.repo_id}: {synced.error}", colour="red", err=True)
+    elif synced.missing:
+        say(f"{synced.missing} files of {folder} did not arrive", colour="red", err=True)
+    else:
+        say(f"{folder} is in {plan.destination.repo_id}", colour="green")
+    return arrived
+
+
+def _watched(plans: list[tuple[Path, Plan]], every: float, close_timeout: float, *, as_json: bool) -> list[bool]:
+    # What keeps a training script from pushing is not meant for who asks for it by a command.
+    os.environ.pop(environment.MODE, None)
+    with _until_told_to_stop() as told, contextlib.ExitStack() as stack:
+        schedulers = [
+            scheduler_of(folder, plan, every, close_timeout, as_json=as_json, err=False) for folder, plan in plans
+        ]
+        if not as_json:
+            for folder, plan in plans:
+                say(f"{folder} goes to {plan.destination.repo_id} every {every:g} min, until Ctrl-C")
+        told.wait()
+        # All begin their last push before any is waited for.
+        waits = [scheduler.at_exit() for scheduler in schedulers]
+        hurried = True
+        with contextlib.suppress(KeyboardInterrupt):  # skips the wait, all of it
+            for wait in waits:
+                wait(False)
+            hurried = False
+        if hurried:
+            for wait in waits:
+                wait(True)
+        for scheduler in schedulers:
+            stack.callback(scheduler.stop)
+        statuses = [scheduler.status() for scheduler in schedulers]
+    for status in statuses:
+        if as_json:
+            emit({"status": status.as_dict()})
+        elif status.all_arrived:
+            say(f"{status.folder} is in {status.destination.repo_id}", colour="green")
+    return [status.all_arrived for status in statuses]
+
+
+@contextlib.contextmanager
+def _until_told_to_stop() -> Iterator[threading.Event]:
+    """Let SIGINT and SIGTERM set the event that is yielded, and a second one raise KeyboardInterrupt."""
+    told = threading.Event()
+
+    def tell_once(*_: object) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, tell_once) for number in numbers]
+    try:
+        yield told
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,60 @@
+"""A scheduler for a folder that others write to, as the commands that go on for a while use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.cli.terminal import emit, say, size
+from hf_summary_writer.scheduler import CommitScheduler
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hf_summary_writer.details import CommitDetails
+    from hf_summary_writer.sync import Plan
+
+__all__ = ["describe", "scheduler_of", "tell"]
+
+
+def scheduler_of(
+    folder: Path, plan: Plan, every: float, close_timeout: float, *, as_json: bool, err: bool
+) -> CommitScheduler:
+    """Start to push `folder` every so many minutes, and tell of each commit."""
+    where, how = plan.destination, plan.settings
+    return CommitScheduler(
+        repo_id=where.repo_id,
+        folder_path=folder,
+        every=every,
+        path_in_repo=where.path,
+        repo_type=where.repo_type,
+        revision=where.revision,
+        private=how.private,
+        allow_patterns=None if how.allow is None else list(how.allow),
+        ignore_patterns=None if how.ignore is None else list(how.ignore),
+        squash_history=how.squash,
+        close_timeout=close_timeout,
+        model_card=how.card,
+        on_commit=lambda commit: tell(commit, as_json=as_json, err=err),
+    )
+
+
+def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
+    """Write what a commit brought."""
+    if as_json:
+        emit({"commit": describe(commit)})
+    else:
+        files = f"{commit.files} file{'s' if commit.files > 1 else ''}"
+        say(f"{files}, {size(commit.bytes)}, {commit.seconds:.1f} s: {commit.url}", err=err)
+
+
+def describe(commit: CommitDetails) -> dict[str, object]:
+    """Return a commit as what JSON can hold."""
+    return {
+        "repo_id": commit.repo_id,
+        "folder": str(commit.folder),
+        "oid": commit.oid,
+        "url": commit.url,
+        "files": commit.files,
+        "bytes": commit.bytes,
+        "seconds": round(commit.seconds, 3),
+    }

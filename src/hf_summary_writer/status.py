@@ -1,0 +1,176 @@
+"""What becomes of a folder: where it goes, what has arrived, what is missing, and what stands in the way.
+
+Most of it is in the ledger and in the folder itself, so that any process can tell, also after a crash. What only the
+pushing process knows, that it waits and why, it leaves in a small file beside the ledger while there is trouble. An
+untroubled run writes no such file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from hf_summary_writer.push_loop import Phase
+from hf_summary_writer.verdict import one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hf_summary_writer.destination import Destination
+    from hf_summary_writer.ledger import CommitRecord
+    from hf_summary_writer.push import Pending
+    from hf_summary_writer.push_loop import State
+
+__all__ = ["LastTrouble", "Status", "TroubleFile"]
+
+_MAX_BYTES = 16 * 2**10
+# Whoever has not tried again by so much later is not going to.
+_LATE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LastTrouble:
+    """Why the last push failed, and how the pushing goes on.
+
+    Attributes:
+        error: One line on what went wrong and what to do.
+        since: When the trouble began (seconds since the epoch).
+        until: When it is tried again; `None` if nobody will, since the process has ended or given up.
+    """
+
+    error: str
+    since: float
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a folder has come to its destination.
+
+    Attributes:
+        folder: The folder on this disk.
+        destination: Where it goes; its `repo_id` has a namespace once the Hub has said which.
+        url: The page that shows the logs; `None` until the Hub has said what the repo's full name is.
+        commit: The last commit that the Hub acknowledged: its `oid`, `url` and `time` (seconds since the epoch).
+        pending: What the Hub does not hold yet: `files`, `bytes`, and when the `oldest` was last written (seconds since
+            the epoch).
+        phase: `idle`, `pushing`, `waiting` after a failed push, or `stopped` if this process does not push.
+        trouble: Why the last push failed; `None` if it did not.
+    """
+
+    folder: Path
+    destination: Destination
+    url: str | None
+    commit: CommitRecord | None
+    pending: Pending
+    phase: Phase
+    trouble: LastTrouble | None
+
+    @property
+    def all_arrived(self) -> bool:
+        """Whether the Hub holds all there is."""
+        return not self.pending.files
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold; times as ISO 8601 in UTC."""
+        trouble, commit = self.trouble, self.commit
+        return {
+            "folder": str(self.folder),
+            "destination": dataclasses.asdict(self.destination),
+            "url": self.url,
+            "commit": commit and {"oid": commit.oid, "url": commit.url, "time": _iso(commit.time)},
+            "pending": {**dataclasses.asdict(self.pending), "oldest": _iso(self.pending.oldest)},
+            "phase": self.phase.value,
+            "waiting_until": _iso(trouble.until) if trouble else None,
+            "error": trouble.error if trouble else None,
+            "error_since": _iso(trouble.since) if trouble else None,
+        }
+
+
+class TroubleFile:
+    """The file in which a pushing process leaves word of its trouble for others.
+
+    Not thread-safe: its owner writes it from the thread that pushes.
+
+    Args:
+        path: Where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Write nothing."""
+        self._path = path
+        self._since: float | None = None
+        self._may_exist = True
+
+    @classmethod
+    def beside(cls, ledger: Path) -> TroubleFile:
+        """Return the one that belongs to a ledger."""
+        return cls(ledger.with_suffix(".trouble.json"))
+
+    def trouble(self, state: State) -> LastTrouble | None:
+        """Return the trouble that this process is in."""
+        if state.error is None:
+            return None
+        now = time.time()
+        until = now + state.seconds if state.phase is Phase.WAITING else None
+        return LastTrouble(one_line(str(state.error) or repr(state.error)), self._since or now, until)
+
+    def note(self, state: State) -> None:
+        """Leave word of what a push ended in: trouble, or none."""
+        # Whatever is wrong with the disk, the push said so already, and this file is only a convenience.
+        with contextlib.suppress(OSError):
+            trouble = self.trouble(state)
+            if trouble is not None:
+                self._since = trouble.since
+                self._write(trouble)
+            elif self._may_exist:
+                self._since = None
+                self._path.unlink(missing_ok=True)
+                self._may_exist = False
+
+    def read(self) -> LastTrouble | None:
+        """Return what a process left, or `None` if there is nothing that can be read."""
+        try:
+            with self._path.open("rb") as file:
+                said = json.loads(file.read(_MAX_BYTES))
+            until = None if said["until"] is None else float(said["until"])
+            if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
+                until = None
+            return LastTrouble(str(said["error"]), float(said["since"]), until)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _write(self, trouble: LastTrouble) -> None:
+        said = {**dataclasses.asdict(trouble), "pid": os.getpid(), "host": socket.gethostname()}
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            json.dump(said, file)
+        temporary.replace(self._path)
+        self._may_exist = True
+
+
+def _runs(host: str, pid: int) -> bool:
+    """Tell whether a process may still run; of another machine's nothing is known."""
+    if host != socket.gethostname() or os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")

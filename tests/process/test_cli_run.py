@@ -1,0 +1,149 @@
+"""`hf-summary-writer run`: the command's signals and exit code are its own, and what it logged arrives."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+import commands
+import events
+import remote
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+SECONDS = 60.0
+# Writes as a framework does that knows nothing of us.
+LOG = """
+import os, signal, sys, time
+from tensorboardX import SummaryWriter
+writer = SummaryWriter("runs/first")
+for step in range(100):
+    writer.add_scalar("loss", step, step)
+writer.close()
+"""
+STEPS = list(range(100))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def python(body: str) -> list[str]:
+    return ["--", sys.executable, "-c", LOG + textwrap.dedent(body)]
+
+
+def assert_all_on_hub(api: HfApi, repo_id: str, here: Path) -> None:
+    assert events.steps(here / "runs" / "first", "loss") == STEPS
+    assert remote.files(api, repo_id) == remote.under(here / "runs", "tensorboard/runs")
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("", 0),
+        ("sys.exit(7)", 7),
+        ("1 / 0", 1),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL),
+        ("os.abort()", 128 + signal.SIGABRT),
+    ],
+)
+def test_however_the_command_ends_its_logs_arrive_and_its_exit_code_comes_back(
+    hub: HubProcess, api: HfApi, repo_id: str, here: Path, ending: str, code: int
+) -> None:
+    ended = commands.run(hub, "run", repo_id, *python(ending), home=here)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout == ""
+    assert_all_on_hub(api, repo_id, here)
+
+
+def started(hub: HubProcess, repo_id: str, here: Path, body: str, *options: object) -> subprocess.Popen[str]:
+    process = commands.start(
+        hub, "run", repo_id, *options, *python(body + "\nprint('ready', flush=True)\ntime.sleep(60)"), home=here
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_is_passed_on_and_the_rest_is_pushed(
+    hub: HubProcess, api: HfApi, repo_id: str, here: Path, number: signal.Signals
+) -> None:
+    body = f"signal.signal({int(number)}, lambda *_: (print('caught', flush=True), sys.exit(9)))"
+    with started(hub, repo_id, here, body) as process:
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out) == (9, "caught\n"), errors
+    assert_all_on_hub(api, repo_id, here)
+
+
+def test_a_command_that_a_signal_ends_gives_128_and_the_number(
+    hub: HubProcess, api: HfApi, repo_id: str, here: Path
+) -> None:
+    with started(hub, repo_id, here, "") as process:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert_all_on_hub(api, repo_id, here)
+
+
+def test_it_pushes_while_the_command_runs(hub: HubProcess, api: HfApi, repo_id: str, here: Path) -> None:
+    with started(hub, repo_id, here, "", "--every", 0.005) as process:
+        assert process.stderr is not None
+        assert "/commit/" in process.stderr.readline()
+        assert_all_on_hub(api, repo_id, here)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SECONDS)
+
+
+def test_a_writer_of_ours_in_the_command_leaves_the_pushing_to_it(
+    hub: HubProcess, api: HfApi, repo_id: str, here: Path
+) -> None:
+    script = """
+    from hf_summary_writer import HFSummaryWriter
+    with HFSummaryWriter(logdir="runs/ours") as writer:
+        writer.add_scalar("loss", 1, 1)
+        assert writer.scheduler.trigger().result() is None
+    """
+    ended = commands.run(hub, "run", repo_id, *python(script), home=here)
+    assert ended.returncode == 0, ended.stderr
+    assert {path.split("/")[2] for path in remote.files(api, repo_id)} == {"first", "ours"}
+    assert_all_on_hub(api, repo_id, here)
+
+
+def test_without_a_hub_the_exit_code_is_still_the_commands_and_what_is_missing_is_named(
+    repo_id: str, here: Path
+) -> None:
+    ended = commands.run(commands.Nowhere(), "run", repo_id, "--close-timeout", 0.5, *python("sys.exit(4)"), home=here)
+    assert ended.returncode == 4
+    assert f"hf-summary-writer sync {here / 'runs'} {repo_id}" in ended.stderr
+    assert commands.Nowhere.token not in ended.stderr
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such-command-here", 127), ("/", 126)])
+def test_a_command_that_cannot_be_run_gives_the_code_that_a_shell_gives(
+    hub: HubProcess, repo_id: str, here: Path, command: str, code: int
+) -> None:
+    ended = commands.run(hub, "run", repo_id, "--", command, home=here)
+    assert ended.returncode == code
+    assert command in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_mistake_is_told_before_the_command_runs(hub: HubProcess, here: Path) -> None:
+    ended = commands.run(hub, "run", "a/b/c", *python(""), home=here)
+    assert ended.returncode == 1
+    assert "repo_id" in ended.stderr
+    assert not (here / "runs").exists()

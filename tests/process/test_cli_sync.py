@@ -1,0 +1,168 @@
+"""`hf-summary-writer sync` as a side-car, as a rehearsal, over an outage, and for scripts to read."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from tensorboardX import SummaryWriter
+
+import commands
+import remote
+import scripts
+from hub_process import HubProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+SECONDS = 60.0
+
+
+@pytest.fixture
+def logdir(tmp_path: Path) -> Path:
+    folder = tmp_path / "run 1"
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_scalar("loss", 1.0, 0)
+    return folder
+
+
+def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_dry_run_lists_files_and_bytes_and_asks_nobody(hub: HubProcess, repo_id: str, logdir: Path) -> None:
+    before = hub.requests
+    listed = commands.run(hub, "sync", logdir, repo_id, "--dry-run", "--json", home=logdir.parent)
+    (found,) = commands.objects(listed.stdout)
+    (file,) = logdir.iterdir()
+    size = file.stat().st_size
+    path = f"tensorboard/run 1/{file.name}"
+    assert found["files"] == [{"path": file.name, "path_in_repo": path, "bytes": size}]
+    assert (found["bytes"], found["repo_id"], listed.returncode) == (size, repo_id, 1)
+    assert hub.requests == before
+    text = commands.run(hub, "sync", logdir, repo_id, "--dry-run", home=logdir.parent)
+    assert file.name in text.stdout
+    assert list(logdir.iterdir()) == [file]
+
+
+def test_after_a_sync_a_dry_run_lists_nothing(hub: HubProcess, repo_id: str, logdir: Path) -> None:
+    sent = commands.run(hub, "sync", logdir, repo_id, "--json", home=logdir.parent)
+    (found,) = commands.objects(sent.stdout)
+    assert sent.returncode == 0, sent.stderr
+    assert (found["missing"], found["error"], found["repo_id"], len(found["commits"])) == (0, None, repo_id, 1)
+    assert found["commits"][0]["files"] == 1
+    listed = commands.run(hub, "sync", logdir, "--dry-run", home=logdir.parent)
+    assert listed.returncode == 0
+    assert "0 files" in listed.stdout
+
+
+def test_an_error_is_told_as_json_too(logdir: Path, repo_id: str) -> None:
+    failed = commands.run(commands.Nowhere(), "sync", logdir, repo_id, "--json", home=logdir.parent)
+    (found,) = commands.objects(failed.stdout)
+    assert failed.returncode == 1
+    assert found["error"]
+    assert found["missing"] == 1
+    assert commands.Nowhere.token not in failed.stdout + failed.stderr
+
+
+def test_every_run_of_a_folder_goes_where_it_went_before(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    body = "HFSummaryWriter(repo_id, logdir=logdir).add_scalar('loss', 1, 1)"
+    for name in ("a", "b"):
+        assert scripts.run(body, hub, tmp_path / "runs" / name, repo_id).returncode == 0
+        with SummaryWriter(str(tmp_path / "runs" / name)) as writer:
+            writer.add_scalar("loss", 2.0, 2)
+    sent = commands.run(hub, "sync", tmp_path / "runs", home=tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    assert remote.files(api, repo_id) == remote.under(tmp_path / "runs", "tensorboard")
+
+
+def test_an_offline_run_is_sent_later_without_naming_the_repo_again(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+    logdir = tmp_path / "run"
+    logged = scripts.run(
+        """
+        writer = HFSummaryWriter(repo_id, logdir=logdir, repo_revision="dev", path_in_repo="x")
+        writer.add_scalar("loss", 1, 1)
+        """,
+        commands.Nowhere(), logdir, repo_id,
+    )  # fmt: skip
+    assert logged.returncode == 0, logged.stderr
+    assert logged.stderr.count("hf-summary-writer sync") == 2  # at the start, and at the end with what is missing
+    sent = commands.run(hub, "sync", logdir, home=tmp_path, HF_ENDPOINT=hub.endpoint)
+    assert sent.returncode == 1, "an endpoint is part of where it was to go"
+    sent = commands.run(hub, "sync", logdir, repo_id, "--into", "x/run", "--revision", "dev", home=tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    assert remote.files(api, repo_id, revision="dev") == remote.under(logdir, "x/run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watching_sends_what_comes_until_a_signal_and_then_the_rest(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, number: signal.Signals
+) -> None:
+    options = ["--watch", "--every", 0.005, "--json"]
+    with commands.start(hub, "sync", logdir, repo_id, *options, home=logdir.parent) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        with SummaryWriter(str(logdir)) as writer:
+            writer.add_scalar("loss", 2.0, 1)
+        second = process.stdout.readline()
+        with SummaryWriter(str(logdir)) as writer:
+            writer.add_scalar("loss", 3.0, 2)
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    assert [commands.objects(line)[0]["commit"]["files"] for line in (first, second)] == [1, 1]
+    last = commands.objects(rest)[-1]["status"]
+    assert last["pending"]["files"] == 0
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run 1")
+
+
+@pytest.mark.timeout(300)
+def test_watching_over_an_outage_sends_all_of_it_when_the_hub_is_back(
+    tmp_path: Path, logdir: Path, repo_id: str, client: Callable[..., HfApi]
+) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with HubProcess(tmp_path / "hub", "--port", str(port), "--token", "hf_test") as hub:
+        where = type("Where", (), {"endpoint": hub.endpoint, "token": hub.token})()
+        options = ["--watch", "--every", 0.01, "--json"]
+        with commands.start(where, "sync", logdir, repo_id, *options, home=tmp_path) as process:
+            assert process.stdout is not None
+            assert "commit" in process.stdout.readline()
+            hub.stop()
+            with SummaryWriter(str(logdir)) as writer:
+                writer.add_scalar("loss", 2.0, 1)
+            # The client itself tries for half a minute to reach a Hub that is gone.
+            until(lambda: any(logdir.rglob("*.trouble.json")), 200)
+            with HubProcess(tmp_path / "hub", "--port", str(port), "--token", "hf_test") as again:
+                assert "commit" in process.stdout.readline()
+                process.send_signal(signal.SIGTERM)
+                _, errors = process.communicate(timeout=SECONDS)
+                assert process.returncode == 0, errors
+                assert remote.files(client(again), repo_id) == remote.under(logdir, "tensorboard/run 1")
+    assert "hf_test" not in errors
+
+
+def test_watching_fails_if_something_never_arrived(logdir: Path, repo_id: str) -> None:
+    options = ["--watch", "--close-timeout", 0.5, "--json"]
+    with commands.start(commands.Nowhere(), "sync", logdir, repo_id, *options, home=logdir.parent) as process:
+        until(lambda: any(logdir.rglob("*.trouble.json")))
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert commands.objects(out)[-1]["status"]["pending"]["files"] == 1
+    assert "hf-summary-writer sync" in errors

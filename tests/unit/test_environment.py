@@ -1,0 +1,88 @@
+"""Environment variables fill in what the code leaves out, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hf_summary_writer.environment import Mode, fills_in, mode_for
+
+
+class Example:
+    @fills_in(every="COMMIT_EVERY", path="PATH_IN_REPO", squash="SQUASH_HISTORY", repo_id="REPO_ID")
+    def __init__(
+        self, repo_id: str | None = None, *, every: float = 5, path: str | None = "logs", squash: bool = False
+    ) -> None:
+        self.all = (repo_id, every, path, squash)
+
+
+@pytest.fixture
+def filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "COMMIT_EVERY": " 0.5 ",
+        "PATH_IN_REPO": "a/b/",
+        "SQUASH_HISTORY": "Yes",
+        "REPO_ID": "user/x",
+    }.items():
+        monkeypatch.setenv(f"HF_SUMMARY_WRITER_{name}", value)
+
+
+@pytest.mark.usefixtures("filled")
+def test_what_is_left_out_comes_from_the_environment() -> None:
+    assert Example().all == ("user/x", 0.5, "a/b", True)
+
+
+@pytest.mark.usefixtures("filled")
+def test_what_is_given_stays_though_it_is_the_default() -> None:
+    assert Example("mine", every=5, path="logs", squash=False).all == ("mine", 5, "logs", False)
+    assert Example(path=None).all[2] is None
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_COMMIT_EVERY", " ")
+    assert Example().all == (None, 5, "logs", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("COMMIT_EVERY", "soon"),
+        ("COMMIT_EVERY", "0"),
+        ("COMMIT_EVERY", "nan"),
+        ("PATH_IN_REPO", "../x"),
+        ("SQUASH_HISTORY", "maybe"),
+        ("REPO_ID", "a/b/c"),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"HF_SUMMARY_WRITER_{name}", value)
+    with pytest.raises(ValueError, match=f"HF_SUMMARY_WRITER_{name}"):
+        Example()
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({}, Mode.ONLINE),
+        ({"HF_HUB_OFFLINE": "0"}, Mode.ONLINE),
+        ({"HF_HUB_OFFLINE": "1"}, Mode.OFFLINE),
+        ({"HF_SUMMARY_WRITER_MODE": "offline"}, Mode.OFFLINE),
+        ({"HF_SUMMARY_WRITER_MODE": "Disabled", "HF_HUB_OFFLINE": "1"}, Mode.DISABLED),
+        ({"HF_SUMMARY_WRITER_PUSHED_FOLDER": "/runs"}, Mode.DISABLED),
+        ({"HF_SUMMARY_WRITER_PUSHED_FOLDER": "/runs/other"}, Mode.ONLINE),
+    ],
+    ids=str,
+)
+def test_the_mode_follows_the_variables(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mode: Mode) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert mode_for(Path("/runs/first")) is mode
+
+
+def test_a_mode_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "on")
+    with pytest.raises(ValueError, match="HF_SUMMARY_WRITER_MODE"):
+        mode_for()
