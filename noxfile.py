@@ -85,9 +85,9 @@ def other_pythons(session: nox.Session) -> None:
     run_tests(session, "newest", "xet")
 
 
-# Sets up and runs all of it: `nox -s integration integration_tensorflow`. Takes about ten minutes on two free cores, and
-# some minutes more to install. `nox -s integration -- -m "integration and not slow"` is the half that is fast enough for
-# every change: the contract with torch's writer, PyTorch itself, accelerate, Stable-Baselines3 and Ignite.
+# `nox -s integration integration_tensorflow` sets up and runs all of it: about ten minutes on two free cores, and some
+# minutes more to install. `nox -s integration -- -m "integration and not slow"` is the half that is fast enough for CI:
+# the contract with torch's writer, PyTorch itself, accelerate, Stable-Baselines3 and Ignite.
 # With pip, not uv: where an index offers torch for CPUs beside the one for GPUs (PIP_EXTRA_INDEX_URL), pip takes it.
 @nox.session(venv_backend="virtualenv")
 def integration(session: nox.Session) -> None:
