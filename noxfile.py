@@ -112,6 +112,26 @@ def other_pythons(session: nox.Session) -> None:
     run_tests(session, "-m", "not slow and not integration")
 
 
+# `nox -s integration integration_tensorflow` sets up and runs all of it: about ten minutes on two free cores, and some
+# minutes more to install. `nox -s integration -- -m "integration and not slow"` is the half that is fast enough for CI:
+# the contract with torch's writer, PyTorch itself, accelerate, Stable-Baselines3 and Ignite.
+# With pip, not uv: where an index offers torch for CPUs beside the one for GPUs (PIP_EXTRA_INDEX_URL), pip takes it.
+@nox.session(venv_backend="virtualenv")
+def integration(session: nox.Session) -> None:
+    """Train with real frameworks, and compare what the Hub holds with what their own writers leave."""
+    # Alone and first, so that nothing else decides which build of it is taken.
+    session.install(*(line for line in group("integration") if line.startswith("torch==")))
+    session.install("-e", ".[demo]", *group("integration"))
+    session.run("python", "-m", "pytest", "-m", "integration", "tests/integration", *session.posargs)
+
+
+@nox.session(venv_backend="virtualenv")
+def integration_tensorflow(session: nox.Session) -> None:
+    """The same for frameworks that write their event files with TensorFlow."""
+    session.install("-e", ".[demo]", *group("integration-tensorflow"))
+    session.run("python", "-m", "pytest", "-m", "integration", "tests/integration", *session.posargs)
+
+
 def run_tests(session: nox.Session, *arguments: str, client: str = "newest", transport: str = "xet") -> None:
     session.install(f"{wheel(session)}[demo]", *group("test"))
     if client == "lowest":
