@@ -53,7 +53,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
-    "--window-size=1280,760",
+    "--window-size=1280,1000",
 )
 # Every name is there, and each card shows two curves, drawn and no longer moving.
 SHOWN = f"""
@@ -86,7 +86,7 @@ def main() -> None:
             api = HfApi(endpoint=hub.endpoint, token=hub.token)
             push_runs(api, folder / "runs")
             api.snapshot_download("local/my-experiments", local_dir=folder / "download")
-        with tensorboard(folder / "download") as address:
+        with tensorboard(folder / "download" / "tensorboard") as address:
             with Browser(program, folder / "profile") as browser:
                 browser.call("Page.navigate", url=f"{address}?darkMode=false#timeseries")
                 browser.wait_for(SHOWN)

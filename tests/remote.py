@@ -19,12 +19,13 @@ _OUR_CARD = b"\n- hf-summary-writer\n"
 def files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
     """Return the content of every file of a branch by its path, but for what the Hub put there, and our own card."""
     with tempfile.TemporaryDirectory() as folder:
-        api.snapshot_download(repo_id, local_dir=folder, **where)
+        # Into a cache: a download into a folder adds to every name, and so cannot hold the longest ones.
+        root = Path(api.snapshot_download(repo_id, cache_dir=folder, **where))
         return {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(Path(folder).rglob("*"))
-            if path.is_file() and ".cache" not in path.parts and path.name not in _OF_THE_HUB
-            if path != Path(folder, "README.md") or _OUR_CARD not in path.read_bytes()
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and path.name not in _OF_THE_HUB
+            if path != root / "README.md" or _OUR_CARD not in path.read_bytes()
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.errors import InterruptedPushError
 from hf_summary_writer.ledger import Arrival
 from hf_summary_writer.snapshot import Content, Nothing
 
@@ -64,7 +64,7 @@ def batches(
         interrupted: Asked before every file.
 
     Raises:
-        TemporaryError: If there was an interruption.
+        InterruptedPushError: If there was an interruption.
     """
     remaining = iter(candidates)
     while True:
@@ -84,7 +84,7 @@ def _read(
     memory, size = MAX_BYTES_IN_MEMORY, 0
     for candidate in remaining:
         if interrupted():
-            raise TemporaryError("the push was interrupted")
+            raise InterruptedPushError("the push was interrupted")
         try:
             taken = take(candidate, memory)
         except OSError as error:

@@ -54,6 +54,11 @@ class Destination:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
+    def name(self) -> str:
+        """The repo's name without its namespace."""
+        return self.repo_id.rpartition("/")[2]
+
+    @property
     def is_default_branch(self) -> bool:
         """Whether it is the branch that the Hub shows first."""
         return self.revision == DEFAULT_REVISION
@@ -81,11 +86,6 @@ class Destination:
     def _repo_url(self) -> str:
         prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
         return f"{self.endpoint}/{prefix}{self.repo_id}"
-
-    @property
-    def name(self) -> str:
-        """The repo's name without its namespace."""
-        return self.repo_id.rpartition("/")[2]
 
     def path_in_repo(self, relpath: str) -> str:
         """The place in the repo of the file that is `relpath` in the folder."""

@@ -26,7 +26,7 @@ _IDLE_INTERVAL = 0.4
 """Seconds between two looks at the sources: after one that found something, and after one that found nothing."""
 
 _POLITE_ITEMS = 64
-_URGENT_ITEMS = 512
+_URGENT_ITEMS = 1024
 """Items in one slice: few while a loop is running beside it, more while somebody waits for the end."""
 
 _NAP = 0.001

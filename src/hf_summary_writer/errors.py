@@ -2,8 +2,9 @@
 
 PushError
 ├── TemporaryError          will go away by itself: network, time-outs, 408, 409, 412, 429, 5xx
-│   ├── DeadlineError       the Hub did not answer in time
-│   └── RateLimitError      the Hub said to wait, and for how long
+│   ├── DeadlineError          the Hub did not answer in time
+│   ├── InterruptedPushError   the program is leaving
+│   └── RateLimitError         the Hub said to wait, and for how long
 ├── ActionNeededError       needs the user: 401, 403, 404, quota, offline mode, a certificate, a redirect
 │   └── RepoGoneError       the repo was there and is not any more
 └── RejectedError           the Hub refuses one of the files: 400, 413, 422
@@ -14,6 +15,7 @@ from __future__ import annotations
 __all__ = [
     "ActionNeededError",
     "DeadlineError",
+    "InterruptedPushError",
     "PushError",
     "RateLimitError",
     "RejectedError",
@@ -43,6 +45,10 @@ class TemporaryError(PushError):
 
 class DeadlineError(TemporaryError):
     """The Hub did not answer in time."""
+
+
+class InterruptedPushError(TemporaryError):
+    """There is no more time for the push, since the program is leaving."""
 
 
 class RateLimitError(TemporaryError):

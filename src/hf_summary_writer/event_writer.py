@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ from hf_summary_writer.stream import Backlog, Stream
 from hf_summary_writer.values import hparams_summaries, number_of, torch_scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from hf_summary_writer.drain import Ticket
 
 __all__ = ["EventWriter"]
 
@@ -92,6 +95,7 @@ class EventWriter(HeavyValues):
         self._max_pending_bytes = max_pending_bytes
         self._backlog = Backlog(max_pending_bytes)
         self._lifecycle = threading.RLock()
+        self._closing: list[Ticket] = []
         self._prefixes: dict[str | None, bytes] = {}
         # The queue of the run's own folder, for good, and the same where the short way of `add_scalar` is open.
         self._main: Stream | None = None
@@ -109,11 +113,6 @@ class EventWriter(HeavyValues):
         process.tell_after_fork(self)
 
     @property
-    def log_dir(self) -> str:
-        """The folder of the run, as torch names it."""
-        return self.get_logdir()
-
-    @property
     def dropped_events(self) -> int:
         """Number of events that were given up because the disk failed for too long."""
         return self._backlog.dropped
@@ -122,11 +121,6 @@ class EventWriter(HeavyValues):
     def event_files(self) -> list[str]:
         """Paths of the event files being written to; all others of the run never change again."""
         return [path for writer in self._own_writers() if (path := writer.event_file)]
-
-    def get_logdir(self) -> str:
-        """Return the folder of the run."""
-        logdir: str = self.logdir
-        return logdir
 
     def add_scalar(
         self,
@@ -140,6 +134,8 @@ class EventWriter(HeavyValues):
         double_precision: bool = False,
     ) -> None:
         """Add one number.
+
+        The fifth and sixth argument by position are tensorboardX's, or torch's `new_style` and `double_precision`.
 
         Args:
             tag: Name of the series.
@@ -190,6 +186,9 @@ class EventWriter(HeavyValues):
         double_precision: bool,
     ) -> None:
         writer = self._get_file_writer()
+        if isinstance(display_name, bool):
+            new_style, double_precision = display_name, bool(description)
+            display_name = description = ""
         if new_style:
             summary = torch_scalar(_clean_tag(tag), number_of(value), double_precision=double_precision)
             writer.add_summary(summary, step, walltime)
@@ -238,13 +237,16 @@ class EventWriter(HeavyValues):
         self,
         hparam_dict: dict[str, Any],
         metric_dict: dict[str, Any],
-        name: str | None = None,
-        global_step: int | None = None,
-        *,
-        hparam_domain_discrete: dict[str, list[Any]] | None = None,
+        name: str | Mapping[str, Sequence[Any]] | None = None,
+        global_step: int | str | None = None,
+        *torch_step: int | None,
+        hparam_domain_discrete: Mapping[str, Sequence[Any]] | None = None,
         run_name: str | None = None,
     ) -> None:
         """Add a set of hyperparameters and what came of them, as a run of its own below `logdir`.
+
+        From the third on, arguments by position are tensorboardX's `name` and `global_step`, or torch's
+        `hparam_domain_discrete`, `run_name` and `global_step`; their types tell which.
 
         Args:
             hparam_dict: Names and values of the hyperparameters.
@@ -253,10 +255,17 @@ class EventWriter(HeavyValues):
             global_step: Step to record for the metrics.
             hparam_domain_discrete: As in torch: the values that each hyperparameter may take.
             run_name: What torch calls `name`.
+            *torch_step: The fifth argument of torch, `global_step`.
 
         Raises:
             TypeError: `hparam_dict` or `metric_dict` is no dictionary.
         """
+        if isinstance(name, Mapping):
+            name, hparam_domain_discrete = None, name
+        if isinstance(global_step, str):
+            global_step, run_name = None, global_step
+        if torch_step:
+            [global_step] = torch_step
         if not all(isinstance(given, dict) for given in (hparam_dict, metric_dict)):
             raise TypeError("hparam_dict and metric_dict should be dictionary.")
         domains = {} if hparam_domain_discrete is None else hparam_domain_discrete
@@ -288,11 +297,13 @@ class EventWriter(HeavyValues):
     def close(self) -> None:
         """Flush and close all files. A second call does nothing; a later write opens a new file."""
         with self._lifecycle:
-            writers = self._own_writers()
             was_open = self.all_writers is not None
-            self.file_writer = self.all_writers = self._stream = None
-            # Within the lock, so that a second closer returns when all is on disk, too.
-            self._wait([writer.begin_close() for writer in writers])
+            if was_open:
+                self._closing = [writer.begin_close() for writer in self._own_writers()]
+                self.file_writer = self.all_writers = self._stream = None
+            closing = self._closing
+        # A second closer returns when all is on disk, too; nobody waits with the lock held.
+        self._wait(closing)
         if was_open and self._has_comet:
             self._get_comet_logger().end()
             self._comet_logger = None
@@ -300,7 +311,26 @@ class EventWriter(HeavyValues):
     def after_fork_in_child(self) -> None:
         """Take fresh locks; the queues are told by the drain."""
         self._lifecycle = threading.RLock()
+        self._closing = []
         self._backlog.forget()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What cannot travel is the queue and the open file; a copy is a new writer of the same folder.
+        return _renewed, (type(self), self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of a writer like this one, for copies and other processes; for subclasses."""
+        return {
+            "logdir": self.logdir,
+            # No `purge_step`: it has been written, and again it would hide what has been logged since.
+            "max_queue": self._max_queue,
+            "flush_secs": self._flush_secs,
+            "filename_suffix": self._filename_suffix,
+            "write_to_disk": self._write_to_disk,
+            "comet_config": self._comet_config,
+            "segment_bytes": self._segment_bytes,
+            "max_pending_bytes": self._max_pending_bytes,
+        }
 
     def _reopened(self) -> None:
         """Is called when something is logged after `close`, before it is written; for subclasses."""
@@ -356,9 +386,13 @@ class EventWriter(HeavyValues):
         return [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
 
     @staticmethod
-    def _wait(tickets: list[Any]) -> None:
+    def _wait(tickets: list[Ticket]) -> None:
         for ticket in tickets:
             drain.wait(ticket)
+
+
+def _renewed(kind: type[EventWriter], arguments: dict[str, Any]) -> EventWriter:
+    return kind(**arguments)
 
 
 def _local_folder(logdir: str | os.PathLike[str] | None) -> str | None:

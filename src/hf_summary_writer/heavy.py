@@ -15,12 +15,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorboardX
 from tensorboardX.embedding import TB_MAX_SPRITE_SIZE, append_pbtxt, make_mat, make_sprite, make_tsv
 from tensorboardX.summary import audio, histogram, image, video
-from tensorboardX.x2num import prepare_pytorch
 
 from hf_summary_writer.event_file import sync_file
+from hf_summary_writer.torch_calls import TorchCalls
+from hf_summary_writer.values import is_torch, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ _IN_RANGE = 1e19
 """Safely inside of the outermost of tensorboardX's default bins."""
 
 
-class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
+class HeavyValues(TorchCalls):
     """The part of a `SummaryWriter` that logs images, sound, histograms and embeddings."""
 
     def add_image(
@@ -62,7 +62,7 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """
         pixels = self._snapshot(img_tensor, functools.partial(_is_image, dataformats=dataformats))
         if pixels is None:
-            super().add_image(tag, img_tensor, global_step, walltime, dataformats)
+            super().add_image(tag, unwrapped(img_tensor), global_step, walltime, dataformats)
         else:
             self._defer(functools.partial(image, tag, pixels, dataformats=dataformats), pixels, global_step, walltime)
 
@@ -77,7 +77,7 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """Add several images as one; arguments as for `add_image`."""
         pixels = self._snapshot(img_tensor, functools.partial(_is_image, dataformats=dataformats))
         if pixels is None:
-            super().add_images(tag, img_tensor, global_step, walltime, dataformats)
+            super().add_images(tag, unwrapped(img_tensor), global_step, walltime, dataformats)
         else:
             self._defer(functools.partial(image, tag, pixels, dataformats=dataformats), pixels, global_step, walltime)
 
@@ -103,7 +103,7 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
         plain = isinstance(bins, str) and bins == "tensorflow" and max_bins is None
         numbers = self._snapshot(values, _has_a_bin) if plain else None
         if numbers is None:
-            super().add_histogram(tag, values, global_step, bins, walltime, max_bins)
+            super().add_histogram(tag, unwrapped(values), global_step, bins, walltime, max_bins)
         else:
             make = functools.partial(histogram, tag, numbers, self.default_bins)
             self._defer(make, numbers, global_step, walltime)
@@ -128,7 +128,7 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
         plain = type(sample_rate) is int and sample_rate > 0 and _is_installed("soundfile")
         amplitudes = self._snapshot(snd_tensor, _is_sound) if plain else None
         if amplitudes is None:
-            super().add_audio(tag, snd_tensor, global_step, sample_rate, walltime)
+            super().add_audio(tag, unwrapped(snd_tensor), global_step, sample_rate, walltime)
         else:
             make = functools.partial(audio, tag, amplitudes, sample_rate=sample_rate)
             self._defer(make, amplitudes, global_step, walltime)
@@ -155,7 +155,7 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
         plain = type(fps) in (int, float) and fps > 0
         frames = self._snapshot(vid_tensor, functools.partial(_is_film, dataformats=dataformats)) if plain else None
         if frames is None:
-            super().add_video(tag, vid_tensor, global_step, fps, walltime, dataformats)
+            super().add_video(tag, unwrapped(vid_tensor), global_step, fps, walltime, dataformats)
         else:
             make = functools.partial(video, tag, frames, fps, dataformats=dataformats)
             self._defer(make, frames, global_step, walltime)
@@ -191,7 +191,9 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
             or not isinstance(tag, str)
         ):
             self._without_disk_trouble(
-                functools.partial(super().add_embedding, mat, metadata, label_img, global_step, tag, metadata_header)
+                functools.partial(
+                    super().add_embedding, unwrapped(mat), metadata, label_img, global_step, tag, metadata_header
+                )
             )
             return
         step = 0 if global_step is None else global_step
@@ -228,8 +230,8 @@ class HeavyValues(tensorboardX.SummaryWriter):  # type: ignore[misc]
             return None
         if isinstance(values, np.ndarray):
             array = values
-        elif "torch" in str(type(values)):
-            array = prepare_pytorch(values)
+        elif is_torch(values):
+            array = unwrapped(values)
         elif "jax" in str(type(values)):
             array = np.asarray(values)
         else:

@@ -10,6 +10,7 @@ second to import. Its constants take little, and are imported here, since a cons
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,14 +30,19 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Committed", "Hub", "client_of", "default_endpoint"]
+__all__ = ["BYTES_AT_ONCE", "Committed", "Hub", "client_of", "default_endpoint", "over_xet"]
 
 T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
+_LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
+
+# The Xet client holds what it uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
+BYTES_AT_ONCE = 16 * 2**20
+# And files that it reads, without waiting for what becomes of them, in blocks of 8 MB unless told otherwise.
+_XET_BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "1mb")
 # A token that may not create repos, or not this one, may still push to one that exists.
 _MAY_EXIST = frozenset({401, 402, 403})
-_LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,20 @@ class Hub:
 
         return self._guarded(commit)
 
+    def send_ahead(self, path: str, part: bytes) -> None:
+        """Upload a part of the file that a later commit puts at `path`, so that little of it is left to upload then.
+
+        For uploads over Xet: plain LFS knows whole files only, and needs no memory for them.
+        """
+
+        def send() -> None:
+            from huggingface_hub import CommitOperationAdd
+
+            addition = CommitOperationAdd(path_in_repo=path, path_or_fileobj=part)
+            self.api.preupload_lfs_files(self.repo_id, [addition], repo_type=self._repo_type, revision=self._revision)
+
+        self._guarded(send)
+
     def squash(self, message: str) -> None:
         """Fold the branch's history into one commit."""
         self._guarded(
@@ -199,10 +219,10 @@ class Hub:
         left_out = [addition for addition in additions if _left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
         info = None
-        # Another thread may have made the client anew while this one uploaded, and a commit needs its hooks most.
-        self._install_hooks()
         if wanted and extra and not _left_out(extra) and not _exists(extra):
             wanted.append(extra)
+        # Another thread may have made the client anew while this one uploaded, and a commit needs its hooks most.
+        self._install_hooks()
         if wanted:
             info = self.api.create_commit(operations=wanted, commit_message=message, **where)
         return Committed(info, frozenset(addition.path_in_repo for addition in left_out))
@@ -226,18 +246,32 @@ class Hub:
     def _install_hooks() -> None:
         from huggingface_hub import get_session
 
+        os.environ.setdefault(*_XET_BLOCK)  # read when the client makes its Xet session, which it does only once
         attempt.install_hooks(get_session())
 
 
 def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperationAdd]]:
     """Say which additions to hand to the client together.
 
-    Over Xet all at once. Over plain LFS one by one: given several, the client uploads them from a thread pool, which
-    cannot be used while the interpreter exits, and of which one hung upload would hold the exit for ever.
+    Over Xet as many as fit into `BYTES_AT_ONCE`. Over plain LFS one by one: given several, the client uploads them from
+    a thread pool, which cannot be used while the interpreter exits, and of which one hung upload would hold the exit
+    for ever.
     """
-    if not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None:
-        return [additions]
-    return [[addition] for addition in additions]
+    together: list[CommitOperationAdd] = []
+    size, most = 0, BYTES_AT_ONCE if over_xet() else 0
+    for addition in additions:
+        if together and size + addition.upload_info.size > most:
+            yield together
+            together, size = [], 0
+        together.append(addition)
+        size += addition.upload_info.size
+    if together:
+        yield together
+
+
+def over_xet() -> bool:
+    """Tell whether the client uploads over Xet, and not over plain LFS."""
+    return not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None
 
 
 # The client keeps what the Hub said about each file in private attributes. Without them a file that the Hub leaves out

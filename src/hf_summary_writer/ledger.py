@@ -204,6 +204,12 @@ class Ledger:
             self._arrivals = {}
             self._rewrite()
 
+    def sweep(self) -> None:
+        """Remove what processes that were killed in the middle of a rewrite left; only while the folder is locked."""
+        for path in self.path.parent.glob(f"{self.path.name}.*.tmp"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
     def forget(self, relpaths: Iterable[str]) -> None:
         """Take back, in memory, that these files arrived, so that the next push looks at them again."""
         for relpath in relpaths:
@@ -250,14 +256,14 @@ class Ledger:
                 oid=_typed(commit["oid"], str), url=_typed(commit["url"], str), time=float(commit["time"])
             )
 
-    def _repo_line(self) -> dict[str, Any]:
-        return {"repo": self.repo_id, **({"new": True} if self.is_new else {})}
-
     def _checked_repo(self, repo_id: str) -> str:
         # The Hub adds the user's name and may write it in another case; anything else would lead logs astray.
         if checks.check_repo_id(repo_id).casefold().rpartition("/")[2] != self.destination.name.casefold():
             raise ValueError(repo_id)
         return repo_id
+
+    def _repo_line(self) -> dict[str, Any]:
+        return {"repo": self.repo_id, **({"new": True} if self.is_new else {})}
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
         outdated = self._lines - len(self._arrivals)

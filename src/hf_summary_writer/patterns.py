@@ -28,7 +28,8 @@ DEFAULT_IGNORE_PATTERNS = (
     "**/.cache/huggingface/**",
 )
 # Files that by convention hold credentials: a watched folder may be somebody's working or home folder.
-SECRET_PATTERNS = (".env", "*/.env", ".env.*", "*/.env.*", ".envrc", "*/.envrc", ".netrc", "*/.netrc")
+_SECRETS = (".env", ".env.*", ".envrc", ".netrc", ".git-credentials", ".ssh/*", ".aws/*", ".gnupg/*")
+SECRET_PATTERNS = tuple(pattern for secret in _SECRETS for pattern in (secret, f"*/{secret}"))
 
 
 class PathFilter:

@@ -19,6 +19,7 @@ from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
 from hf_summary_writer.details import CommitDetails
 from hf_summary_writer.errors import PushError, RejectedError, RepoGoneError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
+from hf_summary_writer.hub import BYTES_AT_ONCE, over_xet
 from hf_summary_writer.isolating import isolating
 from hf_summary_writer.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerError, Settings
 from hf_summary_writer.outbox import Outbox
@@ -162,11 +163,12 @@ class Pusher:
         Raises:
             PushError: If something could not be delivered; what was delivered before is in the ledger.
         """
-        self._refresh()
+        self.refresh()
         if next(self.candidates(), None) is None:
             return None
         with self._folder_lock(lock_seconds, interrupted):
-            self._refresh()
+            self.refresh()
+            self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note(lambda: self.ledger.record_settings(self._settings))
             try:
@@ -183,7 +185,7 @@ class Pusher:
 
     def remember(self) -> None:
         """Note where the folder is to go, without pushing anything, for the process that does."""
-        self._refresh()
+        self.refresh()
         with contextlib.suppress(TemporaryError), self._folder_lock(0, lambda: True):
             self._note(lambda: self.ledger.record_settings(self._settings))
 
@@ -265,6 +267,8 @@ class Pusher:
         message = f"Logs of {self.folder.name}: {len(files)} file{'s' if len(files) > 1 else ''}"
         seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
         readme = self._readme_due(contents)
+        for content in contents:
+            self._send_ahead(content)
         try:
             return self._caller.call(functools.partial(self._hub.commit, files, message, readme), seconds)
         except RejectedError:
@@ -277,6 +281,18 @@ class Pusher:
             if error.in_doubt:
                 self._in_doubt.update(content.relpath for content in contents)
             raise
+
+    def _send_ahead(self, content: Content) -> None:
+        """Send what is new of large content in parts, for which the client needs less memory than for the whole."""
+        known = self.ledger.arrivals.get(content.relpath)
+        start = known.length if known else 0
+        if isinstance(content.body, bytes) or content.arrival.length - start <= BYTES_AT_ONCE or not over_xet():
+            return
+        path = self.destination.path_in_repo(content.relpath)
+        with content.body.open("rb") as file:
+            file.seek(start)
+            while part := file.read(BYTES_AT_ONCE // 2):
+                self._call(functools.partial(self._hub.send_ahead, path, part))
 
     def _readme_due(self, contents: list[Content]) -> bytes | None:
         """Return the card that the first commit to a repo that was created for this folder brings along."""
@@ -319,7 +335,8 @@ class Pusher:
         commit = committed.info and CommitRecord(committed.info.oid, committed.info.commit_url, time.time())
         self._note(lambda: self.ledger.record(arrivals, commit or None))
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Read in the ledger what other processes have pushed."""
         try:
             self.ledger.refresh()
         except LedgerError as error:

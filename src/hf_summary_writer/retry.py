@@ -16,7 +16,7 @@ def delay_after(error: Exception, failures: int, interval: float, chance: float)
 
     Temporary errors back off exponentially with full jitter, capped by the interval: many runs that lost the Hub at the
     same moment do not come back at the same moment. What only the user can change is looked at once per interval. A
-    wait that the Hub asked for is kept, a little spread; one of no seconds, or that is over, is none.
+    wait that the Hub asked for is kept, a little spread, and one of no seconds does not mean without a pause.
 
     Args:
         error: What the attempt failed with.
@@ -24,9 +24,10 @@ def delay_after(error: Exception, failures: int, interval: float, chance: float)
         interval: Seconds between pushes.
         chance: A random number in [0, 1).
     """
+    own = min(interval, BASE_SECONDS * 2.0 ** min(failures - 1, 30)) * chance
     asked = error.retry_after if isinstance(error, PushError) else None
-    if asked:
-        return asked * (1 + _SPREAD * chance)
+    if asked is not None:
+        return max(own, asked * (1 + _SPREAD * chance))
     if isinstance(error, ActionNeededError) or not isinstance(error, PushError):
         return interval
-    return min(interval, BASE_SECONDS * 2.0 ** min(failures - 1, 30)) * chance
+    return own

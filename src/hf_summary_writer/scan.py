@@ -49,6 +49,8 @@ def unpushable(relpath: str) -> str | None:
         return "its name holds control characters"
     if "\\" in relpath:
         return "its name holds a backslash, which the Hub's client takes for a separator"
+    if ":" in relpath and any(part[1:2] == ":" for part in relpath.split("/")):
+        return "its name begins as a drive of Windows does, and the Hub's client downloads no repo with such a file"
     for part in _FORBIDDEN_PARTS:
         if part in relpath and part in relpath.split("/"):
             return f"no file of a repo can be in a folder that is called {part}"

@@ -326,10 +326,10 @@ class CommitScheduler:
 
     def start(self) -> None:
         """Start the thread, also again after `close`; does nothing while it runs, after `stop`, or when offline."""
+        self._patience = self.close_timeout
         if self._mode is not Mode.ONLINE:
             self._stay_away()
             return
-        self._patience = self.close_timeout
         try:
             self._loop.start()
             if self.push_on_sigterm and self._loop.alive:
@@ -361,10 +361,10 @@ class CommitScheduler:
         return info
 
     def _committed(self, details: CommitDetails) -> None:
-        self._trouble.delivered(details)
         self._commits += 1
         if self._commits == 1:
             logger.info("%s can be seen at %s", self.folder_path, self.url)
+        self._trouble.delivered(details)
         self._on_commit(details)
 
     def _stay_away(self) -> None:
@@ -382,16 +382,7 @@ class CommitScheduler:
         began = time.monotonic()
         try:
             if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
-                pending = self._pusher.pending()
-                logger.log(
-                    logging.WARNING if _is_watched() else logging.INFO,
-                    "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
-                    pending.files,
-                    pending.bytes / 1e6,
-                    self.folder_path,
-                    self.repo_id,
-                    deadline - time.monotonic(),
-                )
+                self._explain_the_wait(deadline - time.monotonic())
                 wait(future, deadline - time.monotonic())
         except KeyboardInterrupt:
             self._patience = 0.0
@@ -403,6 +394,19 @@ class CommitScheduler:
             elif self._commits and not self._said_all:
                 self._said_all = True
                 logger.info("All of %s is at %s", self.folder_path, self.url)
+
+    def _explain_the_wait(self, seconds: float) -> None:
+        pending = self._pusher.pending()
+        logger.log(
+            # No trouble, so no warning; but who may sit there and wait should know what for.
+            logging.WARNING if _is_watched() else logging.INFO,
+            "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
+            pending.files,
+            pending.bytes / 1e6,
+            self.folder_path,
+            self.repo_id,
+            seconds,
+        )
 
     def _say_what_is_missing(self) -> None:
         pending = self._pusher.pending()

@@ -349,7 +349,8 @@ class Stream:
         self.backlog.forget()
 
     def _write(self, taken: list[Item], now: float) -> None:
-        records = self._encode(taken)
+        scalars = self._leading_scalars(taken)
+        records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
             self._file.verify()
@@ -358,19 +359,25 @@ class Stream:
             self._file.append(records)
         finally:
             done = self._file.appended - before
-            held = sum(len(item) + _OVERHEAD_BYTES for item in taken[:done] if type(item) is bytes)
+            if not scalars:
+                # Encoded by now, so that all are bytes.
+                self.backlog.give_back(sum(len(item) + _OVERHEAD_BYTES for item in taken[:done] if type(item) is bytes))
             del taken[:done]
-            if held:
-                self.backlog.give_back(held)
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
             self._sync_at = now + self._flush_secs
 
+    @staticmethod
+    def _leading_scalars(taken: list[Item]) -> list[Scalar]:
+        """Return the plain scalars before the first item that is something else."""
+        kinds = list(map(type, taken))
+        scalars = taken
+        if kinds.count(tuple) < len(kinds):
+            scalars = taken[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
+        return cast("list[Scalar]", scalars)
+
     def _encode(self, taken: list[Item]) -> list[bytes]:
         """Return one frame for each item up to the next request; an item without an event has an empty one."""
-        scalars = list(itertools.takewhile(lambda item: type(item) is tuple, taken))
-        if scalars:
-            return frames(scalar_payloads(cast("list[Scalar]", scalars)))
         payloads: list[bytes] = []
         nbytes = 0
         for item in taken:

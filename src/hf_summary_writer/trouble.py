@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.errors import PushError, RepoGoneError
+from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,8 @@ class Trouble:
         self._failures += 1
         expected = isinstance(error, PushError)
         said = str(error) if expected else f"{type(error).__name__}: {error}"
-        if type(error) in self._said:
+        # Whoever leaves says what is missing and how to send it.
+        if type(error) in self._said or isinstance(error, InterruptedPushError):
             logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)
             return self._failures
         if not self._said:

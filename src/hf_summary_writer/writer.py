@@ -11,7 +11,8 @@ from hf_summary_writer.environment import fills_in, mode_for
 from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.hub import client_of
 from hf_summary_writer.patterns import PathFilter
-from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT, CommitScheduler
+from hf_summary_writer.ranked_scheduler import RankedScheduler
+from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
 from hf_summary_writer.sigterm import check_push_on_sigterm
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
     from hf_summary_writer.details import CommitDetails, ErrorDetails
+    from hf_summary_writer.scheduler import CommitScheduler
 
 __all__ = ["HFSummaryWriter"]
 
@@ -57,6 +59,10 @@ class HFSummaryWriter(EventWriter):
         push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before it ends the process with exit
             code 143. A handler that was there before is called too, and has until then to end the process in its own
             way. Only in the main thread. Without it the process just ends, and the next run sends the rest.
+        push_every_rank: Whether every process of a distributed run pushes. By default each logs to a file of its own,
+            and only the main process of a folder pushes it: the one of rank 0, as `torchrun`, `accelerate launch`,
+            SLURM, MPI or Ray number it. Another one pushes what nobody has pushed for some intervals, since it may be
+            on another disk, and at the end what the Hub still lacks of its own.
         on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
         on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread.
         model_card: Whether a repo that this writer creates starts with a README.md that names what it holds, in the
@@ -91,8 +97,8 @@ class HFSummaryWriter(EventWriter):
     def __init__(
         self,
         repo_id: str | None = None,
-        *,
         logdir: str | os.PathLike[str] | None = None,
+        *,
         commit_every: float = 5,
         squash_history: bool = False,
         repo_type: str | None = None,
@@ -105,6 +111,7 @@ class HFSummaryWriter(EventWriter):
         hf_api: HfApi | None = None,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         push_on_sigterm: bool = False,
+        push_every_rank: bool = False,
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
         model_card: bool = True,
@@ -118,8 +125,8 @@ class HFSummaryWriter(EventWriter):
         checks.check_revision(repo_revision)
         checks.check_seconds("close_timeout", close_timeout)
         checks.check_token(token)
-        mode_for()
         check_push_on_sigterm(push_on_sigterm)
+        mode_for()
         PathFilter(repo_allow_patterns, repo_ignore_patterns)
         logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
         if logdir:
@@ -134,6 +141,7 @@ class HFSummaryWriter(EventWriter):
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,
+            every_rank=push_every_rank,
             repo_id=repo_id,
             folder_path=folder,
             every=commit_every,
@@ -152,10 +160,9 @@ class HFSummaryWriter(EventWriter):
             on_error=on_error,
             model_card=model_card,
         )
-        self._arguments: dict[str, Any] = {
-            # What another process would choose for itself is chosen already, and steps are hidden only once.
-            **{name: value for name, value in kwargs.items() if name not in {"comment", "purge_step"}},
+        self._hub_arguments: dict[str, Any] = {
             "repo_id": repo_id,
+            # Where another process would find it, whatever its working folder is.
             "logdir": str(folder),
             "commit_every": commit_every,
             "squash_history": squash_history,
@@ -168,6 +175,7 @@ class HFSummaryWriter(EventWriter):
             "token": None if isinstance(token, str) else token,
             "close_timeout": close_timeout,
             "push_on_sigterm": push_on_sigterm,
+            "push_every_rank": push_every_rank,
             "on_commit": on_commit,
             "on_error": on_error,
             "model_card": model_card,
@@ -222,10 +230,14 @@ class HFSummaryWriter(EventWriter):
             if error is None:
                 raise
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class, as the local writer does: a subclass may take other arguments.
+        return object.__new__, (type(self),), self.__getstate__()
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what makes the same writer again, and what a subclass or a user added to it."""
         added = {name: value for name, value in vars(self).items() if name not in self._own}
-        return {"arguments": self._arguments, "endpoint": self._endpoint, "added": added}
+        return {"arguments": {**self._arguments(), **self._hub_arguments}, "endpoint": self._endpoint, "added": added}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arguments = state["arguments"]
@@ -238,7 +250,7 @@ class HFSummaryWriter(EventWriter):
         self.scheduler.start()
 
 
-class _RunScheduler(CommitScheduler):
+class _RunScheduler(RankedScheduler):
     """Pushes the logdir of one writer, and has the writer bring its events to disk first."""
 
     def __init__(self, writer: HFSummaryWriter, *, enabled: bool, **kwargs: Any) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+# Needs the frameworks it names, and has tests of its own.
+ELSEWHERE = ROOT / "docs" / "integrations.md"
+PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {ELSEWHERE})
 FENCE = re.compile(
     r"(?:^<!-- exit code: (?P<exit>\d+) -->\n)?"
     r"^```(?P<language>python|sh)(?: title=\"(?P<title>[^\"]*)\")?\n(?P<code>.*?)^```$",

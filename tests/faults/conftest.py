@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.details import CommitDetails, ErrorDetails
     from hub_process import HubProcess
 
-SECONDS = 30.0  # far more than any test needs
+SECONDS = 20.0  # far more than any test needs
 HOUR = 60.0  # minutes; a scheduler with this interval pushes when it is told to
 OFTEN = 0.1 / 60  # minutes
 
@@ -157,6 +157,16 @@ def schedule(
     for run in runs:
         run.scheduler.stop()
     proxy.clear()
+    # While the proxy still passes on: the native client takes its time to give up a Hub that went away.
+    wait_for_our_threads()
+
+
+def wait_for_our_threads() -> None:
+    """Wait until no thread of ours is left, nor one that was left behind at a deadline."""
+    deadline = time.monotonic() + SECONDS
+    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("hf-summary-writer")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -94,6 +94,20 @@ def test_as_a_process_it_prints_one_line_and_ends_cleanly(tmp_path: Path, name: 
     assert (process.returncode, out, err) == (0, "", "")
 
 
+def test_as_a_process_it_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
+    with LocalHub(tmp_path):
+        command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Another local Hub serves {tmp_path}: stop it, or choose another folder.\n"
+
+
+def test_a_hub_on_every_address_names_one_that_can_be_reached(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+    with LocalHub(tmp_path, host="0.0.0.0") as hub:  # noqa: S104
+        assert hub.endpoint.startswith("http://127.0.0.1:")
+        assert client(hub).whoami()["name"] == "local"
+
+
 def test_the_limits_of_the_command_line_hold(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     with HubProcess(tmp_path, "--commits-per-hour", "1", "--requests-per-5min", "1000") as hub:
         api = client(hub)

@@ -284,7 +284,6 @@ def test_the_last_push_holds_event_files_without_events_too(
     assert remote.files(api, repo_id) == remote.under(folder, "")
 
 
-@pytest.mark.faults("N1")
 def test_without_a_token_one_warning_says_how_to_log_in(
     schedule: Callable[..., CommitScheduler], api: HfApi, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import events
 import remote
 import scripts
+from aftermath import assert_sound
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,51 +26,30 @@ for step in range(1000):
 """
 
 
-@pytest.fixture
-def logdir(tmp_path: Path) -> Path:
-    return tmp_path / "run-1"
-
-
 def assert_all_on_hub(api: HfApi, repo_id: str, logdir: Path, steps: int = 1000) -> None:
     assert events.steps(logdir, "loss") == list(range(steps))
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert_sound(logdir)
 
 
 @pytest.mark.faults("P4")
+@pytest.mark.parametrize(
+    ("more", "files"),
+    [
+        ("", 1),
+        ('writer.add_scalars("both", {"a": 1, "b": 2})\nwriter.add_hparams({"lr": 1}, {"accuracy": 1})', 4),
+        ("writer.scheduler.trigger(); time.sleep(0.3)\nwriter.add_text('last', 'word')", 1),
+        ("threading.Thread(target=writer.close).start()", 1),
+    ],
+    ids=["one file", "several files", "in the middle of a push", "in the middle of closing"],
+)
 def test_a_script_that_just_ends_has_delivered_its_last_scalar(
-    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, more: str, files: int
 ) -> None:
-    ended = scripts.run(LOG, hub, logdir, repo_id)
+    ended = scripts.run(LOG + more, hub, logdir, repo_id)
     assert ended.returncode == 0, ended.stderr
     assert "WARNING" not in ended.stderr
-    assert_all_on_hub(api, repo_id, logdir)
-
-
-def test_several_files_are_delivered_at_the_end_too(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
-    ended = scripts.run(
-        LOG + 'writer.add_scalars("both", {"a": 1, "b": 2})\nwriter.add_hparams({"lr": 1}, {"accuracy": 1})',
-        hub, logdir, repo_id,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert "WARNING" not in ended.stderr
-    assert len(remote.files(api, repo_id)) == 4
-    assert_all_on_hub(api, repo_id, logdir)
-
-
-def test_ending_in_the_middle_of_a_push_delivers_the_rest(
-    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
-) -> None:
-    ended = scripts.run(
-        """
-        writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
-        for step in range(1000):
-            writer.add_scalar("loss", step, step)
-            if step == 500:
-                writer.scheduler.trigger()
-        """,
-        hub, logdir, repo_id,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    assert len(remote.files(api, repo_id)) == files
     assert_all_on_hub(api, repo_id, logdir)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import logging
 import os
 import pathlib
+import pickle
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -415,3 +417,46 @@ def test_an_event_that_cannot_be_encoded_is_dropped_alone(tmp_path: Path, caplog
         assert writer.dropped_events == 1
     assert "could not be encoded" in caplog.text
     assert steps(tmp_path, "a") == [1, 2]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda writer: pickle.loads(pickle.dumps(writer))])
+def test_a_copy_is_a_writer_of_the_same_folder_with_a_file_of_its_own(tmp_path: Path, copied: Any) -> None:
+    with EventWriter(tmp_path, purge_step=3, filename_suffix=".x", segment_bytes=5000) as writer:
+        writer.add_scalar("a", 1, 1)
+        with copied(writer) as other:
+            other.add_scalar("a", 2, 2)
+            assert (other.logdir, other._filename_suffix, other._segment_bytes) == (str(tmp_path), ".x", 5000)
+    assert steps(tmp_path, "a") == [1, 2]
+    assert len(event_files(tmp_path)) == 2
+    assert len([event for event in logged(tmp_path) if event.WhichOneof("what") == "session_log"]) == 1
+
+
+def test_a_finaliser_that_closes_a_writer_in_the_drain_thread_does_not_hang_it(tmp_path: Path) -> None:
+    closed = threading.Event()
+    other = EventWriter(tmp_path / "other")
+    other.add_scalar("b", 1, 1)
+
+    def encode() -> Any:
+        # What runs when garbage is collected while an image is encoded.
+        other.add_scalar("b", 2, 2)
+        other.flush()
+        other.close()
+        closed.set()
+        raise RuntimeError("no event of it")
+
+    with EventWriter(tmp_path / "one") as writer:
+        writer.file_writer.add_deferred(encode, 10)
+        writer.add_scalar("a", 1, 1)
+        writer.flush()
+        assert closed.is_set()
+    assert steps(tmp_path / "one", "a") == [1]
+    wait_until(lambda: not drain_threads())
+    assert steps(tmp_path / "other", "b") == [1, 2]
+
+
+def test_a_closed_writer_keeps_asking_its_late_callers_to_look(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        stream = writer._main
+    assert stream is not None
+    stream.look(1e12)
+    assert stream.look_again == 0

@@ -149,7 +149,6 @@ def test_a_failed_push_fails_its_future_and_the_loop_goes_on(
     assert future.result(SECONDS) is None
 
 
-@pytest.mark.faults("N5")
 def test_a_wait_that_the_hub_asked_for_is_reported_and_not_bypassed(
     pushes: Pushes, make: Callable[..., PushLoop[Any]]
 ) -> None:

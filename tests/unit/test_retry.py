@@ -21,10 +21,18 @@ def test_backing_off_doubles_with_every_failure() -> None:
     assert delays == [BASE_SECONDS * factor * 0.5 for factor in (1, 2, 4, 8)]
 
 
-@given(st.floats(0.001, 3600), CHANCES)
+@given(st.floats(1, 3600), CHANCES)
 def test_a_wait_that_the_hub_asked_for_is_kept_and_a_little_spread(asked: float, chance: float) -> None:
     delay = delay_after(RateLimitError("x", retry_after=asked), 1, 1.0, chance)
     assert asked <= delay <= asked * 1.1
+
+
+def test_a_wait_of_no_seconds_does_not_mean_without_a_pause() -> None:
+    for failures in (1, 5):
+        own = delay_after(RateLimitError("x"), failures, 300.0, 0.5)
+        assert own > 0
+        for nothing in (0.0, 1e-9):
+            assert delay_after(RateLimitError("x", retry_after=nothing), failures, 300.0, 0.5) == own
 
 
 def test_what_only_the_user_can_change_is_looked_at_once_per_interval() -> None:

@@ -157,7 +157,6 @@ def test_a_closed_segment_is_handed_over_by_its_own_path_and_an_open_one_is_not(
     assert (folder.path / first).exists()
 
 
-@pytest.mark.faults("D4")
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
 @pytest.mark.parametrize("change", ["grown", "truncated", "same size", "replaced"])
 def test_a_file_that_changes_between_scan_and_read_is_one_of_its_versions(
@@ -240,7 +239,6 @@ def test_a_young_file_that_did_not_change_sends_nothing(folder: Folder) -> None:
     assert folder.push("state.json") is None
 
 
-@pytest.mark.faults("D5")
 def test_a_file_that_disappears_after_the_scan_is_passed_over(folder: Folder) -> None:
     path = folder.path / "a.txt"
     path.write_bytes(b"1")
@@ -287,12 +285,13 @@ def test_nothing_outside_the_folder_and_nothing_but_regular_files_is_ever_read(t
         assert folder.take("sub/secret.tfevents.1", between=swap_folder) is Nothing.GONE
 
 
-@pytest.mark.faults("D8")
-@pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\x7fb", os.fsdecode(b"a\xffb")])
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\\b", "a\x7fb", os.fsdecode(b"a\xffb"), "a:b", "x/c:", ".cache/x", "x/.git"]
+)
 def test_names_that_a_repo_cannot_hold_are_told(name: str) -> None:
     assert unpushable(name) is not None
 
 
-@pytest.mark.parametrize("name", ["a b", "%2f", "#?&", "é", "🙂", "x" * 255, "a/B", "A/b"])
+@pytest.mark.parametrize("name", ["a b", "%2f", "#?&", "é", "🙂", "x" * 255, "a/B", "A/b", "ab:c", ".cached", "x.git"])
 def test_all_other_names_are_fine(name: str) -> None:
     assert unpushable(name) is None

@@ -144,9 +144,14 @@ def _watched(plans: list[tuple[Path, Plan]], every: float, close_timeout: float,
         told.wait()
         # All begin their last push before any is waited for.
         waits = [scheduler.at_exit() for scheduler in schedulers]
-        with contextlib.suppress(KeyboardInterrupt):
+        hurried = True
+        with contextlib.suppress(KeyboardInterrupt):  # skips the wait, all of it
             for wait in waits:
                 wait(False)
+            hurried = False
+        if hurried:
+            for wait in waits:
+                wait(True)
         for scheduler in schedulers:
             stack.callback(scheduler.stop)
         statuses = [scheduler.status() for scheduler in schedulers]

@@ -16,7 +16,11 @@ def main() -> None:
     parser.add_argument("--token", help="the token that opens the Hub; made up if not given")
     parser.add_argument("--commits-per-hour", type=int, metavar="N", help="answer 429 to more commits than this")
     parser.add_argument("--requests-per-5min", type=int, metavar="N", help="answer 429 to more API requests than this")
-    serve(**vars(parser.parse_args()))
+    arguments = parser.parse_args()
+    try:
+        serve(**vars(arguments))
+    except (OSError, RuntimeError) as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dulwich.diff_tree import tree_changes
 from dulwich.errors import NotGitRepository, NotTreeError
-from dulwich.objects import Blob, Commit, ObjectID, Tag, Tree
+from dulwich.objects import Commit, ObjectID, Tag, Tree
 from dulwich.refs import Ref, check_ref_format
 from dulwich.repo import Repo
 
@@ -66,6 +66,8 @@ class GitRepo:
     def __init__(self, repo: Repo, path: Path) -> None:
         self._repo = repo
         self._path = path
+        # Many paths share few folders, and a large folder is slow to parse.
+        self._folders: dict[bytes, Tree] = {}
 
     @staticmethod
     def create(path: Path) -> None:
@@ -128,15 +130,19 @@ class GitRepo:
         names = sorted(name.decode() for name in self._repo.refs.keys(base))
         return {name: oid for name in names if (oid := self.ref(prefix + name))}
 
-    def set_ref(self, name: str, oid: str) -> None:
-        """Point a ref to a commit, for good."""
+    def set_ref(self, name: str, oid: str, expected: str | None = None) -> None:
+        """Point a ref to a commit, for good; where one is expected, only if that is what it points to."""
         raw = name.encode("utf-8", "surrogatepass")
         if not check_ref_format(Ref(raw)):
             raise BadRequestError(f"{name!r} is no name for a branch or a tag.")
         try:
-            self._repo.refs[Ref(raw)] = ObjectID(oid.encode())
+            done = self._repo.refs.set_if_equals(
+                Ref(raw), ObjectID(expected.encode()) if expected else None, ObjectID(oid.encode())
+            )
         except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
             raise HubError(409, f"{name} is in the way of, or under, another branch or tag.") from error
+        if not done:
+            raise HubError(412, "A commit has happened since. Please refresh and try again.")
         self._sync_folders_of(name)
 
     def delete_ref(self, name: str) -> None:
@@ -161,10 +167,18 @@ class GitRepo:
         if not path:
             return self.root(commit)
         try:
-            mode, oid = self._tree_of(commit).lookup_path(self._repo.get_object, path.encode())
+            mode, oid = self._tree_of(commit).lookup_path(self._folder, path.encode())
         except (KeyError, NotTreeError):
             return None
         return Entry(path, oid.decode(), is_folder(mode))
+
+    def _folder(self, oid: ObjectID) -> ShaFile:
+        found: ShaFile | None = self._folders.get(oid)
+        if found is None:
+            found = self._repo.get_object(oid)
+            if isinstance(found, Tree):
+                self._folders[oid] = found
+        return found
 
     def walk(self, folder: Entry, *, recursive: bool) -> Iterator[Entry]:
         """Yield what is in a folder, by path."""
@@ -228,41 +242,42 @@ class GitRepo:
         written: list[ShaFile] = []
         tree = TreeEditor(self._repo.object_store, self._tree_of(parent) if parent else Tree(), written)
         edit(tree)
-        root = tree.finish()
-        return self._write_commit(branch, [parent] if parent else [], root, message, written)
+        commit = _new_commit(tree.finish(), parent, message)
+        self._publish(branch, parent, [*written, commit])
+        return commit.id.decode()
 
     def squash(self, branch: str, message: str) -> str:
         """Replace the history of a branch by one commit with the same tree."""
-        tree = self._tree_of(self.resolve(HEADS + branch))
-        return self._write_commit(branch, [], tree.id, message, [])
+        head = self.resolve(HEADS + branch)
+        commit = _new_commit(self._tree_of(head).id, None, message)
+        self._publish(branch, head, [commit])
+        return commit.id.decode()
 
-    def _write_commit(
-        self, branch: str, parents: list[str], tree: ObjectID, message: str, written: list[ShaFile]
-    ) -> str:
-        commit = Commit()
-        commit.tree = tree
-        commit.parents = [ObjectID(parent.encode()) for parent in parents]
-        commit.author = commit.committer = _AUTHOR
-        commit.author_time = commit.commit_time = int(time.time())
-        commit.author_timezone = commit.commit_timezone = 0
-        commit.encoding = b"UTF-8"
-        commit.message = message.encode("utf-8", "replace")
+    def _publish(self, branch: str, head: str | None, objects: list[ShaFile]) -> None:
+        """Point a branch to the last of some objects, once they are there for good."""
+        commit = objects[-1]
         self._repo.object_store.add_object(commit)
-        for folder in {each.id[:2].decode() for each in [*written, commit]}:
+        for folder in {each.id[:2].decode() for each in objects}:
             sync_folder(self._path / "objects" / folder)
         sync_folder(self._path / "objects")
-        self.set_ref(HEADS + branch, commit.id.decode())
-        return commit.id.decode()
+        self.set_ref(HEADS + branch, commit.id.decode(), head)
 
     def _tree_of(self, commit: str) -> Tree:
         found = self._repo[ObjectID(commit.encode())]
         if isinstance(found, Commit):
-            tree = self._repo[found.tree]
+            tree = self._folder(found.tree)
             if isinstance(tree, Tree):
                 return tree
         raise RevisionNotFoundError(commit)
 
 
-def blob_id(content: bytes) -> str:
-    """Return the id that Git gives to a file with this content."""
-    return Blob.from_string(content).id.decode()
+def _new_commit(tree: ObjectID, parent: str | None, message: str) -> Commit:
+    commit = Commit()
+    commit.tree = tree
+    commit.parents = [ObjectID(parent.encode())] if parent else []
+    commit.author = commit.committer = _AUTHOR
+    commit.author_time = commit.commit_time = int(time.time())
+    commit.author_timezone = commit.commit_timezone = 0
+    commit.encoding = b"UTF-8"
+    commit.message = message.encode("utf-8", "replace")
+    return commit

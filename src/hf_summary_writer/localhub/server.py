@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.stats import LoggedRequest, Stats
 
 _MULTIPART_BYTES = 64 * 1024 * 1024
+# Where clients of this machine reach a Hub that listens on every address.
+_REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _BACKLOG = 256
 # What is under way when the Hub stops gets this long to end.
 _GRACE_SECONDS = 3
@@ -136,6 +138,7 @@ class LocalHub:
         if self._socket is None:
             raise RuntimeError("The local Hub is not running: use it in a `with` block.")
         host, port = self._socket.getsockname()[:2]
+        host = _REACHED_BY.get(host, host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property

@@ -1,0 +1,28 @@
+"""`HubLogger`: the TensorBoard logger of PyTorch-Ignite, whose logs are on the Hub while the training goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ignite.handlers.tensorboard_logger import TensorboardLogger
+
+from hf_summary_writer.writer import HFSummaryWriter
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["HubLogger"]
+
+
+class HubLogger(TensorboardLogger):  # type: ignore[misc]
+    """Attaches all handlers that `TensorboardLogger` attaches.
+
+    Args:
+        repo_id: The repo.
+        logdir: The folder of the run.
+        **kwargs: As for `HFSummaryWriter`.
+    """
+
+    def __init__(self, repo_id: str, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
+        # Not the parent's: all that it does is to make a writer of its own.
+        self.writer = HFSummaryWriter(repo_id, logdir, **kwargs)

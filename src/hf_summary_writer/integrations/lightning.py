@@ -1,0 +1,62 @@
+"""`HubLogger`: the TensorBoard logger of Lightning, whose logs are on the Hub while the training goes on."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+try:
+    from lightning.fabric.loggers.logger import rank_zero_experiment
+    from lightning.pytorch.loggers import TensorBoardLogger
+except ImportError:  # the same, published under its former name
+    from lightning_fabric.loggers.logger import rank_zero_experiment
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+from hf_summary_writer.writer import HFSummaryWriter
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["HubLogger"]
+
+_OF_THE_LOGGER = ("version", "log_graph", "default_hp_metric", "prefix", "sub_dir")
+
+
+class HubLogger(TensorBoardLogger):  # type: ignore[misc]
+    """Logs what `TensorBoardLogger` logs. Runs land in `<path_in_repo>/<name>/<version>/` of the repo.
+
+    Args:
+        repo_id: The repo.
+        save_dir: Folder of all experiments.
+        name: The experiment.
+        path_in_repo: The folder of the repo under which experiments are put.
+        **kwargs: As for `TensorBoardLogger` (`version`, `log_graph`, `default_hp_metric`, `prefix`, `sub_dir`); all
+            others as for `HFSummaryWriter`.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        save_dir: str | os.PathLike[str] = "runs",
+        name: str = "lightning_logs",
+        *,
+        path_in_repo: str | None = "tensorboard",
+        **kwargs: Any,
+    ) -> None:
+        own = {key: kwargs.pop(key) for key in _OF_THE_LOGGER if key in kwargs}
+        super().__init__(save_dir, name, **own)
+        self._writer: HFSummaryWriter | None = None
+        self._writer_arguments = {
+            "repo_id": repo_id,
+            "path_in_repo": posixpath.join(path_in_repo or "", name or ""),
+            **kwargs,
+        }
+
+    @property
+    @rank_zero_experiment  # type: ignore[untyped-decorator]
+    def experiment(self) -> HFSummaryWriter:
+        """The writer, for whatever else is to be logged."""
+        if self._writer is None:
+            # The parent's own name for it, by which it closes the writer.
+            self._experiment = self._writer = HFSummaryWriter(logdir=self.log_dir, **self._writer_arguments)
+        return self._writer

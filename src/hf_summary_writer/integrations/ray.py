@@ -1,0 +1,44 @@
+"""`HubLoggerCallback`: the TensorBoardX logger of Ray Tune, whose logs are on the Hub while the trials run."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.logger import TBXLoggerCallback
+
+from hf_summary_writer.writer import HFSummaryWriter
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+__all__ = ["HubLoggerCallback"]
+
+
+class HubLoggerCallback(TBXLoggerCallback):  # type: ignore[misc]
+    """Logs what `TBXLoggerCallback` logs. Trials land in `<path_in_repo>/<experiment>/<trial>/` of the repo.
+
+    It runs in the process that drives the trials. A trial's rest is pushed when the trial ends, which waits for it no
+    longer than `close_timeout`.
+
+    Args:
+        repo_id: The repo.
+        path_in_repo: The folder of the repo under which experiments are put.
+        **kwargs: As for `HFSummaryWriter`.
+    """
+
+    def __init__(self, repo_id: str, *, path_in_repo: str | None = "tensorboard", **kwargs: Any) -> None:
+        super().__init__()
+        self._repo_id = repo_id
+        self._path_in_repo = path_in_repo or ""
+        self._writer_arguments = kwargs
+        self._summary_writer_cls = self._writer_of
+
+    def log_trial_start(self, trial: Trial) -> None:
+        """Open the writer of a trial."""
+        self._experiment = trial.storage.experiment_dir_name
+        super().log_trial_start(trial)
+
+    def _writer_of(self, logdir: str, **kwargs: Any) -> HFSummaryWriter:
+        place = posixpath.join(self._path_in_repo, self._experiment)
+        return HFSummaryWriter(self._repo_id, logdir, path_in_repo=place, **{**kwargs, **self._writer_arguments})

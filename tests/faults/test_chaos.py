@@ -1,0 +1,48 @@
+"""The standing lanes: kills at random moments, and kills and network faults together for a minute."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from faults.ordeal import undergo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+KILLS = int(os.environ.get("HF_SUMMARY_WRITER_TEST_KILLS", "200"))
+SECONDS = float(os.environ.get("HF_SUMMARY_WRITER_TEST_CHAOS_SECONDS", "60"))
+SEED = int(os.environ.get("HF_SUMMARY_WRITER_TEST_SEED", "6"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 10 * KILLS)
+def test_no_kill_costs_a_record_that_was_flushed(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = undergo(hub, api, repo_id, tmp_path / "run", seed=SEED, goes_on=lambda kills: kills < KILLS, faults=False)
+    with capsys.disabled():
+        print(f"\n{outcome}")  # noqa: T201 - the lane's result
+    assert outcome.kills == KILLS
+    assert outcome.flushed > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300 + SECONDS)
+def test_kills_and_network_faults_together_cost_nothing_either(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = time.monotonic() + SECONDS
+    outcome = undergo(
+        hub, api, repo_id, tmp_path / "run", seed=SEED, goes_on=lambda _: time.monotonic() < end, faults=True
+    )
+    with capsys.disabled():
+        print(f"\nseed {SEED}: {outcome}")  # noqa: T201 - the lane's result
+    assert outcome.requests_that_failed > 0

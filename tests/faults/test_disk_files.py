@@ -1,0 +1,274 @@
+"""Files that vanish, change, may not be read or have odd names: the others arrive, and these when they can."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+import random
+import shutil
+import tempfile
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import remote
+from faults.rights import an_ordinary_user
+from hf_summary_writer import CommitScheduler, batches
+from hf_summary_writer.ledger import STATE_FOLDER
+from hf_summary_writer.tfrecord import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from faults.conftest import Run
+    from hf_summary_writer.details import CommitDetails
+
+HOUR = 60.0  # minutes
+SECONDS = 30.0
+VERSION = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2")
+
+
+@pytest.mark.faults("D3")
+def test_a_folder_deleted_and_made_again_is_pushed_on_and_the_deletion_is_not(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
+) -> None:
+    (folder / "old.txt").write_bytes(b"old")
+    (folder / "kept.txt").write_bytes(b"1")
+    run = schedule()
+    run.next_commit()
+    run.settle()
+    shutil.rmtree(folder)
+    assert run.push() is None
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "kept.txt").write_bytes(b"2")
+    (folder / "new.txt").write_bytes(b"new")
+    assert run.push() is not None
+    run.scheduler.close()
+    assert remote.files(api, repo_id) == {"old.txt": b"old", "kept.txt": b"2", "new.txt": b"new"}
+    assert said(logging.WARNING) == []
+    assert schedule().push() is None
+
+
+def test_a_folder_deleted_in_the_middle_of_a_push_ends_it_quietly(
+    proxied: HfApi, api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 1)
+    for number in range(3):
+        (folder / f"{number}.txt").write_bytes(b"%d" % number)
+        os.utime(folder / f"{number}.txt", (number, number))
+
+    def delete(_: CommitDetails) -> None:
+        shutil.rmtree(folder)
+
+    scheduler = CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=proxied, on_commit=delete)
+    scheduler.trigger().result(SECONDS)
+    assert scheduler.trigger().result(SECONDS) is None
+    scheduler.close()
+    assert remote.files(api, repo_id) == {"0.txt": b"0"}
+
+
+class Busy:
+    """Changes three files all the time: one is replaced, one grows by lines, and one by torn pieces of records.
+
+    Args:
+        folder: Where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._begun, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        assert self._begun.wait(SECONDS)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        seeded = random.Random(1)
+        stream = VERSION + b"".join(frame(seeded.randbytes(seeded.randrange(300))) for _ in range(2000))
+        pieces = iter(range(0, len(stream), 37))
+        with (self.folder / "log.jsonl").open("ab", buffering=0) as log, self.events.open("ab", buffering=0) as events:
+            for number in itertools.count():
+                if self._stop.is_set():
+                    return
+                body = seeded.randbytes(seeded.randrange(20_000))
+                (self.folder / "new").write_bytes(hashlib.sha256(body).digest() + body)
+                (self.folder / "new").replace(self.folder / "state.bin")
+                log.write(b'{"step": %d}\n' % number)
+                for at in itertools.islice(pieces, 20):
+                    events.write(stream[at : at + 37])
+                self._begun.set()
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "a.tfevents.1"
+
+
+@pytest.mark.faults("D4")
+def test_of_files_that_change_all_the_time_every_commit_holds_one_moment_of_each(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    busy = Busy(folder)
+    run = schedule(ignore_patterns="new")
+    with busy:
+        infos = [run.push() for _ in range(5)]
+    run.scheduler.close()
+    published = [remote.files(api, repo_id, revision=info.oid) for info in infos if info is not None]
+    assert len(published) > 1
+    log, events = (folder / "log.jsonl").read_bytes(), busy.events.read_bytes()
+    for files in published:
+        state = files.get("state.bin")
+        assert state is None or hashlib.sha256(state[32:]).digest() == state[:32]
+        assert log.startswith(files.get("log.jsonl", b""))
+        seen = files.get("a.tfevents.1", b"")
+        assert events.startswith(seen)
+        assert not seen or frame_ends(seen)
+    last = remote.files(api, repo_id)
+    whole = last.pop("a.tfevents.1")
+    assert last == {"state.bin": (folder / "state.bin").read_bytes(), "log.jsonl": log}
+    assert events.startswith(whole)
+    assert frame_ends(whole)
+
+
+def frame_ends(content: bytes) -> bool:
+    """Tell, by lengths alone, whether `content` ends where a record does."""
+    at = 0
+    while at < len(content):
+        at += 16 + int.from_bytes(content[at : at + 8], "little")
+    return at == len(content)
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[None]:
+    with an_ordinary_user():
+        yield
+
+
+@pytest.mark.faults("D5")
+@pytest.mark.usefixtures("ordinary_user")
+def test_what_may_not_be_read_waits_and_the_rest_is_pushed(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
+) -> None:
+    (folder / "closed").mkdir()
+    for name in ("readable.txt", "secret.txt", "closed/inside.txt"):
+        (folder / name).write_bytes(name.encode())
+    (folder / "secret.txt").chmod(0)
+    (folder / "closed").chmod(0)
+    run = schedule()
+    run.next_commit()
+    run.settle()
+    assert run.push() is None
+    assert remote.files(api, repo_id) == {"readable.txt": b"readable.txt"}
+    assert ["'secret.txt'" in line for line in said(logging.WARNING)] == [True]
+    (folder / "secret.txt").chmod(0o600)
+    (folder / "closed").chmod(0o700)
+    assert run.push() is not None
+    assert set(remote.files(api, repo_id)) == {"readable.txt", "secret.txt", "closed/inside.txt"}
+
+
+FINE = [
+    "a b",
+    "%2f",
+    "a%00",
+    "#?&=+",
+    "é",
+    "e\u0301",
+    "🙂",
+    "A.txt",
+    "a.txt",
+    "x" * 255,
+    "é" * 127,
+    "-",
+    "~",
+    ".cached",
+    "ab:c",
+]
+ODD = [b"a\nb", b"a\\b", b"a\x7fb", b"a\x1b[31mb", b"a\xffb", b"a:b"]
+
+
+@pytest.mark.faults("D8")
+def test_odd_names_arrive_as_they_are_or_stay_with_one_escaped_warning_each(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
+) -> None:
+    (folder / "a b").mkdir()
+    (folder / ".cache").mkdir()
+    local = {name: name.encode() for name in FINE if name != "a b"} | {"a b/#": b"1"}
+    for name, content in local.items():
+        (folder / name).write_bytes(content)
+    for raw in ODD:
+        (folder / os.fsdecode(raw)).write_bytes(b"1")
+    (folder / ".cache" / "theirs.txt").write_bytes(b"1")
+    run = schedule()
+    run.next_commit()
+    run.settle()
+    assert run.push() is None
+    assert remote.files(api, repo_id) == local
+    warnings = said(logging.WARNING)
+    assert len(warnings) == len(ODD) + 1
+    assert all(line.isascii() and line.isprintable() for line in warnings)
+    for raw in ODD:
+        assert [ascii(os.fsdecode(raw)) in line for line in warnings].count(True) == 1
+
+
+def test_of_many_odd_names_only_the_first_are_said(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
+) -> None:
+    for number in range(100):
+        (folder / f"a\n{number}").write_bytes(b"1")
+    (folder / "a").write_bytes(b"1")
+    run = schedule()
+    run.next_commit()
+    assert remote.files(api, repo_id) == {"a": b"1"}
+    assert len(said(logging.WARNING)) == 11
+    assert said(logging.WARNING)[-1].endswith("more like it are not named")
+
+
+def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 10)
+    run = schedule()
+    run.settle()
+    outbox = folder / STATE_FOLDER / f"{run.scheduler._pusher.destination.key}.outbox"
+    outbox.parent.mkdir(parents=True)
+    outbox.touch()
+    (folder / "small.txt").write_bytes(b"1")
+    (folder / "large.txt").write_bytes(b"1" * 100)
+    with monkeypatch.context() as nowhere:
+        nowhere.setattr(tempfile, "tempdir", str(folder / "nowhere"))
+        error = run.fail()
+    assert "'large.txt' could not be read or copied" in str(error)
+    assert remote.files(api, repo_id) == {"small.txt": b"1"}
+    assert run.push() is not None
+    assert remote.files(api, repo_id) == {"small.txt": b"1", "large.txt": b"1" * 100}
+
+
+def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    run = schedule()
+    run.settle()
+    (folder / "a.txt").write_bytes(b"1")
+    taken: list[int] = []
+    try:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        error = run.fail()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    assert "Too many open files" in str(error)
+    assert run.push() is not None
+    assert remote.files(api, repo_id) == {"a.txt": b"1"}

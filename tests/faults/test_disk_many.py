@@ -1,0 +1,94 @@
+"""A folder of 50,000 files costs what is new in it, with few descriptors and little memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import remote
+import scripts
+from hf_summary_writer import scan
+from hf_summary_writer.destination import Destination
+from hf_summary_writer.ledger import STATE_FOLDER, Arrival, Ledger
+from hf_summary_writer.patterns import PathFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+KNOWN, NEW, PER_FOLDER, DEPTH = 49_875, 125, 500, 100
+
+# Every push runs in a process that may open few files, and says what it took.
+PUSH = """
+import json, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6
+commits = []
+def on_commit(details):
+    commits.append(details.files)
+    if len(commits) == stop_after:
+        scheduler.stop()
+scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, every=60, on_commit=on_commit)
+before = resident()
+scheduler.trigger().exception(60)
+scheduler.last_future.exception(60)
+pushed = resident()
+for _ in range(3):
+    assert stop_after or scheduler.trigger().result(60) is None
+print(json.dumps({"commits": commits, "pushing": pushed - before, "idle": resident() - pushed}))
+"""
+
+
+@pytest.fixture
+def many(tmp_path_factory: pytest.TempPathFactory, hub: HubProcess, api: HfApi, repo_id: str) -> Iterator[Path]:
+    """Return a folder of 50,000 files of which the ledger does not know the last ones, some of them far down."""
+    folder = tmp_path_factory.mktemp("many") / "run"
+    for number in range(KNOWN):
+        if number % PER_FOLDER == 0:
+            (folder / f"{number:05}").mkdir(parents=True)
+        (folder / f"{number // PER_FOLDER * PER_FOLDER:05}" / f"{number:05}").touch()
+    api.create_repo(repo_id)
+    destination = Destination(hub.endpoint, "model", repo_id, "main", "")
+    ledger = Ledger(folder / STATE_FOLDER / f"{destination.key}.jsonl", destination)
+    ledger.record_repo(repo_id)
+    everything = PathFilter()
+    found = scan.scan(str(folder), everything, everything.prunes)
+    ledger.record({candidate.relpath: Arrival(candidate.signature, 0) for candidate in found})
+    deep = folder.joinpath(*["d"] * DEPTH)
+    deep.mkdir(parents=True)
+    for number in range(NEW):
+        (folder if number % 25 else deep).joinpath(f"new-{number}").write_bytes(b"%d" % number)
+    yield folder
+    shutil.rmtree(folder)  # pytest would keep it
+
+
+@pytest.mark.slow
+@pytest.mark.faults("D7")
+def test_of_50_000_files_the_new_ones_are_pushed_with_few_descriptors_and_little_memory_and_resumed_when_interrupted(
+    many: Path, hub: HubProcess, api: HfApi, repo_id: str
+) -> None:
+    interrupted = push(many, hub, repo_id, stop_after=1)
+    assert interrupted["commits"] == [100]
+    resumed = push(many, hub, repo_id, stop_after=0)
+    assert resumed["commits"] == [25]
+    # MB; the client itself, which the first commit imports, takes most of it.
+    assert resumed["pushing"] < 150
+    assert resumed["idle"] < 5
+    new = {path.relative_to(many).as_posix(): path.read_bytes() for path in many.rglob("new-*")}
+    assert len(new) == NEW
+    assert remote.files(api, repo_id) == new
+
+
+def push(folder: Path, hub: HubProcess, repo_id: str, *, stop_after: int) -> dict[str, Any]:
+    ended = scripts.run(f"stop_after = {stop_after}\n{PUSH}", hub, folder, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    figures: dict[str, Any] = json.loads(ended.stdout)
+    return figures

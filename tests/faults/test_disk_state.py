@@ -1,0 +1,185 @@
+"""Where the state of pushes cannot be kept, or was damaged, everything still arrives, and nothing of strangers does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+import remote
+from faults.rights import an_ordinary_user
+from hf_summary_writer import batches
+from hf_summary_writer.ledger import STATE_FOLDER
+from hf_summary_writer.tfrecord import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from faults.conftest import Run
+    from faults.proxy import FaultProxy
+
+RECORDS = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2") + frame(b"x" * 50)
+NAME = "a.tfevents.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder in which no state can be written: as a scheduler sees it, and as somebody else can write to it."""
+
+    seen: Path
+    written: Path
+
+
+@pytest.fixture(params=["read-only file system", "no rights", "a file in its place", "a folder for a lock"])
+def unwritable(request: pytest.FixtureRequest, tmp_path: Path, folder: Path) -> Iterator[Place]:
+    match request.param:
+        case "read-only file system":
+            seen = tmp_path / "mounted"
+            seen.mkdir()
+            for options in (["--bind", str(folder), str(seen)], ["-o", "remount,bind,ro", str(seen)]):
+                mounted = subprocess.run(["mount", *options], check=False, capture_output=True)  # noqa: S607 - on PATH
+                if mounted.returncode:
+                    pytest.skip("may not mount")
+            yield Place(seen, folder)
+            subprocess.run(["umount", "--lazy", str(seen)], check=True)  # noqa: S607 - likewise
+        case "no rights":
+            (folder / NAME).touch()
+            folder.chmod(0o500)
+            with an_ordinary_user():
+                yield Place(folder, folder)
+            folder.chmod(0o700)
+        case "a file in its place":
+            (folder / ".cache").touch()
+            yield Place(folder, folder)
+        case _:
+            (folder / STATE_FOLDER / "push.lock").mkdir(parents=True)
+            yield Place(folder, folder)
+
+
+@pytest.mark.faults("D2")
+def test_without_a_place_for_state_pushes_go_on_from_memory_with_one_warning(
+    schedule: Callable[..., Run],
+    proxy: FaultProxy,
+    api: HfApi,
+    repo_id: str,
+    said: Callable[[int], list[str]],
+    unwritable: Place,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 0)  # private copies need a place as well
+    (unwritable.written / NAME).write_bytes(RECORDS)
+    run = schedule(folder_path=unwritable.seen, allow_patterns="*.tfevents.*")
+    run.next_commit()
+    run.settle()
+    before = proxy.requests
+    assert run.push() is None
+    assert proxy.requests == before
+    with (unwritable.written / NAME).open("ab") as file:
+        file.write(frame(b"y" * 50))
+    assert run.push() is not None
+    run.scheduler.close()
+    assert remote.files(api, repo_id) == {NAME: RECORDS + frame(b"y" * 50)}
+    assert [line for line in said(logging.WARNING) if "cannot be used" not in line] == []
+    assert len(said(logging.WARNING)) == 1
+
+
+def emptied(ledger: Path) -> None:
+    ledger.write_bytes(b"")
+
+
+def torn_in_the_middle(ledger: Path) -> None:
+    ledger.write_bytes(ledger.read_bytes().replace(b'"length"', b'"len', 1))
+
+
+def of_wrong_types(ledger: Path) -> None:
+    ledger.write_bytes(ledger.read_bytes().replace(b'"signature":[', b'"signature":["', 1))
+
+
+def huge(ledger: Path) -> None:
+    os.truncate(ledger, 2**40)
+
+
+def from_a_newer_version(ledger: Path) -> None:
+    ledger.write_bytes(ledger.read_bytes().replace(b'"version":1', b'"version":7', 1))
+
+
+def a_folder(ledger: Path) -> None:
+    ledger.unlink()
+    ledger.mkdir()
+
+
+def a_fifo(ledger: Path) -> None:
+    ledger.unlink()
+    os.mkfifo(ledger)
+
+
+def a_link_out_of_the_folder(ledger: Path) -> None:
+    ledger.rename(ledger.parents[4] / "elsewhere")
+    ledger.symlink_to(ledger.parents[4] / "elsewhere")
+
+
+def about_files_outside(ledger: Path) -> None:
+    outside = {"file": "../secret.tfevents.1", "signature": [0, 0, 9, 0], "length": 0}
+    ledger.write_bytes(ledger.read_bytes() + json.dumps(outside).encode() + b"\n")
+
+
+def about_somebody_elses_repo(ledger: Path) -> None:
+    ledger.write_bytes(ledger.read_bytes() + b'{"repo":"tester/somebody-elses"}\n')
+
+
+@pytest.mark.faults("D9")
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        emptied,
+        torn_in_the_middle,
+        of_wrong_types,
+        huge,
+        from_a_newer_version,
+        a_folder,
+        a_fifo,
+        a_link_out_of_the_folder,
+        about_files_outside,
+        about_somebody_elses_repo,
+    ],
+)
+def test_a_damaged_ledger_is_set_aside_and_the_folder_planned_afresh(
+    damaged: Callable[[Path], None],
+    schedule: Callable[..., Run],
+    api: HfApi,
+    repo_id: str,
+    said: Callable[[int], list[str]],
+    folder: Path,
+) -> None:
+    (folder.parent / "secret.tfevents.1").write_bytes(RECORDS)
+    (folder / NAME).write_bytes(RECORDS)
+    first = schedule()
+    first.next_commit()
+    first.scheduler.close()
+    (ledger,) = (folder / STATE_FOLDER).glob("*.jsonl")
+    damaged(ledger)
+
+    second = schedule()
+    second.settle()
+    assert len(remote.commits(api, repo_id)) == 2  # the one that the Hub makes, and the first scheduler's
+    (folder / "b.tfevents.1").write_bytes(RECORDS)
+    assert second.push() is not None
+    second.scheduler.close()
+    assert remote.files(api, repo_id) == {NAME: RECORDS, "b.tfevents.1": RECORDS}
+    assert ["set aside" in line for line in said(logging.WARNING)] == [True]
+    (kept,) = ledger.parent.glob("*.set-aside-*")
+    if kept.is_file() and not kept.is_symlink():
+        kept.unlink()  # or the watch over the token reads all of a huge one
+
+    third = schedule()
+    third.settle()
+    assert third.missing() == 0
+    assert len(said(logging.WARNING)) == 1

@@ -1,0 +1,241 @@
+"""The Hub takes a request and never answers, or too late, or half."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from huggingface_hub import close_session, constants
+
+import remote
+import scripts
+from faults.conftest import SECONDS, wait_for_our_threads
+from faults.proxy import Action, Answer, CutAnswer, CutRequest, Delay, Drip, Hang, Hold, LoseAnswer, Reset
+from hf_summary_writer.errors import DeadlineError, PushError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from faults.conftest import Run, Watch
+    from faults.proxy import FaultProxy
+
+FOREVER = float("inf")
+HOURS = 10_000.0  # seconds
+HTML = Answer(200, {"Content-Type": "text/html"}, b"<html>Please log in to this network</html>")
+
+# The requests of a first push, each by method and path, and whether the native client makes it.
+ALWAYS = {"create": ("POST", "/repos/create"), "preupload": ("POST", "/preupload/"), "commit": ("POST", "/commit/")}
+XET = {"token": ("GET", "/xet-write-token/"), "xorb": ("POST", r"/v\d/xorbs/"), "shard": ("POST", r"/v\d/shards")}
+LFS = {"batch": ("POST", "/info/lfs/objects/batch"), "put": ("PUT", "/lfs-objects/"), "verify": ("POST", "/lfs-verify")}
+REQUESTS = ALWAYS | (LFS if constants.HF_HUB_DISABLE_XET else XET)
+UPLOAD = "put" if constants.HF_HUB_DISABLE_XET else "xorb"
+
+
+def silence(kind: str) -> Action:
+    # The native client would take its time to try again after a connection that ends; this one is answered in the end.
+    return Delay(HOURS) if kind in XET else Hang()
+
+
+@pytest.mark.faults("N9")
+@pytest.mark.parametrize("how", ["silence", "drip"])
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_hub_that_never_answers_is_given_up_and_later_pushes_work(
+    schedule: Callable[..., Run],
+    proxy: FaultProxy,
+    proxied: HfApi,
+    repo_id: str,
+    folder: Path,
+    said: Callable[[int], list[str]],
+    kind: str,
+    how: str,
+) -> None:
+    run = schedule()
+    run.settle()
+    run.allow(0.7)
+    (folder / "a.bin").write_bytes(os.urandom(50_000))
+    proxy.add(*REQUESTS[kind], silence(kind) if how == "silence" else Drip(seconds_per_byte=0.3))
+    began = time.monotonic()
+    assert isinstance(run.fail(), DeadlineError)
+    assert time.monotonic() - began < 3
+    assert run.missing() == 1
+    run.allow(SECONDS)
+    run.push()
+    run.push()  # a commit that was asked for and not answered is looked after once more
+    assert run.missing() == 0
+    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert len(said(logging.WARNING)) == 1
+    proxy.clear()
+    run.scheduler.stop()
+    wait_for_our_threads()
+    assert len(remote.commits(proxied, repo_id)) == 2
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_leaving_takes_no_longer_than_it_may_while_the_hub_hangs(
+    schedule: Callable[..., Run], proxy: FaultProxy, folder: Path, said: Callable[[int], list[str]], kind: str
+) -> None:
+    run = schedule(close_timeout=0.5)
+    run.settle()
+    (folder / "a.bin").write_bytes(os.urandom(50_000))
+    proxy.add(*REQUESTS[kind], silence(kind), FOREVER)
+    began = time.monotonic()
+    run.scheduler.close()
+    assert time.monotonic() - began < 1.5
+    assert "hf-summary-writer sync" in said(logging.WARNING)[-1]
+
+
+@pytest.mark.parametrize("kind", [UPLOAD, "commit"])
+def test_a_script_ends_on_time_while_the_hub_hangs(
+    proxy: FaultProxy, repo_id: str, folder: Path, watch: Watch, kind: str
+) -> None:
+    proxy.add(*REQUESTS[kind], Delay(HOURS), FOREVER)
+    body = """
+    scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, close_timeout=1)
+    open(logdir + "/a.bin", "wb").write(os.urandom(50_000))
+    import atexit
+    atexit.register(lambda began=time.monotonic(): print(time.monotonic() - began))
+    """
+    done = scripts.run(body, proxy, folder, repo_id)
+    watch.see(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert float(done.stdout) < 5
+    assert "hf-summary-writer sync" in done.stderr
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "the client is made anew"])
+def test_an_attempt_that_was_given_up_commits_nothing_behind_the_back_of_a_newer_one(
+    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path, meanwhile: str
+) -> None:
+    old, new = os.urandom(1000), os.urandom(1000)
+    run = schedule()
+    run.settle()
+    (folder / "first.txt").write_bytes(b"1")
+    run.push()
+    run.allow(0.7)
+    (folder / "a.bin").write_bytes(old)
+    # Over Xet the old attempt is in the middle of its upload, over LFS about to begin it.
+    stuck = "preupload" if constants.HF_HUB_DISABLE_XET else "xorb"
+    proxy.add(*REQUESTS[stuck], Drip(seconds_per_byte=1.0) if constants.HF_HUB_DISABLE_XET else Delay(HOURS))
+    assert isinstance(run.fail(), DeadlineError)
+    run.allow(SECONDS)
+    (folder / "a.bin").write_bytes(new)
+    assert run.push() is not None
+    if meanwhile == "the client is made anew":
+        close_session()
+    asked = len(proxy.requests)
+    proxy.clear()
+    run.scheduler.stop()
+    wait_for_our_threads()
+    assert remote.files(proxied, repo_id)["a.bin"] == new
+    assert len(remote.commits(proxied, repo_id)) == 3
+    assert not [seen for seen in proxy.requests[asked:] if "/commit/" in seen.path]
+
+
+def test_a_commit_that_comes_too_late_is_put_right_by_the_next_push(
+    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path
+) -> None:
+    old, new = os.urandom(1000), os.urandom(1000)
+    run = schedule()
+    run.settle()
+    (folder / "first.txt").write_bytes(b"1")
+    run.push()
+    run.allow(0.7)
+    (folder / "a.bin").write_bytes(old)
+    proxy.add("POST", "/commit/", Hold())
+    error = run.fail()
+    assert isinstance(error, DeadlineError)
+    assert error.in_doubt
+    run.allow(SECONDS)
+    (folder / "a.bin").write_bytes(new)
+    assert run.push() is not None
+    proxy.clear()
+    deadline = time.monotonic() + SECONDS
+    while remote.files(proxied, repo_id)["a.bin"] != old:
+        assert time.monotonic() < deadline
+    assert run.push() is not None
+    assert remote.files(proxied, repo_id)["a.bin"] == new
+    assert run.missing() == 0
+    asked = len(proxy.requests)
+    assert run.push() is None
+    assert len(proxy.requests) == asked
+
+
+@pytest.mark.faults("N10")
+@pytest.mark.parametrize(
+    ("kind", "action"),
+    [
+        ("create", Reset()),
+        ("create", HTML),
+        ("preupload", Reset()),
+        ("preupload", CutAnswer(after=10)),
+        ("preupload", HTML),
+        ("preupload", Answer(200, body=b'{"files": [{"path": "a.b')),
+        ("preupload", Answer(200, body=b'{"files": []}')),
+        (UPLOAD, CutRequest(after=10_000)),
+        (UPLOAD, Reset()),
+        ("commit", Reset()),
+        ("commit", CutRequest(after=50)),
+        ("commit", CutAnswer(after=10)),
+        ("commit", HTML),
+        ("commit", Answer(200, body=b'{"commitOid": "0123')),
+        ("commit", Answer(200, body=b'{"success": true}')),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value)[:32],
+)
+def test_half_an_answer_or_a_strangers_is_no_commit_and_the_next_push_delivers(
+    schedule: Callable[..., Run],
+    proxy: FaultProxy,
+    proxied: HfApi,
+    repo_id: str,
+    folder: Path,
+    said: Callable[[int], list[str]],
+    kind: str,
+    action: Action,
+) -> None:
+    run = schedule()
+    run.settle()
+    run.allow(2.0)
+    (folder / "a.bin").write_bytes(os.urandom(50_000))
+    proxy.add(*REQUESTS[kind], action)
+    began = time.monotonic()
+    error = run.scheduler.trigger().exception(SECONDS)
+    if kind == "xorb" and error is None:
+        pass  # the native client tried it again in time
+    else:
+        assert isinstance(error, PushError)
+        assert run.missing() == 1
+        [warning] = said(logging.WARNING)
+        assert kind == "xorb" or time.monotonic() - began < 1.0, "the client waited and tried on its own"
+        if action is HTML:
+            assert "login page" in warning
+    run.allow(SECONDS)
+    run.push()
+    run.push()  # a commit that was asked for and not answered is looked after once more
+    assert run.missing() == 0
+    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert len(remote.commits(proxied, repo_id)) == 2
+
+
+@pytest.mark.faults("N11")
+def test_a_commit_whose_answer_is_lost_is_not_made_again(
+    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path
+) -> None:
+    (folder / "a.bin").write_bytes(os.urandom(1000))
+    (folder / "b.txt").write_bytes(b"1")
+    proxy.add("POST", "/commit/", LoseAnswer())
+    run = schedule()
+    error = run.next_error()
+    assert isinstance(error, PushError)
+    assert error.in_doubt
+    assert run.push() is None
+    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert len(remote.commits(proxied, repo_id)) == 2
+    asked = len(proxy.requests)
+    assert run.push() is None
+    assert len(proxy.requests) == asked

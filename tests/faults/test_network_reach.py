@@ -1,0 +1,214 @@
+"""The Hub cannot be reached, or what is reached is not the Hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from huggingface_hub import HfApi, constants
+
+import remote
+import scripts
+from faults.conftest import HOUR, OFTEN
+from faults.proxy import Answer, FaultProxy
+from faults.tls import SelfSignedServer
+from hf_summary_writer import CommitScheduler
+from hf_summary_writer.errors import ActionNeededError, TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from faults.conftest import Run, Watch
+    from hub_process import HubProcess
+
+FOREVER = float("inf")
+NOWHERE = "http://127.0.0.1:9"  # the port of the discard service, which nobody runs
+
+LOGGING_WITHOUT_A_HUB = """
+began = time.monotonic()
+scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, every=0.001, close_timeout=0.5)
+print(time.monotonic() - began)
+for number in range(3):
+    open(f"{logdir}/{number}.bin", "wb").write(os.urandom(1000))
+    assert scheduler.trigger().exception(30)
+print(max(0, time.monotonic() - began))
+scheduler.close()
+"""
+
+
+def test_a_run_that_is_told_to_stay_offline_tries_nothing_and_all_of_it_arrives_later(
+    hub: HubProcess, api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = hub.requests
+    done = scripts.run(LOGGING_WITHOUT_A_HUB.replace(".exception(30)", ".result(30) is None"), hub, folder, repo_id)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert done.returncode == 0, done.stderr
+    assert hub.requests == before
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("WARNING", "ERROR"))]
+    assert len(lines) == 1
+    assert "hf-summary-writer sync" in lines[0]
+    with CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=api):
+        pass
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*.bin")
+
+
+@pytest.mark.faults("N8")
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"HF_ENDPOINT": NOWHERE}, "cannot be reached"),
+        ({"HF_ENDPOINT": "http://hub.invalid"}, "cannot be reached"),
+        ({"HTTP_PROXY": NOWHERE, "http_proxy": NOWHERE, "NO_PROXY": "", "no_proxy": ""}, "cannot be reached"),
+    ],
+    ids=["refused", "no such host", "proxy down"],
+)
+def test_a_run_without_a_network_starts_at_once_and_all_of_it_arrives_later(
+    hub: HubProcess,
+    api: HfApi,
+    repo_id: str,
+    folder: Path,
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(scripts, "environment", lambda hub, folder: {**_environment(hub, folder), **environment})
+    done = scripts.run(LOGGING_WITHOUT_A_HUB, hub, folder, repo_id)
+    watch.see(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stderr
+    constructed, logged = (float(line) for line in done.stdout.split())
+    assert constructed < 2
+    assert logged < 20
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("WARNING", "ERROR"))]
+    assert [line for line in lines if "could not be pushed" in line and reason in line] == lines[:1]
+    assert len(lines) == 2, lines
+    assert "hf-summary-writer sync" in lines[1]
+    with CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=api):
+        pass
+    assert len(remote.files(api, repo_id)) == 3
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+
+
+_environment = scripts.environment
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["from the start", "in mid-run"])
+def test_a_network_that_comes_back_gets_all_that_was_written_meanwhile(
+    hub: HubProcess,
+    client: Callable[..., HfApi],
+    schedule: Callable[..., Run],
+    repo_id: str,
+    folder: Path,
+    said: Callable[[int], list[str]],
+    known: bool,
+) -> None:
+    with FaultProxy(hub) as first:
+        api = client(first)
+        port = int(first.endpoint.rpartition(":")[2])
+        if known:
+            (folder / "early.bin").write_bytes(os.urandom(1000))
+            schedule(hf_api=api).scheduler.close()
+    run = schedule(hf_api=api, every=OFTEN)
+    run.settle()
+    for number in range(3):
+        (folder / f"{number}.bin").write_bytes(os.urandom(1000))
+        began = time.monotonic()
+        assert isinstance(run.next_error(), TemporaryError)
+        assert time.monotonic() - began < 2, "the client waited and tried on its own"
+    with FaultProxy(hub, port):
+        run.next_commit()
+        run.settle()
+        run.scheduler.close()
+        assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+    assert len(said(logging.WARNING)) == 1
+
+
+@pytest.mark.faults("N12")
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/", "/info/lfs/objects/batch"])
+def test_a_redirect_to_another_host_is_refused_by_name(
+    hub: HubProcess,
+    proxy: FaultProxy,
+    proxied: HfApi,
+    schedule: Callable[..., Run],
+    repo_id: str,
+    folder: Path,
+    said: Callable[[int], list[str]],
+    status: int,
+    request_: str,
+) -> None:
+    with FaultProxy(hub) as elsewhere:
+        proxy.add("POST", request_, Answer(status, {"Location": f"{elsewhere.endpoint}/login"}), FOREVER)
+        (folder / "a.bin").write_bytes(os.urandom(1000))
+        run = schedule()
+        run.settle()
+        if not [seen for seen in proxy.requests if request_ in seen.path]:
+            assert "lfs" in request_  # over Xet nothing is asked by LFS
+            return
+        assert isinstance(run.fail(), ActionNeededError)
+        [warning] = said(logging.WARNING)
+        assert f"redirects to {elsewhere.endpoint}" in warning
+        assert "HF_ENDPOINT" in warning
+        assert elsewhere.requests == []
+    proxy.clear()
+    assert run.push() is not None
+    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+
+
+@pytest.mark.skipif(constants.HF_HUB_DISABLE_XET, reason="asks for no token of Xet")
+def test_the_native_client_takes_the_token_to_no_other_host(
+    hub: HubProcess, proxy: FaultProxy, schedule: Callable[..., Run], folder: Path
+) -> None:
+    with FaultProxy(hub) as elsewhere:
+        proxy.add("GET", "/xet-write-token/", Answer(307, {"Location": f"{elsewhere.endpoint}/token"}))
+        (folder / "a.bin").write_bytes(os.urandom(1000))
+        run = schedule()
+        run.allow(1.0)
+        run.settle()
+        assert not [seen for seen in elsewhere.requests if seen.with_token]
+        run.scheduler.close()
+
+
+def test_a_redirect_on_the_same_host_is_followed_as_for_a_repo_that_was_renamed(
+    proxy: FaultProxy, proxied: HfApi, schedule: Callable[..., Run], repo_id: str, folder: Path
+) -> None:
+    run = schedule()
+    run.settle()
+    (folder / "a.bin").write_bytes(os.urandom(1000))
+    run.push()
+    renamed = f"{repo_id}-renamed"
+    proxied.move_repo(repo_id, renamed)
+    for action in ("preupload", "commit"):
+        there = Answer(307, {"Location": f"/api/models/{renamed}/{action}/main"})
+        proxy.add("POST", f"/{repo_id}/{action}/", there, FOREVER)
+    (folder / "b.txt").write_bytes(b"1")
+    assert run.push() is not None
+    assert remote.files(proxied, renamed) == remote.under(folder, "", "*")
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["from the start", "in mid-run"])
+def test_a_certificate_that_nobody_vouches_for_gets_no_data(
+    schedule: Callable[..., Run],
+    proxy: FaultProxy,
+    folder: Path,
+    said: Callable[[int], list[str]],
+    known: bool,
+) -> None:
+    (folder / "a.bin").write_bytes(os.urandom(1000))
+    with SelfSignedServer() as stranger:
+        run = schedule(hf_api=HfApi(endpoint=stranger.endpoint, token=proxy.token))
+        if known:
+            run.settle()
+            run.scheduler._pusher.ledger.record_repo("tester/known")
+        assert isinstance(run.next_error(), ActionNeededError)
+        assert isinstance(run.fail(), ActionNeededError)
+        assert stranger.callers >= 2
+        assert stranger.received == b""
+    [warning] = said(logging.WARNING)
+    assert "not trusted" in warning
+    assert "check certificates" in warning

@@ -1,0 +1,102 @@
+"""What a server says, and what must not be said: the token. All tests beside this one are watched for it as well."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+
+import remote
+import scripts
+from faults.conftest import Watch
+from faults.proxy import Answer, CutAnswer, Reset
+from hf_summary_writer.errors import PushError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from faults.conftest import Run
+    from faults.proxy import FaultProxy
+
+TALKATIVE = """
+logging.getLogger().setLevel(logging.DEBUG)
+import traceback
+def show(details):
+    print("".join(traceback.TracebackException.from_exception(details.error, capture_locals=True).format()))
+token = os.environ["HF_TOKEN"]
+scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, every=0.001, on_error=show, token=token)
+print(repr(scheduler), vars(scheduler), scheduler.api, repr(scheduler._hub), repr(scheduler._pusher))
+open(logdir + "/a.bin", "wb").write(os.urandom(10_000))
+scheduler.close()
+print(open("/proc/self/cmdline").read() if os.path.exists("/proc/self/cmdline") else "")
+"""
+
+
+def break_everything_once(proxy: FaultProxy) -> None:
+    for request in ("/repos/create", "/preupload/", "/commit/"):
+        for action in (Answer(401), Answer(500), Reset(), Answer(200, body=b"<html>"), CutAnswer(after=5)):
+            proxy.add("POST", request, action)
+
+
+@pytest.mark.faults("S2")
+def test_no_trouble_at_all_makes_the_token_readable_even_to_who_debugs(
+    proxy: FaultProxy, api: HfApi, repo_id: str, folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_everything_once(proxy)
+    monkeypatch.setenv("HF_DEBUG", "1")
+    done = scripts.run(TALKATIVE, proxy, folder, repo_id)
+    assert done.returncode == 0
+    assert "DEBUG" in done.stderr
+    watch.see(done.stdout, done.stderr)
+    assert watch.leaks == []
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+
+
+def test_what_a_push_fails_with_can_be_kept_sent_and_shown(
+    proxy: FaultProxy, schedule: Callable[..., Run], folder: Path, watch: Watch
+) -> None:
+    break_everything_once(proxy)
+    (folder / "a.bin").write_bytes(os.urandom(10_000))
+    run = schedule()
+    while (error := run.scheduler.trigger().exception(30)) is not None:
+        assert isinstance(error, PushError)
+        watch.see(pickle.dumps(error).decode("latin-1"))
+        watch.see_error(error)
+
+
+def test_the_watch_finds_a_token_wherever_it_stands(tmp_path: Path) -> None:
+    watch = Watch("hf_a-token-of-this-test")
+    (tmp_path / "file").write_text(f"x {watch.token}")
+    watch.see_files(tmp_path)
+
+    def fails(token: str) -> None:
+        raise ValueError(len(token))
+
+    with pytest.raises(ValueError, match="23") as caught:
+        fails(watch.token)
+    watch.see_error(caught.value)
+    watch.see("nothing", watch.token)
+    assert len(watch.leaks) == 3
+    assert Watch(watch.token, ["nothing"]).leaks == []
+
+
+@pytest.mark.faults("S4")
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500])
+def test_whatever_a_server_says_becomes_one_short_clean_line(
+    proxy: FaultProxy, schedule: Callable[..., Run], folder: Path, said: Callable[[int], list[str]], status: int
+) -> None:
+    text = b"\x1b[31mred\x1b[0m\r\n\x07line two\tof " + proxy.token.encode() + b"x" * 10_000_000
+    proxy.add("POST", "/commit/", Answer(status, {"Content-Type": "text/plain"}, text))
+    (folder / "a.bin").write_bytes(os.urandom(100))
+    run = schedule()
+    run.settle()
+    [warning] = said(logging.WARNING)
+    assert "red line two of <token>" in warning
+    assert len(warning) < 1000
+    assert warning.isprintable()

@@ -1,0 +1,17 @@
+"""What holds for every test that runs a real framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.integration)
+            # What frameworks warn of, in their own code and in each other's, is not ours to change.
+            item.add_marker(pytest.mark.filterwarnings("default"))

@@ -1,0 +1,172 @@
+"""Each framework trains with the code of `docs/integrations.md`; the Hub holds what its own writer would have left."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.frameworks import Series, block, download, read, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import GitCommitInfo, HfApi
+
+    from hub_process import HubProcess
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def repo_id(api: HfApi) -> str:
+    """Return the repo that the page names, of whom the token belongs to."""
+    return f"{api.whoami()['name']}/my-experiments"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A block of the page, and how its run compares with the framework's own.
+
+    Attributes:
+        training: The file that prepares what the block needs, and trains with the framework's own writer.
+        heading: Where the block stands.
+        place: Where its run lands in the repo, below `tensorboard`.
+        needs: Packages without which it cannot run.
+        number: Which block below the heading.
+        default: How to train with the framework's own writer into `{folder}`.
+        varying: Tags whose values are times or paths, and differ between any two runs.
+        least: Series that must be among those compared.
+    """
+
+    training: str
+    heading: str
+    place: str
+    needs: tuple[str, ...]
+    least: tuple[str, ...]
+    number: int = 0
+    default: str = "default({folder!r})"
+    varying: str = "$"
+
+
+CASES = [
+    Case(
+        "transformers",
+        "transformers",
+        "transformers",
+        ("transformers", "accelerate"),
+        ("train/loss", "train/learning_rate", "args/text_summary"),
+        varying=r"train/train_(runtime|.*_per_second)|(args|model_config)/text_summary",
+    ),
+    Case(
+        "transformers",
+        "transformers",
+        "transformers-once",
+        ("transformers", "accelerate"),
+        ("train/loss",),
+        number=1,
+        default="default({folder!r}, trainings=1)",
+        varying=r"train/train_(runtime|.*_per_second)|(args|model_config)/text_summary",
+    ),
+    Case("accelerate", "accelerate", "accelerate", ("accelerate",), ("loss", "_hparams_/experiment")),
+    Case("accelerate", "accelerate", "accelerate-own", ("accelerate",), ("loss", "_hparams_/experiment"), number=1),
+    Case("lightning", "Lightning", "lightning/first", ("lightning",), ("loss", "own", "graph", "_hparams_/experiment")),
+    Case(
+        "stable_baselines3",
+        "Stable-Baselines3",
+        "sb3",
+        ("stable_baselines3",),
+        ("train/value_loss", "rollout/ep_rew_mean"),
+        varying="time/fps",
+    ),
+    Case("ignite", "PyTorch-Ignite", "ignite", ("ignite",), ("training/loss",)),
+    Case(
+        "ray",
+        "Ray Tune",
+        "ray",
+        ("ray",),
+        ("ray/tune/loss", "ray/tune/weights"),
+        varying=r"ray/tune/(time_.*|.*timestamp.*)|_hparams_/.*",
+    ),
+    Case("pytorch", "PyTorch", "pytorch", ("torch",), ("loss", "weights", "graph", "final", "_hparams_/experiment")),
+    Case("keras", "Keras", "keras", ("keras", "tensorflow"), ("epoch_loss",)),
+    Case("flax", "Flax and CLU", "flax", ("flax", "clu", "tensorflow"), ("loss",)),
+]
+
+
+def without(series: Series, varying: str) -> Series:
+    """Return the series with a fixed value for every event of those that differ between any two runs."""
+    return {
+        (run_name, tag): [(step, "…" if re.fullmatch(varying, tag) else value) for step, value in events]
+        for (run_name, tag), events in series.items()
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.place)
+def test_tensorboard_reads_from_the_hub_what_the_frameworks_own_writer_leaves(
+    case: Case, hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    for package in case.needs:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+    name = case.place.rpartition("/")[2]
+    run(case.training, block(case.heading, case.number), hub, ours)
+    run(case.training, case.default.format(folder=f"logs/{name}"), hub, theirs)
+    found = read(download(api, repo_id, f"tensorboard/{case.place}", tmp_path / "download"))
+    wanted = read(theirs / "logs" / name)
+    assert {tag for _, tag in wanted} >= set(case.least)
+    assert without(renamed(found), case.varying) == without(renamed(wanted), case.varying)
+
+
+def renamed(series: Series) -> Series:
+    """Return the series under names that any two experiments of Ray, and both libraries' groups of scalars, share."""
+    return {(_shared(run_name), tag): events for (run_name, tag), events in series.items()}
+
+
+def _shared(run_name: str) -> str:
+    trial = re.search(r"_(\d{5})_\d+_lr=", run_name)
+    # torch joins group and series by an underscore, tensorboardX makes folders of them.
+    return f"trial {trial[1]}" if trial else run_name.replace("both_", "both/")
+
+
+def test_every_block_of_the_page_is_run() -> None:
+    from integration.frameworks import PAGE
+
+    ran = {(case.heading, case.number) for case in CASES} | {("Many processes", 0)}
+    headings = re.findall(r"^## (.*)$", PAGE.read_text(), re.MULTILINE)
+    stated = set()
+    for heading in headings:
+        number = 0
+        while True:
+            try:
+                block(heading, number)
+            except IndexError:
+                break
+            stated.add((heading, number))
+            number += 1
+    assert ran == stated
+
+
+def test_under_torchrun_each_rank_logs_and_the_main_one_pushes(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    before = {commit.commit_id for commit in _commits(api, repo_id)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    run("distributed", block("Many processes"), hub, tmp_path, *launcher)
+    found = read(download(api, repo_id, "tensorboard/distributed", tmp_path / "download"))
+    assert found == {(".", f"loss/{rank}"): [(s, pytest.approx(1 / (s + 1))) for s in range(6)] for rank in range(3)}
+    assert len(list((tmp_path / "runs" / "distributed").glob("*.tfevents.*"))) == 3
+    after = [commit for commit in _commits(api, repo_id) if commit.commit_id not in before and "Logs" in commit.title]
+    assert 1 <= len(after) <= 3
+
+
+def _commits(api: HfApi, repo_id: str) -> list[GitCommitInfo]:
+    return list(api.list_repo_commits(repo_id)) if api.repo_exists(repo_id) else []

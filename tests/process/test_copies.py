@@ -1,0 +1,115 @@
+"""A writer that travels to another process, or is copied, is a writer there too, and the token stays at home."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import HfApi
+
+import events
+import remote
+import scripts
+from aftermath import assert_sound
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hub_process import HubProcess
+
+CANARY = "hf_canary0123456789"
+
+
+class Tagged(HFSummaryWriter):
+    """A user's own writer, with something of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rank = 0
+
+
+@pytest.mark.faults("P9")
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda writer: pickle.loads(pickle.dumps(writer))])
+def test_a_copy_is_a_working_writer_in_the_same_folder(
+    api: HfApi, repo_id: str, logdir: Path, copied: Callable[[Tagged], Tagged], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The copy reads the token that is stored on the machine.
+    monkeypatch.setenv("HF_TOKEN", str(api.token))
+    settings: dict[str, Any] = {"commit_every": 60, "path_in_repo": "x", "segment_bytes": 10_000, "purge_step": 1}
+    with Tagged(repo_id, logdir=logdir, hf_api=api, **settings) as writer:
+        writer.rank = 3
+        writer.add_scalar("original", 1, 1)
+        with copied(writer) as other:
+            other.add_scalar("copy", 2, 2)
+            assert (other.rank, other.logdir, other.repo_id) == (3, str(logdir), repo_id)
+            assert other.scheduler.path_in_repo == "x/run-1"
+            assert other.purge_step is None
+        writer.scheduler.trigger().result(60)
+    assert events.steps(logdir, "original") == [1]
+    assert events.steps(logdir, "copy") == [2]
+    assert remote.files(api, repo_id) == remote.under(logdir, "x/run-1")
+    assert_sound(logdir)
+
+
+def test_neither_pickle_nor_repr_nor_state_holds_the_token(repo_id: str, logdir: Path) -> None:
+    quiet: dict[str, Any] = {"logdir": logdir, "repo_allow_patterns": "none"}
+    api = HfApi(endpoint="http://127.0.0.1:9", token=CANARY)
+    for more in ({"token": CANARY}, {"hf_api": api}):
+        with HFSummaryWriter(repo_id, **quiet, **more) as writer:
+            pickled = pickle.dumps(writer)
+            shown = repr(writer) + repr(writer.scheduler) + repr(vars(writer)) + repr(vars(writer.scheduler))
+        assert CANARY.encode() not in pickled
+        assert CANARY not in shown
+        with pickle.loads(pickled) as other:
+            assert other.scheduler.api.token is None
+            assert other.scheduler.api.endpoint == writer.scheduler.api.endpoint
+    assert not [path for path in logdir.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
+
+
+def test_a_scheduler_says_that_it_cannot_be_pickled(logdir: Path) -> None:
+    scheduler = CommitScheduler(repo_id="user/run", folder_path=logdir, token=CANARY)
+    scheduler.stop()
+    for attempt in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="make one where it is needed") as caught:
+            attempt(scheduler)
+        assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_writer_can_be_handed_to_a_new_process(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path, method: str
+) -> None:
+    # A file, since the children import it; importing it, and our package, starts nothing.
+    (tmp_path / "worker.py").write_text(
+        "import threading\n"
+        "from hf_summary_writer import HFSummaryWriter\n"
+        "assert threading.active_count() == 1\n"
+        "def work(writer, number):\n"
+        "    for step in range(50):\n"
+        "        writer.add_scalar(f'worker{number}', step, step)\n"
+    )
+    ended = scripts.run(
+        f"""
+        import multiprocessing
+        sys.path.insert(0, {str(tmp_path)!r})
+        from worker import work
+        writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, token=os.environ["HF_TOKEN"])
+        context = multiprocessing.get_context({method!r})
+        workers = [context.Process(target=work, args=(writer, number)) for number in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+            assert worker.exitcode == 0
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    for number in range(2):
+        assert events.steps(logdir, f"worker{number}") == list(range(50))
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert_sound(logdir)

@@ -1,0 +1,206 @@
+"""Forked children never push, never hang and never keep the lock; what they log is pushed by their parent."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+import events
+import remote
+import scripts
+from aftermath import assert_sound
+from faults.proxy import Delay, FaultProxy
+from hf_summary_writer.segment_name import parse_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+QUIET = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
+
+# The parent is in the middle of a commit, so that it holds the folder's lock and the locks of its threads.
+FORK = (
+    QUIET
+    + """
+writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+for step in range(1000):
+    writer.add_scalar("parent", step, step)
+writer.scheduler.trigger()
+lock = os.path.join(logdir, ".cache", "huggingface", "hf-summary-writer", "push.lock")
+import fcntl
+def is_held():
+    try:
+        with open(lock, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+while not is_held():
+    time.sleep(0.01)
+held = threading.Event()
+def hold():
+    with writer.scheduler.lock, writer.scheduler._loop._changed, writer._lifecycle:
+        held.set()
+        time.sleep(0.5)
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    began = time.monotonic()
+    for step in range(100):
+        writer.add_scalar("child", step, step)
+    writer.flush()
+    assert writer.scheduler.trigger().result(5) is None
+    assert writer.scheduler.push_to_hub() is None
+    {close}
+    took = time.monotonic() - began
+    names = [thread.name for thread in threading.enumerate()]
+    if took > {seconds} or any(name.endswith(("-push", "-hub")) for name in names):
+        print(took, names, flush=True)
+        os._exit(1)
+    print("fine", flush=True)
+    {end}
+assert os.waitpid(pid, 0)[1] == 0
+holder.join()
+"""
+)
+
+
+@pytest.mark.faults("P7")
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
+@pytest.mark.parametrize("close", ["writer.close()", "pass"])
+def test_a_child_logs_and_leaves_the_pushing_to_its_parent(
+    proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, end: str, close: str
+) -> None:
+    proxy.add("POST", "/commit/", Delay(1.5))
+    # A second of the case's promise, and as much again for a busy machine.
+    body = FORK.format(close=close, end=end, seconds=2)
+    ended = scripts.run(body, proxy, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "fine\n"
+    assert "WARNING" not in ended.stderr
+    assert events.steps(logdir, "parent") == list(range(1000))
+    assert events.steps(logdir, "child") == list(range(100))
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert_sound(logdir)
+
+
+def test_a_child_of_a_fork_that_python_is_not_told_of_does_not_push_either(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    # Nothing is under way: what such a fork does to Python's own locks nobody can mend.
+    ended = scripts.run(
+        """
+        import ctypes
+        writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+        writer.add_scalar("parent", 1, 1)
+        writer.scheduler.trigger().result(30)
+        writer.flush()
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            writer.add_scalar("child", 1, 1)
+            writer.flush()
+            done = writer.scheduler.trigger().result(5) is None and writer.scheduler.push_to_hub() is None
+            writer.close()
+            os._exit(0 if done else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert events.steps(logdir, "child") == [1]
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert_sound(logdir)
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(proxy: FaultProxy, repo_id: str, logdir: Path) -> None:
+    proxy.add("POST", "/commit/", Delay(1.5))
+    body = FORK[: FORK.index("held = ")] + (
+        "pid = os.fork()\nif pid == 0:\n    os.close(1); os.close(2); time.sleep(30); os._exit(0)\n"
+        "print(pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = scripts.run(body, proxy, logdir, repo_id)
+    child = int(ended.stdout)
+    try:
+        os.kill(child, 0)
+        assert_sound(logdir)
+    finally:
+        os.kill(child, 9)
+
+
+def test_children_of_multiprocessing_leave_one_uploader(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    ended = scripts.run(
+        QUIET
+        + """
+import multiprocessing
+def work(number):
+    for step in range(50):
+        writer.add_scalar(f"worker{number}", step, step)
+    writer.scheduler.trigger().result(5)
+writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+context = multiprocessing.get_context("fork")
+workers = [context.Process(target=work, args=(number,)) for number in range(3)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join(20)
+    assert worker.exitcode == 0
+""",
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    for number in range(3):
+        assert events.steps(logdir, f"worker{number}") == list(range(50))
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert len([title for title in remote.commits(api, repo_id) if title.startswith("Logs of")]) == 1
+    assert_sound(logdir)
+
+
+@pytest.mark.faults("P8")
+def test_a_dataloader_with_forked_workers_neither_hangs_nor_commits(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    pytest.importorskip("torch")
+    ended = scripts.run(
+        QUIET
+        + """
+import torch
+from torch.utils.data import DataLoader, Dataset
+class Logged(Dataset):
+    def __len__(self):
+        return 64
+    def __getitem__(self, index):
+        writer.add_scalar("worker", index, index)
+        return torch.tensor([float(index)])
+writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+step = 0
+loader = DataLoader(Logged(), batch_size=4, num_workers=4, persistent_workers=True, multiprocessing_context="fork")
+for epoch in range(2):
+    for batch in loader:
+        writer.add_scalar("loss", batch.mean(), step)
+        step += 1
+del loader
+""",
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert events.steps(logdir, "loss") == list(range(32))
+    workers = {name.pid for path in events.event_files(logdir) if (name := parse_name(path.name))}
+    assert len(workers) == 5
+    assert sorted(events.steps(logdir, "worker")) == sorted([*range(64), *range(64)])
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert len([title for title in remote.commits(api, repo_id) if re.match("Logs of", title)]) == 1
+    assert_sound(logdir)

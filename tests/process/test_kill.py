@@ -1,0 +1,94 @@
+"""`kill -9` at each step of a push: the next run delivers exactly what is missing."""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+import events
+import remote
+import scripts
+from aftermath import assert_sound
+from faults.proxy import FaultProxy, Hang
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+
+# The script kills itself at a step that cannot be seen from outside.
+KILL = """
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+from hf_summary_writer import hub, ledger, snapshot
+"""
+AFTER_THE_COMMIT = """
+record = ledger.Ledger.record
+def then(self, arrivals, commit=None):
+    %s
+    record(self, arrivals, commit)
+    kill()
+ledger.Ledger.record = then
+"""
+STEPS = {
+    "before the scan": "snapshot.scan = kill",
+    "planned": "hub.Hub.commit = kill",
+    "commit acknowledged, ledger not written": "ledger.Ledger.record = kill",
+    "ledger half written": AFTER_THE_COMMIT
+    % "self._append = lambda entries: open(self.path, 'ab').write(b'{\"file\": \"x') and kill()",
+    "ledger temporary file written": AFTER_THE_COMMIT
+    % "ledger._MIN_LINES_TO_COMPACT = 0; type(self.path).replace = kill",
+    "ledger renamed": AFTER_THE_COMMIT % "ledger._MIN_LINES_TO_COMPACT = 0; ledger._fsync_folder = kill",
+    "ledger written": AFTER_THE_COMMIT % "pass",
+}
+# These can: the proxy holds the request back.
+REQUESTS = {"mid-blob": r"/xorb|/lfs-objects/", "blobs done": r"/commit/"}
+
+LOG = """
+writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+for step in range(1000):
+    writer.add_scalar("loss", step, step)
+writer.flush()
+writer.scheduler.trigger()
+time.sleep(60)
+"""
+CATCH_UP = """
+with CommitScheduler(
+    repo_id=repo_id, folder_path=logdir, path_in_repo="tensorboard/run-1", allow_patterns="*.tfevents.*"
+) as scheduler:
+    pass
+"""
+
+
+@pytest.mark.faults("P1")
+@pytest.mark.parametrize("step", [*STEPS, *REQUESTS])
+def test_a_kill_at_any_step_costs_nothing_but_a_look(
+    proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, step: str
+) -> None:
+    if step in REQUESTS:
+        proxy.add("*", REQUESTS[step], Hang(), times=1)
+    with scripts.start((KILL + STEPS[step] if step in STEPS else "") + LOG, proxy, logdir, repo_id) as process:
+        if step in REQUESTS:
+            events.wait_until(lambda: any(seen.action == Hang() for seen in proxy.requests), scripts.SECONDS)
+            process.kill()
+        _, err = process.communicate(timeout=scripts.SECONDS)
+    assert process.returncode == -signal.SIGKILL, err
+    assert_sound(logdir)
+    proxy.clear()
+
+    caught_up = scripts.run(CATCH_UP, proxy, logdir, repo_id)
+    assert caught_up.returncode == 0, caught_up.stderr
+    assert "WARNING" not in caught_up.stderr
+    assert events.steps(logdir, "loss") == list(range(1000))
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert len([title for title in remote.commits(api, repo_id) if title.startswith("Logs of")]) == 1
+    assert not list(logdir.rglob("*.tmp"))
+
+    before = len(proxy.requests)
+    assert scripts.run(CATCH_UP, proxy, logdir, repo_id).returncode == 0
+    assert len([seen for seen in proxy.requests[before:] if not re.search("/api/models/.*/info", seen.path)]) == 0
+    assert_sound(logdir)

@@ -1,0 +1,138 @@
+"""`push_on_sigterm=True`: a last push, the handler that was there before, and 143."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import events
+import remote
+import scripts
+from aftermath import assert_sound
+from faults.proxy import FaultProxy, Hang
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+TRAIN = """
+writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, push_on_sigterm=True, close_timeout={seconds})
+for step in range(1000):
+    writer.add_scalar("loss", step, step)
+print("ready", flush=True)
+{rest}
+"""
+
+
+def terminated(body: str, hub: Any, logdir: Path, repo_id: str) -> subprocess.CompletedProcess[str]:
+    with scripts.start(body, hub, logdir, repo_id) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        try:
+            out, err = process.communicate(timeout=scripts.SECONDS)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_sigterm_pushes_the_last_scalar_and_exits_with_143(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    ended = terminated(TRAIN.format(seconds=20, rest="time.sleep(60)"), hub, logdir, repo_id)
+    assert ended.returncode == 143, ended.stderr
+    assert events.steps(logdir, "loss") == list(range(1000))
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert_sound(logdir)
+
+
+def test_it_exits_in_time_though_the_hub_hangs_and_says_what_is_missing(
+    proxy: FaultProxy, repo_id: str, logdir: Path
+) -> None:
+    proxy.add("*", ".", Hang(), times=99)
+    began = time.monotonic()
+    ended = terminated(TRAIN.format(seconds=2, rest="time.sleep(60)"), proxy, logdir, repo_id)
+    assert ended.returncode == 143, ended.stderr
+    assert time.monotonic() - began < 30
+    assert ended.stderr.count("hf-summary-writer sync") == 1
+    assert events.steps(logdir, "loss") == list(range(1000))
+    assert_sound(logdir)
+
+
+@pytest.mark.parametrize(
+    ("handler", "code"), [("print('mine', flush=True)", 143), ("(print('mine', flush=True), sys.exit(7))", 7)]
+)
+def test_the_handler_that_was_there_before_is_called_and_may_end_the_program_in_its_own_way(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, handler: str, code: int
+) -> None:
+    before = f"signal.signal(signal.SIGTERM, lambda *_: {handler})\n"
+    ended = terminated(before + TRAIN.format(seconds=12, rest="time.sleep(60)"), hub, logdir, repo_id)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout == "mine\n"
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+
+
+def test_a_forked_worker_still_ends_by_the_signal(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
+    rest = """
+pid = os.fork()
+if pid == 0:
+    time.sleep(60)
+os.kill(pid, signal.SIGTERM)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+time.sleep(60)
+"""
+    warned = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
+    ended = terminated(warned + TRAIN.format(seconds=20, rest=rest), hub, logdir, repo_id)
+    assert ended.returncode == 143, ended.stderr
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+
+
+def makers(logdir: Path) -> list[Callable[..., Any]]:
+    return [
+        lambda **more: HFSummaryWriter("user/run", logdir=logdir, repo_allow_patterns="none", **more),
+        lambda **more: CommitScheduler(repo_id="user/run", folder_path=logdir, **more),
+    ]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_the_handler_is_there_only_if_asked_for_and_only_until_the_end(logdir: Path, kind: int) -> None:
+    make = makers(logdir)[kind]
+    before = signal.getsignal(signal.SIGTERM)
+    plain = make()
+    assert signal.getsignal(signal.SIGTERM) is before
+    first, second = make(push_on_sigterm=True), make(push_on_sigterm=True)
+    assert signal.getsignal(signal.SIGTERM) is not before
+    first.close()
+    assert signal.getsignal(signal.SIGTERM) is not before
+    second.close()
+    assert signal.getsignal(signal.SIGTERM) is before
+    plain.close()
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_it_is_refused_outside_the_main_thread_before_anything_is_made(logdir: Path, kind: int) -> None:
+    caught: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            makers(logdir)[kind](push_on_sigterm=True)
+        except ValueError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(caught[0])
+    assert not logdir.exists()
+    with pytest.raises(TypeError, match="push_on_sigterm"):
+        makers(logdir)[kind](push_on_sigterm="yes")

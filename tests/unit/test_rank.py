@@ -1,0 +1,77 @@
+"""Which process of a run is the main one, and when a deputy steps in."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_summary_writer.rank import Deputy, Rank, rank_of
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Rank(0, 0)),
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}, Rank(0, 0)),
+        ({"RANK": "9", "LOCAL_RANK": "1"}, Rank(9, 1)),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, Rank(8, 0)),
+        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "3"}, Rank(3, 3)),
+        ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}, Rank(2, 0)),
+        ({"PMI_RANK": "1", "MPI_LOCALRANKID": "1"}, Rank(1, 1)),
+        ({"MV2_COMM_WORLD_RANK": "1"}, Rank(1, 0)),
+        ({"JSM_NAMESPACE_RANK": "4", "JSM_NAMESPACE_LOCAL_RANK": "2"}, Rank(4, 2)),
+    ],
+    ids=str,
+)
+def test_the_launcher_tells_the_rank(environment: dict[str, str], expected: Rank) -> None:
+    assert rank_of(environment) == expected
+    assert rank_of(environment).is_main == (expected.number == 0)
+
+
+def test_torchrun_inside_of_srun_goes_first() -> None:
+    assert rank_of({"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "RANK": "0", "LOCAL_RANK": "0"}).is_main
+    assert not rank_of({"SLURM_PROCID": "0", "RANK": "1", "LOCAL_RANK": "1"}).is_main
+
+
+@pytest.mark.parametrize(("node", "local", "main"), [("0", "0", True), ("0", "1", False), ("1", "0", False)])
+def test_lightning_numbers_hosts_and_processes(node: str, local: str, main: bool) -> None:
+    assert rank_of({"NODE_RANK": node, "LOCAL_RANK": local}).is_main == main
+    assert rank_of({"LOCAL_RANK": local}).is_main == (local == "0")
+
+
+@pytest.mark.parametrize("nonsense", ["", "x", "-1", "1.5", "²"])
+def test_what_is_no_number_is_no_rank(nonsense: str) -> None:
+    assert rank_of({"RANK": nonsense, "LOCAL_RANK": nonsense}).is_main
+
+
+def asked(deputy: Deputy, commits: list[str | None], *, waits: bool = True) -> list[bool]:
+    return [deputy.steps_in(commit, something_waits=waits) for commit in commits]
+
+
+def test_a_deputy_leaves_a_folder_alone_that_somebody_pushes() -> None:
+    assert not any(asked(Deputy(Rank(1, 1)), ["a", "b", "b", "c", "d", "d", "e"]))
+    assert not any(asked(Deputy(Rank(8, 0)), [None, "a", "a", "b", "b", "c"]))
+
+
+def test_a_deputy_steps_in_when_nobody_pushed_what_waits() -> None:
+    assert asked(Deputy(Rank(8, 0)), [None] * 4) == [False, False, True, True]
+    assert asked(Deputy(Rank(8, 0)), ["a"] * 4) == [False, False, False, True]
+
+
+def test_the_first_process_of_a_host_steps_in_before_the_others() -> None:
+    assert asked(Deputy(Rank(9, 1)), [None] * 4) == [False, False, False, True]
+
+
+def test_a_deputy_does_not_count_intervals_in_which_nothing_waits() -> None:
+    deputy = Deputy(Rank(8, 0))
+    assert not any(asked(deputy, [None] * 9, waits=False))
+    assert asked(deputy, [None] * 3) == [False, False, True]
+
+
+def test_a_deputy_in_charge_goes_on_until_somebody_else_pushes() -> None:
+    deputy = Deputy(Rank(8, 0))
+    asked(deputy, ["a"] * 3)
+    deputy.pushed("mine")
+    assert deputy.is_in_charge("mine")
+    assert asked(deputy, ["mine", "mine"]) == [True, True]
+    assert asked(deputy, ["theirs", "theirs"]) == [False, False]
+    assert not deputy.is_in_charge("theirs")
