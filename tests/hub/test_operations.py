@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,6 +53,9 @@ def test_the_links_lead_to_the_metrics_and_to_the_folder(
     full = writer.repo_id
     assert writer.url == f"{api.endpoint}/{full}/tensorboard"
     assert writer.scheduler.folder_url == f"{api.endpoint}/{full}/tree/main/tensorboard/run-1"
+    for page in (writer.url, writer.scheduler.folder_url):
+        with urllib.request.urlopen(str(page), timeout=SECONDS) as answer:  # noqa: S310
+            assert answer.status == 200
     with_link = [record for record in caplog.records if str(writer.url) in record.getMessage()]
     assert [record.levelname for record in with_link] == ["INFO", "INFO"]
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from hf_summary_writer.localhub import html
 from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
+from hf_summary_writer.localhub.repos import KINDS
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.routes.trees import describe_all
 from hf_summary_writer.localhub.urls import count_of, param, revision_of
@@ -193,6 +194,15 @@ async def blob(request: Request) -> Response:
     return RedirectResponse(_url(shown, "resolve", revision_of(request), param(request, "path")), 302)
 
 
+async def metrics(request: Request) -> Response:
+    """Lead from where the Hub shows TensorBoard to the files, since this Hub has no TensorBoard."""
+    params = request.path_params
+    if params["namespace"] in KINDS:  # a dataset or Space of that name has a page of the same form
+        params.update(kind=params["namespace"], namespace=params["name"], name="tensorboard")
+        return await repo(request)
+    return RedirectResponse(f"/{params['namespace']}/{params['name']}", 302)
+
+
 def _url(repo: RepoId, view: str, revision: str, path: str = "") -> str:
     return f"{repo.page}/{view}/{quote(revision, safe='')}/{quote(path)}".rstrip("/")
 
@@ -216,5 +226,6 @@ ROUTES = [
     *_both("/blob/{revision}/{path:path}", blob),
     *_both("/commits/{revision}", commits),
     *_both("/commit/{revision}", commit),
+    Route("/{namespace}/{name}/tensorboard", metrics, methods=["GET"]),
     *_both("", repo),
 ]
