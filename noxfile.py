@@ -10,7 +10,7 @@ import nox
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "package", "tests", "clients", "ordeals"]
+nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients", "ordeals"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -51,6 +51,13 @@ def types(session: nox.Session) -> None:
     """Check all types, the public API's as a user writes them included."""
     session.install(*group("types"), "-e", ".[demo]", "nox")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, and let no warning pass; `nox -s docs -- serve` shows it while it is written."""
+    session.install(*group("docs"), "-e", ".")
+    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session
