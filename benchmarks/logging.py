@@ -162,7 +162,7 @@ def measure(peer: Peer, method: str, values: list[Any], series: Series) -> None:
 
 
 def measure_long_enough(peer: Peer, method: str, values: list[Any], series: Series) -> None:
-    """Measure a peer for a second or so, and at most nine times, so that one pause of the machine is not all there is."""
+    """Measure a peer for a second or so, and at most nine times, so that one pause is not all there is."""
     repeats = Series()
     deadline = time.perf_counter() + 1
     while len(repeats.mean) < 9 and time.perf_counter() < deadline:
