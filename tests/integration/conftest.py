@@ -9,6 +9,12 @@ import pytest
 HERE = Path(__file__).parent
 
 
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Leave this lane alone unless it is asked for, by `-m integration` or by its folder: frameworks import slowly."""
+    asked = "integration" in config.getoption("markexpr") or any("integration" in argument for argument in config.args)
+    return None if asked else True
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-__all__ = ["Series", "block", "download", "read", "run"]
+__all__ = ["PAGE", "Series", "block", "download", "read", "run"]
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "integrations.md"
@@ -31,7 +31,7 @@ Series = dict[tuple[str, str], list[tuple[int, Any]]]
 def block(heading: str, number: int = 0) -> str:
     """Return one of the code blocks below a heading of the page."""
     [section] = re.findall(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    found: str = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[number]
+    found: str = re.findall(r"^```py\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[number]
     return found
 
 

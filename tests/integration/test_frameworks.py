@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.frameworks import Series, block, download, read, run
+from integration.frameworks import PAGE, Series, block, download, read, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +41,7 @@ class Case:
         default: How to train with the framework's own writer into `{folder}`.
         varying: Tags whose values are times or paths, and differ between any two runs.
         least: Series that must be among those compared.
+        slow: Whether it takes more than half a minute.
     """
 
     training: str
@@ -51,6 +52,7 @@ class Case:
     number: int = 0
     default: str = "default({folder!r})"
     varying: str = "$"
+    slow: bool = False
 
 
 CASES = [
@@ -61,6 +63,7 @@ CASES = [
         ("transformers", "accelerate"),
         ("train/loss", "train/learning_rate", "args/text_summary"),
         varying=r"train/train_(runtime|.*_per_second)|(args|model_config)/text_summary",
+        slow=True,
     ),
     Case(
         "transformers",
@@ -71,10 +74,18 @@ CASES = [
         number=1,
         default="default({folder!r}, trainings=1)",
         varying=r"train/train_(runtime|.*_per_second)|(args|model_config)/text_summary",
+        slow=True,
     ),
     Case("accelerate", "accelerate", "accelerate", ("accelerate",), ("loss", "_hparams_/experiment")),
     Case("accelerate", "accelerate", "accelerate-own", ("accelerate",), ("loss", "_hparams_/experiment"), number=1),
-    Case("lightning", "Lightning", "lightning/first", ("lightning",), ("loss", "own", "graph", "_hparams_/experiment")),
+    Case(
+        "lightning",
+        "Lightning",
+        "lightning/first",
+        ("lightning",),
+        ("loss", "own", "graph", "_hparams_/experiment"),
+        slow=True,
+    ),
     Case(
         "stable_baselines3",
         "Stable-Baselines3",
@@ -91,10 +102,11 @@ CASES = [
         ("ray",),
         ("ray/tune/loss", "ray/tune/weights"),
         varying=r"ray/tune/(time_.*|.*timestamp.*)|_hparams_/.*",
+        slow=True,
     ),
     Case("pytorch", "PyTorch", "pytorch", ("torch",), ("loss", "weights", "graph", "final", "_hparams_/experiment")),
-    Case("keras", "Keras", "keras", ("keras", "tensorflow"), ("epoch_loss",)),
-    Case("flax", "Flax and CLU", "flax", ("flax", "clu", "tensorflow"), ("loss",)),
+    Case("keras", "Keras", "keras", ("keras", "tensorflow"), ("epoch_loss",), slow=True),
+    Case("flax", "Flax and CLU", "flax", ("flax", "clu", "tensorflow"), ("loss",), slow=True),
 ]
 
 
@@ -106,7 +118,10 @@ def without(series: Series, varying: str) -> Series:
     }
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.place)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case.slow else [], id=case.place) for case in CASES],
+)
 def test_tensorboard_reads_from_the_hub_what_the_frameworks_own_writer_leaves(
     case: Case, hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
@@ -136,9 +151,16 @@ def _shared(run_name: str) -> str:
     return f"trial {trial[1]}" if trial else run_name.replace("both_", "both/")
 
 
-def test_every_block_of_the_page_is_run() -> None:
-    from integration.frameworks import PAGE
+def test_the_page_names_the_versions_of_the_lane() -> None:
+    [table] = re.findall(r"^\| framework .*?\n\n", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    project = (PAGE.parents[1] / "pyproject.toml").read_text()
+    lane = project[project.index("\nintegration = [") : project.index("[tool.hatch")]
+    versions = re.findall(r'"[a-z0-9-]+(?:\[[a-z]+\])?==([0-9.]+?)(?:\.\*)?"', lane)
+    assert len(versions) > 8
+    assert [version for version in versions if not re.search(rf"\b{re.escape(version)}\b", table)] == []
 
+
+def test_every_block_of_the_page_is_run() -> None:
     ran = {(case.heading, case.number) for case in CASES} | {("Many processes", 0)}
     headings = re.findall(r"^## (.*)$", PAGE.read_text(), re.MULTILINE)
     stated = set()
@@ -154,6 +176,7 @@ def test_every_block_of_the_page_is_run() -> None:
     assert ran == stated
 
 
+@pytest.mark.slow
 def test_under_torchrun_each_rank_logs_and_the_main_one_pushes(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:

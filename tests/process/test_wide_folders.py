@@ -25,7 +25,8 @@ ENTER = {
     "the home folder": "os.environ['HOME'] = logdir\n",
     "the working folder": "os.chdir(logdir); logdir = '.'\n",
     "the root": """
-os.environ["HF_HUB_DISABLE_XET"] = "1"  # Xet's client looks for the system's certificates
+import huggingface_hub.constants
+huggingface_hub.constants.HF_HUB_DISABLE_XET = True  # Xet's client looks for the system's certificates
 with HFSummaryWriter(repo_id + "-before", logdir=logdir + "-before", commit_every=60) as writer:
     writer.add_scalar("loss", 1, 1)
 os.chroot(logdir); os.chdir('/'); logdir = '/'
