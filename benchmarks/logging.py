@@ -162,7 +162,7 @@ def measure(peer: Peer, method: str, values: list[Any], series: Series) -> None:
 
 
 def measure_long_enough(peer: Peer, method: str, values: list[Any], series: Series) -> None:
-    """Measure a peer for a second or so, and at most nine times, so that one pause is not all there is."""
+    """Measure a peer for a second or so, at most nine times, so that one pause of the machine does not decide."""
     repeats = Series()
     deadline = time.perf_counter() + 1
     while len(repeats.mean) < 9 and time.perf_counter() < deadline:
@@ -235,7 +235,8 @@ def tables(results: dict[str, dict[str, Series]], loops: dict[str, list[float]],
     """Return all tables in Markdown."""
     median = statistics.median
     lines = [
-        f"{platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}, microseconds a call.",
+        f"{platform.machine()}, {os.cpu_count()} cores with a load of {os.getloadavg()[1]:.1f}, "
+        f"CPython {platform.python_version()}, microseconds a call.",
         "",
     ]
     for kind, by_peer in results.items():
