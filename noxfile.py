@@ -10,12 +10,14 @@ import nox
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "package", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients", "ordeals"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 WHEELS = Path("dist")
+# The tests whose outcome depends on the Hub's client and on how it uploads.
+TALKING = ("tests/hub", "tests/faults", "tests/process/test_exit.py", "tests/process/test_sync.py")
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -52,6 +54,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, and let no warning pass; `nox -s docs -- serve` shows it while it is written."""
+    session.install(*group("docs"), "-e", ".")
+    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build the wheel and look into it."""
     path = wheel(session)
@@ -72,17 +81,42 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("transport", ["xet", "lfs"])
-@nox.parametrize("hub", ["newest", "lowest"])
-def tests(session: nox.Session, hub: str, transport: str) -> None:
-    """Run the tests on the built wheel, over both transports, with the oldest and the newest client."""
-    run_tests(session, hub, transport)
+def tests(session: nox.Session) -> None:
+    """Run all tests but the slow ones on the built wheel, over Xet, with the newest client."""
+    run_tests(session, "-m", "not slow and not integration")
+
+
+@nox.session
+@nox.parametrize(("client", "transport"), [("newest", "lfs"), ("lowest", "xet"), ("lowest", "lfs")])
+def clients(session: nox.Session, client: str, transport: str) -> None:
+    """Run what talks to a Hub over the other transport and with the oldest client that is allowed."""
+    run_tests(session, "-m", "not slow and not integration", *TALKING, client=client, transport=transport)
+
+
+@nox.session
+def ordeals(session: nox.Session) -> None:
+    """Run the slow tests: random kills, a failing network for a minute, a Hub under load."""
+    run_tests(session, "-m", "slow")
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """Run what needs the real torch: its workers fork."""
+    session.install("-e", ".[demo]", *group("test"), *group("torch"))
+    session.run("python", "-m", "pytest", "tests/process/test_fork.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Kill trainings on a failing network for as long as you like: `nox -s soak -- --minutes 60`."""
+    session.install("-e", ".[demo]", *group("test"))
+    session.run("python", "scripts/soak.py", *session.posargs)
 
 
 @nox.session(python=[version for version in PYTHONS if version != THIS_PYTHON])
 def other_pythons(session: nox.Session) -> None:
     """Run the tests on the other versions of Python, as far as they are installed."""
-    run_tests(session, "newest", "xet")
+    run_tests(session, "-m", "not slow and not integration")
 
 
 # `nox -s integration integration_tensorflow` sets up and runs all of it: about ten minutes on two free cores, and some
@@ -105,10 +139,11 @@ def integration_tensorflow(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "integration", "tests/integration", *session.posargs)
 
 
-def run_tests(session: nox.Session, hub: str, transport: str) -> None:
+def run_tests(session: nox.Session, *arguments: str, client: str = "newest", transport: str = "xet") -> None:
     session.install(f"{wheel(session)}[demo]", *group("test"))
-    if hub == "lowest":
+    if client == "lowest":
         session.install(*(lowest(package) for package in ("huggingface_hub", "filelock", "tensorboardX")))
     environment = {"HF_HUB_DISABLE_XET": "1"} if transport == "lfs" else {}
     # Away from the source tree, so that only the wheel can be imported.
-    session.run("python", "-m", "pytest", *session.posargs, env={**environment, "PYTHONSAFEPATH": "1"})
+    environment["PYTHONSAFEPATH"] = "1"
+    session.run("python", "-m", "pytest", *(session.posargs or arguments), env=environment)

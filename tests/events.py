@@ -73,12 +73,16 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
+# tensorboardX imports torch where it is installed, which takes seconds that these scripts have no use for.
+_WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\n"
+
+
 def run(
     code: str, *arguments: object, cwd: Path | None = None, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process of its own to its end."""
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-c", _WITHOUT_TORCH + code, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -89,4 +93,6 @@ def run(
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Start `code` in a process of its own, with its output to be read."""
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", _WITHOUT_TORCH + code, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -39,6 +40,7 @@ def start(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -48,7 +50,8 @@ def run(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str) 
         try:
             out, err = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # With its children, which hold the same pipes.
+            os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
             raise AssertionError(f"the script did not end:\n{out}\n{err}") from None
     assert_no_token(hub, logdir, out + err)

@@ -25,7 +25,7 @@ To read them on a machine of your own:
 ```sh
 pip install huggingface_hub tensorboard
 hf download {repo_id}{options} --local-dir {name}
-tensorboard --logdir {name}
+tensorboard --logdir {logs}
 ```
 """
 
@@ -40,5 +40,7 @@ def card(destination: Destination) -> bytes:
     if destination.repo_type == "model" and destination.is_default_branch:
         where = 'The tab "Metrics" of this page shows them.'
     head = ["---", *fields, "tags:", "- tensorboard", "- hf-summary-writer", "---"]
-    body = _BODY.format(name=name, repo_id=destination.repo_id, options=options, where=where)
+    # Not the download itself: the client keeps files of its own there, by names that TensorBoard takes for runs.
+    logs = "/".join([name, *destination.path.split("/")[:-1]])
+    body = _BODY.format(name=name, logs=logs, repo_id=destination.repo_id, options=options, where=where)
     return ("\n".join(head) + "\n" + body).encode()

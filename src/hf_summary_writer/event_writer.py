@@ -16,11 +16,12 @@ from tensorboardX.record_writer import REGISTERED_FACTORIES
 from tensorboardX.summary import _clean_tag, scalar
 
 from hf_summary_writer import process
+from hf_summary_writer.backlog import Backlog
 from hf_summary_writer.drain import drain
 from hf_summary_writer.encode import scalar_prefix
 from hf_summary_writer.file_writer import FileWriter
 from hf_summary_writer.heavy import HeavyValues
-from hf_summary_writer.stream import Backlog, Stream
+from hf_summary_writer.stream import Stream
 from hf_summary_writer.values import hparams_summaries, number_of, torch_scalar
 
 if TYPE_CHECKING:

@@ -60,11 +60,8 @@ class HeavyValues(TorchCalls):
             walltime: Seconds since the epoch; now by default.
             dataformats: What each dimension means.
         """
-        pixels = self._snapshot(img_tensor, functools.partial(_is_image, dataformats=dataformats))
-        if pixels is None:
+        if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
             super().add_image(tag, unwrapped(img_tensor), global_step, walltime, dataformats)
-        else:
-            self._defer(functools.partial(image, tag, pixels, dataformats=dataformats), pixels, global_step, walltime)
 
     def add_images(
         self,
@@ -75,11 +72,8 @@ class HeavyValues(TorchCalls):
         dataformats: str = "NCHW",
     ) -> None:
         """Add several images as one; arguments as for `add_image`."""
-        pixels = self._snapshot(img_tensor, functools.partial(_is_image, dataformats=dataformats))
-        if pixels is None:
+        if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
             super().add_images(tag, unwrapped(img_tensor), global_step, walltime, dataformats)
-        else:
-            self._defer(functools.partial(image, tag, pixels, dataformats=dataformats), pixels, global_step, walltime)
 
     def add_histogram(
         self,
@@ -237,6 +231,14 @@ class HeavyValues(TorchCalls):
         else:
             return None
         return array.copy() if is_certain(array) else None
+
+    def _defer_image(self, tag: str, tensor: Any, global_step: Any, walltime: float | None, dataformats: str) -> bool:
+        """Put off one image or a batch of them; return False if the caller must see what becomes of it."""
+        pixels = self._snapshot(tensor, functools.partial(_is_image, dataformats=dataformats))
+        if pixels is None:
+            return False
+        self._defer(functools.partial(image, tag, pixels, dataformats=dataformats), pixels, global_step, walltime)
+        return True
 
     def _defer(
         self, make_summary: Callable[[], Any], values: np.ndarray, global_step: Any, walltime: float | None

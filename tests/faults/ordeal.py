@@ -68,8 +68,8 @@ with CommitScheduler(
 ):
     pass
 """
-# A life ends at a random moment after a random request, so that a slow machine is killed in as many places as a fast one,
-# or when nothing was requested for so long.
+# A life ends at a random moment after a random request, so that a slow machine is killed in as many places as a fast
+# one, or when nothing was requested for so long.
 _MOST_REQUESTS = 25
 _SECONDS_WITHOUT_REQUESTS = 4.0
 _MOST_SECONDS_AFTER = 0.1
@@ -90,8 +90,8 @@ class Outcome:
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills, {self.requests_that_failed} of {self.requests} requests failed; {self.flushed} records were flushed, "
-            f"{self.on_hub} are on the Hub once and whole, in {self.files} files"
+            f"{self.kills} kills, {self.requests_that_failed} of {self.requests} requests failed; "
+            f"{self.flushed} records were flushed, {self.on_hub} are on the Hub once and whole, in {self.files} files"
         )
 
 

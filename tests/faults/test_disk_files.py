@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import shutil
+import tempfile
 import threading
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import pytest
 import remote
 from faults.rights import an_ordinary_user
 from hf_summary_writer import CommitScheduler, batches
+from hf_summary_writer.ledger import STATE_FOLDER
 from hf_summary_writer.tfrecord import frame
 
 if TYPE_CHECKING:
@@ -230,6 +232,26 @@ def test_of_many_odd_names_only_the_first_are_said(
     assert remote.files(api, repo_id) == {"a": b"1"}
     assert len(said(logging.WARNING)) == 11
     assert said(logging.WARNING)[-1].endswith("more like it are not named")
+
+
+def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 10)
+    run = schedule()
+    run.settle()
+    outbox = folder / STATE_FOLDER / f"{run.scheduler._pusher.destination.key}.outbox"
+    outbox.parent.mkdir(parents=True)
+    outbox.touch()
+    (folder / "small.txt").write_bytes(b"1")
+    (folder / "large.txt").write_bytes(b"1" * 100)
+    with monkeypatch.context() as nowhere:
+        nowhere.setattr(tempfile, "tempdir", str(folder / "nowhere"))
+        error = run.fail()
+    assert "'large.txt' could not be read or copied" in str(error)
+    assert remote.files(api, repo_id) == {"small.txt": b"1"}
+    assert run.push() is not None
+    assert remote.files(api, repo_id) == {"small.txt": b"1", "large.txt": b"1" * 100}
 
 
 def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,6 +71,32 @@ threading.Thread(target=late).start()
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert_all_on_hub(api, repo_id, logdir, steps=1100)
+
+
+@pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 3), reason="these versions start no thread once the interpreter exits"
+)
+def test_a_push_of_the_users_own_may_use_a_thread_pool_to_the_last(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    ended = scripts.run(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        class Mine(CommitScheduler):
+            def push_to_hub(self):
+                with ThreadPoolExecutor(2) as pool:
+                    names = sorted(pool.map(str, os.listdir(self.folder_path)))
+                return self.api.upload_file(
+                    path_or_fileobj=repr(names).encode(), path_in_repo="names", repo_id=self.repo_id
+                )
+        scheduler = Mine(repo_id=repo_id, folder_path=logdir, every=60)
+        scheduler.trigger().result(30)
+        open(os.path.join(logdir, "late.txt"), "w").close()
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert b"late.txt" in remote.files(api, repo_id)["names"]
 
 
 @pytest.mark.faults("P6")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-QUIET = "import ctypes, warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
+QUIET = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
 
 # The parent is in the middle of a commit, so that it holds the folder's lock and the locks of its threads.
 FORK = (
@@ -49,13 +49,13 @@ while not is_held():
     time.sleep(0.01)
 held = threading.Event()
 def hold():
-    with writer.scheduler.lock, writer.scheduler._loop._changed, {lock}:
+    with writer.scheduler.lock, writer.scheduler._loop._changed, writer._lifecycle:
         held.set()
         time.sleep(0.5)
 holder = threading.Thread(target=hold)
 holder.start()
 held.wait()
-pid = {fork}
+pid = os.fork()
 if pid == 0:
     began = time.monotonic()
     for step in range(100):
@@ -64,10 +64,11 @@ if pid == 0:
     assert writer.scheduler.trigger().result(5) is None
     assert writer.scheduler.push_to_hub() is None
     {close}
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.endswith(("-push", "-hub"))], names
     took = time.monotonic() - began
-    assert took < {seconds}, took
+    names = [thread.name for thread in threading.enumerate()]
+    if took > {seconds} or any(name.endswith(("-push", "-hub")) for name in names):
+        print(took, names, flush=True)
+        os._exit(1)
     print("fine", flush=True)
     {end}
 assert os.waitpid(pid, 0)[1] == 0
@@ -79,22 +80,46 @@ holder.join()
 @pytest.mark.faults("P7")
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
 @pytest.mark.parametrize("close", ["writer.close()", "pass"])
-@pytest.mark.parametrize("fork", ["os.fork()", "ctypes.PyDLL(None).fork()"], ids=["fork", "fork-untold"])
 def test_a_child_logs_and_leaves_the_pushing_to_its_parent(
-    proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, end: str, close: str, fork: str
+    proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, end: str, close: str
 ) -> None:
-    if "ctypes" in fork and end == "sys.exit(0)":
-        pytest.skip("no interpreter comes to its end properly after a fork that it was not told of")
     proxy.add("POST", "/commit/", Delay(1.5))
     # A second of the case's promise, and as much again for a busy machine.
-    lock = "threading.Lock()" if "ctypes" in fork else "writer._lifecycle"
-    body = FORK.format(fork=fork, close=close, end=end, lock=lock, seconds=2)
+    body = FORK.format(close=close, end=end, seconds=2)
     ended = scripts.run(body, proxy, logdir, repo_id)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "fine\n"
     assert "WARNING" not in ended.stderr
     assert events.steps(logdir, "parent") == list(range(1000))
     assert events.steps(logdir, "child") == list(range(100))
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert_sound(logdir)
+
+
+def test_a_child_of_a_fork_that_python_is_not_told_of_does_not_push_either(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    # Nothing is under way: what such a fork does to Python's own locks nobody can mend.
+    ended = scripts.run(
+        """
+        import ctypes
+        writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+        writer.add_scalar("parent", 1, 1)
+        writer.scheduler.trigger().result(30)
+        writer.flush()
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            writer.add_scalar("child", 1, 1)
+            writer.flush()
+            done = writer.scheduler.trigger().result(5) is None and writer.scheduler.push_to_hub() is None
+            writer.close()
+            os._exit(0 if done else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert events.steps(logdir, "child") == [1]
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
     assert_sound(logdir)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KILL = """
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
-from hf_summary_writer import hub, ledger, snapshot
+from hf_summary_writer import hub, ledger, scan
 """
 AFTER_THE_COMMIT = """
 record = ledger.Ledger.record
@@ -35,7 +35,7 @@ def then(self, arrivals, commit=None):
 ledger.Ledger.record = then
 """
 STEPS = {
-    "before the scan": "snapshot.scan = kill",
+    "before the scan": "scan.scan = kill",
     "planned": "hub.Hub.commit = kill",
     "commit acknowledged, ledger not written": "ledger.Ledger.record = kill",
     "ledger half written": AFTER_THE_COMMIT

@@ -452,3 +452,11 @@ def test_a_finaliser_that_closes_a_writer_in_the_drain_thread_does_not_hang_it(t
     assert steps(tmp_path / "one", "a") == [1]
     wait_until(lambda: not drain_threads())
     assert steps(tmp_path / "other", "b") == [1, 2]
+
+
+def test_a_closed_writer_keeps_asking_its_late_callers_to_look(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        stream = writer._main
+    assert stream is not None
+    stream.look(1e12)
+    assert stream.look_again == 0

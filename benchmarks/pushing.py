@@ -1,0 +1,490 @@
+"""What a push costs: this project and huggingface_hub's CommitScheduler side by side, against the local Hub.
+
+    python benchmarks/pushing.py                 measure all and print
+    python benchmarks/pushing.py --quick         smaller files, fewer rounds
+    python benchmarks/pushing.py bytes scan      only these parts
+    python benchmarks/pushing.py --write         also put the tables into docs/performance.md
+
+Every figure comes from a process of its own, with an empty cache of the client. Contestants take turns in every round,
+so that a busy machine is unfair to all alike; figures are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# A script's folder comes first in the search path, and a file beside this one is named as a module of Python's own.
+sys.path.pop(0)
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- pushing: begin -->", "<!-- pushing: end -->"
+OURS, OURS_LFS, THEIRS = "hf-summary-writer", "hf-summary-writer, plain LFS", "huggingface_hub"
+HOUR = 60.0  # minutes
+SECONDS = 900.0
+MB = 10**6
+EVENTS = "events.out.tfevents.1700000000.another.writer"
+
+Figures = dict[str, Any]
+
+
+# What runs in the processes that are measured
+
+
+def scheduler(who: str, folder: Path, repo_id: str) -> Any:
+    """Return a scheduler on a folder whose first push is over."""
+    if who == THEIRS:
+        from huggingface_hub import CommitScheduler as Scheduler
+    else:
+        from hf_summary_writer import CommitScheduler as Scheduler  # type: ignore[assignment]
+    made = Scheduler(repo_id=repo_id, folder_path=folder, every=HOUR, allow_patterns="*.tfevents.*")
+    made.trigger().result(SECONDS)
+    return made
+
+
+def writer(who: str, folder: Path, repo_id: str) -> Any:
+    if who == THEIRS:
+        from huggingface_hub import HFSummaryWriter as Writer
+    else:
+        from hf_summary_writer import HFSummaryWriter as Writer  # type: ignore[assignment]
+    return Writer(repo_id, logdir=str(folder), commit_every=HOUR)
+
+
+def log(target: Any, kind: str, size: int, step: int, seeded: random.Random) -> int:
+    """Log about `size` bytes of one kind of data as a training loop does; return the next step."""
+    import numpy as np
+
+    noise = np.random.default_rng(seeded.randrange(2**32))
+    if kind == "scalars":  # 49 bytes each
+        end = step + size // 49
+        for at in range(step, end):
+            target.add_scalar("train/loss", 2.0 / (1 + at) + seeded.random() * 0.01, at)
+    elif kind == "histograms":  # about 10 kB each
+        end = step + max(1, size // 10_000)
+        for at in range(step, end):
+            target.add_histogram("weights", noise.normal(size=1000), at)
+    else:  # noise does not compress: about 3 bytes a pixel
+        end, side = step + 1, max(4, int((size / 3) ** 0.5))
+        target.add_image("sample", noise.integers(0, 256, (3, side, side), dtype=np.uint8), step)
+    return end
+
+
+def run_appends(who: str, folder: Path, repo_id: str, kind: str, pushes: int, size: int) -> Figures:
+    """Log and push in turns with a whole writer, as a run does."""
+    run = writer(who, folder, repo_id)
+    run.scheduler.trigger().result(SECONDS)
+    seeded, step, seconds = random.Random(1), 0, []
+    for _ in range(pushes):
+        step = log(run, kind, size, step, seeded)
+        run.flush()
+        began = time.perf_counter()
+        run.scheduler.trigger().result(SECONDS)
+        seconds.append(time.perf_counter() - began)
+    logged = sum(path.stat().st_size for path in folder.rglob("*.tfevents.*"))
+    run.scheduler.stop()
+    return {"logged": logged, "seconds": statistics.median(seconds)}
+
+
+def run_growing(who: str, folder: Path, repo_id: str, sizes: list[int]) -> Figures:
+    """Measure a push of 50 kB when so much is published already; ours lies in segments, theirs in one file."""
+    from hf_summary_writer.event_file import EventFile
+    from hf_summary_writer.tfrecord import frame
+
+    seeded = random.Random(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    segments = EventFile(str(folder)) if who != THEIRS else None
+
+    def write(length: int) -> None:
+        # A quarter of noise: about what a mixed run compresses to.
+        for _ in range(0, length, 1000):
+            record = frame(seeded.randbytes(250) + b"\0" * 734)
+            if segments is not None:
+                segments.append([record])
+            else:
+                file.write(record)
+        file.flush()
+
+    with (folder / EVENTS).open("ab") if who == THEIRS else open(os.devnull, "ab") as file:
+        pushing = scheduler(who, folder, repo_id)
+        published, figures = 0, {}
+        for size in sizes:
+            write(size - published)
+            published = size
+            pushing.trigger().result(SECONDS)
+            seconds = []
+            for _ in range(3):
+                write(50_000)
+                began = time.perf_counter()
+                pushing.trigger().result(SECONDS)
+                seconds.append(time.perf_counter() - began)
+            figures[str(size)] = statistics.median(seconds)
+    pushing.stop()
+    return figures
+
+
+def run_memory(who: str, folder: Path, repo_id: str, size: int) -> Figures:
+    """Measure the peak of the private memory while a large event file of another writer is pushed."""
+    import psutil
+
+    from hf_summary_writer.tfrecord import frame
+
+    process, peak, over = psutil.Process(), 0, threading.Event()
+    small = folder / "idle"
+    small.mkdir(parents=True)
+    (small / EVENTS).write_bytes(frame(b"x" * 100) * 2)
+    pushing = scheduler(who, small, f"{repo_id}-idle")
+    idle = process.memory_full_info().uss
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.02):
+            peak = max(peak, process.memory_full_info().uss)
+
+    watcher = threading.Thread(target=watch)
+    seeded = random.Random(1)
+    with (folder / EVENTS).open("wb") as file:
+        for _ in range(0, size, 100_000):
+            file.write(frame(seeded.randbytes(100_000 - 16)))
+    watcher.start()
+    began = time.perf_counter()
+    scheduler(who, folder, repo_id).stop()
+    seconds = time.perf_counter() - began
+    over.set()
+    watcher.join()
+    pushing.stop()
+    return {"above idle": peak - idle, "seconds": seconds}
+
+
+def run_scan(who: str, folder: Path, repo_id: str, files: int) -> Figures:
+    """Measure a push of a folder in which nothing changed; the scheduler is told that all files have arrived."""
+    for number in range(files):
+        if number % 1000 == 0:
+            (folder / str(number // 1000)).mkdir(parents=True)
+        (folder / str(number // 1000) / f"{EVENTS}.{number}").touch()
+    if who == THEIRS:
+        pushing = scheduler(who, folder / "0" / "nothing", repo_id)
+        pushing.folder_path = folder
+        found = (path for path in folder.rglob("*") if path.is_file())
+        pushing.last_uploaded = {path: path.stat().st_mtime for path in found}
+    else:
+        from hf_summary_writer.ledger import Arrival
+
+        pushing = scheduler(who, folder, repo_id)
+        arrived = {candidate.relpath: Arrival(candidate.signature, 0) for candidate in pushing._pusher.candidates()}
+        pushing._pusher.ledger.record(arrived)
+        pushing.stop()
+        pushing = scheduler(who, folder, repo_id)
+    import psutil
+
+    seconds, before = [], psutil.Process().memory_full_info().uss
+    for _ in range(7):
+        began = time.perf_counter()
+        assert pushing.push_to_hub() is None
+        seconds.append(time.perf_counter() - began)
+    pushing.stop()
+    return {"seconds": statistics.median(seconds), "growth": psutil.Process().memory_full_info().uss - before}
+
+
+def run_constructor(who: str, folder: Path, repo_id: str) -> Figures:
+    import tensorboardX
+
+    began = time.perf_counter()
+    tensorboardX.SummaryWriter(str(folder / "plain"))
+    plain = time.perf_counter() - began
+    if who == THEIRS:
+        from huggingface_hub import HFSummaryWriter
+    else:
+        from hf_summary_writer import HFSummaryWriter  # type: ignore[assignment]  # noqa: F401
+    began = time.perf_counter()
+    made = writer(who, folder / "run", repo_id)
+    seconds = time.perf_counter() - began
+    made.scheduler.stop()
+    return {"beyond": seconds - plain}
+
+
+def run_close(who: str, folder: Path, repo_id: str) -> Figures:
+    """Measure the way out of a `with` block after a hundred scalars."""
+    with writer(who, folder, repo_id) as run:
+        run.add_scalar("loss", 0.0, 0)
+        run.flush()
+        run.scheduler.trigger().result(SECONDS)
+        for step in range(100):
+            run.add_scalar("loss", step, step)
+        began = time.perf_counter()
+    return {"seconds": time.perf_counter() - began}
+
+
+def run_first(who: str, folder: Path, repo_id: str, size: int) -> Figures:
+    from hf_summary_writer.tfrecord import frame
+
+    folder.mkdir(parents=True)
+    (folder / EVENTS).write_bytes(frame(random.Random(1).randbytes(984)) * (size // 1000))
+    os.utime(folder / EVENTS, (1, 1))
+    scheduler(who, folder, repo_id).stop()
+    return {}
+
+
+def run_again(who: str, folder: Path, repo_id: str) -> Figures:
+    scheduler(who, folder, repo_id).stop()
+    return {}
+
+
+def run_training(who: str, folder: Path, repo_id: str, size: int) -> Figures:
+    """Measure `add_scalar`, in a loop that computes a little, without a push and during one of a large file."""
+    from hf_summary_writer.tfrecord import frame
+
+    run = writer(who, folder, repo_id)
+    run.scheduler.trigger().result(SECONDS)
+
+    def calls(going: Callable[[], bool]) -> list[float]:
+        taken = []
+        while going():
+            sum(range(2000))
+            began = time.perf_counter()
+            run.add_scalar("loss", 1.0, len(taken))
+            taken.append(time.perf_counter() - began)
+        return taken
+
+    deadline = time.perf_counter() + 5
+    idle = calls(lambda: time.perf_counter() < deadline)
+    (folder / EVENTS).write_bytes(frame(random.Random(1).randbytes(9984)) * (size // 10_000))
+    future = run.scheduler.trigger()
+    pushing = calls(lambda: not future.done())
+    run.scheduler.stop()
+    percentile = statistics.quantiles(idle, n=100)[98], statistics.quantiles(pushing, n=100)[98]
+    return {"idle": percentile[0], "pushing": percentile[1], "steps/s": len(idle) / 5}
+
+
+# What arranges them
+
+
+class Arena:
+    """Runs the functions above, each in a process of its own, and counts what the Hub receives."""
+
+    def __init__(self, hub: Any, root: Path) -> None:
+        self.hub = hub
+        self._root = root
+        self._runs = 0
+
+    def __call__(self, function: str, who: str, *arguments: Any, again: Figures | None = None) -> Figures:
+        self._runs += 1
+        place = Path(again["place"]) if again else self._root / str(self._runs)
+        repo_id = again["repo_id"] if again else f"bench/run-{self._runs}"
+        self.hub.reset_stats()
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": self.hub.endpoint,
+            "HF_TOKEN": self.hub.token,
+            "HF_HOME": str(place / "home"),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_XET": "1" if who == OURS_LFS else "",
+        }
+        place.mkdir(exist_ok=True)
+        call = json.dumps([function, who, str(place / "run"), repo_id, *arguments])
+        ended = subprocess.run(
+            [sys.executable, "-W", "ignore", __file__, "--call", call],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if ended.returncode:
+            raise SystemExit(f"{function} of {who} failed:\n{ended.stderr}")
+        stats = self.hub.stats
+        figures: Figures = json.loads(ended.stdout.splitlines()[-1])
+        figures["received"] = stats.lfs.received + stats.xorb.received + stats.shard.received
+        figures["content"] = stats.lfs.received + stats.xorb.received
+        figures["requests"] = stats.requests
+        figures["api"] = stats.api.requests
+        return {**figures, "place": str(place), "repo_id": repo_id}
+
+    def forget(self) -> None:
+        for place in self._root.iterdir():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def bytes_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    yield from heading(
+        "Bytes the Hub receives for a byte logged", "data | pushes", OURS, OURS_LFS, THEIRS, "theirs / ours"
+    )
+    cases = [(100, 50_000), (50, 500_000), (200, 5_000)]
+    for pushes, size in [(10, 50_000), (5, 500_000)] if quick else cases:
+        for kind in ("scalars", "histograms", "images of noise"):
+            costs = {}
+            for who in (OURS, OURS_LFS, THEIRS):
+                if who != OURS and kind != "scalars":
+                    continue  # plain LFS neither compresses nor deduplicates: what the data is makes no difference
+                figures = arena("run_appends", who, kind, pushes, size)
+                costs[who] = figures["received"] / figures["logged"]
+            their = costs.get(THEIRS)
+            yield row(
+                f"{kind} | {pushes} x {size // 1000} kB",
+                *(cell(costs.get(who)) for who in (OURS, OURS_LFS, THEIRS)),
+                f"{their / costs[OURS]:.0f}" if their else "",
+            )
+            arena.forget()
+
+
+def requests_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    yield from heading("Requests for a push of one changed file", "", OURS, OURS_LFS, THEIRS)
+    pairs = [
+        [arena("run_appends", who, "scalars", pushes, 50_000) for pushes in (2, 12)] for who in (OURS, OURS_LFS, THEIRS)
+    ]
+    for name, key in (("of the Hub's API, which limits their rate", "api"), ("all", "requests")):
+        yield row(name, *(f"{(more[key] - few[key]) / 10:.1f}" for few, more in pairs))
+
+
+def growing_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    sizes = [MB, 10 * MB, 100 * MB] if quick else [MB, 10 * MB, 100 * MB, 1000 * MB]
+    yield from heading(
+        "Seconds for a push of 50 kB, by what is published already", "MB published", OURS, THEIRS, "theirs / ours"
+    )
+    results = [
+        (arena("run_growing", OURS, sizes), arena("run_growing", THEIRS, sizes)) for _ in range(1 if quick else 2)
+    ]
+    for size in sizes:
+        ours, theirs = (statistics.median(result[n][str(size)] for result in results) for n in (0, 1))
+        yield row(size // MB, f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}")
+
+
+def memory_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    size = 100 * MB if quick else 1000 * MB
+    yield from heading(f"Pushing a {size // MB} MB event file of another writer", "", OURS, OURS_LFS, THEIRS)
+    results = [arena("run_memory", who, size) for who in (OURS, OURS_LFS, THEIRS)]
+    yield row("peak memory above idle, MB", *(f"{result['above idle'] / MB:.0f}" for result in results))
+    yield row("seconds", *(f"{result['seconds']:.1f}" for result in results))
+
+
+def scan_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    yield from heading(
+        "A push of a folder in which nothing changed",
+        "files",
+        f"{OURS}, ms",
+        f"{THEIRS}, ms",
+        "ours / theirs",
+        "growth of ours, kB",
+    )
+    for files in (100, 10_000) if quick else (100, 10_000, 50_000):
+        pairs = [(arena("run_scan", OURS, files), arena("run_scan", THEIRS, files)) for _ in range(rounds)]
+        ours, theirs = (statistics.median(pair[n]["seconds"] for pair in pairs) * 1000 for n in (0, 1))
+        growth = max(pair[0]["growth"] for pair in pairs)
+        yield row(f"{files:,}", f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}", f"{growth / 1000:.0f}")
+        arena.forget()
+
+
+def constructor_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    yield from heading("Constructor and close", "", OURS, THEIRS)
+    pairs = [(arena("run_constructor", OURS), arena("run_constructor", THEIRS)) for _ in range(rounds)]
+    yield row(
+        "constructor beyond tensorboardX's, ms",
+        *(f"{statistics.median(p[n]['beyond'] for p in pairs) * 1000:.1f}" for n in (0, 1)),
+    )
+    yield row("requests until then and an empty exit", *(pairs[0][n]["requests"] for n in (0, 1)))
+    pairs = [(arena("run_close", OURS), arena("run_close", THEIRS)) for _ in range(rounds)]
+    yield row(
+        "leaving `with` after 100 scalars, s",
+        *(f"{statistics.median(p[n]['seconds'] for p in pairs):.2f}" for n in (0, 1)),
+    )
+
+
+def restart_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    yield from heading("A restart on a folder of 10 MB that has arrived", "", OURS, OURS_LFS, THEIRS)
+    results = []
+    for who in (OURS, OURS_LFS, THEIRS):
+        first = arena("run_first", who, 10 * MB)
+        results.append(arena("run_again", who, again=first))
+    yield row("bytes sent", *(f"{result['received']:,}" for result in results))
+    yield row("requests", *(result["requests"] for result in results))
+
+
+def training_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    size = 200 * MB
+    yield from heading(
+        f"`add_scalar` while {size // MB} MB are pushed, p99 in microseconds", "", "no push", "push", "push / no push"
+    )
+    for who in (OURS, THEIRS):
+        results = [arena("run_training", who, size) for _ in range(1 if quick else 3)]
+        idle, pushing = (statistics.median(r[name] for r in results) * 1e6 for name in ("idle", "pushing"))
+        yield row(who, f"{idle:.1f}", f"{pushing:.1f}", f"{pushing / idle:.2f}")
+
+
+PARTS = {
+    "bytes": bytes_part,
+    "requests": requests_part,
+    "growing": growing_part,
+    "memory": memory_part,
+    "scan": scan_part,
+    "constructor": constructor_part,
+    "restart": restart_part,
+    "training": training_part,
+}
+
+
+def heading(title: str, *columns: str) -> Iterator[str]:
+    yield f"\n**{title}**\n"
+    names = " | ".join(columns).split(" | ")
+    yield row(*names)
+    yield "| --- |" + " ---: |" * (len(names) - 1)
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(str(each) for each in cells)} |"
+
+
+def cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--call", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.call:
+        function, who, folder, *rest = json.loads(arguments.call)
+        print(json.dumps(globals()[function](who, Path(folder), *rest)))
+        sys.stdout.flush()
+        os._exit(0)  # what leaving costs is measured where it is meant
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    from hf_summary_writer.localhub import LocalHub
+
+    lines = [f"{platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}."]
+    print(lines[0])
+    rounds = min(arguments.rounds, 2) if arguments.quick else arguments.rounds
+    with tempfile.TemporaryDirectory() as folder, LocalHub(Path(folder, "hub")) as hub:
+        arena = Arena(hub, Path(folder, "runs"))
+        Path(folder, "runs").mkdir()
+        for name in arguments.parts or PARTS:
+            for line in PARTS[name](arena, arguments.quick, rounds):
+                print(line, flush=True)
+                lines.append(line)
+            arena.forget()
+    if arguments.write:
+        head, rest = PAGE.read_text().split(BEGIN)
+        _, tail = rest.split(END)
+        PAGE.write_text("\n".join([head + BEGIN, "", *lines, "", END + tail]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Take the picture of the documentation: runs that were pushed to a Hub and downloaded again, in TensorBoard.
+
+Nothing of what it shows is arranged: the runs go through the writer, a Hub on this machine, the client's download,
+TensorBoard and Chromium. It fails if the page does not show every tag and every run that was logged.
+
+    python scripts/screenshot.py [PICTURE]
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Read when the client is imported.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from huggingface_hub import HfApi
+
+from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer.localhub import LocalHub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+PICTURE = Path(__file__).parents[1] / "docs" / "tensorboard.png"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+RATES = {"rate-0.1": 40, "rate-0.03": 90}
+TAGS = ("accuracy/test", "loss/train")
+SECONDS = 120
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--window-size=1280,1000",
+)
+# Every name is there, and each card shows two curves, drawn and no longer moving.
+SHOWN = f"""
+(() => {{
+  const text = document.body.innerText.replace(/\\s+/g, "");
+  const curves = document.querySelectorAll("scalar-card line-chart").length;
+  const busy = document.querySelectorAll("mat-spinner, mat-progress-bar").length;
+  const done = {json.dumps([*TAGS, *RATES])}.every((name) => text.includes(name)) && curves >= {len(TAGS)} && !busy;
+  const before = window.shownSince;
+  window.shownSince = done ? before ?? Date.now() : undefined;
+  return done && Date.now() - window.shownSince > 2000;
+}})()
+"""
+
+
+def find_browser() -> str | None:
+    """Return the path of a Chromium, if there is one."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def main() -> None:
+    """Take the picture."""
+    picture = Path(sys.argv[1] if len(sys.argv) > 1 else PICTURE).absolute()
+    program = find_browser()
+    if program is None:
+        sys.exit(f"No browser found: one of {', '.join(BROWSERS)} is needed.")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with LocalHub(folder / "hub") as hub:
+            api = HfApi(endpoint=hub.endpoint, token=hub.token)
+            push_runs(api, folder / "runs")
+            api.snapshot_download("local/my-experiments", local_dir=folder / "download")
+        with tensorboard(folder / "download" / "tensorboard") as address:
+            with Browser(program, folder / "profile") as browser:
+                browser.call("Page.navigate", url=f"{address}?darkMode=false#timeseries")
+                browser.wait_for(SHOWN)
+                taken = browser.call("Page.captureScreenshot", format="png")
+            picture.write_bytes(base64.b64decode(taken["data"]))
+    print(f"{picture}: {picture.stat().st_size} bytes")
+
+
+def push_runs(api: HfApi, runs: Path) -> None:
+    """Log two runs of a made-up training and push them."""
+    chance = random.Random(0)
+    for run, pace in RATES.items():
+        with HFSummaryWriter("my-experiments", logdir=runs / run, hf_api=api) as writer:
+            for step in range(400):
+                writer.add_scalar("loss/train", math.exp(-step / pace) + 0.05 * chance.random(), step)
+                if step % 10 == 0:
+                    writer.add_scalar("accuracy/test", 0.97 - 0.87 * math.exp(-step / pace / 0.7), step)
+
+
+@contextlib.contextmanager
+def tensorboard(folder: Path) -> Iterator[str]:
+    """Run TensorBoard on a folder and yield its address."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0", "--load_fast", "false"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as board:
+        late = threading.Timer(SECONDS, board.kill)
+        late.start()
+        try:
+            assert board.stderr is not None
+            found = next((found for line in board.stderr if (found := re.search(r"http://\S+/", line))), None)
+            if found is None:
+                sys.exit("TensorBoard did not start.")
+            # A page that is opened before the files are read stays empty.
+            while not all(name in fetched(f"{found[0]}data/plugin/scalars/tags") for name in (*TAGS, *RATES)):
+                time.sleep(0.2)
+            yield found[0]
+        finally:
+            late.cancel()
+            board.terminate()
+            board.communicate()
+
+
+def fetched(address: str) -> str:
+    """Return what is at an address."""
+    with urllib.request.urlopen(address, timeout=SECONDS) as answer:
+        return str(answer.read(), "utf-8")
+
+
+class Browser:
+    """A page of a Chromium without a window, driven by its DevTools protocol over a pair of pipes.
+
+    Args:
+        program: The Chromium.
+        profile: A new folder for what it keeps.
+    """
+
+    def __init__(self, program: str, profile: Path) -> None:
+        """Start it, with an empty page."""
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+        command = [program, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+        # The protocol takes descriptors 3 and 4, which the shell puts in place.
+        redirect = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
+        self._process = subprocess.Popen(
+            ["/bin/bash", "-c", redirect, "bash", *command],
+            pass_fds=(to_browser, from_browser),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._late = threading.Timer(SECONDS, self._process.kill)
+        self._late.start()
+        self._answers = os.fdopen(self._read, "rb")
+        self._rest = b""
+        self._id = 0
+        self._session: dict[str, str] = {}
+        pages = self.call("Target.getTargets")["targetInfos"]
+        target = next(page["targetId"] for page in pages if page["type"] == "page")
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = {"sessionId": attached["sessionId"]}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._late.cancel()
+        os.close(self._write)
+        self._process.kill()
+        self._process.wait()
+        self._answers.close()
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Call a method of the protocol and return its result."""
+        self._id += 1
+        message = {"id": self._id, "method": method, "params": parameters, **self._session}
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            while b"\0" not in self._rest:
+                chunk = os.read(self._answers.fileno(), 2**16)
+                if not chunk:
+                    sys.exit("The browser ended, or took too long.")
+                self._rest += chunk
+            line, _, self._rest = self._rest.partition(b"\0")
+            answer = json.loads(line)
+            if answer.get("id") == self._id:
+                if "error" in answer:
+                    sys.exit(f"{method}: {answer['error']}")
+                return dict(answer["result"])
+
+    def wait_for(self, script: str) -> None:
+        """Wait until a script in the page says true."""
+        while not self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value"):
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()
