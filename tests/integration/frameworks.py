@@ -35,10 +35,13 @@ def block(heading: str, number: int = 0) -> str:
     return found
 
 
-def run(training: str, code: str, hub: HubProcess, folder: Path, *launcher: str) -> None:
+def run(
+    training: str, code: str, hub: HubProcess, folder: Path, *launcher: str, rename: tuple[str, str] = ("", "")
+) -> None:
     """Run `code` after what `training` prepares for it, as a script in `folder`, with the Hub in the environment."""
     script = folder / "train.py"
-    script.write_text(f"{(HERE / 'training' / f'{training}.py').read_text()}\n\n{code}\n")
+    text = f"{(HERE / 'training' / f'{training}.py').read_text()}\n\n{code}\n"
+    script.write_text(text.replace(*rename) if rename[0] else text)
     environment = {
         **os.environ,
         "HF_ENDPOINT": hub.endpoint,

@@ -177,6 +177,16 @@ def test_every_block_of_the_page_is_run() -> None:
 
 
 @pytest.mark.slow
+def test_lightning_may_bear_its_former_name(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_lightning")
+    code = block("Lightning").replace("first", "former")
+    check = "import pytorch_lightning.loggers as theirs; assert isinstance(logger, theirs.TensorBoardLogger)"
+    run("lightning", f"{code}\n{check}", hub, tmp_path, rename=("lightning.pytorch", "pytorch_lightning"))
+    found = read(download(api, repo_id, "tensorboard/lightning/former", tmp_path / "download"))
+    assert len(found[".", "own"]) == 12
+
+
+@pytest.mark.slow
 def test_under_torchrun_each_rank_logs_and_the_main_one_pushes(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import posixpath
+import sys
 from typing import TYPE_CHECKING, Any
 
-try:
-    from lightning.fabric.loggers.logger import rank_zero_experiment
-    from lightning.pytorch.loggers import TensorBoardLogger
-except ImportError:  # the same, published under its former name
+# Lightning is published under two names, which are often both installed and share no classes.
+if "pytorch_lightning" in sys.modules and "lightning" not in sys.modules:
     from lightning_fabric.loggers.logger import rank_zero_experiment
     from pytorch_lightning.loggers import TensorBoardLogger
+else:
+    from lightning.fabric.loggers.logger import rank_zero_experiment
+    from lightning.pytorch.loggers import TensorBoardLogger
 
 from hf_summary_writer.writer import HFSummaryWriter
 
