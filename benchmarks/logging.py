@@ -236,8 +236,8 @@ def tables(results: dict[str, dict[str, Series]], loops: dict[str, list[float]],
     median = statistics.median
     lines = [
         (
-            f"{platform.machine()}, {os.cpu_count()} cores with a load of {os.getloadavg()[1]:.1f}, "
-            f"CPython {platform.python_version()}, microseconds a call."
+            f"{platform.machine()}, {os.cpu_count()} cores with a load of {os.getloadavg()[1]:.1f}, CPython"
+            f" {platform.python_version()}, microseconds a call."
         ),
         "",
     ]
