@@ -51,7 +51,7 @@ class Storage:
 
     def __init__(self) -> None:
         self.repo_id = "tester/run"
-        self.known = False
+        self.known = self.created = False
         self.files: dict[str, bytes] = {}
         self.versions: dict[str, list[bytes]] = {}
         self.breaks: dict[str, BaseException] = {}
@@ -59,8 +59,12 @@ class Storage:
     def ensure_repo(self) -> str:
         return self.repo_id
 
-    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str) -> Committed:
+    def find_repo(self) -> None:
+        """It is there from the start."""
+
+    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str, readme: bytes | None = None) -> Committed:
         assert message
+        assert readme is None, "the repo was not created for this folder"
         self._break("before the commit")
         new = {path: body if isinstance(body, bytes) else body.read_bytes() for path, body in files}
         changed = {path for path, content in new.items() if self.files.get(path) != content}
@@ -167,7 +171,9 @@ class FolderAndHub(RuleBasedStateMachine):
 
     @rule(step=st.sampled_from(STEPS[:2]))
     def push_fails(self, step: str) -> None:
-        self.storage.breaks[step] = TemporaryError(step)
+        error = TemporaryError(step)
+        error.in_doubt = step == "after the commit"
+        self.storage.breaks[step] = error
         with contextlib.suppress(PushError):
             self.pusher.push(last=False, interrupted=lambda: False, lock_seconds=5)
         self.storage.breaks.clear()
@@ -246,7 +252,7 @@ class FolderAndHub(RuleBasedStateMachine):
                 assert self.storage.files.get(f"logs/{name}") == expected, name
 
 
-EXAMPLES = int(os.environ.get("HF_SUMMARY_WRITER_TEST_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("HF_SUMMARY_WRITER_TEST_EXAMPLES", "200"))
 TestFolderAndHub = FolderAndHub.TestCase
 TestFolderAndHub.settings = settings(
     max_examples=EXAMPLES,
