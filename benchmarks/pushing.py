@@ -355,9 +355,7 @@ def growing_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     yield from heading(
         "Seconds for a push of 50 kB, by what is published already", "MB published", OURS, THEIRS, "theirs / ours"
     )
-    results = [
-        (arena("run_growing", OURS, sizes), arena("run_growing", THEIRS, sizes)) for _ in range(1 if quick else 2)
-    ]
+    results = [(arena("run_growing", OURS, sizes), arena("run_growing", THEIRS, sizes)) for _ in range(1)]
     for size in sizes:
         ours, theirs = (statistics.median(result[n][str(size)] for result in results) for n in (0, 1))
         yield row(size // MB, f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}")
@@ -419,7 +417,7 @@ def training_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
         f"`add_scalar` while {size // MB} MB are pushed, p99 in microseconds", "", "no push", "push", "push / no push"
     )
     for who in (OURS, THEIRS):
-        results = [arena("run_training", who, size) for _ in range(1 if quick else 3)]
+        results = [arena("run_training", who, size) for _ in range(1)]
         idle, pushing = (statistics.median(r[name] for r in results) * 1e6 for name in ("idle", "pushing"))
         yield row(who, f"{idle:.1f}", f"{pushing:.1f}", f"{pushing / idle:.2f}")
 
