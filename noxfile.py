@@ -144,6 +144,8 @@ def run_tests(session: nox.Session, *arguments: str, client: str = "newest", tra
     if client == "lowest":
         session.install(*(lowest(package) for package in ("huggingface_hub", "filelock", "tensorboardX")))
     environment = {"HF_HUB_DISABLE_XET": "1"} if transport == "lfs" else {}
+    # Most of the time tests wait: for a process to start or to end, for an answer, for a fault to pass.
+    workers = ["-n", "3"] if "slow" not in arguments else []
     # Away from the source tree, so that only the wheel can be imported.
     environment["PYTHONSAFEPATH"] = "1"
-    session.run("python", "-m", "pytest", *(session.posargs or arguments), env=environment)
+    session.run("python", "-m", "pytest", *workers, *(session.posargs or arguments), env=environment)
