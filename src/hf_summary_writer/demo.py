@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,12 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Read when the client is imported: its progress bars would come between the lines of the demo.
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
 import click
 import numpy as np
 from huggingface_hub import HfApi
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -51,6 +48,7 @@ def run(*, keep: Path | None, open_tensorboard: bool, seconds: float) -> bool:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-demo-")))
         hub = stack.enter_context(LocalHub(folder / "hub"))
         click.echo(f"A Hub on this machine: {hub.endpoint}")
+        disable_progress_bars()  # that of the download would come between the lines of the demo
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
         logdir = folder / "runs" / time.strftime("digits-%H%M%S")
         logged, repo_id = _train(api, logdir, seconds)

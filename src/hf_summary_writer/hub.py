@@ -20,6 +20,7 @@ from huggingface_hub import constants
 
 from hf_summary_writer import attempt
 from hf_summary_writer.errors import ActionNeededError
+from hf_summary_writer.quiet import Quiet
 from hf_summary_writer.verdict import judge_exception
 
 if TYPE_CHECKING:
@@ -231,7 +232,8 @@ class Hub:
         try:
             self.check_token()
             self._install_hooks()
-            return call()
+            with _without_progress_bars():
+                return call()
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the verdict says what follows
             verdict: PushError = judge_exception(error, known=self.known, repo=self._name, now=time.time())
         # What the client raises may quote headers, and its frames hold them, and with them the token.
@@ -248,6 +250,31 @@ class Hub:
 
         os.environ.setdefault(*_XET_BLOCK)  # read when the client makes its Xet session, which it does only once
         attempt.install_hooks(get_session())
+
+
+class _ProgressBars:
+    """The switch by which the client shows progress bars, also where there is no terminal."""
+
+    @staticmethod
+    def is_on() -> bool:
+        from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]
+
+        # A user who insists on them by HF_HUB_DISABLE_PROGRESS_BARS=0 has them.
+        return not are_progress_bars_disabled() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
+
+    @staticmethod
+    def turn(on: bool) -> None:
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            disable_progress_bars,
+            enable_progress_bars,
+        )
+
+        (enable_progress_bars if on else disable_progress_bars)()
+
+
+# Every few minutes a bar for each upload would come between the lines of a training. A user's own download that begins
+# while we upload has none either; one switch of the client is all there is.
+_without_progress_bars = Quiet(_ProgressBars())
 
 
 def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperationAdd]]:

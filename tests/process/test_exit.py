@@ -54,6 +54,24 @@ def test_a_script_that_just_ends_has_delivered_its_last_scalar(
     assert_all_on_hub(api, repo_id, logdir)
 
 
+def test_uploads_show_no_progress_bars_and_leave_those_of_others_as_they_are(
+    hub: HubProcess, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+    ended = scripts.run(
+        LOG
+        + """
+from huggingface_hub.utils import are_progress_bars_disabled
+writer.scheduler.trigger().result()
+print(are_progress_bars_disabled())
+""",
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "False\n"
+    assert "%|" not in ended.stderr
+
+
 def test_what_a_thread_logs_after_the_main_module_is_delivered(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
