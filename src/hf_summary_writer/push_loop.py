@@ -107,6 +107,7 @@ class PushLoop(Generic[T]):
             if self._stopped:
                 return
             self._finish_by, self._ending = None, False
+            self._changed.notify_all()  # what waits may have waited for the end
             if self._thread is None:
                 self._at_start()
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -149,7 +150,8 @@ class PushLoop(Generic[T]):
                 self._not_before = 0.0
             elif self._not_before >= self._finish_by:
                 self._give_up()
-                self._changed.notify_all()
+            # Also if somebody asked before: what he waits for comes sooner now.
+            self._changed.notify_all()
             return future
 
     def go_on(self) -> None:
@@ -255,6 +257,10 @@ class PushLoop(Generic[T]):
                     self._running = self._requested or _uncancellable()
                     self._requested = None
                     return self._running
+                if self._requested is not None and self._finish_by is not None and ready >= self._finish_by:
+                    # Somebody asked when the last push had failed already.
+                    self._give_up()
+                    continue
                 self._changed.wait(min(ready - now, threading.TIMEOUT_MAX))
 
     def _earliest(self) -> float:

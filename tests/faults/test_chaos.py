@@ -25,10 +25,10 @@ SEED = int(os.environ.get("HF_SUMMARY_WRITER_TEST_SEED", "6"))
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_no_kill_costs_a_record_that_was_flushed(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     outcome = undergo(hub, api, repo_id, tmp_path / "run", seed=SEED, goes_on=lambda kills: kills < KILLS, faults=False)
-    with capsys.disabled():
+    with capfd.disabled():
         print(f"\n{outcome}")  # noqa: T201 - the lane's result
     assert outcome.kills == KILLS
     assert outcome.flushed > 0
@@ -37,12 +37,12 @@ def test_no_kill_costs_a_record_that_was_flushed(
 @pytest.mark.slow
 @pytest.mark.timeout(300 + SECONDS)
 def test_kills_and_network_faults_together_cost_nothing_either(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     end = time.monotonic() + SECONDS
     outcome = undergo(
         hub, api, repo_id, tmp_path / "run", seed=SEED, goes_on=lambda _: time.monotonic() < end, faults=True
     )
-    with capsys.disabled():
+    with capfd.disabled():
         print(f"\nseed {SEED}: {outcome}")  # noqa: T201 - the lane's result
     assert outcome.requests_that_failed > 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hf_summary_writer.errors import RateLimitError, TemporaryError
+from hf_summary_writer.errors import ActionNeededError, RateLimitError, TemporaryError
 from hf_summary_writer.push_loop import Phase, PushLoop
 
 if TYPE_CHECKING:
@@ -201,6 +201,23 @@ def test_the_last_push_gives_up_when_the_wait_is_longer_than_the_time(
     future = loop.finish(SECONDS)
     assert isinstance(future.exception(SECONDS), TemporaryError)
     loop.join(SECONDS)
+    assert not loop.alive
+
+
+def test_who_asks_when_the_last_push_has_failed_does_not_wait_for_a_moment_after_the_end(
+    pushes: Pushes, make: Callable[..., PushLoop[Any]]
+) -> None:
+    loop = make()
+    pushes.let_end(1)
+    pushes.wait_for_begin()
+    pushes.outcomes = [ActionNeededError("log in")]
+    # Where the failed push has settled, and the thread has not ended yet.
+    late: list[Future[Any]] = []
+    loop._settled = lambda _: late.append(loop.trigger())
+    loop.finish(SECONDS)
+    pushes.let_end(1)
+    loop.join(SECONDS)
+    assert isinstance(late[0].exception(SECONDS), ActionNeededError)
     assert not loop.alive
 
 
