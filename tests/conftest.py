@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -18,6 +19,10 @@ for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLIN
     os.environ.pop(name, None)
 for name in [name for name in os.environ if name.startswith("HF_SUMMARY_WRITER_")]:
     del os.environ[name]
+
+# A shell that starts this in the background has Ctrl-C ignored, and whoever is started from here inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import psutil
 import pytest
