@@ -20,9 +20,11 @@ for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLIN
 for name in [name for name in os.environ if name.startswith("HF_SUMMARY_WRITER_")]:
     del os.environ[name]
 
-# A shell that starts this in the background has Ctrl-C ignored, and whoever is started from here inherits that.
+# A shell that starts this in the background may ignore them, and whoever is started from here inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import psutil
 import pytest
