@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-KILLS = int(os.environ.get("HF_SUMMARY_WRITER_TEST_KILLS", "200"))
-SECONDS = float(os.environ.get("HF_SUMMARY_WRITER_TEST_CHAOS_SECONDS", "60"))
-SEED = int(os.environ.get("HF_SUMMARY_WRITER_TEST_SEED", "6"))
+KILLS = int(os.environ.get("TEST_KILLS", "200"))
+SECONDS = float(os.environ.get("TEST_CHAOS_SECONDS", "60"))
+SEED = int(os.environ.get("TEST_SEED", "6"))
 
 
 @pytest.mark.slow

@@ -252,7 +252,7 @@ class FolderAndHub(RuleBasedStateMachine):
                 assert self.storage.files.get(f"logs/{name}") == expected, name
 
 
-EXAMPLES = int(os.environ.get("HF_SUMMARY_WRITER_TEST_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "200"))
 TestFolderAndHub = FolderAndHub.TestCase
 TestFolderAndHub.settings = settings(
     max_examples=EXAMPLES,

@@ -17,7 +17,7 @@ from hf_summary_writer import HFSummaryWriter
 if TYPE_CHECKING:
     from pathlib import Path
 
-CALLS = int(os.environ.get("HF_SUMMARY_WRITER_TEST_ORDERS", "10000"))
+CALLS = int(os.environ.get("TEST_ORDERS", "10000"))
 CALLS_PER_WRITER = 500
 THREADS = 4
 SECONDS = 60.0
