@@ -144,6 +144,8 @@ def run_tests(session: nox.Session, *arguments: str, client: str = "newest", tra
     if client == "lowest":
         session.install(*(lowest(package) for package in ("huggingface_hub", "filelock", "tensorboardX")))
     environment = {"HF_HUB_DISABLE_XET": "1"} if transport == "lfs" else {}
+    # A machine that stalls for seconds can fail a test of real processes once. A broken promise fails three times.
+    arguments = ("--reruns", "2", *arguments)
     # Most of the time tests wait: for a process to start or to end, for an answer, for a fault to pass.
     workers = ["-n", "3"] if "slow" not in arguments else []
     # Away from the source tree, so that only the wheel can be imported.
