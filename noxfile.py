@@ -145,7 +145,7 @@ def run_tests(session: nox.Session, *arguments: str, client: str = "newest", tra
     if client == "lowest":
         session.install(*(lowest(package) for package in ("huggingface_hub", "filelock", "tensorboardX")))
     # The full number of kills takes a quarter of an hour; CONTRIBUTING.md says how to ask for it.
-    environment = {"HF_SUMMARY_WRITER_TEST_KILLS": os.environ.get("HF_SUMMARY_WRITER_TEST_KILLS", "40")}
+    environment = {"TEST_KILLS": os.environ.get("TEST_KILLS", "40")}
     if transport == "lfs":
         environment["HF_HUB_DISABLE_XET"] = "1"
     # A machine that stalls for seconds can fail a test of real processes once. A broken promise fails three times.
