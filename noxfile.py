@@ -11,7 +11,7 @@ import nox
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients", "ordeals"]
+nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
