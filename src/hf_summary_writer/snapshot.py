@@ -64,7 +64,6 @@ class Content:
 class Nothing(Enum):
     """Why a candidate has nothing to send right now."""
 
-    UNCHANGED = "holds what the Hub already has"
     NO_EVENT = "holds no event yet"
     NO_RECORD = "holds no whole record"
     BUSY = "changes while it is read"
