@@ -55,7 +55,18 @@ class InterruptedPushError(TemporaryError):
 
 
 class RateLimitError(TemporaryError):
-    """The Hub answered 429; `retry_after` says how long it wants to be left alone."""
+    """The Hub answered 429, or would; `retry_after` says how long it wants to be left alone.
+
+    Attributes:
+        commits_per_hour: How many commits the Hub said that it allows, if it spoke of commits.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, commits_per_hour: float | None = None
+    ) -> None:
+        """Say in one line what is limited."""
+        super().__init__(message, retry_after=retry_after)
+        self.commits_per_hour = commits_per_hour
 
 
 class ActionNeededError(PushError):
@@ -77,7 +88,7 @@ class PostponedError(Exception):
         seconds: How long until it is this one's turn.
     """
 
-    def __init__(self, message: str, seconds: float) -> None:
+    def __init__(self, message: str, seconds: float = 0.0) -> None:
         """Say in one line why there is a wait."""
         super().__init__(message)
         self.seconds = seconds

@@ -16,12 +16,14 @@ from hf_summary_writer.attempt import Caller
 from hf_summary_writer.destination import Destination, sync_command
 from hf_summary_writer.details import CommitDetails, ErrorDetails
 from hf_summary_writer.environment import Mode, fills_in, mode_for
+from hf_summary_writer.errors import PostponedError
 from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.ledger import Settings
 from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
 from hf_summary_writer.push import Pending, Pusher
 from hf_summary_writer.push_loop import PushLoop, wait
+from hf_summary_writer.sharing import seat_at
 from hf_summary_writer.sigterm import check_push_on_sigterm
 from hf_summary_writer.sigterm import watch as sigterm
 from hf_summary_writer.status import Status, TroubleFile
@@ -159,6 +161,7 @@ class CommitScheduler:
         self.lock = threading.RLock()
         self._caller = Caller("hf-summary-writer-hub")
         endpoint = getattr(hf_api, "endpoint", None) or default_endpoint()
+        self._seat = seat_at(self._hub, self._invite)
         self._pusher = Pusher(
             self.folder_path,
             Destination(endpoint, kind, repo_id, branch, self.path_in_repo),
@@ -167,6 +170,7 @@ class CommitScheduler:
             self._caller,
             self.lock,
             self._committed,
+            self._seat,
         )
         self._on_commit = functools.partial(_call_hook, on_commit)
         self._commits = 0
@@ -343,10 +347,15 @@ class CommitScheduler:
         try:
             self._before_push()
             info = self._pushed()
+        except PostponedError as postponed:
+            logger.debug("%s waits for its turn, %.0f s: %s", self.folder_path, postponed.seconds, postponed)
+            raise
         except BaseException as error:
             failures = self._trouble.failed(error, self.repo_id)
             self._on_error(ErrorDetails(self.repo_id, self.folder_path, error, failures))
             raise
+        finally:
+            self._seat.end()
         self._trouble.passed(self.repo_id)
         return info
 
@@ -374,6 +383,9 @@ class CommitScheduler:
                 "%s stays on this disk, since this process is offline. To push it: %s", self.folder_path, self._command
             )
             self._pusher.remember()
+
+    def _invite(self) -> bool:
+        return self._loop.invite()
 
     def _before_push(self) -> None:
         """Bring to disk what this push has to cover."""

@@ -16,6 +16,7 @@ from hf_summary_writer.hub import Hub
 from hf_summary_writer.ledger import STATE_FOLDER, Ledger, LedgerError, Settings, ledgers_of
 from hf_summary_writer.push import Pusher
 from hf_summary_writer.push_loop import Phase
+from hf_summary_writer.sharing import seat_at
 from hf_summary_writer.status import Status, TroubleFile
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def survey(folder: Path, destination: Destination, settings: Settings) -> Status
 def _pusher(folder: Path, destination: Destination, settings: Settings) -> Pusher:
     # Neither the client nor its thread starts before something is pushed.
     hub = Hub(destination.repo_id, destination.repo_type, destination.revision, private=None, token=None, api=None)
-    pusher = Pusher(folder, destination, settings, hub, Caller("unused"), threading.Lock(), lambda _: None)
+    pusher = Pusher(
+        folder, destination, settings, hub, Caller("unused"), threading.Lock(), lambda _: None, seat_at(hub)
+    )
     # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
     with contextlib.suppress(LedgerError, OSError):
         pusher.ledger.refresh()
