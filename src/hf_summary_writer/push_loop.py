@@ -18,7 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hf_summary_writer.errors import PostponedError, PushError
-from hf_summary_writer.timetable import Outcome, Timetable
+from hf_summary_writer.timetable import Outcome, Stretched, Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,13 +45,13 @@ class State:
         phase: What it is doing.
         seconds: For how much longer it waits, for `Phase.WAITING`.
         error: Why the last push failed.
-        stretched: The seconds between two pushes, for now, and why there are more than the interval.
+        stretched: That pushes come less often than the interval says, if they do.
     """
 
     phase: Phase
     seconds: float = 0.0
     error: Exception | None = None
-    stretched: tuple[float, str] | None = None
+    stretched: Stretched | None = None
 
 
 class PushLoop(Generic[T]):

@@ -28,6 +28,7 @@ from hf_summary_writer.sigterm import check_push_on_sigterm
 from hf_summary_writer.sigterm import watch as sigterm
 from hf_summary_writer.status import Status, TroubleFile
 from hf_summary_writer.trouble import Trouble
+from hf_summary_writer.watch import WatchMark
 
 if TYPE_CHECKING:
     import os
@@ -53,6 +54,9 @@ class CommitScheduler:
     """Pushes what is new in a folder to a repo on the Hub, every few minutes, from a daemon thread.
 
     It works on any folder, whoever writes to it. The folder is only read, but for a small state folder `.cache` in it.
+    Every `HFSummaryWriter` below the folder that goes to the same branch leaves the pushing to this scheduler.
+    Schedulers of one process that push to the same branch share their commits.
+
     The constructor makes no request; the repo is created with the first push that has something to send. Trouble with
     the Hub, the network or the disk becomes a line in the log and a later attempt, never an exception here.
 
@@ -98,6 +102,9 @@ class CommitScheduler:
         lock: Hold it while rewriting files in place, so that no half-written file is pushed.
         last_future: The future of the push that began last.
     """
+
+    # Whether writers below the folder leave the pushing to this.
+    _marks_folder = True
 
     @fills_in(
         repo_id="REPO_ID",
@@ -180,12 +187,13 @@ class CommitScheduler:
         self._trouble = Trouble(self.folder_path)
         # What is left of `close_timeout` for all the waits of one leaving: `close`, and both passes of an exit.
         self._patience = self.close_timeout
+        self._mark = WatchMark(self.folder_path, self._pusher.destination, settings) if self._marks_folder else None
         self._trouble_file = TroubleFile.beside(self._pusher.ledger.path)
         self._loop = PushLoop(
             self._push_once,
             interval,
             at_start=self._caller.start,
-            at_end=self._caller.stop,
+            at_end=self._at_end,
             name="hf-summary-writer-push",
             settled=self._trouble_file.note,
         )
@@ -230,7 +238,7 @@ class CommitScheduler:
             ledger.commit,
             self._pusher.pending(),
             state.phase,
-            self._trouble_file.trouble(state),
+            *self._trouble_file.word(state),
         )
 
     @property
@@ -346,6 +354,8 @@ class CommitScheduler:
     def _push_once(self) -> CommitInfo | None:
         try:
             self._before_push()
+            if self._mark is not None:
+                self._mark.hold(self.repo_id)
             info = self._pushed()
         except PostponedError as postponed:
             logger.debug("%s waits for its turn, %.0f s: %s", self.folder_path, postponed.seconds, postponed)
@@ -386,6 +396,11 @@ class CommitScheduler:
 
     def _invite(self) -> bool:
         return self._loop.invite()
+
+    def _at_end(self) -> None:
+        self._caller.stop()
+        if self._mark is not None:
+            self._mark.drop()
 
     def _before_push(self) -> None:
         """Bring to disk what this push has to cover."""

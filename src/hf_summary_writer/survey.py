@@ -57,13 +57,13 @@ def survey(folder: Path, destination: Destination, settings: Settings) -> Status
     May be called while another process pushes; it then tells of one moment or another.
     """
     pusher = _pusher(folder, destination, settings)
-    trouble = TroubleFile.beside(pusher.ledger.path).read()
+    trouble, stretched = TroubleFile.beside(pusher.ledger.path).read()
     named = dataclasses.replace(destination, repo_id=pusher.ledger.repo_id or destination.repo_id)
     if is_locked(pusher.lock_path):
         phase = Phase.PUSHING
     else:
-        phase = Phase.WAITING if trouble and trouble.until is not None else Phase.IDLE
-    return Status(folder, named, named.known_url, pusher.ledger.commit, pusher.pending(), phase, trouble)
+        phase = Phase.WAITING if stretched or (trouble and trouble.until is not None) else Phase.IDLE
+    return Status(folder, named, named.known_url, pusher.ledger.commit, pusher.pending(), phase, trouble, stretched)
 
 
 def _pusher(folder: Path, destination: Destination, settings: Settings) -> Pusher:

@@ -7,7 +7,7 @@ on any clock that never goes back. `PushLoop` owns one and does the waiting; a s
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hf_summary_writer.errors import PostponedError, PushError
 from hf_summary_writer.retry import delay_after
@@ -15,7 +15,19 @@ from hf_summary_writer.retry import delay_after
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Outcome", "Timetable"]
+__all__ = ["Outcome", "Stretched", "Timetable"]
+
+
+class Stretched(NamedTuple):
+    """That pushes come less often than they were asked for.
+
+    Attributes:
+        seconds: How far two pushes are apart for now.
+        why: What they wait for, in words.
+    """
+
+    seconds: float
+    why: str
 
 
 class Outcome(Enum):
@@ -118,9 +130,9 @@ class Timetable:
         return isinstance(self.error, PushError) and bool(self.error.retry_after)
 
     @property
-    def stretched(self) -> tuple[float, str] | None:
-        """The seconds between the last push and the one that waits for its turn, and why it does; `None` without."""
+    def stretched(self) -> Stretched | None:
+        """How far the last push and the one that waits for its turn are apart; `None` if none waits for that."""
         if self._postponed is None:
             return None
         since = self._last_done if self._last_done is not None else self._postponed_until - self._postponed.seconds
-        return max(self.interval, self._postponed_until - since), str(self._postponed)
+        return Stretched(max(self.interval, self._postponed_until - since), str(self._postponed))
