@@ -307,6 +307,7 @@ class Pusher:
             uploaded.additions,
             frozenset(addition.path_in_repo for addition in uploaded.additions),
             self.folder.name,
+            len(uploaded.additions) - (uploaded.card is not None),
             last,
             lambda additions, message: self._call(functools.partial(self._hub.commit, additions, message)),
         )
