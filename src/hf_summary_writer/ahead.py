@@ -1,7 +1,7 @@
 """Sends the new part of a large file ahead of the commit that is to hold it, in pieces.
 
-The Xet client collects up to 64 MB of new chunks before it uploads them, and holds those several times over. Pieces that
-were uploaded before cost it no memory when the whole file follows: it finds all their chunks known.
+The Xet client collects up to 64 MB of new chunks before it uploads them, and holds those several times over. Pieces
+that were uploaded before cost it no memory when the whole file follows: it finds all their chunks known.
 """
 
 from __future__ import annotations
