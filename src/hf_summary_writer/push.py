@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hf_summary_writer import card, scan, snapshot
+from hf_summary_writer.ahead import SentAhead
 from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
 from hf_summary_writer.committer import Part
 from hf_summary_writer.details import CommitDetails
@@ -128,6 +129,7 @@ class Pusher:
         # Files of a commit that was asked for and not answered. It may still be made, after a newer one, and put back
         # what these files were; so they have arrived only when a push finds them on the Hub as they are.
         self._in_doubt: set[str] = set()
+        self._sent_ahead = SentAhead()
         self._gone = self._card_refused = False
 
     @property
@@ -347,16 +349,11 @@ class Pusher:
         return self._caller.call(functools.partial(self._hub.upload, files), seconds)
 
     def _send_ahead(self, content: Content) -> None:
-        """Send what is new of large content in parts, for which the client needs less memory than for the whole."""
-        known = self.ledger.arrivals.get(content.relpath)
-        start = known.length if known else 0
-        if isinstance(content.body, bytes) or content.arrival.length - start <= BYTES_AT_ONCE or not over_xet():
-            return
-        path = self.destination.path_in_repo(content.relpath)
-        with content.body.open("rb") as file:
-            file.seek(start)
-            while part := file.read(BYTES_AT_ONCE // 2):
-                self._call(functools.partial(self._hub.send_ahead, path, part))
+        def send(piece: bytes) -> None:
+            self._call(functools.partial(self._hub.send_ahead, self.destination.path_in_repo(content.relpath), piece))
+
+        if over_xet():
+            self._sent_ahead.send(content, self.ledger.arrivals.get(content.relpath), BYTES_AT_ONCE, send)
 
     def _readme_due(self, contents: list[Content]) -> bytes | None:
         """Return the card that the first commit to a repo that was created for this folder brings along."""
