@@ -21,7 +21,7 @@ from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.ledger import Settings
 from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
-from hf_summary_writer.push import Pending, Pusher
+from hf_summary_writer.push import Pusher
 from hf_summary_writer.push_loop import PushLoop, wait
 from hf_summary_writer.sharing import seat_at
 from hf_summary_writer.sigterm import check_push_on_sigterm
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo, HfApi
     from typing_extensions import Never, Self
+
+    from hf_summary_writer.inventory import Pending
 
 __all__ = ["DEFAULT_CLOSE_TIMEOUT", "CommitScheduler"]
 
@@ -236,7 +238,7 @@ class CommitScheduler:
             self._destination,
             self.url,
             ledger.commit,
-            self._pusher.pending(),
+            self._pusher.inventory.pending(),
             state.phase,
             *self._trouble_file.word(state),
         )
@@ -373,7 +375,7 @@ class CommitScheduler:
         self._hub.check_token()
         if type(self).push_to_hub is CommitScheduler.push_to_hub:
             return self.push_to_hub()
-        self._pusher.ensure_repo()
+        self._pusher.delivery.ensure_repo()
         info = self.push_to_hub()
         if info is not None and self.squash_history:
             self._pusher.squash()
@@ -423,7 +425,7 @@ class CommitScheduler:
                 logger.info("All of %s is at %s", self.folder_path, self.url)
 
     def _explain_the_wait(self, seconds: float) -> None:
-        pending = self._pusher.pending()
+        pending = self._pusher.inventory.pending()
         logger.log(
             # No trouble, so no warning; but who may sit there and wait should know what for.
             logging.WARNING if _is_watched() else logging.INFO,
@@ -436,7 +438,7 @@ class CommitScheduler:
         )
 
     def _say_what_is_missing(self) -> None:
-        pending = self._pusher.pending()
+        pending = self._pusher.inventory.pending()
         if pending.files and pending != self._said_missing:
             self._said_missing = pending
             logger.warning(

@@ -77,4 +77,4 @@ def test_a_second_attempt_goes_on_where_the_first_one_failed(path: Path) -> None
     ahead.send(content(path), None, PIECE_BYTES, sent.append)
     whole, first = path.read_bytes(), STEP + PIECE_BYTES
     assert sent == [whole[start : start + PIECE_BYTES] for start in (first, first + STEP)]
-    ahead.send(content(path), None, PIECE_BYTES, pytest.fail)
+    ahead.send(content(path), None, PIECE_BYTES, lambda _: pytest.fail("all was sent"))
