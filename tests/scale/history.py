@@ -46,7 +46,8 @@ def repository(root: Path, repo_id: str) -> Path:
 def history(root: Path, repo_id: str) -> list[Commit]:
     """Return the commits of the main branch, oldest first; empty while there is none."""
     place = repository(root, repo_id)
-    if not place.exists():
+    # The Hub makes the branch last; before that Git may not know the folder as a repository.
+    if not (place / "refs" / "heads" / "main").exists():
         return []
     log = git(place, "log", "--reverse", "--raw", "--no-abbrev", "--root", "--format=>%s", "main")
     found: list[tuple[str, dict[str, str]]] = []

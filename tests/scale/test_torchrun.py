@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(300)
 
 RANKS = 4
-STEPS = 60
+STEPS, FAR_MORE_STEPS = 60, 1_000_000
 TRAINING = Path(__file__).parent / "training" / "ranks.py"
 FLUSHED = re.compile(r"flushed (\d+) (\d+) (\d+) (\d+)")
 
@@ -52,13 +52,12 @@ def test_all_that_every_rank_had_flushed_is_on_the_hub_once_after_one_was_killed
     # The same folder by name, as on hosts with disks of their own.
     disk = "disk" if folders == "shared" else "disk-{rank}"
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(RANKS), "--max-restarts", "1"),
-        *(str(TRAINING), repo_id, str(tmp_path / disk / "first"), str(STEPS)),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)),
+        *(str(TRAINING), repo_id, str(tmp_path / disk / "first")),
     ]
     with FaultProxy(hub) as proxy:
         environment = {**scripts.environment(proxy, tmp_path), **mark, "OMP_NUM_THREADS": "1"}
-        with Launched(command, environment) as torchrun:
+        with Launched([*command, "0", str(FAR_MORE_STEPS)], environment) as torchrun:
             torchrun.wait_for(lambda lines: len(flushed(lines)) == RANKS, 120)
             ranks = {rank: pid for (_, rank), (_, pid) in flushed(torchrun.said).items()}
             # Something of everybody has arrived; and then the next commit with the victim's log is under way.
@@ -68,8 +67,11 @@ def test_all_that_every_rank_had_flushed_is_on_the_hub_once_after_one_was_killed
             before = flushed(torchrun.said)
             os.kill(ranks[victim], signal.SIGKILL)
             proxy.clear()
-            assert torchrun.end(120) == 0, "\n".join(torchrun.said)
-        after = flushed(torchrun.said)
+            assert torchrun.end(120) != 0
+        # As a batch system does with a job that failed.
+        with Launched([*command, "1", str(STEPS)], environment) as again:
+            assert again.end(120) == 0, "\n".join(again.said)
+    after = flushed(torchrun.said) | flushed(again.said)
     assert {attempt for attempt, _ in after} == {0, 1}
     assert all(after[each] >= before[each] for each in before)
 
