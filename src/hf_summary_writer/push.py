@@ -120,8 +120,9 @@ class Pusher:
         self.refresh()
         if next(self.inventory.candidates(), None) is None:
             return None
-        self._seat.expect(last=last)
+        self._seat.await_turn(last=last)
         with self._books.locked(lock_seconds, interrupted):
+            self._seat.begin()
             self.refresh()
             self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
