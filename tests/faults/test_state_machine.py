@@ -23,13 +23,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hf_summary_writer.attempt import Caller
+from hf_summary_writer.committer import Committer, Seat
 from hf_summary_writer.destination import Destination
 from hf_summary_writer.encode import file_version
 from hf_summary_writer.errors import PushError, TemporaryError
-from hf_summary_writer.hub import Committed
+from hf_summary_writer.hub import Uploaded
 from hf_summary_writer.ledger import Ledger, Settings
 from hf_summary_writer.push import Pusher
 from hf_summary_writer.tfrecord import boundaries, frame
+from hf_summary_writer.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,18 +64,27 @@ class Storage:
     def find_repo(self) -> None:
         """It is there from the start."""
 
-    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str, readme: bytes | None = None) -> Committed:
-        assert message
+    def upload(self, files: Sequence[tuple[str, bytes | Path]], readme: bytes | None = None) -> Uploaded:
         assert readme is None, "the repo was not created for this folder"
-        self._break("before the commit")
         new = {path: body if isinstance(body, bytes) else body.read_bytes() for path, body in files}
-        changed = {path for path, content in new.items() if self.files.get(path) != content}
-        self.files.update(new)
         for path, content in new.items():
-            self.versions.setdefault(path, []).append(content)
+            if self.files.get(path) == content:
+                self.versions.setdefault(path, []).append(content)
+        changed: Any = [
+            SimpleNamespace(path_in_repo=path, content=content)
+            for path, content in new.items()
+            if self.files.get(path) != content
+        ]
+        return Uploaded(tuple(changed), None, frozenset())
+
+    def commit(self, additions: Sequence[Any], message: str) -> Any:
+        assert message
+        self._break("before the commit")
+        for addition in additions:
+            self.files[addition.path_in_repo] = addition.content
+            self.versions.setdefault(addition.path_in_repo, []).append(addition.content)
         self._break("after the commit")
-        info: Any = SimpleNamespace(oid="0" * 40, commit_url="http://nowhere") if changed else None
-        return Committed(info, frozenset())
+        return SimpleNamespace(oid="0" * 40, commit_url="http://nowhere")
 
     def _break(self, step: str) -> None:
         error = self.breaks.pop(step, None)
@@ -214,7 +225,14 @@ class FolderAndHub(RuleBasedStateMachine):
         self.storage.known = False
         storage: Any = self.storage
         self.pusher = Pusher(
-            self.folder, DESTINATION, Settings(), storage, self.caller, threading.Lock(), lambda _: None
+            self.folder,
+            DESTINATION,
+            Settings(),
+            storage,
+            self.caller,
+            threading.Lock(),
+            lambda _: None,
+            Seat(Committer(Turns(lambda: None))),
         )
 
     @rule()
