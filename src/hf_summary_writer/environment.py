@@ -17,12 +17,23 @@ from hf_summary_writer import destination as checks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MODE", "PREFIX", "PUSHED_FOLDER", "VARIABLES", "Mode", "fills_in", "mode_for"]
+__all__ = [
+    "COMMITS_PER_HOUR",
+    "MODE",
+    "PREFIX",
+    "PUSHED_FOLDER",
+    "VARIABLES",
+    "Mode",
+    "commits_per_hour",
+    "fills_in",
+    "mode_for",
+]
 
 P = ParamSpec("P")
 
 PREFIX = "HF_SUMMARY_WRITER_"
 MODE = f"{PREFIX}MODE"
+COMMITS_PER_HOUR = f"{PREFIX}COMMITS_PER_HOUR"
 # Set by `hf-summary-writer run` for the command it runs: what lies below this folder is pushed from outside.
 PUSHED_FOLDER = f"{PREFIX}PUSHED_FOLDER"
 
@@ -89,6 +100,20 @@ def mode_for(folder: Path | None = None) -> Mode:
     if said == Mode.OFFLINE.value or os.environ.get("HF_HUB_OFFLINE", "").lower() in _YES:
         return Mode.OFFLINE
     return Mode.ONLINE
+
+
+def commits_per_hour() -> float | None:
+    """Return how many commits per hour all that is pushed for an account may make; `None` if nobody says, 0 for any.
+
+    Raises:
+        ValueError: If the variable for it says something that means nothing.
+    """
+    text = os.environ.get(COMMITS_PER_HOUR, "").strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{COMMITS_PER_HOUR} is {text!r}: use a whole number, 0 for no limit")
+    return float(text)
 
 
 def fills_in(**arguments: str) -> Callable[[Callable[P, None]], Callable[P, None]]:

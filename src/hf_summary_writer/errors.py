@@ -8,6 +8,8 @@ PushError
 ├── ActionNeededError       needs the user: 401, 403, 404, quota, offline mode, a certificate, a redirect
 │   └── RepoGoneError       the repo was there and is not any more
 └── RejectedError           the Hub refuses one of the files: 400, 413, 422
+
+PostponedError              no failure: others have their turn first; it reaches nobody outside of the scheduler
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ __all__ = [
     "ActionNeededError",
     "DeadlineError",
     "InterruptedPushError",
+    "PostponedError",
     "PushError",
     "RateLimitError",
     "RejectedError",
@@ -52,7 +55,18 @@ class InterruptedPushError(TemporaryError):
 
 
 class RateLimitError(TemporaryError):
-    """The Hub answered 429; `retry_after` says how long it wants to be left alone."""
+    """The Hub answered 429, or would; `retry_after` says how long it wants to be left alone.
+
+    Attributes:
+        commits_per_hour: How many commits the Hub said that it allows, if it spoke of commits.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, commits_per_hour: float | None = None
+    ) -> None:
+        """Say in one line what is limited."""
+        super().__init__(message, retry_after=retry_after)
+        self.commits_per_hour = commits_per_hour
 
 
 class ActionNeededError(PushError):
@@ -65,3 +79,16 @@ class RepoGoneError(ActionNeededError):
 
 class RejectedError(PushError):
     """The Hub refuses the content or the name of a file."""
+
+
+class PostponedError(Exception):
+    """The push was not made, since the budget of commits gives others their turn first.
+
+    Attributes:
+        seconds: How long until it is this one's turn.
+    """
+
+    def __init__(self, message: str, seconds: float = 0.0) -> None:
+        """Say in one line why there is a wait."""
+        super().__init__(message)
+        self.seconds = seconds

@@ -1,7 +1,8 @@
 """How to push: the only module that calls `huggingface_hub`.
 
-A commit is made in two steps, uploads first and then the commit itself. They cost the same requests as one call, and in
-between it is known which files the Hub already has and which it would silently leave out.
+A commit is made in two steps, uploads first and then the commit itself. They cost the same requests as one call; in
+between it is known which files the Hub already has and which it would silently leave out, and several schedulers can
+make one commit of what each has uploaded.
 
 `huggingface_hub`'s client is imported when it is first needed, in the thread that pushes: it takes a good part of a
 second to import. Its constants take little, and are imported here, since a constructor has no time even for that.
@@ -9,11 +10,13 @@ second to import. Its constants take little, and are imported here, since a cons
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import constants
@@ -24,14 +27,13 @@ from hf_summary_writer.quiet import Quiet
 from hf_summary_writer.verdict import judge_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["BYTES_AT_ONCE", "Committed", "Hub", "client_of", "default_endpoint", "over_xet"]
+__all__ = ["BYTES_AT_ONCE", "Hub", "Uploaded", "client_home", "client_of", "default_endpoint", "over_xet"]
 
 T = TypeVar("T")
 
@@ -47,21 +49,28 @@ _MAY_EXIST = frozenset({401, 402, 403})
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """What came of a commit.
+class Uploaded:
+    """What is ready to be committed.
 
     Attributes:
-        info: The Hub's answer; `None` if the Hub already held everything and no commit was made.
+        additions: What to commit; empty if the Hub already holds everything.
+        card: Which of them is the card, if it is among them.
         left_out: The paths in the repo that its `.gitignore` keeps out.
     """
 
-    info: CommitInfo | None
+    additions: tuple[CommitOperationAdd, ...]
+    card: CommitOperationAdd | None
     left_out: frozenset[str]
 
 
 def default_endpoint() -> str:
     """Return the address of the Hub that `huggingface_hub` talks to unless told otherwise (`HF_ENDPOINT`)."""
     return str(constants.ENDPOINT)
+
+
+def client_home() -> Path:
+    """Return the folder in which `huggingface_hub` keeps what is the user's on this machine (`HF_HOME`)."""
+    return Path(constants.HF_HOME)
 
 
 def client_of(endpoint: str, token: str | bool | None) -> HfApi:
@@ -94,6 +103,8 @@ class Hub:
         self._revision = revision
         self._private = private
         self._token = token
+        self._given_repo_id = repo_id
+        self._is_users = api is not None
         if api is not None:
             self.api = api
         self.known = False
@@ -103,6 +114,30 @@ class Hub:
     def api(self) -> HfApi:
         """The client."""
         return client_of(default_endpoint(), self._token)
+
+    @property
+    def branch_key(self) -> Hashable:
+        """What two of these have in common that may make their commits together; asks nobody, and holds no token."""
+        api = vars(self).get("api") if self._is_users else None
+        return (
+            id(api) if api is not None else _fingerprint(default_endpoint(), self._token),
+            self._repo_type,
+            self._given_repo_id,
+            self._revision,
+        )
+
+    @property
+    def account_key(self) -> str:
+        """A name for the account that pushes now, safe in a file name; nothing of the token can be read off it."""
+        from huggingface_hub import get_token
+
+        token = getattr(self.api, "token", None)
+        return _fingerprint(self.endpoint, get_token() if token is None or token is True else token)
+
+    @property
+    def endpoint(self) -> str:
+        """The Hub's address."""
+        return str(getattr(vars(self).get("api"), "endpoint", None) or default_endpoint())
 
     def check_token(self) -> None:
         """Make sure, without a request, that there is a token that can be sent.
@@ -132,26 +167,34 @@ class Hub:
 
         return self._guarded(create)
 
-    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str, readme: bytes | None = None) -> Committed:
-        """Upload `files`, pairs of path in the repo and content that no longer changes, and commit them together.
+    def upload(self, files: Sequence[tuple[str, bytes | Path]], readme: bytes | None = None) -> Uploaded:
+        """Upload `files`, pairs of path in the repo and content that no longer changes, for a commit to come.
 
         `readme` is what the branch's README.md is to say if there is none.
         """
 
-        def commit() -> Committed:
+        def upload() -> Uploaded:
             from huggingface_hub import CommitOperationAdd
 
             additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=body) for path, body in files]
             extra = None if readme is None else CommitOperationAdd("README.md", readme)
-            try:
-                return self._commit(additions, message, extra)
-            except Exception as error:
-                if type(error).__name__ != "RevisionNotFoundError":
-                    raise
-            self._create_branch()
-            return self._commit(additions, message, extra)
+            return self._with_branch(lambda: self._upload(additions, extra))
 
-        return self._guarded(commit)
+        return self._guarded(upload)
+
+    def commit(self, additions: Sequence[CommitOperationAdd], message: str) -> CommitInfo:
+        """Commit together what was uploaded, by whomever."""
+
+        def commit() -> CommitInfo:
+            return self.api.create_commit(
+                repo_id=self.repo_id,
+                repo_type=self._repo_type,
+                revision=self._revision,
+                operations=list(additions),
+                commit_message=message,
+            )
+
+        return self._guarded(lambda: self._with_branch(commit))
 
     def send_ahead(self, path: str, part: bytes) -> None:
         """Upload a part of the file that a later commit puts at `path`, so that little of it is left to upload then.
@@ -213,20 +256,28 @@ class Hub:
         self.created = True
         return str(url.repo_id)
 
-    def _commit(self, additions: list[CommitOperationAdd], message: str, extra: CommitOperationAdd | None) -> Committed:
-        where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self._repo_type, "revision": self._revision}
-        for together in _uploads([*additions, extra] if extra else additions):
-            self.api.preupload_lfs_files(additions=together, **where)
+    def _upload(self, additions: list[CommitOperationAdd], card: CommitOperationAdd | None) -> Uploaded:
+        for together in _uploads([*additions, card] if card else additions):
+            self.api.preupload_lfs_files(
+                repo_id=self.repo_id, repo_type=self._repo_type, revision=self._revision, additions=together
+            )
         left_out = [addition for addition in additions if _left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
-        info = None
-        if wanted and extra and not _left_out(extra) and not _exists(extra):
-            wanted.append(extra)
-        # Another thread may have made the client anew while this one uploaded, and a commit needs its hooks most.
-        self._install_hooks()
-        if wanted:
-            info = self.api.create_commit(operations=wanted, commit_message=message, **where)
-        return Committed(info, frozenset(addition.path_in_repo for addition in left_out))
+        if not wanted or (card and (_left_out(card) or _exists(card))):
+            card = None
+        return Uploaded(
+            (*wanted, card) if card else tuple(wanted), card, frozenset(each.path_in_repo for each in left_out)
+        )
+
+    def _with_branch(self, call: Callable[[], T]) -> T:
+        """Call again with a new branch if there was none."""
+        try:
+            return call()
+        except Exception as error:
+            if type(error).__name__ != "RevisionNotFoundError":
+                raise
+        self._create_branch()
+        return call()
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
@@ -250,6 +301,10 @@ class Hub:
 
         os.environ.setdefault(*_XET_BLOCK)  # read when the client makes its Xet session, which it does only once
         attempt.install_hooks(get_session())
+
+
+def _fingerprint(endpoint: str, token: str | bool | None) -> str:
+    return hashlib.blake2b(f"{endpoint}\0{token}".encode(), digest_size=8, person=b"hf-summ-account").hexdigest()
 
 
 class _ProgressBars:

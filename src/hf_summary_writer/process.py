@@ -1,4 +1,4 @@
-"""The one place for process-wide state: who is told when the process forks and when the interpreter exits.
+"""The one place for process-wide state: what parts of it share, and who is told when it forks and when it exits.
 
 Objects register themselves and are held weakly, so that a forgotten writer can still be collected. All hooks are
 installed when this module is imported; an empty registry costs nothing.
@@ -19,12 +19,14 @@ import contextlib
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
-__all__ = ["ExitAware", "ForkAware", "tell_after_fork", "tell_at_exit"]
+__all__ = ["ExitAware", "ForkAware", "shared", "tell_after_fork", "tell_at_exit"]
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -74,6 +76,35 @@ def tell_after_fork(member: ForkAware) -> None:
 def tell_at_exit(member: ExitAware) -> None:
     """Call `member.at_exit()` when the interpreter exits, newest member first, for as long as `member` lives."""
     _exit_aware.add(member)
+
+
+class _Shared:
+    """What all parts of the process that name the same key share, for as long as one of them holds it."""
+
+    def __init__(self) -> None:
+        self.after_fork_in_child()
+
+    def after_fork_in_child(self) -> None:
+        # What the parent shares may be locked for ever.
+        self._lock = threading.Lock()
+        self._members: weakref.WeakValueDictionary[tuple[int, Hashable], Any] = weakref.WeakValueDictionary()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        # Some application servers fork without telling Python; hence the process in the key.
+        with self._lock:
+            found: T | None = self._members.get((os.getpid(), key))
+            if found is None:
+                found = self._members[os.getpid(), key] = make()
+            return found
+
+
+_shared = _Shared()
+tell_after_fork(_shared)
+
+
+def shared(key: Hashable, make: Callable[[], T]) -> T:
+    """Return what others in this process got for `key`, or what `make` returns if nobody holds such a thing."""
+    return _shared.get(key, make)
 
 
 def _after_fork_in_child() -> None:

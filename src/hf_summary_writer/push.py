@@ -12,10 +12,11 @@ import functools
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hf_summary_writer import card, scan, snapshot
 from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
+from hf_summary_writer.committer import Part
 from hf_summary_writer.details import CommitDetails
 from hf_summary_writer.errors import PushError, RejectedError, RepoGoneError, TemporaryError
 from hf_summary_writer.folder_lock import LockUnavailableError, folder_lock
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.attempt import Caller
     from hf_summary_writer.batches import Batch
+    from hf_summary_writer.committer import Seat
     from hf_summary_writer.destination import Destination
-    from hf_summary_writer.hub import Committed, Hub
+    from hf_summary_writer.hub import Hub, Uploaded
     from hf_summary_writer.ledger import Arrival, Signature
     from hf_summary_writer.scan import Candidate
     from hf_summary_writer.snapshot import Content
@@ -61,6 +63,20 @@ class Pending:
     oldest: float | None = None
 
 
+class _Landed(NamedTuple):
+    """A commit, and its number among those of this process."""
+
+    info: CommitInfo
+    number: int
+
+
+class _Committed(NamedTuple):
+    """What came of an attempt to commit: `None` if the Hub held everything, and the paths that its .gitignore drops."""
+
+    landed: _Landed | None
+    left_out: frozenset[str]
+
+
 class Pusher:
     """Brings one folder to one destination.
 
@@ -75,6 +91,7 @@ class Pusher:
         caller: Runs what talks to the Hub.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         on_commit: Told of every commit.
+        seat: Its place at the committer of the branch.
         call_seconds: How long a call to the Hub may take, besides the time for its upload.
     """
 
@@ -87,6 +104,7 @@ class Pusher:
         caller: Caller,
         content_lock: contextlib.AbstractContextManager[object],
         on_commit: Callable[[CommitDetails], None],
+        seat: Seat,
         call_seconds: float = CALL_SECONDS,
     ) -> None:
         """Look at nothing yet."""
@@ -99,6 +117,7 @@ class Pusher:
         self._caller = caller
         self._content_lock = content_lock
         self._on_commit = on_commit
+        self._seat = seat
         self._state = folder / STATE_FOLDER
         self.ledger = Ledger(self._state / f"{destination.key}.jsonl", destination)
         # Files that cannot be sent as they are, since they hold no record or the Hub does not take them; they are
@@ -161,11 +180,13 @@ class Pusher:
             lock_seconds: How long to wait while another process pushes this folder.
 
         Raises:
+            PostponedError: If others of the account have their turn first.
             PushError: If something could not be delivered; what was delivered before is in the ledger.
         """
         self.refresh()
         if next(self.candidates(), None) is None:
             return None
+        self._seat.expect(last=last)
         with self._folder_lock(lock_seconds, interrupted):
             self.refresh()
             self.ledger.sweep()
@@ -179,6 +200,7 @@ class Pusher:
                 return self._push(candidates, last=last, interrupted=interrupted)
             except RepoGoneError:
                 self._gone = True
+                self._seat.committer.forget_repo()
                 # What comes back under its name may be empty.
                 self._note(self.ledger.start_over)
                 raise
@@ -196,15 +218,29 @@ class Pusher:
             PushError: If they do not and could not be created.
         """
         if self.ledger.repo_id is None:
-            repo_id = self._call(self._hub.ensure_repo)
-            self._note(lambda: self.ledger.record_repo(repo_id, is_new=self._hub.created))
+            repo_id, is_new = self._seat.committer.ensure_repo(self._made_sure_of_repo)
+            self._note(lambda: self.ledger.record_repo(repo_id, is_new=is_new))
         self._hub.repo_id = self.ledger.repo_id or self._hub.repo_id
         self._hub.known = True
 
-    def squash(self) -> None:
-        """Fold the history into one commit; if it fails, the commits still count."""
-        try:
+    def _made_sure_of_repo(self) -> tuple[str, bool]:
+        return self._call(self._hub.ensure_repo), self._hub.created
+
+    def squash(self, since: int | None = None) -> None:
+        """Fold the history into one commit; if it fails, the commits still count.
+
+        Args:
+            since: The number of the commit that was added; nothing is done if it was folded already.
+        """
+
+        def squash() -> None:
             self._call(lambda: self._hub.squash(f"Logs of {self.folder.name}"))
+
+        try:
+            if since is None:
+                squash()
+            else:
+                self._seat.committer.squash(since, squash)
         except Exception as error:  # noqa: BLE001 - the data has arrived; the next squash covers this one
             logger.warning("The history of %s could not be squashed: %s", self._hub.repo_id, error)
 
@@ -212,11 +248,11 @@ class Pusher:
         # One outbox per destination: pushes of a folder take turns only where it can be locked.
         outbox = Outbox(self._state / f"{self.destination.key}.outbox")
         take = functools.partial(self._take, outbox=outbox, closed=ClosedSegments(str(self.folder)), last=last)
-        info, failed, done = None, None, 0
+        landed, failed, done = None, None, 0
         outbox.empty()
         try:
             for batch in batches(candidates, take, self._content_lock, interrupted):
-                info = self._deliver(batch) or info
+                landed = self._deliver(batch, last=last, interrupted=interrupted) or landed
                 outbox.empty()
                 failed = failed or next(iter(batch.failed.items()), None)
                 done += batch.looked_at
@@ -224,12 +260,12 @@ class Pusher:
                     logger.info("%d of %d files of %s are done", done, len(candidates), self.folder)
         finally:
             outbox.empty()
-        if info is not None and self._settings.squash:
-            self.squash()
+        if landed is not None and self._settings.squash:
+            self.squash(landed.number)
         if failed is not None:
             candidate, error = failed
             raise TemporaryError(f"{candidate.relpath!r} could not be read or copied: {error}")
-        return info
+        return None if landed is None else landed.info
 
     def _take(
         self, candidate: Candidate, memory: int, *, outbox: Outbox, closed: ClosedSegments, last: bool
@@ -237,17 +273,18 @@ class Pusher:
         known = self.ledger.arrivals.get(candidate.relpath)
         return snapshot.take(str(self.folder), candidate, known, outbox, closed, memory=memory, last=last)
 
-    def _deliver(self, batch: Batch) -> CommitInfo | None:
+    def _deliver(self, batch: Batch, *, last: bool, interrupted: Callable[[], bool]) -> _Landed | None:
         """Commit what there is to commit of a batch, and note all that is known of it."""
-        info = None
+        landed = None
+        commit = functools.partial(self._commit, last=last, interrupted=interrupted)
         if batch.contents:
             self.ensure_repo()
         began = time.monotonic()
-        for committed, contents in isolating(batch.contents, self._commit, self._refuse):
+        for committed, contents in isolating(batch.contents, commit, self._refuse):
             self._note_arrivals(committed, contents)
-            if committed.info is not None:
-                info = committed.info
-                self._tell(info, contents, time.monotonic() - began)
+            if committed.landed is not None:
+                landed = committed.landed
+                self._tell(landed.info, contents, time.monotonic() - began)
             began = time.monotonic()
         self._note(lambda: self.ledger.record(batch.arrived))
         for candidate, why in batch.nothing.items():
@@ -260,27 +297,53 @@ class Pusher:
                 self._once.warn("denied", message, candidate.relpath)
             elif why is not Nothing.NO_EVENT:
                 logger.debug("%r waits for a later push: it %s", candidate.relpath, why.value)
-        return info
+        return landed
 
-    def _commit(self, contents: list[Content]) -> Committed:
-        files = [(self.destination.path_in_repo(content.relpath), content.body) for content in contents]
-        message = f"Logs of {self.folder.name}: {len(files)} file{'s' if len(files) > 1 else ''}"
-        seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
-        readme = self._readme_due(contents)
-        for content in contents:
-            self._send_ahead(content)
+    def _commit(self, contents: list[Content], *, last: bool, interrupted: Callable[[], bool]) -> _Committed:
+        uploaded = self._uploaded(contents)
+        if not uploaded.additions:
+            return _Committed(None, uploaded.left_out)
+        part = Part(
+            uploaded.additions,
+            frozenset(addition.path_in_repo for addition in uploaded.additions),
+            self.folder.name,
+            last,
+            lambda additions, message: self._call(functools.partial(self._hub.commit, additions, message)),
+        )
         try:
-            return self._caller.call(functools.partial(self._hub.commit, files, message, readme), seconds)
-        except RejectedError:
-            if readme is None:
-                raise
-            # It may be the card that is refused, and no card is worth a log.
-            self._card_refused = True
-            return self._commit(contents)
+            landed = self._commit_without_refused_card(part, uploaded.card, interrupted)
         except PushError as error:
             if error.in_doubt:
                 self._in_doubt.update(content.relpath for content in contents)
             raise
+        return _Committed(_Landed(*landed), uploaded.left_out)
+
+    def _commit_without_refused_card(
+        self, part: Part, extra: object | None, interrupted: Callable[[], bool]
+    ) -> tuple[CommitInfo, int]:
+        try:
+            return self._seat.commit(part, interrupted)
+        except RejectedError:
+            if extra is None:
+                raise
+        # It may be the card that is refused, and no card is worth a log.
+        self._card_refused = True
+        without = tuple(addition for addition in part.additions if addition is not extra)
+        return self._seat.commit(dataclasses.replace(part, additions=without), interrupted)
+
+    def _uploaded(self, contents: list[Content]) -> Uploaded:
+        files = [(self.destination.path_in_repo(content.relpath), content.body) for content in contents]
+        seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
+        for content in contents:
+            self._send_ahead(content)
+        readme = self._readme_due(contents)
+        try:
+            return self._caller.call(functools.partial(self._hub.upload, files, readme), seconds)
+        except RejectedError:
+            if readme is None:
+                raise
+        self._card_refused = True
+        return self._caller.call(functools.partial(self._hub.upload, files), seconds)
 
     def _send_ahead(self, content: Content) -> None:
         """Send what is new of large content in parts, for which the client needs less memory than for the whole."""
@@ -324,15 +387,16 @@ class Pusher:
         )
         self._once.warn("refused", said, content.relpath)
 
-    def _note_arrivals(self, committed: Committed, contents: list[Content]) -> None:
+    def _note_arrivals(self, committed: _Committed, contents: list[Content]) -> None:
         arrivals = {}
         for content in contents:
             if self.destination.path_in_repo(content.relpath) in committed.left_out:
                 self._refuse(content, f"the .gitignore of {self._hub.repo_id} leaves it out")
-            elif committed.info is None or content.relpath not in self._in_doubt:
+            elif committed.landed is None or content.relpath not in self._in_doubt:
                 arrivals[content.relpath] = content.arrival
         self._in_doubt.difference_update(content.relpath for content in contents)
-        commit = committed.info and CommitRecord(committed.info.oid, committed.info.commit_url, time.time())
+        info = committed.landed and committed.landed.info
+        commit = info and CommitRecord(info.oid, info.commit_url, time.time())
         self._note(lambda: self.ledger.record(arrivals, commit or None))
 
     def refresh(self) -> None:

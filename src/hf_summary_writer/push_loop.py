@@ -1,4 +1,4 @@
-"""When to push: one daemon thread that waits for the interval, for a trigger, or for the end.
+"""The daemon thread that pushes: it waits for the moment that its timetable names, for a trigger, or for the end.
 
 The thread waits on a condition whose state is checked under its lock before and after every wait, so no wake-up that
 arrives during a push is lost. At most one push runs and one waits: whoever triggers while one waits shares its future.
@@ -6,6 +6,7 @@ arrives during a push is lost. At most one push runs and one waits: whoever trig
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import threading
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hf_summary_writer.errors import PushError
-from hf_summary_writer.retry import delay_after
+from hf_summary_writer.errors import PostponedError, PushError
+from hf_summary_writer.timetable import Outcome, Stretched, Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +39,19 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the loop is doing, and until when it waits (seconds from now, for `Phase.WAITING`)."""
+    """What the loop is doing.
+
+    Attributes:
+        phase: What it is doing.
+        seconds: For how much longer it waits, for `Phase.WAITING`.
+        error: Why the last push failed.
+        stretched: That pushes come less often than the interval says, if they do.
+    """
 
     phase: Phase
     seconds: float = 0.0
     error: Exception | None = None
+    stretched: Stretched | None = None
 
 
 class PushLoop(Generic[T]):
@@ -90,11 +99,8 @@ class PushLoop(Generic[T]):
         self._running: Future[T | None] | None = None
         self._inherited: T | None = None
         self._stopped = False
-        self._finish_by: float | None = None
         self._ending = False
-        self._failures = 0
-        self._error: Exception | None = None
-        self._not_before = 0.0
+        self._timetable = Timetable(self._interval, time.monotonic(), self._chance)
 
     def start(self) -> None:
         """Start the thread, also after `finish`; does nothing while it runs or after `stop`.
@@ -106,9 +112,10 @@ class PushLoop(Generic[T]):
         with self._changed:
             if self._stopped:
                 return
-            self._finish_by, self._ending = None, False
+            self._ending, self._timetable.finish_by = False, None
             self._changed.notify_all()  # what waits may have waited for the end
             if self._thread is None:
+                self._timetable.begin_anew(time.monotonic())
                 self._at_start()
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 try:
@@ -128,11 +135,21 @@ class PushLoop(Generic[T]):
         with self._changed:
             if self._thread is None or self._stopped:
                 return _resolved(None)
-            remaining = self._not_before - time.monotonic()
-            if remaining > 0 and isinstance(self._error, PushError) and self._asked_to_wait:
+            error, remaining = self._timetable.error, self._timetable.seconds_to_wait(time.monotonic())
+            if remaining > 0 and isinstance(error, PushError) and self._timetable.hub_asked_to_wait:
                 # A fresh one for each: an exception that is raised twice collects the frames of both.
-                return _failed(type(self._error)(f"{self._error} ({remaining:.0f} s left)", retry_after=remaining))
+                return _failed(type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining))
             return self._request()
+
+    def invite(self) -> bool:
+        """Push now what is due soon anyway, since others push to the same place; tell whether a push comes of it."""
+        with self._changed:
+            if self._pid != os.getpid() or self._thread is None or self._stopped or self._ending:
+                return False
+            if self._running is not None or not self._timetable.invite(time.monotonic()):
+                return False
+            self._changed.notify_all()
+            return True
 
     def finish(self, seconds: float, *, end: bool = True) -> Future[T | None]:
         """Ask for the last push, to be done within `seconds`; the thread ends after it if `end`.
@@ -143,12 +160,9 @@ class PushLoop(Generic[T]):
         with self._changed:
             if self._thread is None or self._stopped:
                 return _resolved(None)
-            self._finish_by = time.monotonic() + seconds
             self._ending = self._ending or end
             future = self._request()
-            if not self._asked_to_wait:
-                self._not_before = 0.0
-            elif self._not_before >= self._finish_by:
+            if not self._timetable.finish(time.monotonic(), seconds):
                 self._give_up()
             # Also if somebody asked before: what he waits for comes sooner now.
             self._changed.notify_all()
@@ -159,7 +173,7 @@ class PushLoop(Generic[T]):
         self._notice_fork()
         with self._changed:
             if not self._ending:
-                self._finish_by = None
+                self._timetable.finish_by = None
 
     def stop(self) -> None:
         """End the thread, after a push that is running; a push that waits resolves to `None`."""
@@ -179,13 +193,13 @@ class PushLoop(Generic[T]):
 
     def interrupted(self) -> bool:
         """Tell a running push whether there is no more time for it."""
-        finish_by = self._finish_by
+        finish_by = self._timetable.finish_by
         return self._stopped or (finish_by is not None and time.monotonic() > finish_by)
 
     @property
     def seconds_left(self) -> float | None:
         """How long the last push may still take; `None` while the run goes on."""
-        finish_by = self._finish_by
+        finish_by = self._timetable.finish_by
         return None if finish_by is None else max(0.0, finish_by - time.monotonic())
 
     @property
@@ -193,14 +207,13 @@ class PushLoop(Generic[T]):
         """What the loop is doing now."""
         self._notice_fork()
         with self._changed:
-            remaining = self._not_before - time.monotonic()
+            error, stretched = self._timetable.error, self._timetable.stretched
+            remaining = self._timetable.seconds_to_wait(time.monotonic())
             if self._running is not None:
-                return State(Phase.PUSHING, error=self._error)
+                return State(Phase.PUSHING, 0.0, error, stretched)
             if self._thread is None or self._stopped:
-                return State(Phase.STOPPED, error=self._error)
-            if remaining > 0:
-                return State(Phase.WAITING, remaining, self._error)
-            return State(Phase.IDLE, error=self._error)
+                return State(Phase.STOPPED, error=error)
+            return State(Phase.WAITING if remaining > 0 else Phase.IDLE, remaining, error, stretched)
 
     @property
     def alive(self) -> bool:
@@ -224,8 +237,7 @@ class PushLoop(Generic[T]):
         return self._requested
 
     def _run(self) -> None:
-        due = time.monotonic()
-        while (future := self._next(due)) is not None:
+        while (future := self._next()) is not None:
             self.last_future = future
             inherited, self._inherited = self._inherited, None
             error = None
@@ -234,15 +246,15 @@ class PushLoop(Generic[T]):
                 result = self._push()
             except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
                 error = raised
-            due, again = self._settle(future, error, result)
+            again = self._settle(future, error, result)
             self._settled(self.state)
             if error is None:
                 # Who asked while a push was running, and finds nothing left to push, was served by that one.
                 future.set_result(inherited if result is None else result)
             elif not again:
-                future.set_exception(error)
+                self._fail(future, error)
 
-    def _next(self, due: float) -> Future[T | None] | None:
+    def _next(self) -> Future[T | None] | None:
         """Wait for the next push and return its future, or `None` when the thread is to end."""
         with self._changed:
             while True:
@@ -252,52 +264,53 @@ class PushLoop(Generic[T]):
                     self._at_end()
                     return None
                 now = time.monotonic()
-                ready = max(due, self._not_before) if self._requested is None else self._earliest()
+                ready = self._timetable.ready_at(requested=self._requested is not None)
                 if now >= ready:
                     self._running = self._requested or _uncancellable()
                     self._requested = None
                     return self._running
-                if self._requested is not None and self._finish_by is not None and ready >= self._finish_by:
+                if self._requested is not None and self._timetable.is_hopeless(ready):
                     # Somebody asked when the last push had failed already.
                     self._give_up()
                     continue
                 self._changed.wait(min(ready - now, threading.TIMEOUT_MAX))
 
-    def _earliest(self) -> float:
-        # A trigger cuts a back-off of our own short, but not a wait that the Hub asked for, nor one of the last push.
-        return self._not_before if self._asked_to_wait or self._finish_by is not None else 0.0
-
-    def _settle(self, future: Future[T | None], error: BaseException | None, result: T | None) -> tuple[float, bool]:
-        """Draw the consequences of a push: when the next one is due, and whether it is this one once more."""
+    def _settle(self, future: Future[T | None], error: BaseException | None, result: T | None) -> bool:
+        """Draw the consequences of a push; tell whether its future waits for it to be made once more."""
         with self._changed:
-            now = time.monotonic()
             self._running = None
-            if error is None:
-                self._failures, self._error, self._not_before = 0, None, 0.0
-                if self._requested is not None:
-                    self._inherited = result
-                return now + self._interval, False
-            self._failures += 1
-            self._error = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            delay = delay_after(self._error, self._failures, self._interval, self._chance())
-            self._not_before = now + delay
-            again = False
-            if self._finish_by is not None and not self._stopped:
-                if self._not_before >= self._finish_by:
-                    self._give_up()
-                elif self._requested is None:
-                    self._requested, again = future, True
-            return self._not_before, again
+            outcome = self._timetable.settle(time.monotonic(), error)
+            if self._stopped:
+                return False
+            if outcome is Outcome.DONE and self._requested is not None:
+                self._inherited = result
+            elif outcome is Outcome.GIVEN_UP:
+                self._give_up()
+            elif outcome is Outcome.AGAIN:
+                return self._ask_again(future, shared=isinstance(error, PostponedError))
+            return False
+
+    def _ask_again(self, future: Future[T | None], *, shared: bool) -> bool:
+        """Let the next push be this one once more; where one is asked for already, only if both may be `shared`."""
+        if self._requested is None:
+            self._requested = future
+            return True
+        if shared:
+            self._requested.add_done_callback(functools.partial(_pass_on, future))
+        return shared
+
+    @staticmethod
+    def _fail(future: Future[T | None], error: BaseException) -> None:
+        if isinstance(error, PostponedError):  # stopped before its turn came, which is no failure
+            future.set_result(None)
+        else:
+            future.set_exception(error)
 
     def _give_up(self) -> None:
         """Fail the push that waits: the moment for it comes after the end."""
         requested, self._requested = self._requested, None
         if requested is not None:
-            requested.set_exception(self._error)
-
-    @property
-    def _asked_to_wait(self) -> bool:
-        return isinstance(self._error, PushError) and bool(self._error.retry_after)
+            requested.set_exception(self._timetable.error)
 
 
 def _uncancellable() -> Future[Any]:
@@ -317,6 +330,14 @@ def _failed(error: Exception) -> Future[T | None]:
     future: Future[T | None] = Future()
     future.set_exception(error)
     return future
+
+
+def _pass_on(to: Future[Any], done: Future[Any]) -> None:
+    error = done.exception()
+    if error is None:
+        to.set_result(done.result())
+    else:
+        to.set_exception(error)
 
 
 def wait(future: Future[Any], seconds: float) -> bool:

@@ -16,16 +16,19 @@ from hf_summary_writer.attempt import Caller
 from hf_summary_writer.destination import Destination, sync_command
 from hf_summary_writer.details import CommitDetails, ErrorDetails
 from hf_summary_writer.environment import Mode, fills_in, mode_for
+from hf_summary_writer.errors import PostponedError
 from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.ledger import Settings
 from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
 from hf_summary_writer.push import Pending, Pusher
 from hf_summary_writer.push_loop import PushLoop, wait
+from hf_summary_writer.sharing import seat_at
 from hf_summary_writer.sigterm import check_push_on_sigterm
 from hf_summary_writer.sigterm import watch as sigterm
 from hf_summary_writer.status import Status, TroubleFile
 from hf_summary_writer.trouble import Trouble
+from hf_summary_writer.watch import WatchMark
 
 if TYPE_CHECKING:
     import os
@@ -51,6 +54,9 @@ class CommitScheduler:
     """Pushes what is new in a folder to a repo on the Hub, every few minutes, from a daemon thread.
 
     It works on any folder, whoever writes to it. The folder is only read, but for a small state folder `.cache` in it.
+    Every `HFSummaryWriter` below the folder that goes to the same branch leaves the pushing to this scheduler.
+    Schedulers of one process that push to the same branch share their commits.
+
     The constructor makes no request; the repo is created with the first push that has something to send. Trouble with
     the Hub, the network or the disk becomes a line in the log and a later attempt, never an exception here.
 
@@ -96,6 +102,9 @@ class CommitScheduler:
         lock: Hold it while rewriting files in place, so that no half-written file is pushed.
         last_future: The future of the push that began last.
     """
+
+    # Whether writers below the folder leave the pushing to this.
+    _marks_folder = True
 
     @fills_in(
         repo_id="REPO_ID",
@@ -159,6 +168,7 @@ class CommitScheduler:
         self.lock = threading.RLock()
         self._caller = Caller("hf-summary-writer-hub")
         endpoint = getattr(hf_api, "endpoint", None) or default_endpoint()
+        self._seat = seat_at(self._hub, self._invite)
         self._pusher = Pusher(
             self.folder_path,
             Destination(endpoint, kind, repo_id, branch, self.path_in_repo),
@@ -167,6 +177,7 @@ class CommitScheduler:
             self._caller,
             self.lock,
             self._committed,
+            self._seat,
         )
         self._on_commit = functools.partial(_call_hook, on_commit)
         self._commits = 0
@@ -176,12 +187,13 @@ class CommitScheduler:
         self._trouble = Trouble(self.folder_path)
         # What is left of `close_timeout` for all the waits of one leaving: `close`, and both passes of an exit.
         self._patience = self.close_timeout
+        self._mark = WatchMark(self.folder_path, self._pusher.destination, settings) if self._marks_folder else None
         self._trouble_file = TroubleFile.beside(self._pusher.ledger.path)
         self._loop = PushLoop(
             self._push_once,
             interval,
             at_start=self._caller.start,
-            at_end=self._caller.stop,
+            at_end=self._at_end,
             name="hf-summary-writer-push",
             settled=self._trouble_file.note,
         )
@@ -226,7 +238,7 @@ class CommitScheduler:
             ledger.commit,
             self._pusher.pending(),
             state.phase,
-            self._trouble_file.trouble(state),
+            *self._trouble_file.word(state),
         )
 
     @property
@@ -342,11 +354,18 @@ class CommitScheduler:
     def _push_once(self) -> CommitInfo | None:
         try:
             self._before_push()
+            if self._mark is not None:
+                self._mark.hold(self.repo_id)
             info = self._pushed()
+        except PostponedError as postponed:
+            logger.debug("%s waits for its turn, %.0f s: %s", self.folder_path, postponed.seconds, postponed)
+            raise
         except BaseException as error:
             failures = self._trouble.failed(error, self.repo_id)
             self._on_error(ErrorDetails(self.repo_id, self.folder_path, error, failures))
             raise
+        finally:
+            self._seat.end()
         self._trouble.passed(self.repo_id)
         return info
 
@@ -374,6 +393,14 @@ class CommitScheduler:
                 "%s stays on this disk, since this process is offline. To push it: %s", self.folder_path, self._command
             )
             self._pusher.remember()
+
+    def _invite(self) -> bool:
+        return self._loop.invite()
+
+    def _at_end(self) -> None:
+        self._caller.stop()
+        if self._mark is not None:
+            self._mark.drop()
 
     def _before_push(self) -> None:
         """Bring to disk what this push has to cover."""

@@ -15,9 +15,10 @@ import socket
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.push_loop import Phase
+from hf_summary_writer.timetable import Stretched
 from hf_summary_writer.verdict import one_line
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.push import Pending
     from hf_summary_writer.push_loop import State
 
-__all__ = ["LastTrouble", "Status", "TroubleFile"]
+__all__ = ["LastTrouble", "Status", "TroubleFile", "Word"]
 
 _MAX_BYTES = 16 * 2**10
 # Whoever has not tried again by so much later is not going to.
@@ -63,6 +64,7 @@ class Status:
             the epoch).
         phase: `idle`, `pushing`, `waiting` after a failed push, or `stopped` if this process does not push.
         trouble: Why the last push failed; `None` if it did not.
+        stretched: If pushes come less often than they were asked for: how many `seconds` they are apart, and `why`.
     """
 
     folder: Path
@@ -72,6 +74,7 @@ class Status:
     pending: Pending
     phase: Phase
     trouble: LastTrouble | None
+    stretched: Stretched | None
 
     @property
     def all_arrived(self) -> bool:
@@ -80,7 +83,7 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON can hold; times as ISO 8601 in UTC."""
-        trouble, commit = self.trouble, self.commit
+        trouble, commit, stretched = self.trouble, self.commit, self.stretched
         return {
             "folder": str(self.folder),
             "destination": dataclasses.asdict(self.destination),
@@ -91,11 +94,20 @@ class Status:
             "waiting_until": _iso(trouble.until) if trouble else None,
             "error": trouble.error if trouble else None,
             "error_since": _iso(trouble.since) if trouble else None,
+            "stretched_interval": stretched.seconds if stretched else None,
+            "stretched_because": stretched.why if stretched else None,
         }
 
 
+class Word(NamedTuple):
+    """What only the process that pushes knows of how it goes on; nothing if all is well."""
+
+    trouble: LastTrouble | None = None
+    stretched: Stretched | None = None
+
+
 class TroubleFile:
-    """The file in which a pushing process leaves word of its trouble for others.
+    """The file in which a pushing process leaves word for others while there is trouble, or a wait for its turn.
 
     Not thread-safe: its owner writes it from the thread that pushes.
 
@@ -114,8 +126,11 @@ class TroubleFile:
         """Return the one that belongs to a ledger."""
         return cls(ledger.with_suffix(".trouble.json"))
 
-    def trouble(self, state: State) -> LastTrouble | None:
-        """Return the trouble that this process is in."""
+    def word(self, state: State) -> Word:
+        """Return what is to be said of this process."""
+        return Word(self._trouble(state), state.stretched)
+
+    def _trouble(self, state: State) -> LastTrouble | None:
         if state.error is None:
             return None
         now = time.time()
@@ -123,32 +138,43 @@ class TroubleFile:
         return LastTrouble(one_line(str(state.error) or repr(state.error)), self._since or now, until)
 
     def note(self, state: State) -> None:
-        """Leave word of what a push ended in: trouble, or none."""
+        """Leave word of what a push ended in."""
         # Whatever is wrong with the disk, the push said so already, and this file is only a convenience.
         with contextlib.suppress(OSError):
-            trouble = self.trouble(state)
-            if trouble is not None:
-                self._since = trouble.since
-                self._write(trouble)
+            word = self.word(state)
+            self._since = word.trouble.since if word.trouble else None
+            if any(word):
+                self._write(word, state.seconds)
             elif self._may_exist:
-                self._since = None
                 self._path.unlink(missing_ok=True)
                 self._may_exist = False
 
-    def read(self) -> LastTrouble | None:
-        """Return what a process left, or `None` if there is nothing that can be read."""
+    def read(self) -> Word:
+        """Return what a process left; nothing if there is nothing that can be read."""
         try:
             with self._path.open("rb") as file:
                 said = json.loads(file.read(_MAX_BYTES))
             until = None if said["until"] is None else float(said["until"])
             if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
                 until = None
-            return LastTrouble(str(said["error"]), float(said["since"]), until)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+            error, stretched = said["error"], said["stretched"]
+            return Word(
+                None if error is None else LastTrouble(str(error), float(said["since"]), until),
+                None if stretched is None or until is None else Stretched(float(stretched[0]), str(stretched[1])),
+            )
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return Word()
 
-    def _write(self, trouble: LastTrouble) -> None:
-        said = {**dataclasses.asdict(trouble), "pid": os.getpid(), "host": socket.gethostname()}
+    def _write(self, word: Word, seconds: float) -> None:
+        trouble = word.trouble
+        said = {
+            "error": trouble and trouble.error,
+            "since": trouble and trouble.since,
+            "until": trouble.until if trouble else time.time() + seconds,
+            "stretched": word.stretched,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

@@ -16,6 +16,7 @@ from hf_summary_writer.hub import Hub
 from hf_summary_writer.ledger import STATE_FOLDER, Ledger, LedgerError, Settings, ledgers_of
 from hf_summary_writer.push import Pusher
 from hf_summary_writer.push_loop import Phase
+from hf_summary_writer.sharing import seat_at
 from hf_summary_writer.status import Status, TroubleFile
 
 if TYPE_CHECKING:
@@ -56,19 +57,21 @@ def survey(folder: Path, destination: Destination, settings: Settings) -> Status
     May be called while another process pushes; it then tells of one moment or another.
     """
     pusher = _pusher(folder, destination, settings)
-    trouble = TroubleFile.beside(pusher.ledger.path).read()
+    trouble, stretched = TroubleFile.beside(pusher.ledger.path).read()
     named = dataclasses.replace(destination, repo_id=pusher.ledger.repo_id or destination.repo_id)
     if is_locked(pusher.lock_path):
         phase = Phase.PUSHING
     else:
-        phase = Phase.WAITING if trouble and trouble.until is not None else Phase.IDLE
-    return Status(folder, named, named.known_url, pusher.ledger.commit, pusher.pending(), phase, trouble)
+        phase = Phase.WAITING if stretched or (trouble and trouble.until is not None) else Phase.IDLE
+    return Status(folder, named, named.known_url, pusher.ledger.commit, pusher.pending(), phase, trouble, stretched)
 
 
 def _pusher(folder: Path, destination: Destination, settings: Settings) -> Pusher:
     # Neither the client nor its thread starts before something is pushed.
     hub = Hub(destination.repo_id, destination.repo_type, destination.revision, private=None, token=None, api=None)
-    pusher = Pusher(folder, destination, settings, hub, Caller("unused"), threading.Lock(), lambda _: None)
+    pusher = Pusher(
+        folder, destination, settings, hub, Caller("unused"), threading.Lock(), lambda _: None, seat_at(hub)
+    )
     # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
     with contextlib.suppress(LedgerError, OSError):
         pusher.ledger.refresh()

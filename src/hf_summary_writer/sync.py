@@ -11,6 +11,7 @@ from hf_summary_writer.errors import PushError
 from hf_summary_writer.hub import Hub
 from hf_summary_writer.ledger import Settings, ledgers_of
 from hf_summary_writer.push import Pusher
+from hf_summary_writer.sharing import seat_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,7 @@ def sync(folder: Path, plan: Plan, api: HfApi, on_commit: Callable[[CommitDetail
         destination.repo_id, destination.repo_type, destination.revision, plan.settings.private, token=None, api=api
     )
     caller = Caller("hf-summary-writer-hub")
-    pusher = Pusher(folder, destination, plan.settings, hub, caller, threading.Lock(), on_commit)
+    pusher = Pusher(folder, destination, plan.settings, hub, caller, threading.Lock(), on_commit, seat_at(hub))
     error = None
     try:
         pusher.push(last=True, interrupted=lambda: False, lock_seconds=LOCK_SECONDS)

@@ -34,6 +34,7 @@ _REJECTED = frozenset({400, 413, 422})
 _TEMPORARY = frozenset({408, 409, 412, 423, 425})
 _UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 _WAIT_IN_TEXT = re.compile(r"\bin (?:about )?(\d{1,5}|an?) (second|minute|hour)s?\b", re.IGNORECASE)
+_COMMITS_IN_TEXT = re.compile(r"\bcommits \((\d{1,9}) per hour\)")
 _RATE_LIMIT = re.compile(r'"[\w-]+"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
 # Escape sequences of a terminal, so that no server can paint on it.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
@@ -116,7 +117,12 @@ def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushE
     """
     said = f"{answer.status}" + (f" {answer.message}" if answer.message else "")
     if answer.status == 429:
-        return RateLimitError(f"the Hub limits the rate: {said}", retry_after=wait_asked_for(answer, now))
+        commits = _COMMITS_IN_TEXT.search(answer.text[: 4 * _MAX_TEXT])
+        return RateLimitError(
+            f"the Hub limits the rate: {said}",
+            retry_after=wait_asked_for(answer, now),
+            commits_per_hour=float(commits[1]) if commits else None,
+        )
     if answer.status in _REJECTED:
         return RejectedError(f"the Hub refused the content: {said}")
     if answer.status in _TEMPORARY or answer.status >= 500:

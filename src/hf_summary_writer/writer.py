@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +15,21 @@ from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.ranked_scheduler import RankedScheduler
 from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
 from hf_summary_writer.sigterm import check_push_on_sigterm
+from hf_summary_writer.watch import watcher_of
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
     from types import TracebackType
 
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitInfo, HfApi
 
     from hf_summary_writer.details import CommitDetails, ErrorDetails
     from hf_summary_writer.scheduler import CommitScheduler
 
 __all__ = ["HFSummaryWriter"]
+
+logger = logging.getLogger("hf_summary_writer")
 
 
 class HFSummaryWriter(EventWriter):
@@ -35,6 +39,10 @@ class HFSummaryWriter(EventWriter):
     `<path_in_repo>/<name of logdir>/`, so that the runs of one repo stand side by side in TensorBoard. Logging writes
     to the disk only; pushing happens in a daemon thread. Trouble with the Hub, the network or the disk never reaches
     the training loop: what could not be sent stays in the logdir and is sent by a later push.
+
+    Writers of one process that go to the same branch share their commits. Where somebody else pushes a folder above
+    `logdir` to the same branch, as `hf-summary-writer sync PARENT REPO_ID --watch` or a `CommitScheduler` does, the
+    writer leaves the pushing to that: `trigger` then resolves to `None`.
 
     All methods are thread-safe. In a forked child the writer logs to a file of the child's own, which the parent
     pushes. A pickled or copied writer is a writer with the same settings on the same logdir, with a file and a thread
@@ -253,10 +261,13 @@ class HFSummaryWriter(EventWriter):
 class _RunScheduler(RankedScheduler):
     """Pushes the logdir of one writer, and has the writer bring its events to disk first."""
 
+    _marks_folder = False
+
     def __init__(self, writer: HFSummaryWriter, *, enabled: bool, **kwargs: Any) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
         self._enabled = enabled
+        self._watched: Path | None = None
         super().__init__(**kwargs)
 
     def start(self) -> None:
@@ -267,6 +278,16 @@ class _RunScheduler(RankedScheduler):
         writer = self._writer()
         if writer is not None:
             writer.flush()
+
+    def _push_once(self) -> CommitInfo | None:
+        watched = watcher_of(self.folder_path, self._pusher.destination, self.repo_id)
+        if watched != self._watched and watched is not None:
+            logger.info("%s is pushed with %s, by the process that watches that", self.folder_path, watched)
+        self._watched = watched
+        if watched is None:
+            return super()._push_once()
+        self._before_push()
+        return None
 
 
 def _place_in_repo(path_in_repo: str | None, folder: Path) -> str:

@@ -18,7 +18,7 @@ from events import wait_until
 from faults.proxy import Answer, CutRequest, Hold, LoseAnswer
 from hf_summary_writer import scheduler
 from hf_summary_writer.errors import TemporaryError
-from hf_summary_writer.hub import Committed
+from hf_summary_writer.hub import Uploaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -190,6 +190,13 @@ class Dictionary:
 
     # What follows is the face of `Hub`.
 
+    endpoint = "http://nowhere"
+    account_key = "nobody"
+
+    @property
+    def branch_key(self) -> int:
+        return id(self)
+
     def check_token(self) -> None:
         """It takes none."""
 
@@ -199,23 +206,29 @@ class Dictionary:
     def find_repo(self) -> None:
         """It is there from the start."""
 
-    def commit(self, files: Sequence[tuple[str, bytes | Path]], message: str, readme: bytes | None = None) -> Committed:
+    def upload(self, files: Sequence[tuple[str, bytes | Path]], readme: bytes | None = None) -> Uploaded:
+        assert readme is None, "no card was asked for"
+        new = [(path, body if isinstance(body, bytes) else body.read_bytes()) for path, body in files]
+        changed: Any = [
+            SimpleNamespace(path_in_repo=path, content=content)
+            for path, content in new
+            if self._holdings.files.get(path) != content
+        ]
+        return Uploaded(tuple(changed), None, frozenset())
+
+    def commit(self, additions: Sequence[Any], message: str) -> Any:
         if os.getpid() != self._pid:
             os._exit(PUSHED_BY_A_CHILD)
         assert message
-        assert readme is None, "no card was asked for"
         self._commits += 1
         self._reached.set()
         assert self._released.wait(60)
         failure, self._failure = self._failure, None
         if failure in FAILURES[:2]:
             raise TemporaryError(failure)
-        new = {path: body if isinstance(body, bytes) else body.read_bytes() for path, body in files}
-        changed = {path for path, content in new.items() if self._holdings.files.get(path) != content}
-        self._holdings.commit(new)
+        self._holdings.commit({addition.path_in_repo: addition.content for addition in additions})
         if failure is not None:
             error = TemporaryError(failure)
             error.in_doubt = True
             raise error
-        info: Any = SimpleNamespace(oid="0" * 40, commit_url="http://nowhere") if changed else None
-        return Committed(info, frozenset())
+        return SimpleNamespace(oid="0" * 40, commit_url="http://nowhere")

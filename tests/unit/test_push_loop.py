@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hf_summary_writer.errors import ActionNeededError, RateLimitError, TemporaryError
+from events import wait_until
+from hf_summary_writer.errors import ActionNeededError, PostponedError, RateLimitError, TemporaryError
 from hf_summary_writer.push_loop import Phase, PushLoop
 
 if TYPE_CHECKING:
@@ -249,3 +250,62 @@ def test_nobody_can_cancel_a_push_that_others_wait_for(pushes: Pushes, make: Cal
     assert not mine.cancel()
     pushes.let_end(2)
     assert theirs.result(SECONDS) == 2
+
+
+def test_a_push_that_waits_for_its_turn_keeps_all_who_asked_waiting_with_it(
+    pushes: Pushes, make: Callable[..., PushLoop[Any]]
+) -> None:
+    pushes.outcomes = [1, PostponedError("others come first", 0.2), 2]
+    loop = make()
+    pushes.wait_for_begin()
+    before = loop.trigger()
+    pushes.let_end()
+    pushes.wait_for_begin()
+    meanwhile = loop.trigger()
+    pushes.let_end()
+    pushes.wait_for_begin()
+    assert not before.done()
+    assert not meanwhile.done()
+    assert loop.state.error is None
+    pushes.let_end()
+    assert before.result(SECONDS) == meanwhile.result(SECONDS) == 2
+
+
+def test_the_end_does_not_wait_for_a_turn(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
+    pushes.outcomes = [PostponedError("others come first", HOUR), 2]
+    loop = make()
+    pushes.wait_for_begin()
+    future = loop.trigger()
+    pushes.let_end()
+    wait_until(lambda: loop.state.phase is Phase.WAITING)
+    assert loop.state.stretched == (HOUR, "others come first")
+    last = loop.finish(SECONDS)
+    pushes.wait_for_begin()
+    pushes.let_end()
+    assert future.result(SECONDS) == last.result(SECONDS) == 2
+
+
+def test_a_push_that_waits_for_its_turn_when_all_is_stopped_is_no_failure(
+    pushes: Pushes, make: Callable[..., PushLoop[Any]]
+) -> None:
+    pushes.outcomes = [PostponedError("others come first", HOUR)]
+    loop = make()
+    pushes.wait_for_begin()
+    future = loop.last_future
+    assert future is not None
+    pushes.let_end()
+    wait_until(lambda: loop.state.phase is Phase.WAITING)
+    loop.stop()
+    assert future.result(SECONDS) is None
+
+
+def test_who_is_invited_pushes_what_is_due_soon(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
+    loop = make(interval=0.4)
+    pushes.wait_for_begin()
+    assert not loop.invite()
+    pushes.let_end()
+    wait_until(lambda: loop.invite() or pushes.count > 1)
+    pushes.wait_for_begin()
+    pushes.let_end()
+    loop.stop()
+    assert not loop.invite()

@@ -66,6 +66,10 @@ def _show(status: Status) -> None:
         rows.append(("state", f"waiting until {now_or_later(trouble.until)}", "yellow"))
     else:
         rows.append(("state", status.phase.value, None))
+    if status.stretched is not None:
+        rows.append(
+            ("pushed every", f"{status.stretched.seconds / 60:.1f} min for now: {status.stretched.why}", "yellow")
+        )
     if trouble is not None:
         rows.append(("last error", f"{trouble.error}, since {now_or_later(trouble.since)}", "red"))
     say(str(status.folder))

@@ -1,0 +1,148 @@
+"""How many commits an account may still make: a token bucket in which whoever is early reserves the next token.
+
+The Hub allows an account so many commits per hour, whatever the window it counts in. So two things are kept apart. The
+bucket paces ordinary pushes: it fills at 5/8 of the limit and holds 1/8 of it, so that in any hour at most 3/4 of the
+limit go to them, and what they want beyond that queues up: each reservation takes a token, if need be one that is still
+to come, and thereby its place in the queue. The commits of the last hour are counted besides. Whoever makes the last
+push of a run may borrow ahead of the queue, as long as that count stays below the limit.
+
+An answer 429 halves the share of the limit that this machine takes, since somebody else must be using the rest; the
+share grows back within some hours. Values that are frozen, and pure functions of them; `shared_budget` keeps them on
+disk for all processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["HOUR", "Budget"]
+
+HOUR = 3600.0
+_RATE, _BURST = 5 / 8, 1 / 8
+_LEAST_SHARE = 1 / 16
+_SECONDS_TO_RECOVER = 4 * HOUR
+# A limit that an answer named is believed for a day; accounts change their plan.
+_SECONDS_TO_BELIEVE = 24 * HOUR
+# Of a limit that an answer names some commits are left to the user.
+_OURS_OF_NAMED = 15 / 16
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What is known of an account's commits at one moment.
+
+    Attributes:
+        limit: Commits per hour that the Hub allows; `None` while that is not known, and then nothing is limited.
+        at: The moment, in seconds since the epoch.
+        tokens: Commits that may be made at once; if negative, so many are reserved that are still to come.
+        commits: How long ago the commits of the last hour were made, in seconds, the oldest first.
+        share: The part of the limit that this machine takes.
+        blocked: For how many seconds the Hub wants to be left alone.
+        named: The limit that an answer of the Hub named, if one did.
+        named_since: How long ago that was, in seconds.
+    """
+
+    limit: float | None
+    at: float
+    tokens: float
+    commits: tuple[float, ...] = ()
+    share: float = 1.0
+    blocked: float = 0.0
+    named: float | None = None
+    named_since: float = 0.0
+
+    @classmethod
+    def fresh(cls, limit: float | None, now: float) -> Budget:
+        """Return a budget of which nothing was used."""
+        return cls(limit, now, max(1.0, (limit or 0.0) * _BURST))
+
+    @property
+    def per_hour(self) -> float | None:
+        """The limit as far as it is known, by whatever way."""
+        if self.limit is None or self.named is None:
+            return self.named if self.limit is None else self.limit
+        return min(self.limit, self.named)
+
+    @property
+    def seconds_per_token(self) -> float:
+        """How long it takes until there is another token."""
+        return 0.0 if self.per_hour is None else HOUR / (self.per_hour * _RATE * self.share)
+
+    def moved_to(self, now: float) -> Budget:
+        """Return the budget at the time `now`.
+
+        A clock that jumps costs an hour of refill at the most: one that goes back by less stands still, as one of
+        another machine that runs ahead would let it seem, and one that goes back by more begins anew from there.
+        """
+        elapsed = min(now - self.at, HOUR)
+        if elapsed < -HOUR:
+            return replace(self, at=now)
+        if elapsed <= 0:
+            return self
+        believed = self.named is not None and self.named_since + elapsed < _SECONDS_TO_BELIEVE
+        moved = replace(
+            self,
+            at=now,
+            commits=tuple(age + elapsed for age in self.commits if age + elapsed < HOUR),
+            share=min(1.0, self.share + elapsed / _SECONDS_TO_RECOVER),
+            blocked=max(0.0, self.blocked - elapsed),
+            named=self.named if believed else None,
+            named_since=self.named_since + elapsed,
+        )
+        gained = elapsed / self.seconds_per_token if self.seconds_per_token else 0.0
+        return replace(moved, tokens=min(moved.most_tokens, self.tokens + gained))
+
+    def reserved(self) -> tuple[Budget, float]:
+        """Take a token, if need be one that is still to come; return in how many seconds it is there."""
+        if self.per_hour is None:
+            return self, self.blocked
+        after = replace(self, tokens=self.tokens - 1)
+        return after, max(self.blocked, -after.tokens * self.seconds_per_token)
+
+    def spent(self, *, reserved: bool) -> tuple[Budget, float]:
+        """Make a commit now, with a token that was `reserved` or one that is borrowed.
+
+        Returns:
+            The budget afterwards, and 0; or, if there can be no commit now, the same budget and how many seconds it
+            takes until there can.
+        """
+        if self.blocked > 0 or self.per_hour is None:
+            return self, self.blocked
+        if len(self.commits) + 1 > max(1.0, self.per_hour):
+            return self, HOUR - self.commits[0]
+        return replace(self, commits=(*self.commits, 0.0), tokens=self.tokens - (not reserved)), 0.0
+
+    def given_back(self) -> Budget:
+        """Return a token with which no commit was made after all."""
+        if self.per_hour is None:
+            return self
+        return replace(self, commits=self.commits[:-1], tokens=min(self.most_tokens, self.tokens + 1))
+
+    def refused(self, seconds: float, named: float | None) -> Budget:
+        """Draw the consequences of an answer 429.
+
+        Args:
+            seconds: How long the Hub wants to be left alone.
+            named: Commits per hour that the answer named; `None` if it was not about commits.
+        """
+        after = replace(self, blocked=max(self.blocked, seconds))
+        if named is None:
+            return after
+        # Several processes that are refused at the same moment are refused once.
+        share = self.share if self.blocked > 0 else max(_LEAST_SHARE, self.share / 2)
+        after = replace(after, share=share, named=max(1.0, named * _OURS_OF_NAMED), named_since=0.0)
+        return replace(after, tokens=min(after.tokens, 0.0))
+
+    @property
+    def why(self) -> str:
+        """What a commit may have to wait for, in words."""
+        if self.blocked > 0:
+            return "the Hub asked this account to wait"
+        per_hour = self.per_hour or 0.0
+        shared = "" if self.share == 1 else f", {per_hour * self.share:.0f} of them for this machine since a refusal,"
+        return f"{per_hour:.0f} commits per hour{shared} are shared by all that is pushed for this account"
+
+    @property
+    def most_tokens(self) -> float:
+        """How many tokens can be saved up."""
+        return max(1.0, (self.per_hour or 0.0) * _BURST * self.share)

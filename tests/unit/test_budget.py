@@ -1,0 +1,201 @@
+"""The budget of commits: who has to wait, for how long, and what no hour ever exceeds. Nothing here waits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_summary_writer.budget import HOUR, Budget
+from hf_summary_writer.shared_budget import SharedBudget
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = 1_800_000_000.0
+LIMIT = 128.0
+
+
+@pytest.fixture
+def budget() -> Budget:
+    return Budget.fresh(LIMIT, NOW)
+
+
+def reserve(budget: Budget, times: int) -> tuple[Budget, list[float]]:
+    waits = []
+    for _ in range(times):
+        budget, seconds = budget.reserved()
+        waits.append(seconds)
+    return budget, waits
+
+
+def test_some_commits_can_be_made_at_once_and_the_rest_take_turns(budget: Budget) -> None:
+    _, waits = reserve(budget, 20)
+    assert waits[:16] == [0] * 16
+    assert waits[16:] == [45, 90, 135, 180]
+
+
+def test_a_place_in_the_queue_comes_nearer_with_time(budget: Budget) -> None:
+    budget, _ = reserve(budget, 18)
+    _, seconds = budget.moved_to(NOW + 60).reserved()
+    assert seconds == 3 * 45 - 60
+
+
+def test_what_was_not_used_is_not_saved_up_for_ever(budget: Budget) -> None:
+    _, waits = reserve(budget.moved_to(NOW + 100 * HOUR), 17)
+    assert waits == [0] * 16 + [45]
+
+
+def test_the_last_push_borrows_ahead_of_the_queue_up_to_the_limit(budget: Budget) -> None:
+    budget, _ = reserve(budget, 40)
+    for _ in range(128):
+        budget, seconds = budget.spent(reserved=False)
+        assert seconds == 0
+    budget = budget.moved_to(NOW + 600)
+    same, seconds = budget.spent(reserved=False)
+    assert same == budget
+    assert seconds == HOUR - 600
+    _, seconds = budget.moved_to(NOW + HOUR).spent(reserved=False)
+    assert seconds == 0
+
+
+def test_others_wait_longer_for_what_was_borrowed(budget: Budget) -> None:
+    budget, _ = reserve(budget, 16)
+    budget, _ = budget.spent(reserved=False)
+    assert budget.reserved()[1] == 90
+
+
+def test_a_turn_without_a_commit_is_given_back(budget: Budget) -> None:
+    used, _ = budget.reserved()[0].spent(reserved=True)
+    assert used.given_back() == budget
+
+
+def test_a_refusal_blocks_all_and_halves_the_share_once(budget: Budget) -> None:
+    refused = budget.refused(600, None)
+    assert refused.reserved()[1] == 600
+    assert refused.spent(reserved=False)[1] == 600
+    assert refused.share == 1
+    halved = budget.refused(600, 128)
+    assert halved.share == 0.5
+    assert halved.named == 120
+    assert halved.refused(600, 128).share == 0.5
+    assert halved.moved_to(NOW + 600).refused(600, 128).share < 0.3
+    assert "wait" in halved.why
+    assert "for this machine" in halved.moved_to(NOW + 600).why
+
+
+def test_a_share_grows_back_and_a_named_limit_is_forgotten_after_a_day() -> None:
+    budget = Budget.fresh(None, NOW)
+    assert budget.per_hour is None
+    assert reserve(budget, 1000)[1] == [0] * 1000
+    budget = budget.refused(600, 64)
+    assert budget.per_hour == 60
+    for hour in range(1, 5):
+        budget = budget.moved_to(NOW + hour * HOUR)
+    assert budget.share == 1
+    for hour in range(5, 26):
+        budget = budget.moved_to(NOW + hour * HOUR)
+    assert budget.per_hour is None
+
+
+@pytest.mark.parametrize("jump", [-1.0, -60.0, -HOUR, -86_400.0])
+def test_a_clock_that_goes_back_neither_gives_nor_blocks_for_ever(budget: Budget, jump: float) -> None:
+    budget, _ = reserve(budget, 20)
+    moved = budget.moved_to(NOW + jump)
+    assert moved.tokens == budget.tokens
+    assert moved.moved_to(NOW + jump + 2 * HOUR).tokens > budget.tokens
+
+
+def test_a_clock_that_jumps_ahead_gives_an_hour_at_the_most(budget: Budget) -> None:
+    budget, _ = reserve(budget, 1000)
+    assert budget.moved_to(NOW + 30 * 86_400).tokens == budget.tokens + 80
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["reserve", "last", "refuse"]), st.floats(0, 1200)),
+        max_size=400,
+    ),
+    st.sampled_from([1.0, 7.0, 128.0]),
+)
+def test_no_hour_ever_sees_more_commits_than_the_limit(events: list[tuple[str, float]], limit: float) -> None:
+    budget, now, waiting, made = Budget.fresh(limit, NOW), NOW, [], []
+    for kind, pause in events:
+        now += pause
+        budget = budget.moved_to(now)
+        if kind == "refuse":
+            budget = budget.refused(pause, None)
+        elif kind == "last":
+            budget, seconds = budget.spent(reserved=False)
+            made += [now] if seconds == 0 else []
+        else:
+            budget, seconds = budget.reserved()
+            waiting.append(now + seconds)
+        for moment in [moment for moment in waiting if moment <= now]:
+            budget, seconds = budget.spent(reserved=True)
+            if seconds == 0:
+                waiting.remove(moment)
+                made.append(now)
+    for moment in made:
+        assert sum(moment <= other < moment + HOUR for other in made) <= limit
+
+
+def test_all_processes_share_what_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "budget.json"
+    one, other = (SharedBudget(path, LIMIT, lambda: NOW) for _ in range(2))
+    for shared in [one, other] * 8:
+        assert shared.change(Budget.reserved)[1] == 0
+    assert other.change(Budget.reserved)[1] == 45
+    assert one.look().tokens == -1
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_where_nothing_is_limited_nothing_is_written_until_a_refusal_names_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "budget.json"
+    shared = SharedBudget(path, None, lambda: NOW)
+    assert shared.change(Budget.reserved)[1] == 0
+    assert not path.parent.exists()
+    shared.change(lambda budget: (budget.refused(60, 128), 0.0))
+    assert SharedBudget(path, None, lambda: NOW).look().per_hour == 120
+    assert SharedBudget(path, None, lambda: NOW).change(Budget.reserved)[1] >= 60
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"at": 1}',
+        b"[" * 100_000,
+        json.dumps({"at": NOW, "tokens": "x", "commits": [], "share": 1, "blocked": 0, "named": None}).encode(),
+        json.dumps(
+            {"at": NOW, "tokens": 1e300, "commits": [], "share": 1, "blocked": 0, "named": None, "named_since": 0}
+        ).encode(),
+    ],
+)
+def test_a_file_that_means_nothing_begins_anew(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "budget.json"
+    path.write_bytes(content)
+    shared = SharedBudget(path, LIMIT, lambda: NOW)
+    assert shared.change(Budget.reserved)[1] == 0
+    assert json.loads(path.read_text())["tokens"] == 15
+
+
+def test_without_a_file_a_process_keeps_a_budget_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file is in the way")
+    shared = SharedBudget(tmp_path / "home" / "budget.json", LIMIT, lambda: NOW)
+    waits = [shared.change(Budget.reserved)[1] for _ in range(17)]
+    assert waits == [0] * 16 + [45]
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "budget.json"
+    wanted = replace(Budget.fresh(LIMIT, NOW), tokens=-3.5, commits=(50.0, 1.0), share=0.5, blocked=7.0, named=100.0)
+    SharedBudget(path, LIMIT, lambda: NOW).change(lambda _: (wanted, 0.0))
+    found: Any = SharedBudget(path, LIMIT, lambda: NOW).look()
+    assert found == wanted

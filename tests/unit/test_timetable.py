@@ -1,0 +1,84 @@
+"""When a push is due, on a clock that a test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_summary_writer.errors import PostponedError, RateLimitError, TemporaryError
+from hf_summary_writer.timetable import Outcome, Timetable
+
+INTERVAL = 300.0
+
+
+@pytest.fixture
+def table() -> Timetable:
+    return Timetable(INTERVAL, 1000.0, lambda: 0.5)
+
+
+def test_the_first_push_is_due_at_once_and_the_next_one_an_interval_after_its_end(table: Timetable) -> None:
+    assert table.ready_at(requested=False) == 1000
+    assert table.settle(1010.0, None) is Outcome.DONE
+    assert table.ready_at(requested=False) == 1010 + INTERVAL
+    assert table.ready_at(requested=True) <= 1010
+
+
+def test_a_request_cuts_our_own_back_off_short_but_not_a_wait_that_the_hub_asked_for(table: Timetable) -> None:
+    table.settle(1000.0, TemporaryError("no route"))
+    assert table.ready_at(requested=False) > 1000
+    assert table.ready_at(requested=True) <= 1000
+    table.settle(1000.0, RateLimitError("429", retry_after=60))
+    assert table.ready_at(requested=True) >= 1060
+    assert table.hub_asked_to_wait
+
+
+def test_a_postponed_push_is_no_failure_and_waits_for_its_turn(table: Timetable) -> None:
+    table.settle(1000.0, None)
+    assert table.settle(1300.0, PostponedError("shared with others", 500.0)) is Outcome.AGAIN
+    assert table.error is None
+    assert table.ready_at(requested=False) == table.ready_at(requested=True) == 1800
+    assert table.stretched == (800.0, "shared with others")
+    assert table.seconds_to_wait(1300.0) == 500
+    table.settle(1800.0, None)
+    assert table.stretched is None
+    assert table.ready_at(requested=False) == 1800 + INTERVAL
+
+
+def test_the_last_push_does_not_wait_for_its_turn(table: Timetable) -> None:
+    table.settle(1000.0, PostponedError("shared with others", 500.0))
+    assert table.finish(1100.0, 20.0)
+    assert table.ready_at(requested=True) <= 1100
+    # One that had begun before the end was known is made once more, at once.
+    assert table.settle(1101.0, PostponedError("shared with others", 500.0)) is Outcome.AGAIN
+    assert table.ready_at(requested=True) <= 1101
+
+
+def test_the_last_push_gives_up_what_comes_after_the_end(table: Timetable) -> None:
+    assert table.finish(1000.0, 20.0)
+    assert table.settle(1001.0, TemporaryError("no route")) is Outcome.AGAIN
+    assert table.settle(1002.0, RateLimitError("429", retry_after=60)) is Outcome.GIVEN_UP
+    assert not table.finish(1003.0, 20.0)
+
+
+@pytest.mark.parametrize(("later", "comes"), [(0, False), (149, False), (150, True), (299, True), (301, True)])
+def test_an_invitation_moves_a_push_by_half_an_interval_at_the_most(
+    table: Timetable, later: float, comes: bool
+) -> None:
+    table.settle(1000.0, None)
+    now = 1000 + later
+    assert table.invite(now) is comes
+    assert (table.ready_at(requested=False) <= now) is comes
+
+
+def test_nobody_is_invited_who_has_to_wait(table: Timetable) -> None:
+    table.settle(1000.0, RateLimitError("429", retry_after=60))
+    assert not table.invite(1050.0)
+    table.settle(1000.0, PostponedError("shared with others", 60.0))
+    assert not table.invite(1050.0)
+
+
+def test_after_the_end_a_run_can_begin_anew(table: Timetable) -> None:
+    table.settle(1000.0, None)
+    table.finish(1010.0, 5.0)
+    table.begin_anew(1020.0)
+    assert table.finish_by is None
+    assert table.ready_at(requested=False) == 1020

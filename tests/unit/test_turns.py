@@ -1,0 +1,117 @@
+"""When a branch may commit, on a clock that a test moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hf_summary_writer.errors import PostponedError, RateLimitError
+from hf_summary_writer.shared_budget import SharedBudget
+from hf_summary_writer.turns import Turns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT = 8.0  # one commit at once, then one every twelve minutes
+EVERY = 720.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def branches(tmp_path: Path, clock: Clock) -> list[Turns]:
+    budget = SharedBudget(tmp_path / "budget.json", LIMIT, clock)
+    return [Turns(lambda: budget, clock) for _ in range(3)]
+
+
+def commit(turns: Turns, *, last: bool = False) -> None:
+    if not last:
+        turns.await_turn()
+    turns.spend(last=last)
+
+
+def test_a_branch_keeps_its_place_however_often_it_asks(branches: list[Turns], clock: Clock) -> None:
+    commit(branches[0])
+    for _ in range(5):
+        with pytest.raises(PostponedError) as waits:
+            branches[1].await_turn()
+        assert waits.value.seconds == EVERY
+    with pytest.raises(PostponedError) as waits:
+        branches[2].await_turn()
+    assert waits.value.seconds == 2 * EVERY
+    clock.now += EVERY
+    commit(branches[1])
+    with pytest.raises(PostponedError):
+        branches[2].await_turn()
+
+
+def test_all_branches_take_turns(branches: list[Turns], clock: Clock) -> None:
+    made = []
+    for _ in range(300):
+        for number, turns in enumerate(branches):
+            try:
+                commit(turns)
+            except PostponedError:
+                continue
+            made.append(number)
+        clock.now += 60
+    assert len(made) == pytest.approx(300 * 60 / EVERY, abs=2)
+    assert {tuple(made[i : i + 3]) for i in range(0, len(made) - 2, 3)} == {(0, 1, 2)}
+
+
+def test_the_last_push_does_not_wait_unless_the_hub_would_refuse_it(branches: list[Turns], clock: Clock) -> None:
+    for _ in range(int(LIMIT)):
+        commit(branches[0], last=True)
+    with pytest.raises(RateLimitError) as refused:
+        commit(branches[1], last=True)
+    assert refused.value.retry_after == 3600
+    clock.now += 3600
+    commit(branches[1], last=True)
+
+
+def test_an_ordinary_push_waits_for_what_last_pushes_have_used_up(branches: list[Turns], clock: Clock) -> None:
+    branches[0].await_turn()
+    for _ in range(int(LIMIT)):
+        commit(branches[1], last=True)
+    with pytest.raises(PostponedError) as waits:
+        branches[0].spend(last=False)
+    assert waits.value.seconds == 3600
+    clock.now += 3600
+    branches[0].spend(last=False)
+
+
+def test_a_turn_that_was_given_back_is_there_for_others(branches: list[Turns]) -> None:
+    commit(branches[0])
+    branches[0].give_back()
+    commit(branches[1])
+
+
+def test_what_the_hub_tells_one_branch_all_keep_to(branches: list[Turns], clock: Clock) -> None:
+    branches[0].refused(RateLimitError("429", retry_after=100, commits_per_hour=8))
+    with pytest.raises(PostponedError, match="wait"):
+        branches[1].await_turn()
+    with pytest.raises(RateLimitError):
+        branches[2].spend(last=True)
+    clock.now += 100
+    branches[2].spend(last=True)
+
+
+def test_without_a_budget_nobody_waits() -> None:
+    turns = Turns(lambda: None)
+    for _ in range(1000):
+        commit(turns)
+    turns.give_back()
+    turns.refused(RateLimitError("429", retry_after=100))
+    commit(turns)
