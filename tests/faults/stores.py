@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from huggingface_hub import HfApi
+    from typing_extensions import Self
 
     from faults.proxy import Action, FaultProxy
 
@@ -61,7 +62,7 @@ class Store(Protocol):
     repo_id: str
     api: Any
 
-    def __enter__(self) -> Store: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
@@ -92,7 +93,7 @@ class RealHub:
         self._contents: dict[str, bytes] = {}
         self._looked_at = -1
 
-    def __enter__(self) -> RealHub:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +135,7 @@ class RealHub:
             if isinstance(entry, RepoFile) and entry.path != ".gitattributes":
                 if entry.blob_id not in self._contents:
                     url = hf_hub_url(self.repo_id, entry.path, revision=revision, endpoint=self.api.endpoint)
-                    headers = self.api._build_hf_headers()  # type: ignore[no-untyped-call]
+                    headers = self.api._build_hf_headers()
                     answer = get_session().get(url, headers=headers, follow_redirects=True)
                     answer.raise_for_status()
                     self._contents[entry.blob_id] = answer.content
@@ -156,9 +157,9 @@ class Dictionary:
         self._reached, self._released = threading.Event(), threading.Event()
         self._released.set()
         self._commits = 0
-        self._patch = mock.patch.object(scheduler, "Hub", lambda *_: self)
+        self._patch = mock.patch.object(scheduler, "Hub", return_value=self)
 
-    def __enter__(self) -> Dictionary:
+    def __enter__(self) -> Self:
         self._patch.start()
         return self
 

@@ -9,6 +9,7 @@ and push are real in both, and so are the processes that are forked.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import io
 import itertools
@@ -308,6 +309,8 @@ def forked(body: Callable[[], bool]) -> int:
         pid = os.fork()
     if pid == 0:
         code = 2
+        # One that hangs says where; on a descriptor, since the streams may be locked for ever in a child.
+        faulthandler.dump_traceback_later(SECONDS / 2, exit=True, file=2)
         try:
             code = 0 if body() else 1
         finally:
@@ -334,8 +337,9 @@ def log_and_try_to_push(writer: HFSummaryWriter, count: int, *, closes: bool) ->
 
 
 def run_machine(make_store: Callable[[], Store], examples: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: FolderAndHub(make_store),
+    machine: Any = functools.partial(FolderAndHub, make_store)
+    run_state_machine_as_test(
+        machine,
         settings=settings(
             max_examples=int(os.environ.get("TEST_EXAMPLES", examples)),
             stateful_step_count=30,
@@ -347,7 +351,7 @@ def run_machine(make_store: Callable[[], Store], examples: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_folder_and_hub_agree_whatever_happens(proxy: FaultProxy, proxied: HfApi) -> None:
-    run_machine(lambda: RealHub(proxied, proxy), examples=20)
+    run_machine(lambda: RealHub(proxied, proxy), examples=25)
 
 
 @pytest.mark.timeout(600)
