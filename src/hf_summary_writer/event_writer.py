@@ -6,28 +6,20 @@ It knows nothing of a Hub. What it inherits builds summaries; what it replaces i
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Mapping
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import REGISTERED_FACTORIES
 from tensorboardX.summary import _clean_tag, scalar
 
-from hf_summary_writer import process
-from hf_summary_writer.backlog import Backlog
-from hf_summary_writer.drain import drain
 from hf_summary_writer.encode import scalar_prefix
 from hf_summary_writer.file_writer import FileWriter
-from hf_summary_writer.heavy import HeavyValues
-from hf_summary_writer.stream import Stream
-from hf_summary_writer.values import hparams_summaries, number_of, torch_scalar
+from hf_summary_writer.hparams import hparams_summaries, trial_of
+from hf_summary_writer.run_files import RunFiles
+from hf_summary_writer.values import number_of, torch_scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hf_summary_writer.drain import Ticket
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["EventWriter"]
 
@@ -37,7 +29,7 @@ _MOST_TAGS = 10_000
 _COMET_IS_OFF: dict[str, Any] = {"disabled": True}
 
 
-class EventWriter(HeavyValues):
+class EventWriter(RunFiles):
     """Writes what a training loop logs to event files in `logdir`, at next to no cost to the loop.
 
     A call takes its values, puts them into a queue and returns; one thread of the process writes them to disk, within
@@ -65,10 +57,6 @@ class EventWriter(HeavyValues):
             is not positive. Nothing has been written then.
     """
 
-    # tensorboardX's own, by name: `None` while closed.
-    file_writer: Any
-    all_writers: Any
-
     def __init__(
         self,
         logdir: str | os.PathLike[str] | None = None,
@@ -92,16 +80,11 @@ class EventWriter(HeavyValues):
         if os.path.basename(filename_suffix) != filename_suffix or "\0" in filename_suffix:  # noqa: PTH119
             raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
         directory = _local_folder(log_dir if logdir is None else logdir)
-        self._segment_bytes = segment_bytes
         self._max_pending_bytes = max_pending_bytes
-        self._backlog = Backlog(max_pending_bytes)
-        self._lifecycle = threading.RLock()
-        self._closing: list[Ticket] = []
         self._prefixes: dict[str | None, bytes] = {}
-        # The queue of the run's own folder, for good, and the same where the short way of `add_scalar` is open.
-        self._main: Stream | None = None
-        self._stream: Stream | None = None
         super().__init__(
+            segment_bytes=segment_bytes,
+            max_pending_bytes=max_pending_bytes,
             logdir=directory,
             comment=comment,
             purge_step=purge_step,
@@ -111,17 +94,6 @@ class EventWriter(HeavyValues):
             write_to_disk=write_to_disk,
             comet_config=dict(comet_config),
         )
-        process.tell_after_fork(self)
-
-    @property
-    def dropped_events(self) -> int:
-        """Number of events that were given up because the disk failed for too long."""
-        return self._backlog.dropped
-
-    @property
-    def event_files(self) -> list[str]:
-        """Paths of the event files being written to; all others of the run never change again."""
-        return [path for writer in self._own_writers() if (path := writer.event_file)]
 
     def add_scalar(
         self,
@@ -234,15 +206,30 @@ class EventWriter(HeavyValues):
         if self._has_comet:
             self._get_comet_logger().log_metrics(tag_scalar_dict, main_tag, step=global_step)
 
+    @overload
     def add_hparams(
         self,
         hparam_dict: dict[str, Any],
         metric_dict: dict[str, Any],
-        name: str | Mapping[str, Sequence[Any]] | None = None,
-        global_step: int | str | None = None,
-        *torch_step: int | None,
+        name: str | None = None,
+        global_step: Any = None,
+        *,
         hparam_domain_discrete: Mapping[str, Sequence[Any]] | None = None,
         run_name: str | None = None,
+    ) -> None: ...
+
+    @overload
+    def add_hparams(
+        self,
+        hparam_dict: dict[str, Any],
+        metric_dict: dict[str, Any],
+        hparam_domain_discrete: Mapping[str, Sequence[Any]] | None = None,
+        run_name: str | None = None,
+        global_step: Any = None,
+    ) -> None: ...
+
+    def add_hparams(
+        self, hparam_dict: dict[str, Any], metric_dict: dict[str, Any], *positional: Any, **named: Any
     ) -> None:
         """Add a set of hyperparameters and what came of them, as a run of its own below `logdir`.
 
@@ -252,68 +239,34 @@ class EventWriter(HeavyValues):
         Args:
             hparam_dict: Names and values of the hyperparameters.
             metric_dict: Names and values of the metrics; may be empty.
-            name: Folder of that run; the current time by default, `"."` for the run's own folder.
-            global_step: Step to record for the metrics.
-            hparam_domain_discrete: As in torch: the values that each hyperparameter may take.
-            run_name: What torch calls `name`.
-            *torch_step: The fifth argument of torch, `global_step`.
+            *positional: As above.
+            **named: `name` (torch calls it `run_name`): the folder of that run; the current time by default, `"."` for
+                the run's own folder. `global_step`: the step to record for the metrics. `hparam_domain_discrete`: as
+                in torch, the values that each hyperparameter may take.
 
         Raises:
-            TypeError: `hparam_dict` or `metric_dict` is no dictionary.
+            TypeError: `hparam_dict` or `metric_dict` is no dictionary, or the other arguments fit neither library.
         """
-        if isinstance(name, Mapping):
-            name, hparam_domain_discrete = None, name
-        if isinstance(global_step, str):
-            global_step, run_name = None, global_step
-        if torch_step:
-            [global_step] = torch_step
+        trial = trial_of(positional, named)
         if not all(isinstance(given, dict) for given in (hparam_dict, metric_dict)):
             raise TypeError("hparam_dict and metric_dict should be dictionary.")
-        domains = {} if hparam_domain_discrete is None else hparam_domain_discrete
-        summaries = hparams_summaries(hparam_dict, metric_dict, domains)
+        summaries = hparams_summaries(hparam_dict, metric_dict, trial.hparam_domain_discrete or {})
         metrics = {key: number_of(value) for key, value in metric_dict.items()}
         own = self._get_file_writer()
         if self._write_to_disk:
-            folder = os.path.normpath(os.path.join(own.get_logdir(), name or run_name or str(time())))
+            folder = os.path.normpath(os.path.join(own.get_logdir(), trial.name or trial.run_name or str(time())))
             in_place = folder == os.path.normpath(own.get_logdir())
             writer = own if in_place else FileWriter(self._new_stream(folder))
             try:
                 for summary in summaries:
                     writer.add_summary(summary)
                 for key, number in metrics.items():
-                    writer.add_scalar(self._prefix(key), number, global_step)
+                    writer.add_scalar(self._prefix(key), number, trial.global_step)
             finally:
                 if not in_place:
                     writer.close()
         if self._has_comet:
-            self._get_comet_logger().log_parameters(hparam_dict, step=global_step)
-
-    def flush(self) -> None:
-        """Return when all that was logged before, by any thread, is written and fsynced.
-
-        Never raises; on a failing disk it returns after one attempt, and what could not be written stays pending.
-        """
-        self._wait([writer.begin_flush() for writer in self._own_writers()])
-
-    def close(self) -> None:
-        """Flush and close all files. A second call does nothing; a later write opens a new file."""
-        with self._lifecycle:
-            was_open = self.all_writers is not None
-            if was_open:
-                self._closing = [writer.begin_close() for writer in self._own_writers()]
-                self.file_writer = self.all_writers = self._stream = None
-            closing = self._closing
-        # A second closer returns when all is on disk, too; nobody waits with the lock held.
-        self._wait(closing)
-        if was_open and self._has_comet:
-            self._get_comet_logger().end()
-            self._comet_logger = None
-
-    def after_fork_in_child(self) -> None:
-        """Take fresh locks; the queues are told by the drain."""
-        self._lifecycle = threading.RLock()
-        self._closing = []
-        self._backlog.forget()
+            self._get_comet_logger().log_parameters(hparam_dict, step=trial.global_step)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What cannot travel is the queue and the open file; a copy is a new writer of the same folder.
@@ -332,64 +285,6 @@ class EventWriter(HeavyValues):
             "segment_bytes": self._segment_bytes,
             "max_pending_bytes": self._max_pending_bytes,
         }
-
-    def _reopened(self) -> None:
-        """Is called when something is logged after `close`, before it is written; for subclasses."""
-
-    def _get_file_writer(self) -> Any:
-        """Return the writer of the run's own folder; after `close`, one for a new file."""
-        if not self._write_to_disk:
-            return super()._get_file_writer()
-        writer = self.file_writer
-        if writer is not None:
-            return writer
-        with self._lifecycle:
-            if self.file_writer is not None:
-                return self.file_writer
-            main, is_first = self._main, self._main is None
-            if main is None:
-                main = self._main = self._new_stream(self.logdir)
-                main.open()
-            else:
-                main.reopen()
-            writer = FileWriter(main)
-            if is_first and self.purge_step is not None:
-                writer.add_event(Event(step=self.purge_step, file_version="brain.Event:2"))
-                writer.add_event(Event(step=self.purge_step, session_log=SessionLog(status=SessionLog.START)))
-            self.all_writers = {self.logdir: writer}
-            self.file_writer = writer
-            self._stream = None if self._has_comet else main
-        if not is_first:
-            self._reopened()
-        return writer
-
-    def _sub_writer(self, folder: str) -> FileWriter:
-        with self._lifecycle:
-            self._get_file_writer()
-            writer = self.all_writers.get(folder)
-            if writer is None:
-                writer = self.all_writers[folder] = FileWriter(self._new_stream(folder))
-            found: FileWriter = writer
-            return found
-
-    def _new_stream(self, folder: str) -> Stream:
-        return Stream(
-            folder,
-            self._backlog,
-            suffix=self._filename_suffix,
-            flush_secs=self._flush_secs,
-            segment_bytes=self._segment_bytes,
-        )
-
-    def _own_writers(self) -> list[FileWriter]:
-        # Another thread may close or add meanwhile; tensorboardX's dummies have nothing to wait for.
-        writers = self.all_writers
-        return [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
-
-    @staticmethod
-    def _wait(tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            drain.wait(ticket)
 
 
 def _renewed(kind: type[EventWriter], arguments: dict[str, Any]) -> EventWriter:

@@ -42,8 +42,9 @@ _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 # The Xet client holds what it uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
 BYTES_AT_ONCE = 16 * 2**20
-# And files that it reads, without waiting for what becomes of them, in blocks of 8 MB unless told otherwise.
-_XET_BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "1mb")
+# And files that it reads, without waiting for what becomes of them, in blocks of 8 MB unless told otherwise. Where the
+# Hub holds almost all of a file, each of the few new chunks (of 64 kB or so) keeps the block that it is a part of.
+_XET_BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "256kb")
 # A token that may not create repos, or not this one, may still push to one that exists.
 _MAY_EXIST = frozenset({401, 402, 403})
 

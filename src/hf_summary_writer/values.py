@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from google.protobuf.struct_pb2 import ListValue
-from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboardX.proto.tensor_pb2 import TensorProto
 from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboardX.summary import hparams
 from tensorboardX.x2num import make_np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-__all__ = ["hparams_summaries", "is_torch", "number_of", "tensor_summary", "torch_scalar", "unwrapped"]
+__all__ = ["is_torch", "number_of", "tensor_summary", "torch_scalar", "unwrapped"]
 
 _PLAIN_KINDS = "fiu"
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -114,34 +108,3 @@ def tensor_summary(tag: str, tensor: Any) -> Summary:
     message = TensorProto(dtype=kind, tensor_shape=dimensions, **{field: numbers})
     metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="tensor"))
     return Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=message)])
-
-
-def hparams_summaries(
-    hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, Any], domains: Mapping[str, Sequence[Any]]
-) -> list[Summary]:
-    """Return the summaries that describe an experiment and open and close its session.
-
-    Args:
-        hparam_dict: Names and values of the hyperparameters.
-        metric_dict: Names and values of the metrics.
-        domains: The values that a hyperparameter may take, where they are known.
-
-    Raises:
-        TypeError: `domains` names something that is no hyperparameter, or its values are not of the same type.
-    """
-    # tensorboardX has no value for a tensor; torch takes its one number.
-    numbers = {key: number_of(value) if is_torch(value) else value for key, value in hparam_dict.items()}
-    experiment, start, end = hparams(numbers, metric_dict)
-    for key, values in domains.items():
-        if key not in hparam_dict or not all(isinstance(value, type(hparam_dict[key])) for value in values):
-            raise TypeError(f"hparam_domain_discrete[{key!r}] should list values of the type of hparam_dict[{key!r}]")
-    if domains:
-        plugin_data = experiment.value[0].metadata.plugin_data
-        content = HParamsPluginData.FromString(plugin_data.content)
-        for info in content.experiment.hparam_infos:
-            if info.name in domains:
-                values = ListValue()
-                values.extend(domains[info.name])
-                info.domain_discrete.CopyFrom(values)
-        plugin_data.content = content.SerializeToString()
-    return [experiment, start, end]

@@ -50,7 +50,7 @@ class Branch:
         return f"commit {len(self.commits)}"
 
     def part(self, *paths: str, last: bool = False) -> Part:
-        return Part(list(paths), frozenset(paths), "a run", last, self.commit)
+        return Part(list(paths), frozenset(paths), "a run", len(paths), last, self.commit)
 
 
 @pytest.fixture

@@ -162,6 +162,9 @@ hparams = st.dictionaries(
 
 @relaxed
 @given(hparams, st.dictionaries(st.sampled_from(["acc", "loss"]), numbers, max_size=2), steps)
+@example({}, {"acc": 0.0}, "5")
+@example({}, {"acc": 0.0}, "x")
+@example({}, {}, "x")
 def test_hparams(hparam_dict: dict[str, Any], metric_dict: dict[str, Any], step: Any) -> None:
     calls: list[Call] = [("add_hparams", (hparam_dict, metric_dict), {"name": "trial", "global_step": step})]
     raised = _raised_by_theirs(calls)
@@ -170,6 +173,25 @@ def test_hparams(hparam_dict: dict[str, Any], metric_dict: dict[str, Any], step:
     else:
         with tempfile.TemporaryDirectory() as ours, EventWriter(ours) as writer:
             assert perform(writer, calls) == raised
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords"),
+    [
+        ((), {"name": "trial", "global_step": "5"}),
+        (("trial", "5"), {}),
+        (("trial", b"5"), {}),
+        (("trial",), {"global_step": "5"}),
+        (("trial", 5), {}),
+        (("trial", 5, 6), {}),
+        (("trial", 5), {"global_step": 6}),
+        (("trial",), {"name": "other"}),
+        (("trial",), {"nothing": "known"}),
+    ],
+    ids=str,
+)
+def test_hparams_by_the_arguments_of_tensorboardx(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    same([("add_hparams", ({"lr": 0.5}, {"acc": 0.5}, *arguments), keywords)])
 
 
 @pytest.mark.parametrize("wrong", [[("lr", 1)], None, "x"])
@@ -278,6 +300,41 @@ def test_custom_scalars() -> None:
             ("add_custom_scalars_marginchart", (["a"],), {}),
         ]
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("step", ["5", "-5", " 7 ", "1_000", "0", b"5", str(2**63), "1.5", "x", "", "\u0665"])
+def test_steps_that_are_text(step: Any) -> None:
+    rng = np.random.default_rng(3)
+    pixels, vertices = rng.random((3, 8, 8)), rng.random((1, 8, 3))
+    curves = [rng.random(20) for _ in range(6)]
+    calls: list[Call] = [
+        ("add_scalar", ("a", 1.0, step), {}),
+        ("add_scalar", ("a", 2.0, step), {}),
+        ("add_scalar", ("a", 3.0), {"global_step": step, "display_name": "title"}),
+        ("add_histogram", ("h", rng.random(20), step), {}),
+        ("add_histogram", ("h", [1.0, 2.0], step), {}),
+        ("add_histogram_raw", ("raw", 0.0, 2.5, 6, 8.0, 14.0, [0.5, 1.5, 2.5], [1, 2, 3], step), {}),
+        ("add_image", ("i", pixels, step), {}),
+        ("add_images", ("i", pixels[None], step), {}),
+        ("add_image_with_boxes", ("b", pixels, np.array([[1, 1, 4, 4]]), step), {}),
+        ("add_text", ("t", "text", step), {}),
+        ("add_pr_curve", ("pr", rng.integers(0, 2, 50), rng.random(50), step), {}),
+        ("add_pr_curve_raw", ("pr", *curves, step, 20), {}),
+        ("add_mesh", ("m", vertices), {"global_step": step}),
+        ("add_embedding", (rng.random((4, 2)),), {"global_step": step, "tag": "e"}),
+    ]
+    if importlib.util.find_spec("soundfile") is not None:
+        calls.append(("add_audio", ("s", rng.random(50) - 0.5, step), {}))
+    if importlib.util.find_spec("moviepy") is not None:
+        calls.append(("add_video", ("v", rng.random((1, 2, 3, 8, 8)), step), {}))
+    same(calls)
+    several: list[Call] = [("add_scalars", ("m", {"x": 1.0}, step), {})]
+    if _raised_by_theirs(several) == [None]:
+        same(several)
+    else:
+        with tempfile.TemporaryDirectory() as ours, EventWriter(ours) as writer:
+            assert perform(writer, several) == _raised_by_theirs(several)
 
 
 def test_meshes() -> None:

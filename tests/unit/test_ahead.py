@@ -1,0 +1,80 @@
+"""What of a large file goes ahead of its commit, and what an attempt after a failed one still sends of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hf_summary_writer.ahead import OVERLAP_BYTES, PIECE_BYTES, SentAhead
+from hf_summary_writer.ledger import Arrival, Signature
+from hf_summary_writer.snapshot import Content
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE = 4 * PIECE_BYTES
+STEP = PIECE_BYTES - OVERLAP_BYTES
+AT_LEAST = 2 * PIECE_BYTES
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ahead") / "events"
+    path.write_bytes(os.urandom(SIZE))
+    return path
+
+
+def content(path: Path, length: int = SIZE) -> Content:
+    return Content("events", path, Arrival(Signature.of(path.stat()), length))
+
+
+def test_all_but_a_last_piece_is_sent_and_pieces_overlap(path: Path) -> None:
+    sent: list[bytes] = []
+    SentAhead().send(content(path), None, AT_LEAST, sent.append)
+    whole = path.read_bytes()
+    assert sent == [whole[start : start + PIECE_BYTES] for start in range(0, SIZE - PIECE_BYTES, STEP)]
+    assert SIZE - (len(sent) * STEP + OVERLAP_BYTES) < PIECE_BYTES
+
+
+def test_what_the_hub_holds_is_not_sent_again(path: Path) -> None:
+    sent: list[bytes] = []
+    known = content(path, 1000).arrival
+    SentAhead().send(content(path), known, AT_LEAST, sent.append)
+    assert sent[0] == path.read_bytes()[1000 : 1000 + PIECE_BYTES]
+
+
+@pytest.mark.parametrize(("length", "known"), [(AT_LEAST, 0), (SIZE, SIZE - AT_LEAST), (SIZE, SIZE)])
+def test_little_goes_with_the_commit(path: Path, length: int, known: int) -> None:
+    sent: list[bytes] = []
+    SentAhead().send(content(path, length), content(path, known).arrival, AT_LEAST, sent.append)
+    assert sent == []
+
+
+def test_what_is_in_memory_anyway_goes_with_the_commit(path: Path) -> None:
+    sent: list[bytes] = []
+    held = Content("events", path.read_bytes(), content(path).arrival)
+    SentAhead().send(held, None, AT_LEAST, sent.append)
+    assert sent == []
+
+
+def test_a_second_attempt_goes_on_where_the_first_one_failed(path: Path) -> None:
+    # With a Hub that takes only so many requests in a while, a file would never arrive otherwise.
+    sent: list[bytes] = []
+
+    def fail_after_two(piece: bytes) -> None:
+        if len(sent) == 2:
+            raise TimeoutError
+        sent.append(piece)
+
+    ahead = SentAhead()
+    with pytest.raises(TimeoutError):
+        ahead.send(content(path), None, PIECE_BYTES, fail_after_two)
+    with pytest.raises(TimeoutError):
+        ahead.send(content(path), None, PIECE_BYTES, fail_after_two)
+    sent.clear()
+    ahead.send(content(path), None, PIECE_BYTES, sent.append)
+    whole, first = path.read_bytes(), STEP + PIECE_BYTES
+    assert sent == [whole[start : start + PIECE_BYTES] for start in (first, first + STEP)]
+    ahead.send(content(path), None, PIECE_BYTES, lambda _: pytest.fail("all was sent"))
