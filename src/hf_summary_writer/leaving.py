@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.push_loop import wait
+from hf_summary_writer.futures import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
