@@ -50,6 +50,7 @@ class Part:
         additions: What to commit, as its client calls it.
         paths: Where that lands in the repo.
         run: What the commit's title calls it.
+        files: How many files of the run they are.
         last: Whether it belongs to the last push of a run.
         commit: Commits additions under a title, with this scheduler's client.
     """
@@ -57,6 +58,7 @@ class Part:
     additions: Sequence[Any]
     paths: frozenset[str]
     run: str
+    files: int
     last: bool
     commit: Callable[[Sequence[Any], str], CommitInfo]
 
@@ -250,14 +252,17 @@ class Seat:
         self.invite = invite
         committer.take(self)
 
-    def expect(self, *, last: bool) -> None:
-        """Begin a push that has something to commit.
+    def await_turn(self, *, last: bool) -> None:
+        """Make sure that a push that has something to commit may do so.
 
         Raises:
             PostponedError: If others of the account have their turn first.
         """
         if not last:
             self.committer.turns.await_turn()
+
+    def begin(self) -> None:
+        """Begin such a push; whoever commits meanwhile waits for a moment for what it brings."""
         self.committer.expect(self)
 
     def commit(self, part: Part, interrupted: Callable[[], bool]) -> tuple[CommitInfo, int]:
@@ -270,7 +275,7 @@ class Seat:
 
 
 def _title(tickets: list[_Ticket]) -> str:
-    count = sum(len(ticket.part.paths) for ticket in tickets)
+    count = sum(ticket.part.files for ticket in tickets)
     runs = tickets[0].part.run if len(tickets) == 1 else f"{len(tickets)} runs"
     return f"Logs of {runs}: {count} file{'s' if count > 1 else ''}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer import destination as checks
-from hf_summary_writer.environment import fills_in, mode_for
+from hf_summary_writer.environment import commits_per_hour, fills_in, mode_for
 from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.hub import client_of
 from hf_summary_writer.patterns import PathFilter
@@ -135,6 +135,7 @@ class HFSummaryWriter(EventWriter):
         checks.check_token(token)
         check_push_on_sigterm(push_on_sigterm)
         mode_for()
+        commits_per_hour()
         PathFilter(repo_allow_patterns, repo_ignore_patterns)
         logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
         if logdir:

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from faults.proxy import FaultProxy
 
 FOREVER = float("inf")
+
+
+@pytest.fixture(autouse=True)
+def each_finds_out_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share no budget: here each is told by the Hub itself how long to wait."""
+    monkeypatch.setenv("HF_SUMMARY_WRITER_COMMITS_PER_HOUR", "0")
+
+
 TOO_MANY_COMMITS = (
     b"You have exceeded the rate limit for repository commits (128 per hour). You can retry this action in "
 )

@@ -42,7 +42,9 @@ def test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_tw
     proxy.add("POST", "/commit/", Hang(), times=1)
     body = f"""
     scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, {PATTERNS})
-    open(os.path.join(logdir, f"of-{{os.getpid()}}.txt"), "w").write("mine")
+    mine = os.path.join(logdir, f"of-{{os.getpid()}}")
+    open(mine, "w").write("mine")
+    os.rename(mine, mine + ".txt")  # never there without its content
     print("made", flush=True)
     time.sleep(60)
     """

@@ -84,9 +84,12 @@ def test_the_handler_that_was_there_before_is_called_and_may_end_the_program_in_
 
 def test_a_forked_worker_still_ends_by_the_signal(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
     rest = """
+forked, tell = os.pipe()
 pid = os.fork()
 if pid == 0:
+    os.write(tell, b"!")  # what comes while a child of Python is being born is lost, whoever handles it
     time.sleep(60)
+os.read(forked, 1)
 os.kill(pid, signal.SIGTERM)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
 time.sleep(60)

@@ -1,0 +1,245 @@
+"""Many runs, one repo: they share their commits, keep to one budget, and leave the pushing to whoever watches them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import remote
+from events import wait_until
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.push_loop import Phase
+from hub_process import HubProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+SECONDS = 30.0
+RUNS = 12
+
+
+@pytest.fixture
+def open_writer(api: HfApi, repo_id: str, tmp_path: Path) -> Iterator[Callable[..., HFSummaryWriter]]:
+    """Return a function that opens the writer of run number so and so, each in a folder of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def open_writer(number: int, **options: Any) -> HFSummaryWriter:
+            folder = tmp_path / "runs" / f"run-{number}"
+            # A client of the test's Hub that all share, as they share the one of the environment otherwise.
+            writer = HFSummaryWriter(repo_id, folder, hf_api=api, **{"commit_every": 60, **options})
+            stack.callback(writer.close)
+            return writer
+
+        yield open_writer
+
+
+def commits(api: HfApi, repo_id: str) -> list[str]:
+    """Return the titles of the commits that brought logs, the oldest first."""
+    return [title for title in reversed(remote.commits(api, repo_id)) if title.startswith("Logs of")]
+
+
+def local(tmp_path: Path) -> dict[str, bytes]:
+    return remote.under(tmp_path / "runs", "tensorboard")
+
+
+def test_writers_of_one_process_share_their_commits(
+    open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    writers = [open_writer(number) for number in range(RUNS)]
+    for number, writer in enumerate(writers):
+        writer.add_scalar("loss", number, 0)
+    futures = [writer.scheduler.trigger() for writer in writers]
+    oids = {info.oid for future in futures if (info := future.result(SECONDS))}
+    for writer in writers:
+        writer.flush()
+    assert remote.files(api, repo_id) == local(tmp_path)
+    assert len(oids) == len(commits(api, repo_id)) <= 4
+
+
+def test_pushes_at_an_interval_come_together_though_the_runs_began_apart(
+    open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    writers = []
+    for number in range(RUNS):
+        writers.append(open_writer(number, commit_every=0.05))
+        writers[-1].add_scalar("loss", number, 0)
+        writers[-1].scheduler.trigger().result(SECONDS)
+    before = len(commits(api, repo_id))
+
+    def round_of_pushes(step: int) -> None:
+        for writer in writers:
+            writer.add_scalar("loss", 1.0, step)
+            writer.flush()
+        wait_until(lambda: not any(writer.scheduler.status().pending.files for writer in writers), SECONDS)
+
+    for step in range(1, 4):
+        round_of_pushes(step)
+    assert remote.files(api, repo_id) == local(tmp_path)
+    # Each round would take a commit for each run.
+    assert len(commits(api, repo_id)) - before <= 3 * RUNS / 2
+
+
+def test_a_bad_run_and_a_failing_hook_hold_up_no_other(
+    open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("a hook that fails")
+
+    logging.getLogger("hf_summary_writer").setLevel(logging.CRITICAL)
+    try:
+        bad = open_writer(0, path_in_repo="x" * 300)  # a name that no Git server takes
+        others = [open_writer(number, on_commit=fail if number == 1 else None) for number in range(1, 5)]
+        for writer in (bad, *others):
+            writer.add_scalar("loss", 1.0, 0)
+        refused, *futures = [writer.scheduler.trigger() for writer in (bad, *others)]
+        assert all(future.result(SECONDS) for future in futures)
+        refused.exception(SECONDS)
+    finally:
+        logging.getLogger("hf_summary_writer").setLevel(logging.NOTSET)
+    found = remote.files(api, repo_id)
+    assert {path: content for path, content in local(tmp_path).items() if "run-0" not in path}.items() <= found.items()
+
+
+def test_who_shares_a_commit_shares_the_squash(
+    open_writer: Callable[..., HFSummaryWriter], hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    writers = [open_writer(number, squash_history=True) for number in range(RUNS)]
+    hub.reset_stats()
+    for writer in writers:
+        writer.add_scalar("loss", 1.0, 0)
+    made = {info.oid for future in [w.scheduler.trigger() for w in writers] if (info := future.result(SECONDS))}
+    squashes = [request for request in hub.requests if "/super-squash/" in request.path]
+    assert 1 <= len(squashes) <= len(made)
+    assert len(remote.commits(api, repo_id)) <= 2
+    assert remote.files(api, repo_id) == local(tmp_path)
+
+
+@pytest.fixture
+def strict_hub(tmp_path: Path) -> Iterator[HubProcess]:
+    with HubProcess(tmp_path / "strict-hub", "--commits-per-hour", "8") as running:
+        yield running
+
+
+@pytest.fixture
+def strict_api(strict_hub: HubProcess, client: Callable[..., HfApi], monkeypatch: pytest.MonkeyPatch) -> HfApi:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_COMMITS_PER_HOUR", "8")
+    return client(strict_hub)
+
+
+def test_when_the_budget_is_short_a_push_waits_for_its_turn_and_says_so_and_the_last_one_does_not(
+    strict_hub: HubProcess, strict_api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "run-0"
+    with HFSummaryWriter(repo_id, folder, hf_api=strict_api, commit_every=60) as writer:
+        writer.add_scalar("loss", 1.0, 0)
+        assert writer.scheduler.trigger().result(SECONDS)
+        writer.add_scalar("loss", 1.0, 1)
+        waits = writer.scheduler.trigger()
+        wait_until(lambda: writer.scheduler.status().phase is Phase.WAITING, SECONDS)
+        status = writer.scheduler.status()
+        assert status.stretched is not None
+        assert status.stretched.seconds == pytest.approx(720, abs=60) or status.stretched.seconds == 3600
+        assert "8 commits per hour" in status.stretched.why
+        assert status.as_dict()["stretched_because"] == status.stretched.why
+        assert status.trouble is None
+        assert not waits.done()
+    assert waits.result(SECONDS)
+    assert remote.files(strict_api, repo_id) == local(tmp_path)
+    assert 429 not in {request.status for request in strict_hub.requests}
+
+
+def test_a_hub_that_never_said_what_it_allows_is_believed_when_it_does(
+    strict_hub: HubProcess, client: Callable[..., HfApi], repo_id: str, tmp_path: Path
+) -> None:
+    api = client(strict_hub)
+    logging.getLogger("hf_summary_writer").setLevel(logging.CRITICAL)
+    try:
+        with HFSummaryWriter(repo_id, tmp_path / "runs" / "a", hf_api=api, commit_every=60, close_timeout=1) as one:
+            error = None
+            for step in range(20):
+                one.add_scalar("loss", 1.0, step)
+                future = one.scheduler.trigger()
+                error = future.exception(SECONDS)
+                if error is not None:
+                    break
+            assert "rate" in str(error)
+            refused = [request for request in strict_hub.requests if request.status == 429]
+            assert len(refused) == 1
+            # Another run of this account asks in vain no more.
+            other = HFSummaryWriter(f"{repo_id}-2", tmp_path / "runs" / "b", hf_api=api, close_timeout=1)
+            other.add_scalar("loss", 1.0, 0)
+            other.scheduler.trigger()
+            wait_until(lambda: other.scheduler.status().stretched is not None, SECONDS)
+            other.close()
+        assert [request for request in strict_hub.requests if request.status == 429] == refused
+    finally:
+        logging.getLogger("hf_summary_writer").setLevel(logging.NOTSET)
+
+
+def test_a_scheduler_on_a_parent_folder_pushes_for_the_writers_below(
+    open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    parent = tmp_path / "runs"
+    (parent / "first").mkdir(parents=True)
+    (parent / "first" / "notes.txt").write_text("here before")
+    with CommitScheduler(
+        repo_id=repo_id, folder_path=parent, path_in_repo="tensorboard", every=60, hf_api=api, ignore_patterns="*.txt"
+    ) as agent:
+        agent.trigger().result(SECONDS)
+        writers = [open_writer(number) for number in range(RUNS)]
+        for number, writer in enumerate(writers):
+            writer.add_scalar("loss", number, 0)
+        assert [writer.scheduler.trigger().result(SECONDS) for writer in writers] == [None] * RUNS
+        assert agent.trigger().result(SECONDS)
+        for writer in writers:
+            writer.close()
+    assert remote.files(api, repo_id) == local(tmp_path)
+    assert [title.partition(":")[0] for title in commits(api, repo_id)] in (
+        ["Logs of runs"],
+        ["Logs of runs", "Logs of runs"],
+    )
+
+
+def test_writers_push_for_themselves_when_the_watcher_is_gone_or_watches_something_else(
+    open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    parent = tmp_path / "runs"
+    parent.mkdir()
+    (parent / "a.txt").write_text("text")
+    others = [
+        CommitScheduler(repo_id=f"{repo_id}-other", folder_path=parent, every=60, hf_api=api),
+        CommitScheduler(repo_id=repo_id, folder_path=parent, every=60, hf_api=api, allow_patterns="*.txt"),
+        CommitScheduler(repo_id=repo_id, folder_path=parent, every=60, hf_api=api, revision="side"),
+    ]
+    try:
+        for other in others:
+            assert other.trigger().exception(SECONDS) is None
+        writer = open_writer(0)
+        writer.add_scalar("loss", 1.0, 0)
+        assert writer.scheduler.trigger().result(SECONDS)
+    finally:
+        for other in others:
+            other.stop()
+    with CommitScheduler(repo_id=repo_id, folder_path=parent, path_in_repo="tensorboard", every=60, hf_api=api) as last:
+        last.trigger().result(SECONDS)
+        writer.add_scalar("loss", 1.0, 1)
+        assert writer.scheduler.trigger().result(SECONDS) is None
+    writer.add_scalar("loss", 1.0, 2)
+    assert writer.scheduler.trigger().result(SECONDS)
+    writer.flush()
+    assert local(tmp_path).items() <= remote.files(api, repo_id).items()
+
+
+def test_a_limit_that_is_no_number_is_refused(
+    open_writer: Callable[..., HFSummaryWriter], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_COMMITS_PER_HOUR", "many")
+    with pytest.raises(ValueError, match="COMMITS_PER_HOUR"):
+        open_writer(0)
+    assert list(tmp_path.iterdir()) == []
