@@ -22,13 +22,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from hf_summary_writer.arrival import Settings
 from hf_summary_writer.attempt import Caller
 from hf_summary_writer.committer import Committer, Seat
 from hf_summary_writer.destination import Destination
 from hf_summary_writer.encode import file_version
 from hf_summary_writer.errors import PushError, TemporaryError
 from hf_summary_writer.hub import Uploaded
-from hf_summary_writer.ledger import Ledger, Settings
+from hf_summary_writer.ledger import Ledger
 from hf_summary_writer.push import Pusher
 from hf_summary_writer.tfrecord import boundaries, frame
 from hf_summary_writer.turns import Turns

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hf_summary_writer.ahead import OVERLAP_BYTES, PIECE_BYTES, SentAhead
-from hf_summary_writer.ledger import Arrival, Signature
+from hf_summary_writer.arrival import Arrival, Signature
 from hf_summary_writer.snapshot import Content
 
 if TYPE_CHECKING:
