@@ -140,6 +140,16 @@ def integration_tensorflow(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "integration", "tests/integration", *session.posargs)
 
 
+# `nox -s scale` sets up and runs all of it: about eight minutes on two free cores, and some minutes more to install.
+# `nox -s scale -- tests/scale/test_hosts.py` is the part that needs neither PyTorch nor Ray.
+@nox.session(venv_backend="virtualenv")
+def scale(session: nox.Session) -> None:
+    """Push from many processes, hosts and trials at once: torchrun, network namespaces, a Ray cluster."""
+    session.install(*group("torch"))
+    session.install("-e", ".[demo]", *group("scale"))
+    session.run("python", "-m", "pytest", "-m", "scale", *(session.posargs or ["tests/scale"]))
+
+
 def run_tests(session: nox.Session, *arguments: str, client: str = "newest", transport: str = "xet") -> None:
     session.install(f"{wheel(session)}[demo]", *group("test"))
     if client == "lowest":

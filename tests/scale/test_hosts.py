@@ -53,6 +53,11 @@ def pushes(commits: list[Commit], host: str) -> int:
     return sum(any(path.startswith(f"tensorboard/{host}/") for path in commit.changes) for commit in commits)
 
 
+def pushed(root: Path, host: str, times: int) -> Callable[[object], bool]:
+    """Return a condition: so many commits brought something of a host."""
+    return lambda _: pushes(history(root, REPO), host) >= times
+
+
 def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_slow(
     network: Network, client: Callable[..., HfApi], tmp_path: Path, mark: Mapping[str, str]
 ) -> None:
@@ -74,7 +79,7 @@ def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_s
             for host in HOSTS
         }
         for host, training in trainings.items():
-            training.wait_for(lambda _, host=host: pushes(history(root, REPO), host) >= 2, SECONDS)
+            training.wait_for(pushed(root, host, 2), SECONDS)
 
         network.cut_off("cut")
         before = flushed(trainings["cut"].said)
@@ -82,17 +87,13 @@ def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_s
         trainings["cut"].wait_for(lambda lines: flushed(lines) > before + 500, SECONDS)
         commits = history(root, REPO)
         for host in ("dead", "slow"):
-            enough = pushes(commits, host) + 2
-            trainings[host].wait_for(
-                lambda _, host=host, enough=enough: pushes(history(root, REPO), host) >= enough, SECONDS
-            )
+            trainings[host].wait_for(pushed(root, host, pushes(commits, host) + 2), SECONDS)
         assert pushes(history(root, REPO), "cut") == pushes(commits, "cut")
 
         trainings["dead"].process.kill()
         trainings["dead"].process.wait()
         network.reconnect("cut")
-        healed = pushes(history(root, REPO), "cut")
-        trainings["cut"].wait_for(lambda _: pushes(history(root, REPO), "cut") > healed, SECONDS)
+        trainings["cut"].wait_for(pushed(root, "cut", pushes(commits, "cut") + 1), SECONDS)
 
         stop.touch()
         for host in ("cut", "slow"):
@@ -106,7 +107,9 @@ def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_s
         assert hub.stop() in (0, -signal.SIGTERM)
 
     here = {
-        path: content for host, folder in folders.items() for path, content in remote.under(folder, f"tensorboard/{host}").items()
+        path: content
+        for host, folder in folders.items()
+        for path, content in remote.under(folder, f"tensorboard/{host}").items()
     }
     with HubProcess(root, "--token", TOKEN) as hub:
         assert remote.files(client(hub), REPO) == {path: whole(content) for path, content in here.items()}

@@ -37,7 +37,7 @@ def start():
                 object_store_memory=80 * 2**20,
                 _temp_dir=ray_folder,
             )
-        except Exception:
+        except Exception:  # noqa: PERF203
             ray.shutdown()
             if not left:
                 raise
@@ -55,6 +55,6 @@ try:
         run_config=tune.RunConfig(name="sweep", storage_path=os.path.join(ray_folder, "results"), verbose=0),
     ).fit()
     assert not results.errors, results.errors
-    print(f"workers {len({result.metrics['pid'] for result in results})}")
+    sys.stdout.write(f"workers {len({result.metrics['pid'] for result in results})}\n")
 finally:
     ray.shutdown()

@@ -1,0 +1,124 @@
+"""Two hosts share a folder, and a lock that one holds does not keep out the other: the Hub holds the right bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import events
+import remote
+import scripts
+from faults.proxy import Delay, FaultProxy, Hold
+from hf_summary_writer.ledger import STATE_FOLDER, ledgers_of
+from scale.history import assert_every_commit_is_whole, history
+from scale.launched import Launched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+pytestmark = pytest.mark.timeout(300)
+
+TRAINING = Path(__file__).parent / "training" / "host.py"
+SECONDS = 90.0
+# Other than on another host, its file system and its processes are ours; only this one file is another one for it.
+MOUNT_AND_RUN = 'mount --bind "$0" "$1" && shift && exec "$@"'
+
+
+@functools.cache
+def why_no_mounts() -> str:
+    """Return why a process cannot be given another file in place of one of ours; empty if it can."""
+    if shutil.which("unshare") is None:
+        return "there is no `unshare` (Debian: util-linux)"
+    done = subprocess.run(
+        ["unshare", "-m", "mount", "--bind", "/proc/version", "/proc/uptime"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return f"`unshare -m` or `mount` is not allowed here: {done.stderr.strip()}" if done.returncode else ""
+
+
+class Hosts:
+    """Starts trainings on one folder, each with a lock of its own where the others have theirs."""
+
+    def __init__(self, logdir: Path, repo_id: str, stop: Path, environment: Mapping[str, str]) -> None:
+        self._lock = logdir / STATE_FOLDER / "push.lock"
+        self._lock.parent.mkdir(parents=True)
+        self._lock.touch()
+        self._arguments = [repo_id, str(logdir)]
+        self._stop = stop
+        self._environment = environment
+
+    def host(self, name: str) -> Launched:
+        own = self._stop.with_name(f"{name}.lock")
+        own.touch()
+        training = [sys.executable, str(TRAINING), *self._arguments, str(self._stop.with_name(f"{name}.stop"))]
+        command = ["unshare", "-m", "sh", "-c", MOUNT_AND_RUN, str(own), str(self._lock), *training]
+        return Launched(command, self._environment)
+
+    def stop(self, name: str) -> None:
+        self._stop.with_name(f"{name}.stop").touch()
+
+
+def pid_of(training: Launched) -> int:
+    return training.process.pid
+
+
+def commits_with(hub: HubProcess, repo_id: str, pid: int) -> int:
+    return sum(any(f".{pid}_" in path for path in commit.changes) for commit in history(hub.root, repo_id))
+
+
+@pytest.mark.parametrize("late", ["commit", "answer"])
+def test_hosts_on_a_shared_folder_whose_locks_do_not_hold_leave_exactly_its_bytes_on_the_hub(
+    late: str, hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, mark: Mapping[str, str]
+) -> None:
+    """An older commit of one host comes after a newer one of the other, or the answer to the newer one does."""
+    if reason := why_no_mounts():
+        pytest.skip(reason)
+    logdir = tmp_path / "shared" / "run"
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(FaultProxy(hub))
+        hosts = Hosts(logdir, repo_id, tmp_path / "stop", {**scripts.environment(proxy, tmp_path), **mark})
+        first = stack.enter_context(hosts.host("first"))
+        first.wait_for(lambda _: commits_with(hub, repo_id, pid_of(first)) >= 2, SECONDS)
+
+        # The first host's next commit hangs in the network, with what it saw until then, in the folder's lock.
+        proxy.add("POST", "/commit/", Hold(), times=1)
+        first.wait_for(lambda _: any(seen.action == Hold() for seen in proxy.requests), SECONDS)
+        second = stack.enter_context(hosts.host("second"))
+        second.wait_for(lambda _: commits_with(hub, repo_id, pid_of(second)) >= 2, SECONDS)
+        assert commits_with(hub, repo_id, pid_of(first)) >= 3, "the second host pushes the first one's file as well"
+        if late == "answer":
+            proxy.add("POST", "/commit/", Delay(3.0), times=1)
+            second.wait_for(lambda _: any(seen.action == Delay(3.0) for seen in proxy.requests), SECONDS)
+        hosts.stop("second")
+        if late == "commit":
+            assert second.end(SECONDS) == 0, "\n".join(second.said)
+        held = len(history(hub.root, repo_id))
+        proxy.clear()
+        first.wait_for(lambda _: len(history(hub.root, repo_id)) > held, SECONDS)
+        assert second.end(SECONDS) == 0, "\n".join(second.said)
+        hosts.stop("first")
+        assert first.end(SECONDS) == 0, "\n".join(first.said)
+        said = "\n".join([*first.said, *second.said])
+    assert "Traceback" not in said
+    here = remote.under(logdir, "tensorboard/run")
+    assert len(here) == 2
+    assert remote.files(api, repo_id) == here
+    assert_every_commit_is_whole(history(hub.root, repo_id), here)
+    assert len(list(ledgers_of(logdir))) == 1
+    counts = [int(count) for count in re.findall(r"flushed (\d+)", said)]
+    assert len(events.steps(logdir, "loss")) >= max(counts)
