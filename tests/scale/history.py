@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Commit", "assert_nothing_is_sent_twice", "assert_every_commit_is_whole", "history", "repository", "whole"]
+__all__ = ["Commit", "assert_every_commit_is_whole", "assert_nothing_is_sent_twice", "history", "repository", "whole"]
 
 _CHANGE = re.compile(r":\d+ (\d+) [0-9a-f]+ ([0-9a-f]+) [A-Z]\t(.*)")
 _POINTER = re.compile(rb"oid sha256:([0-9a-f]{64})\nsize (\d+)\n")

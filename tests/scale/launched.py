@@ -70,9 +70,9 @@ class Launched:
         deadline = time.monotonic() + seconds
         with self._changed:
             while not condition(self._lines):
-                alive = self.process.poll() is None
-                assert alive and time.monotonic() < deadline, "\n".join(["It never said so:", *self._lines[-40:]])
-                self._changed.wait(0.2)
+                over = self.process.poll() is not None or time.monotonic() > deadline
+                assert not over, "\n".join(["It never came to that:", *self._lines[-40:]])
+                self._changed.wait(0.05)
 
     def end(self, seconds: float) -> int:
         """Wait for its end and return its exit code."""

@@ -68,7 +68,8 @@ def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_s
         network.slow_down("slow", BITS_PER_SECOND)
     with contextlib.ExitStack() as stack:
         hub = stack.enter_context(HubProcess(root, *listening, launcher=network.on("switch")))
-        environments = {host: {**scripts.environment(hub, tmp_path / host), **mark} for host in HOSTS}
+        often = {**mark, "HF_SUMMARY_WRITER_COMMIT_EVERY": "0.02"}
+        environments = {host: {**scripts.environment(hub, tmp_path / host), **often} for host in HOSTS}
         trainings = {
             host: stack.enter_context(
                 Launched(

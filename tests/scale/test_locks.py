@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,40 +80,76 @@ def pid_of(training: Launched) -> int:
     return training.process.pid
 
 
-def commits_with(hub: HubProcess, repo_id: str, pid: int) -> int:
-    return sum(any(f".{pid}_" in path for path in commit.changes) for commit in history(hub.root, repo_id))
+def size_on_hub(hub: HubProcess, repo_id: str, pid: int) -> int:
+    """Return how long the file of a host is on the Hub."""
+    return next(
+        (
+            change.size
+            for commit in reversed(history(hub.root, repo_id))
+            for path, change in commit.changes.items()
+            if f".{pid}_" in path
+        ),
+        0,
+    )
 
 
-@pytest.mark.parametrize("late", ["commit", "answer"])
+def size_known(logdir: Path, pid: int) -> int:
+    """Return how much of a host's file has arrived, as the ledger of the folder tells."""
+    [ledger] = ledgers_of(logdir)
+    return sum(arrival.length for path, arrival in ledger.arrivals.items() if f".{pid}_" in path)
+
+
+def size_here(logdir: Path, pid: int) -> int:
+    return sum(path.stat().st_size for path in logdir.glob(f"*.{pid}_*"))
+
+
+@pytest.mark.parametrize("late", ["commit", "record"])
 def test_hosts_on_a_shared_folder_whose_locks_do_not_hold_leave_exactly_its_bytes_on_the_hub(
     late: str, hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, mark: Mapping[str, str]
 ) -> None:
-    """An older commit of one host comes after a newer one of the other, or the answer to the newer one does."""
+    """An older commit comes after a newer one of the other host; or, worse, what is noted of them also is in no order.
+
+    `second` writes its last, pushes that and ends, while a commit of `first` with less of it is still on its way.
+    """
     if reason := why_no_mounts():
         pytest.skip(reason)
     logdir = tmp_path / "shared" / "run"
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(FaultProxy(hub))
-        hosts = Hosts(logdir, repo_id, tmp_path / "stop", {**scripts.environment(proxy, tmp_path), **mark})
-        first = stack.enter_context(hosts.host("first"))
-        first.wait_for(lambda _: commits_with(hub, repo_id, pid_of(first)) >= 2, SECONDS)
+        environment = {**scripts.environment(proxy, tmp_path), **mark, "HF_SUMMARY_WRITER_COMMIT_EVERY": "0.05"}
+        hosts = Hosts(logdir, repo_id, tmp_path / "stop", environment)
+        first, second = stack.enter_context(hosts.host("first")), stack.enter_context(hosts.host("second"))
+        for training in (first, second):
+            training.wait_for(lambda _: size_on_hub(hub, repo_id, pid_of(second)) > 20_000, SECONDS)
 
-        # The first host's next commit hangs in the network, with what it saw until then, in the folder's lock.
+        # Only one of them can have asked for the commit that is held up.
+        os.kill(pid_of(second), signal.SIGSTOP)
         proxy.add("POST", "/commit/", Hold(), times=1)
         first.wait_for(lambda _: any(seen.action == Hold() for seen in proxy.requests), SECONDS)
-        second = stack.enter_context(hosts.host("second"))
-        second.wait_for(lambda _: commits_with(hub, repo_id, pid_of(second)) >= 2, SECONDS)
-        assert commits_with(hub, repo_id, pid_of(first)) >= 3, "the second host pushes the first one's file as well"
-        if late == "answer":
-            proxy.add("POST", "/commit/", Delay(3.0), times=1)
-            second.wait_for(lambda _: any(seen.action == Delay(3.0) for seen in proxy.requests), SECONDS)
+        if late == "record":
+            proxy.add("POST", "/commit/", Delay(2.0), times=math.inf)
+        os.kill(pid_of(second), signal.SIGCONT)
+        # With working locks this would never come to be: the first one is in the middle of its push.
+        old = size_on_hub(hub, repo_id, pid_of(second))
+        second.wait_for(lambda _: size_on_hub(hub, repo_id, pid_of(second)) > old, SECONDS)
         hosts.stop("second")
         if late == "commit":
             assert second.end(SECONDS) == 0, "\n".join(second.said)
-        held = len(history(hub.root, repo_id))
-        proxy.clear()
-        first.wait_for(lambda _: len(history(hub.root, repo_id)) > held, SECONDS)
-        assert second.end(SECONDS) == 0, "\n".join(second.said)
+            proxy.clear()
+        else:
+            second.wait_for(lambda lines: "ends" in lines, SECONDS)
+            size = size_here(logdir, pid_of(second))
+            second.wait_for(lambda _: size_on_hub(hub, repo_id, pid_of(second)) == size, SECONDS)
+            # All of it was there, and is not any more; the one who put it there has yet to hear and to note it.
+            os.kill(pid_of(second), signal.SIGSTOP)
+            proxy.clear()
+            first.wait_for(lambda _: size_on_hub(hub, repo_id, pid_of(second)) < size, SECONDS)
+            first.wait_for(lambda _: size_known(logdir, pid_of(second)) < size, SECONDS)
+            os.kill(pid_of(first), signal.SIGSTOP)
+            assert size_on_hub(hub, repo_id, pid_of(second)) < size
+            os.kill(pid_of(second), signal.SIGCONT)
+            assert second.end(SECONDS) == 0, "\n".join(second.said)
+            os.kill(pid_of(first), signal.SIGCONT)
         hosts.stop("first")
         assert first.end(SECONDS) == 0, "\n".join(first.said)
         said = "\n".join([*first.said, *second.said])

@@ -11,7 +11,7 @@ from hf_summary_writer import HFSummaryWriter
 
 repo_id, logdir, stop = sys.argv[1:4]
 noise = np.random.default_rng(os.getpid())
-with HFSummaryWriter(repo_id, logdir=logdir, commit_every=0.02, close_timeout=90) as writer:
+with HFSummaryWriter(repo_id, logdir=logdir, close_timeout=90) as writer:
     step = 0
     while not Path(stop).exists():
         writer.add_scalar("loss", 1 / (step + 1), step)
@@ -21,3 +21,5 @@ with HFSummaryWriter(repo_id, logdir=logdir, commit_every=0.02, close_timeout=90
             os.write(1, f"flushed {step + 1}\n".encode())
         step += 1
         time.sleep(0.002)
+    writer.flush()
+    os.write(1, b"ends\n")
