@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.push_loop import wait
+from hf_summary_writer.futures import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,7 @@ class Leaving:
 
     Attributes:
         patience: What is left of that.
+        commits: How many commits were made; whoever makes one counts it here.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Leaving:
         self._seconds = self.patience = seconds
         self._said_missing: Pending | None = None
         self._said_all = False
+        self.commits = 0
 
     def begin_anew(self) -> None:
         """Have all the patience again: the run goes on."""
@@ -63,14 +65,13 @@ class Leaving:
         """Wait no more."""
         self.patience = 0.0
 
-    def await_last(self, future: Future[CommitInfo | None], deadline: float, *, away: bool, commits: int) -> None:
+    def await_last(self, future: Future[CommitInfo | None], deadline: float, *, away: bool) -> None:
         """Wait for the last push, and say in one line what became of it.
 
         Args:
             future: The last push.
             deadline: Until when to wait, on the monotonic clock.
             away: Whether nothing is pushed from this process, since it is offline.
-            commits: How many commits were made before.
 
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
@@ -87,7 +88,7 @@ class Leaving:
             self.patience = max(0.0, self.patience - (time.monotonic() - began))
             if away or not future.done() or future.exception() is not None:
                 self._say_what_is_missing()
-            elif commits and not self._said_all:
+            elif self.commits and not self._said_all:
                 self._said_all = True
                 logger.info("All of %s is at %s", self._folder, self._destination().known_url)
 

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer import destination as checks
+from hf_summary_writer.arrival import Settings
 from hf_summary_writer.attempt import Caller
 from hf_summary_writer.destination import Destination, sync_command
 from hf_summary_writer.details import CommitDetails, ErrorDetails
@@ -18,7 +19,6 @@ from hf_summary_writer.environment import Mode, fills_in, mode_for
 from hf_summary_writer.errors import PostponedError
 from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.leaving import Leaving
-from hf_summary_writer.ledger import Settings
 from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
 from hf_summary_writer.push import Pusher
@@ -178,7 +178,6 @@ class CommitScheduler:
             self._seat,
         )
         self._on_commit = functools.partial(_call_hook, on_commit)
-        self._commits = 0
         self._on_error = functools.partial(_call_hook, on_error)
         self._said_offline = False
         self._trouble = Trouble(self.folder_path)
@@ -387,8 +386,8 @@ class CommitScheduler:
         return info
 
     def _committed(self, details: CommitDetails) -> None:
-        self._commits += 1
-        if self._commits == 1:
+        self._leaving.commits += 1
+        if self._leaving.commits == 1:
             logger.info("%s can be seen at %s", self.folder_path, self.url)
         self._trouble.delivered(details)
         self._on_commit(details)
@@ -413,7 +412,7 @@ class CommitScheduler:
         """Bring to disk what this push has to cover."""
 
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
-        self._leaving.await_last(future, deadline, away=self._mode is Mode.OFFLINE, commits=self._commits)
+        self._leaving.await_last(future, deadline, away=self._mode is Mode.OFFLINE)
 
     @property
     def _destination(self) -> Destination:

@@ -119,8 +119,8 @@ def test_a_folder_that_is_reached_by_another_name_has_the_same_lock_and_ledger_a
     before = hub.requests
     for name in (tmp_path / "link", "run", f"{folder}/", "link/../run/."):
         again = schedule(folder_path=name)
-        assert again._pusher.books.lock_path == first._pusher.books.lock_path
-        assert again._pusher.books.ledger.path == first._pusher.books.ledger.path
+        assert again._pusher._books.lock_path == first._pusher._books.lock_path
+        assert again._pusher.ledger.path == first._pusher.ledger.path
         again.close()
     assert hub.requests == before
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_summary_writer import scan, snapshot
-from hf_summary_writer.ledger import Arrival
+from hf_summary_writer.arrival import Arrival
 from hf_summary_writer.outbox import Outbox
 from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.scan import Candidate, unpushable
