@@ -100,6 +100,21 @@ def ordeals(session: nox.Session) -> None:
     run_tests(session, "-m", "slow")
 
 
+@nox.session(python=PYTHONS)
+def faults(session: nox.Session) -> None:
+    """Run the cases of docs/reliability.md on every installed Python: `nox -s faults -- --times 3`."""
+    given = list(session.posargs)
+    times = 1
+    if "--times" in given:
+        at = given.index("--times")
+        times = int(given[at + 1])
+        del given[at : at + 2]
+    session.install(f"{wheel(session)}[demo]", *group("test"))
+    for _ in range(times):
+        # In another random order each time, and nothing is run again that fails.
+        session.run("python", "-m", "pytest", "-m", "faults", "-n", "2", *given, env={"PYTHONSAFEPATH": "1"})
+
+
 @nox.session
 def torch(session: nox.Session) -> None:
     """Run what needs the real torch: its workers fork."""
