@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import wave
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,6 +151,8 @@ class TorchCalls(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
 def _one_channel(tag: str, sound: Any, sample_rate: int) -> Summary:
     amplitudes = np.asarray(unwrapped(sound)).squeeze()
+    import wave
+
     assert amplitudes.ndim == 1, "input tensor should be 1 dimensional."  # noqa: S101 - what torch raises
     samples = (amplitudes.clip(-1, 1) * _LOUDEST).astype("<i2")
     with io.BytesIO() as file:
