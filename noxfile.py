@@ -120,19 +120,19 @@ def other_pythons(session: nox.Session) -> None:
     run_tests(session, "-m", "not slow and not integration")
 
 
-@nox.session(venv_backend="virtualenv")
+@nox.session
 def integration_fast(session: nox.Session) -> None:
     """Train with the frameworks that are quick, and compare what the Hub holds with what their own writers leave."""
     run_frameworks(session, "integration-fast", "-m", "integration and not slow")
 
 
-@nox.session(venv_backend="virtualenv")
+@nox.session
 def integration(session: nox.Session) -> None:
     """The same with all frameworks but those that need TensorFlow."""
     run_frameworks(session, "integration", "-m", "integration")
 
 
-@nox.session(venv_backend="virtualenv")
+@nox.session
 def integration_tensorflow(session: nox.Session) -> None:
     """The same for frameworks that write their event files with TensorFlow."""
     run_frameworks(session, "integration-tensorflow", "-m", "integration")
@@ -140,14 +140,14 @@ def integration_tensorflow(session: nox.Session) -> None:
 
 def run_frameworks(session: nox.Session, frameworks: str, *arguments: str) -> None:
     packages = group(frameworks)
-    # Alone and first, so that nothing else decides which build of it is taken; and by pip, which, unlike uv, takes the
-    # build for CPUs wherever it is offered one beside the others.
     torch_alone = [package for package in packages if package.startswith("torch==")]
     if torch_alone:
-        session.install(*torch_alone)
+        # First, and by pip, which, unlike uv, takes the build for CPUs wherever it is offered one beside the others.
+        session.install("pip")
+        session.run("python", "-m", "pip", "install", "--quiet", *torch_alone)
     session.install("-e", ".[demo]", *packages)
-    # As in `run_tests`; each of these waits for trainings, which have a process of their own.
-    again = ("-n", "2", "--reruns", "1")
+    # As in `run_tests`. Most of the time is that of the trainings, which have a process of their own.
+    again = ("-n", "2", "--reruns", "2")
     session.run("python", "-m", "pytest", *again, *arguments, "tests/integration", *session.posargs)
 
 

@@ -73,6 +73,7 @@ CASES = [
         number=1,
         default="default({folder!r}, trainings=1)",
         varying=r"train/train_(runtime|.*_per_second)|(args|model_config)/text_summary",
+        slow=True,
     ),
     Case("accelerate", "accelerate", "accelerate", ("accelerate",), ("loss", "_hparams_/experiment")),
     Case("accelerate", "accelerate", "accelerate-own", ("accelerate",), ("loss", "_hparams_/experiment"), number=1),
