@@ -4,7 +4,8 @@
     python benchmarks/logging.py --write    also put the tables into docs/performance.md
 
 Peers take turns in every round, so that a busy machine is unfair to all alike; figures are medians over the rounds.
-Peers that are not installed are left out, and named.
+A loop that logs is compared with the same loop without logging directly before and after it, in a process of the peer's
+own, since some leave threads at work behind. Peers that are not installed are left out, and named.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import contextlib
 import gc
 import importlib.util
+import json
 import os
 import platform
 import statistics
@@ -39,7 +41,8 @@ BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 OURS, THEIRS = "hf_summary_writer", "tensorboardX"
 CALLS = 20_000
-LOOP_STEPS = 400
+LOOP_STEPS = 1000
+LOOP_PAIRS = 7
 SCALARS_PER_STEP = 5
 
 
@@ -71,6 +74,14 @@ class Series:
     max: list[float] = field(default_factory=list)
     with_close: list[float] = field(default_factory=list)
     bytes: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Imported:
+    """How long an import took, in milliseconds: as it is, and with the garbage collector off."""
+
+    plain: list[float] = field(default_factory=list)
+    uncollected: list[float] = field(default_factory=list)
 
 
 def peers(hub: Any) -> Iterator[Peer]:
@@ -211,10 +222,44 @@ def loop(peer: Peer | None, step: Callable[[], Any]) -> float:
     return taken
 
 
-def import_seconds(module: str) -> float:
-    """Return how long a fresh interpreter takes to import `module`."""
-    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+def loop_pairs(peer: Peer) -> list[tuple[float, float]]:
+    """Return in turns what a step takes without and with logging, in microseconds."""
+    step = training_step()
+    loop(None, step)
+    loop(peer, step)
+    bare, pairs = loop(None, step), []
+    for _ in range(LOOP_PAIRS):
+        logging = loop(peer, step)
+        before, bare = bare, loop(None, step)
+        pairs.append(((before + bare) / 2, logging))
+    return pairs
+
+
+def imports(rounds: int) -> dict[str, Imported]:
+    """Return how long fresh interpreters take for each import, in turns."""
+    statements = {
+        THEIRS: "import tensorboardX",
+        f"{OURS}.event_writer": "import hf_summary_writer.event_writer",
+        f"{OURS}.HFSummaryWriter": "from hf_summary_writer import HFSummaryWriter",
+    }
+    results: dict[str, Imported] = defaultdict(Imported)
+    with tempfile.TemporaryDirectory() as folder:
+        # Compiled, as pip leaves what it installs, also where the environment forbids to keep that.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for number in range(rounds + 1):
+            for name, statement in statements.items():
+                for figure, before in (("plain", ""), ("uncollected", "import gc; gc.disable(); ")):
+                    code = f"{before}import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
+                    taken = float(last_line([sys.executable, "-c", code], environment))
+                    if number:  # the first one compiles
+                        getattr(results[name], figure).append(taken * 1000)
+    return results
+
+
+def last_line(command: list[str], environment: dict[str, str] | None = None) -> str:
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return ended.stdout.splitlines()[-1]
 
 
 @contextlib.contextmanager
@@ -231,7 +276,9 @@ def local_hub() -> Iterator[Any]:
         yield hub
 
 
-def tables(results: dict[str, dict[str, Series]], loops: dict[str, list[float]], imports: dict[str, float]) -> str:
+def tables(
+    results: dict[str, dict[str, Series]], loops: dict[str, list[tuple[float, float]]], imported: dict[str, Imported]
+) -> str:
     """Return all tables in Markdown."""
     median = statistics.median
     lines = [
@@ -257,19 +304,29 @@ def tables(results: dict[str, dict[str, Series]], loops: dict[str, list[float]],
             cells += [f"{1e6 / median(series.with_close):,.0f}", f"{median(series.bytes):,.0f}"]
             lines.append(f"| {name} | {' | '.join(cells)} | {median(series.mean) / ours:,.1f} |")
         lines.append("")
-    bare = median(loops["nothing"])
     lines += [
-        f"**A loop with {SCALARS_PER_STEP} scalars a step** ({bare:,.0f} us a step without logging)",
+        f"**A loop with {SCALARS_PER_STEP} scalars a step**",
         "",
-        "| | us a step | slower by a factor of |",
-        "| --- | ---: | ---: |",
+        "| | us a step | without logging | slower by a factor of |",
+        "| --- | ---: | ---: | ---: |",
     ]
-    for name, taken in loops.items():
-        # Rounds are compared with the bare loop of the same round: machines change their pace.
-        factor = median(one / none for one, none in zip(taken, loops["nothing"], strict=True))
-        lines.append(f"| {name} | {median(taken):,.0f} | {factor:.3f} |")
-    lines += ["", "**Import**", "", "| | ms |", "| --- | ---: |"]
-    lines += [f"| {name} | {seconds * 1000:,.0f} |" for name, seconds in imports.items()]
+    for name, pairs in loops.items():
+        bare, logging = (median(pair[n] for pair in pairs) for n in (0, 1))
+        factor = median(logging / bare for bare, logging in pairs)
+        lines.append(f"| {name} | {logging:,.0f} | {bare:,.0f} | {factor:.3f} |")
+    lines += [
+        "",
+        "**Import**, in ms",
+        "",
+        "| | | beyond tensorboardX | without the garbage collector | beyond tensorboardX |",
+    ]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for name, series in imported.items():
+        cells = []
+        for figure in ("plain", "uncollected"):
+            taken, theirs = getattr(series, figure), getattr(imported[THEIRS], figure)
+            cells += [f"{median(taken):,.0f}", f"{median(taken) - median(theirs):,.1f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -289,14 +346,20 @@ def ratios(results: dict[str, dict[str, Series]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--import-rounds", type=int, default=15)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--loop", metavar="PEER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.loop:
+        hub = os.environ.get("HF_ENDPOINT")
+        [peer] = (peer for peer in peers(hub) if peer.name == arguments.loop)
+        print(json.dumps(loop_pairs(peer)))
+        sys.stdout.flush()
+        os._exit(0)  # what leaving costs is measured elsewhere
     results: dict[str, dict[str, Series]] = {kind: defaultdict(Series) for kind in kinds()}
-    loops: dict[str, list[float]] = defaultdict(list)
+    loops: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with local_hub() as hub:
         present = list(peers(hub))
-        step = training_step()
-        loop(None, step)
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", flush=True)
             for kind, (method, count, make) in kinds().items():
@@ -304,14 +367,11 @@ def main() -> None:
                 for peer in present:
                     if kind in peer.kinds:
                         measure_long_enough(peer, method, values, results[kind][peer.name])
-            for _ in range(3):
-                for peer in [None, *present]:
-                    loops[peer.name if peer else "nothing"].append(loop(peer, step))
-    imports = {
-        name: min(import_seconds(module) for _ in range(3))
-        for name, module in ((THEIRS, "tensorboardX"), (OURS, "hf_summary_writer.event_writer"))
-    }
-    text = tables(results, loops, imports)
+            for peer in present:
+                pairs = json.loads(last_line([sys.executable, "-W", "ignore", __file__, "--loop", peer.name]))
+                loops[peer.name].extend(map(tuple, pairs))
+    imported = imports(arguments.import_rounds)
+    text = tables(results, loops, imported)
     print(text)
     print(ratios(results))
     if arguments.write:

@@ -186,7 +186,8 @@ def run_scan(who: str, folder: Path, repo_id: str, files: int) -> Figures:
         from hf_summary_writer.ledger import Arrival
 
         pushing = scheduler(who, folder, repo_id)
-        arrived = {candidate.relpath: Arrival(candidate.signature, 0) for candidate in pushing._pusher.candidates()}
+        found = pushing._pusher.inventory.candidates()
+        arrived = {candidate.relpath: Arrival(candidate.signature, 0) for candidate in found}
         pushing._pusher.ledger.record(arrived)
         pushing.stop()
         pushing = scheduler(who, folder, repo_id)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tensorboardX
+
 from events import event_files, events
+from hf_summary_writer.event_writer import EventWriter
 
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
 
-__all__ = ["Call", "contents", "perform", "show"]
+__all__ = ["Call", "contents", "others", "perform", "same", "show"]
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -48,3 +53,20 @@ def perform(writer: Any, calls: list[Call]) -> list[type[BaseException] | None]:
 def show(found: dict[str, list[Event]]) -> dict[str, list[bytes]]:
     # Bytes, not messages: NaN differs from itself, and a zero that is written differs from one that is not.
     return {folder: [event.SerializeToString(deterministic=True) for event in all_] for folder, all_ in found.items()}
+
+
+def others(logdir: str) -> dict[str, bytes]:
+    """Return what lies beside the event files."""
+    paths = [path for path in Path(logdir).rglob("*") if path.is_file() and "tfevents" not in path.name]
+    return {str(path.relative_to(logdir)): path.read_bytes() for path in paths}
+
+
+def same(calls: list[Call], **arguments: Any) -> None:
+    """Assert that both writers raise and leave the same for the same calls."""
+    with tempfile.TemporaryDirectory() as theirs, tempfile.TemporaryDirectory() as ours:
+        with tensorboardX.SummaryWriter(theirs, **arguments) as writer:
+            expected = perform(writer, calls)
+        with EventWriter(ours, **arguments) as writer:
+            assert perform(writer, calls) == expected
+        assert show(contents(ours)) == show(contents(theirs))
+        assert others(ours) == others(theirs)

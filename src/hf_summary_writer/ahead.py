@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hf_summary_writer.ledger import Arrival
+    from hf_summary_writer.arrival import Arrival
     from hf_summary_writer.snapshot import Content
 
 __all__ = ["OVERLAP_BYTES", "PIECE_BYTES", "SentAhead"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hf_summary_writer.arrival import Arrival
 from hf_summary_writer.errors import InterruptedPushError
-from hf_summary_writer.ledger import Arrival
 from hf_summary_writer.snapshot import Content, Nothing
 
 if TYPE_CHECKING:

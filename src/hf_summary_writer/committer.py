@@ -252,14 +252,17 @@ class Seat:
         self.invite = invite
         committer.take(self)
 
-    def expect(self, *, last: bool) -> None:
-        """Begin a push that has something to commit.
+    def await_turn(self, *, last: bool) -> None:
+        """Make sure that a push that has something to commit may do so.
 
         Raises:
             PostponedError: If others of the account have their turn first.
         """
         if not last:
             self.committer.turns.await_turn()
+
+    def begin(self) -> None:
+        """Begin such a push; whoever commits meanwhile waits for a moment for what it brings."""
         self.committer.expect(self)
 
     def commit(self, part: Part, interrupted: Callable[[], bool]) -> tuple[CommitInfo, int]:

@@ -330,6 +330,7 @@ def _labels(
         return None
     if not header:
         return [str(label) for label in metadata]
-    if not metadata or len(header) != len(metadata[0]):
+    # By its length: an array of rows has no truth of its own.
+    if len(metadata) == 0 or len(header) != len(metadata[0]):
         return None
     return [[str(label) for label in row] for row in metadata]

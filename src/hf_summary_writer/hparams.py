@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.struct_pb2 import ListValue
-from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from tensorboardX.summary import hparams
 
 from hf_summary_writer.values import is_torch, number_of
@@ -71,6 +69,9 @@ def hparams_summaries(
         if key not in hparam_dict or not all(isinstance(value, type(hparam_dict[key])) for value in values):
             raise TypeError(f"hparam_domain_discrete[{key!r}] should list values of the type of hparam_dict[{key!r}]")
     if domains:
+        from google.protobuf.struct_pb2 import ListValue
+        from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
         plugin_data = experiment.value[0].metadata.plugin_data
         content = HParamsPluginData.FromString(plugin_data.content)
         for info in content.experiment.hparam_infos:

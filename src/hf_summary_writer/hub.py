@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import constants
 
 from hf_summary_writer import attempt
+from hf_summary_writer.additions import exists, is_identical, is_left_out, together
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.quiet import Quiet
 from hf_summary_writer.verdict import judge_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
@@ -258,13 +259,13 @@ class Hub:
         return str(url.repo_id)
 
     def _upload(self, additions: list[CommitOperationAdd], card: CommitOperationAdd | None) -> Uploaded:
-        for together in _uploads([*additions, card] if card else additions):
+        for some in together([*additions, card] if card else additions, BYTES_AT_ONCE if over_xet() else 0):
             self.api.preupload_lfs_files(
-                repo_id=self.repo_id, repo_type=self._repo_type, revision=self._revision, additions=together
+                repo_id=self.repo_id, repo_type=self._repo_type, revision=self._revision, additions=some
             )
-        left_out = [addition for addition in additions if _left_out(addition)]
-        wanted = [addition for addition in additions if addition not in left_out and not _identical(addition)]
-        if not wanted or (card and (_left_out(card) or _exists(card))):
+        left_out = [addition for addition in additions if is_left_out(addition)]
+        wanted = [addition for addition in additions if addition not in left_out and not is_identical(addition)]
+        if not wanted or (card and (is_left_out(card) or exists(card))):
             card = None
         return Uploaded(
             (*wanted, card) if card else tuple(wanted), card, frozenset(each.path_in_repo for each in left_out)
@@ -333,40 +334,6 @@ class _ProgressBars:
 _without_progress_bars = Quiet(_ProgressBars())
 
 
-def _uploads(additions: list[CommitOperationAdd]) -> Iterable[list[CommitOperationAdd]]:
-    """Say which additions to hand to the client together.
-
-    Over Xet as many as fit into `BYTES_AT_ONCE`. Over plain LFS one by one: given several, the client uploads them from
-    a thread pool, which cannot be used while the interpreter exits, and of which one hung upload would hold the exit
-    for ever.
-    """
-    together: list[CommitOperationAdd] = []
-    size, most = 0, BYTES_AT_ONCE if over_xet() else 0
-    for addition in additions:
-        if together and size + addition.upload_info.size > most:
-            yield together
-            together, size = [], 0
-        together.append(addition)
-        size += addition.upload_info.size
-    if together:
-        yield together
-
-
 def over_xet() -> bool:
     """Tell whether the client uploads over Xet, and not over plain LFS."""
     return not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None
-
-
-# The client keeps what the Hub said about each file in private attributes. Without them a file that the Hub leaves out
-# would count as arrived; the tests for that run on the oldest and the newest version that is allowed.
-def _left_out(addition: Any) -> bool:
-    return bool(getattr(addition, "_should_ignore", False))
-
-
-def _exists(addition: Any) -> bool:
-    return getattr(addition, "_remote_oid", None) is not None
-
-
-def _identical(addition: Any) -> bool:
-    remote = getattr(addition, "_remote_oid", None)
-    return remote is not None and remote == getattr(addition, "_local_oid", None)

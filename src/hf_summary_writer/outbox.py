@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +40,8 @@ class Outbox:
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
                     raise
+            import tempfile
+
             self._elsewhere = Path(tempfile.mkdtemp(prefix="hf-summary-writer-"))
         return self._created(self._elsewhere)
 

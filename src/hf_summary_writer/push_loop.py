@@ -11,19 +11,19 @@ import os
 import random
 import threading
 import time
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hf_summary_writer.errors import PostponedError, PushError
+from hf_summary_writer.futures import failed, pass_on, resolved, shared_future
 from hf_summary_writer.timetable import Outcome, Stretched, Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
-__all__ = ["Phase", "PushLoop", "State", "wait"]
+__all__ = ["Phase", "PushLoop", "State"]
 
 T = TypeVar("T")
 
@@ -134,11 +134,11 @@ class PushLoop(Generic[T]):
         self._notice_fork()
         with self._changed:
             if self._thread is None or self._stopped:
-                return _resolved(None)
+                return resolved(None)
             error, remaining = self._timetable.error, self._timetable.seconds_to_wait(time.monotonic())
             if remaining > 0 and isinstance(error, PushError) and self._timetable.hub_asked_to_wait:
                 # A fresh one for each: an exception that is raised twice collects the frames of both.
-                return _failed(type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining))
+                return failed(type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining))
             return self._request()
 
     def invite(self) -> bool:
@@ -159,7 +159,7 @@ class PushLoop(Generic[T]):
         self._notice_fork()
         with self._changed:
             if self._thread is None or self._stopped:
-                return _resolved(None)
+                return resolved(None)
             self._ending = self._ending or end
             future = self._request()
             if not self._timetable.finish(time.monotonic(), seconds):
@@ -232,7 +232,7 @@ class PushLoop(Generic[T]):
 
     def _request(self) -> Future[T | None]:
         if self._requested is None:
-            self._requested = _uncancellable()
+            self._requested = shared_future()
             self._changed.notify_all()
         return self._requested
 
@@ -266,7 +266,7 @@ class PushLoop(Generic[T]):
                 now = time.monotonic()
                 ready = self._timetable.ready_at(requested=self._requested is not None)
                 if now >= ready:
-                    self._running = self._requested or _uncancellable()
+                    self._running = self._requested or shared_future()
                     self._requested = None
                     return self._running
                 if self._requested is not None and self._timetable.is_hopeless(ready):
@@ -296,7 +296,7 @@ class PushLoop(Generic[T]):
             self._requested = future
             return True
         if shared:
-            self._requested.add_done_callback(functools.partial(_pass_on, future))
+            self._requested.add_done_callback(functools.partial(pass_on, future))
         return shared
 
     @staticmethod
@@ -311,39 +311,3 @@ class PushLoop(Generic[T]):
         requested, self._requested = self._requested, None
         if requested is not None:
             requested.set_exception(self._timetable.error)
-
-
-def _uncancellable() -> Future[Any]:
-    """Return a future that is shared: nobody cancels it for the others, nor under the hands of the thread."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-    return future
-
-
-def _resolved(result: T | None) -> Future[T | None]:
-    future: Future[T | None] = Future()
-    future.set_result(result)
-    return future
-
-
-def _failed(error: Exception) -> Future[T | None]:
-    future: Future[T | None] = Future()
-    future.set_exception(error)
-    return future
-
-
-def _pass_on(to: Future[Any], done: Future[Any]) -> None:
-    error = done.exception()
-    if error is None:
-        to.set_result(done.result())
-    else:
-        to.set_exception(error)
-
-
-def wait(future: Future[Any], seconds: float) -> bool:
-    """Wait for a future without raising what it holds; tell whether it is done."""
-    try:
-        future.exception(max(0.0, seconds))
-    except FutureTimeoutError:
-        return False
-    return True

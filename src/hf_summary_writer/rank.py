@@ -20,15 +20,17 @@ __all__ = ["Deputy", "Rank", "rank_of"]
 _VARIABLES = (
     # torchrun, accelerate launch, deepspeed, Ray Train.
     ("RANK", "LOCAL_RANK"),
-    # srun.
-    ("SLURM_PROCID", "SLURM_LOCALID"),
     # mpirun of Open MPI, of MPICH and Intel, of MVAPICH; jsrun.
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
     ("PMI_RANK", "MPI_LOCALRANKID"),
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK"),
     ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK"),
 )
-"""Number of the process in the run and on its host, by launcher; whoever is inside of another comes first."""
+"""Number of the process in the run and on its host, by launcher.
+
+SLURM is not among them: a batch script is its task 0, and whatever launcher the script starts inherits those variables,
+so they count only where no other launcher tells anything.
+"""
 
 _PATIENCE_OF_A_HOSTS_FIRST = 2
 _PATIENCE_OF_OTHERS = 3
@@ -54,17 +56,19 @@ class Rank:
 
 def rank_of(environment: Mapping[str, str]) -> Rank:
     """Return the place that a launcher gave the process, that of a main process where there was none."""
+    place_in_slurm = _number(environment, "SLURM_LOCALID")
     for number, local in _VARIABLES:
         if number in environment:
-            return Rank(_number(environment, number), _number(environment, local))
+            # `srun --mpi=pmi2` tells the number as MPI does, and the place on the host in its own way only.
+            return Rank(_number(environment, number), _number(environment, local, place_in_slurm))
     # Lightning, in the processes that it starts itself, gives the number of the host and of the process on it.
-    local_number = _number(environment, "LOCAL_RANK")
-    return Rank(_number(environment, "NODE_RANK") or local_number, local_number)
+    place = _number(environment, "LOCAL_RANK", place_in_slurm)
+    return Rank(_number(environment, "SLURM_PROCID") or _number(environment, "NODE_RANK") or place, place)
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
+def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
     text = environment.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() else default
 
 
 class Deputy:

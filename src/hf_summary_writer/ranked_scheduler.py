@@ -65,13 +65,13 @@ class RankedScheduler(CommitScheduler):
         latest = None if commit is None else commit.oid
         if self._loop.seconds_left is not None:
             return deputy.is_in_charge(latest) or self._owes()
-        return deputy.steps_in(latest, something_waits=self._pusher.pending().files > 0)
+        return deputy.steps_in(latest, something_waits=self._pusher.inventory.pending().files > 0)
 
     def _owes(self) -> bool:
         """Tell whether something that this process has logged is not on the Hub."""
         arrivals = self._pusher.ledger.arrivals
         try:
-            for candidate in self._pusher.candidates():
+            for candidate in self._pusher.inventory.candidates():
                 name = parse_name(os.path.basename(candidate.relpath))  # noqa: PTH119 - as in all scans
                 if name is not None and name.pid == os.getpid():
                     arrival = arrivals.get(candidate.relpath)

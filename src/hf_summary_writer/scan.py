@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.ledger import Signature
+from hf_summary_writer.arrival import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from hf_summary_writer.ledger import Arrival
+    from hf_summary_writer.arrival import Arrival
 
 __all__ = ["OUT_OF_DESCRIPTORS", "Candidate", "scan", "unpushable"]
 

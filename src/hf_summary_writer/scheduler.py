@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -18,11 +17,12 @@ from hf_summary_writer.details import CommitDetails, ErrorDetails
 from hf_summary_writer.environment import Mode, fills_in, mode_for
 from hf_summary_writer.errors import PostponedError
 from hf_summary_writer.hub import Hub, default_endpoint
+from hf_summary_writer.leaving import Leaving
 from hf_summary_writer.ledger import Settings
 from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
-from hf_summary_writer.push import Pending, Pusher
-from hf_summary_writer.push_loop import PushLoop, wait
+from hf_summary_writer.push import Pusher
+from hf_summary_writer.push_loop import PushLoop
 from hf_summary_writer.sharing import seat_at
 from hf_summary_writer.sigterm import check_push_on_sigterm
 from hf_summary_writer.sigterm import watch as sigterm
@@ -46,8 +46,6 @@ T = TypeVar("T")
 logger = logging.getLogger("hf_summary_writer")
 
 DEFAULT_CLOSE_TIMEOUT = 20.0
-# After this long, whoever waits for the end of a program is told what for.
-_SECONDS_BEFORE_EXPLAINING = 1.0
 
 
 class CommitScheduler:
@@ -180,17 +178,20 @@ class CommitScheduler:
             self._seat,
         )
         self._on_commit = functools.partial(_call_hook, on_commit)
-        self._commits = 0
         self._on_error = functools.partial(_call_hook, on_error)
-        self._said_missing: Pending | None = None
-        self._said_all = self._said_offline = False
+        self._said_offline = False
         self._trouble = Trouble(self.folder_path)
-        # What is left of `close_timeout` for all the waits of one leaving: `close`, and both passes of an exit.
-        self._patience = self.close_timeout
+        self._leaving = Leaving(
+            self.folder_path,
+            lambda: self._destination,
+            self._command,
+            self._pusher.inventory,
+            self.close_timeout,
+        )
         self._mark = WatchMark(self.folder_path, self._pusher.destination, settings) if self._marks_folder else None
         self._trouble_file = TroubleFile.beside(self._pusher.ledger.path)
         self._loop = PushLoop(
-            self._push_once,
+            self._push_and_end,
             interval,
             at_start=self._caller.start,
             at_end=self._at_end,
@@ -236,7 +237,7 @@ class CommitScheduler:
             self._destination,
             self.url,
             ledger.commit,
-            self._pusher.pending(),
+            self._pusher.inventory.pending(),
             state.phase,
             *self._trouble_file.word(state),
         )
@@ -286,7 +287,8 @@ class CommitScheduler:
             KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
         """
         try:
-            self._await_last(self._loop.finish(self._patience), time.monotonic() + self._patience)
+            patience = self._leaving.patience
+            self._await_last(self._loop.finish(patience), time.monotonic() + patience)
         finally:
             sigterm.remove(self)
 
@@ -312,14 +314,14 @@ class CommitScheduler:
 
     def at_exit(self) -> Callable[[bool], None]:
         """Begin the last push; the thread stays, since other threads may still write."""
-        deadline = time.monotonic() + self._patience
-        future = self._loop.finish(self._patience, end=False)
+        deadline = time.monotonic() + self._leaving.patience
+        future = self._loop.finish(self._leaving.patience, end=False)
 
         def await_last(hurry: bool) -> None:
             if hurry:
-                self._patience = 0.0
+                self._leaving.hurry()
             try:
-                self._await_last(future, deadline if self._patience else 0.0)
+                self._await_last(future, deadline if self._leaving.patience else 0.0)
             finally:
                 self._loop.go_on()
 
@@ -338,7 +340,7 @@ class CommitScheduler:
 
     def start(self) -> None:
         """Start the thread, also again after `close`; does nothing while it runs, after `stop`, or when offline."""
-        self._patience = self.close_timeout
+        self._leaving.begin_anew()
         if self._mode is not Mode.ONLINE:
             self._stay_away()
             return
@@ -350,6 +352,12 @@ class CommitScheduler:
                     sigterm.add(self)
         except RuntimeError as error:  # the interpreter is exiting, or the system has no thread to give
             logger.warning("%s is not pushed from here: %s. To push it: %s", self.folder_path, error, self._command)
+
+    def _push_and_end(self) -> CommitInfo | None:
+        try:
+            return self._push_once()
+        finally:
+            self._seat.end()
 
     def _push_once(self) -> CommitInfo | None:
         try:
@@ -364,8 +372,6 @@ class CommitScheduler:
             failures = self._trouble.failed(error, self.repo_id)
             self._on_error(ErrorDetails(self.repo_id, self.folder_path, error, failures))
             raise
-        finally:
-            self._seat.end()
         self._trouble.passed(self.repo_id)
         return info
 
@@ -373,15 +379,15 @@ class CommitScheduler:
         self._hub.check_token()
         if type(self).push_to_hub is CommitScheduler.push_to_hub:
             return self.push_to_hub()
-        self._pusher.ensure_repo()
+        self._pusher.delivery.ensure_repo()
         info = self.push_to_hub()
         if info is not None and self.squash_history:
             self._pusher.squash()
         return info
 
     def _committed(self, details: CommitDetails) -> None:
-        self._commits += 1
-        if self._commits == 1:
+        self._leaving.commits += 1
+        if self._leaving.commits == 1:
             logger.info("%s can be seen at %s", self.folder_path, self.url)
         self._trouble.delivered(details)
         self._on_commit(details)
@@ -406,47 +412,7 @@ class CommitScheduler:
         """Bring to disk what this push has to cover."""
 
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
-        began = time.monotonic()
-        try:
-            if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
-                self._explain_the_wait(deadline - time.monotonic())
-                wait(future, deadline - time.monotonic())
-        except KeyboardInterrupt:
-            self._patience = 0.0
-            raise
-        finally:
-            self._patience = max(0.0, self._patience - (time.monotonic() - began))
-            if self._mode is Mode.OFFLINE or not future.done() or future.exception() is not None:
-                self._say_what_is_missing()
-            elif self._commits and not self._said_all:
-                self._said_all = True
-                logger.info("All of %s is at %s", self.folder_path, self.url)
-
-    def _explain_the_wait(self, seconds: float) -> None:
-        pending = self._pusher.pending()
-        logger.log(
-            # No trouble, so no warning; but who may sit there and wait should know what for.
-            logging.WARNING if _is_watched() else logging.INFO,
-            "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
-            pending.files,
-            pending.bytes / 1e6,
-            self.folder_path,
-            self.repo_id,
-            seconds,
-        )
-
-    def _say_what_is_missing(self) -> None:
-        pending = self._pusher.pending()
-        if pending.files and pending != self._said_missing:
-            self._said_missing = pending
-            logger.warning(
-                "%d files (%.1f MB) of %s are not in %s yet. To send them: %s",
-                pending.files,
-                pending.bytes / 1e6,
-                self.folder_path,
-                self.repo_id,
-                self._command,
-            )
+        self._leaving.await_last(future, deadline, away=self._mode is Mode.OFFLINE)
 
     @property
     def _destination(self) -> Destination:
@@ -455,14 +421,6 @@ class CommitScheduler:
     @property
     def _command(self) -> str:
         return sync_command(self._pusher.destination, self.folder_path)
-
-
-def _is_watched() -> bool:
-    """Tell whether somebody may be sitting at a terminal, who would wonder why the program does not end."""
-    try:
-        return sys.stderr.isatty()
-    except (AttributeError, ValueError):  # there is none, or it is closed
-        return False
 
 
 def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:

@@ -61,6 +61,6 @@ class _Budgets:
             host = urlsplit(self._hub.endpoint).hostname or ""
             is_the_hub = host == _THE_HUB or host.endswith("." + _THE_HUB)
             limit = self._limit or (_LIMIT_OF_THE_HUB if is_the_hub else None)
-            self._budget = SharedBudget(client_home() / "hf-summary-writer" / f"{account}.json", limit)
+            self._budget = SharedBudget(client_home() / "hf-summary-writer" / "budgets" / f"{account}.json", limit)
             self._account = account
         return self._budget

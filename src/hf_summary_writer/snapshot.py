@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from hf_summary_writer import safe_open, tfrecord
-from hf_summary_writer.ledger import Arrival, Signature
+from hf_summary_writer.arrival import Arrival, Signature
 from hf_summary_writer.scan import OUT_OF_DESCRIPTORS
 from hf_summary_writer.segment_name import followed
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hf_summary_writer.destination import Destination
+    from hf_summary_writer.inventory import Pending
     from hf_summary_writer.ledger import CommitRecord
-    from hf_summary_writer.push import Pending
     from hf_summary_writer.push_loop import State
 
 __all__ = ["LastTrouble", "Status", "TroubleFile", "Word"]

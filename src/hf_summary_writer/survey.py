@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.attempt import Caller
+from hf_summary_writer.books import Books
 from hf_summary_writer.folder_lock import is_locked
-from hf_summary_writer.hub import Hub
+from hf_summary_writer.inventory import Inventory
 from hf_summary_writer.ledger import STATE_FOLDER, Ledger, LedgerError, Settings, ledgers_of
-from hf_summary_writer.push import Pusher
 from hf_summary_writer.push_loop import Phase
-from hf_summary_writer.sharing import seat_at
 from hf_summary_writer.status import Status, TroubleFile
+from hf_summary_writer.trouble import Once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,10 +42,10 @@ def known_folders(root: Path) -> list[tuple[Path, Ledger]]:
 
 def missing(folder: Path, destination: Destination, settings: Settings) -> list[Missing]:
     """Return what a push of `folder` would send, as far as sizes tell. Makes no request."""
-    pusher = _pusher(folder, destination, settings)
+    _, inventory = _look(folder, destination, settings)
     return [
         Missing(candidate.relpath, destination.path_in_repo(candidate.relpath), size)
-        for candidate, size in pusher.missing()
+        for candidate, size in inventory.missing()
     ]
 
 
@@ -56,26 +54,24 @@ def survey(folder: Path, destination: Destination, settings: Settings) -> Status
 
     May be called while another process pushes; it then tells of one moment or another.
     """
-    pusher = _pusher(folder, destination, settings)
-    trouble, stretched = TroubleFile.beside(pusher.ledger.path).read()
-    named = dataclasses.replace(destination, repo_id=pusher.ledger.repo_id or destination.repo_id)
-    if is_locked(pusher.lock_path):
+    books, inventory = _look(folder, destination, settings)
+    ledger = books.ledger
+    trouble, stretched = TroubleFile.beside(ledger.path).read()
+    named = dataclasses.replace(destination, repo_id=ledger.repo_id or destination.repo_id)
+    if is_locked(books.lock_path):
         phase = Phase.PUSHING
     else:
         phase = Phase.WAITING if stretched or (trouble and trouble.until is not None) else Phase.IDLE
-    return Status(folder, named, named.known_url, pusher.ledger.commit, pusher.pending(), phase, trouble, stretched)
+    return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, trouble, stretched)
 
 
-def _pusher(folder: Path, destination: Destination, settings: Settings) -> Pusher:
-    # Neither the client nor its thread starts before something is pushed.
-    hub = Hub(destination.repo_id, destination.repo_type, destination.revision, private=None, token=None, api=None)
-    pusher = Pusher(
-        folder, destination, settings, hub, Caller("unused"), threading.Lock(), lambda _: None, seat_at(hub)
-    )
+def _look(folder: Path, destination: Destination, settings: Settings) -> tuple[Books, Inventory]:
+    once = Once()
+    books = Books(folder, destination, once)
     # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
     with contextlib.suppress(LedgerError, OSError):
-        pusher.ledger.refresh()
-    return pusher
+        books.ledger.refresh()
+    return books, Inventory(folder, settings, books.ledger, once)
 
 
 def _below(root: Path) -> Iterator[Path]:

@@ -71,4 +71,4 @@ def sync(folder: Path, plan: Plan, api: HfApi, on_commit: Callable[[CommitDetail
         error = raised
     finally:
         caller.stop()
-    return Synced(pusher.pending().files + pusher.refused, error)
+    return Synced(pusher.inventory.pending().files + pusher.refused, error)

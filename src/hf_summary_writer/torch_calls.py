@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import wave
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from hf_summary_writer.values import tensor_summary, unwrapped
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
 __all__ = ["TorchCalls"]
 
@@ -67,6 +67,46 @@ class TorchCalls(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """
         self._get_file_writer().add_summary(tensor_summary(tag, tensor), global_step, walltime)
 
+    def add_image_with_boxes(
+        self,
+        tag: str,
+        img_tensor: Any,
+        box_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        *positional: Any,
+        rescale: float = 1,
+        dataformats: str = "CHW",
+        labels: Sequence[str] | str | None = None,
+    ) -> None:
+        """Add an image with boxes drawn on it.
+
+        From the sixth on, arguments by position are tensorboardX's `dataformats` and `labels`, or torch's `rescale`,
+        `dataformats` and `labels`; the type of the sixth tells which.
+
+        Args:
+            tag: Name of the series.
+            img_tensor: Pixels as floats from 0 to 1 or as `uint8`.
+            box_tensor: One box a row: left, top, right, bottom.
+            global_step: Step to record.
+            walltime: Seconds since the epoch; now by default.
+            *positional: As above.
+            rescale: By how much the image is enlarged.
+            dataformats: What each dimension means.
+            labels: A text for each box.
+
+        Raises:
+            TypeError: There are more arguments than either library takes.
+        """
+        names = ["rescale", "dataformats", "labels"]
+        if positional and isinstance(positional[0], str):
+            del names[0]
+        if len(positional) > len(names):
+            raise TypeError("add_image_with_boxes takes dataformats and labels, or rescale, dataformats and labels")
+        named = {"rescale": rescale, "dataformats": dataformats, "labels": labels}
+        named.update(zip(names, positional, strict=False))
+        super().add_image_with_boxes(tag, img_tensor, box_tensor, global_step, walltime, **named)
+
     def add_onnx_graph(
         self,
         onnx_model_file: str | os.PathLike[str] | None = None,
@@ -111,6 +151,8 @@ class TorchCalls(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
 def _one_channel(tag: str, sound: Any, sample_rate: int) -> Summary:
     amplitudes = np.asarray(unwrapped(sound)).squeeze()
+    import wave
+
     assert amplitudes.ndim == 1, "input tensor should be 1 dimensional."  # noqa: S101 - what torch raises
     samples = (amplitudes.clip(-1, 1) * _LOUDEST).astype("<i2")
     with io.BytesIO() as file:

@@ -46,6 +46,7 @@ class WatchMark:
     """
 
     def __init__(self, folder: Path, destination: Destination, settings: Settings) -> None:
+        self._folder = folder
         self._path = folder / STATE_FOLDER / f"{destination.key}.watch.json"
         self._destination = destination
         self._settings = settings
@@ -70,6 +71,8 @@ class WatchMark:
             "ignore": self._settings.ignore,
         }
         with contextlib.suppress(OSError, NotImplementedError):
+            if not self._folder.is_dir():
+                return  # whoever deleted it does not want it back
             if said != self._said or not self._path.exists():
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = self._path.with_suffix(".tmp")

@@ -241,7 +241,7 @@ def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
     run = schedule()
     run.settle()
     outbox = folder / STATE_FOLDER / f"{run.scheduler._pusher.destination.key}.outbox"
-    outbox.parent.mkdir(parents=True)
+    outbox.parent.mkdir(parents=True, exist_ok=True)
     outbox.touch()
     (folder / "small.txt").write_bytes(b"1")
     (folder / "large.txt").write_bytes(b"1" * 100)

@@ -1,95 +1,63 @@
 """Whatever happens to a folder between pushes, and wherever a push breaks off, three things hold.
 
 What the Hub holds of a file is the beginning of the file as it once was here; the ledger never says more than the Hub
-holds; and once the faults stop, both are the same. The folder, the snapshot, the ledger, the lock and the push are
-real; only the storage of the Hub is a dictionary, since a real one would take minutes.
+holds; and once the faults stop, both are the same. One machine runs over two stores: a real Hub through the real
+client, and a dictionary in its place, which has time for many more examples. Writer, folder, snapshot, ledger, lock
+and push are real in both, and so are the processes that are forked.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import functools
 import io
 import itertools
 import os
 import shutil
+import signal
 import tempfile
-import threading
+import time
+import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from hf_summary_writer.attempt import Caller
-from hf_summary_writer.committer import Committer, Seat
-from hf_summary_writer.destination import Destination
+import events
+from aftermath import assert_sound
+from faults.stores import FAILURES, Dictionary, RealHub
+from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.encode import file_version
-from hf_summary_writer.errors import PushError, TemporaryError
-from hf_summary_writer.hub import Uploaded
-from hf_summary_writer.ledger import Ledger, Settings
-from hf_summary_writer.push import Pusher
+from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.ledger import Ledger
+from hf_summary_writer.segment_name import parse_name
 from hf_summary_writer.tfrecord import boundaries, frame
-from hf_summary_writer.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator
 
-DESTINATION = Destination("http://nowhere", "model", "tester/run", "main", "logs")
+    from huggingface_hub import HfApi
+
+    from faults.proxy import FaultProxy
+    from faults.stores import Store
+
+HOUR = 60.0  # minutes
+SECONDS = 30.0
 EVENT_FILES = [f"events.out.tfevents.{number}" for number in range(3)]
 PLAIN_FILES = ["metrics.jsonl", "sub/notes.txt"]
 NAMES = st.sampled_from(EVENT_FILES + PLAIN_FILES)
 SIZES = st.integers(min_value=0, max_value=300)
-STEPS = ["before the commit", "after the commit", "before the ledger", "in the ledger", "after the ledger"]
+CRASHES = ["before the commit", "after the commit", "before the ledger", "in the ledger", "after the ledger"]
 
 
 class Crash(BaseException):
     """The process is gone: nothing after it is done, not even by a `finally` that matters."""
-
-
-class Storage:
-    """What the Hub holds, now and in every commit before; it fails where it is told."""
-
-    def __init__(self) -> None:
-        self.repo_id = "tester/run"
-        self.known = self.created = False
-        self.files: dict[str, bytes] = {}
-        self.versions: dict[str, list[bytes]] = {}
-        self.breaks: dict[str, BaseException] = {}
-
-    def ensure_repo(self) -> str:
-        return self.repo_id
-
-    def find_repo(self) -> None:
-        """It is there from the start."""
-
-    def upload(self, files: Sequence[tuple[str, bytes | Path]], readme: bytes | None = None) -> Uploaded:
-        assert readme is None, "the repo was not created for this folder"
-        new = {path: body if isinstance(body, bytes) else body.read_bytes() for path, body in files}
-        for path, content in new.items():
-            if self.files.get(path) == content:
-                self.versions.setdefault(path, []).append(content)
-        changed: Any = [
-            SimpleNamespace(path_in_repo=path, content=content)
-            for path, content in new.items()
-            if self.files.get(path) != content
-        ]
-        return Uploaded(tuple(changed), None, frozenset())
-
-    def commit(self, additions: Sequence[Any], message: str) -> Any:
-        assert message
-        self._break("before the commit")
-        for addition in additions:
-            self.files[addition.path_in_repo] = addition.content
-            self.versions.setdefault(addition.path_in_repo, []).append(addition.content)
-        self._break("after the commit")
-        return SimpleNamespace(oid="0" * 40, commit_url="http://nowhere")
-
-    def _break(self, step: str) -> None:
-        error = self.breaks.pop(step, None)
-        if error is not None:
-            raise error
 
 
 def whole(content: bytes) -> bytes:
@@ -99,29 +67,32 @@ def whole(content: bytes) -> bytes:
 class FolderAndHub(RuleBasedStateMachine):
     """Rules are what users, disks, networks and processes do; invariants are the promises."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_store: Callable[[], Store]) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="state-machine-")).resolve()
         self.folder = self.root / "run"
         self.history: dict[str, list[bytes]] = {}
-        self.storage = Storage()
         self.clock = itertools.count(1_700_000_000)
-        self.caller = Caller("hf-summary-writer-hub")
+        self.logged = 0
+        self.store = make_store()
+        self.writer: HFSummaryWriter | None = None
 
     @initialize()
     def begin(self) -> None:
         (self.folder / "sub").mkdir(parents=True)
+        self.store.__enter__()
         self.restart()
 
     def teardown(self) -> None:
         try:
-            self.storage.breaks.clear()
-            if hasattr(self, "pusher"):
+            if self.writer is not None:
                 self.restart()
-                self.push(last=True)
+                self.writer.close()
                 self.same_once_faults_stop()
+                assert_sound(self.folder)
         finally:
-            self.caller.stop()
+            self.die()
+            self.store.__exit__()
             shutil.rmtree(self.root)
 
     def write(self, name: str, content: bytes) -> None:
@@ -136,6 +107,34 @@ class FolderAndHub(RuleBasedStateMachine):
         with contextlib.suppress(FileNotFoundError):
             return (self.folder / name).read_bytes()
         return b""
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Yield what lies in the folder now: what the rules put there, and the writers' own event files."""
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file() and not name.startswith(".cache/"):
+                yield name, path.read_bytes()
+
+    def versions(self, name: str) -> list[bytes]:
+        """Return what a file ever was; the writers' own files only ever grow."""
+        return self.history.get(name) or [self.read(name)]
+
+    def die(self) -> None:
+        """End the writer without a push; what was logged is on the disk."""
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            writer.scheduler.stop()
+            EventWriter.close(writer)
+
+    def outcome(self) -> BaseException | None:
+        """Push, and return what it failed with."""
+        assert self.writer is not None
+        return self.writer.scheduler.trigger().exception(SECONDS)
+
+    @property
+    def ledger(self) -> Ledger:
+        assert self.writer is not None
+        return self.writer.scheduler._pusher.ledger
 
     @rule(name=NAMES, size=SIZES)
     def append(self, name: str, size: int) -> None:
@@ -162,10 +161,9 @@ class FolderAndHub(RuleBasedStateMachine):
 
     @rule(name=NAMES, size=SIZES)
     def replace_by_rename(self, name: str, size: int) -> None:
-        self.write(name + ".new", b"")
         self.write(name, frame(os.urandom(size)) if name in EVENT_FILES else os.urandom(size))
-        (self.folder / (name + ".new")).write_bytes(self.read(name))
-        (self.folder / (name + ".new")).rename(self.folder / name)
+        (self.root / "new").write_bytes(self.read(name))
+        (self.root / "new").rename(self.folder / name)
 
     @rule(name=st.sampled_from(EVENT_FILES), size=st.integers(min_value=0, max_value=30))
     def leave_a_torn_record(self, name: str, size: int) -> None:
@@ -175,106 +173,187 @@ class FolderAndHub(RuleBasedStateMachine):
     def delete(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
 
-    @rule(last=st.booleans())
-    def push(self, *, last: bool) -> None:
-        with contextlib.suppress(TemporaryError):
-            self.pusher.push(last=last, interrupted=lambda: False, lock_seconds=5)
+    @rule(count=st.integers(min_value=1, max_value=5))
+    def log(self, count: int) -> None:
+        assert self.writer is not None
+        for _ in range(count):
+            self.writer.add_scalar("loss", self.logged, self.logged)
+            self.logged += 1
 
-    @rule(step=st.sampled_from(STEPS[:2]))
-    def push_fails(self, step: str) -> None:
-        error = TemporaryError(step)
-        error.in_doubt = step == "after the commit"
-        self.storage.breaks[step] = error
-        with contextlib.suppress(PushError):
-            self.pusher.push(last=False, interrupted=lambda: False, lock_seconds=5)
-        self.storage.breaks.clear()
+    @rule()
+    def push(self) -> None:
+        error = self.outcome()
+        assert error is None or isinstance(error, TemporaryError), error
+
+    @rule(how=st.sampled_from(FAILURES))
+    def push_fails(self, how: str) -> None:
+        self.log(1)
+        with self.store.fails(how):
+            assert isinstance(self.outcome(), TemporaryError)
 
     @rule()
     def the_disk_takes_no_ledger(self) -> None:
         def refuse(*_: object) -> None:
             raise OSError(28, "full")
 
-        self.pusher.ledger._write = refuse  # type: ignore[assignment, method-assign]
-        self.push(last=False)
-        del self.pusher.ledger._write
+        with mock.patch.object(self.ledger, "_write", refuse):
+            self.push()
 
-    @rule(step=st.sampled_from(STEPS))
+    @rule(step=st.sampled_from(CRASHES))
     def push_crashes(self, step: str) -> None:
-        ledger = self.pusher.ledger
-        if step in STEPS[:2]:
-            self.storage.breaks[step] = Crash()
-        else:
-            record = ledger.record
+        assert self.writer is not None
+        self.log(1)
+        ledger, hub = self.ledger, self.writer.scheduler._hub
+        commit, record = hub.commit, ledger.record
 
-            def crash(*arguments: Any) -> None:
-                if step == "in the ledger" and ledger.path.exists():
-                    with ledger.path.open("ab") as file:
-                        file.write(b'{"file":"eve')
-                if step == "after the ledger":
-                    record(*arguments)
-                raise Crash
+        def at_the_commit(*arguments: Any) -> None:
+            if step == "after the commit":
+                commit(*arguments)
+            raise Crash
 
-            ledger.record = crash  # type: ignore[assignment, method-assign]
-        with contextlib.suppress(Crash):
-            self.push(last=False)
-        self.storage.breaks.clear()
+        def at_the_ledger(*arguments: Any) -> None:
+            if step == "in the ledger" and ledger.path.exists():
+                with ledger.path.open("ab") as file:
+                    file.write(b'{"file":"eve')
+            if step == "after the ledger":
+                record(*arguments)
+            raise Crash
+
+        is_commit = step in CRASHES[:2]
+        with mock.patch.object(*((hub, "commit", at_the_commit) if is_commit else (ledger, "record", at_the_ledger))):
+            assert isinstance(self.outcome(), Crash)
         self.restart()
 
     @rule()
     def restart(self) -> None:
-        self.storage.known = False
-        storage: Any = self.storage
-        self.pusher = Pusher(
-            self.folder,
-            DESTINATION,
-            Settings(),
-            storage,
-            self.caller,
-            threading.Lock(),
-            lambda _: None,
-            Seat(Committer(Turns(lambda: None))),
+        self.die()
+        self.writer = HFSummaryWriter(
+            self.store.repo_id,
+            logdir=self.folder,
+            commit_every=HOUR,
+            path_in_repo="logs",
+            repo_allow_patterns=None,
+            hf_api=self.store.api,
+            model_card=False,
         )
+        self.push()  # as every process does when it begins
+
+    @rule()
+    def end_and_begin_anew(self) -> None:
+        assert self.writer is not None
+        self.writer.close()
+        self.restart()
 
     @rule()
     def lose_the_ledger(self) -> None:
-        self.pusher.ledger.path.unlink(missing_ok=True)
+        self.ledger.path.unlink(missing_ok=True)
         self.restart()
+
+    @rule(count=st.integers(min_value=1, max_value=5), in_a_push=st.booleans(), closes=st.booleans())
+    def fork(self, count: int, *, in_a_push: bool, closes: bool) -> None:
+        assert self.writer is not None
+        with contextlib.ExitStack() as paused:
+            future = None
+            if in_a_push:
+                self.log(1)
+                wait_until_it_pauses = paused.enter_context(self.store.pauses())
+                future = self.writer.scheduler.trigger()
+                wait_until_it_pauses()
+            asked = self.store.asked()
+            child = forked(functools.partial(log_and_try_to_push, self.writer, count, closes=closes))
+            assert self.store.asked() == asked, "the child pushed"
+        if future is not None:
+            assert future.exception(SECONDS) is None
+        own = [name for name, _ in self.files() if (parsed := parse_name(name)) and parsed.pid == child]
+        found = [event for name in own for event in events.events(self.folder / name)]
+        assert [event.step for event in found if event.HasField("summary")] == list(range(count))
+        # What the child logged is the parent's to push.
+        self.push()
+        held = self.store.look().files
+        assert all(held.get(f"logs/run/{name}") == self.read(name) for name in own)
 
     @invariant()
     def the_hub_holds_the_beginning_of_what_was_here(self) -> None:
-        for path, content in self.storage.files.items():
-            name = path.removeprefix("logs/")
-            versions = self.history[name]
-            assert any(version.startswith(content) for version in versions), name
-            if name in EVENT_FILES:
-                assert whole(content) == content
-            else:
-                assert content in versions
+        for path, versions in self.store.look().versions.items():
+            name = path.removeprefix("logs/run/")
+            here = self.versions(name)
+            for content in versions:
+                if name in PLAIN_FILES:
+                    assert content in here, name
+                else:
+                    assert any(version.startswith(content) for version in here), name
+                    assert whole(content) == content, name
 
     @invariant()
     def the_ledger_is_never_ahead_of_the_hub(self) -> None:
-        if hasattr(self, "pusher"):
-            ledger = Ledger(self.pusher.ledger.path, DESTINATION)
-            ledger.refresh()
-            for name, arrival in ledger.arrivals.items():
-                lengths = {len(version) for version in self.storage.versions.get(f"logs/{name}", [])}
-                assert arrival.length in lengths, name
+        if self.writer is None:
+            return
+        ledger = Ledger(self.ledger.path, self.ledger.destination)
+        ledger.refresh()
+        versions = self.store.look().versions
+        for name, arrival in ledger.arrivals.items():
+            assert arrival.length in map(len, versions.get(f"logs/run/{name}", [])), name
 
     def same_once_faults_stop(self) -> None:
-        for name in EVENT_FILES + PLAIN_FILES:
-            if not (self.folder / name).exists():
-                continue
-            content = self.read(name)
-            expected = whole(content) if name in EVENT_FILES else content
+        held = self.store.look().files
+        for name, content in self.files():
+            expected = content if name in PLAIN_FILES else whole(content)
             if expected or name in PLAIN_FILES:
-                assert self.storage.files.get(f"logs/{name}") == expected, name
+                assert held.get(f"logs/run/{name}") == expected, name
 
 
-EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "200"))
-TestFolderAndHub = FolderAndHub.TestCase
-TestFolderAndHub.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+def forked(body: Callable[[], bool]) -> int:
+    """Run `body` in a forked child that leaves at once, check that it returned true in time, and return its pid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which this is about
+        pid = os.fork()
+    if pid == 0:
+        code = 2
+        # One that hangs says where; on a descriptor, since the streams may be locked for ever in a child.
+        faulthandler.dump_traceback_later(SECONDS / 2, exit=True, file=2)
+        try:
+            code = 0 if body() else 1
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + SECONDS
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail("the child hangs")
+        time.sleep(0.001)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    return pid
+
+
+def log_and_try_to_push(writer: HFSummaryWriter, count: int, *, closes: bool) -> bool:
+    for step in range(count):
+        writer.add_scalar("child", step, step)
+    writer.flush()
+    did_nothing = writer.scheduler.trigger().result(5) is None and writer.scheduler.push_to_hub() is None
+    if closes:
+        writer.close()
+    return did_nothing
+
+
+def run_machine(make_store: Callable[[], Store], examples: int) -> None:
+    machine: Any = functools.partial(FolderAndHub, make_store)
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=int(os.environ.get("TEST_EXAMPLES", examples)),
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
+
+
+@pytest.mark.timeout(600)
+def test_folder_and_hub_agree_whatever_happens(proxy: FaultProxy, proxied: HfApi) -> None:
+    run_machine(lambda: RealHub(proxied, proxy), examples=25)
+
+
+@pytest.mark.timeout(600)
+def test_folder_and_a_dictionary_agree_whatever_happens() -> None:
+    run_machine(Dictionary, examples=100)

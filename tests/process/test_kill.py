@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KILL = """
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
-from hf_summary_writer import hub, ledger, scan
+from hf_summary_writer import hub, journal, ledger, scan
 """
 AFTER_THE_COMMIT = """
 record = ledger.Ledger.record
@@ -39,10 +39,10 @@ STEPS = {
     "planned": "hub.Hub.commit = kill",
     "commit acknowledged, ledger not written": "ledger.Ledger.record = kill",
     "ledger half written": AFTER_THE_COMMIT
-    % "self._append = lambda entries: open(self.path, 'ab').write(b'{\"file\": \"x') and kill()",
+    % "self._journal.append = lambda entries: open(self.path, 'ab').write(b'{\"file\": \"x') and kill()",
     "ledger temporary file written": AFTER_THE_COMMIT
     % "ledger._MIN_LINES_TO_COMPACT = 0; type(self.path).replace = kill",
-    "ledger renamed": AFTER_THE_COMMIT % "ledger._MIN_LINES_TO_COMPACT = 0; ledger._fsync_folder = kill",
+    "ledger renamed": AFTER_THE_COMMIT % "ledger._MIN_LINES_TO_COMPACT = 0; journal._fsync_folder = kill",
     "ledger written": AFTER_THE_COMMIT % "pass",
 }
 # These can: the proxy holds the request back.

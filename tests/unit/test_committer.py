@@ -241,17 +241,18 @@ def test_one_turn_is_one_commit_for_all_who_share_it(branch: Branch, tmp_path: P
     budget = SharedBudget(tmp_path / "budget.json", 8, lambda: 1e9)
     committer = Committer(Turns(lambda: budget))
     host, guest = Seat(committer), Seat(committer)
-    host.expect(last=False)
-    guest.expect(last=False)
+    for seat in (host, guest):
+        seat.await_turn(last=False)
+        seat.begin()
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(seat.commit, branch.part(str(id(seat))), lambda: False) for seat in (host, guest)]:
             future.result(SECONDS)
     assert len(branch.commits) == 1
     with pytest.raises(PostponedError):
-        host.expect(last=False)
+        host.await_turn(last=False)
     with pytest.raises(PostponedError):
         host.commit(branch.part("too early"), lambda: False)
-    guest.expect(last=True)
+    guest.await_turn(last=True)
     guest.commit(branch.part("the end", last=True), lambda: False)
     assert len(branch.commits) == 2
 

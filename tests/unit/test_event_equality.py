@@ -8,7 +8,6 @@ import json
 import math
 import tempfile
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +19,13 @@ from hypothesis.extra import numpy as stn
 from tensorboardX.proto.graph_pb2 import GraphDef
 from tensorboardX.proto.node_def_pb2 import NodeDef
 
-from equality import Call, contents, perform, show
+from equality import Call, contents, others, perform, same, show
 from events import tensorboard_scalars
 from hf_summary_writer.event_writer import EventWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning",
@@ -42,23 +42,6 @@ def what_tensorboardx_leaves_open_is_closed_here() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
-
-
-def others(logdir: str) -> dict[str, bytes]:
-    """Return what lies beside the event files."""
-    paths = [path for path in Path(logdir).rglob("*") if path.is_file() and "tfevents" not in path.name]
-    return {str(path.relative_to(logdir)): path.read_bytes() for path in paths}
-
-
-def same(calls: list[Call], **arguments: Any) -> None:
-    """Assert that both writers raise and leave the same for the same calls."""
-    with tempfile.TemporaryDirectory() as theirs, tempfile.TemporaryDirectory() as ours:
-        with tensorboardX.SummaryWriter(theirs, **arguments) as writer:
-            expected = perform(writer, calls)
-        with EventWriter(ours, **arguments) as writer:
-            assert perform(writer, calls) == expected
-        assert show(contents(ours)) == show(contents(theirs))
-        assert others(ours) == others(theirs)
 
 
 numbers = st.one_of(

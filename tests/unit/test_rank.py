@@ -27,15 +27,45 @@ def test_the_launcher_tells_the_rank(environment: dict[str, str], expected: Rank
     assert rank_of(environment).is_main == (expected.number == 0)
 
 
-def test_torchrun_inside_of_srun_goes_first() -> None:
+IN_A_BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"RANK": "1", "LOCAL_RANK": "1"},
+        {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
+        {"PMI_RANK": "1", "MPI_LOCALRANKID": "1"},
+        {"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_LOCAL_RANK": "1"},
+        {"LOCAL_RANK": "1", "NODE_RANK": "0"},
+    ],
+    ids=str,
+)
+def test_what_a_batch_script_starts_is_no_task_of_slurm(told: dict[str, str]) -> None:
+    # The script itself is task 0, and all that it starts inherits that.
+    assert rank_of({**IN_A_BATCH_SCRIPT, **told}) == Rank(1, 1)
+
+
+def test_torchrun_numbers_hosts_in_its_own_order() -> None:
     assert rank_of({"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "RANK": "0", "LOCAL_RANK": "0"}).is_main
-    assert not rank_of({"SLURM_PROCID": "0", "RANK": "1", "LOCAL_RANK": "1"}).is_main
 
 
-@pytest.mark.parametrize(("node", "local", "main"), [("0", "0", True), ("0", "1", False), ("1", "0", False)])
+@pytest.mark.parametrize("number", ["RANK", "PMI_RANK"])
+def test_slurm_tells_the_place_on_the_host_where_nobody_else_does(number: str) -> None:
+    # `srun --mpi=pmi2`, and batch scripts that say `export RANK=$SLURM_PROCID`.
+    assert rank_of({"SLURM_PROCID": "3", "SLURM_LOCALID": "1", number: "3"}) == Rank(3, 1)
+
+
+@pytest.mark.parametrize(
+    ("node", "local", "main"), [("0", "0", True), ("0", "1", False), ("1", "0", False), ("1", "1", False)]
+)
 def test_lightning_numbers_hosts_and_processes(node: str, local: str, main: bool) -> None:
     assert rank_of({"NODE_RANK": node, "LOCAL_RANK": local}).is_main == main
     assert rank_of({"LOCAL_RANK": local}).is_main == (local == "0")
+
+
+def test_a_task_of_slurm_that_says_only_its_place_on_the_host_is_still_that_task() -> None:
+    assert rank_of({"SLURM_PROCID": "2", "SLURM_LOCALID": "0", "LOCAL_RANK": "0"}) == Rank(2, 0)
 
 
 @pytest.mark.parametrize("nonsense", ["", "x", "-1", "1.5", "²"])

@@ -22,10 +22,12 @@ from hf_summary_writer.sync import Plan
 from hf_summary_writer.sync import sync as send
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from hf_summary_writer.details import CommitDetails
+    from hf_summary_writer.scheduler import CommitScheduler
+    from hf_summary_writer.status import Status
 
 __all__ = ["sync"]
 
@@ -54,7 +56,10 @@ def sync(
 
     LOGDIR may be one run or a folder of many, written by whatever writes files. Without REPO_ID it goes where it went
     before, or was to go, with the options it had then; where that is known of the folders in LOGDIR and not of LOGDIR
-    itself, all of these are sent. What has arrived is never sent again.
+    itself, all of these are sent, with --watch also those that appear later. What has arrived is never sent again.
+
+    While this watches LOGDIR, every HFSummaryWriter in it that goes to the same branch leaves the pushing to it: all
+    runs of a sweep then take one commit per interval, and not one each.
 
     Exits with 0 only if all has arrived; with --dry-run, if there is nothing to send.
     """
@@ -63,7 +68,9 @@ def sync(
     if dry_run:
         arrived = [_listed(folder, plan, as_json=as_json) for folder, plan in plans]
     elif watch:
-        arrived = _watched(plans, every, close_timeout, as_json=as_json)
+        arrived = _watched(
+            lambda: _plans(logdir.resolve(), repo_id, Target(**options)), every, close_timeout, as_json=as_json
+        )
     else:
         arrived = [_synced(folder, plan, as_json=as_json) for folder, plan in plans]
     sys.exit(0 if all(arrived) else 1)
@@ -131,36 +138,48 @@ def _synced(folder: Path, plan: Plan, *, as_json: bool) -> bool:
     return arrived
 
 
-def _watched(plans: list[tuple[Path, Plan]], every: float, close_timeout: float, *, as_json: bool) -> list[bool]:
+def _watched(
+    plans: Callable[[], list[tuple[Path, Plan]]], every: float, close_timeout: float, *, as_json: bool
+) -> list[bool]:
+    """Push until somebody says to stop; ask for the plans again in every interval, since runs come and go."""
     # What keeps a training script from pushing is not meant for who asks for it by a command.
     os.environ.pop(environment.MODE, None)
-    with _until_told_to_stop() as told, contextlib.ExitStack() as stack:
-        schedulers = [
-            scheduler_of(folder, plan, every, close_timeout, as_json=as_json, err=False) for folder, plan in plans
-        ]
-        if not as_json:
-            for folder, plan in plans:
-                say(f"{folder} goes to {plan.destination.repo_id} every {every:g} min, until Ctrl-C")
-        told.wait()
-        # All begin their last push before any is waited for.
-        waits = [scheduler.at_exit() for scheduler in schedulers]
-        hurried = True
-        with contextlib.suppress(KeyboardInterrupt):  # skips the wait, all of it
-            for wait in waits:
-                wait(False)
-            hurried = False
-        if hurried:
-            for wait in waits:
-                wait(True)
-        for scheduler in schedulers:
-            stack.callback(scheduler.stop)
-        statuses = [scheduler.status() for scheduler in schedulers]
+    by_plan: dict[tuple[Path, str], CommitScheduler] = {}
+    with _until_told_to_stop() as told:
+        while True:
+            for folder, plan in plans():
+                key = folder, plan.destination.key
+                if key not in by_plan:
+                    by_plan[key] = scheduler_of(folder, plan, every, close_timeout, as_json=as_json, err=False)
+                    if not as_json:
+                        say(f"{folder} goes to {plan.destination.repo_id} every {every:g} min, until Ctrl-C")
+            if told.wait(every * 60):
+                break
+        statuses = _finished(list(by_plan.values()))
     for status in statuses:
         if as_json:
             emit({"status": status.as_dict()})
         elif status.all_arrived:
             say(f"{status.folder} is in {status.destination.repo_id}", colour="green")
     return [status.all_arrived for status in statuses]
+
+
+def _finished(schedulers: list[CommitScheduler]) -> list[Status]:
+    """Make the last pushes, and end; return what became of them."""
+    # All begin before any is waited for.
+    waits = [scheduler.at_exit() for scheduler in schedulers]
+    hurried = True
+    with contextlib.suppress(KeyboardInterrupt):  # skips the wait, all of it
+        for wait in waits:
+            wait(False)
+        hurried = False
+    if hurried:
+        for wait in waits:
+            wait(True)
+    statuses = [scheduler.status() for scheduler in schedulers]
+    for scheduler in schedulers:
+        scheduler.stop()
+    return statuses
 
 
 @contextlib.contextmanager

@@ -1,0 +1,101 @@
+"""What a folder holds that the Hub does not, by one scan of it and no request."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hf_summary_writer import scan
+from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.patterns import PathFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hf_summary_writer.ledger import Ledger, Settings, Signature
+    from hf_summary_writer.scan import Candidate
+    from hf_summary_writer.trouble import Once
+
+__all__ = ["Inventory", "Pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What the Hub does not hold yet: files, bytes, and when the oldest was last written (seconds since the epoch)."""
+
+    files: int = 0
+    bytes: int = 0
+    oldest: float | None = None
+
+
+class Inventory:
+    """Compares a folder with what has arrived of it.
+
+    May be used from any thread, as far as the ledger is not written meanwhile.
+
+    Args:
+        folder: The folder, an absolute path without links.
+        settings: Which files of it.
+        ledger: What has arrived.
+        once: Names the files that no repo can hold.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, ledger: Ledger, once: Once) -> None:
+        """Look at nothing yet."""
+        self._folder = folder
+        self._meant = PathFilter(settings.allow, settings.ignore)
+        self._ledger = ledger
+        self._once = once
+        # Files that cannot be sent as they are, since they hold no record or the Hub does not take them; they are
+        # looked at again when they change.
+        self._set_aside: dict[str, Signature] = {}
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the files that may hold something new.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        try:
+            for candidate in scan.scan(str(self._folder), self._wanted, self._meant.prunes, self._ledger.arrivals):
+                if self._set_aside.get(candidate.relpath) != candidate.signature:
+                    yield candidate
+        except OSError as error:
+            raise TemporaryError(f"the folder cannot be listed: {error}") from None
+
+    def missing(self) -> Iterator[tuple[Candidate, int]]:
+        """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        for candidate in self.candidates():
+            arrival = self._ledger.arrivals.get(candidate.relpath)
+            missing = candidate.signature.size - (arrival.length if arrival else 0)
+            if missing > 0 or (arrival and arrival.signature != candidate.signature):
+                yield candidate, max(missing, 0)
+
+    def pending(self) -> Pending:
+        """Sum up what the Hub does not hold yet, as far as sizes tell."""
+        files, size, oldest = 0, 0, None
+        with contextlib.suppress(TemporaryError):  # what was seen before it is the best that can be said
+            for candidate, missing in self.missing():
+                files += 1
+                size += missing
+                written = candidate.signature.mtime_ns / 1e9
+                oldest = written if oldest is None else min(oldest, written)
+        return Pending(files, size, oldest)
+
+    def set_aside(self, relpath: str, signature: Signature) -> None:
+        """Leave a file out until it changes."""
+        self._set_aside[relpath] = signature
+
+    def _wanted(self, relpath: str) -> bool:
+        if not self._meant(relpath):
+            return False
+        reason = scan.unpushable(relpath)
+        if reason is not None:
+            self._once.warn("name", f"{relpath!a} stays only on this disk: {reason}", relpath)
+        return reason is None

@@ -1,0 +1,235 @@
+"""Where the state machine pushes to: a Hub in a process of its own through the real client, or a dictionary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+from unittest import mock
+
+from huggingface_hub import get_session, hf_hub_url
+from huggingface_hub.hf_api import RepoFile
+
+from events import wait_until
+from faults.proxy import Answer, CutRequest, Hold, LoseAnswer
+from hf_summary_writer import scheduler
+from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.hub import Uploaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+    from typing_extensions import Self
+
+    from faults.proxy import Action, FaultProxy
+
+__all__ = ["FAILURES", "PUSHED_BY_A_CHILD", "Dictionary", "RealHub", "Store"]
+
+FAILURES = ["the commit is refused", "the commit breaks off", "the answer to the commit is lost"]
+PUSHED_BY_A_CHILD = 77
+"""What a child exits with that pushes to a dictionary, which its parent would not see."""
+
+
+@dataclass(slots=True)
+class Holdings:
+    """What a store holds.
+
+    Attributes:
+        files: Of each path what it holds now.
+        versions: Of each path everything that a commit ever put there.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    versions: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def commit(self, files: Mapping[str, bytes]) -> None:
+        for path, content in files.items():
+            if self.files.get(path) != content:
+                self.versions.setdefault(path, []).append(content)
+        self.files.update(files)
+
+
+class Store(Protocol):
+    """What the machine asks of a store. It is a context manager: schedulers that are made inside push to it."""
+
+    repo_id: str
+    api: Any
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def fails(self, how: str) -> AbstractContextManager[None]:
+        """Let the next commit fail in one of the ways of `FAILURES`."""
+
+    def pauses(self) -> AbstractContextManager[Callable[[], None]]:
+        """Let the next commit wait until the block is left; what is returned waits until it does."""
+
+    def asked(self) -> int:
+        """Return how often anything was asked of the store."""
+
+    def look(self) -> Holdings:
+        """Return what it holds."""
+
+
+class RealHub:
+    """A new repo on a Hub, behind a proxy that breaks what it is told to break."""
+
+    _actions: Mapping[str, Action] = dict(zip(FAILURES, (Answer(503), CutRequest(after=20), LoseAnswer()), strict=True))
+
+    def __init__(self, api: HfApi, proxy: FaultProxy) -> None:
+        self.repo_id = f"tester/machine-{uuid.uuid4().hex[:12]}"
+        self.api = api
+        self._proxy = proxy
+        self._holdings = Holdings()
+        self._seen: set[str] = set()
+        self._contents: dict[str, bytes] = {}
+        self._looked_at = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._proxy.clear()
+
+    @contextlib.contextmanager
+    def fails(self, how: str) -> Iterator[None]:
+        self._proxy.add("POST", "/commit/", self._actions[how])
+        try:
+            yield
+        finally:
+            self._proxy.clear()
+
+    @contextlib.contextmanager
+    def pauses(self) -> Iterator[Callable[[], None]]:
+        self._proxy.add("POST", "/commit/", Hold())
+        before = self.asked()
+        try:
+            yield lambda: wait_until(lambda: any(seen.action == Hold() for seen in self._proxy.requests[before:]))
+        finally:
+            self._proxy.clear()
+
+    def asked(self) -> int:
+        return len(self._proxy.requests)
+
+    def look(self) -> Holdings:
+        if self.asked() != self._looked_at and self.api.repo_exists(self.repo_id):
+            for commit in reversed(self.api.list_repo_commits(self.repo_id)):
+                if commit.commit_id not in self._seen:
+                    self._seen.add(commit.commit_id)
+                    self._holdings.commit(self._files(commit.commit_id))
+            self._looked_at = self.asked()
+        return self._holdings
+
+    def _files(self, revision: str) -> dict[str, bytes]:
+        """Return what a commit holds; each content is fetched once, since most commits change a file or two."""
+        found: dict[str, bytes] = {}
+        for entry in self.api.list_repo_tree(self.repo_id, revision=revision, recursive=True):
+            if isinstance(entry, RepoFile) and entry.path != ".gitattributes":
+                if entry.blob_id not in self._contents:
+                    url = hf_hub_url(self.repo_id, entry.path, revision=revision, endpoint=self.api.endpoint)
+                    headers = self.api._build_hf_headers()
+                    answer = get_session().get(url, headers=headers, follow_redirects=True)
+                    answer.raise_for_status()
+                    self._contents[entry.blob_id] = answer.content
+                found[entry.path] = self._contents[entry.blob_id]
+        return found
+
+
+class Dictionary:
+    """In place of a Hub and its client, for many more examples in the same time."""
+
+    repo_id = "tester/run"
+    api = None
+
+    def __init__(self) -> None:
+        self.known = self.created = False
+        self._pid = os.getpid()
+        self._holdings = Holdings()
+        self._failure: str | None = None
+        self._reached, self._released = threading.Event(), threading.Event()
+        self._released.set()
+        self._commits = 0
+        self._patch = mock.patch.object(scheduler, "Hub", return_value=self)
+
+    def __enter__(self) -> Self:
+        self._patch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.stop()
+
+    @contextlib.contextmanager
+    def fails(self, how: str) -> Iterator[None]:
+        self._failure = how
+        try:
+            yield
+        finally:
+            self._failure = None
+
+    @contextlib.contextmanager
+    def pauses(self) -> Iterator[Callable[[], None]]:
+        self._reached.clear()
+        self._released.clear()
+        try:
+            yield lambda: wait_until(self._reached.is_set)
+        finally:
+            self._released.set()
+
+    def asked(self) -> int:
+        return self._commits
+
+    def look(self) -> Holdings:
+        return self._holdings
+
+    # What follows is the face of `Hub`.
+
+    endpoint = "http://nowhere"
+    account_key = "nobody"
+
+    @property
+    def branch_key(self) -> int:
+        return id(self)
+
+    def check_token(self) -> None:
+        """It takes none."""
+
+    def ensure_repo(self) -> str:
+        return self.repo_id
+
+    def find_repo(self) -> None:
+        """It is there from the start."""
+
+    def upload(self, files: Sequence[tuple[str, bytes | Path]], readme: bytes | None = None) -> Uploaded:
+        assert readme is None, "no card was asked for"
+        new = [(path, body if isinstance(body, bytes) else body.read_bytes()) for path, body in files]
+        changed: Any = [
+            SimpleNamespace(path_in_repo=path, content=content)
+            for path, content in new
+            if self._holdings.files.get(path) != content
+        ]
+        return Uploaded(tuple(changed), None, frozenset())
+
+    def commit(self, additions: Sequence[Any], message: str) -> Any:
+        if os.getpid() != self._pid:
+            os._exit(PUSHED_BY_A_CHILD)
+        assert message
+        self._commits += 1
+        self._reached.set()
+        assert self._released.wait(60)
+        failure, self._failure = self._failure, None
+        if failure in FAILURES[:2]:
+            raise TemporaryError(failure)
+        self._holdings.commit({addition.path_in_repo: addition.content for addition in additions})
+        if failure is not None:
+            error = TemporaryError(failure)
+            error.in_doubt = True
+            raise error
+        return SimpleNamespace(oid="0" * 40, commit_url="http://nowhere")
