@@ -1,9 +1,9 @@
 """A day of many runs in seconds: the real timetable, turns, budget and back-off, on a clock that only events move.
 
-What is real: `Timetable`, `Turns`, `Budget`, `delay_after` in it, the limits of the local Hub and what `verdict` reads
-in their answers. What is modelled: the threads around them, that is `PushLoop`, `Committer` and `Pusher`, as far as they
-decide who commits when. A run is one event file that always has something new. A process has one folder for each of its
-runs, as writers do, or one for all, as an agent on their parent folder does.
+What is real: `Timetable` with `delay_after` in it, `Turns`, `Budget`, the limits of the local Hub, and what `verdict`
+reads in their answers. What is modelled: the threads around them, that is `PushLoop`, `Committer` and `Pusher`, as far
+as they decide who commits when. A run is one event file that always has something new. A process has one folder for
+each of its runs, as writers do, or one for all, as an agent on their parent folder does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hf_summary_writer.verdict import Answer, judge_answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["HOUR", "Layout", "Result", "simulate"]
+__all__ = ["HOUR", "Layout", "Result", "most_in_an_hour", "simulate"]
 
 HOUR = 3600.0
 # As in `committer`, and as `scheduler` and `push` take them by default.
@@ -95,7 +95,7 @@ class Result:
     _ages: list[int] = field(default_factory=list)
 
     def staleness(self, share: float) -> float:
-        """Return the age that the newest data on the Hub is below for `share` of the time, over all runs; in seconds."""
+        """Return how old, in seconds, the newest data on the Hub is at most for `share` of the time, over all runs."""
         density = list(accumulate(self._ages))
         wanted = share * sum(density)
         return float(next((age for age, total in enumerate(accumulate(density)) if total >= wanted), len(density)))
@@ -132,7 +132,7 @@ class _BudgetInMemory(SharedBudget):
     def __init__(self, limit: float | None, clock: Callable[[], float]) -> None:
         super().__init__(Path("/nowhere/at/all"), limit, clock)
 
-    def _locked(self, stack: object) -> bool:
+    def _locked(self, stack: object) -> bool:  # noqa: ARG002 - it is overridden
         return False
 
     def _read(self) -> None:

@@ -3,13 +3,13 @@
 The Hub allows an account so many commits per hour, whatever the window it counts in. So two things are kept apart. The
 bucket paces ordinary pushes: it fills at 5/8 of the limit and holds 1/8 of it, so that in any hour at most 3/4 of the
 limit go to them, and what they want beyond that queues up: each reservation takes a token, if need be one that is still
-to come, and thereby its place in the queue. A place is a number and no time: when its turn comes depends on what happens
-until then. The commits of the last hour are counted besides. Whoever makes the last push of a run may borrow ahead of the
-queue, as long as that count stays below the limit.
+to come, and thereby its place in the queue. A place is a number and no time: when its turn comes depends on what
+happens until then. The commits of the last hour are counted besides. Whoever makes the last push of a run may borrow
+ahead of the queue, as long as that count stays below the limit.
 
 An answer 429 cuts the share of the limit that this machine takes, since somebody else must be using the rest. The share
-grows back by the same for all, and is cut by a part of what it is, so those of several machines become alike. The bucket
-does not fill while the Hub wants to be left alone, so that afterwards not all come at once who had to wait.
+grows back by the same for all, and is cut by a part of what it is, so those of several machines become alike. The
+bucket does not fill while the Hub wants to be left alone, so that afterwards not all come at once who had to wait.
 
 Values that are frozen, and pure functions of them; `shared_budget` keeps them on disk for all processes.
 """
@@ -52,7 +52,7 @@ class Budget:
         named: The limit that an answer of the Hub named, if one did.
         named_since: How long ago that was, in seconds.
         issued: The last place in the queue that was taken.
-        idle: How long ago somebody's turn came, in seconds.
+        idle: How long ago somebody's turn came, or a commit was made, in seconds.
         cut_since: How long ago the share was cut, in seconds.
     """
 
@@ -155,7 +155,7 @@ class Budget:
             return self, self.blocked
         if len(self.commits) + 1 > max(1.0, self.per_hour):
             return self, HOUR - self.commits[0]
-        return replace(self, commits=(*self.commits, 0.0), tokens=self.tokens - (not reserved)), 0.0
+        return replace(self, commits=(*self.commits, 0.0), tokens=self.tokens - (not reserved), idle=0.0), 0.0
 
     def unspent(self, *, token: bool) -> Budget:
         """Note that the commit was not made after all; return its `token`, too, unless it is kept for another one."""

@@ -73,6 +73,7 @@ def test_a_commit_that_was_not_made_is_not_counted(budget: Budget) -> None:
     queued = budget.reserved()[0]
     used, _ = queued.spent(reserved=True)
     assert used.unspent(token=False) == queued
+    assert used.commits
     borrowed, _ = budget.spent(reserved=False)
     assert borrowed.unspent(token=True) == budget
     assert queued.given_back().tokens == budget.tokens
