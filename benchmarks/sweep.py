@@ -5,8 +5,8 @@
     python benchmarks/sweep.py --write           also put the tables into docs/performance.md
 
 64 writers log for some intervals of a short `commit_every`, in one process and in eight, to one repo of a local Hub
-that answers 429 after 128 commits, as the Hub does within an hour. Then trials on a local Ray cluster take turns in logging
-with this project and with tensorboardX, which pushes nothing; without Ray that part is left out, and named.
+that answers 429 after 128 commits, as the Hub does within an hour. Then trials on a local Ray cluster take turns in
+logging with this project and with tensorboardX, which pushes nothing; without Ray that part is left out, and named.
 """
 
 from __future__ import annotations

@@ -50,6 +50,30 @@ def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
     assert again.commit == COMMIT
 
 
+def test_what_is_recorded_is_on_the_disk_before_it_has_its_name_and_its_name_is_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, type(path).replace
+
+    def noted_fsync(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def noted_replace(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(type(path), "replace", noted_replace)
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": arrival()})
+    assert steps == ["file", "rename", "folder"]
+    steps.clear()
+    ledger.record({"b": arrival()})
+    assert steps == ["file"]
+
+
 def test_only_this_user_can_read_it(path: Path) -> None:
     Ledger(path, DESTINATION).record({"a": arrival()})
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
