@@ -94,6 +94,14 @@ class Journal:
             self._set_aside()
             raise LedgerError(f"{self.path.name} was set aside because it is no file") from None
 
+    def is_outdated(self) -> bool:
+        """Tell whether somebody else has written the file since this object read or wrote it."""
+        try:
+            with safe_open.regular_file(str(self.path.parent), self.path.name, buffering=-1) as file:
+                return self._seen is not None and Signature.of(os.fstat(file.fileno())) != self._seen
+        except OSError:
+            return False  # gone, or not to be read: nothing else is known
+
     def append(self, news: list[dict[str, Any]]) -> bool:
         """Append to the file, durably, if it is the one that this object knows; tell whether it is.
 

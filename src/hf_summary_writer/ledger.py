@@ -68,6 +68,10 @@ class Ledger:
             self._forget()
             raise
 
+    def is_outdated(self) -> bool:
+        """Tell whether somebody else has recorded something since this object read or wrote."""
+        return self._journal.is_outdated()
+
     def record(self, arrivals: Mapping[str, Arrival], commit: CommitRecord | None = None) -> None:
         """Note what a commit delivered, first in memory, then durably on disk.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +24,6 @@ class Outbox:
         """Make nothing yet."""
         self._folder = folder
         self._elsewhere: Path | None = None
-        self._names = itertools.count()
 
     def new_file(self) -> tuple[Path, BinaryIO]:
         """Return a fresh file, readable by this user alone, and its path.
@@ -46,7 +44,8 @@ class Outbox:
         return self._created(self._elsewhere)
 
     def _created(self, folder: Path) -> tuple[Path, BinaryIO]:
-        path = folder / f"{os.getpid()}-{next(self._names)}"
+        # Never a name that somebody else may choose, too: in containers that share a folder, pids are the same.
+        path = folder / os.urandom(16).hex()
         return path, open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
 
     def empty(self) -> None:

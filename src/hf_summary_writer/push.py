@@ -95,6 +95,9 @@ class Pusher:
         self.delivery = Delivery(folder.name, destination, settings.card, self._books, hub, caller, seat)
         self.refused = 0
         self._gone = False
+        # Files of commits that crossed those of somebody else, whom the folder's lock does not keep out. Which of them
+        # the Hub made last nobody can tell, so a push has to find these files there as they are.
+        self._crossed: set[str] = set()
 
     @property
     def ledger(self) -> Ledger:
@@ -104,6 +107,7 @@ class Pusher:
     def refresh(self) -> None:
         """Read in the ledger what other processes have pushed."""
         self._books.refresh()
+        self.ledger.forget(self._crossed)
         self.delivery.use_known_repo()
 
     def push(self, *, last: bool, interrupted: Callable[[], bool], lock_seconds: float) -> CommitInfo | None:
@@ -183,6 +187,8 @@ class Pusher:
         if failed is not None:
             candidate, error = failed
             raise TemporaryError(f"{candidate.relpath!r} could not be read or copied: {error}")
+        if last and self._crossed:
+            raise TemporaryError("another process pushed this folder at the same time, in spite of its lock")
         return None if latest is None else latest.info
 
     def _take(
@@ -214,6 +220,11 @@ class Pusher:
         info = delivered.info
         commit = None if info is None else CommitRecord(info.oid, info.commit_url, time.time())
         arrivals = {content.relpath: content.arrival for content in delivered.arrived}
+        if info is not None and self.ledger.is_outdated():
+            self._crossed.update(arrivals)
+            self.refresh()
+            arrivals = {}
+        self._crossed.difference_update(arrivals)
         self._books.note(lambda: self.ledger.record(arrivals, commit))
 
     def _pass_over(self, candidate: Candidate, why: Nothing) -> None:

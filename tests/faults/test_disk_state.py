@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import remote
+from events import wait_until
+from faults.proxy import Delay
 from faults.rights import an_ordinary_user
 from hf_summary_writer import batches
-from hf_summary_writer.ledger import STATE_FOLDER
+from hf_summary_writer.ledger import STATE_FOLDER, ledgers_of
 from hf_summary_writer.tfrecord import frame
 
 if TYPE_CHECKING:
@@ -183,3 +185,26 @@ def test_a_damaged_ledger_is_set_aside_and_the_folder_planned_afresh(
     third.settle()
     assert third.missing() == 0
     assert len(said(logging.WARNING)) == 1
+
+
+def test_what_another_host_pushes_in_spite_of_the_lock_is_put_right(
+    schedule: Callable[..., Run], proxy: FaultProxy, api: HfApi, repo_id: str, folder: Path
+) -> None:
+    """Two commits cross, since the lock does not hold on the other host: theirs, with less, comes after ours."""
+    (folder / NAME).write_bytes(RECORDS)
+    run = schedule(allow_patterns="*.tfevents.*")
+    run.push()
+    longer = RECORDS + frame(b"y" * 50)
+    (folder / NAME).write_bytes(longer)
+    proxy.add("POST", "/commit/", Delay(60), times=1)
+    coming = run.scheduler.trigger()
+    wait_until(lambda: remote.files(api, repo_id)[NAME] == longer)
+    api.upload_file(path_or_fileobj=RECORDS, path_in_repo=NAME, repo_id=repo_id)
+    [other] = ledgers_of(folder)
+    other.record({}, other.commit)
+    proxy.clear()
+    assert coming.result(20) is not None
+    assert run.push() is not None
+    assert remote.files(api, repo_id) == {NAME: longer}
+    assert run.push() is None
+    assert run.missing() == 0

@@ -299,3 +299,13 @@ def test_names_that_a_repo_cannot_hold_are_told(name: str) -> None:
 @pytest.mark.parametrize("name", ["a b", "%2f", "#?&", "é", "🙂", "x" * 255, "a/B", "A/b", "ab:c", ".cached", "x.git"])
 def test_all_other_names_are_fine(name: str) -> None:
     assert unpushable(name) is None
+
+
+def test_no_copy_takes_the_name_of_one_that_another_container_with_the_same_pids_has_removed(tmp_path: Path) -> None:
+    names = set()
+    for outbox in (Outbox(tmp_path / "outbox"), Outbox(tmp_path / "outbox")):
+        outbox.empty()
+        path, copy = outbox.new_file()
+        copy.close()
+        names.add(path)
+    assert len(names) == 2
