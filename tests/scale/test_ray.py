@@ -108,3 +108,25 @@ def test_a_sweep_on_a_ray_cluster_arrives_without_ever_exceeding_the_limit(
     commits = history(limited.root, REPO)
     assert_every_commit_is_whole(commits, here)
     assert_nothing_is_sent_twice(commits)
+
+
+def test_of_the_workers_of_ray_train_each_logs_and_nothing_is_sent_twice(
+    limited: HubProcess,
+    client: Callable[..., HfApi],
+    environment: dict[str, str],
+    ray_folder: Path,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("torch")
+    logdir = tmp_path / "runs" / "train"
+    training = [sys.executable, str(TRAININGS / "train.py"), REPO, str(logdir), str(ray_folder)]
+    with Launched(training, environment) as ray:
+        assert ray.end(SECONDS) == 0, "\n".join(ray.said[-60:])
+    for rank in range(2):
+        assert events.steps(logdir, f"loss/{rank}") == list(range(60))
+    here = remote.under(logdir, "tensorboard/train")
+    assert len(here) == 2
+    assert remote.files(client(limited), REPO) == here
+    commits = history(limited.root, REPO)
+    assert_every_commit_is_whole(commits, here)
+    assert_nothing_is_sent_twice(commits)
