@@ -183,7 +183,7 @@ def run_scan(who: str, folder: Path, repo_id: str, files: int) -> Figures:
         found = (path for path in folder.rglob("*") if path.is_file())
         pushing.last_uploaded = {path: path.stat().st_mtime for path in found}
     else:
-        from hf_summary_writer.ledger import Arrival
+        from hf_summary_writer.arrival import Arrival
 
         pushing = scheduler(who, folder, repo_id)
         found = pushing._pusher.inventory.candidates()

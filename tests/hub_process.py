@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hf_summary_writer.localhub import Count, LoggedRequest, Stats
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from typing_extensions import Self
@@ -30,11 +31,17 @@ class HubProcess:
     """A local Hub in a process of its own; it serves inside a `with` block.
 
     It has the face of `LocalHub` as far as tests look at it, and can be killed.
+
+    Args:
+        root: Where it keeps its repos.
+        *arguments: Its options.
+        launcher: The words before its command, such as those that run a command on another host.
     """
 
-    def __init__(self, root: Path, *arguments: str) -> None:
+    def __init__(self, root: Path, *arguments: str, launcher: Sequence[str] = ()) -> None:
         self.root = root
-        self._command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(root), *arguments]
+        command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(root), *arguments]
+        self._command = [*launcher, *command]
         self.process: subprocess.Popen[str] | None = None
         self.endpoint = self.token = ""
 

@@ -28,6 +28,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from hf_summary_writer import client_fork  # noqa: F401 - what it does at a fork it does once imported
 from hf_summary_writer.errors import DeadlineError, PushError
 from hf_summary_writer.verdict import Answer, judge_network
 

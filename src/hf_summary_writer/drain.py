@@ -25,9 +25,10 @@ _BUSY_INTERVAL = 0.1
 _IDLE_INTERVAL = 0.4
 """Seconds between two looks at the sources: after one that found something, and after one that found nothing."""
 
-_POLITE_ITEMS = 64
+_POLITE_ITEMS = 256
 _URGENT_ITEMS = 1024
-"""Items in one slice: few while a loop is running beside it, more while somebody waits for the end."""
+"""Items in one slice: fewer while a loop is running beside it, more while somebody waits for the end. A loop that waits
+for the interpreter during a slice wakes up late and with cold caches, so many small slices cost it more than a few."""
 
 _NAP = 0.001
 """Seconds between two polite slices. Letting go of the interpreter without a pause would not help: the thread that

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hf_summary_writer.ledger import Ledger, Settings, Signature
+    from hf_summary_writer.arrival import Settings, Signature
+    from hf_summary_writer.ledger import Ledger
     from hf_summary_writer.scan import Candidate
     from hf_summary_writer.trouble import Once
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer import entries
-from hf_summary_writer.arrival import Arrival, CommitRecord, Settings, Signature
 from hf_summary_writer.journal import Journal, LedgerError, destination_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from hf_summary_writer.arrival import Arrival, CommitRecord, Settings
     from hf_summary_writer.destination import Destination
 
-__all__ = ["STATE_FOLDER", "Arrival", "CommitRecord", "Ledger", "LedgerError", "Settings", "Signature", "ledgers_of"]
+__all__ = ["STATE_FOLDER", "Ledger", "LedgerError", "ledgers_of"]
 
 # Where a folder's state lies in it. The Hub's client never uploads anything below `.cache/huggingface`.
 STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hf_summary_writer import snapshot
+from hf_summary_writer.arrival import CommitRecord
 from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
 from hf_summary_writer.books import Books
 from hf_summary_writer.delivery import Delivery
@@ -20,7 +21,6 @@ from hf_summary_writer.details import CommitDetails
 from hf_summary_writer.errors import RepoGoneError, TemporaryError
 from hf_summary_writer.inventory import Inventory
 from hf_summary_writer.isolating import isolating
-from hf_summary_writer.ledger import CommitRecord
 from hf_summary_writer.outbox import Outbox
 from hf_summary_writer.snapshot import ClosedSegments, Nothing
 from hf_summary_writer.trouble import Once
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
+    from hf_summary_writer.arrival import Arrival, Settings
     from hf_summary_writer.attempt import Caller
     from hf_summary_writer.batches import Batch
     from hf_summary_writer.committer import Seat
     from hf_summary_writer.delivery import Delivered
     from hf_summary_writer.destination import Destination
     from hf_summary_writer.hub import Hub
-    from hf_summary_writer.ledger import Arrival, Ledger, Settings
+    from hf_summary_writer.ledger import Ledger
     from hf_summary_writer.scan import Candidate
     from hf_summary_writer.snapshot import Content
 

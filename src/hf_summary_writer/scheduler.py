@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer import destination as checks
+from hf_summary_writer.arrival import Settings
 from hf_summary_writer.attempt import Caller
 from hf_summary_writer.destination import Destination, sync_command
 from hf_summary_writer.details import CommitDetails, ErrorDetails
@@ -18,7 +19,6 @@ from hf_summary_writer.environment import Mode, fills_in, mode_for
 from hf_summary_writer.errors import PostponedError
 from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.leaving import Leaving
-from hf_summary_writer.ledger import Settings
 from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
 from hf_summary_writer.push import Pusher

@@ -24,9 +24,9 @@ from hf_summary_writer.verdict import one_line
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hf_summary_writer.arrival import CommitRecord
     from hf_summary_writer.destination import Destination
     from hf_summary_writer.inventory import Pending
-    from hf_summary_writer.ledger import CommitRecord
     from hf_summary_writer.push_loop import State
 
 __all__ = ["LastTrouble", "Status", "TroubleFile", "Word"]

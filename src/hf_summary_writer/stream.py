@@ -321,7 +321,8 @@ class Stream:
         self.failing = True
         self._retry_at = now + _RETRY_SECONDS
         self.backlog.report(error, self.directory)
-        asked, self._asked = self._asked, set()
+        # Emptied, not replaced: a caller may be about to add to it.
+        asked = list(itertools.islice(iter(self._asked.pop, None), len(self._asked)))
         if any(ticket.closes for ticket in asked):
             self._give_up()
         for ticket in asked:

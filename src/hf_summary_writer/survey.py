@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.books import Books
 from hf_summary_writer.folder_lock import is_locked
 from hf_summary_writer.inventory import Inventory
-from hf_summary_writer.ledger import STATE_FOLDER, Ledger, LedgerError, Settings, ledgers_of
+from hf_summary_writer.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
 from hf_summary_writer.push_loop import Phase
 from hf_summary_writer.status import Status, TroubleFile
 from hf_summary_writer.trouble import Once
@@ -20,6 +20,7 @@ from hf_summary_writer.trouble import Once
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hf_summary_writer.arrival import Settings
     from hf_summary_writer.destination import Destination
 
 __all__ = ["Missing", "known_folders", "missing", "survey"]

@@ -6,10 +6,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hf_summary_writer.arrival import Settings
 from hf_summary_writer.attempt import Caller
 from hf_summary_writer.errors import PushError
 from hf_summary_writer.hub import Hub
-from hf_summary_writer.ledger import Settings, ledgers_of
+from hf_summary_writer.ledger import ledgers_of
 from hf_summary_writer.push import Pusher
 from hf_summary_writer.sharing import seat_at
 

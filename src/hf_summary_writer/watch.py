@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hf_summary_writer.arrival import Settings
     from hf_summary_writer.destination import Destination
-    from hf_summary_writer.ledger import Settings
 
 __all__ = ["WatchMark", "watcher_of"]
 

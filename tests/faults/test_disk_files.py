@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import logging
 import os
 import random
 import shutil
+import socket
+import stat
 import tempfile
 import threading
 from typing import TYPE_CHECKING
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
     from faults.conftest import Run
     from hf_summary_writer.details import CommitDetails
+
+pytestmark = pytest.mark.faults
 
 HOUR = 60.0  # minutes
 SECONDS = 30.0
@@ -175,6 +180,55 @@ def test_what_may_not_be_read_waits_and_the_rest_is_pushed(
     (folder / "closed").chmod(0o700)
     assert run.push() is not None
     assert set(remote.files(api, repo_id)) == {"readable.txt", "secret.txt", "closed/inside.txt"}
+
+
+def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
+) -> None:
+    (folder.parent / "secret.txt").write_bytes(b"secret")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
+    for name, target in {"out": "../secret.txt", "loop": "x.tfevents.loop", "dangling": "nothing", "up": ".."}.items():
+        (folder / f"x.tfevents.{name}").symlink_to(target)
+    os.mkfifo(folder / "x.tfevents.fifo")
+    with contextlib.suppress(PermissionError):  # only root makes devices
+        os.mknod(folder / "x.tfevents.device", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "x.tfevents.socket"))
+        run = schedule()
+        run.next_commit()
+        run.scheduler.close()
+    assert remote.files(api, repo_id) == {"sub/fine.tfevents.1": VERSION + frame(b"x")}
+    assert said(logging.WARNING) == []
+
+
+def test_files_that_come_and_go_all_the_time_hold_up_no_other(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
+) -> None:
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            path = folder / f"passing-{number % 7}.txt"
+            path.write_bytes(b"x" * 1000)
+            (folder / f"passing-{(number + 3) % 7}.txt").unlink(missing_ok=True)
+
+    thread = threading.Thread(target=come_and_go)
+    run = schedule()
+    thread.start()
+    try:
+        for number in range(10):
+            (folder / f"stays-{number}.txt").write_bytes(b"%d" * 100)
+            run.push()
+    finally:
+        stop.set()
+        thread.join()
+    run.scheduler.close()
+    held = remote.files(api, repo_id)
+    assert {path: held.get(path) for path in remote.under(folder, "", "*")} == remote.under(folder, "", "*")
+    assert said(logging.WARNING) == []
 
 
 FINE = [

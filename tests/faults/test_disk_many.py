@@ -11,8 +11,9 @@ import pytest
 import remote
 import scripts
 from hf_summary_writer import scan
+from hf_summary_writer.arrival import Arrival
 from hf_summary_writer.destination import Destination
-from hf_summary_writer.ledger import STATE_FOLDER, Arrival, Ledger
+from hf_summary_writer.ledger import STATE_FOLDER, Ledger
 from hf_summary_writer.patterns import PathFilter
 
 if TYPE_CHECKING:

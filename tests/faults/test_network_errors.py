@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 import remote
-from faults.conftest import OFTEN
+from faults.conftest import HOUR, OFTEN
 from faults.proxy import Answer
 from hf_summary_writer.errors import ActionNeededError, RepoGoneError, TemporaryError
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from faults.conftest import Run, Watch
     from faults.proxy import FaultProxy
     from hub_process import HubProcess
+
+pytestmark = pytest.mark.faults
 
 FOREVER = float("inf")
 
@@ -81,6 +83,10 @@ def test_a_token_that_may_not_write_is_named_with_its_repo(
     [warning] = said(logging.WARNING)
     assert repo_id in warning
     assert "token" in warning
+    assert ("hf auth login" if status == 401 else "use one with write access") in warning
+    run.settle()
+    # Looked at once per interval, not ever more often.
+    assert HOUR * 60 - 30 < run.scheduler._loop.state.seconds <= HOUR * 60
     assert run.push() is not None
 
 
@@ -103,6 +109,7 @@ def test_a_repo_that_is_deleted_is_not_created_again_and_gets_everything_once_it
         (folder / f"{number}.bin").write_bytes(os.urandom(1000))
         assert isinstance(run.fail(), RepoGoneError)
     [error] = said(logging.WARNING)
+    assert said(logging.ERROR) == [error]
     assert repo_id in error
     assert "not created again" in error
     assert not [request for request in hub.requests if request.path == "/api/repos/create"]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from faults.conftest import Run, Watch
     from faults.proxy import FaultProxy
 
+pytestmark = pytest.mark.faults
+
 FOREVER = float("inf")
 HOURS = 10_000.0  # seconds
 HTML = Answer(200, {"Content-Type": "text/html"}, b"<html>Please log in to this network</html>")

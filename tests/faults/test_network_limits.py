@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from faults.conftest import Run
     from faults.proxy import FaultProxy
 
+pytestmark = pytest.mark.faults
+
 FOREVER = float("inf")
 
 

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from faults.conftest import Run, Watch
     from hub_process import HubProcess
 
+pytestmark = pytest.mark.faults
+
 FOREVER = float("inf")
 NOWHERE = "http://127.0.0.1:9"  # the port of the discard service, which nobody runs
+NO_ROUTE = "http://255.255.255.255:9"  # the system refuses to connect to it: the network is unreachable
 
 LOGGING_WITHOUT_A_HUB = """
 began = time.monotonic()
@@ -64,9 +67,10 @@ def test_a_run_that_is_told_to_stay_offline_tries_nothing_and_all_of_it_arrives_
     [
         ({"HF_ENDPOINT": NOWHERE}, "cannot be reached"),
         ({"HF_ENDPOINT": "http://hub.invalid"}, "cannot be reached"),
+        ({"HF_ENDPOINT": NO_ROUTE}, "cannot be reached"),
         ({"HTTP_PROXY": NOWHERE, "http_proxy": NOWHERE, "NO_PROXY": "", "no_proxy": ""}, "cannot be reached"),
     ],
-    ids=["refused", "no such host", "proxy down"],
+    ids=["refused", "no such host", "no route", "proxy down"],
 )
 def test_a_run_without_a_network_starts_at_once_and_all_of_it_arrives_later(
     hub: HubProcess,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from faults.conftest import Run
     from faults.proxy import FaultProxy
 
+pytestmark = pytest.mark.faults
+
 TALKATIVE = """
 logging.getLogger().setLevel(logging.DEBUG)
 import traceback

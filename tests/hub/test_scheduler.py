@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,6 +101,28 @@ def test_a_later_scheduler_on_the_folder_sends_only_what_is_new(
     scheduler.close()
     assert remote.files(api, repo_id) == {"a.txt": b"1", "b.txt": b"2"}
     assert len(remote.commits(api, repo_id)) == 3  # the one the Hub makes, and one of each scheduler
+
+
+@pytest.mark.faults
+def test_a_folder_that_is_reached_by_another_name_has_the_same_lock_and_ledger_and_is_not_sent_again(
+    schedule: Callable[..., CommitScheduler],
+    hub: HubProcess,
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"1")
+    first = schedule()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    before = hub.requests
+    for name in (tmp_path / "link", "run", f"{folder}/", "link/../run/."):
+        again = schedule(folder_path=name)
+        assert again._pusher._books.lock_path == first._pusher._books.lock_path
+        assert again._pusher.ledger.path == first._pusher.ledger.path
+        again.close()
+    assert hub.requests == before
 
 
 def test_a_lost_ledger_costs_no_commit(
@@ -223,20 +246,29 @@ def test_an_override_that_fails_in_any_way_is_contained(
     schedule: Callable[..., CommitScheduler], caplog: pytest.LogCaptureFixture
 ) -> None:
     outcomes: list[Any] = [KeyError("bug"), SystemExit(3), None, None]
+    slow = threading.Event()
 
     class Broken(CommitScheduler):
         def push_to_hub(self) -> Any:
-            outcome = outcomes.pop(0)
-            if outcome is not None:
+            outcome = outcomes.pop(0) if outcomes else slow.wait(SECONDS)
+            if isinstance(outcome, BaseException):
                 raise outcome
-            return outcome
+            return None
 
     with caplog.at_level(logging.WARNING, "hf_summary_writer"):
-        scheduler = schedule(Broken)
-        scheduler.trigger().exception(SECONDS)
-        assert scheduler.trigger().result(SECONDS) is None
+        scheduler = schedule(Broken, close_timeout=0.5)
+        assert isinstance(scheduler.trigger().exception(SECONDS), SystemExit)
+        for _ in range(2):
+            assert scheduler.trigger().result(SECONDS) is None
+        # One that takes longer than it may holds nobody up.
+        began = time.monotonic()
+        held_up = scheduler.trigger()
+        scheduler.close()
+        assert time.monotonic() - began < 2
+        assert not held_up.done()
+        slow.set()
+        assert held_up.result(SECONDS) is None
     assert "bug" in caplog.text
-    scheduler.stop()
 
 
 def test_hooks_are_told_and_can_hurt_nobody(

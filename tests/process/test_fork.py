@@ -48,8 +48,10 @@ def is_held():
 while not is_held():
     time.sleep(0.01)
 held = threading.Event()
+from huggingface_hub import get_session
+pool = get_session()._transport._pool
 def hold():
-    with writer.scheduler.lock, writer.scheduler._loop._changed, writer._lifecycle:
+    with writer.scheduler.lock, writer.scheduler._loop._changed, writer._lifecycle, pool._optional_thread_lock:
         held.set()
         time.sleep(0.5)
 holder = threading.Thread(target=hold)

@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer import destination as checks
 from hf_summary_writer.destination import Destination
 
@@ -49,9 +50,18 @@ def test_a_repo_id_that_is_no_text_is_a_type_error(repo_id: object) -> None:
     "path",
     ["../x", "a/../../b", "..", ".", "a//b", ".git/x", "a/.git", "a/.GIT/b", ".cache/x", "a\0b", "a\\b", "\\x", "a\nb"],
 )
-def test_a_path_in_repo_that_leads_elsewhere_is_refused(path: str) -> None:
+def test_a_path_in_repo_that_leads_elsewhere_is_refused(path: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="path_in_repo"):
         checks.check_path_in_repo(path)
+    # By the constructors too, before anything is made.
+    logdir = tmp_path / "run"
+    for make in (
+        lambda: HFSummaryWriter("user/run", logdir=logdir, path_in_repo=path),
+        lambda: CommitScheduler(repo_id="user/run", folder_path=logdir, path_in_repo=path),
+    ):
+        with pytest.raises(ValueError, match="path_in_repo"):
+            make()
+    assert not logdir.exists()
 
 
 @pytest.mark.parametrize(
@@ -93,10 +103,11 @@ def test_branch_names_may_have_slashes_and_dots(revision: str) -> None:
 @pytest.mark.faults("S1")
 def test_white_space_around_a_token_is_dropped_and_a_broken_token_is_never_shown() -> None:
     assert checks.check_token(" hf_abc\n") == "hf_abc"
-    for broken in ("hf_sécret", "hf_sec ret", "hf_sec\x00ret", "   "):
-        with pytest.raises(ValueError, match="token") as caught:
-            checks.check_token(broken)
-        assert "hf_s" not in str(caught.value)
+    for broken in ("hf_sécret", "hf_sec ret", "hf_sec\x00ret", "hf_sec\nret", "   "):
+        for check in (checks.check_token, lambda token: HFSummaryWriter("user/run", token=token)):
+            with pytest.raises(ValueError, match="token") as caught:
+                check(broken)
+            assert "hf_s" not in str(caught.value)
 
 
 def test_a_folder_is_checked_but_not_made(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import gc
 import logging
 import os
@@ -19,8 +20,11 @@ from tensorboard.compat.proto import event_pb2 as their_event
 from tensorboard.compat.proto import summary_pb2 as their_summary
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
+from hf_summary_writer.backlog import Backlog
+from hf_summary_writer.drain import Ticket, drain
 from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.segment_name import followed, parse_name
+from hf_summary_writer.stream import Stream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -460,3 +464,24 @@ def test_a_closed_writer_keeps_asking_its_late_callers_to_look(tmp_path: Path) -
     assert stream is not None
     stream.look(1e12)
     assert stream.look_again == 0
+
+
+def test_who_begins_to_wait_while_the_disk_fails_is_let_go_by_its_next_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "attend", lambda _: None)
+    failure = OSError(errno.EIO, "Input/output error")
+    waiting = Stream(str(tmp_path), Backlog(1 << 20))
+
+    class AddedLate(set[Ticket]):
+        """The disk fails between the moment that a caller looks this up and the one that it adds to it."""
+
+        def add(self, ticket: Ticket) -> None:
+            waiting._fall_back(failure, 0.0)
+            super().add(ticket)
+
+    waiting._asked = AddedLate()
+    ticket = waiting.ask()
+    assert not ticket.wait(0)
+    waiting._fall_back(failure, 0.0)
+    assert ticket.wait(0)

@@ -12,16 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_summary_writer.arrival import Arrival, CommitRecord, Signature
 from hf_summary_writer.destination import Destination
-from hf_summary_writer.ledger import (
-    STATE_FOLDER,
-    Arrival,
-    CommitRecord,
-    Ledger,
-    LedgerError,
-    Signature,
-    ledgers_of,
-)
+from hf_summary_writer.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +48,30 @@ def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
     assert again.arrivals == {"a": arrival(20), "b/ü": arrival(5)}
     assert again.repo_id == "user/run"
     assert again.commit == COMMIT
+
+
+def test_what_is_recorded_is_on_the_disk_before_it_has_its_name_and_its_name_is_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, type(path).replace
+
+    def noted_fsync(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def noted_replace(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(type(path), "replace", noted_replace)
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": arrival()})
+    assert steps == ["file", "rename", "folder"]
+    steps.clear()
+    ledger.record({"b": arrival()})
+    assert steps == ["file"]
 
 
 def test_only_this_user_can_read_it(path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_summary_writer import scan, snapshot
-from hf_summary_writer.ledger import Arrival
+from hf_summary_writer.arrival import Arrival
 from hf_summary_writer.outbox import Outbox
 from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.scan import Candidate, unpushable
@@ -264,6 +266,8 @@ def test_nothing_outside_the_folder_and_nothing_but_regular_files_is_ever_read(t
     for name, target in links.items():
         (folder.path / name).symlink_to(target)
     os.mkfifo(folder.path / "fifo.tfevents.1")
+    with contextlib.suppress(PermissionError):  # only root makes devices
+        os.mknod(folder.path / "device.tfevents.1", stat.S_IFCHR | 0o600, os.makedev(1, 5))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder.path / "socket.tfevents.1"))
         (folder.path / "sub" / "real.tfevents.1").write_bytes(VERSION + record())

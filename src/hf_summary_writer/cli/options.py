@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hf_summary_writer import destination as checks
+from hf_summary_writer.arrival import Settings
 from hf_summary_writer.destination import Destination
 from hf_summary_writer.hub import default_endpoint
-from hf_summary_writer.ledger import Settings
 from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
 from hf_summary_writer.sync import Plan
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hf_summary_writer.arrival import Settings
 from hf_summary_writer.cli.options import existing_folder
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, say, size
-from hf_summary_writer.ledger import Settings
 from hf_summary_writer.push_loop import Phase
 from hf_summary_writer.survey import known_folders, survey
 

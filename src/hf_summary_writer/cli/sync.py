@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_summary_writer import environment
+from hf_summary_writer.arrival import Settings
 from hf_summary_writer.cli.options import Target, existing_folder, target_options, timing_options
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, progress, say, size
 from hf_summary_writer.cli.watching import describe, scheduler_of, tell
-from hf_summary_writer.ledger import Settings
 from hf_summary_writer.survey import known_folders, missing
 from hf_summary_writer.sync import Plan
 from hf_summary_writer.sync import sync as send
