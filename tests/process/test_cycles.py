@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.faults("P11")
 def test_a_thousand_writers_leave_threads_descriptors_and_hooks_as_they_were(
     hub: HubProcess, repo_id: str, logdir: Path
@@ -60,7 +61,7 @@ def test_a_thousand_writers_leave_threads_descriptors_and_hooks_as_they_were(
         cycle(1000)
         print(json.dumps([before, state()]))
         """,
-        hub, logdir, repo_id,
+        hub, logdir, repo_id, seconds=240,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     before, after = json.loads(ended.stdout)
