@@ -11,7 +11,7 @@ import nox
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients"]
+nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients", "integration_fast"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -135,24 +135,35 @@ def other_pythons(session: nox.Session) -> None:
     run_tests(session, "-m", "not slow and not integration")
 
 
-# `nox -s integration integration_tensorflow` sets up and runs all of it: about ten minutes on two free cores, and some
-# minutes more to install. `nox -s integration -- -m "integration and not slow"` is the half that is fast enough for CI:
-# the contract with torch's writer, PyTorch itself, accelerate, Stable-Baselines3 and Ignite.
-# With pip, not uv: where an index offers torch for CPUs beside the one for GPUs (PIP_EXTRA_INDEX_URL), pip takes it.
-@nox.session(venv_backend="virtualenv")
+@nox.session
+def integration_fast(session: nox.Session) -> None:
+    """Train with the frameworks that are quick, and compare what the Hub holds with what their own writers leave."""
+    run_frameworks(session, "integration-fast", "-m", "integration and not slow")
+
+
+@nox.session
 def integration(session: nox.Session) -> None:
-    """Train with real frameworks, and compare what the Hub holds with what their own writers leave."""
-    # Alone and first, so that nothing else decides which build of it is taken.
-    session.install(*(line for line in group("integration") if line.startswith("torch==")))
-    session.install("-e", ".[demo]", *group("integration"))
-    session.run("python", "-m", "pytest", "-m", "integration", "tests/integration", *session.posargs)
+    """The same with all frameworks but those that need TensorFlow."""
+    run_frameworks(session, "integration", "-m", "integration")
 
 
-@nox.session(venv_backend="virtualenv")
+@nox.session
 def integration_tensorflow(session: nox.Session) -> None:
     """The same for frameworks that write their event files with TensorFlow."""
-    session.install("-e", ".[demo]", *group("integration-tensorflow"))
-    session.run("python", "-m", "pytest", "-m", "integration", "tests/integration", *session.posargs)
+    run_frameworks(session, "integration-tensorflow", "-m", "integration")
+
+
+def run_frameworks(session: nox.Session, frameworks: str, *arguments: str) -> None:
+    packages = group(frameworks)
+    torch_alone = [package for package in packages if package.startswith("torch==")]
+    if torch_alone:
+        # First, and by pip, which, unlike uv, takes the build for CPUs wherever it is offered one beside the others.
+        session.install("pip")
+        session.run("python", "-m", "pip", "install", "--quiet", *torch_alone)
+    session.install("-e", ".[demo]", *packages)
+    # As in `run_tests`. Most of the time is that of the trainings, which have a process of their own.
+    again = ("-n", "2", "--reruns", "2")
+    session.run("python", "-m", "pytest", *again, *arguments, "tests/integration", *session.posargs)
 
 
 def run_tests(session: nox.Session, *arguments: str, client: str = "newest", transport: str = "xet") -> None:

@@ -3,12 +3,15 @@
 The Hub allows an account so many commits per hour, whatever the window it counts in. So two things are kept apart. The
 bucket paces ordinary pushes: it fills at 5/8 of the limit and holds 1/8 of it, so that in any hour at most 3/4 of the
 limit go to them, and what they want beyond that queues up: each reservation takes a token, if need be one that is still
-to come, and thereby its place in the queue. The commits of the last hour are counted besides. Whoever makes the last
-push of a run may borrow ahead of the queue, as long as that count stays below the limit.
+to come, and thereby its place in the queue. A place is a number and no time: when its turn comes depends on what
+happens until then. The commits of the last hour are counted besides. Whoever makes the last push of a run may borrow
+ahead of the queue, as long as that count stays below the limit.
 
-An answer 429 halves the share of the limit that this machine takes, since somebody else must be using the rest; the
-share grows back within some hours. Values that are frozen, and pure functions of them; `shared_budget` keeps them on
-disk for all processes.
+An answer 429 cuts the share of the limit that this machine takes, since somebody else must be using the rest. The share
+grows back by the same for all, and is cut by a part of what it is, so those of several machines become alike. The
+bucket does not fill while the Hub wants to be left alone, so that afterwards not all come at once who had to wait.
+
+Values that are frozen, and pure functions of them; `shared_budget` keeps them on disk for all processes.
 """
 
 from __future__ import annotations
@@ -19,8 +22,16 @@ __all__ = ["HOUR", "Budget"]
 
 HOUR = 3600.0
 _RATE, _BURST = 5 / 8, 1 / 8
-_LEAST_SHARE = 1 / 16
+_LEAST_SHARE = 1 / 256
+# What a refusal leaves of the share. It takes a while until less is asked for, so others soon after cost no more.
+_CUT, _SECONDS_FOR_A_CUT = 0.7, 1200.0
+# A share grows by what is little at first and by a whole one within so long: a hundred machines together feel their
+# way to the limit as gently as two do, and one that has it for itself again is soon back.
 _SECONDS_TO_RECOVER = 4 * HOUR
+# Clocks do not agree to the last digit, and nobody shall be sent away for that.
+_A_MOMENT = 0.001
+# Whoever waits for a turn wakes when it comes, and begins to upload.
+_SECONDS_TO_TAKE_A_TURN = 30.0
 # A limit that an answer named is believed for a day; accounts change their plan.
 _SECONDS_TO_BELIEVE = 24 * HOUR
 # Of a limit that an answer names some commits are left to the user.
@@ -40,6 +51,9 @@ class Budget:
         blocked: For how many seconds the Hub wants to be left alone.
         named: The limit that an answer of the Hub named, if one did.
         named_since: How long ago that was, in seconds.
+        issued: The last place in the queue that was taken.
+        idle: How long ago somebody's turn came, or a commit was made, in seconds.
+        cut_since: How long ago the share was cut, in seconds.
     """
 
     limit: float | None
@@ -50,6 +64,9 @@ class Budget:
     blocked: float = 0.0
     named: float | None = None
     named_since: float = 0.0
+    issued: int = 0
+    idle: float = 0.0
+    cut_since: float = 0.0
 
     @classmethod
     def fresh(cls, limit: float | None, now: float) -> Budget:
@@ -84,20 +101,48 @@ class Budget:
             self,
             at=now,
             commits=tuple(age + elapsed for age in self.commits if age + elapsed < HOUR),
-            share=min(1.0, self.share + elapsed / _SECONDS_TO_RECOVER),
-            blocked=max(0.0, self.blocked - elapsed),
+            share=min(1.0, self.share + _regained(self.cut_since + elapsed) - _regained(self.cut_since)),
+            blocked=self.blocked - elapsed if self.blocked - elapsed > _A_MOMENT else 0.0,
             named=self.named if believed else None,
             named_since=self.named_since + elapsed,
+            cut_since=self.cut_since + elapsed,
+            idle=max(0.0, self.idle + elapsed - self.blocked),
         )
-        gained = elapsed / self.seconds_per_token if self.seconds_per_token else 0.0
+        gained = max(0.0, elapsed - self.blocked) / self.seconds_per_token if self.seconds_per_token else 0.0
         return replace(moved, tokens=min(moved.most_tokens, self.tokens + gained))
 
     def reserved(self) -> tuple[Budget, float]:
-        """Take a token, if need be one that is still to come; return in how many seconds it is there."""
+        """Take the next place in the queue, which is then `issued`; return in how many seconds its turn comes."""
         if self.per_hour is None:
             return self, self.blocked
-        after = replace(self, tokens=self.tokens - 1)
-        return after, max(self.blocked, -after.tokens * self.seconds_per_token)
+        # Where nobody queued up there was nobody to take a turn.
+        idle = self.idle if self.tokens < 0 else 0.0
+        after = replace(self, tokens=self.tokens - 1, issued=self.issued + 1, idle=idle)
+        return after.turn_of(after.issued)
+
+    def seconds_until(self, place: int) -> float:
+        """Return how long it takes until it is the turn of a place in the queue, as it seems now."""
+        if self.per_hour is None:
+            return self.blocked
+        # A place of a queue that was lost with its file is at the end of this one.
+        missing = min(place, self.issued) - self.issued - self.tokens
+        return self.blocked + max(0.0, missing * self.seconds_per_token)
+
+    def turn_of(self, place: int) -> tuple[Budget, float]:
+        """Return in how many seconds it is the turn of a place in the queue, as it seems now, and 0 if it has come.
+
+        Places whose owners have died are noticed by turns that nobody takes, and then whoever asks may have one.
+        """
+        seconds = self.seconds_until(place)
+        if seconds < _A_MOMENT:
+            return replace(self, idle=0.0), 0.0
+        if (
+            self.blocked > 0
+            or self.per_hour is None
+            or self.idle < 2 * self.seconds_per_token + _SECONDS_TO_TAKE_A_TURN
+        ):
+            return self, seconds
+        return replace(self, idle=0.0, tokens=self.tokens + 1), 0.0
 
     def spent(self, *, reserved: bool) -> tuple[Budget, float]:
         """Make a commit now, with a token that was `reserved` or one that is borrowed.
@@ -110,13 +155,17 @@ class Budget:
             return self, self.blocked
         if len(self.commits) + 1 > max(1.0, self.per_hour):
             return self, HOUR - self.commits[0]
-        return replace(self, commits=(*self.commits, 0.0), tokens=self.tokens - (not reserved)), 0.0
+        return replace(self, commits=(*self.commits, 0.0), tokens=self.tokens - (not reserved), idle=0.0), 0.0
 
-    def given_back(self) -> Budget:
-        """Return a token with which no commit was made after all."""
+    def unspent(self, *, token: bool) -> Budget:
+        """Note that the commit was not made after all; return its `token`, too, unless it is kept for another one."""
         if self.per_hour is None:
             return self
-        return replace(self, commits=self.commits[:-1], tokens=min(self.most_tokens, self.tokens + 1))
+        return replace(self, commits=self.commits[:-1], tokens=min(self.most_tokens, self.tokens + token))
+
+    def given_back(self) -> Budget:
+        """Return a token, and with it a place in the queue."""
+        return self if self.per_hour is None else replace(self, tokens=min(self.most_tokens, self.tokens + 1))
 
     def refused(self, seconds: float, named: float | None) -> Budget:
         """Draw the consequences of an answer 429.
@@ -128,10 +177,10 @@ class Budget:
         after = replace(self, blocked=max(self.blocked, seconds))
         if named is None:
             return after
-        # Several processes that are refused at the same moment are refused once.
-        share = self.share if self.blocked > 0 else max(_LEAST_SHARE, self.share / 2)
-        after = replace(after, share=share, named=max(1.0, named * _OURS_OF_NAMED), named_since=0.0)
-        return replace(after, tokens=min(after.tokens, 0.0))
+        after = replace(after, named=max(1.0, named * _OURS_OF_NAMED), named_since=0.0, tokens=min(after.tokens, 0.0))
+        if self.named is not None and self.cut_since < _SECONDS_FOR_A_CUT:
+            return after
+        return replace(after, share=max(_LEAST_SHARE, self.share * _CUT), cut_since=0.0)
 
     @property
     def why(self) -> str:
@@ -146,3 +195,8 @@ class Budget:
     def most_tokens(self) -> float:
         """How many tokens can be saved up."""
         return max(1.0, (self.per_hour or 0.0) * _BURST * self.share)
+
+
+def _regained(since: float) -> float:
+    """Return how much a share has grown so many seconds after the refusal."""
+    return float((since / _SECONDS_TO_RECOVER) ** 3)

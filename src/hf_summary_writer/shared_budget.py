@@ -99,6 +99,9 @@ def _parsed(said: dict[str, Any], limit: float | None) -> Budget:
         blocked=_number(said["blocked"]),
         named=None if named is None else max(1.0, _number(named)),
         named_since=_number(said["named_since"]),
+        issued=int(_number(said["issued"])),
+        idle=_number(said["idle"]),
+        cut_since=_number(said["cut_since"]),
     )
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Stretched", "Timetable"]
 
+# Who waits for a turn looks now and then whether it comes sooner than it seemed: others may have left the queue.
+_LOOK_AGAIN_SECONDS = 60.0
+
 
 class Stretched(NamedTuple):
     """That pushes come less often than they were asked for.
@@ -54,7 +57,7 @@ class Timetable:
         self._due = now
         self._not_before = 0.0
         self._postponed: PostponedError | None = None
-        self._postponed_until = 0.0
+        self._postponed_at = self._postponed_until = 0.0
         self._last_done: float | None = None
         self._failures = 0
         self.error: Exception | None = None
@@ -111,7 +114,8 @@ class Timetable:
             return Outcome.DONE
         if isinstance(error, PostponedError):
             if self.finish_by is None:  # else it has become the last push, which need not wait for its turn
-                self._postponed, self._postponed_until = error, now + error.seconds
+                self._postponed, self._postponed_at = error, now
+                self._postponed_until = now + min(error.seconds, max(_LOOK_AGAIN_SECONDS, error.seconds / 8))
             return Outcome.AGAIN
         self._failures += 1
         self.error = error if isinstance(error, Exception) else RuntimeError(repr(error))
@@ -121,8 +125,9 @@ class Timetable:
         return Outcome.GIVEN_UP if self.is_hopeless(self._not_before) else Outcome.AGAIN
 
     def seconds_to_wait(self, now: float) -> float:
-        """Return how much longer no push may begin, besides that none is due; 0 for not at all."""
-        return max(0.0, self._not_before - now, self._postponed_until - now)
+        """Return how much longer, as it seems now, no push may begin, besides that none is due; 0 for not at all."""
+        turn = 0.0 if self._postponed is None else self._postponed_at + self._postponed.seconds
+        return max(0.0, self._not_before - now, turn - now)
 
     @property
     def hub_asked_to_wait(self) -> bool:
@@ -134,5 +139,6 @@ class Timetable:
         """How far the last push and the one that waits for its turn are apart; `None` if none waits for that."""
         if self._postponed is None:
             return None
-        since = self._last_done if self._last_done is not None else self._postponed_until - self._postponed.seconds
-        return Stretched(max(self.interval, self._postponed_until - since), str(self._postponed))
+        since = self._last_done if self._last_done is not None else self._postponed_at
+        apart = self._postponed_at - since + self._postponed.seconds
+        return Stretched(max(self.interval, apart), str(self._postponed))

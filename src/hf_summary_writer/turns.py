@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.budget import Budget
@@ -22,15 +21,15 @@ class Turns:
 
     Args:
         budget: Returns the budget of the account that pushes now; `None` if nothing limits it.
-        clock: Tells the seconds on a clock that never goes back.
     """
 
-    def __init__(self, budget: Callable[[], SharedBudget | None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, budget: Callable[[], SharedBudget | None]) -> None:
         self._budget = budget
-        self._clock = clock
         # Held while the budget is asked, which takes a moment at most: two of one branch shall not queue up twice.
         self._lock = threading.Lock()
-        self._reserved: float | None = None
+        self._place: int | None = None
+        self._has_come = False  # the turn of this place
+        self._used: int | None = None  # the place of the commit that was made last, or is under way
 
     def await_turn(self) -> None:
         """Make sure that an ordinary push may commit now; those of one branch share their place in the queue.
@@ -59,22 +58,27 @@ class Turns:
         with self._lock:
             if not last:
                 self._await_turn(budget)
-            reserved = self._reserved is not None
+            reserved = self._place is not None
             after, seconds = budget.change(lambda before: before.spent(reserved=reserved))
             if seconds <= 0:
-                self._reserved = None
+                self._used, self._place, self._has_come = self._place, None, False
                 return
-            if not last:
-                self._reserved = self._clock() + seconds
         if last:
             raise RateLimitError(f"{after.why}, and there can be none just now", retry_after=seconds)
         raise PostponedError(after.why, seconds)
 
     def give_back(self) -> None:
-        """Return a turn with which no commit was made."""
+        """Undo `spend`, since no commit was made. The branch keeps its place in the queue for the next attempt."""
         budget = self._budget()
-        if budget is not None:
-            budget.change(lambda before: (before.given_back(), 0.0))
+        if budget is None:
+            return
+        with self._lock:
+            place, self._used = self._used, None
+            budget.change(lambda before: (before.unspent(token=place is None), 0.0))
+            if place is not None:
+                if self._place is not None:  # somebody has queued up for the commit after that
+                    budget.change(lambda before: (before.given_back(), 0.0))
+                self._place, self._has_come = place, True
 
     def refused(self, error: RateLimitError) -> None:
         """Tell all who push for this account that the Hub answered 429."""
@@ -84,9 +88,15 @@ class Turns:
             budget.change(lambda before: (before.refused(seconds, error.commits_per_hour), 0.0))
 
     def _await_turn(self, budget: SharedBudget) -> None:
-        if self._reserved is None:
-            _, seconds = budget.change(Budget.reserved)
-            self._reserved = self._clock() + seconds
-        remaining = self._reserved - self._clock()
-        if remaining > 0:
-            raise PostponedError(budget.look().why, remaining)
+        if self._has_come:
+            after = budget.look()
+            seconds = after.blocked
+        elif self._place is None:
+            after, seconds = budget.change(Budget.reserved)
+            self._place = after.issued
+        else:
+            place = self._place
+            after, seconds = budget.change(lambda before: before.turn_of(place))
+        if seconds > 0:
+            raise PostponedError(after.why, seconds)
+        self._has_come = True

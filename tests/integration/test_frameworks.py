@@ -63,7 +63,6 @@ CASES = [
         ("transformers", "accelerate"),
         ("train/loss", "train/learning_rate", "args/text_summary"),
         varying=r"train/train_(runtime|.*_per_second)|(args|model_config)/text_summary",
-        slow=True,
     ),
     Case(
         "transformers",
@@ -154,7 +153,7 @@ def _shared(run_name: str) -> str:
 def test_the_page_names_the_versions_of_the_lane() -> None:
     [table] = re.findall(r"^\| framework .*?\n\n", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     project = (PAGE.parents[1] / "pyproject.toml").read_text()
-    lane = project[project.index("\nintegration = [") : project.index("[tool.hatch")]
+    lane = project[project.index("\nintegration-fast = [") : project.index("[tool.hatch")]
     versions = re.findall(r'"[a-z0-9-]+(?:\[[a-z]+\])?==([0-9.]+?)(?:\.\*)?"', lane)
     assert len(versions) > 8
     assert [version for version in versions if not re.search(rf"\b{re.escape(version)}\b", table)] == []
@@ -186,19 +185,43 @@ def test_lightning_may_bear_its_former_name(hub: HubProcess, api: HfApi, repo_id
     assert len(found[".", "own"]) == 12
 
 
-@pytest.mark.slow
-def test_under_torchrun_each_rank_logs_and_the_main_one_pushes(
+# What `accelerate launch` runs several processes with; with `--cpu` it knows one process, or mpirun.
+ACCELERATE_LAUNCH = (
+    *("env", "ACCELERATE_USE_CPU=true", sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
+    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes"),
+)
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package"),
+    [(TORCHRUN, "torch"), (ACCELERATE_LAUNCH, "accelerate")],
+    ids=["torchrun", "accelerate launch"],
+)
+def test_each_rank_logs_and_the_main_one_pushes(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, launcher: tuple[str, ...], package: str
+) -> None:
+    pytest.importorskip(package)
+    code = block("Many processes").replace("runs/distributed", f"runs/{package}-ranks")
+    before = {commit.commit_id for commit in _commits(api, repo_id)}
+    run("distributed", code, hub, tmp_path, *launcher, "2")
+    found = read(download(api, repo_id, f"tensorboard/{package}-ranks", tmp_path / "download"))
+    assert found == {(".", f"loss/{rank}"): [(s, pytest.approx(1 / (s + 1))) for s in range(6)] for rank in range(2)}
+    assert len(list((tmp_path / "runs" / f"{package}-ranks").glob("*.tfevents.*"))) == 2
+    after = [commit for commit in _commits(api, repo_id) if commit.commit_id not in before and "Logs" in commit.title]
+    assert 1 <= len(after) <= 2
+
+
+def test_under_accelerate_launch_the_tracker_logs_in_the_main_process(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("torch")
-    before = {commit.commit_id for commit in _commits(api, repo_id)}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    run("distributed", block("Many processes"), hub, tmp_path, *launcher)
-    found = read(download(api, repo_id, "tensorboard/distributed", tmp_path / "download"))
-    assert found == {(".", f"loss/{rank}"): [(s, pytest.approx(1 / (s + 1))) for s in range(6)] for rank in range(3)}
-    assert len(list((tmp_path / "runs" / "distributed").glob("*.tfevents.*"))) == 3
-    after = [commit for commit in _commits(api, repo_id) if commit.commit_id not in before and "Logs" in commit.title]
-    assert 1 <= len(after) <= 3
+    pytest.importorskip("accelerate")
+    code = block("accelerate").replace('"accelerate"', '"launched"')
+    run("accelerate", f"{code}\nassert accelerator.num_processes == 2", hub, tmp_path, *ACCELERATE_LAUNCH, "2")
+    found = read(download(api, repo_id, "tensorboard/launched", tmp_path / "download"))
+    # Each process takes half of the six batches.
+    assert [step for step, _ in found[".", "loss"]] == [0, 1, 2]
+    assert len(list((tmp_path / "runs" / "launched").glob("*.tfevents.*"))) == 1
 
 
 def _commits(api: HfApi, repo_id: str) -> list[GitCommitInfo]:

@@ -64,11 +64,11 @@ def rand(*shape: int) -> Any:
     "value",
     [
         *[0.5, 3, np.float16(1.1), np.int64(10**11), np.array([2.5])],
-        lambda: torch.tensor(1.5, requires_grad=True),
-        lambda: torch.rand(1),
-        lambda: torch.tensor(1.5, dtype=torch.bfloat16),
-        lambda: torch.tensor([[4]]),
-        lambda: torch.nn.Parameter(torch.ones(1)),
+        pytest.param(lambda: torch.tensor(1.5, requires_grad=True), id="with a gradient"),
+        pytest.param(lambda: torch.rand(1), id="one-dimensional"),
+        pytest.param(lambda: torch.tensor(1.5, dtype=torch.bfloat16), id="bfloat16"),
+        pytest.param(lambda: torch.tensor([[4]]), id="two-dimensional"),
+        pytest.param(lambda: torch.nn.Parameter(torch.ones(1)), id="parameter"),
     ],
     ids=str,
 )

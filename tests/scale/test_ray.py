@@ -58,6 +58,7 @@ def environment(limited: HubProcess, tmp_path: Path, mark: Mapping[str, str]) ->
         "HF_SUMMARY_WRITER_COMMITS_PER_HOUR": str(COMMITS_PER_HOUR),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_AUTH_MODE": "disabled",
         "OMP_NUM_THREADS": "1",
     }
 

@@ -69,23 +69,53 @@ def test_others_wait_longer_for_what_was_borrowed(budget: Budget) -> None:
     assert budget.reserved()[1] == 90
 
 
-def test_a_turn_without_a_commit_is_given_back(budget: Budget) -> None:
-    used, _ = budget.reserved()[0].spent(reserved=True)
-    assert used.given_back() == budget
+def test_a_commit_that_was_not_made_is_not_counted(budget: Budget) -> None:
+    queued = budget.reserved()[0]
+    used, _ = queued.spent(reserved=True)
+    assert used.unspent(token=False) == queued
+    assert used.commits
+    borrowed, _ = budget.spent(reserved=False)
+    assert borrowed.unspent(token=True) == budget
+    assert queued.given_back().tokens == budget.tokens
 
 
-def test_a_refusal_blocks_all_and_halves_the_share_once(budget: Budget) -> None:
+def test_a_refusal_blocks_all_and_cuts_the_share_once_for_a_while(budget: Budget) -> None:
     refused = budget.refused(600, None)
     assert refused.reserved()[1] == 600
     assert refused.spent(reserved=False)[1] == 600
     assert refused.share == 1
-    halved = budget.refused(600, 128)
-    assert halved.share == 0.5
-    assert halved.named == 120
-    assert halved.refused(600, 128).share == 0.5
-    assert halved.moved_to(NOW + 600).refused(600, 128).share < 0.3
-    assert "wait" in halved.why
-    assert "for this machine" in halved.moved_to(NOW + 600).why
+    cut = budget.refused(600, 128)
+    assert cut.share == 0.7
+    assert cut.named == 120
+    assert cut.refused(600, 128).share == 0.7
+    assert cut.moved_to(NOW + 600).refused(600, 128).share == pytest.approx(0.7, abs=0.01)
+    assert cut.moved_to(NOW + 1200).refused(600, 128).share < 0.5
+    assert "wait" in cut.why
+    assert "for this machine" in cut.moved_to(NOW + 600).why
+
+
+def test_a_refusal_slows_those_down_who_have_queued_up_before(budget: Budget) -> None:
+    budget, _ = reserve(budget, 17)
+    assert budget.seconds_until(17) == 45
+    refused = budget.refused(600, 128)
+    assert refused.seconds_until(17) > 600 + 60
+    # Nothing comes together while the Hub wants to be left alone.
+    assert refused.moved_to(NOW + 600).seconds_until(17) == pytest.approx(68.57, abs=0.1)
+
+
+def test_a_place_of_a_queue_that_was_lost_is_the_last_of_this_one(budget: Budget) -> None:
+    budget, waits = reserve(budget, 20)
+    assert budget.seconds_until(1000) == waits[-1]
+
+
+def test_a_turn_that_nobody_takes_is_for_whoever_asks(budget: Budget) -> None:
+    budget, waits = reserve(budget, 100)
+    assert budget.turn_of(100) == (budget, waits[-1])
+    budget, seconds = budget.moved_to(NOW + 2 * 45 + 30).turn_of(100)
+    assert seconds == 0
+    assert budget.turn_of(99)[1] > 0
+    taken = budget.moved_to(NOW + 200).turn_of(17)[0]  # somebody is there whose turn it is
+    assert taken.moved_to(NOW + 300).turn_of(99)[1] > 0
 
 
 def test_a_share_grows_back_and_a_named_limit_is_forgotten_after_a_day() -> None:

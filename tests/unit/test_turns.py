@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,7 +34,7 @@ def clock() -> Clock:
 @pytest.fixture
 def branches(tmp_path: Path, clock: Clock) -> list[Turns]:
     budget = SharedBudget(tmp_path / "budget.json", LIMIT, clock)
-    return [Turns(lambda: budget, clock) for _ in range(3)]
+    return [Turns(lambda: budget) for _ in range(3)]
 
 
 def commit(turns: Turns, *, last: bool = False) -> None:
@@ -92,10 +93,54 @@ def test_an_ordinary_push_waits_for_what_last_pushes_have_used_up(branches: list
     branches[0].spend(last=False)
 
 
-def test_a_turn_that_was_given_back_is_there_for_others(branches: list[Turns]) -> None:
+def test_a_branch_whose_commit_was_not_made_keeps_its_place(branches: list[Turns], clock: Clock) -> None:
     commit(branches[0])
+    for turns in branches[1:]:
+        with pytest.raises(PostponedError):
+            turns.await_turn()
+    clock.now += EVERY
+    for _ in range(3):
+        commit(branches[1])
+        branches[1].give_back()
+    commit(branches[1])
+    with pytest.raises(PostponedError) as waits:
+        branches[2].await_turn()
+    assert waits.value.seconds == EVERY
+
+
+def test_what_was_borrowed_for_a_commit_that_was_not_made_is_there_for_others(branches: list[Turns]) -> None:
+    commit(branches[0], last=True)
     branches[0].give_back()
     commit(branches[1])
+
+
+def test_a_place_that_was_taken_during_a_commit_that_fails_is_not_needed(branches: list[Turns], clock: Clock) -> None:
+    commit(branches[0])
+    with pytest.raises(PostponedError):
+        branches[0].await_turn()  # for the commit after that
+    branches[0].give_back()
+    commit(branches[0])
+    clock.now += EVERY
+    commit(branches[1])
+
+
+def test_those_who_died_in_the_queue_do_not_hold_up_the_others(branches: list[Turns], clock: Clock) -> None:
+    commit(branches[0])
+    budget = branches[0]._budget
+    for dead in [Turns(budget) for _ in range(200)]:
+        with pytest.raises(PostponedError):
+            dead.await_turn()
+    began = clock.now
+    made = 0
+    while made < 3:
+        clock.now += 60
+        for turns in branches:
+            try:
+                commit(turns)
+            except PostponedError:
+                continue
+            made += 1
+    assert clock.now - began < 10 * EVERY
 
 
 def test_what_the_hub_tells_one_branch_all_keep_to(branches: list[Turns], clock: Clock) -> None:
@@ -106,6 +151,26 @@ def test_what_the_hub_tells_one_branch_all_keep_to(branches: list[Turns], clock:
         branches[2].spend(last=True)
     clock.now += 100
     branches[2].spend(last=True)
+
+
+def test_after_a_refusal_not_all_come_at_once_who_had_queued_up(branches: list[Turns], clock: Clock) -> None:
+    commit(branches[0])
+    for turns in branches:
+        with pytest.raises(PostponedError):
+            turns.await_turn()
+    branches[0].refused(RateLimitError("429", retry_after=3600, commits_per_hour=8))
+    clock.now += 3600
+    made = []
+    for _ in range(70):
+        for number, turns in enumerate(branches):
+            try:
+                commit(turns)
+            except PostponedError:
+                continue
+            made.append((clock.now, number))
+        clock.now += 60
+    assert [number for _, number in made[:3]] == [0, 1, 2]
+    assert all(after - before > EVERY for (before, _), (after, _) in itertools.pairwise(made))
 
 
 def test_without_a_budget_nobody_waits() -> None:

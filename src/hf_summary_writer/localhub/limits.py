@@ -6,8 +6,12 @@ import math
 import threading
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 from hf_summary_writer.localhub.errors import HubError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WINDOW_SECONDS = 300
 _HOUR_SECONDS = 3600
@@ -20,18 +24,24 @@ _SHOWN_QUOTA = 1000
 class Limits:
     """Counts against the limits; any thread may use it."""
 
-    def __init__(self, commits_per_hour: int | None, requests_per_5min: int | None) -> None:
+    def __init__(
+        self,
+        commits_per_hour: int | None,
+        requests_per_5min: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._commits_per_hour = commits_per_hour
         self._requests_per_5min = requests_per_5min
         self._commits: deque[float] = deque(maxlen=commits_per_hour or 1)
-        self._window_start = time.monotonic()
+        self._window_start = self._clock()
         self._in_window = 0
         self._lock = threading.Lock()
 
     def count_request(self) -> None:
         """Count one request of the API, or refuse it."""
         with self._lock:
-            now = time.monotonic()
+            now = self._clock()
             if now - self._window_start >= WINDOW_SECONDS:
                 self._window_start, self._in_window = now, 0
             self._in_window += 1
@@ -55,7 +65,7 @@ class Limits:
         return _SHOWN_QUOTA if self._requests_per_5min is None else self._requests_per_5min
 
     def _headers(self, remaining: int) -> dict[str, str]:
-        left = math.ceil(max(0.0, self._window_start + WINDOW_SECONDS - time.monotonic()))
+        left = math.ceil(max(0.0, self._window_start + WINDOW_SECONDS - self._clock()))
         return {
             "RateLimit": f'"api";r={remaining};t={left}',
             "RateLimit-Policy": f'"fixed window";"api";q={self._quota};w={WINDOW_SECONDS}',
@@ -67,7 +77,7 @@ class Limits:
             return
         with self._lock:
             headers = self._headers(max(1, self._quota - self._in_window))
-            now = time.monotonic()
+            now = self._clock()
             while self._commits and now - self._commits[0] >= _HOUR_SECONDS:
                 self._commits.popleft()
             if len(self._commits) >= self._commits_per_hour:
@@ -83,7 +93,7 @@ class Limits:
     def count_commit(self) -> None:
         """Count a commit that was made."""
         with self._lock:
-            self._commits.append(time.monotonic())
+            self._commits.append(self._clock())
 
 
 def _in_words(seconds: float) -> str:

@@ -26,19 +26,32 @@ def trainable(config):
     tune.report({"pid": os.getpid()})
 
 
-# The workers shall see what this process sees, and not the folder that Ray packs for them.
-os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-ray.init(
-    num_cpus=at_once,
-    include_dashboard=False,
-    log_to_driver=False,
-    object_store_memory=80 * 2**20,
-    _temp_dir=ray_folder,
-)
+def start():
+    """Start a cluster; a busy machine may need longer for it than Ray waits."""
+    for left in (2, 1, 0):
+        try:
+            ray.init(
+                num_cpus=at_once,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=80 * 2**20,
+                _temp_dir=ray_folder,
+            )
+        except Exception:
+            ray.shutdown()
+            if not left:
+                raise
+        else:
+            return
+
+
+start()
 try:
     results = tune.Tuner(
         trainable,
         param_space={"number": tune.grid_search(list(range(trials)))},
+        # A worker goes on with the next trial: to start one takes longer than a trial.
+        tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(name="sweep", storage_path=os.path.join(ray_folder, "results"), verbose=0),
     ).fit()
     assert not results.errors, results.errors
