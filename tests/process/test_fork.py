@@ -98,6 +98,7 @@ def test_a_child_logs_and_leaves_the_pushing_to_its_parent(
     assert_sound(logdir)
 
 
+@pytest.mark.faults
 def test_a_child_of_a_fork_that_python_is_not_told_of_does_not_push_either(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_child_of_a_fork_that_python_is_not_told_of_does_not_push_either(
     assert_sound(logdir)
 
 
+@pytest.mark.faults
 def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(proxy: FaultProxy, repo_id: str, logdir: Path) -> None:
     proxy.add("POST", "/commit/", Delay(1.5))
     body = FORK[: FORK.index("held = ")] + (
