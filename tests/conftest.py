@@ -33,7 +33,8 @@ from huggingface_hub import HfApi, constants
 from hub_process import HasEndpoint, HubProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
 
 
 _SETTLE_SECONDS = 5.0
@@ -64,10 +65,41 @@ def leaves_nothing_behind() -> Iterator[None]:
         time.sleep(0.02)
 
 
+_session_token = ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that shows the token of the session's Hub: in what it printed, logged, or failed with."""
+    report = yield
+    shown = [name for name, text in report.sections if _session_token in text]
+    if _session_token and shown and report.passed:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} shows the token in: {', '.join(shown)} (at {call.when})"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def no_file_holds_the_token(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that left the token of the session's Hub in one of its files."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is not None and _session_token:
+        assert [path for path in _files_of(folder) if _session_token.encode() in path.read_bytes()] == []
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """Run one Hub for the whole session; in a process of its own, so that forks and busy tests do not disturb it."""
+    global _session_token  # noqa: PLW0603 - hooks of pytest get no fixtures
     with HubProcess(tmp_path_factory.mktemp("hub")) as running:
+        _session_token = running.token
         yield running
 
 

@@ -44,11 +44,13 @@ def start(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str
     )
 
 
-def run(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end."""
+def run(
+    body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str, seconds: float = SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, for at most so many seconds."""
     with start(body, hub, logdir, repo_id, *options) as process:
         try:
-            out, err = process.communicate(timeout=SECONDS)
+            out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             # With its children, which hold the same pipes.
             os.killpg(process.pid, signal.SIGKILL)

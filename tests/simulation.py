@@ -184,6 +184,10 @@ class _World:
         """Note that a new run begins, of which nothing is on the Hub yet."""
         self._snapshot[run], self._fresh[run] = moment, 0.0
 
+    def longest_waiting_first(self, runs: list[int]) -> list[int]:
+        """Return runs in the order in which `Inventory` has them pushed."""
+        return sorted(runs, key=lambda run: self._snapshot[run])
+
     def arrived(self, run: int, snapshot: float) -> None:
         """Note that the Hub holds what a run had logged until `snapshot`."""
         self._aged(run)
@@ -283,16 +287,8 @@ class _Process:
             self._settle(folder, error)
             return
         folder.is_pushing = True
-        folder.remaining = self._in_order(folder.runs)
+        folder.remaining = iter(self._world.longest_waiting_first(folder.runs))
         self._upload(folder)
-
-    def _in_order(self, runs: list[int]) -> Iterator[int]:
-        """Yield the runs of a folder by when they last wrote: they do so all the time, so it is a matter of chance."""
-        left = list(runs)
-        for end in range(len(left), 0, -1):
-            picked = int(self._world.chance.random() * end)
-            left[picked], left[end - 1] = left[end - 1], left[picked]
-            yield left[end - 1]
 
     def _upload(self, folder: _Folder) -> None:
         runs = list(islice(folder.remaining, MAX_FILES_PER_COMMIT))

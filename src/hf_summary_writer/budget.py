@@ -100,7 +100,7 @@ class Budget:
         moved = replace(
             self,
             at=now,
-            commits=tuple(age + elapsed for age in self.commits if age + elapsed < HOUR),
+            commits=tuple([age for age in (age + elapsed for age in self.commits) if age < HOUR]),
             share=min(1.0, self.share + _regained(self.cut_since + elapsed) - _regained(self.cut_since)),
             blocked=self.blocked - elapsed if self.blocked - elapsed > _A_MOMENT else 0.0,
             named=self.named if believed else None,

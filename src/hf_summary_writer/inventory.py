@@ -66,6 +66,21 @@ class Inventory:
         except OSError as error:
             raise TemporaryError(f"the folder cannot be listed: {error}") from None
 
+    def longest_waiting_first(self) -> list[Candidate]:
+        """Return the candidates in a fair order, for when there are more than can be pushed at once.
+
+        What never arrived comes first, the older before the newer; then the rest, as it arrived. The time of the last
+        write would not do: files that are written all the time would come in no order at all.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        found = list(self.candidates())
+        if len(found) < 2:
+            return found
+        arrived = {relpath: number for number, relpath in enumerate(self._ledger.arrivals)}
+        return sorted(found, key=lambda each: (arrived.get(each.relpath, -1), each.signature.mtime_ns))
+
     def missing(self) -> Iterator[tuple[Candidate, int]]:
         """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell.
 

@@ -52,7 +52,7 @@ class Ledger:
 
     @property
     def arrivals(self) -> Mapping[str, Arrival]:
-        """What has arrived, by relative path."""
+        """What has arrived, by relative path; what arrived longest ago comes first."""
         return self._arrivals
 
     def refresh(self) -> None:
@@ -79,7 +79,8 @@ class Ledger:
             OSError: If it could not be written; memory holds it all the same.
         """
         news = {relpath: arrival for relpath, arrival in arrivals.items() if self._arrivals.get(relpath) != arrival}
-        self._arrivals.update(news)
+        for relpath, arrival in news.items():
+            self._put_last(relpath, arrival)
         self.commit = commit or self.commit
         lines = [entries.of_arrival(relpath, arrival) for relpath, arrival in news.items()]
         if commit is not None:
@@ -125,6 +126,11 @@ class Ledger:
         for relpath in relpaths:
             self._arrivals.pop(relpath, None)
 
+    def _put_last(self, relpath: str, arrival: Arrival) -> None:
+        # A dictionary keeps the order in which its keys came.
+        self._arrivals.pop(relpath, None)
+        self._arrivals[relpath] = arrival
+
     def _forget(self) -> None:
         self.repo_id, self.commit, self.settings, self._arrivals = None, None, None, {}
         self.is_new = self._ahead = False
@@ -132,7 +138,7 @@ class Ledger:
     def _apply(self, entry: dict[str, Any]) -> None:
         if "file" in entry:
             relpath, arrival = entries.parsed_arrival(entry)
-            self._arrivals[relpath] = arrival
+            self._put_last(relpath, arrival)
         elif "repo" in entry:
             repo_id, self.is_new = entries.parsed_repo(entry)
             # The Hub adds the user's name and may write it in another case; anything else would lead logs astray.

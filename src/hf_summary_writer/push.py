@@ -136,8 +136,7 @@ class Pusher:
                 if self._gone:
                     self.delivery.find_repo()  # costs less than to read all that would be sent
                     self._gone = False
-                candidates = sorted(self.inventory.candidates(), key=lambda candidate: candidate.signature.mtime_ns)
-                return self._push(candidates, last=last, interrupted=interrupted)
+                return self._push(self.inventory.longest_waiting_first(), last=last, interrupted=interrupted)
             except RepoGoneError:
                 self._gone = True
                 self._seat.committer.forget_repo()

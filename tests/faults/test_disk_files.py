@@ -304,7 +304,7 @@ def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
         error = run.fail()
     assert "'large.txt' could not be read or copied" in str(error)
     assert remote.files(api, repo_id) == {"small.txt": b"1"}
-    assert run.push() is not None
+    run.push()  # unless the scheduler was quicker, which tries again by itself
     assert remote.files(api, repo_id) == {"small.txt": b"1", "large.txt": b"1" * 100}
 
 
@@ -324,5 +324,5 @@ def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(
         for descriptor in taken:
             os.close(descriptor)
     assert "Too many open files" in str(error)
-    assert run.push() is not None
+    run.push()  # unless the scheduler was quicker, which tries again by itself
     assert remote.files(api, repo_id) == {"a.txt": b"1"}

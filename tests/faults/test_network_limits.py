@@ -121,7 +121,7 @@ def test_a_wait_that_is_none_is_replaced_by_our_own(
     # What nobody asked for can be cut short.
     assert isinstance(run.fail(), RateLimitError)
     proxy.clear()
-    assert run.push() is not None
+    run.push()  # unless the scheduler was quicker, which tries again by itself
     assert remote.files(proxied, repo_id) == {"a.bin": b"1"}
 
 

@@ -55,6 +55,7 @@ def test_a_copy_is_a_working_writer_in_the_same_folder(
     assert_sound(logdir)
 
 
+@pytest.mark.faults
 def test_neither_pickle_nor_repr_nor_state_holds_the_token(repo_id: str, logdir: Path) -> None:
     quiet: dict[str, Any] = {"logdir": logdir, "repo_allow_patterns": "none"}
     api = HfApi(endpoint="http://127.0.0.1:9", token=CANARY)
@@ -70,6 +71,7 @@ def test_neither_pickle_nor_repr_nor_state_holds_the_token(repo_id: str, logdir:
     assert not [path for path in logdir.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
 
 
+@pytest.mark.faults
 def test_a_scheduler_says_that_it_cannot_be_pickled(logdir: Path) -> None:
     scheduler = CommitScheduler(repo_id="user/run", folder_path=logdir, token=CANARY)
     scheduler.stop()
@@ -80,6 +82,7 @@ def test_a_scheduler_says_that_it_cannot_be_pickled(logdir: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.faults
 def test_a_writer_can_be_handed_to_a_new_process(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path, method: str
 ) -> None:

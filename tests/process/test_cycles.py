@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.faults("P11")
 def test_a_thousand_writers_leave_threads_descriptors_and_hooks_as_they_were(
     hub: HubProcess, repo_id: str, logdir: Path
@@ -58,13 +61,44 @@ def test_a_thousand_writers_leave_threads_descriptors_and_hooks_as_they_were(
         cycle(1000)
         print(json.dumps([before, state()]))
         """,
-        hub, logdir, repo_id,
+        hub, logdir, repo_id, seconds=240,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     before, after = json.loads(ended.stdout)
     assert before["threads"] == ["MainThread"]
     assert after == before
     assert_sound(logdir)
+
+
+@pytest.mark.faults
+def test_a_test_of_the_users_own_that_closes_nothing_leaves_no_complaint_under_pytest(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path
+) -> None:
+    # pytest takes the streams of a test away when it is over; the last push comes after that.
+    (tmp_path / "test_mine.py").write_text(
+        f"""
+from hf_summary_writer import HFSummaryWriter
+def test_mine(capsys):
+    global writer
+    writer = HFSummaryWriter({repo_id!r}, logdir={str(logdir)!r}, commit_every=60)
+    for step in range(1000):
+        writer.add_scalar("loss", step, step)
+"""
+    )
+    ended = subprocess.run(
+        [sys.executable, "-X", "dev", "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", tmp_path],
+        env=scripts.environment(hub, tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=scripts.SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    for complaint in ("Logging error", "Traceback", "I/O operation on closed file"):
+        assert complaint not in ended.stdout + ended.stderr
+    assert events.steps(logdir, "loss") == list(range(1000))
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
 # A clock that jumps a day, forth and back, every few readings; what is measured by the other clock is as ever.

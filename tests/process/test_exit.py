@@ -117,6 +117,32 @@ def test_a_push_of_the_users_own_may_use_a_thread_pool_to_the_last(
     assert b"late.txt" in remote.files(api, repo_id)["names"]
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("registered", ["before", "after"])
+def test_an_exit_handler_may_close_the_writer_again_and_log_once_more(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, registered: str
+) -> None:
+    handler = """
+import atexit
+@atexit.register
+def late():
+    writer.close()
+    writer.add_scalar("loss", 1000, 1000)
+    writer.close()
+    writer.close()
+"""
+    ended = scripts.run(
+        (handler + LOG if registered == "before" else LOG + handler) + "writer.close()", hub, logdir, repo_id
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert events.steps(logdir, "loss") == list(range(1001))
+    # Where no thread can be started any more, the line says how to send the rest.
+    missing = remote.files(api, repo_id) != remote.under(logdir, "tensorboard/run-1")
+    assert missing == ("hf-summary-writer sync" in ended.stderr)
+    assert_sound(logdir)
+
+
 @pytest.mark.faults("P6")
 @pytest.mark.parametrize(
     ("ending", "code"),
@@ -134,6 +160,7 @@ def test_the_exit_code_is_the_scripts_own(
     assert_all_on_hub(api, repo_id, logdir)
 
 
+@pytest.mark.faults
 def test_leaving_without_a_goodbye_loses_nothing_that_was_flushed(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:

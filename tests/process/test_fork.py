@@ -98,6 +98,7 @@ def test_a_child_logs_and_leaves_the_pushing_to_its_parent(
     assert_sound(logdir)
 
 
+@pytest.mark.faults
 def test_a_child_of_a_fork_that_python_is_not_told_of_does_not_push_either(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_child_of_a_fork_that_python_is_not_told_of_does_not_push_either(
     assert_sound(logdir)
 
 
+@pytest.mark.faults
 def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(proxy: FaultProxy, repo_id: str, logdir: Path) -> None:
     proxy.add("POST", "/commit/", Delay(1.5))
     body = FORK[: FORK.index("held = ")] + (
@@ -187,7 +189,8 @@ class Logged(Dataset):
     def __getitem__(self, index):
         writer.add_scalar("worker", index, index)
         return torch.tensor([float(index)])
-writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+commits = []
+writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, on_commit=commits.append)
 step = 0
 loader = DataLoader(Logged(), batch_size=4, num_workers=4, persistent_workers=True, multiprocessing_context="fork")
 for epoch in range(2):
@@ -195,6 +198,8 @@ for epoch in range(2):
         writer.add_scalar("loss", batch.mean(), step)
         step += 1
 del loader
+writer.close()
+print(len(commits))
 """,
         hub, logdir, repo_id,
     )  # fmt: skip
@@ -204,5 +209,6 @@ del loader
     assert len(workers) == 5
     assert sorted(events.steps(logdir, "worker")) == sorted([*range(64), *range(64)])
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
-    assert len([title for title in remote.commits(api, repo_id) if re.match("Logs of", title)]) == 1
+    # Those of the parent, and none besides.
+    assert len([title for title in remote.commits(api, repo_id) if re.match("Logs of", title)]) == int(ended.stdout)
     assert_sound(logdir)

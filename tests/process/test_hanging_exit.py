@@ -30,6 +30,7 @@ LEAVING = "print(time.monotonic(), flush=True)\n"
 
 @pytest.mark.parametrize("where", ["/repos/create", "/preupload/", r"/xorb|/shard|/lfs-objects/|/info/lfs", "/commit/"])
 @pytest.mark.parametrize("trouble", [Hang(), Drip()], ids=["hangs", "drips"])
+@pytest.mark.faults
 def test_an_exit_leaves_in_time_with_one_command_though_the_hub_hangs(
     proxy: FaultProxy, repo_id: str, logdir: Path, where: str, trouble: Hang | Drip
 ) -> None:

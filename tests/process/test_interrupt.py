@@ -79,6 +79,7 @@ def test_ctrl_c_during_the_training_is_the_users_own_and_loses_nothing(
 
 
 @pytest.mark.parametrize("first", ["the block ends", "Ctrl-C"])
+@pytest.mark.faults
 def test_ctrl_c_in_the_last_push_skips_the_wait_and_leaves_one_traceback(
     proxy: FaultProxy, repo_id: str, logdir: Path, first: str
 ) -> None:
@@ -100,6 +101,7 @@ def test_ctrl_c_in_the_last_push_skips_the_wait_and_leaves_one_traceback(
     assert_sound(logdir)
 
 
+@pytest.mark.faults
 def test_one_ctrl_c_after_the_scripts_end_skips_all_waits_and_keeps_its_exit_code(
     proxy: FaultProxy, repo_id: str, logdir: Path
 ) -> None:

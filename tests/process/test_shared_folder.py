@@ -75,6 +75,7 @@ def names_of(logdir: Path) -> set[str]:
     return {path.name for path in logdir.glob("*.txt")}
 
 
+@pytest.mark.faults
 def test_processes_that_end_at_the_same_moment_send_everything_once(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_file_system_without_locks_is_pushed_from_all_the_same_with_one_warnin
     assert_sound(logdir)
 
 
+@pytest.mark.faults
 def test_a_lock_that_is_held_for_ever_holds_up_neither_the_constructor_nor_the_exit(
     hub: HubProcess, repo_id: str, logdir: Path
 ) -> None:

@@ -50,6 +50,14 @@ def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
     assert again.commit == COMMIT
 
 
+def test_what_arrived_longest_ago_comes_first_over_restarts_too(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": arrival(), "b": arrival(), "c": arrival()})
+    ledger.record({"a": arrival(20)})
+    ledger.record({"b": arrival(20)})
+    assert list(ledger.arrivals) == list(reread(path).arrivals) == ["c", "a", "b"]
+
+
 def test_what_is_recorded_is_on_the_disk_before_it_has_its_name_and_its_name_is_too(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,7 @@ def test_a_closed_segment_is_handed_over_by_its_own_path_and_an_open_one_is_not(
 
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
 @pytest.mark.parametrize("change", ["grown", "truncated", "same size", "replaced"])
+@pytest.mark.faults
 def test_a_file_that_changes_between_scan_and_read_is_one_of_its_versions(
     folder: Folder, change: str, memory: int
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_file_that_changes_between_scan_and_read_is_one_of_its_versions(
 
 
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+@pytest.mark.faults
 def test_a_file_rewritten_while_it_is_read_waits_for_the_next_push(
     folder: Folder, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
