@@ -166,7 +166,7 @@ def run_frameworks(session: nox.Session, frameworks: str, *arguments: str) -> No
     session.run("python", "-m", "pytest", *again, *arguments, "tests/integration", *session.posargs)
 
 
-# `nox -s scale` sets up and runs all of it: about eight minutes on two free cores, and some minutes more to install.
+# `nox -s scale` sets up and runs all of it: 16 minutes on two cores that others use too, and some more to install.
 # `nox -s scale -- tests/scale/test_hosts.py` is the part that needs neither PyTorch nor Ray.
 @nox.session(venv_backend="virtualenv")
 def scale(session: nox.Session) -> None:
