@@ -325,7 +325,7 @@ class _Process:
 
     def _invites(self, other: _Folder) -> bool:
         is_free = not other.is_pushing and other.timetable.finish_by is None
-        return is_free and other.timetable.invite(self._world.now)
+        return is_free and other.timetable.invite(self._world.now, 0.5)
 
     def _commit(self) -> None:
         group: list[_Part] = []

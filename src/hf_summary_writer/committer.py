@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Committer", "Part", "Seat"]
 
+# Who is due within this part of its interval joins a commit that is made anyway.
+_SOON = 0.5
+# Runs often end one after the other. What the first of them brings along, the others need no commit for.
+_SOON_AT_AN_END = 0.9
 # How long a commit waits for those who were invited, or are about to come.
 _GATHER_SECONDS = 1.0
 _POLL_SECONDS = 0.1
@@ -188,7 +192,7 @@ class Committer:
             with self._changed:
                 self._queue = [ticket for ticket in self._queue if ticket is not own]
             return
-        self._gather(seat)
+        self._gather(seat, last=own.part.last)
         group = self._next_group(own)
         try:
             for number, tickets in isolating(group, lambda part: self._committed(own, part), _refuse):
@@ -198,13 +202,14 @@ class Committer:
             for ticket in group:
                 ticket.fail(error)
 
-    def _gather(self, seat: Seat) -> None:
+    def _gather(self, seat: Seat, *, last: bool) -> None:
         deadline = time.monotonic() + _GATHER_SECONDS
         with self._changed:
             others = [other for other in self._seats if other is not seat and id(other) not in self._coming]
             self._coming.update(map(id, others))
         # Without the lock: to invite takes the lock of the one who is invited.
-        declined = {id(other) for other in others if not other.invite()}
+        share = _SOON_AT_AN_END if last else _SOON
+        declined = {id(other) for other in others if not other.invite(share)}
         with self._changed:
             self._coming -= declined
             while self._coming and (remaining := deadline - time.monotonic()) > 0:
@@ -244,10 +249,10 @@ class Seat:
 
     Args:
         committer: The committer.
-        invite: Asks the scheduler to push now what is due soon anyway, and tells whether it does.
+        invite: Asks the scheduler to push now what is due within that part of its interval; tells whether it does.
     """
 
-    def __init__(self, committer: Committer, invite: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, committer: Committer, invite: Callable[[float], bool] = lambda _: False) -> None:
         self.committer = committer
         self.invite = invite
         committer.take(self)

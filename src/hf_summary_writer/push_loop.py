@@ -141,12 +141,16 @@ class PushLoop(Generic[T]):
                 return failed(type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining))
             return self._request()
 
-    def invite(self) -> bool:
-        """Push now what is due soon anyway, since others push to the same place; tell whether a push comes of it."""
+    def invite(self, share: float) -> bool:
+        """Push now what is due soon anyway, since others push to the same place; tell whether a push comes of it.
+
+        Args:
+            share: The part of the interval within which it has to be due.
+        """
         with self._changed:
             if self._pid != os.getpid() or self._thread is None or self._stopped or self._ending:
                 return False
-            if self._running is not None or not self._timetable.invite(time.monotonic()):
+            if self._running is not None or not self._timetable.invite(time.monotonic(), share):
                 return False
             self._changed.notify_all()
             return True

@@ -400,8 +400,8 @@ class CommitScheduler:
             )
             self._pusher.remember()
 
-    def _invite(self) -> bool:
-        return self._loop.invite()
+    def _invite(self, share: float) -> bool:
+        return self._loop.invite(share)
 
     def _at_end(self) -> None:
         self._caller.stop()

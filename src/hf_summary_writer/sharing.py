@@ -25,12 +25,12 @@ _LIMIT_OF_THE_HUB = 120.0
 _THE_HUB = "huggingface.co"
 
 
-def seat_at(hub: Hub, invite: Callable[[], bool] = lambda: False) -> Seat:
+def seat_at(hub: Hub, invite: Callable[[float], bool] = lambda _: False) -> Seat:
     """Return a place at the committer that all schedulers of this process share that push to the branch of `hub`.
 
     Args:
         hub: The branch.
-        invite: Asks the scheduler to push now what is due soon anyway, and tells whether it does.
+        invite: Asks the scheduler to push now what is due within that part of its interval; tells whether it does.
 
     Raises:
         ValueError: If the environment variable for the limit means nothing.

@@ -79,13 +79,17 @@ class Timetable:
             own = max(self._due, self._not_before)
         return max(own, self._postponed_until)
 
-    def invite(self, now: float) -> bool:
-        """Let a push that is due within half an interval come now, together with that of others; tell whether it does.
+    def invite(self, now: float, share: float) -> bool:
+        """Let a push come now that is due soon, together with that of others; tell whether it does.
 
         So the pushes of folders that share a repo come to share their commits, too.
+
+        Args:
+            now: The time.
+            share: The part of the interval within which it has to be due.
         """
         if (
-            self.ready_at(requested=False) > now + self.interval / 2
+            self.ready_at(requested=False) > now + self.interval * share
             or max(self._not_before, self._postponed_until) > now
         ):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,6 +84,24 @@ def test_pushes_at_an_interval_come_together_though_the_runs_began_apart(
     assert remote.files(api, repo_id) == local(tmp_path)
     # Each round would take a commit for each run.
     assert len(commits(api, repo_id)) - before <= 3 * RUNS / 2
+
+
+def test_runs_that_end_one_after_the_other_take_few_commits(
+    open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    minutes = 0.5
+    writers = [open_writer(number, commit_every=minutes) for number in range(RUNS)]
+    wait_until(lambda: all(w.scheduler.last_future and w.scheduler.last_future.done() for w in writers), SECONDS)
+    # Whoever was pushed within the last tenth of its interval is not asked again.
+    later = time.monotonic() + minutes * 60 / 10
+    wait_until(lambda: time.monotonic() > later, SECONDS)
+    for number, writer in enumerate(writers):
+        writer.add_scalar("loss", number, 0)
+        writer.flush()
+    for writer in writers:
+        writer.close()
+    assert remote.files(api, repo_id) == local(tmp_path)
+    assert len(commits(api, repo_id)) <= 3
 
 
 def test_a_bad_run_and_a_failing_hook_hold_up_no_other(

@@ -213,11 +213,11 @@ def test_those_who_are_due_soon_are_invited_and_waited_for(branch: Branch) -> No
     with ThreadPoolExecutor(3) as pool:
         futures: list[Future[Any]] = []
 
-        def come() -> bool:
+        def come(_: float) -> bool:
             futures.append(pool.submit(guest.commit, branch.part("guest"), lambda: False))
             return True
 
-        guest, host, other = Seat(committer, come), Seat(committer), Seat(committer, lambda: False)
+        guest, host, other = Seat(committer, come), Seat(committer), Seat(committer, lambda _: False)
         assert host.commit(branch.part("host"), lambda: False) == ("commit 1", 1)
         assert futures[0].result(SECONDS) == ("commit 1", 1)
         other.end()
@@ -228,7 +228,7 @@ def test_who_was_invited_and_brings_nothing_holds_nobody_up(branch: Branch) -> N
     committer = Committer(Turns(lambda: None))
     with ThreadPoolExecutor(1) as pool:
 
-        def come() -> bool:
+        def come(_: float) -> bool:
             pool.submit(guest.end)
             return True
 
@@ -293,3 +293,17 @@ def test_who_shared_a_commit_shares_the_squash(branch: Branch) -> None:
     seat.commit(branch.part("a"), lambda: False)
     committer.squash(3, lambda: squashes.append(1))
     assert len(squashes) == 2
+
+
+def test_at_the_end_of_a_run_others_are_invited_earlier(branch: Branch) -> None:
+    committer, shares = Committer(Turns(lambda: None)), []
+
+    def decline(share: float) -> bool:
+        shares.append(share)
+        return False
+
+    host, guest = Seat(committer), Seat(committer, decline)
+    host.commit(branch.part("a"), lambda: False)
+    host.commit(branch.part("b", last=True), lambda: False)
+    guest.end()
+    assert shares[0] < shares[1] < 1

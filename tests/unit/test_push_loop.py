@@ -302,10 +302,10 @@ def test_a_push_that_waits_for_its_turn_when_all_is_stopped_is_no_failure(
 def test_who_is_invited_pushes_what_is_due_soon(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
     loop = make(interval=0.4)
     pushes.wait_for_begin()
-    assert not loop.invite()
+    assert not loop.invite(0.5)
     pushes.let_end()
-    wait_until(lambda: loop.invite() or pushes.count > 1)
+    wait_until(lambda: loop.invite(0.5) or pushes.count > 1)
     pushes.wait_for_begin()
     pushes.let_end()
     loop.stop()
-    assert not loop.invite()
+    assert not loop.invite(0.5)
