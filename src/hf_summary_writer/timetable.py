@@ -88,10 +88,8 @@ class Timetable:
             now: The time.
             share: The part of the interval within which it has to be due.
         """
-        if (
-            self.ready_at(requested=False) > now + self.interval * share
-            or max(self._not_before, self._postponed_until) > now
-        ):
+        has_to_wait = max(self._not_before, self._postponed_until) > now
+        if has_to_wait or self._due > now + self.interval * share:
             return False
         self._due = min(self._due, now)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -145,3 +146,23 @@ def test_an_agent_that_was_not_told_where_to_notices_runs_that_appear_later(
             _, errors = stop(agent)
     assert agent.returncode == 0, errors
     assert {path.split("/")[1] for path in remote.files(api, repo_id)} == {"first", "second"}
+
+
+def test_an_agent_outlives_all_the_runs_that_it_was_started_for(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    parent = tmp_path / "runs"
+    offline = "writer = HFSummaryWriter(repo_id, logdir=logdir); writer.add_scalar('loss', 1, 1)"
+    mode = "os.environ['HF_SUMMARY_WRITER_MODE'] = 'offline'\n"
+    assert scripts.run(mode + offline, hub, parent / "first", repo_id).returncode == 0
+    with commands.start(hub, "sync", parent, "--watch", "--every", OFTEN, home=tmp_path) as agent:
+        try:
+            wait_until(lambda: api.repo_exists(repo_id) and titles(api, repo_id), SECONDS)
+            shutil.rmtree(parent / "first")
+            assert scripts.run(mode + offline, hub, parent / "second", repo_id).returncode == 0
+            wait_until(
+                lambda: remote.under(parent, "tensorboard").items() <= remote.files(api, repo_id).items(), SECONDS
+            )
+        finally:
+            _, errors = stop(agent)
+    assert agent.returncode == 0, errors

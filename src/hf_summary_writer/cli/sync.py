@@ -68,9 +68,8 @@ def sync(
     if dry_run:
         arrived = [_listed(folder, plan, as_json=as_json) for folder, plan in plans]
     elif watch:
-        arrived = _watched(
-            lambda: _plans(logdir.resolve(), repo_id, Target(**options)), every, close_timeout, as_json=as_json
-        )
+        later = (lambda: plans) if repo_id is not None else (lambda: _known_plans(logdir.resolve()))
+        arrived = _watched(plans, later, every, close_timeout, as_json=as_json)
     else:
         arrived = [_synced(folder, plan, as_json=as_json) for folder, plan in plans]
     sys.exit(0 if all(arrived) else 1)
@@ -79,10 +78,14 @@ def sync(
 def _plans(folder: Path, repo_id: str | None, target: Target) -> list[tuple[Path, Plan]]:
     if repo_id is not None:
         return [(folder, target.plan(folder, repo_id))]
-    plans = [(each, Plan(ledger.destination, ledger.settings or Settings())) for each, ledger in known_folders(folder)]
+    plans = _known_plans(folder)
     if not plans:
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
     return plans
+
+
+def _known_plans(folder: Path) -> list[tuple[Path, Plan]]:
+    return [(each, Plan(ledger.destination, ledger.settings or Settings())) for each, ledger in known_folders(folder)]
 
 
 def _listed(folder: Path, plan: Plan, *, as_json: bool) -> bool:
@@ -139,15 +142,20 @@ def _synced(folder: Path, plan: Plan, *, as_json: bool) -> bool:
 
 
 def _watched(
-    plans: Callable[[], list[tuple[Path, Plan]]], every: float, close_timeout: float, *, as_json: bool
+    plans: list[tuple[Path, Plan]],
+    later: Callable[[], list[tuple[Path, Plan]]],
+    every: float,
+    close_timeout: float,
+    *,
+    as_json: bool,
 ) -> list[bool]:
-    """Push until somebody says to stop; ask for the plans again in every interval, since runs come and go."""
+    """Push until somebody says to stop; ask in every interval which plans there are `later`: runs come and go."""
     # What keeps a training script from pushing is not meant for who asks for it by a command.
     os.environ.pop(environment.MODE, None)
     by_plan: dict[tuple[Path, str], CommitScheduler] = {}
     with _until_told_to_stop() as told:
         while True:
-            for folder, plan in plans():
+            for folder, plan in plans:
                 key = folder, plan.destination.key
                 if key not in by_plan:
                     by_plan[key] = scheduler_of(folder, plan, every, close_timeout, as_json=as_json, err=False)
@@ -155,6 +163,7 @@ def _watched(
                         say(f"{folder} goes to {plan.destination.repo_id} every {every:g} min, until Ctrl-C")
             if told.wait(every * 60):
                 break
+            plans = later()
         statuses = _finished(list(by_plan.values()))
     for status in statuses:
         if as_json:
