@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["LockUnavailableError", "folder_lock", "is_locked"]
+    import filelock
+
+__all__ = ["LockUnavailableError", "folder_lock", "is_locked", "new_lock"]
 
 _POLL_SECONDS = 0.1
 _UNSUPPORTED = frozenset(
@@ -25,13 +27,21 @@ class LockUnavailableError(Exception):
     """The file system has no locks, or the folder cannot be written to; the message says which."""
 
 
+def new_lock(path: Path) -> filelock.BaseFileLock:
+    """Return a fresh lock of the system's own on the file `path`, which any thread may release."""
+    import filelock  # in the thread that pushes: it would be a good part of what importing this package costs
+
+    # A soft lock in place of a missing real one would outlive a killed process.
+    return filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
 def is_locked(path: Path) -> bool:
     """Tell whether somebody holds the lock file `path`; makes no file, and looks like a very short holder itself."""
     import filelock
 
     if not path.exists():
         return False
-    lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+    lock = new_lock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -58,10 +68,9 @@ def folder_lock(path: Path, seconds: float, interrupted: Callable[[], bool]) -> 
         LockUnavailableError: If there can be no lock here.
         TemporaryError: If another process or thread held it for all that time.
     """
-    import filelock  # in the thread that pushes: it would be a good part of what importing this package costs
+    import filelock
 
-    # A soft lock in place of a missing real one would outlive a killed process.
-    lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+    lock = new_lock(path)
     deadline = time.monotonic() + seconds
     try:
         while True:

@@ -7,13 +7,13 @@ not fsynced, and where it cannot be read, written or locked, this process keeps 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from hf_summary_writer import json_file
 from hf_summary_writer.budget import Budget
+from hf_summary_writer.folder_lock import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,11 +63,9 @@ class SharedBudget:
         return (self._read() or self._own).moved_to(self._clock())
 
     def _locked(self, stack: contextlib.ExitStack) -> bool:
-        import filelock  # in the thread that pushes, as in `folder_lock`
-
-        lock = filelock.FileLock(self._path.with_suffix(".lock"), thread_local=False, fallback_to_soft=False)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = new_lock(self._path.with_suffix(".lock"))
             stack.enter_context(lock.acquire(timeout=_LOCK_SECONDS, poll_interval=0.01))
         except (OSError, NotImplementedError):  # a time-out is one, too
             return False
@@ -75,17 +73,12 @@ class SharedBudget:
 
     def _read(self) -> Budget | None:
         try:
-            with self._path.open("rb") as file:
-                return _parsed(json.loads(file.read(_MAX_BYTES)), self._limit)
+            return _parsed(json_file.read(self._path, _MAX_BYTES), self._limit)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _write(self, budget: Budget) -> None:
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        said = {name: value for name, value in asdict(budget).items() if name != "limit"}
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(said, file, separators=(",", ":"))
-        temporary.replace(self._path)
+        json_file.write(self._path, {name: value for name, value in asdict(budget).items() if name != "limit"})
 
 
 def _parsed(said: dict[str, Any], limit: float | None) -> Budget:

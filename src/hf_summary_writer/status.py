@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import socket
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hf_summary_writer import json_file
 from hf_summary_writer.push_loop import Phase
 from hf_summary_writer.timetable import Stretched
 from hf_summary_writer.verdict import one_line
@@ -152,8 +152,7 @@ class TroubleFile:
     def read(self) -> Word:
         """Return what a process left; nothing if there is nothing that can be read."""
         try:
-            with self._path.open("rb") as file:
-                said = json.loads(file.read(_MAX_BYTES))
+            said = json_file.read(self._path, _MAX_BYTES)
             until = None if said["until"] is None else float(said["until"])
             if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
                 until = None
@@ -175,11 +174,7 @@ class TroubleFile:
             "pid": os.getpid(),
             "host": socket.gethostname(),
         }
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(said, file)
-        temporary.replace(self._path)
+        json_file.write(self._path, said)
         self._may_exist = True
 
 

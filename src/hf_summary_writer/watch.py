@@ -8,12 +8,12 @@ locks there are no marks, and both push.
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.folder_lock import is_locked
+from hf_summary_writer import json_file
+from hf_summary_writer.folder_lock import is_locked, new_lock
 from hf_summary_writer.ledger import STATE_FOLDER
 from hf_summary_writer.patterns import PathFilter
 
@@ -59,8 +59,6 @@ class WatchMark:
         Args:
             repo_id: The repo's id as far as it is known, with its namespace once the Hub has said which.
         """
-        import filelock  # in the thread that pushes, as in `folder_lock`
-
         where = self._destination
         said = {
             "endpoint": where.endpoint,
@@ -74,13 +72,10 @@ class WatchMark:
             if not self._folder.is_dir():
                 return  # whoever deleted it does not want it back
             if said != self._said or not self._path.exists():
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = self._path.with_suffix(".tmp")
-                temporary.write_text(json.dumps(said), encoding="utf-8")
-                temporary.replace(self._path)
+                json_file.write(self._path, said)
                 self._said = said
             if self._lock is None:
-                lock = filelock.FileLock(self._path.with_suffix(".lock"), thread_local=False, fallback_to_soft=False)
+                lock = new_lock(self._path.with_suffix(".lock"))
                 lock.acquire(timeout=0)
                 self._lock = lock
 
@@ -119,8 +114,8 @@ def watcher_of(folder: Path, destination: Destination, repo_id: str) -> Path | N
 def _marks(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     with contextlib.suppress(OSError):
         for path in sorted((folder / STATE_FOLDER).glob("*.watch.json")):
-            with contextlib.suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
-                yield path, json.loads(file.read(_MAX_BYTES))
+            with contextlib.suppress(OSError, ValueError, RecursionError):
+                yield path, json_file.read(path, _MAX_BYTES)
 
 
 def _is_held(path: Path) -> bool:
