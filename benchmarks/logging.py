@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import sys
 
-# A script's folder comes first in the search path, and this file is named as a module of Python's own.
-sys.path.pop(0)
+# The script's own folder goes to the end: a file in it is named as a module of Python's own.
+sys.path.append(sys.path.pop(0))
 
 import argparse
 import contextlib
@@ -32,12 +32,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 OURS, THEIRS = "hf_summary_writer", "tensorboardX"
 CALLS = 20_000
@@ -375,10 +375,7 @@ def main() -> None:
     print(text)
     print(ratios(results))
     if arguments.write:
-        page = PAGE.read_text()
-        head, rest = page.split(BEGIN)
-        _, tail = rest.split(END)
-        PAGE.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{tail}")
+        page.put(PAGE, "benchmark", text)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import sys
 
-# A script's folder comes first in the search path, and a file beside this one is named as a module of Python's own.
-sys.path.pop(0)
+# The script's own folder goes to the end: a file in it is named as a module of Python's own.
+sys.path.append(sys.path.pop(0))
 
 import argparse
 import json
@@ -30,11 +30,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import page
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- pushing: begin -->", "<!-- pushing: end -->"
 OURS, OURS_LFS, THEIRS = "hf-summary-writer", "hf-summary-writer, plain LFS", "huggingface_hub"
 HOUR = 60.0  # minutes
 SECONDS = 900.0
@@ -483,9 +484,7 @@ def main() -> None:
                 lines.append(line)
             arena.forget()
     if arguments.write:
-        head, rest = PAGE.read_text().split(BEGIN)
-        _, tail = rest.split(END)
-        PAGE.write_text("\n".join([head + BEGIN, "", *lines, "", END + tail]))
+        page.put(PAGE, "pushing", "\n".join(lines))
 
 
 if __name__ == "__main__":

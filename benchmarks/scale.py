@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parent.parent
-# The script's own folder goes: a file in it is named as a module of Python's own.
-sys.path[:1] = [str(ROOT / "tests"), str(ROOT / "src")]
+# The script's own folder goes to the end: a file in it is named as a module of Python's own.
+sys.path = [str(ROOT / "tests"), str(ROOT / "src"), *sys.path[1:], sys.path[0]]
+
+import page
 
 from simulation import Layout, Result, most_in_an_hour, simulate
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = ROOT / "docs" / "scale.md"
-BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
 OWN, ONE, AGENT = "a process each", "one process", "an agent"
 THOUSAND = {"limit": 1000, "known": 937.0}
 COLUMNS = (
@@ -57,9 +58,7 @@ def main() -> None:
     lines = list(tables())
     print("\n".join(lines))
     if arguments.write:
-        head, rest = PAGE.read_text().split(BEGIN)
-        _, tail = rest.split(END)
-        PAGE.write_text("\n".join([head + BEGIN, "", *lines, "", END + tail]))
+        page.put(PAGE, "scale", "\n".join(lines))
         plot()
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import sys
 
-# A script's folder comes first in the search path, and a file beside this one is named as a module of Python's own.
-sys.path.pop(0)
+# The script's own folder goes to the end: a file in it is named as a module of Python's own.
+sys.path.append(sys.path.pop(0))
 
 import argparse
 import contextlib
@@ -30,11 +30,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import page
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- sweep: begin -->", "<!-- sweep: end -->"
 OURS, THEIRS, PLAIN = "hf-summary-writer", "huggingface_hub", "tensorboardX"
 WRITERS, COMMITS_PER_HOUR = 64, 128
 COMMIT_EVERY = 0.1  # minutes
@@ -284,9 +285,7 @@ def main() -> None:
             print(line, flush=True)
             lines.append(line)
     if arguments.write:
-        head, rest = PAGE.read_text().split(BEGIN)
-        _, tail = rest.split(END)
-        PAGE.write_text("\n".join([head + BEGIN, "", *lines, "", END + tail]))
+        page.put(PAGE, "sweep", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,7 +10,22 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitOperationAdd
 
-__all__ = ["exists", "is_identical", "is_left_out", "together"]
+__all__ = ["Uploaded", "exists", "is_identical", "is_left_out", "together"]
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What is ready to be committed.
+
+    Attributes:
+        additions: What to commit; empty if the Hub already holds everything.
+        card: Which of them is the card, if it is among them.
+        left_out: The paths in the repo that its `.gitignore` keeps out.
+    """
+
+    additions: tuple[CommitOperationAdd, ...]
+    card: CommitOperationAdd | None
+    left_out: frozenset[str]
 
 
 def together(additions: Iterable[CommitOperationAdd], most: int) -> Iterator[list[CommitOperationAdd]]:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
+    from hf_summary_writer.additions import Uploaded
     from hf_summary_writer.attempt import Caller
     from hf_summary_writer.books import Books
     from hf_summary_writer.committer import Seat
     from hf_summary_writer.destination import Destination
-    from hf_summary_writer.hub import Hub, Uploaded
+    from hf_summary_writer.hub import Hub
     from hf_summary_writer.snapshot import Content
 
 __all__ = ["Delivered", "Delivery"]

@@ -14,7 +14,6 @@ import hashlib
 import importlib.util
 import os
 import time
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import constants
 
 from hf_summary_writer import attempt
-from hf_summary_writer.additions import exists, is_identical, is_left_out, together
+from hf_summary_writer.additions import Uploaded, exists, is_identical, is_left_out, together
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.quiet import Quiet
 from hf_summary_writer.verdict import judge_exception
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["BYTES_AT_ONCE", "Hub", "Uploaded", "client_home", "client_of", "default_endpoint", "over_xet"]
+__all__ = ["BYTES_AT_ONCE", "Hub", "client_home", "client_of", "default_endpoint", "over_xet"]
 
 T = TypeVar("T")
 
@@ -48,21 +47,6 @@ BYTES_AT_ONCE = 16 * 2**20
 _XET_BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "256kb")
 # A token that may not create repos, or not this one, may still push to one that exists.
 _MAY_EXIST = frozenset({401, 402, 403})
-
-
-@dataclass(frozen=True, slots=True)
-class Uploaded:
-    """What is ready to be committed.
-
-    Attributes:
-        additions: What to commit; empty if the Hub already holds everything.
-        card: Which of them is the card, if it is among them.
-        left_out: The paths in the repo that its `.gitignore` keeps out.
-    """
-
-    additions: tuple[CommitOperationAdd, ...]
-    card: CommitOperationAdd | None
-    left_out: frozenset[str]
 
 
 def default_endpoint() -> str:
@@ -120,9 +104,8 @@ class Hub:
     @property
     def branch_key(self) -> Hashable:
         """What two of these have in common that may make their commits together; asks nobody, and holds no token."""
-        api = vars(self).get("api") if self._is_users else None
         return (
-            id(api) if api is not None else _fingerprint(default_endpoint(), self._token),
+            id(self.api) if self._is_users else _fingerprint(default_endpoint(), self._token),
             self._repo_type,
             self._given_repo_id,
             self._revision,

@@ -17,7 +17,7 @@ from hf_summary_writer.destination import Destination, sync_command
 from hf_summary_writer.details import CommitDetails, ErrorDetails
 from hf_summary_writer.environment import Mode, fills_in, mode_for
 from hf_summary_writer.errors import PostponedError
-from hf_summary_writer.hub import Hub, default_endpoint
+from hf_summary_writer.hub import Hub
 from hf_summary_writer.leaving import Leaving
 from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
@@ -165,11 +165,10 @@ class CommitScheduler:
 
         self.lock = threading.RLock()
         self._caller = Caller("hf-summary-writer-hub")
-        endpoint = getattr(hf_api, "endpoint", None) or default_endpoint()
         self._seat = seat_at(self._hub, self._invite)
         self._pusher = Pusher(
             self.folder_path,
-            Destination(endpoint, kind, repo_id, branch, self.path_in_repo),
+            Destination(self._hub.endpoint, kind, repo_id, branch, self.path_in_repo),
             settings,
             self._hub,
             self._caller,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import json
 import math
 import tempfile
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,24 +22,18 @@ from events import tensorboard_scalars
 from hf_summary_writer.event_writer import EventWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning",
-    "ignore::DeprecationWarning",
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = [
+    pytest.mark.usefixtures("what_tensorboardx_leaves_open_is_closed_here"),
+    pytest.mark.filterwarnings(
+        "ignore::RuntimeWarning",
+        "ignore::DeprecationWarning",
+        "ignore::ResourceWarning",
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+    ),
+]
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
-
-
-@pytest.fixture(autouse=True)
-def what_tensorboardx_leaves_open_is_closed_here() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 numbers = st.one_of(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +19,10 @@ from equality import Call, contents, perform, same
 from events import event_files, scalars
 from hf_summary_writer.event_writer import EventWriter
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.usefixtures("what_tensorboardx_leaves_open_is_closed_here"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 NETWORK = (
     '<?xml version="1.0"?><net name="n"><layers><layer id="0" name="x" type="Parameter" version="opset1">'
@@ -31,14 +30,6 @@ NETWORK = (
     '<layer id="1" name="y" type="Result" version="opset1"><input><port id="0"><dim>1</dim></port></input></layer>'
     '</layers><edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/></edges></net>'
 )
-
-
-@pytest.fixture(autouse=True)
-def what_tensorboardx_leaves_open_is_closed_here() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def test_every_keyword_of_tensorboardx_is_taken() -> None:

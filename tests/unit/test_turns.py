@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,18 @@ def commit(turns: Turns, *, last: bool = False) -> None:
     turns.spend(last=last)
 
 
+def commits_of(branches: list[Turns], clock: Clock, minutes: int) -> list[tuple[float, int]]:
+    """Let all branches try every minute, and return who committed, and when."""
+    made = []
+    for _ in range(minutes):
+        for number, turns in enumerate(branches):
+            with contextlib.suppress(PostponedError):
+                commit(turns)
+                made.append((clock.now, number))
+        clock.now += 60
+    return made
+
+
 def test_a_branch_keeps_its_place_however_often_it_asks(branches: list[Turns], clock: Clock) -> None:
     commit(branches[0])
     for _ in range(5):
@@ -59,15 +72,7 @@ def test_a_branch_keeps_its_place_however_often_it_asks(branches: list[Turns], c
 
 
 def test_all_branches_take_turns(branches: list[Turns], clock: Clock) -> None:
-    made = []
-    for _ in range(300):
-        for number, turns in enumerate(branches):
-            try:
-                commit(turns)
-            except PostponedError:
-                continue
-            made.append(number)
-        clock.now += 60
+    made = [number for _, number in commits_of(branches, clock, minutes=300)]
     assert len(made) == pytest.approx(300 * 60 / EVERY, abs=2)
     assert {tuple(made[i : i + 3]) for i in range(0, len(made) - 2, 3)} == {(0, 1, 2)}
 
@@ -160,15 +165,7 @@ def test_after_a_refusal_not_all_come_at_once_who_had_queued_up(branches: list[T
             turns.await_turn()
     branches[0].refused(RateLimitError("429", retry_after=3600, commits_per_hour=8))
     clock.now += 3600
-    made = []
-    for _ in range(70):
-        for number, turns in enumerate(branches):
-            try:
-                commit(turns)
-            except PostponedError:
-                continue
-            made.append((clock.now, number))
-        clock.now += 60
+    made = commits_of(branches, clock, minutes=70)
     assert [number for _, number in made[:3]] == [0, 1, 2]
     assert all(after - before > EVERY for (before, _), (after, _) in itertools.pairwise(made))
 
