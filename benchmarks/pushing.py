@@ -3,10 +3,11 @@
     python benchmarks/pushing.py                 measure all and print
     python benchmarks/pushing.py --quick         smaller files, fewer rounds
     python benchmarks/pushing.py bytes scan      only these parts
-    python benchmarks/pushing.py --write         also put the tables into docs/performance.md
+    python benchmarks/pushing.py --write         also put the tables of these parts into docs/performance.md
 
 Every figure comes from a process of its own, with an empty cache of the client. Contestants take turns in every round,
-so that a busy machine is unfair to all alike; figures are medians over the rounds.
+so that a busy machine is unfair to all alike. Figures are medians over the rounds, followed by the range of ours; what
+takes a peer minutes it does in the first round only.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def run_growing(who: str, folder: Path, repo_id: str, sizes: list[int]) -> Figur
             published = size
             pushing.trigger().result(SECONDS)
             seconds = []
-            for _ in range(3):
+            for _ in range(3 if who == THEIRS else 15):
                 write(50_000)
                 began = time.perf_counter()
                 pushing.trigger().result(SECONDS)
@@ -335,15 +336,26 @@ def bytes_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
             for who in (OURS, OURS_LFS, THEIRS):
                 if who != OURS and kind != "scalars":
                     continue  # plain LFS neither compresses nor deduplicates: what the data is makes no difference
-                figures = arena("run_appends", who, kind, pushes, size)
-                costs[who] = figures["received"] / figures["logged"]
+                runs = [
+                    arena("run_appends", who, kind, pushes, size)
+                    for _ in range(rounds if who == OURS and kind == "scalars" else 1)
+                ]
+                costs[who] = [figures["received"] / figures["logged"] for figures in runs]
             their = costs.get(THEIRS)
             yield row(
                 f"{kind} | {pushes} x {size // 1000} kB",
-                *(cell(costs.get(who)) for who in (OURS, OURS_LFS, THEIRS)),
-                f"{their / costs[OURS]:.0f}" if their else "",
+                *(spread(costs.get(who, []), 2) for who in (OURS, OURS_LFS, THEIRS)),
+                f"{their[0] / statistics.median(costs[OURS]):.0f}" if their else "",
             )
             arena.forget()
+
+
+def lfs_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    yield from heading("MB that a push of 500 kB sends over plain LFS, by how many there are", "pushes", OURS, THEIRS)
+    for pushes in (5, 10) if quick else (25, 50, 100):
+        runs = (arena("run_appends", who, "scalars", pushes, 500_000) for who in (OURS_LFS, THEIRS))
+        yield row(pushes, *(f"{figures['received'] / pushes / MB:.1f}" for figures in runs))
+        arena.forget()
 
 
 def requests_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
@@ -360,18 +372,29 @@ def growing_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     yield from heading(
         "Seconds for a push of 50 kB, by what is published already", "MB published", OURS, THEIRS, "theirs / ours"
     )
-    results = [(arena("run_growing", OURS, sizes), arena("run_growing", THEIRS, sizes)) for _ in range(1)]
-    for size in sizes:
-        ours, theirs = (statistics.median(result[n][str(size)] for result in results) for n in (0, 1))
-        yield row(size // MB, f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}")
+    ours = [arena("run_growing", OURS, sizes) for _ in range(rounds)]
+    arena.forget()
+    theirs = arena("run_growing", THEIRS, sizes)
+    for size in map(str, sizes):
+        seconds = [result[size] for result in ours]
+        ratio = theirs[size] / statistics.median(seconds)
+        yield row(int(size) // MB, spread(seconds, 3), f"{theirs[size]:.3f}", f"{ratio:.1f}")
+    flat = [max(result[str(size)] for size in sizes) / min(result[str(size)] for size in sizes) for result in ours]
+    yield row("slowest / fastest", spread(flat, 2), "", "")
 
 
 def memory_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     size = 100 * MB if quick else 1000 * MB
     yield from heading(f"Pushing a {size // MB} MB event file of another writer", "", OURS, OURS_LFS, THEIRS)
-    results = [arena("run_memory", who, size) for who in (OURS, OURS_LFS, THEIRS)]
-    yield row("peak memory above idle, MB", *(f"{result['above idle'] / MB:.0f}" for result in results))
-    yield row("seconds", *(f"{result['seconds']:.1f}" for result in results))
+    results: dict[str, list[Figures]] = {}
+    for who in (OURS, OURS_LFS, THEIRS):
+        results[who] = [arena("run_memory", who, size) for _ in range(rounds if who == OURS else 1)]
+        arena.forget()
+    yield row(
+        "peak memory above idle, MB",
+        *(spread([each["above idle"] / MB for each in runs], 0) for runs in results.values()),
+    )
+    yield row("seconds", *(spread([each["seconds"] for each in runs], 1) for runs in results.values()))
 
 
 def scan_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
@@ -385,9 +408,15 @@ def scan_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     )
     for files in (100, 10_000) if quick else (100, 10_000, 50_000):
         pairs = [(arena("run_scan", OURS, files), arena("run_scan", THEIRS, files)) for _ in range(rounds)]
-        ours, theirs = (statistics.median(pair[n]["seconds"] for pair in pairs) * 1000 for n in (0, 1))
+        ours, theirs = ([pair[n]["seconds"] * 1000 for pair in pairs] for n in (0, 1))
         growth = max(pair[0]["growth"] for pair in pairs)
-        yield row(f"{files:,}", f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}", f"{growth / 1000:.0f}")
+        yield row(
+            f"{files:,}",
+            spread(ours, 1),
+            f"{statistics.median(theirs):.1f}",
+            spread([our / their for our, their in zip(ours, theirs, strict=True)], 2),
+            f"{growth / 1000:.0f}",
+        )
         arena.forget()
 
 
@@ -396,13 +425,13 @@ def constructor_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     pairs = [(arena("run_constructor", OURS), arena("run_constructor", THEIRS)) for _ in range(rounds)]
     yield row(
         "constructor beyond tensorboardX's, ms",
-        *(f"{statistics.median(p[n]['beyond'] for p in pairs) * 1000:.1f}" for n in (0, 1)),
+        *(spread([pair[n]["beyond"] * 1000 for pair in pairs], 1) for n in (0, 1)),
     )
     yield row("requests until then and an empty exit", *(pairs[0][n]["requests"] for n in (0, 1)))
     pairs = [(arena("run_close", OURS), arena("run_close", THEIRS)) for _ in range(rounds)]
     yield row(
         "leaving `with` after 100 scalars, s",
-        *(f"{statistics.median(p[n]['seconds'] for p in pairs):.2f}" for n in (0, 1)),
+        *(spread([pair[n]["seconds"] for pair in pairs], 2) for n in (0, 1)),
     )
 
 
@@ -422,13 +451,16 @@ def training_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
         f"`add_scalar` while {size // MB} MB are pushed, p99 in microseconds", "", "no push", "push", "push / no push"
     )
     for who in (OURS, THEIRS):
-        results = [arena("run_training", who, size) for _ in range(1)]
-        idle, pushing = (statistics.median(r[name] for r in results) * 1e6 for name in ("idle", "pushing"))
-        yield row(who, f"{idle:.1f}", f"{pushing:.1f}", f"{pushing / idle:.2f}")
+        results = [arena("run_training", who, size) for _ in range(rounds)]
+        idle, pushing = ([result[name] * 1e6 for result in results] for name in ("idle", "pushing"))
+        ratios = [during / before for before, during in zip(idle, pushing, strict=True)]
+        yield row(who, *(f"{statistics.median(each):.1f}" for each in (idle, pushing)), spread(ratios, 2))
+        arena.forget()
 
 
 PARTS = {
     "bytes": bytes_part,
+    "lfs": lfs_part,
     "requests": requests_part,
     "growing": growing_part,
     "memory": memory_part,
@@ -450,16 +482,20 @@ def row(*cells: object) -> str:
     return f"| {' | '.join(str(each) for each in cells)} |"
 
 
-def cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def spread(values: list[float], digits: int) -> str:
+    """Return the median, and the range if it can be told from it."""
+    if not values:
+        return ""
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="put the tables of these parts into docs/performance.md")
     parser.add_argument("--call", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.call:
@@ -472,19 +508,20 @@ def main() -> None:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     from hf_summary_writer.localhub import LocalHub
 
-    lines = [f"{platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}."]
-    print(lines[0])
     rounds = min(arguments.rounds, 2) if arguments.quick else arguments.rounds
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}; {rounds} rounds."
+    print(machine)
     with tempfile.TemporaryDirectory() as folder, LocalHub(Path(folder, "hub")) as hub:
         arena = Arena(hub, Path(folder, "runs"))
         Path(folder, "runs").mkdir()
         for name in arguments.parts or PARTS:
+            lines = []
             for line in PARTS[name](arena, arguments.quick, rounds):
                 print(line, flush=True)
                 lines.append(line)
             arena.forget()
-    if arguments.write:
-        page.put(PAGE, "pushing", "\n".join(lines))
+            if arguments.write:
+                page.put(PAGE, name, "\n".join([*lines, "", machine]))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ from hf_summary_writer.tfrecord import frame
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EventFile", "sync_file"]
+__all__ = ["SEGMENT_BYTES", "EventFile", "sync_file"]
+
+# A push reads and sends the open segment anew, over plain LFS all of it: a larger one makes each push cost more. But
+# TensorBoard's data server holds every event file of every run open, and ends at the limit of its descriptors.
+SEGMENT_BYTES = 4 * 2**20
 
 _CREATED = re.compile(re.escape(PREFIX) + r"([0-9]{10})\.")
 _HOST_CHARACTERS = 64
@@ -53,7 +57,7 @@ class EventFile:
         dirty: Whether something was appended since the last `sync`.
     """
 
-    def __init__(self, directory: str, suffix: str = "", segment_bytes: int = 16 << 20) -> None:
+    def __init__(self, directory: str, suffix: str = "", segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path: str | None = None
         self.appended = 0
         self.dirty = False

@@ -13,6 +13,7 @@ from tensorboardX.record_writer import REGISTERED_FACTORIES
 from tensorboardX.summary import _clean_tag, scalar
 
 from hf_summary_writer.encode import scalar_prefix
+from hf_summary_writer.event_file import SEGMENT_BYTES
 from hf_summary_writer.file_writer import FileWriter
 from hf_summary_writer.hparams import hparams_summaries, trial_of
 from hf_summary_writer.run_files import RunFiles
@@ -49,6 +50,7 @@ class EventWriter(RunFiles):
         log_dir: Another name for `logdir`.
         comet_config: As for tensorboardX; while comet is on, values are encoded in the calling thread.
         segment_bytes: Size in bytes at which a run goes on in a new event file; the earlier one never changes again.
+            4 MiB unless given: a push reads the newest one anew, so larger ones make each push cost more.
         max_pending_bytes: What may be pending in memory, in bytes. A caller that meets the bound waits for the disk.
         **kwargs: None are known.
 
@@ -69,7 +71,7 @@ class EventWriter(RunFiles):
         log_dir: str | os.PathLike[str] | None = None,
         comet_config: Mapping[str, Any] = _COMET_IS_OFF,
         *,
-        segment_bytes: int = 16 * 2**20,
+        segment_bytes: int = SEGMENT_BYTES,
         max_pending_bytes: int = 64 * 2**20,
         **kwargs: Any,
     ) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from hf_summary_writer.drain import Ticket, drain
 from hf_summary_writer.encode import Scalar, scalar_payloads
-from hf_summary_writer.event_file import EventFile
+from hf_summary_writer.event_file import SEGMENT_BYTES, EventFile
 from hf_summary_writer.tfrecord import frame, frames
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Stream:
         *,
         suffix: str = "",
         flush_secs: float = 120,
-        segment_bytes: int = 16 << 20,
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.directory = directory
         self.backlog = backlog

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-PATTERNS = "path_in_repo='x', allow_patterns='*.txt', every=0.02"
+INTERVAL = 1.2  # seconds
+PATTERNS = f"path_in_repo='x', allow_patterns='*.txt', every={INTERVAL / 60}"
 
 
 def files_sent(api: HfApi, repo_id: str) -> int:
@@ -56,6 +57,8 @@ def test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_tw
         for rank in ranks:
             assert rank.stdout is not None
             assert rank.stdout.readline() == "made\n"
+        time.sleep(3 * INTERVAL)
+        assert sum("/preupload/" in seen.path for seen in proxy.requests) == 1, "the others wait for their turn"
         ranks[0].kill()
         events.wait_until(lambda: not any(path not in names(api, repo_id) for path in names_of(logdir)), 30)
     finally:
