@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py                   measure all and print
     python benchmarks/sweep.py writers           only this part
-    python benchmarks/sweep.py --write           also put the tables into docs/performance.md
+    python benchmarks/sweep.py --write           also put the tables of these parts into docs/performance.md
 
 64 writers log for some intervals of a short `commit_every`, in one process and in eight, to one repo of a local Hub
 that answers 429 after 128 commits, as the Hub does within an hour. Then trials on a local Ray cluster take turns in
@@ -34,6 +34,8 @@ import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from huggingface_hub import HfApi
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 OURS, THEIRS, PLAIN = "hf-summary-writer", "huggingface_hub", "tensorboardX"
@@ -147,12 +149,9 @@ def command(function: str, *arguments: Any) -> list[str]:
     return [sys.executable, "-W", "ignore", __file__, "--call", json.dumps([function, *arguments])]
 
 
-def is_there(hub: Any, repo_id: str, parent: Path) -> tuple[int, int]:
+def is_there(api: HfApi, repo_id: str, parent: Path) -> tuple[int, int]:
     """Return how many of the runs' event files the Hub holds whole, and how many there are."""
-    from huggingface_hub import HfApi
-
     here = {path.relative_to(parent).as_posix(): path.stat().st_size for path in parent.rglob("*.tfevents.*")}
-    api = HfApi(endpoint=hub.endpoint, token=hub.token)
     held = {}
     with contextlib.suppress(Exception):  # the repo may not be there yet
         for entry in api.list_repo_tree(repo_id, "tensorboard", recursive=True):
@@ -161,13 +160,16 @@ def is_there(hub: Any, repo_id: str, parent: Path) -> tuple[int, int]:
 
 
 def measure_writers(who: str, processes: int) -> Figures:
+    from huggingface_hub import HfApi
+
     from hf_summary_writer.localhub import LocalHub
 
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalHub(Path(folder, "hub"), commits_per_hour=COMMITS_PER_HOUR) as hub,
     ):
-        parent, share, began = Path(folder, "runs"), WRITERS // processes, time.monotonic()
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        parent, share, began = Path(folder, "runs"), WRITERS // processes, time.time()
         parent.mkdir()
         running = [
             subprocess.Popen(
@@ -184,19 +186,21 @@ def measure_writers(who: str, processes: int) -> Figures:
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             cpu += used.ru_utime + used.ru_stime
-        ended = time.monotonic()
+        ended = time.time()
         counted = list(hub.requests)
         requests = hub.stats.requests
-        while (arrived := is_there(hub, "bench/sweep", parent))[0] < arrived[1]:
-            if time.monotonic() - ended > PATIENCE_SECONDS:
+        while (arrived := is_there(api, "bench/sweep", parent))[0] < arrived[1]:
+            if time.time() - ended > PATIENCE_SECONDS:
                 break
             time.sleep(1)
+        last_commit = api.list_repo_commits("bench/sweep")[0].created_at.timestamp()
     commits = [seen.status for seen in counted if seen.method == "POST" and "/commit/" in seen.path]
     return {
         "commits": commits.count(200),
         "requests": requests,
         "429": sum(seen.status == 429 for seen in counted),
-        "seconds": ended - began,
+        "end": ended - began,
+        "whole": last_commit - began if arrived[0] == arrived[1] else None,
         "arrived": arrived,
         "cpu": cpu,
     }
@@ -213,7 +217,8 @@ def writers_part(rounds: int) -> Iterator[str]:
         "requests",
         "answers 429",
         "event files whole on the Hub",
-        "seconds until the end",
+        "s until all is whole",
+        "s until the processes end",
         "CPU seconds",
     )
     for processes in (1, 8):
@@ -222,13 +227,11 @@ def writers_part(rounds: int) -> Iterator[str]:
             found = measure_writers(who, processes)
             arrived = f"{found['arrived'][0]} of {found['arrived'][1]}"
             figures = (found["commits"], found["requests"], found["429"], arrived)
-            yield row(where, who, *figures, f"{found['seconds']:.0f}", f"{found['cpu']:.1f}")
+            whole = "never" if found["whole"] is None else f"{found['whole']:.0f}"
+            yield row(where, who, *figures, whole, f"{found['end']:.0f}", f"{found['cpu']:.1f}")
 
 
 def ray_part(rounds: int) -> Iterator[str]:
-    if importlib.util.find_spec("ray") is None:
-        yield "\nLeft out: the trials on a Ray cluster; ray is not installed."
-        return
     from hf_summary_writer.localhub import LocalHub
 
     yield from heading("A step of a trial on a Ray cluster, with 5 scalars", "", OURS, PLAIN, "ours / plain")
@@ -278,14 +281,18 @@ def main() -> None:
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     machine = f"{platform.machine()}, {os.cpu_count()} cores with a load of {os.getloadavg()[0]:.1f}"
-    lines = [f"{machine}, CPython {platform.python_version()}."]
-    print(lines[0])
+    machine = f"{machine}, CPython {platform.python_version()}."
+    print(machine)
     for name in arguments.parts or PARTS:
+        if name == "ray" and importlib.util.find_spec("ray") is None:
+            print("\nLeft out: the trials on a Ray cluster; ray is not installed.")
+            continue
+        lines = []
         for line in PARTS[name](arguments.rounds):
             print(line, flush=True)
             lines.append(line)
-    if arguments.write:
-        page.put(PAGE, "sweep", "\n".join(lines))
+        if arguments.write:
+            page.put(PAGE, name, "\n".join([*lines, "", machine]))
 
 
 if __name__ == "__main__":

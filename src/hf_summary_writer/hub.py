@@ -114,10 +114,7 @@ class Hub:
     @property
     def account_key(self) -> str:
         """A name for the account that pushes now, safe in a file name; nothing of the token can be read off it."""
-        from huggingface_hub import get_token
-
-        token = getattr(self.api, "token", None)
-        return _fingerprint(self.endpoint, get_token() if token is None or token is True else token)
+        return _fingerprint(self.endpoint, self._token_now())
 
     @property
     def endpoint(self) -> str:
@@ -203,13 +200,16 @@ class Hub:
             )
         )
 
-    def _trouble_with_token(self) -> str:
-        # Apart from where it is raised: who shows the frames of an exception may show what they hold.
+    def _token_now(self) -> Any:
+        """Return the token that the next request sends; nothing, or `False`, if it sends none."""
         from huggingface_hub import get_token
 
         token = getattr(self.api, "token", None)
-        if token is None or token is True:
-            token = get_token()
+        return get_token() if token is None or token is True else token
+
+    def _trouble_with_token(self) -> str:
+        # Apart from where it is raised: who shows the frames of an exception may show what they hold.
+        token = self._token_now()
         if not token:
             return "there is no token"
         if not all("!" <= character <= "~" for character in token):

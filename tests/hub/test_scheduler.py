@@ -245,22 +245,30 @@ def test_a_push_can_be_overridden(
 def test_an_override_that_fails_in_any_way_is_contained(
     schedule: Callable[..., CommitScheduler], caplog: pytest.LogCaptureFixture
 ) -> None:
-    outcomes: list[Any] = [KeyError("bug"), SystemExit(3), None, None]
     slow = threading.Event()
 
     class Broken(CommitScheduler):
+        trouble: BaseException | None = KeyError("bug")
+        is_slow = False
+
         def push_to_hub(self) -> Any:
-            outcome = outcomes.pop(0) if outcomes else slow.wait(SECONDS)
-            if isinstance(outcome, BaseException):
-                raise outcome
+            if self.trouble is not None:
+                raise self.trouble
+            if self.is_slow:
+                slow.wait(SECONDS)
             return None
 
     with caplog.at_level(logging.WARNING, "hf_summary_writer"):
         scheduler = schedule(Broken, close_timeout=0.5)
+        # What fails is tried again after a moment of chance, so each trigger may have such a push before it.
+        assert isinstance(scheduler.trigger().exception(SECONDS), KeyError)
+        Broken.trouble = SystemExit(3)
         assert isinstance(scheduler.trigger().exception(SECONDS), SystemExit)
+        Broken.trouble = None
         for _ in range(2):
             assert scheduler.trigger().result(SECONDS) is None
         # One that takes longer than it may holds nobody up.
+        Broken.is_slow = True
         began = time.monotonic()
         held_up = scheduler.trigger()
         scheduler.close()

@@ -57,7 +57,7 @@ def test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_tw
         for rank in ranks:
             assert rank.stdout is not None
             assert rank.stdout.readline() == "made\n"
-        time.sleep(3 * INTERVAL)
+        time.sleep(3 * INTERVAL)  # in which each could begin a push of its own
         assert sum("/preupload/" in seen.path for seen in proxy.requests) == 1, "the others wait for their turn"
         ranks[0].kill()
         events.wait_until(lambda: not any(path not in names(api, repo_id) for path in names_of(logdir)), 30)
