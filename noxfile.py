@@ -115,11 +115,12 @@ def faults(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", "-m", "faults", "-n", "2", *given, env={"PYTHONSAFEPATH": "1"})
 
 
-@nox.session
+@nox.session(python=PYTHONS)
 def torch(session: nox.Session) -> None:
-    """Run what needs the real torch: its workers fork."""
-    session.install("-e", ".[demo]", *group("test"), *group("torch"))
-    session.run("python", "-m", "pytest", "tests/process/test_fork.py", *session.posargs)
+    """Run the tests that need PyTorch, and no other framework: its tensors, and its workers, which fork."""
+    install_torch(session, group("torch"))
+    session.install("-e", ".[demo]", *group("test"))
+    session.run("python", "-m", "pytest", "-m", "torch", *session.posargs)
 
 
 @nox.session
@@ -138,32 +139,38 @@ def other_pythons(session: nox.Session) -> None:
 @nox.session
 def integration_fast(session: nox.Session) -> None:
     """Train with the frameworks that are quick, and compare what the Hub holds with what their own writers leave."""
-    run_frameworks(session, "integration-fast", "-m", "integration and not slow")
+    # Here is PyTorch, which the tests of the package itself have not.
+    run_frameworks(session, "integration-fast", "-m", "integration and not slow or torch", "tests")
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
     """The same with all frameworks but those that need TensorFlow."""
-    run_frameworks(session, "integration", "-m", "integration")
+    run_frameworks(session, "integration", "-m", "integration", "tests/integration")
 
 
 @nox.session
 def integration_tensorflow(session: nox.Session) -> None:
     """The same for frameworks that write their event files with TensorFlow."""
-    run_frameworks(session, "integration-tensorflow", "-m", "integration")
+    run_frameworks(session, "integration-tensorflow", "-m", "integration", "tests/integration")
 
 
 def run_frameworks(session: nox.Session, frameworks: str, *arguments: str) -> None:
     packages = group(frameworks)
-    torch_alone = [package for package in packages if package.startswith("torch==")]
-    if torch_alone:
-        # First, and by pip, which, unlike uv, takes the build for CPUs wherever it is offered one beside the others.
-        session.install("pip")
-        session.run("python", "-m", "pip", "install", "--quiet", *torch_alone)
+    install_torch(session, packages)
     session.install("-e", ".[demo]", *packages)
     # As in `run_tests`. Most of the time is that of the trainings, which have a process of their own.
     again = ("-n", "2", "--reruns", "2")
-    session.run("python", "-m", "pytest", *again, *arguments, "tests/integration", *session.posargs)
+    session.run("python", "-m", "pytest", *again, *arguments, *session.posargs)
+
+
+def install_torch(session: nox.Session, packages: tuple[str, ...]) -> None:
+    """Install PyTorch, if it is among the packages, for CPUs where there is such a build."""
+    torch_alone = [package for package in packages if package.startswith("torch==")]
+    if torch_alone:
+        # Before the rest, and by pip, which, unlike uv, takes that build where it is offered one beside the others.
+        session.install("pip")
+        session.run("python", "-m", "pip", "install", "--quiet", *torch_alone)
 
 
 # `nox -s scale` sets up and runs all of it: 16 minutes on two cores that others use too, and some more to install.

@@ -173,6 +173,7 @@ for worker in workers:
     assert_sound(logdir)
 
 
+@pytest.mark.torch
 @pytest.mark.faults("P8")
 def test_a_dataloader_with_forked_workers_neither_hangs_nor_commits(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path

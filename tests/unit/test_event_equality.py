@@ -485,6 +485,7 @@ def test_values_are_taken_at_the_call(method: str, value: np.ndarray, tmp_path: 
     assert others(str(tmp_path / "ours")) == others(str(tmp_path / "theirs"))
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("method", ["add_scalar", "add_histogram", "add_image", "add_embedding"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])
 def test_torch_tensors_are_taken_as_tensorboardx_takes_them(method: str, dtype: str) -> None:
@@ -495,6 +496,7 @@ def test_torch_tensors_are_taken_as_tensorboardx_takes_them(method: str, dtype: 
         same([(method, (value,) if method == "add_embedding" else ("tag", value, 1), {})])
 
 
+@pytest.mark.torch
 def test_a_torch_tensor_changed_afterwards_does_not_change_the_log(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.ones(3, 4, 4)
@@ -505,6 +507,7 @@ def test_a_torch_tensor_changed_afterwards_does_not_change_the_log(tmp_path: Pat
     assert event.summary.value[0].histo.min == 1.0
 
 
+@pytest.mark.torch
 def test_what_torch_adds_is_what_torch_writes(tmp_path: Path) -> None:
     tensorboard = pytest.importorskip("torch.utils.tensorboard")
     calls: list[Call] = [
