@@ -31,12 +31,14 @@ class Backlog:
     Attributes:
         limit: Number of items that each stream may hold at the moment.
         waiting: Tickets of callers that wait for room.
+        in_trouble: Whether a write has failed and none was a success since.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._streams: set[int] = set()
-        self._in_trouble = False
+        self._failing: set[int] = set()
+        self.in_trouble = False
         self._refused = 0
         self._lost = 0
         self.forget()
@@ -50,6 +52,7 @@ class Backlog:
         """In a forked child: hold nothing, and take fresh locks."""
         self._lock = threading.RLock()
         self.waiting: deque[Ticket] = deque()
+        self._failing.clear()
         self._came = self._went = 0
         self.limit = self.share()
 
@@ -62,6 +65,19 @@ class Backlog:
         """Share the bound with one stream less."""
         self._streams.discard(id(stream))
         self.limit = self.share()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a stream cannot write what it holds, so that room may never come."""
+        return bool(self._failing)
+
+    def fail(self, stream: object) -> None:
+        """Note that a stream cannot write what it holds."""
+        self._failing.add(id(stream))
+
+    def go_on(self, stream: object) -> None:
+        """Note that a stream can write again, or holds nothing any more."""
+        self._failing.discard(id(stream))
 
     def hold(self, nbytes: int) -> None:
         """Count bytes that a caller brings."""
@@ -91,8 +107,8 @@ class Backlog:
 
     def report(self, error: OSError, directory: str) -> None:
         """Say once that the disk is in trouble."""
-        if not self._in_trouble:
-            self._in_trouble = True
+        if not self.in_trouble:
+            self.in_trouble = True
             _logger.error(
                 "cannot write event files in %s: %s; events are kept in memory up to %d bytes, then dropped; logging"
                 " goes on when there is space again",
@@ -103,8 +119,8 @@ class Backlog:
 
     def recover(self, directory: str) -> None:
         """Say once that the disk is well again."""
-        if self._in_trouble:
-            self._in_trouble = False
+        if self.in_trouble and not self.is_held:
+            self.in_trouble = False
             _logger.warning("event files in %s are written again; %d events were dropped", directory, self.dropped)
 
     def share(self) -> int:

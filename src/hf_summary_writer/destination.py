@@ -149,15 +149,25 @@ def check_path_in_repo(path: object) -> str:
     parts = stripped.split("/") if stripped else []
     if (
         "\\" in path
+        or not _is_unicode(path)
         or any(ord(character) < ord(" ") or character == "\x7f" for character in path)
         or any(part in {"", ".", ".."} for part in parts)
         or any(part.lower() in _FORBIDDEN_PARTS for part in parts)
     ):
         raise ValueError(
             f"path_in_repo {path!r} cannot be used: give a relative path with '/' between its parts, without '.', "
-            "'..', '.git', '.cache', empty parts, backslashes or control characters"
+            "'..', '.git', '.cache', empty parts, backslashes, control characters or bytes that are no UTF-8"
         )
     return stripped
+
+
+def _is_unicode(text: str) -> bool:
+    # Bytes of a file name that are no UTF-8 become surrogates, which no request can carry.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_interval(name: str, minutes: object) -> float:
@@ -203,7 +213,8 @@ def check_folder(folder: object, name: str = "folder_path") -> Path:
         raise ValueError(f"{name} must be a folder on this machine, not the address {path!r}: log to a local folder")
     if "\0" in path:
         raise ValueError(f"{name} {path!r} holds a NUL character")
-    resolved = Path(path).expanduser().resolve()
-    if resolved.exists() and not resolved.is_dir():
+    # These functions, unlike those of a Path, do not raise for what the disk refuses: that is trouble for later.
+    resolved = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
+    if os.path.exists(resolved) and not os.path.isdir(resolved):  # noqa: PTH110, PTH112
         raise ValueError(f"{name} must be a folder, but {str(resolved)!r} is a file")
     return resolved

@@ -38,19 +38,28 @@ _CHECK_SECONDS = 1.0
 """How often one who waits makes sure that there is a thread, and that it is not stuck."""
 
 _PATIENCE_SECONDS = 60.0
-"""How long a single slice may take before those who wait give up: the disk hangs."""
+"""How long a single slice may take without using the processor before those who wait give up: the disk hangs."""
+
+_AT_WORK_SECONDS = 0.01
+"""Processor time that tells a slice that encodes from one that hangs."""
 
 _MOST_OPEN = 32
 """Descriptors kept between slices; beyond that the file used longest ago is closed, to be opened again for append."""
 
 
 class Ticket:
-    """Something that one thread waits for and another releases; safe to use in a signal handler."""
+    """Something that one thread waits for and another releases; safe to use in a signal handler.
 
-    __slots__ = ("_lock", "closes")
+    Attributes:
+        closes: Whether it asks for the file to be closed.
+        met: Whether all that it stands for has been done, so that it will not be released again.
+    """
+
+    __slots__ = ("_lock", "closes", "met")
 
     def __init__(self, *, closes: bool = False) -> None:
         self.closes = closes
+        self.met = False
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -58,6 +67,10 @@ class Ticket:
         """Let all who wait go on; a second time does nothing."""
         with contextlib.suppress(RuntimeError):
             self._lock.release()
+
+    def renew(self) -> None:
+        """Make all who come from now on wait for another release."""
+        self._lock.acquire(blocking=False)
 
     def wait(self, seconds: float) -> bool:
         """Return whether the ticket was released, within `seconds`."""
@@ -121,6 +134,7 @@ class Drain:
         self._worker: int | None = None
         self._starter: int | None = None
         self._slice_began: float | None = None
+        self._clock: int | None = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._open: dict[int, Source] = {}
@@ -142,14 +156,17 @@ class Drain:
             return False
         self._calls.put(None)
         deadline = time.monotonic() + at_most
+        used, last_used = self._processor_seconds(), 0.0
         while not ticket.wait(min(_CHECK_SECONDS, at_most) if self._has_thread() else 0):
             if not self._has_thread() and not self._work_here():
                 return False
             now = time.monotonic()
             if now >= deadline:
                 break
+            if self._processor_seconds() > used + _AT_WORK_SECONDS:
+                used, last_used = self._processor_seconds(), now
             began = self._slice_began
-            if began is not None and now - began > _PATIENCE_SECONDS:
+            if began is not None and now - max(began, last_used) > _PATIENCE_SECONDS:
                 _logger.warning("event files: the disk has not answered for %d s, not waiting", _PATIENCE_SECONDS)
                 return False
         return True
@@ -169,6 +186,13 @@ class Drain:
         tickets = [source.ask() for source in list(self._sources.values())]
         for ticket in tickets:
             self.wait(ticket)
+
+    def _processor_seconds(self) -> float:
+        """Return how long the thread has used the processor; 0 on systems that do not tell."""
+        try:
+            return 0.0 if self._clock is None else time.clock_gettime(self._clock)
+        except OSError:  # the thread has ended
+            return 0.0
 
     def _forget(self, *, keep_queues: bool) -> None:
         self._reset()
@@ -200,6 +224,8 @@ class Drain:
 
     def _run(self) -> None:
         me = threading.current_thread()
+        if hasattr(time, "pthread_getcpuclockid"):
+            self._clock = time.pthread_getcpuclockid(threading.get_ident())
         interval = _BUSY_INTERVAL
         while self._thread is me:
             urgent = self._is_called(interval)

@@ -6,6 +6,7 @@ It knows nothing of a Hub. What it inherits builds summaries; what it replaces i
 from __future__ import annotations
 
 import os
+from pathlib import PurePath
 from time import time
 from typing import TYPE_CHECKING, Any, overload
 
@@ -16,7 +17,7 @@ from hf_summary_writer.encode import scalar_prefix
 from hf_summary_writer.event_file import SEGMENT_BYTES
 from hf_summary_writer.file_writer import FileWriter
 from hf_summary_writer.hparams import hparams_summaries, trial_of
-from hf_summary_writer.run_files import RunFiles
+from hf_summary_writer.run_files import RunFiles, default_logdir
 from hf_summary_writer.values import number_of, torch_scalar
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ __all__ = ["EventWriter"]
 
 _MOST_TAGS = 10_000
 """Tags remembered in their encoded form; more than that are forgotten all at once."""
+
+_NAME_BYTES = 255
+"""What file systems take as the name of a folder; NAME_MAX of POSIX's limits.h on all of today's."""
+
+_FLUSH_SECS = 120.0
 
 _COMET_IS_OFF: dict[str, Any] = {"disabled": True}
 
@@ -44,7 +50,7 @@ class EventWriter(RunFiles):
         comment: Ends the name of the default `logdir`.
         purge_step: Has TensorBoard hide what earlier writers logged at this step and later. Written once.
         max_queue: Accepted for compatibility; what may be pending is bounded by `max_pending_bytes`.
-        flush_secs: Seconds between two fsyncs while events come.
+        flush_secs: Seconds between two fsyncs while events come; 120 by default.
         filename_suffix: Ends the name of every event file.
         write_to_disk: False to write nothing at all.
         log_dir: Another name for `logdir`.
@@ -55,8 +61,9 @@ class EventWriter(RunFiles):
         **kwargs: None are known.
 
     Raises:
-        ValueError: `logdir` is a file or a URL of object storage, `filename_suffix` holds a path separator, or a size
-            is not positive. Nothing has been written then.
+        TypeError: An argument is of the wrong type, or unknown.
+        ValueError: `logdir` is a file, a URL of object storage or too long, `filename_suffix` holds a path separator, a
+            size is not positive, or `flush_secs` is below 0. Nothing has been written then.
     """
 
     def __init__(
@@ -65,7 +72,7 @@ class EventWriter(RunFiles):
         comment: str = "",
         purge_step: int | None = None,
         max_queue: int = 10,
-        flush_secs: float = 120,
+        flush_secs: float | None = _FLUSH_SECS,
         filename_suffix: str = "",
         write_to_disk: bool = True,
         log_dir: str | os.PathLike[str] | None = None,
@@ -81,7 +88,8 @@ class EventWriter(RunFiles):
             raise ValueError("segment_bytes and max_pending_bytes must be positive numbers of bytes")
         if os.path.basename(filename_suffix) != filename_suffix or "\0" in filename_suffix:  # noqa: PTH119
             raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
-        directory = _local_folder(log_dir if logdir is None else logdir)
+        directory = _local_folder((log_dir if logdir is None else logdir) or default_logdir(comment))
+        flush_secs = _seconds(flush_secs)
         self._max_pending_bytes = max_pending_bytes
         self._prefixes: dict[str | None, bytes] = {}
         super().__init__(
@@ -199,8 +207,7 @@ class EventWriter(RunFiles):
         wall_time = time() if walltime is None else walltime
         root = self._get_file_writer().get_logdir()
         for tag, value in tag_scalar_dict.items():
-            # A leading slash would lead out of the run.
-            folder = os.path.join(root, main_tag.lstrip("/"), tag.lstrip("/"))
+            folder = os.path.join(root, _inside(main_tag), _inside(tag))
             number = number_of(value)
             if self._write_to_disk:
                 self._sub_writer(folder).add_scalar(self._prefix(main_tag), number, global_step, wall_time)
@@ -289,17 +296,33 @@ class EventWriter(RunFiles):
         }
 
 
+def _inside(name: Any) -> Any:
+    # A leading slash would lead out of the run. What is no name is left for `os.path.join` to refuse.
+    return name.lstrip("/") if isinstance(name, str) else name
+
+
 def _renewed(kind: type[EventWriter], arguments: dict[str, Any]) -> EventWriter:
     return kind(**arguments)
 
 
-def _local_folder(logdir: str | os.PathLike[str] | None) -> str | None:
+def _seconds(flush_secs: float | None) -> float:
+    """Return `flush_secs` as a number, after refusing what no clock can be compared with."""
+    if flush_secs is None:
+        return _FLUSH_SECS
+    if isinstance(flush_secs, bool) or not isinstance(flush_secs, (int, float)):
+        raise TypeError(f"flush_secs must be a number of seconds, not {type(flush_secs).__name__}")
+    if not flush_secs >= 0:
+        raise ValueError(f"flush_secs must be 0 or a positive number of seconds, not {flush_secs!r}")
+    return flush_secs
+
+
+def _local_folder(logdir: str | os.PathLike[str]) -> str:
     """Return `logdir` as a string, after refusing what can hold no run."""
-    if not logdir:
-        return None
     folder = os.fspath(logdir)
     if folder.split(":")[0] in REGISTERED_FACTORIES:
         raise ValueError(f"logdir must be a local folder, event files cannot be written to {folder!r}")
     if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112
         raise ValueError(f"logdir must be a folder, {folder!r} is a file")
+    if any(len(os.fsencode(name)) > _NAME_BYTES for name in PurePath(folder).parts):
+        raise ValueError(f"logdir must not hold a name longer than {_NAME_BYTES} bytes: {folder!r}")
     return folder

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.drain import Ticket
     from hf_summary_writer.stream import Stream
 
-__all__ = ["FileWriter"]
+__all__ = ["EventFileWriter", "FileWriter"]
 
 _GRAPH_DEF = 4
 _TAGGED_RUN_METADATA = 8
@@ -47,6 +47,11 @@ def _is(message: Any, name: str) -> bool:
     return getattr(descriptor, "name", None) == name and hasattr(message, "SerializeToString")
 
 
+def _check_event(event: Any) -> None:
+    if not _is(event, "Event"):
+        raise TypeError(f"expected an Event protocol buffer of tensorboardX or tensorboard, got {type(event)}")
+
+
 class FileWriter:
     """Writes protocol buffers of either family, tensorboardX's or tensorboard's, to the event files of one directory.
 
@@ -64,9 +69,9 @@ class FileWriter:
         self._finalizer.atexit = False
 
     @property
-    def event_writer(self) -> FileWriter:
-        """What tensorboardX's writer delegates to; here it is the same object."""
-        return self
+    def event_writer(self) -> EventFileWriter:
+        """What tensorboardX's writer delegates to; it takes events with their own wall time and step."""
+        return EventFileWriter(self)
 
     @property
     def event_file(self) -> str | None:
@@ -76,6 +81,11 @@ class FileWriter:
     def get_logdir(self) -> str:
         """Return the directory where the event files are written."""
         return self._stream.directory
+
+    @property
+    def folder(self) -> str:
+        """The absolute path of that directory."""
+        return self._stream.folder
 
     def add_event(self, event: Message, step: Any = None, walltime: float | None = None) -> None:
         """Add an event, with wall time and step set in it as tensorboardX does.
@@ -88,11 +98,15 @@ class FileWriter:
         Raises:
             TypeError: `event` is no `Event`.
         """
-        if not _is(event, "Event"):
-            raise TypeError(f"expected an Event protocol buffer of tensorboardX or tensorboard, got {type(event)}")
+        _check_event(event)
         event.wall_time = self._wall_time(walltime)
         if (step := self._step(step)) is not None:
             event.step = step
+        self._put(event.SerializeToString())
+
+    def add_event_as_it_is(self, event: Message) -> None:
+        """Add an event with the wall time and step that it has; arguments and errors as for `add_event`."""
+        _check_event(event)
         self._put(event.SerializeToString())
 
     def add_summary(self, summary: Message, global_step: Any = None, walltime: float | None = None) -> None:
@@ -200,3 +214,18 @@ class FileWriter:
 
     def _step(self, step: Any) -> int | None:
         return plain_step(self._default_metadata.get("global_step") if step is None else step)
+
+
+class EventFileWriter:
+    """The lower face of a `FileWriter`, for those who copy events: what is added is written as it is.
+
+    Args:
+        writer: What it belongs to.
+    """
+
+    def __init__(self, writer: FileWriter) -> None:
+        self.add_event = writer.add_event_as_it_is
+        self.get_logdir = writer.get_logdir
+        self.flush = writer.flush
+        self.close = writer.close
+        self.reopen = writer.reopen

@@ -94,7 +94,7 @@ class HeavyValues(TorchCalls):
             walltime: Seconds since the epoch; now by default.
             max_bins: Most bins to record.
         """
-        plain = isinstance(bins, str) and bins == "tensorflow" and max_bins is None
+        plain = _is_tag(tag) and isinstance(bins, str) and bins == "tensorflow" and max_bins is None
         numbers = self._snapshot(values, _has_a_bin) if plain else None
         if numbers is None:
             super().add_histogram(tag, unwrapped(values), global_step, bins, walltime, max_bins)
@@ -119,7 +119,7 @@ class HeavyValues(TorchCalls):
             sample_rate: Frames a second.
             walltime: Seconds since the epoch; now by default.
         """
-        plain = type(sample_rate) is int and sample_rate > 0 and _is_installed("soundfile")
+        plain = _is_tag(tag) and type(sample_rate) is int and sample_rate > 0 and _is_installed("soundfile")
         amplitudes = self._snapshot(snd_tensor, _is_sound) if plain else None
         if amplitudes is None:
             super().add_audio(tag, unwrapped(snd_tensor), global_step, sample_rate, walltime)
@@ -146,7 +146,7 @@ class HeavyValues(TorchCalls):
             walltime: Seconds since the epoch; now by default.
             dataformats: What each dimension means.
         """
-        plain = type(fps) in (int, float) and fps > 0
+        plain = _is_tag(tag) and type(fps) in (int, float) and fps > 0
         frames = self._snapshot(vid_tensor, functools.partial(_is_film, dataformats=dataformats)) if plain else None
         if frames is None:
             super().add_video(tag, unwrapped(vid_tensor), global_step, fps, walltime, dataformats)
@@ -173,7 +173,8 @@ class HeavyValues(TorchCalls):
             tag: Name of the embedding.
             metadata_header: Names of the columns of `metadata`.
         """
-        points = self._snapshot(mat, _is_matrix)
+        # In order with the others, a list as well: the last one that is added is the last in the projector's list.
+        points = self._snapshot(np.asarray(mat) if isinstance(mat, list) else mat, _is_matrix)
         labels = _labels(metadata, metadata_header, points)
         images = None
         if label_img is not None and points is not None:
@@ -192,7 +193,7 @@ class HeavyValues(TorchCalls):
             return
         step = 0 if global_step is None else global_step
         writer = self._get_file_writer()
-        logdir = writer.get_logdir()
+        logdir = writer.folder
         subdir = f"{str(step).zfill(5)}/{self._encode(tag)}"
         folder = os.path.join(logdir, subdir)
         if os.path.isdir(folder):  # noqa: PTH112
@@ -222,7 +223,7 @@ class HeavyValues(TorchCalls):
         # Comet wants what was encoded, and whoever writes nothing to disk only wants mistakes to be found.
         if self._has_comet or not self._write_to_disk:
             return None
-        if isinstance(values, np.ndarray):
+        if type(values) is np.ndarray:
             array = values
         elif is_torch(values):
             array = unwrapped(values)
@@ -234,7 +235,8 @@ class HeavyValues(TorchCalls):
 
     def _defer_image(self, tag: str, tensor: Any, global_step: Any, walltime: float | None, dataformats: str) -> bool:
         """Put off one image or a batch of them; return False if the caller must see what becomes of it."""
-        pixels = self._snapshot(tensor, functools.partial(_is_image, dataformats=dataformats))
+        is_image = functools.partial(_is_image, dataformats=dataformats)
+        pixels = self._snapshot(tensor, is_image) if _is_tag(tag) else None
         if pixels is None:
             return False
         self._defer(functools.partial(image, tag, pixels, dataformats=dataformats), pixels, global_step, walltime)
@@ -263,6 +265,10 @@ def _is_installed(package: str) -> bool:
     with contextlib.suppress(ImportError, ValueError):
         return importlib.util.find_spec(package) is not None
     return False
+
+
+def _is_tag(tag: Any) -> bool:
+    return tag is None or isinstance(tag, str)
 
 
 def _sizes(array: np.ndarray, dataformats: Any) -> dict[str, int]:

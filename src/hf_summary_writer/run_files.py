@@ -5,7 +5,10 @@ tensorboardX names them `file_writer` and `all_writers`, and keeps them in the s
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -20,7 +23,13 @@ from hf_summary_writer.stream import Stream
 if TYPE_CHECKING:
     from hf_summary_writer.drain import Ticket
 
-__all__ = ["RunFiles"]
+__all__ = ["RunFiles", "default_logdir"]
+
+
+def default_logdir(comment: str) -> str:
+    """Return the folder of a run for which none was named, as `tensorboardX.SummaryWriter` chooses it."""
+    now = datetime.now().strftime("%b%d_%H-%M-%S")  # noqa: DTZ005 - a name for people, in their own time
+    return os.path.join("runs", f"{now}_{socket.gethostname()}" + comment)
 
 
 class RunFiles(HeavyValues):
@@ -38,6 +47,8 @@ class RunFiles(HeavyValues):
 
     def __init__(self, *, segment_bytes: int, max_pending_bytes: int, **arguments: Any) -> None:
         self._segment_bytes = segment_bytes
+        # Where a relative `logdir` is, however the program changes its working folder.
+        self._started_in = _working_folder()
         self._backlog = Backlog(max_pending_bytes)
         self._lifecycle = threading.RLock()
         self._closing: list[Ticket] = []
@@ -62,7 +73,9 @@ class RunFiles(HeavyValues):
 
         Never raises; on a failing disk it returns after one attempt, and what could not be written stays pending.
         """
-        self._wait([writer.begin_flush() for writer in self._own_writers()])
+        asked = [writer.begin_flush() for writer in self._own_writers()]
+        # Read after the writers: what another thread is closing is no longer among them.
+        self._wait([*self._closing, *asked])
 
     def close(self) -> None:
         """Flush and close all files. A second call does nothing; a later write opens a new file."""
@@ -127,6 +140,7 @@ class RunFiles(HeavyValues):
         return Stream(
             folder,
             self._backlog,
+            base=self._started_in,
             suffix=self._filename_suffix,
             flush_secs=self._flush_secs,
             segment_bytes=self._segment_bytes,
@@ -141,3 +155,10 @@ class RunFiles(HeavyValues):
     def _wait(tickets: list[Ticket]) -> None:
         for ticket in tickets:
             drain.wait(ticket)
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:  # it was removed: there is nothing that a relative path could be in
+        return ""

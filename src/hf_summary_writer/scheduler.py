@@ -160,9 +160,6 @@ class CommitScheduler:
         )
         self.folder_path = checks.check_folder(folder_path)
         self._mode = mode_for(self.folder_path)
-        with contextlib.suppress(OSError):  # the first push says what is wrong with it
-            self.folder_path.mkdir(parents=True, exist_ok=True)
-
         self.lock = threading.RLock()
         self._caller = Caller("hf-summary-writer-hub")
         self._seat = seat_at(self._hub, self._invite)
@@ -340,6 +337,8 @@ class CommitScheduler:
     def start(self) -> None:
         """Start the thread, also again after `close`; does nothing while it runs, after `stop`, or when offline."""
         self._leaving.begin_anew()
+        with contextlib.suppress(OSError):  # the first push says what is wrong with it
+            self.folder_path.mkdir(parents=True, exist_ok=True)
         if self._mode is not Mode.ONLINE:
             self._stay_away()
             return

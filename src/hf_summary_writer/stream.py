@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -57,13 +58,15 @@ class Stream:
     """The queue of one directory. `append` on `queue` is all a caller does; the drain does the rest.
 
     Args:
-        directory: Where the event files lie.
+        directory: Where the event files lie, as callers name it.
         backlog: Shared by the streams of one writer.
+        base: The folder that `directory` is relative to.
         suffix: Ends every file name.
         flush_secs: Seconds between two fsyncs while events come.
         segment_bytes: Size at which the stream goes on in a new file.
 
     Attributes:
+        folder: The absolute path of `directory`.
         queue: What is pending, oldest first.
         look_again: Time (of `time.time`) from which a caller that appended must call `look`; 0 when closed or forked.
         closed: Whether no more is expected; what is appended all the same goes to a new file.
@@ -76,18 +79,20 @@ class Stream:
         directory: str,
         backlog: Backlog,
         *,
+        base: str = "",
         suffix: str = "",
         flush_secs: float = 120,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.directory = directory
+        self.folder = os.path.join(base, directory)
         self.backlog = backlog
         self.queue: deque[Item] = deque()
         self.look_again = 0.0
         self.closed = False
         self.failing = False
         self.has_metadata = False
-        self._file = EventFile(directory, suffix, segment_bytes)
+        self._file = EventFile(self.folder, suffix, segment_bytes)
         self._flush_secs = flush_secs
         # Taken from the queue and not yet done, so that a failed write has something to try again.
         self._taken: list[Item] = []
@@ -132,25 +137,49 @@ class Stream:
         """Wait until an item may be appended; return False, and count it as dropped, if the disk fails meanwhile."""
         backlog = self.backlog
         while len(self.queue) >= backlog.share():
-            if self.failing:
+            if self._is_hopeless:
                 backlog.refuse()
                 return False
             ticket = Ticket()
             backlog.waiting.append(ticket)
             drain.attend(self)
             # Whoever makes room lets in those it sees waiting: look again now that this one can be seen.
-            if len(self.queue) < backlog.share() or self.failing:
+            if len(self.queue) < backlog.share() or self._is_hopeless:
                 continue
             if not drain.wait(ticket, at_most=_LOOK_SECONDS):
                 return True
         return True
 
+    @property
+    def _is_hopeless(self) -> bool:
+        """Whether no room may come: the disk fails for this stream, or for another that holds all there is."""
+        return self.failing or (self.backlog.is_held and not self.queue)
+
     def ask(self, *, closes: bool = False) -> Ticket:
         """Return a ticket that is released when all that was appended before is on disk, or cannot be for now."""
-        ticket = Ticket(closes=closes)
-        self._asked.add(ticket)
-        self.queue.append(ticket)
+        ticket = None if closes else self._last_ticket()
+        if ticket is None:
+            ticket = Ticket(closes=closes)
+            self._asked.add(ticket)
+            self.queue.append(ticket)
         drain.attend(self)
+        return ticket
+
+    def _last_ticket(self) -> Ticket | None:
+        """Return the ticket behind which nothing was appended, to wait for once more.
+
+        On a failing disk, tickets are released but stay where they are: many requests must not fill the queue.
+        """
+        try:
+            ticket = self.queue[-1]
+        except IndexError:
+            return None
+        if not isinstance(ticket, Ticket) or ticket.closes:
+            return None
+        ticket.renew()
+        self._asked.add(ticket)
+        if ticket.met:
+            self._be_done_with(ticket)
         return ticket
 
     def close(self) -> Ticket:
@@ -213,7 +242,7 @@ class Stream:
                 self._recover()
         except OSError as error:
             self._fall_back(error, now)
-        if self.backlog.waiting and (self.failing or len(self.queue) <= self.backlog.share() // 2):
+        if self.backlog.waiting and (self.failing or not self.queue or len(self.queue) <= self.backlog.share() // 2):
             self.backlog.let_in()
         return before - len(self._taken)
 
@@ -308,18 +337,25 @@ class Stream:
         else:
             self._file.sync()
         self._sync_at = None
+        self._be_done_with(ticket)
+
+    def _be_done_with(self, ticket: Ticket) -> None:
+        # In this order: one who renews it meanwhile either is released here, or sees that nobody else will do it.
+        ticket.met = True
         self._asked.discard(ticket)
         ticket.release()
 
     def _recover(self) -> None:
-        if self.failing:
+        if self.failing or self.backlog.in_trouble:
             self.failing = False
+            self.backlog.go_on(self)
             self.backlog.recover(self.directory)
 
     def _fall_back(self, error: OSError, now: float) -> None:
         """Keep what could not be written for another try, and let nobody wait for it."""
         self.failing = True
         self._retry_at = now + _RETRY_SECONDS
+        self.backlog.fail(self)
         self.backlog.report(error, self.directory)
         # Emptied, not replaced: a caller may be about to add to it.
         asked = list(itertools.islice(iter(self._asked.pop, None), len(self._asked)))
@@ -335,11 +371,16 @@ class Stream:
         lost = [item for item in pending[: last + 1] if not isinstance(item, Ticket)]
         self._taken = pending[last + 1 :]
         self.backlog.lose(len(lost))
-        for item in lost:
-            if isinstance(item, Deferred):
+        for item in pending[: last + 1]:
+            if isinstance(item, Ticket):
+                self._be_done_with(item)
+            elif isinstance(item, Deferred):
                 self.backlog.give_back(item.nbytes)
             elif isinstance(item, bytes):
                 self.backlog.give_back(len(item) + _OVERHEAD_BYTES)
         self._file.forget()
+        if not self._taken:
+            # It may never be written to again.
+            self.backlog.go_on(self)
         if lost:
             _logger.error("%d events of %s could not be written and are lost", len(lost), self.directory)

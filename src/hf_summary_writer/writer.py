@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,12 @@ from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.hub import client_of
 from hf_summary_writer.patterns import PathFilter
 from hf_summary_writer.ranked_scheduler import RankedScheduler
+from hf_summary_writer.run_files import default_logdir
 from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
 from hf_summary_writer.sigterm import check_push_on_sigterm
 from hf_summary_writer.watch import watcher_of
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from types import TracebackType
 
@@ -138,15 +139,13 @@ class HFSummaryWriter(EventWriter):
         commits_per_hour()
         PathFilter(repo_allow_patterns, repo_ignore_patterns)
         logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
-        if logdir:
-            _place_in_repo(path_in_repo, checks.check_folder(logdir, "logdir"))
-        else:
-            checks.check_path_in_repo(path_in_repo)
+        logdir = logdir or default_logdir(kwargs.get("comment", ""))
+        _place_in_repo(path_in_repo, checks.check_folder(logdir, "logdir"))
 
         inherited = set(vars(self))
         super().__init__(logdir=logdir, **kwargs)
-        # Absolute, since SummaryWriter takes a leading "~" literally.
-        folder = Path(self.logdir).absolute().resolve()
+        # Not by `check_folder`, since SummaryWriter takes a leading "~" literally.
+        folder = Path(os.path.realpath(self.logdir))
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,

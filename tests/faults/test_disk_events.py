@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tensorboardX.proto.summary_pb2 import Summary
 
 from events import event_files, logged, payloads, run, steps, wait_until
-from hf_summary_writer import event_file
+from hf_summary_writer import drain, event_file
 from hf_summary_writer.event_writer import EventWriter
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
+        self.takes_a_part = True
         self.refused = 0
         real_write = os.write
 
@@ -32,7 +36,7 @@ class Disk:
             if not self.full:
                 return real_write(descriptor, data)
             self.refused += 1
-            if self.refused % 2 and len(data) > 1:
+            if self.takes_a_part and self.refused % 2 and len(data) > 1:
                 return real_write(descriptor, data[: len(data) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -101,6 +105,60 @@ def test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits(
     found = steps(tmp_path, "a")
     assert found == sorted(found)
     assert len(errors(caplog)) == 1
+
+
+def test_sub_runs_drop_too_when_the_run_itself_holds_all_the_memory(tmp_path: Path, disk: Disk) -> None:
+    with EventWriter(tmp_path / "run", max_pending_bytes=50_000) as writer:
+        writer.add_scalar("a", 0, 0)
+        writer.add_scalars("plot", {"old": 0}, 0)
+        writer.flush()
+        disk.takes_a_part, disk.full = False, True
+        while writer.dropped_events == 0:
+            writer.add_text("t", "x" * 10_000)
+
+        def log() -> None:
+            writer.add_scalars("plot", {"old": 1, "new": 1}, 1)
+            writer.add_hparams({"lr": 1}, {"accuracy": 1})
+
+        # In a thread: a call that blocks must fail the test, not hang it.
+        thread = threading.Thread(target=log, daemon=True)
+        thread.start()
+        thread.join(20)
+        blocked = thread.is_alive()
+        disk.full = False
+        thread.join(20)
+        assert not blocked
+        wait_until(lambda: not writer._main.pending)
+        writer.add_scalars("plot", {"old": 2, "new": 2}, 2)
+    for name in ("old", "new"):
+        assert steps(tmp_path / "run" / "plot" / name, "plot")[-1] == 2
+
+
+def test_it_is_said_again_when_the_disk_fails_again(
+    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EventWriter(tmp_path) as writer:
+        for step in range(2):
+            disk.full = True
+            # A sub-run that is gone when the disk is well again, and so cannot tell.
+            writer.add_hparams({"lr": 1}, {"accuracy": 1})
+            disk.full = False
+            writer.add_scalar("a", step, step)
+            writer.flush()
+    assert len([text for text in errors(caplog) if "cannot write" in text]) == 2
+
+
+def test_flushing_over_and_over_on_a_full_disk_leaves_room_for_events(tmp_path: Path, disk: Disk) -> None:
+    with EventWriter(tmp_path, max_pending_bytes=50_000) as writer:
+        disk.full = True
+        for step in range(100):
+            writer.add_scalar("a", step, step)
+            for _ in range(10):
+                writer.flush()
+        disk.full = False
+        writer.flush()
+        assert writer.dropped_events == 0
+        assert steps(tmp_path, "a", growing=True) == list(range(100))
 
 
 def test_closing_on_a_full_disk_returns_and_names_what_is_lost(
@@ -235,6 +293,42 @@ def test_a_really_full_disk_and_space_coming_back(tiny_disk: Path, caplog: pytes
     found = steps(logdir, "a")
     assert found == list(range(len(found)))
     assert len(found) + writer.dropped_events == 6000
+
+
+def test_who_waits_for_a_disk_that_hangs_goes_on_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(drain, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(drain, "_CHECK_SECONDS", 0.1)
+    well_again = threading.Event()
+    with EventWriter(tmp_path) as writer, monkeypatch.context() as patch:
+        patch.setattr(event_file.os, "fsync", lambda _: well_again.wait(60))  # type: ignore[attr-defined]
+        writer.add_scalar("a", 1, 1)
+        writer.flush()
+        assert not well_again.is_set()
+        well_again.set()
+    assert "the disk has not answered" in caplog.text
+    assert steps(tmp_path, "a") == [1]
+
+
+@pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="the system does not tell who is at work")
+def test_what_takes_long_to_encode_is_not_taken_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(drain, "_CHECK_SECONDS", 0.1)
+
+    def encode() -> Any:
+        end = time.thread_time() + 1
+        while time.thread_time() < end:
+            pass
+        return Summary()
+
+    with EventWriter(tmp_path) as writer:
+        writer.file_writer.add_deferred(encode, 10)
+        writer.add_scalar("after", 1, 1)
+        writer.flush()
+        assert steps(tmp_path, "after", growing=True) == [1]
 
 
 def test_a_slow_disk_makes_the_caller_wait_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

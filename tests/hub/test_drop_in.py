@@ -97,13 +97,14 @@ def test_frameworks_may_hand_over_protocol_buffers_of_either_family(
     make: Callable[..., HFSummaryWriter], tmp_path: Path, summaries: Any, events: Any
 ) -> None:
     summary = summaries.Summary(value=[summaries.Summary.Value(tag="loss", simple_value=0.5)])
-    event = events.Event(step=3)
+    event = events.Event()
     event.summary.value.add(tag="loss", simple_value=0.5)
     with make(HFSummaryWriter, tmp_path) as writer:
         writer.file_writer.add_summary(summary, 1)
         writer._get_file_writer().add_summary(summary, global_step=2, walltime=9.0)
-        writer.file_writer.add_event(event)
-        writer._get_file_writer().event_writer.add_event(event, 4)
+        writer.file_writer.add_event(event, 3)
+        event.step = 4
+        writer._get_file_writer().event_writer.add_event(event)
         writer.all_writers[str(tmp_path)].flush()
     assert scalars(tmp_path, "loss") == [(step, 0.5) for step in (1, 2, 3, 4)]
 
