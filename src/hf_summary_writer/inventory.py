@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,11 +23,19 @@ __all__ = ["Inventory", "Pending"]
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What the Hub does not hold yet: files, bytes, and when the oldest was last written (seconds since the epoch)."""
+    """What the Hub does not hold yet.
+
+    Attributes:
+        files: How many files.
+        bytes: How many bytes of them.
+        oldest: When the oldest was last written, in seconds since the epoch.
+        unlisted: How many folders could not be listed, of whose files nothing is known.
+    """
 
     files: int = 0
     bytes: int = 0
     oldest: float | None = None
+    unlisted: int = 0
 
 
 class Inventory:
@@ -53,14 +60,25 @@ class Inventory:
         # looked at again when they change.
         self._set_aside: dict[str, Signature] = {}
 
-    def candidates(self) -> Iterator[Candidate]:
+    def candidates(self, unlisted: list[str] | None = None) -> Iterator[Candidate]:
         """Yield the files that may hold something new.
+
+        Args:
+            unlisted: The folders in it that cannot be listed are appended to it.
 
         Raises:
             TemporaryError: If the folder could not be listed to the end.
         """
+
+        def note(reldir: str, error: OSError) -> None:
+            said = f"the folder {reldir!a} of {self._folder} cannot be listed, what is in it waits: {error.strerror}"
+            self._once.warn("unlisted", said, reldir)
+            if unlisted is not None:
+                unlisted.append(reldir)
+
+        arrivals = self._ledger.arrivals
         try:
-            for candidate in scan.scan(str(self._folder), self._wanted, self._meant.prunes, self._ledger.arrivals):
+            for candidate in scan.scan(str(self._folder), self._wanted, self._meant.prunes, arrivals, note):
                 if self._set_aside.get(candidate.relpath) != candidate.signature:
                     yield candidate
         except OSError as error:
@@ -81,13 +99,16 @@ class Inventory:
         arrived = {relpath: number for number, relpath in enumerate(self._ledger.arrivals)}
         return sorted(found, key=lambda each: (arrived.get(each.relpath, -1), each.signature.mtime_ns))
 
-    def missing(self) -> Iterator[tuple[Candidate, int]]:
+    def missing(self, unlisted: list[str] | None = None) -> Iterator[tuple[Candidate, int]]:
         """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell.
+
+        Args:
+            unlisted: As for `candidates`.
 
         Raises:
             TemporaryError: If the folder could not be listed to the end.
         """
-        for candidate in self.candidates():
+        for candidate in self.candidates(unlisted):
             arrival = self._ledger.arrivals.get(candidate.relpath)
             missing = candidate.signature.size - (arrival.length if arrival else 0)
             if missing > 0 or (arrival and arrival.signature != candidate.signature):
@@ -96,13 +117,16 @@ class Inventory:
     def pending(self) -> Pending:
         """Sum up what the Hub does not hold yet, as far as sizes tell."""
         files, size, oldest = 0, 0, None
-        with contextlib.suppress(TemporaryError):  # what was seen before it is the best that can be said
-            for candidate, missing in self.missing():
+        unlisted: list[str] = []
+        try:
+            for candidate, missing in self.missing(unlisted):
                 files += 1
                 size += missing
                 written = candidate.signature.mtime_ns / 1e9
                 oldest = written if oldest is None else min(oldest, written)
-        return Pending(files, size, oldest)
+        except TemporaryError:  # what was seen before it is the best that can be said
+            unlisted.append("")
+        return Pending(files, size, oldest, len(unlisted))
 
     def set_aside(self, relpath: str, signature: Signature) -> None:
         """Leave a file out until it changes."""

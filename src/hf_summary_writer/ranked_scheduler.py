@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.encode import file_version
-from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.errors import PostponedError, TemporaryError
 from hf_summary_writer.rank import Deputy, rank_of
 from hf_summary_writer.scheduler import CommitScheduler
 from hf_summary_writer.segment_name import parse_name
@@ -53,7 +53,12 @@ class RankedScheduler(CommitScheduler):
             return super()._push_once()
         if not asked and not self._is_needed(self._deputy):
             return None
-        info = super()._push_once()
+        try:
+            info = super()._push_once()
+        except PostponedError:
+            # It begins anew when its turn comes, and is still asked for then.
+            self._asked = self._asked or asked
+            raise
         if info is not None:
             self._deputy.pushed(info.oid)
         return info

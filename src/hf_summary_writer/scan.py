@@ -24,6 +24,7 @@ __all__ = ["OUT_OF_DESCRIPTORS", "Candidate", "scan", "unpushable"]
 
 # Trouble of this process or machine and not of one file: a scan that passed over it would take a full folder for empty.
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 # What the Hub's client refuses as a part of a path, with all that is committed together with it.
 _FORBIDDEN_PARTS = (".git", ".cache")
 
@@ -66,10 +67,11 @@ def scan(
     meant: Callable[[str], bool],
     prunes: Callable[[str], bool] = lambda _: False,
     arrivals: Mapping[str, Arrival] = MappingProxyType({}),
+    unlisted: Callable[[str, OSError], object] = lambda _, __: None,
 ) -> Iterator[Candidate]:
     """Yield the regular files below `folder` that may hold something new; never follow a link to a folder.
 
-    What disappears or cannot be listed meanwhile is passed over: it will be seen by a later scan, or is gone.
+    What disappears meanwhile is passed over.
 
     Args:
         folder: The folder.
@@ -77,15 +79,16 @@ def scan(
         prunes: Tells of a folder whether nothing in it can be meant.
         arrivals: What has arrived. Files that have not changed since are left out, unless they were too young then to
             be sure. Most files of a folder are such, so for them even the question whether they are meant is saved.
+        unlisted: Told of every folder in it that is there and cannot be listed, and why.
 
     Raises:
-        OSError: If there is no descriptor left to list a folder with.
+        OSError: If `folder` itself is there and cannot be listed, or no descriptor is left to list a folder with.
     """
     root = os.path.realpath(folder)
     pending = [""]
     while pending:
         reldir = pending.pop()
-        with _passing_over_what_is_gone(), os.scandir(os.path.join(root, reldir)) as entries:
+        with _passed_over(reldir, unlisted), os.scandir(os.path.join(root, reldir)) as entries:
             for entry in entries:
                 relpath = f"{reldir}/{entry.name}" if reldir else entry.name
                 if _is_folder(entry):
@@ -101,12 +104,15 @@ def scan(
 
 
 @contextlib.contextmanager
-def _passing_over_what_is_gone() -> Iterator[None]:
+def _passed_over(reldir: str, unlisted: Callable[[str, OSError], object]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in OUT_OF_DESCRIPTORS:
+        if error.errno in _GONE:
+            return
+        if not reldir or error.errno in OUT_OF_DESCRIPTORS:
             raise
+        unlisted(reldir, error)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -79,6 +79,6 @@ def _below(root: Path) -> Iterator[Path]:
     for folder, subfolders, _ in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in subfolders:
-            path = Path(folder, name)
-            if (path / STATE_FOLDER).is_dir():
-                yield path
+            # Not by the method of a Path, which raises for a folder that may not be looked into.
+            if os.path.isdir(os.path.join(folder, name, STATE_FOLDER)):  # noqa: PTH112
+                yield Path(folder, name)

@@ -21,6 +21,7 @@ import remote
 from faults.rights import an_ordinary_user
 from hf_summary_writer import CommitScheduler, batches
 from hf_summary_writer.ledger import STATE_FOLDER
+from hf_summary_writer.survey import known_folders
 from hf_summary_writer.tfrecord import frame
 
 if TYPE_CHECKING:
@@ -175,11 +176,25 @@ def test_what_may_not_be_read_waits_and_the_rest_is_pushed(
     run.settle()
     assert run.push() is None
     assert remote.files(api, repo_id) == {"readable.txt": b"readable.txt"}
-    assert ["'secret.txt'" in line for line in said(logging.WARNING)] == [True]
+    warnings = said(logging.WARNING)
+    assert [sum(name in line for line in warnings) for name in ("'secret.txt'", "'closed'")] == [1, 1]
+    assert len(warnings) == 2
+    (folder / "secret.txt").unlink()
+    status = run.scheduler.status()
+    assert (status.pending.files, status.pending.unlisted, status.all_arrived) == (0, 1, False)
+    (folder / "secret.txt").write_bytes(b"secret.txt")
     (folder / "secret.txt").chmod(0o600)
     (folder / "closed").chmod(0o700)
     assert run.push() is not None
     assert set(remote.files(api, repo_id)) == {"readable.txt", "secret.txt", "closed/inside.txt"}
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_folder_that_may_not_be_looked_into_hides_no_other(schedule: Callable[..., Run], folder: Path) -> None:
+    (folder / "file.txt").write_bytes(b"file")
+    schedule().next_commit()
+    (folder.parent / "closed").mkdir(mode=0)
+    assert [known for known, _ in known_folders(folder.parent)] == [folder]
 
 
 def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(

@@ -9,6 +9,8 @@ import pytest
 import remote
 from events import wait_until
 from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer.errors import PostponedError
+from hf_summary_writer.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +104,26 @@ def test_whoever_asks_for_a_push_gets_one(
     info = other.scheduler.trigger().result(SECONDS)
     assert info is not None
     assert remote.files(api, repo_id, revision=info.oid) == remote.under(logdir, "tensorboard/run")
+
+
+def test_who_asked_for_a_push_gets_it_when_its_turn_has_come(
+    process: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = Turns.await_turn, 0
+
+    def await_turn(self: Turns) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise PostponedError("others have their turn first", 0.1)
+        real(self)
+
+    monkeypatch.setattr(Turns, "await_turn", await_turn)
+    other = process(1)
+    other.add_scalar("mine", 1.0, 1)
+    assert other.scheduler.trigger().result(SECONDS) is not None
+    assert asked > 1
+    assert len(remote.files(api, repo_id)) == 1
 
 
 def test_every_process_pushes_where_that_is_wanted(process: Callable[..., HFSummaryWriter]) -> None:

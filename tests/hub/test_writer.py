@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,7 @@ def test_without_writing_to_disk_nothing_is_pushed(
         writer.add_scalar("loss", 1.0, 0)
         assert writer.scheduler.trigger().result(SECONDS) is None
     assert hub.requests == before
-    assert not list(logdir.rglob("*.tfevents.*"))
+    assert not logdir.exists()
 
 
 @pytest.mark.faults("P10")
@@ -211,6 +212,10 @@ def test_the_users_exception_leaves_the_block_unmasked_though_the_last_push_fail
         ({"token": "hf_sécret"}, ValueError),
         ({"close_timeout": -1}, ValueError),
         ({"logdir": "s3://bucket/run"}, ValueError),
+        ({"logdir": os.fsdecode(b"run\xff")}, ValueError),
+        ({"logdir": None, "comment": "_lr\\1e-3"}, ValueError),
+        ({"logdir": None, "comment": "_lr=0.001" * 30}, ValueError),
+        ({"flush_secs": "120"}, TypeError),
     ],
     ids=str,
 )
@@ -224,6 +229,13 @@ def test_mistakes_of_the_caller_raise_before_a_file_or_a_thread_exists(
     assert "sécret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     assert threading.active_count() == before
+
+
+def test_a_logdir_that_the_disk_refuses_is_trouble_for_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with HFSummaryWriter("user/run", logdir=tmp_path / "loop" / "run", token=False, close_timeout=0) as writer:
+        writer.add_scalar("loss", 1.0)
+    assert "cannot write event files" in caplog.text
 
 
 def test_a_logdir_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import tempfile
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -342,6 +343,7 @@ def test_summaries_and_events_given_to_the_file_writer() -> None:
             ("file_writer.add_event", (event(summary=summary, step=4),), {}),
             ("file_writer.add_event", (event(summary=summary, step=4), 5, 6.0), {}),
             ("file_writer.add_summary", (summary, "x"), {}),
+            ("file_writer.event_writer.add_event", (event(summary=summary, step=4, wall_time=123.5),), {}),
         ]
     )
 
@@ -364,6 +366,27 @@ def test_embeddings(rows: int, columns: int, dtype: Any, labelled: bool, headed:
             ("add_embedding", (points,), {}),
         ]
     )
+
+
+@pytest.mark.parametrize("tag", [3, b"tag", None])
+def test_tags_that_are_no_text(tag: Any) -> None:
+    pixels, sound = np.zeros((3, 4, 4)), np.zeros(100, np.float32)
+    calls: list[Call] = [
+        ("add_image", (tag, pixels), {}),
+        ("add_images", (tag, pixels[None]), {}),
+        ("add_histogram", (tag, sound), {}),
+        ("add_audio", (tag, sound), {}),
+        ("add_video", (tag, pixels[None, None]), {}),
+        ("add_scalars", (tag, {"a": 1.0}), {}),
+        ("add_scalars", ("plot", {tag: 1.0}), {}),
+    ]
+    same(calls)
+
+
+def test_arrays_that_are_more_than_arrays() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        same([("add_histogram", ("m", np.matrix([[1.0, 2.0], [3.0, 4.0]])), {})])
 
 
 def test_embeddings_that_do_not_fit() -> None:

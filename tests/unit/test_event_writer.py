@@ -10,9 +10,11 @@ import logging
 import os
 import pathlib
 import pickle
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import pytest
 import tensorboardX
@@ -111,6 +113,58 @@ def test_flush_covers_what_other_threads_logged_before(tmp_path: Path) -> None:
         for worker in workers:
             worker.join()
     assert failures == []
+
+
+def test_flush_covers_what_another_thread_is_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk = threading.Event()
+    writer = EventWriter(tmp_path)
+    for step in range(100):
+        writer.add_scalar("a", step, step)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: on_disk.wait(60))
+        closer = threading.Thread(target=writer.close)
+        closer.start()
+        wait_until(lambda: writer.all_writers is None)
+        flusher = threading.Thread(target=writer.flush)
+        flusher.start()
+        flusher.join(0.3)
+        assert flusher.is_alive()
+        on_disk.set()
+        flusher.join(20)
+        closer.join(20)
+    assert steps(tmp_path, "a") == list(range(100))
+
+
+def test_a_relative_logdir_stays_where_it_was_when_the_program_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_summary_writer.stream._VERIFY_SECONDS", 0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with EventWriter("run", segment_bytes=2000) as writer:
+        writer.add_scalar("a", 0, 0)
+        writer.flush()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        for step in range(1, 100):
+            writer.add_scalar("a", step, step)
+            writer.flush()
+        writer.add_scalars("plot", {"x": 1}, 1)
+        writer.add_embedding(np.zeros((3, 2)))
+        assert writer.logdir == writer.file_writer.get_logdir() == "run"
+        assert list(writer.scalar_dict) == ["run/plot/x"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert steps(tmp_path / "run", "a") == list(range(100))
+    assert steps(tmp_path / "run" / "plot" / "x", "plot") == [1]
+    assert (tmp_path / "run" / "00000" / "default" / "tensors.tsv").exists()
+    assert (tmp_path / "run" / "projector_config.pbtxt").exists()
+
+
+def test_embeddings_are_listed_in_the_order_of_the_calls(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_embedding(np.zeros((200, 50)), tag="array")
+        writer.add_embedding([[1.0, 2.0], [3.0, 4.0]], tag="list")
+    listed = (tmp_path / "projector_config.pbtxt").read_text()
+    assert listed.index("array") < listed.index("list")
 
 
 def test_flush_covers_sub_runs(tmp_path: Path) -> None:
@@ -299,12 +353,29 @@ def test_a_file_as_logdir_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"filename_suffix": "../x"}, {"segment_bytes": 0}, {"max_pending_bytes": -1}, {"filename_suffix": "\0"}],
+    [
+        {"filename_suffix": "../x"},
+        {"segment_bytes": 0},
+        {"max_pending_bytes": -1},
+        {"filename_suffix": "\0"},
+        {"flush_secs": -1},
+        {"logdir": "x" * 256},
+    ],
 )
 def test_impossible_arguments_are_refused_before_anything_is_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
-        EventWriter(tmp_path / "run", **arguments)
+        EventWriter(**{"logdir": tmp_path / "run", **arguments})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flush_secs_may_be_left_to_the_writer_but_must_be_a_number(tmp_path: Path) -> None:
+    with EventWriter(tmp_path / "run", flush_secs=None) as writer:
+        writer.add_scalar("a", 1, 1)
+        writer.flush()
+        assert steps(tmp_path / "run", "a", growing=True) == [1]
+    with pytest.raises(TypeError, match="flush_secs must be a number of seconds, not str"):
+        EventWriter(tmp_path / "other", flush_secs="120")  # type: ignore[arg-type]
+    assert not (tmp_path / "other").exists()
 
 
 def test_unknown_arguments_are_refused(tmp_path: Path) -> None:
@@ -324,10 +395,12 @@ def test_logdir_may_be_given_in_each_of_the_known_ways(tmp_path: Path) -> None:
 
 def test_the_default_logdir_is_tensorboardx_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with EventWriter(comment="_note") as writer:
+    with EventWriter(comment="_note") as writer, tensorboardX.SummaryWriter(comment="_note") as theirs:
+        digits = re.compile("[0-9]")
+        assert digits.sub("0", writer.logdir) == digits.sub("0", theirs.logdir)
         assert pathlib.Path(writer.logdir).parent.name == "runs"
         assert writer.logdir.endswith("_note")
-    assert len(event_files(tmp_path / "runs")) == 1
+    assert len(event_files(tmp_path / "runs")) == 2
 
 
 def test_a_writer_that_is_forgotten_still_gets_everything_to_disk(tmp_path: Path) -> None:
