@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer import destination as checks
+from hf_summary_writer.drain import drain
 from hf_summary_writer.environment import commits_per_hour, fills_in, mode_for
 from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.hub import client_of
@@ -44,6 +45,8 @@ class HFSummaryWriter(EventWriter):
     Writers of one process that go to the same branch share their commits. Where somebody else pushes a folder above
     `logdir` to the same branch, as `hf-summary-writer sync PARENT REPO_ID --watch` or a `CommitScheduler` does, the
     writer leaves the pushing to that: `trigger` then resolves to `None`.
+
+    A writer that is dropped without `close` is pushed to the end in the next interval; its scheduler then ends, too.
 
     All methods are thread-safe. In a forked child the writer logs to a file of the child's own, which the parent
     pushes. A pickled or copied writer is a writer with the same settings on the same logdir, with a file and a thread
@@ -285,9 +288,19 @@ class _RunScheduler(RankedScheduler):
             logger.info("%s is pushed with %s, by the process that watches that", self.folder_path, watched)
         self._watched = watched
         if watched is None:
-            return super()._push_once()
+            return self._push_for_the_writer()
         self._before_push()
         return None
+
+    def _push_for_the_writer(self) -> CommitInfo | None:
+        if self._writer() is not None:
+            return super()._push_once()
+        # It was dropped without `close`: what it has logged is pushed, then nothing is left to do.
+        drain.at_exit()
+        info = super()._push_once()
+        if self._loop.seconds_left is None and not self._pusher.inventory.pending().files:
+            self._loop.finish(self.close_timeout)
+        return info
 
 
 def _place_in_repo(path_in_repo: str | None, folder: Path) -> str:

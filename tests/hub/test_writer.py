@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tempfile
@@ -14,6 +15,7 @@ import tensorboardX
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import remote
+from events import steps, wait_until
 from hf_summary_writer import HFSummaryWriter
 
 if TYPE_CHECKING:
@@ -148,6 +150,20 @@ def test_nothing_is_requested_before_an_event_is_logged(write: Callable[..., HFS
     writer = write()
     assert writer.scheduler.trigger().result(SECONDS) is None
     assert hub.requests == before
+
+
+def test_a_writer_that_is_dropped_is_pushed_to_the_end_and_leaves_no_thread(
+    api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    before = set(threading.enumerate())
+    writer = HFSummaryWriter(repo_id, logdir, commit_every=0.3 / 60, hf_api=api)
+    for step in range(1000):
+        writer.add_scalar("loss", step, step)
+    del writer
+    gc.collect()
+    wait_until(lambda: set(threading.enumerate()) <= before)
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert steps(logdir, "loss") == list(range(1000))
 
 
 def test_without_writing_to_disk_nothing_is_pushed(
