@@ -130,7 +130,7 @@ class Committer:
             return self._repo_id, created
 
     def forget_repo(self) -> None:
-        """Ask the Hub anew: the repo is gone."""
+        """Ask the Hub anew: the repo is gone, or its branch."""
         self._repo_id = None
 
     def squash(self, number: int, squash: Callable[[], None]) -> None:

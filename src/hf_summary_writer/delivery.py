@@ -118,6 +118,14 @@ class Delivery:
         """
         self._call(self._hub.find_repo)
 
+    def ensure_branch(self) -> None:
+        """Make the branch again where it does not exist any more.
+
+        Raises:
+            PushError: If it could not be made.
+        """
+        self._call(self._hub.ensure_branch)
+
     def squash(self, since: int | None) -> None:
         """Fold the history into one commit.
 

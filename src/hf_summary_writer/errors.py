@@ -2,6 +2,7 @@
 
 PushError
 ├── TemporaryError          will go away by itself: network, time-outs, 408, 409, 412, 429, 5xx
+│   ├── BranchGoneError        the branch was there and is not any more
 │   ├── DeadlineError          the Hub did not answer in time
 │   ├── InterruptedPushError   the program is leaving
 │   └── RateLimitError         the Hub said to wait, and for how long
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 __all__ = [
     "ActionNeededError",
+    "BranchGoneError",
     "DeadlineError",
     "InterruptedPushError",
     "PostponedError",
@@ -44,6 +46,10 @@ class PushError(Exception):
 
 class TemporaryError(PushError):
     """Will go away by itself; a later push sends what this one did not."""
+
+
+class BranchGoneError(TemporaryError):
+    """A branch that took commits before does not exist any more; the next push makes it again and sends everything."""
 
 
 class DeadlineError(TemporaryError):

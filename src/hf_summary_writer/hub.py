@@ -149,6 +149,10 @@ class Hub:
 
         return self._guarded(create)
 
+    def ensure_branch(self) -> None:
+        """Create the branch where it does not exist any more."""
+        self._guarded(self._create_branch)
+
     def upload(self, files: Sequence[tuple[str, bytes | Path]], readme: bytes | None = None) -> Uploaded:
         """Upload `files`, pairs of path in the repo and content that no longer changes, for a commit to come.
 
@@ -160,7 +164,7 @@ class Hub:
 
             additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=body) for path, body in files]
             extra = None if readme is None else CommitOperationAdd("README.md", readme)
-            return self._with_branch(lambda: self._upload(additions, extra))
+            return self._upload(additions, extra)
 
         return self._guarded(upload)
 
@@ -176,7 +180,7 @@ class Hub:
                 commit_message=message,
             )
 
-        return self._guarded(lambda: self._with_branch(commit))
+        return self._guarded(commit)
 
     def send_ahead(self, path: str, part: bytes) -> None:
         """Upload a part of the file that a later commit puts at `path`, so that little of it is left to upload then.
@@ -253,16 +257,6 @@ class Hub:
         return Uploaded(
             (*wanted, card) if card else tuple(wanted), card, frozenset(each.path_in_repo for each in left_out)
         )
-
-    def _with_branch(self, call: Callable[[], T]) -> T:
-        """Call again with a new branch if there was none."""
-        try:
-            return call()
-        except Exception as error:
-            if type(error).__name__ != "RevisionNotFoundError":
-                raise
-        self._create_branch()
-        return call()
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:

@@ -18,7 +18,7 @@ from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, batches
 from hf_summary_writer.books import Books
 from hf_summary_writer.delivery import Delivery
 from hf_summary_writer.details import CommitDetails
-from hf_summary_writer.errors import RepoGoneError, TemporaryError
+from hf_summary_writer.errors import BranchGoneError, RepoGoneError, TemporaryError
 from hf_summary_writer.inventory import Inventory
 from hf_summary_writer.isolating import isolating
 from hf_summary_writer.outbox import Outbox
@@ -94,7 +94,8 @@ class Pusher:
         self.inventory = Inventory(folder, settings, self.ledger, self._once)
         self.delivery = Delivery(folder.name, destination, settings.card, self._books, hub, caller, seat)
         self.refused = 0
-        self._gone = False
+        # What to make sure of before a push, since that costs less than to read all that would be sent.
+        self._first: Callable[[], None] | None = None
         # Files of commits that crossed those of somebody else, whom the folder's lock does not keep out. Which of them
         # the Hub made last nobody can tell, so a push has to find these files there as they are.
         self._crossed: set[str] = set()
@@ -132,17 +133,12 @@ class Pusher:
             self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note_settings()
+            push = functools.partial(self._push_what_is_new, last=last, interrupted=interrupted)
             try:
-                if self._gone:
-                    self.delivery.find_repo()  # costs less than to read all that would be sent
-                    self._gone = False
-                return self._push(self.inventory.longest_waiting_first(), last=last, interrupted=interrupted)
-            except RepoGoneError:
-                self._gone = True
-                self._seat.committer.forget_repo()
-                # What comes back under its name may be empty.
-                self._books.note(self.ledger.start_over)
-                raise
+                return push()
+            except BranchGoneError as error:
+                logger.warning("All of %s is sent once more: %s", self.folder, error)
+            return push()
 
     def remember(self) -> None:
         """Note where the folder is to go, without pushing anything, for the process that does."""
@@ -155,14 +151,39 @@ class Pusher:
 
         Args:
             since: The number of the commit that was added; nothing is done if it was folded already.
+
+        Raises:
+            RepoGoneError: If the repo is gone, and the commits with it.
+            BranchGoneError: If the branch is.
         """
         try:
             self.delivery.squash(since)
+        except (RepoGoneError, BranchGoneError):
+            raise
         except Exception as error:  # noqa: BLE001 - the data has arrived; the next squash covers this one
             logger.warning("The history of %s could not be squashed: %s", self._hub.repo_id, error)
 
     def _note_settings(self) -> None:
         self._books.note(lambda: self.ledger.record_settings(self._settings))
+
+    def _push_what_is_new(self, *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
+        try:
+            if self._first is not None:
+                self._first()
+                self._first = None
+            return self._push(self.inventory.longest_waiting_first(), last=last, interrupted=interrupted)
+        except RepoGoneError:
+            self._start_over(self.delivery.find_repo)
+            raise
+        except BranchGoneError:
+            self._start_over(self.delivery.ensure_branch)
+            raise
+
+    def _start_over(self, first: Callable[[], None]) -> None:
+        self._first = first
+        self._seat.committer.forget_repo()
+        # What comes back under its name may be empty. Noted before it does: later on nothing would tell.
+        self._books.note(self.ledger.start_over)
 
     def _push(self, candidates: list[Candidate], *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
         # One outbox per destination: pushes of a folder take turns only where it can be locked.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import (
     ActionNeededError,
+    BranchGoneError,
     DeadlineError,
     PushError,
     RateLimitError,
@@ -113,7 +114,8 @@ def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushE
         answer: The answer, with a status that is no success.
         now: The wall clock in seconds since the epoch.
         repo: How messages call the repo.
-        known: Whether the repo took commits before, so that its absence means that somebody removed it.
+        known: Whether the repo and its branch took commits before, so that their absence means that somebody removed
+            them.
     """
     said = f"{answer.status}" + (f" {answer.message}" if answer.message else "")
     if answer.status == 429:
@@ -134,7 +136,12 @@ def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushE
         )
     if answer.status in (402, 403):
         return ActionNeededError(f"the token may not write to {repo} ({said}): use one with write access to it")
-    if answer.status == 404 and known and answer.error_code != "RevisionNotFound":
+    if answer.status == 404 and known and answer.error_code == "RevisionNotFound":
+        return BranchGoneError(
+            f"the branch of {repo} that this goes to does not exist any more ({said}); it is made again, and "
+            "everything is sent to it"
+        )
+    if answer.status == 404 and known:
         return RepoGoneError(
             f"{repo} does not exist any more, or the token cannot see it ({said}); it is not created again: give "
             "another repo_id, or restore it, and what is missing will be sent"

@@ -11,9 +11,11 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 import remote
-from faults.conftest import HOUR, OFTEN
-from faults.proxy import Answer
+from events import wait_until
+from faults.conftest import HOUR, OFTEN, SECONDS
+from faults.proxy import Answer, Hold, LoseAnswer
 from hf_summary_writer.errors import ActionNeededError, RepoGoneError, TemporaryError
+from hf_summary_writer.ledger import ledgers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,22 +132,83 @@ def test_a_process_that_begins_while_the_repo_is_gone_sends_everything_once_it_i
     (folder / "late.bin").write_bytes(b"2")
     assert isinstance(first.fail(), RepoGoneError)
     first.scheduler.close()
+    [ledger] = ledgers_of(folder)  # as another process reads it
+    assert ledger.arrivals == {}
     proxied.create_repo(repo_id)
     schedule().scheduler.close()
     assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
 
 
-def test_a_branch_that_is_deleted_is_made_again(
-    schedule: Callable[..., Run], proxied: HfApi, repo_id: str, folder: Path
+@pytest.mark.faults("N15")
+def test_a_branch_that_is_deleted_is_made_again_and_gets_everything(
+    schedule: Callable[..., Run],
+    proxied: HfApi,
+    proxy: FaultProxy,
+    repo_id: str,
+    folder: Path,
+    said: Callable[[int], list[str]],
 ) -> None:
-    (folder / "a.bin").write_bytes(b"1")
-    run = schedule(revision="runs")
+    (folder / "a.bin").write_bytes(os.urandom(1000))
+    run = schedule(revision="runs", squash_history=True)
     run.next_commit()
     run.settle()
     proxied.delete_branch(repo_id, branch="runs")
-    (folder / "b.bin").write_bytes(b"2")
+    (folder / "b.bin").write_bytes(os.urandom(1000))
     assert run.push() is not None
-    assert "b.bin" in remote.files(proxied, repo_id, revision="runs")
+    assert remote.files(proxied, repo_id, revision="runs") == remote.under(folder, "", "*")
+    assert len(remote.commits(proxied, repo_id, revision="runs")) == 1
+    [warning] = said(logging.WARNING)
+    assert repo_id in warning
+    assert "made again" in warning
+    before = len(proxy.requests)
+    assert run.push() is None
+    assert len(proxy.requests) == before
+
+
+@pytest.mark.parametrize("request_", ["/commit/"])
+def test_a_branch_that_is_deleted_in_the_middle_of_a_shared_push_costs_nobody_what_arrived(
+    schedule: Callable[..., Run], proxied: HfApi, proxy: FaultProxy, repo_id: str, tmp_path: Path, request_: str
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    runs = []
+    for folder in folders:
+        folder.mkdir()
+        (folder / "early.bin").write_bytes(os.urandom(1000))
+        runs.append(schedule(folder_path=folder, path_in_repo=folder.name, revision="runs", squash_history=True))
+    for run in runs:
+        run.next_commit()
+        run.settle()
+    for folder in folders:
+        (folder / "late.bin").write_bytes(os.urandom(1000))
+    before = len(proxy.requests)
+    proxy.add("POST", request_, Hold())
+    futures = [run.scheduler.trigger() for run in runs]
+    wait_until(lambda: any(seen.action == Hold() for seen in proxy.requests[before:]))
+    proxied.delete_branch(repo_id, branch="runs")
+    proxy.clear()
+    for future in futures:
+        assert future.exception(SECONDS) is None
+    expected = {path: body for folder in folders for path, body in remote.under(folder, folder.name, "*").items()}
+    assert len(expected) == 6
+    assert remote.files(proxied, repo_id, revision="runs") == expected
+
+
+def test_a_process_that_dies_while_the_branch_is_made_again_leaves_all_of_it_to_the_next_one(
+    schedule: Callable[..., Run], proxied: HfApi, proxy: FaultProxy, repo_id: str, folder: Path
+) -> None:
+    (folder / "early.bin").write_bytes(b"1")
+    first = schedule(revision="runs")
+    first.next_commit()
+    first.settle()
+    proxied.delete_branch(repo_id, branch="runs")
+    (folder / "late.bin").write_bytes(b"2")
+    proxy.add("POST", "/branch/", LoseAnswer())
+    assert isinstance(first.fail(), TemporaryError)
+    first.scheduler.stop()
+    [ledger] = ledgers_of(folder)  # as another process reads it
+    assert ledger.arrivals == {}
+    schedule(revision="runs").scheduler.close()
+    assert remote.files(proxied, repo_id, revision="runs") == remote.under(folder, "", "*")
 
 
 @pytest.mark.faults("N3")

@@ -9,6 +9,7 @@ import pytest
 
 from hf_summary_writer.errors import (
     ActionNeededError,
+    BranchGoneError,
     PushError,
     RateLimitError,
     RejectedError,
@@ -72,10 +73,11 @@ def test_each_status_has_one_consequence(status: int, kind: type[PushError]) -> 
     assert type(verdict) is kind
 
 
-def test_a_repo_that_took_commits_before_is_gone_when_it_is_not_found() -> None:
+def test_a_repo_or_a_branch_that_took_commits_before_is_gone_when_it_is_not_found() -> None:
     assert isinstance(judge_answer(Answer(404), NOW, repo="r", known=True), RepoGoneError)
     missing_branch = Answer(404, {"x-error-code": "RevisionNotFound"})
-    assert not isinstance(judge_answer(missing_branch, NOW, repo="r", known=True), RepoGoneError)
+    assert isinstance(judge_answer(missing_branch, NOW, repo="r", known=True), BranchGoneError)
+    assert type(judge_answer(missing_branch, NOW, repo="r", known=False)) is ActionNeededError
 
 
 def test_trouble_of_the_network_is_temporary_and_a_bad_certificate_is_not() -> None:
