@@ -101,6 +101,7 @@ class Committer:
         self._is_led = False
         self._repo_lock = threading.Lock()
         self._repo_id: str | None = None
+        self._losses = 0
         self._squash_lock = threading.Lock()
         self._commits = 0
         self._squashed = 0
@@ -129,9 +130,21 @@ class Committer:
             self._repo_id, created = ensure()
             return self._repo_id, created
 
-    def forget_repo(self) -> None:
-        """Ask the Hub anew: the repo is gone, or its branch."""
-        self._repo_id = None
+    @property
+    def losses(self) -> int:
+        """How often somebody here found the repo or its branch gone, and with it all that had arrived."""
+        return self._losses
+
+    def forget_repo(self, losses: int) -> None:
+        """Ask the Hub anew: the repo is gone, or its branch.
+
+        Args:
+            losses: How many losses the caller knew of when it began: what several find gone at once is one more.
+        """
+        with self._changed:
+            self._repo_id = None
+            if losses == self._losses:
+                self._losses += 1
 
     def squash(self, number: int, squash: Callable[[], None]) -> None:
         """Fold the history, unless that was done since commit `number`; once for all who shared a commit."""

@@ -96,6 +96,8 @@ class Pusher:
         self.refused = 0
         # What to make sure of before a push, since that costs less than to read all that would be sent.
         self._first: Callable[[], None] | None = None
+        # The losses that the ledger knows of. One from before this object may not stand in what is on disk.
+        self._losses = 0
         # Files of commits that crossed those of somebody else, whom the folder's lock does not keep out. Which of them
         # the Hub made last nobody can tell, so a push has to find these files there as they are.
         self._crossed: set[str] = set()
@@ -124,7 +126,7 @@ class Pusher:
             PushError: If something could not be delivered; what was delivered before is in the ledger.
         """
         self.refresh()
-        if next(self.inventory.candidates(), None) is None:
+        if not self._has_lost and next(self.inventory.candidates(), None) is None:
             return None
         self._seat.await_turn(last=last)
         with self._books.locked(lock_seconds, interrupted):
@@ -135,10 +137,12 @@ class Pusher:
             self._note_settings()
             push = functools.partial(self._push_what_is_new, last=last, interrupted=interrupted)
             try:
-                return push()
+                info = push()
             except BranchGoneError as error:
                 logger.warning("All of %s is sent once more: %s", self.folder, error)
-            return push()
+                info = push()
+            # What arrived before another scheduler found it gone is in nothing that came back since.
+            return (push() or info) if self._has_lost else info
 
     def remember(self) -> None:
         """Note where the folder is to go, without pushing anything, for the process that does."""
@@ -167,21 +171,31 @@ class Pusher:
         self._books.note(lambda: self.ledger.record_settings(self._settings))
 
     def _push_what_is_new(self, *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
+        if self._has_lost:
+            self._start_over()
         try:
             if self._first is not None:
                 self._first()
                 self._first = None
             return self._push(self.inventory.longest_waiting_first(), last=last, interrupted=interrupted)
         except RepoGoneError:
-            self._start_over(self.delivery.find_repo)
+            self._lose(self.delivery.find_repo)
             raise
         except BranchGoneError:
-            self._start_over(self.delivery.ensure_branch)
+            self._lose(self.delivery.ensure_branch)
             raise
 
-    def _start_over(self, first: Callable[[], None]) -> None:
+    @property
+    def _has_lost(self) -> bool:
+        return self._losses != self._seat.committer.losses
+
+    def _lose(self, first: Callable[[], None]) -> None:
         self._first = first
-        self._seat.committer.forget_repo()
+        self._seat.committer.forget_repo(self._losses)
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._losses = self._seat.committer.losses
         # What comes back under its name may be empty. Noted before it does: later on nothing would tell.
         self._books.note(self.ledger.start_over)
 

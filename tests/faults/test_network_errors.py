@@ -121,6 +121,63 @@ def test_a_repo_that_is_deleted_is_not_created_again_and_gets_everything_once_it
     assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
 
 
+def test_all_schedulers_of_a_process_start_over_when_one_of_them_finds_the_repo_gone(
+    schedule: Callable[..., Run], proxied: HfApi, proxy: FaultProxy, repo_id: str, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("busy", "idle", "later")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "early.bin").write_bytes(os.urandom(1000))
+    busy, idle, ended = [schedule(folder_path=folder, path_in_repo=folder.name) for folder in folders]
+    for run in (busy, idle, ended):
+        run.next_commit()
+        run.settle()
+    ended.scheduler.close()
+    proxied.delete_repo(repo_id)
+    (folders[0] / "late.bin").write_bytes(b"1")
+    assert isinstance(busy.fail(), RepoGoneError)
+    proxied.create_repo(repo_id)
+    assert busy.push() is not None
+    assert idle.push() is not None
+    later = schedule(folder_path=folders[2], path_in_repo="later")
+    later.next_commit()
+    later.settle()
+    expected = {path: body for folder in folders for path, body in remote.under(folder, folder.name, "*").items()}
+    assert len(expected) == 4
+    assert remote.files(proxied, repo_id) == expected
+    before = len(proxy.requests)
+    assert [run.push() for run in (busy, idle, later)] == [None] * 3
+    assert len(proxy.requests) == before
+
+
+def test_a_push_that_runs_while_another_one_finds_the_repo_gone_sends_everything_too(
+    schedule: Callable[..., Run], proxied: HfApi, proxy: FaultProxy, repo_id: str, tmp_path: Path
+) -> None:
+    """Its commit lands in the repo that came back, so that it finds nothing gone itself."""
+    folders = [tmp_path / name for name in ("slow", "other")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "early.bin").write_bytes(os.urandom(1000))
+    slow, other = [schedule(folder_path=folder, path_in_repo=folder.name) for folder in folders]
+    for run in (slow, other):
+        run.next_commit()
+        run.settle()
+    for folder in folders:
+        (folder / "late.txt").write_bytes(b"1")
+    before = len(proxy.requests)
+    proxy.add("POST", "/commit/", Hold())
+    coming = slow.scheduler.trigger()
+    wait_until(lambda: any(seen.action == Hold() for seen in proxy.requests[before:]))
+    proxied.delete_repo(repo_id)
+    assert isinstance(other.fail(), RepoGoneError)
+    proxied.create_repo(repo_id)
+    proxy.clear()
+    assert coming.result(SECONDS) is not None
+    assert other.push() is not None
+    expected = {path: body for folder in folders for path, body in remote.under(folder, folder.name, "*").items()}
+    assert remote.files(proxied, repo_id) == expected
+
+
 def test_a_process_that_begins_while_the_repo_is_gone_sends_everything_once_it_is_back(
     schedule: Callable[..., Run], proxied: HfApi, repo_id: str, folder: Path
 ) -> None:
@@ -165,7 +222,7 @@ def test_a_branch_that_is_deleted_is_made_again_and_gets_everything(
     assert len(proxy.requests) == before
 
 
-@pytest.mark.parametrize("request_", ["/commit/"])
+@pytest.mark.parametrize("request_", ["/commit/", "/super-squash/"])
 def test_a_branch_that_is_deleted_in_the_middle_of_a_shared_push_costs_nobody_what_arrived(
     schedule: Callable[..., Run], proxied: HfApi, proxy: FaultProxy, repo_id: str, tmp_path: Path, request_: str
 ) -> None:

@@ -277,9 +277,18 @@ def test_only_one_makes_sure_of_the_repo_and_all_know_its_name() -> None:
     answers = iter([("user/run", True), ("user/run", False)])
     assert committer.ensure_repo(lambda: next(answers)) == ("user/run", True)
     assert committer.ensure_repo(lambda: next(answers)) == ("user/run", False)
-    committer.forget_repo()
+    committer.forget_repo(0)
     assert committer.ensure_repo(lambda: next(answers)) == ("user/run", False)
     assert next(answers, None) is None
+
+
+def test_what_several_find_gone_at_once_is_lost_once() -> None:
+    committer = Committer(Turns(lambda: None))
+    for _ in range(3):
+        committer.forget_repo(0)
+    assert committer.losses == 1
+    committer.forget_repo(1)
+    assert committer.losses == 2
 
 
 def test_who_shared_a_commit_shares_the_squash(branch: Branch) -> None:
