@@ -115,7 +115,9 @@ class Ledger:
         """
         if self._arrivals:
             self._arrivals = {}
+            self._ahead = True
             self._journal.rewrite(self._entries())
+            self._ahead = False
 
     def sweep(self) -> None:
         """Remove what processes that were killed in the middle of a write left; only while the folder is locked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,9 +14,11 @@ import pytest
 
 import remote
 from events import wait_until
-from faults.proxy import Delay
+from faults.proxy import Answer, Delay, Pass
 from faults.rights import an_ordinary_user
 from hf_summary_writer import batches
+from hf_summary_writer.errors import RepoGoneError, TemporaryError
+from hf_summary_writer.journal import Journal
 from hf_summary_writer.ledger import STATE_FOLDER, ledgers_of
 from hf_summary_writer.tfrecord import frame
 
@@ -91,6 +94,39 @@ def test_without_a_place_for_state_pushes_go_on_from_memory_with_one_warning(
     assert remote.files(api, repo_id) == {NAME: RECORDS + frame(b"y" * 50)}
     assert [line for line in said(logging.WARNING) if "cannot be used" not in line] == []
     assert len(said(logging.WARNING)) == 1
+
+
+@pytest.mark.faults("D2")
+def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
+    schedule: Callable[..., Run],
+    proxy: FaultProxy,
+    api: HfApi,
+    repo_id: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 1)
+    for number in range(3):
+        (folder / f"{number}.bin").write_bytes(b"%d" % number)
+    run = schedule()
+    run.settle()
+    api.delete_repo(repo_id)
+    (folder / "late.bin").write_bytes(b"late")
+    with monkeypatch.context() as disk:
+        disk.setattr(Journal, "rewrite", full)
+        assert isinstance(run.fail(), RepoGoneError)
+    api.create_repo(repo_id)
+    proxy.add("POST", "/commit/", Pass())
+    proxy.add("POST", "/commit/", Answer(503))
+    assert isinstance(run.fail(), TemporaryError)
+    run.scheduler.stop()
+    [ledger] = ledgers_of(folder)  # as the next process reads it
+    assert list(ledger.arrivals) == list(remote.files(api, repo_id))
+    schedule().scheduler.close()
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
 
 
 def emptied(ledger: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from hf_summary_writer.arrival import Arrival, CommitRecord, Signature
 from hf_summary_writer.destination import Destination
+from hf_summary_writer.journal import Journal
 from hf_summary_writer.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ def reread(path: Path) -> Ledger:
     ledger = Ledger(path, DESTINATION)
     ledger.refresh()
     return ledger
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
@@ -211,6 +217,21 @@ def test_what_could_not_be_written_is_written_with_what_comes_next(path: Path) -
     kept.rename(path.parent)
     ledger.record({"c": arrival()})
     assert set(reread(path).arrivals) == {"a", "b", "c"}
+
+
+def test_a_start_over_that_could_not_be_written_is_written_with_what_comes_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": arrival(), "b": arrival()})
+    with monkeypatch.context() as full:
+        full.setattr(Journal, "rewrite", no_space)
+        with pytest.raises(OSError, match="No space"):
+            ledger.start_over()
+    ledger.refresh()
+    assert ledger.arrivals == {}
+    ledger.record({"a": arrival(20)})
+    assert reread(path).arrivals == {"a": arrival(20)}
 
 
 def test_only_ledgers_with_a_destination_that_can_be_are_found(tmp_path: Path) -> None:
