@@ -25,6 +25,7 @@ from hf_summary_writer.arrival import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from io import FileIO
     from pathlib import Path
 
     from hf_summary_writer.destination import Destination
@@ -106,21 +107,28 @@ class Journal:
         """Append to the file, durably, if it is the one that this object knows; tell whether it is.
 
         Raises:
-            OSError: If it could not be written.
+            OSError: If it could not be written; the file is then, as far as the disk allows, what it was before.
         """
         if self._seen is None:
             return False
         content = b"".join(map(_encoded, news))
         try:
-            with self.path.open("r+b") as file:
+            # Without a buffer: what a full disk did not take would be written once more when the file is closed.
+            with self.path.open("r+b", buffering=0) as file:
                 if Signature.of(os.fstat(file.fileno())) != self._seen:
                     return False
-                file.truncate(self._whole_bytes)
-                file.seek(self._whole_bytes)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                self._seen = Signature.of(os.fstat(file.fileno()))
+                try:
+                    file.truncate(self._whole_bytes)
+                    file.seek(self._whole_bytes)
+                    _write_all(file, content)
+                    os.fsync(file.fileno())
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        file.truncate(self._whole_bytes)
+                    raise
+                finally:
+                    # However it went, or what was changed here would be taken for what somebody else wrote.
+                    self._seen = Signature.of(os.fstat(file.fileno()))
         except FileNotFoundError:
             return False
         self._whole_bytes += len(content)
@@ -203,6 +211,12 @@ def destination_of(path: Path) -> Destination:
 
 def _encoded(entry: dict[str, Any]) -> bytes:
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -127,6 +128,70 @@ def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
     assert list(ledger.arrivals) == list(remote.files(api, repo_id))
     schedule().scheduler.close()
     assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+
+
+def fill_up(ballast: Path) -> None:
+    """Write to a file until its disk is full."""
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+@pytest.mark.faults("D2")
+def test_a_ledger_on_a_full_disk_costs_an_idle_run_no_request_and_is_whole_once_there_is_space(
+    tiny_disk: Path,
+    schedule: Callable[..., Run],
+    proxy: FaultProxy,
+    api: HfApi,
+    repo_id: str,
+    said: Callable[[int], list[str]],
+) -> None:
+    folder = tiny_disk / "run"
+    folder.mkdir()
+    (folder / "first.bin").write_bytes(b"1")
+    run = schedule(folder_path=folder)
+    run.next_commit()
+    run.settle()
+    for number in range(30):  # what is noted of them takes more than one page of the disk
+        (folder / f"{number:0100}.bin").write_bytes(b"2")
+    ballast = tiny_disk / "ballast"
+    fill_up(ballast)
+    assert run.push() is not None
+    before = len(proxy.requests)
+    assert [run.push() for _ in range(3)] == [None] * 3
+    assert len(proxy.requests) == before
+    assert run.missing() == 0
+    ballast.unlink()
+    (folder / "last.bin").write_bytes(b"3")
+    run.scheduler.close()
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+    assert ["cannot be used" in line for line in said(logging.WARNING)] == [True]
+    [ledger] = ledgers_of(folder)
+    assert len(ledger.arrivals) == 32
+
+
+@pytest.mark.faults("D2")
+def test_a_disk_that_fills_up_during_the_last_push_is_not_taken_for_another_process(
+    tiny_disk: Path,
+    schedule: Callable[..., Run],
+    api: HfApi,
+    repo_id: str,
+    said: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 25)
+    folder = tiny_disk / "run"
+    folder.mkdir()
+    (folder / "first.bin").write_bytes(b"1")
+    run = schedule(folder_path=folder)
+    run.next_commit()
+    run.settle()
+    for number in range(50):
+        (folder / f"{number:0100}.bin").touch()
+    fill_up(tiny_disk / "ballast")
+    run.scheduler.close()
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+    assert ["cannot be used" in line for line in said(logging.WARNING)] == [True]
 
 
 def emptied(ledger: Path) -> None:

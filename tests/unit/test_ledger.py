@@ -219,6 +219,29 @@ def test_what_could_not_be_written_is_written_with_what_comes_next(path: Path) -
     assert set(reread(path).arrivals) == {"a", "b", "c"}
 
 
+def test_an_append_that_fails_halfway_leaves_the_file_as_it_was_and_memory_the_truth(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, other = Ledger(path, DESTINATION), Ledger(path, DESTINATION)
+    ledger.record({"a": arrival()})
+    before = path.read_bytes()
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", no_space)
+        with pytest.raises(OSError, match="No space"):
+            ledger.record({"b": arrival()})
+    assert path.read_bytes() == before
+    assert not ledger.is_outdated()
+    ledger.refresh()
+    assert set(ledger.arrivals) == {"a", "b"}
+    ledger.record({"c": arrival()})
+    assert set(reread(path).arrivals) == {"a", "b", "c"}
+    # What somebody else writes is seen as ever.
+    other.refresh()
+    other.record({"d": arrival()})
+    ledger.refresh()
+    assert set(ledger.arrivals) == {"a", "b", "c", "d"}
+
+
 def test_a_start_over_that_could_not_be_written_is_written_with_what_comes_next(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
