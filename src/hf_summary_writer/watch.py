@@ -52,6 +52,7 @@ class WatchMark:
         self._settings = settings
         self._said: dict[str, Any] = {}
         self._lock: Any = None
+        self._locked: tuple[int, int] | None = None
 
     def hold(self, repo_id: str) -> None:
         """Make the mark, or make it again; does nothing where it cannot be, or another process holds it.
@@ -74,10 +75,13 @@ class WatchMark:
             if said != self._said or not self._path.exists():
                 json_file.write(self._path, said)
                 self._said = said
+            path = self._path.with_suffix(".lock")
+            if self._lock is not None and _file_id(path) != self._locked:
+                self.drop()  # with its folder the file was deleted, and nobody else sees a lock on that
             if self._lock is None:
-                lock = new_lock(self._path.with_suffix(".lock"))
+                lock = new_lock(path)
                 lock.acquire(timeout=0)
-                self._lock = lock
+                self._lock, self._locked = lock, _file_id(path)
 
     def drop(self) -> None:
         """Take the mark away."""
@@ -116,6 +120,14 @@ def _marks(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         for path in sorted((folder / STATE_FOLDER).glob("*.watch.json")):
             with contextlib.suppress(OSError, ValueError, RecursionError):
                 yield path, json_file.read(path, _MAX_BYTES)
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_held(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -223,6 +224,35 @@ def test_a_scheduler_on_a_parent_folder_pushes_for_the_writers_below(
         ["Logs of runs"],
         ["Logs of runs", "Logs of runs"],
     )
+
+
+@pytest.mark.parametrize("lost", ["the folder", "the lock"])
+def test_a_scheduler_whose_folder_was_deleted_and_made_again_pushes_for_the_writers_below_as_before(
+    open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path, lost: str
+) -> None:
+    parent = tmp_path / "runs"
+    with CommitScheduler(
+        repo_id=repo_id, folder_path=parent, path_in_repo="tensorboard", every=60, hf_api=api
+    ) as agent:
+        (parent / "old.txt").write_text("old")
+        agent.trigger().result(SECONDS)
+        if lost == "the folder":
+            shutil.rmtree(parent)
+            agent.trigger().result(SECONDS)
+            parent.mkdir()
+            (parent / "new.txt").write_text("new")
+        else:
+            [lock] = parent.rglob("*.watch.lock")
+            lock.unlink()
+        agent.trigger().result(SECONDS)
+        writer = open_writer(0)
+        writer.add_scalar("loss", 1.0, 0)
+        assert writer.scheduler.trigger().result(SECONDS) is None
+        assert agent.trigger().result(SECONDS)
+        writer.close()
+    assert local(tmp_path).items() <= remote.files(api, repo_id).items()
+    [title] = {title.partition(":")[0] for title in commits(api, repo_id)}
+    assert title == "Logs of runs"
 
 
 def test_writers_push_for_themselves_when_the_watcher_is_gone_or_watches_something_else(
