@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
     from hub_process import HasEndpoint
 
-__all__ = ["Nowhere", "command", "objects", "run", "start"]
+__all__ = ["Nowhere", "command", "objects", "pasted", "printed", "run", "start"]
 
 SECONDS = 60.0
 
@@ -54,6 +57,28 @@ def start(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) ->
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+    )
+
+
+def printed(said: str) -> str:
+    """Return the command that a script was told to send the rest with."""
+    return str(re.findall(r": ((?:HF_ENDPOINT=\S+ )?hf-summary-writer sync .*)", said)[-1])
+
+
+def pasted(line: str, hub: HasEndpoint, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line as it stands in the shell of a user of `hub`."""
+    program = home / "bin" / "hf-summary-writer"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+    program.chmod(0o755)
+    return subprocess.run(
+        ["/bin/sh", "-c", line],
+        env={**scripts.environment(hub, home), "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )
 
 

@@ -7,12 +7,13 @@ import json
 import math
 import os
 import re
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 __all__ = [
+    "DEFAULT_REVISION",
+    "DEFAULT_TYPE",
     "Destination",
     "check_folder",
     "check_interval",
@@ -22,10 +23,10 @@ __all__ = [
     "check_revision",
     "check_seconds",
     "check_token",
-    "sync_command",
 ]
 
 REPO_TYPES = ("model", "dataset", "space")
+DEFAULT_TYPE = REPO_TYPES[0]
 DEFAULT_REVISION = "main"
 
 # The Hub's rules for names, as documented with huggingface_hub's `validate_repo_id`; a test holds the two together.
@@ -92,16 +93,6 @@ class Destination:
         return f"{self.path}/{relpath}" if self.path else relpath
 
 
-def sync_command(destination: Destination, folder: Path) -> str:
-    """Return the command that sends what is missing of `folder`, ready to paste into a shell."""
-    words = ["hf-summary-writer", "sync", str(folder), destination.repo_id, "--into", destination.path or "/"]
-    if destination.repo_type != "model":
-        words += ["--repo-type", destination.repo_type]
-    if destination.revision != DEFAULT_REVISION:
-        words += ["--revision", destination.revision]
-    return shlex.join(words)
-
-
 def check_repo_id(repo_id: object) -> str:
     """Return `repo_id` if the Hub could have such a repo, as `name` or `namespace/name`."""
     if repo_id is None:
@@ -122,7 +113,7 @@ def check_repo_id(repo_id: object) -> str:
 def check_repo_type(repo_type: object) -> str:
     """Return the repo type that `repo_type` means; `None` means a model repo."""
     if repo_type is None:
-        return "model"
+        return DEFAULT_TYPE
     if repo_type not in REPO_TYPES:
         raise ValueError(f"repo_type {repo_type!r} does not exist on the Hub: use one of {', '.join(REPO_TYPES)}")
     return str(repo_type)

@@ -146,6 +146,8 @@ class Pusher:
 
     def remember(self) -> None:
         """Note where the folder is to go, without pushing anything, for the process that does."""
+        if not self.folder.is_dir():
+            return  # whoever deleted it does not want it back
         self.refresh()
         with suppress(TemporaryError), self._books.locked(0, lambda: True):
             self._note_settings()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 from hf_summary_writer import destination as checks
 from hf_summary_writer.arrival import Settings
 from hf_summary_writer.attempt import Caller
-from hf_summary_writer.destination import Destination, sync_command
+from hf_summary_writer.command import sync_command
+from hf_summary_writer.destination import Destination
 from hf_summary_writer.details import CommitDetails, ErrorDetails
 from hf_summary_writer.environment import Mode, fills_in, mode_for
-from hf_summary_writer.errors import PostponedError
-from hf_summary_writer.hub import Hub
+from hf_summary_writer.errors import ActionNeededError, PostponedError
+from hf_summary_writer.hub import Hub, default_endpoint
 from hf_summary_writer.leaving import Leaving
 from hf_summary_writer.patterns import as_patterns
 from hf_summary_writer.process import tell_after_fork, tell_at_exit
@@ -151,7 +152,7 @@ class CommitScheduler:
         self.push_on_sigterm = check_push_on_sigterm(push_on_sigterm)
         kind, branch = checks.check_repo_type(repo_type), checks.check_revision(revision)
         self._hub = Hub(repo_id, kind, branch, private, checks.check_token(token), hf_api)
-        settings = Settings(
+        self._settings = Settings(
             as_patterns(allow_patterns, "allow_patterns"),
             as_patterns(ignore_patterns, "ignore_patterns"),
             private,
@@ -166,7 +167,7 @@ class CommitScheduler:
         self._pusher = Pusher(
             self.folder_path,
             Destination(self._hub.endpoint, kind, repo_id, branch, self.path_in_repo),
-            settings,
+            self._settings,
             self._hub,
             self._caller,
             self.lock,
@@ -184,7 +185,9 @@ class CommitScheduler:
             self._pusher.inventory,
             self.close_timeout,
         )
-        self._mark = WatchMark(self.folder_path, self._pusher.destination, settings) if self._marks_folder else None
+        self._mark = (
+            WatchMark(self.folder_path, self._pusher.destination, self._settings) if self._marks_folder else None
+        )
         self._trouble_file = TroubleFile.beside(self._pusher.ledger.path)
         self._loop = PushLoop(
             self._push_and_end,
@@ -374,7 +377,12 @@ class CommitScheduler:
         return info
 
     def _pushed(self) -> CommitInfo | None:
-        self._hub.check_token()
+        try:
+            self._hub.check_token()
+        except ActionNeededError:
+            # Before anything is read; but a later process has to know where the folder was to go, and how.
+            self._pusher.remember()
+            raise
         if type(self).push_to_hub is CommitScheduler.push_to_hub:
             return self.push_to_hub()
         self._pusher.delivery.ensure_repo()
@@ -418,7 +426,7 @@ class CommitScheduler:
 
     @property
     def _command(self) -> str:
-        return sync_command(self._pusher.destination, self.folder_path)
+        return sync_command(self._pusher.destination, self.folder_path, self._settings, default_endpoint())
 
 
 def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:

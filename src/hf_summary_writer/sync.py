@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.arrival import Settings
 from hf_summary_writer.attempt import Caller
 from hf_summary_writer.errors import PushError
 from hf_summary_writer.hub import Hub
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
+    from hf_summary_writer.arrival import Settings
     from hf_summary_writer.destination import Destination
     from hf_summary_writer.details import CommitDetails
 
@@ -46,8 +46,8 @@ class Synced:
 
 
 def known_plans(folder: Path) -> list[Plan]:
-    """Return the plans that earlier processes pushed `folder` by, as its ledgers tell."""
-    return [Plan(ledger.destination, ledger.settings or Settings()) for ledger in ledgers_of(folder)]
+    """Return the plans that earlier processes pushed `folder` by, or were to, as far as its ledgers tell."""
+    return [Plan(ledger.destination, ledger.settings) for ledger in ledgers_of(folder) if ledger.settings is not None]
 
 
 def sync(folder: Path, plan: Plan, api: HfApi, on_commit: Callable[[CommitDetails], None]) -> Synced:

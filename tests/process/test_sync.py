@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tensorboardX import SummaryWriter
 
+import commands
 import events
 import remote
 import scripts
@@ -107,3 +109,95 @@ def test_the_command_that_an_unfinished_exit_prints_sends_the_rest(
     assert sent.returncode == 0, sent.stderr
     assert remote.files(api, repo_id, revision="dev") == remote.under(logdir, "x/it's a run")
     assert events.steps(logdir, "loss") == [0]
+
+
+@pytest.mark.parametrize("unset", ["HF_TOKEN", "HF_HUB_OFFLINE"])
+def test_the_command_that_is_printed_makes_a_private_repo_where_one_was_asked_for(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, unset: str
+) -> None:
+    logdir = tmp_path / "run"
+    without = {"HF_TOKEN": 'del os.environ["HF_TOKEN"]', "HF_HUB_OFFLINE": 'os.environ["HF_HUB_OFFLINE"] = "1"'}[unset]
+    ended = scripts.run(
+        f"""
+        {without}
+        with HFSummaryWriter(repo_id, logdir=logdir, repo_private=True, close_timeout=1) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert "--private" in commands.printed(ended.stderr)
+    sent = commands.pasted(commands.printed(ended.stderr), hub, tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    assert api.repo_info(repo_id).private
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run")
+
+
+def test_the_command_that_is_printed_sends_the_files_that_the_scheduler_would_have_sent(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    logdir = tmp_path / "run"
+    ended = scripts.run(
+        """
+        scheduler = CommitScheduler(
+            repo_id=repo_id, folder_path=logdir, ignore_patterns="*.tmp", squash_history=True, model_card=False,
+            token="hf_wrong", close_timeout=1,
+        )
+        for name in ("metrics.jsonl", "it's.safetensors", "x.tmp"):
+            open(os.path.join(logdir, name), "w").write("1")
+        scheduler.close()
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    # Also where the state was lost on the way.
+    shutil.rmtree(logdir / ".cache")
+    sent = commands.pasted(commands.printed(ended.stderr), hub, tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    assert set(remote.files(api, repo_id)) == {"metrics.jsonl", "it's.safetensors"}
+    assert remote.card(api, repo_id) is None
+    assert len(remote.commits(api, repo_id)) == 1
+
+
+def test_the_command_that_is_printed_goes_to_the_hub_that_the_scheduler_was_given(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    logdir = tmp_path / "run"
+    ended = scripts.run(
+        f"""
+        from huggingface_hub import HfApi
+        api = HfApi(endpoint={hub.endpoint!r}, token="hf_wrong")
+        with HFSummaryWriter(repo_id, logdir=logdir, hf_api=api, close_timeout=1) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+        """,
+        commands.Nowhere(), logdir, repo_id,
+    )  # fmt: skip
+    shell = type("Shell", (), {"endpoint": commands.Nowhere.endpoint, "token": hub.token})()
+    sent = commands.pasted(commands.printed(ended.stderr), shell, tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run")
+
+
+def test_what_no_option_says_is_as_the_folder_went_to_the_same_place_before(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    logdir = tmp_path / "run"
+    ended = scripts.run(
+        """
+        os.environ["HF_SUMMARY_WRITER_MODE"] = "offline"
+        CommitScheduler(repo_id=repo_id, folder_path=logdir, private=True, ignore_patterns="*.tmp", squash_history=True)
+        for name in ("a.txt", "b.tmp"):
+            open(os.path.join(logdir, name), "w").write("1")
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert sync(hub, logdir, repo_id, "--into", "/", home=tmp_path).returncode == 0
+    assert api.repo_info(repo_id).private
+    assert set(remote.files(api, repo_id)) == {"a.txt"}
+    assert len(remote.commits(api, repo_id)) == 1
+    # What is said goes first, and what is a place of its own has nothing to do with it.
+    (logdir / "c.tmp").write_text("1")
+    options = ["--allow", "c.*", "--ignore", "nothing", "--no-squash-history"]
+    assert sync(hub, logdir, repo_id, "--into", "/", *options, home=tmp_path).returncode == 0
+    assert set(remote.files(api, repo_id)) == {"a.txt", "c.tmp"}
+    assert len(remote.commits(api, repo_id)) == 2
+    assert "0 files" in sync(hub, logdir, repo_id, "--into", "x", "--dry-run", home=tmp_path).stdout

@@ -10,19 +10,18 @@ import click
 
 from hf_summary_writer import destination as checks
 from hf_summary_writer.arrival import Settings
+from hf_summary_writer.command import UNSAID
 from hf_summary_writer.destination import Destination
 from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
 from hf_summary_writer.sync import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Target", "existing_folder", "target_options", "timing_options"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-EVENT_FILES = ("*.tfevents.*",)
 
 existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -39,12 +38,15 @@ _OPTIONS = [
     click.option("--private/--public", default=None, help="What to make of a repo that does not exist yet."),
     click.option("--allow", multiple=True, help="Push only files that match. Repeatable.  [default: *.tfevents.*]"),
     click.option("--ignore", multiple=True, help="Do not push files that match. Repeatable."),
-    click.option("--squash-history", is_flag=True, help="Fold the branch's history into one commit after each push."),
+    click.option(
+        "--squash-history/--no-squash-history",
+        default=None,
+        help="Fold the branch's history into one commit after each push.  [default: no-squash-history]",
+    ),
     click.option(
         "--model-card/--no-model-card",
-        default=True,
-        show_default=True,
-        help="Start a repo that does not exist yet with a README.md.",
+        default=None,
+        help="Start a repo that does not exist yet with a README.md.  [default: model-card]",
     ),
 ]
 
@@ -94,11 +96,16 @@ class Target:
     private: bool | None
     allow: tuple[str, ...]
     ignore: tuple[str, ...]
-    squash_history: bool
-    model_card: bool
+    squash_history: bool | None
+    model_card: bool | None
 
-    def plan(self, folder: Path, repo_id: str) -> Plan:
-        """Return where `folder`, an absolute path without links, goes, and how.
+    def plan(self, folder: Path, repo_id: str, known: Iterable[Plan] = ()) -> Plan:
+        """Return where a folder goes, and how.
+
+        Args:
+            folder: The folder, an absolute path without links.
+            repo_id: The repo.
+            known: How it went before; of the plan with the same destination is taken what the options leave open.
 
         Raises:
             click.ClickException: If the Hub cannot have such a place.
@@ -114,7 +121,14 @@ class Target:
             )
         except ValueError as error:
             raise click.ClickException(str(error)) from None
-        settings = Settings(
-            self.allow or EVENT_FILES, self.ignore or None, self.private, self.squash_history, self.model_card
+        before = next((plan.settings for plan in known if plan.destination == where), UNSAID)
+        return Plan(where, self._settings(before))
+
+    def _settings(self, before: Settings) -> Settings:
+        return Settings(
+            self.allow or before.allow,
+            self.ignore or before.ignore,
+            before.private if self.private is None else self.private,
+            before.squash if self.squash_history is None else self.squash_history,
+            before.card if self.model_card is None else self.model_card,
         )
-        return Plan(where, settings)

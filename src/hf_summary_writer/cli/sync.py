@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_summary_writer import environment
-from hf_summary_writer.arrival import Settings
 from hf_summary_writer.cli.options import Target, existing_folder, target_options, timing_options
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, progress, say, size
 from hf_summary_writer.cli.watching import describe, scheduler_of, tell
+from hf_summary_writer.command import UNSAID
 from hf_summary_writer.survey import known_folders, missing
-from hf_summary_writer.sync import Plan
+from hf_summary_writer.sync import Plan, known_plans
 from hf_summary_writer.sync import sync as send
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def sync(
 
     LOGDIR may be one run or a folder of many, written by whatever writes files. Without REPO_ID it goes where it went
     before, or was to go, with the options it had then; where that is known of the folders in LOGDIR and not of LOGDIR
-    itself, all of these are sent, with --watch also those that appear later. What has arrived is never sent again.
+    itself, all of these are sent, with --watch also those that appear later. With REPO_ID, what no option says is as it
+    was when LOGDIR last went to the same place, if it did. What has arrived is never sent again.
 
     While this watches LOGDIR, every HFSummaryWriter in it that goes to the same branch leaves the pushing to it: all
     runs of a sweep then take one commit per interval, and not one each.
@@ -77,7 +78,7 @@ def sync(
 
 def _plans(folder: Path, repo_id: str | None, target: Target) -> list[tuple[Path, Plan]]:
     if repo_id is not None:
-        return [(folder, target.plan(folder, repo_id))]
+        return [(folder, target.plan(folder, repo_id, known_plans(folder)))]
     plans = _known_plans(folder)
     if not plans:
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
@@ -85,7 +86,7 @@ def _plans(folder: Path, repo_id: str | None, target: Target) -> list[tuple[Path
 
 
 def _known_plans(folder: Path) -> list[tuple[Path, Plan]]:
-    return [(each, Plan(ledger.destination, ledger.settings or Settings())) for each, ledger in known_folders(folder)]
+    return [(each, Plan(ledger.destination, ledger.settings or UNSAID)) for each, ledger in known_folders(folder)]
 
 
 def _listed(folder: Path, plan: Plan, *, as_json: bool) -> bool:

@@ -16,8 +16,8 @@ import click
 
 from hf_summary_writer import destination as checks
 from hf_summary_writer.cli.mirror import update
-from hf_summary_writer.cli.options import EVENT_FILES
 from hf_summary_writer.cli.terminal import log_to_stderr, say, size
+from hf_summary_writer.command import EVENT_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
