@@ -129,6 +129,34 @@ def test_watching_sends_what_comes_until_a_signal_and_then_the_rest(
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run 1")
 
 
+def test_watching_sends_to_the_hub_where_the_runs_went_before_whatever_the_shell_says(
+    tmp_path: Path, repo_id: str, client: Callable[..., HfApi]
+) -> None:
+    runs = tmp_path / "runs"
+    with (
+        HubProcess(tmp_path / "a", "--token", "hf_test") as theirs,
+        HubProcess(tmp_path / "b", "--token", "hf_test") as another,
+    ):
+        for name in ("1", "2"):
+            with SummaryWriter(str(runs / name)) as writer:
+                writer.add_scalar("loss", 1.0, 0)
+            assert commands.run(theirs, "sync", runs / name, repo_id, home=tmp_path).returncode == 0
+            with SummaryWriter(str(runs / name)) as writer:
+                writer.add_scalar("loss", 2.0, 1)
+        before = len(remote.commits(client(theirs), repo_id))
+        options = ["--watch", "--every", 5, "--json"]
+        with commands.start(another, "sync", runs, *options, home=tmp_path) as process:
+            assert process.stdout is not None
+            told = [commands.objects(process.stdout.readline())[0]["commit"] for _ in ("1", "2")]
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, errors
+        assert all(commit["url"].startswith(theirs.endpoint) for commit in told)
+        assert remote.files(client(theirs), repo_id) == remote.under(runs, "tensorboard")
+        assert len(remote.commits(client(theirs), repo_id)) == before + 1, "runs of one process share their commits"
+        assert not client(another).repo_exists(repo_id)
+
+
 @pytest.mark.timeout(300)
 def test_watching_over_an_outage_sends_all_of_it_when_the_hub_is_back(
     tmp_path: Path, logdir: Path, repo_id: str, client: Callable[..., HfApi]

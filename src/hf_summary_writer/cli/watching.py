@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.cli.terminal import emit, say, size
+from hf_summary_writer.hub import client_of, default_endpoint
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from huggingface_hub import HfApi
 
     from hf_summary_writer.details import CommitDetails
     from hf_summary_writer.sync import Plan
@@ -32,10 +36,18 @@ def scheduler_of(
         allow_patterns=None if how.allow is None else list(how.allow),
         ignore_patterns=None if how.ignore is None else list(how.ignore),
         squash_history=how.squash,
+        hf_api=_client_of_another_hub(where.endpoint),
         close_timeout=close_timeout,
         model_card=how.card,
         on_commit=lambda commit: tell(commit, as_json=as_json, err=err),
     )
+
+
+@functools.cache
+def _client_of_another_hub(endpoint: str) -> HfApi | None:
+    # One for all folders, since only schedulers with the same client share their commits; and none for the usual Hub,
+    # whose schedulers make their own when they push, for to import it takes long.
+    return None if endpoint == default_endpoint() else client_of(endpoint, token=None)
 
 
 def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
