@@ -40,12 +40,14 @@ class Delivered(NamedTuple):
     Attributes:
         info: The commit; `None` if the Hub held everything.
         number: The commit's number among those of this process.
+        committed: What the commit holds.
         arrived: What the Hub holds now for certain.
         left_out: What the repo's `.gitignore` keeps out.
     """
 
     info: CommitInfo | None
     number: int
+    committed: list[Content]
     arrived: list[Content]
     left_out: list[Content]
 
@@ -162,6 +164,8 @@ class Delivery:
                 if error.in_doubt:
                     self._in_doubt.update(content.relpath for content in contents)
                 raise
+        paths = {addition.path_in_repo for addition in uploaded.additions}
+        committed = [content for content in contents if self._place(content) in paths]
         left_out = [content for content in contents if self._place(content) in uploaded.left_out]
         arrived = [
             content
@@ -169,7 +173,7 @@ class Delivery:
             if content not in left_out and (info is None or content.relpath not in self._in_doubt)
         ]
         self._in_doubt.difference_update(content.relpath for content in contents)
-        return Delivered(info, number, arrived, left_out)
+        return Delivered(info, number, committed, arrived, left_out)
 
     def _uploaded(self, contents: list[Content]) -> Uploaded:
         files = [(self._place(content), content.body) for content in contents]

@@ -20,7 +20,7 @@ class CommitDetails:
         folder: The folder on this disk that was pushed.
         oid: The commit's id.
         url: The commit's page.
-        files: How many files it brought up to date.
+        files: How many files of the folder it brought up to date.
         bytes: How many bytes these files have; the client sends only those parts of them that the Hub lacks.
         seconds: How long it took, from reading the files to the Hub's answer.
     """

@@ -87,10 +87,9 @@ class Leaving:
         finally:
             self.patience = max(0.0, self.patience - (time.monotonic() - began))
             if away or not future.done() or future.exception() is not None:
-                self._say_what_is_missing()
-            elif self.commits and not self._said_all:
-                self._said_all = True
-                logger.info("All of %s is at %s", self._folder, self._destination().known_url)
+                self._say_what_is_missing(self._inventory.pending())
+            else:
+                self._say_what_arrived(self._inventory.pending())
 
     def _explain_the_wait(self, seconds: float) -> None:
         pending = self._inventory.pending()
@@ -105,16 +104,25 @@ class Leaving:
             seconds,
         )
 
-    def _say_what_is_missing(self) -> None:
-        pending = self._inventory.pending()
-        if pending.files and pending != self._said_missing:
+    def _say_what_arrived(self, pending: Pending) -> None:
+        if pending.refused or (pending.files and self._inventory.left_behind):
+            self._say_what_is_missing(pending)
+        elif self.commits and not self._said_all:
+            # Somebody else may go on writing; what came after the last push, this process does not owe.
+            self._said_all = pending.nothing
+            what = "All of" if self._said_all else "All that the last push found of"
+            logger.info("%s %s is at %s", what, self._folder, self._destination().known_url)
+
+    def _say_what_is_missing(self, pending: Pending) -> None:
+        if pending.missing and pending != self._said_missing:
             self._said_missing = pending
             logger.warning(
-                "%d files (%.1f MB) of %s are not in %s yet. To send them: %s",
-                pending.files,
+                "%d files (%.1f MB) of %s are not in %s yet%s. To send them: %s",
+                pending.missing,
                 pending.bytes / 1e6,
                 self._folder,
                 self._destination().repo_id,
+                f", {pending.refused} of which it did not take" if pending.refused else "",
                 self._command,
             )
 

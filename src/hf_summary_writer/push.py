@@ -26,13 +26,13 @@ from hf_summary_writer.snapshot import ClosedSegments, Nothing
 from hf_summary_writer.trouble import Once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from huggingface_hub import CommitInfo
 
-    from hf_summary_writer.arrival import Arrival, Settings
+    from hf_summary_writer.arrival import Arrival, Settings, Signature
     from hf_summary_writer.attempt import Caller
     from hf_summary_writer.batches import Batch
     from hf_summary_writer.committer import Seat
@@ -67,7 +67,6 @@ class Pusher:
     Attributes:
         inventory: What there is to push.
         delivery: How that comes to the Hub.
-        refused: How many files the Hub did not take.
     """
 
     def __init__(
@@ -93,7 +92,6 @@ class Pusher:
         self._books = Books(folder, destination, self._once)
         self.inventory = Inventory(folder, settings, self.ledger, self._once)
         self.delivery = Delivery(folder.name, destination, settings.card, self._books, hub, caller, seat)
-        self.refused = 0
         # What to make sure of before a push, since that costs less than to read all that would be sent.
         self._first: Callable[[], None] | None = None
         # The losses that the ledger knows of. One from before this object may not stand in what is on disk.
@@ -117,7 +115,7 @@ class Pusher:
         """Send what is new; return the last commit, or `None` if there was nothing to send.
 
         Args:
-            last: Whether event files that hold no event are meant too.
+            last: Whether event files that hold no event are meant too, and what the Hub refused before.
             interrupted: Asked between commits and while another process pushes; true ends the push.
             lock_seconds: How long to wait while another process pushes this folder.
 
@@ -126,7 +124,9 @@ class Pusher:
             PushError: If something could not be delivered; what was delivered before is in the ledger.
         """
         self.refresh()
-        if not self._has_lost and next(self.inventory.candidates(), None) is None:
+        self.inventory.left_behind = 0
+        refused = dict(self.inventory.refused) if last else {}
+        if not (self._has_lost or refused) and next(self.inventory.candidates(), None) is None:
             return None
         self._seat.await_turn(last=last)
         with self._books.locked(lock_seconds, interrupted):
@@ -135,7 +135,7 @@ class Pusher:
             self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note_settings()
-            push = functools.partial(self._push_what_is_new, last=last, interrupted=interrupted)
+            push = functools.partial(self._push_what_is_new, refused, last=last, interrupted=interrupted)
             try:
                 info = push()
             except BranchGoneError as error:
@@ -172,14 +172,19 @@ class Pusher:
     def _note_settings(self) -> None:
         self._books.note(lambda: self.ledger.record_settings(self._settings))
 
-    def _push_what_is_new(self, *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
+    def _push_what_is_new(
+        self, refused: Mapping[str, Signature], *, last: bool, interrupted: Callable[[], bool]
+    ) -> CommitInfo | None:
         if self._has_lost:
             self._start_over()
         try:
             if self._first is not None:
                 self._first()
                 self._first = None
-            return self._push(self.inventory.longest_waiting_first(), last=last, interrupted=interrupted)
+            push = functools.partial(self._push, last=last, interrupted=interrupted)
+            info = push(self.inventory.longest_waiting_first())
+            # After the rest, which is not to wait while it is found out that they are refused once more.
+            return (push(self.inventory.try_again(refused)) if refused else None) or info
         except RepoGoneError:
             self._lose(self.delivery.find_repo)
             raise
@@ -239,11 +244,11 @@ class Pusher:
         if batch.contents:
             self.delivery.ensure_repo()
         began = time.monotonic()
-        for delivered, contents in isolating(batch.contents, deliver, self._refuse):
+        for delivered, _ in isolating(batch.contents, deliver, self._refuse):
             self._note(delivered)
             if delivered.info is not None:
                 latest = delivered
-                self._tell(delivered.info, contents, time.monotonic() - began)
+                self._tell(delivered.info, delivered.committed, time.monotonic() - began)
             began = time.monotonic()
         self._books.note(lambda: self.ledger.record(batch.arrived))
         for candidate, why in batch.nothing.items():
@@ -269,14 +274,15 @@ class Pusher:
         elif why is Nothing.DENIED:
             said = f"{candidate.relpath!a} of {self.folder} may not be read: it stays only on this disk until then"
             self._once.warn("denied", said, candidate.relpath)
+            self.inventory.left_behind += 1
         elif why is not Nothing.NO_EVENT:
+            self.inventory.left_behind += why is Nothing.BUSY
             logger.debug("%r waits for a later push: it %s", candidate.relpath, why.value)
 
     def _refuse(self, content: Content, why: str) -> None:
-        self.refused += 1
-        self.inventory.set_aside(content.relpath, content.arrival.signature)
+        self.inventory.refuse(content.relpath, content.arrival.signature)
         said = (
-            f"{content.relpath!r} of {self.folder} stays only on this disk, and is tried again when it changes: {why}"
+            f"{content.relpath!r} of {self.folder} stays here, and is tried again when it changes and at the end: {why}"
         )
         self._once.warn("refused", said, content.relpath)
 

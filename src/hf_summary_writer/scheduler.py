@@ -418,6 +418,8 @@ class CommitScheduler:
         """Bring to disk what this push has to cover."""
 
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
+        if self._loop.forked:
+            return  # what is missing is the parent's to push, and to name
         self._leaving.await_last(future, deadline, away=self._mode is Mode.OFFLINE)
 
     @property

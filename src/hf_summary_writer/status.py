@@ -60,8 +60,9 @@ class Status:
         destination: Where it goes; its `repo_id` has a namespace once the Hub has said which.
         url: The page that shows the logs; `None` until the Hub has said what the repo's full name is.
         commit: The last commit that the Hub acknowledged: its `oid`, `url` and `time` (seconds since the epoch).
-        pending: What the Hub does not hold yet: `files`, `bytes`, when the `oldest` was last written (seconds since
-            the epoch), and how many folders are `unlisted`, since they cannot be read.
+        pending: What the Hub does not hold yet: `files` that wait for a push, how many more it `refused` when this
+            process tried to send them, the `bytes` of both, when the `oldest` was last written (seconds since the
+            epoch), and how many folders are `unlisted`, since they cannot be read.
         phase: `idle`, `pushing`, `waiting` after a failed push, or `stopped` if this process does not push.
         trouble: Why the last push failed; `None` if it did not.
         stretched: If pushes come less often than they were asked for: how many `seconds` they are apart, and `why`.
@@ -79,7 +80,7 @@ class Status:
     @property
     def all_arrived(self) -> bool:
         """Whether the Hub holds all there is."""
-        return not (self.pending.files or self.pending.unlisted)
+        return self.pending.nothing
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON can hold; times as ISO 8601 in UTC."""

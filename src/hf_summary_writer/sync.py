@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.attempt import Caller
-from hf_summary_writer.errors import PushError
+from hf_summary_writer.errors import PushError, TemporaryError
 from hf_summary_writer.hub import Hub
 from hf_summary_writer.ledger import ledgers_of
 from hf_summary_writer.push import Pusher
@@ -65,11 +65,14 @@ def sync(folder: Path, plan: Plan, api: HfApi, on_commit: Callable[[CommitDetail
     )
     caller = Caller("hf-summary-writer-hub")
     pusher = Pusher(folder, destination, plan.settings, hub, caller, threading.Lock(), on_commit, seat_at(hub))
-    error = None
+    error: PushError | None = None
     try:
         pusher.push(last=True, interrupted=lambda: False, lock_seconds=LOCK_SECONDS)
     except PushError as raised:
         error = raised
     finally:
         caller.stop()
-    return Synced(pusher.inventory.pending().files + pusher.refused, error)
+    pending = pusher.inventory.pending()
+    if error is None and pending.unlisted:
+        error = TemporaryError(f"{pending.unlisted} folders in it cannot be listed")
+    return Synced(pending.missing, error)

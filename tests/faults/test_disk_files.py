@@ -13,15 +13,18 @@ import socket
 import stat
 import tempfile
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
 import remote
 from faults.rights import an_ordinary_user
-from hf_summary_writer import CommitScheduler, batches
+from hf_summary_writer import CommitScheduler, batches, snapshot
+from hf_summary_writer.arrival import Settings
+from hf_summary_writer.destination import Destination
 from hf_summary_writer.ledger import STATE_FOLDER
 from hf_summary_writer.survey import known_folders
+from hf_summary_writer.sync import Plan, sync
 from hf_summary_writer.tfrecord import frame
 
 if TYPE_CHECKING:
@@ -147,6 +150,48 @@ def test_of_files_that_change_all_the_time_every_commit_holds_one_moment_of_each
     assert frame_ends(whole)
 
 
+@pytest.mark.faults("D4")
+def test_what_changes_while_the_last_push_reads_it_is_named_as_missing(
+    schedule: Callable[..., Run],
+    api: HfApi,
+    repo_id: str,
+    folder: Path,
+    said: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = snapshot._read
+
+    def then_rewritten(file: BinaryIO, size: int) -> bytes:
+        body = original(file, size)
+        (folder / "state.json").write_bytes(os.urandom(1000))
+        return body
+
+    (folder / "a.bin").write_bytes(b"1")
+    (folder / "state.json").write_bytes(os.urandom(1000))
+    monkeypatch.setattr(snapshot, "_read", then_rewritten)
+    run = schedule()
+    run.settle()
+    run.scheduler.close()
+    assert set(remote.files(api, repo_id)) == {"a.bin"}
+    assert not run.scheduler.status().all_arrived
+    assert [line for line in said(logging.INFO) if line.startswith("All")] == []
+    [warning] = said(logging.WARNING)
+    assert warning == said(logging.INFO)[-1]
+    assert "1 files (0.0 MB)" in warning
+
+
+def test_what_is_written_after_the_last_push_is_neither_claimed_nor_named_as_missing(
+    proxied: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
+) -> None:
+    def go_on(commit: CommitDetails) -> None:
+        (folder / f"{commit.oid}.bin").write_bytes(b"1")
+
+    (folder / "a.bin").write_bytes(b"1")
+    CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=proxied, on_commit=go_on).close()
+    assert said(logging.INFO)[-1].startswith("All that the last push found of")
+    assert said(logging.WARNING) == []
+
+
 def frame_ends(content: bytes) -> bool:
     """Tell, by lengths alone, whether `content` ends where a record does."""
     at = 0
@@ -195,6 +240,16 @@ def test_a_folder_that_may_not_be_looked_into_hides_no_other(schedule: Callable[
     schedule().next_commit()
     (folder.parent / "closed").mkdir(mode=0)
     assert [known for known, _ in known_folders(folder.parent)] == [folder]
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_sync_says_that_it_could_not_look_into_a_folder(api: HfApi, repo_id: str, folder: Path) -> None:
+    (folder / "file.txt").write_bytes(b"file")
+    (folder / "closed").mkdir(mode=0)
+    plan = Plan(Destination(api.endpoint, "model", repo_id, "main", ""), Settings())
+    synced = sync(folder, plan, api, lambda _: None)
+    assert str(synced.error) == "1 folders in it cannot be listed"
+    assert remote.files(api, repo_id) == {"file.txt": b"file"}
 
 
 def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(

@@ -398,6 +398,54 @@ def test_a_file_that_the_repos_gitignore_drops_is_named_and_does_not_count_as_ar
     assert remote.files(proxied, repo_id)["b.tmp.bin"] == b"2 and even more"
 
 
+@pytest.mark.faults("N4", "N13")
+@pytest.mark.parametrize("why", ["the Hub refuses it", "the repo ignores it"])
+@pytest.mark.parametrize("until_the_end", [True, False])
+def test_what_the_hub_did_not_take_is_tried_once_more_at_the_end_and_does_not_count_as_arrived(
+    schedule: Callable[..., Run],
+    proxy: FaultProxy,
+    proxied: HfApi,
+    repo_id: str,
+    folder: Path,
+    said: Callable[[int], list[str]],
+    why: str,
+    until_the_end: bool,
+) -> None:
+    proxied.create_repo(repo_id)
+    if why == "the repo ignores it":
+        proxied.upload_file(path_or_fileobj=b"x.tmp\n", path_in_repo=".gitignore", repo_id=repo_id)
+    else:
+        proxy.add("POST", "/commit/", Answer(400), FOREVER, body=b'"path": "x.tmp"')
+    (folder / "a.bin").write_bytes(b"123")
+    (folder / "x.tmp").write_bytes(b"12345")
+    run = schedule(ignore_patterns="*.mine")
+    run.settle()
+    (folder / "b.bin").write_bytes(b"1")
+    (folder / "c.mine").write_bytes(b"not meant")
+    run.push()
+    assert [(each.files, each.bytes) for each in (run.next_commit(), run.next_commit())] == [(1, 3), (1, 1)]
+    status = run.scheduler.status()
+    assert (status.pending.files, status.pending.refused, status.pending.bytes) == (0, 1, 5)
+    assert not status.all_arrived
+    if not until_the_end:
+        proxy.clear()
+        if why == "the repo ignores it":
+            proxied.delete_file(".gitignore", repo_id=repo_id)
+    (folder / "d.bin").write_bytes(b"1")
+    run.scheduler.close()
+    arrived = set(remote.files(proxied, repo_id)) - {".gitignore"}
+    assert run.scheduler.status().all_arrived == (not until_the_end)
+    if until_the_end:
+        assert arrived == {"a.bin", "b.bin", "d.bin"}
+        [_, warning] = said(logging.WARNING)
+        assert warning == said(logging.INFO)[-1]
+        assert "1 files (0.0 MB)" in warning
+        assert "hf-summary-writer sync" in warning
+    else:
+        assert arrived == {"a.bin", "b.bin", "d.bin", "x.tmp"}
+        assert said(logging.INFO)[-1].startswith("All of")
+
+
 @pytest.mark.parametrize("token", ["hf_sec ret", "hf_sec\x00ret", "hf_sécret"], ids=["space", "control", "accent"])
 def test_a_stored_token_that_is_none_is_refused_without_being_shown(
     schedule: Callable[..., Run],

@@ -85,7 +85,7 @@ def test_the_status_tells_what_is_pending_and_what_arrived(api: HfApi, repo_id: 
     assert then.trouble is None
     assert then.commit is not None
     assert (then.commit.oid, then.commit.url) == (info.oid, info.commit_url)
-    assert then.as_dict()["pending"] == {"files": 0, "bytes": 0, "oldest": None}
+    assert then.as_dict()["pending"] == {"files": 0, "bytes": 0, "oldest": None, "refused": 0, "unlisted": 0}
     assert surveyed(scheduler) == then
     assert not list(tmp_path.rglob("*.trouble.json"))
 

@@ -42,7 +42,7 @@ def test_after_a_push_nothing_is_pending_and_the_commit_is_named(
     assert found["commit"]["oid"] == head
     assert found["commit"]["url"] == f"{hub.endpoint}/{repo_id}/commit/{head}"
     assert datetime.fromisoformat(found["commit"]["time"].replace("Z", "+00:00")).timestamp() > time.time() - 120
-    assert found["pending"] == {"files": 0, "bytes": 0, "oldest": None}
+    assert found["pending"] == {"files": 0, "bytes": 0, "oldest": None, "refused": 0, "unlisted": 0}
     assert found["destination"]["path"] == "tensorboard/run-1"
     assert (found["phase"], found["error"], found["url"]) == ("idle", None, f"{hub.endpoint}/{repo_id}/tensorboard")
     text = commands.run(hub, "status", logdir, "--exit-code", home=tmp_path)

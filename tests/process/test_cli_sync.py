@@ -185,6 +185,26 @@ def test_watching_over_an_outage_sends_all_of_it_when_the_hub_is_back(
     assert "hf_test" not in errors
 
 
+@pytest.mark.parametrize("options", [[], ["--watch"]])
+def test_it_fails_if_the_hub_did_not_take_a_file(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, options: list[str]
+) -> None:
+    api.create_repo(repo_id)
+    api.upload_file(path_or_fileobj=b"*.log\n", path_in_repo=".gitignore", repo_id=repo_id)
+    (logdir / "a.log").write_bytes(b"1")
+    arguments = [logdir, repo_id, "--allow", "*", *options]
+    with commands.start(hub, "sync", *arguments, home=logdir.parent) as process:
+        assert process.stdout is not None
+        told = next(line for line in process.stdout if "/commit/" in line)
+        if options:
+            process.send_signal(signal.SIGTERM)
+        rest, errors = process.communicate(timeout=SECONDS)
+    assert told.startswith("1 file,")
+    assert process.returncode == 1, errors
+    assert " is in " not in rest
+    assert ("1 of which it did not take" if options else "1 files of") in errors
+
+
 def test_watching_fails_if_something_never_arrived(logdir: Path, repo_id: str) -> None:
     options = ["--watch", "--close-timeout", 0.5, "--json"]
     with commands.start(commands.Nowhere(), "sync", logdir, repo_id, *options, home=logdir.parent) as process:
