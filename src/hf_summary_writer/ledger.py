@@ -91,11 +91,14 @@ class Ledger:
     def record_repo(self, repo_id: str, *, is_new: bool = False) -> None:
         """Note that the repo exists, under its full id `repo_id`, and whether it was created for this folder.
 
+        The id of a repo that was renamed on the Hub is held in memory only: a file that names it could not be trusted.
+
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
         self.repo_id, self.is_new = repo_id, is_new
-        self._write([entries.of_repo(repo_id, is_new=is_new)])
+        if self._is_meant(repo_id):
+            self._write([entries.of_repo(repo_id, is_new=is_new)])
 
     def record_settings(self, settings: Settings) -> None:
         """Note how the folder is pushed, unless that is what was noted last.
@@ -143,8 +146,7 @@ class Ledger:
             self._put_last(relpath, arrival)
         elif "repo" in entry:
             repo_id, self.is_new = entries.parsed_repo(entry)
-            # The Hub adds the user's name and may write it in another case; anything else would lead logs astray.
-            if repo_id.casefold().rpartition("/")[2] != self.destination.name.casefold():
+            if not self._is_meant(repo_id):
                 raise ValueError(repo_id)
             self.repo_id = repo_id
         elif "settings" in entry:
@@ -152,9 +154,13 @@ class Ledger:
         else:
             self.commit = entries.parsed_commit(entry)
 
+    def _is_meant(self, repo_id: str) -> bool:
+        # The Hub adds the user's name and may write it in another case; anything else would lead logs astray.
+        return repo_id.casefold().rpartition("/")[2] == self.destination.name.casefold()
+
     def _entries(self) -> list[dict[str, Any]]:
         found = []
-        if self.repo_id is not None:
+        if self.repo_id is not None and self._is_meant(self.repo_id):
             found.append(entries.of_repo(self.repo_id, is_new=self.is_new))
         if self.settings is not None:
             found.append(entries.of_settings(self.settings))

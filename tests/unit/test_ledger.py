@@ -56,6 +56,16 @@ def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
     assert again.commit == COMMIT
 
 
+def test_a_repo_that_was_renamed_costs_no_later_process_what_arrived(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.refresh()
+    ledger.record_repo("user/renamed")
+    ledger.record({"a": arrival()}, COMMIT)
+    assert ledger.repo_id == "user/renamed"
+    again = reread(path)
+    assert (again.arrivals, again.repo_id) == ({"a": arrival()}, None)
+
+
 def test_what_arrived_longest_ago_comes_first_over_restarts_too(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.record({"a": arrival(), "b": arrival(), "c": arrival()})
