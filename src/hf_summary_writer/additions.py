@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitOperationAdd
 
-__all__ = ["Uploaded", "exists", "is_identical", "is_left_out", "together"]
+__all__ = ["Uploaded", "exists", "is_identical", "is_left_out", "posted_bytes", "together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,39 @@ class Uploaded:
     additions: tuple[CommitOperationAdd, ...]
     card: CommitOperationAdd | None
     left_out: frozenset[str]
+
+    def shares(self, most: int) -> list[Uploaded]:
+        """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.
+
+        All that posts nothing comes with the first one, and so do the card, which is small, and what is left out.
+        """
+        if posted_bytes(self.additions) <= most:
+            return [self]
+        found = [
+            [addition for addition in self.additions if addition is not self.card and not posted_bytes([addition])]
+        ]
+        size = 0
+        for addition in self.additions:
+            posted = posted_bytes([addition])
+            if addition is self.card or not posted:
+                continue
+            if size and size + posted > most:
+                found.append([])
+                size = 0
+            found[-1].append(addition)
+            size += posted
+        if self.card is not None:
+            found[0].append(self.card)
+        first, *others = map(tuple, found)
+        return [replace(self, additions=first), *(Uploaded(each, None, frozenset()) for each in others)]
+
+
+def posted_bytes(additions: Iterable[CommitOperationAdd]) -> int:
+    """Return how many bytes of content travel within the commit itself, as text of up to some megabytes does.
+
+    The client promises to leave nothing in an addition that it has uploaded before.
+    """
+    return sum(addition.upload_info.size for addition in additions if addition.path_or_fileobj != b"")
 
 
 def together(additions: Iterable[CommitOperationAdd], most: int) -> Iterator[list[CommitOperationAdd]]:

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.scan import Candidate
 
-__all__ = ["MAX_FILES_PER_COMMIT", "Batch", "batches"]
+__all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "Batch", "batches"]
 
 # The Hub advises under 100 files per commit.
 MAX_FILES_PER_COMMIT = 100
 # Bounds what one failed commit costs, and how long a commit takes.
 MAX_BYTES_PER_COMMIT = 2**30
+# Text travels within the request for the commit, of which the client holds several copies, and on a slow line a large
+# one would never come to its end. A single file may be larger: the Hub takes up to 10 MB in this way.
+MAX_POSTED_BYTES_PER_COMMIT = 8 * 2**20
 # Content is handed over as bytes up to this sum, and from private copies on disk beyond it.
 MAX_BYTES_IN_MEMORY = 32 * 2**20
 # Bounds how long the lock is held over files of which nothing is to be sent.

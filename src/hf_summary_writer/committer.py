@@ -17,7 +17,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.batches import MAX_FILES_PER_COMMIT
+from hf_summary_writer.batches import MAX_FILES_PER_COMMIT, MAX_POSTED_BYTES_PER_COMMIT
 from hf_summary_writer.errors import (
     DeadlineError,
     InterruptedPushError,
@@ -55,14 +55,16 @@ class Part:
         paths: Where that lands in the repo.
         run: What the commit's title calls it.
         files: How many files of the run they are.
+        posted: How many bytes of their content travel within the commit.
         last: Whether it belongs to the last push of a run.
-        commit: Commits additions under a title, with this scheduler's client.
+        commit: Commits additions under a title, with this scheduler's client; in the time that they take.
     """
 
     additions: Sequence[Any]
     paths: frozenset[str]
     run: str
     files: int
+    posted: int
     last: bool
     commit: Callable[[Sequence[Any], str], CommitInfo]
 
@@ -208,7 +210,7 @@ class Committer:
         self._gather(seat, last=own.part.last)
         group = self._next_group(own)
         try:
-            for number, tickets in isolating(group, lambda part: self._committed(own, part), _refuse):
+            for number, tickets in isolating(group, lambda part: [(self._committed(own, part), part)], _refuse):
                 for ticket in tickets:
                     ticket.result = number
         except Exception as error:  # noqa: BLE001 - it belongs to all whose part was not committed
@@ -231,13 +233,13 @@ class Committer:
     def _next_group(self, own: _Ticket) -> list[_Ticket]:
         """Take from the queue what the next commit can hold: the leader's part, and of the others the oldest first."""
         with self._changed:
-            group, paths = [own], set(own.part.paths)
+            group, paths, posted = [own], set(own.part.paths), own.part.posted
             for ticket in self._queue:
                 # Two folders that go to the same place are committed one after the other.
-                fits = len(paths) + len(ticket.part.paths) <= MAX_FILES_PER_COMMIT
-                if ticket is not own and fits and not paths & ticket.part.paths:
+                if ticket is not own and _fits(ticket.part, len(paths), posted) and not paths & ticket.part.paths:
                     group.append(ticket)
                     paths |= ticket.part.paths
+                    posted += ticket.part.posted
             self._queue = [ticket for ticket in self._queue if ticket not in group]
             return group
 
@@ -290,6 +292,12 @@ class Seat:
     def end(self) -> None:
         """End a push, however it went."""
         self.committer.expect_no_more(self)
+
+
+def _fits(part: Part, files: int, posted: int) -> bool:
+    """Tell whether a commit of so many files, that posts so many bytes, can take `part` as well."""
+    fits_in_request = not part.posted or posted + part.posted <= MAX_POSTED_BYTES_PER_COMMIT
+    return fits_in_request and files + len(part.paths) <= MAX_FILES_PER_COMMIT
 
 
 def _title(tickets: list[_Ticket]) -> str:

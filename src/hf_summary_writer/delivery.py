@@ -7,15 +7,17 @@ import functools
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hf_summary_writer import card
+from hf_summary_writer.additions import posted_bytes
 from hf_summary_writer.ahead import SentAhead
+from hf_summary_writer.batches import MAX_POSTED_BYTES_PER_COMMIT
 from hf_summary_writer.committer import Part
-from hf_summary_writer.errors import PushError, RejectedError
+from hf_summary_writer.errors import InterruptedPushError, PushError, RejectedError
 from hf_summary_writer.hub import BYTES_AT_ONCE, over_xet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
-    from huggingface_hub import CommitInfo
+    from huggingface_hub import CommitInfo, CommitOperationAdd
 
     from hf_summary_writer.additions import Uploaded
     from hf_summary_writer.attempt import Caller
@@ -29,13 +31,13 @@ __all__ = ["Delivered", "Delivery"]
 
 T = TypeVar("T")
 
-# A call to the Hub may take this long, and longer by the time its upload takes on a slow line.
+# A call to the Hub may take this long, and longer by the time that the content it carries takes on a slow line.
 CALL_SECONDS = 120.0
 SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
 
 
 class Delivered(NamedTuple):
-    """What came of a delivery.
+    """What came of a delivery, or of a share of it.
 
     Attributes:
         info: The commit; `None` if the Hub held everything.
@@ -67,7 +69,7 @@ class Delivery:
         seat: The place at the committer of the branch.
 
     Attributes:
-        call_seconds: How long a call to the Hub may take, besides the time for its upload.
+        call_seconds: How long a call to the Hub may take, besides the time for what it carries.
     """
 
     def __init__(
@@ -143,19 +145,37 @@ class Delivery:
         else:
             self._seat.committer.squash(since, squash)
 
-    def deliver(self, contents: list[Content], *, last: bool, interrupted: Callable[[], bool]) -> Delivered:
+    def deliver(
+        self, contents: list[Content], *, last: bool, interrupted: Callable[[], bool]
+    ) -> Iterator[tuple[Delivered, list[Content]]]:
         """Upload `contents` and have them committed, alone or together with what others of this process push.
+
+        Text travels within the commits and not before them, so there are as many of these as it needs. Yields what came
+        of each one, and the contents that it settles, before it asks for the next.
 
         Args:
             contents: What to deliver.
             last: Whether it belongs to the last push of a run.
-            interrupted: Asked while others commit; true ends the wait.
+            interrupted: Asked while others commit, and between commits; true ends the delivery.
 
         Raises:
             PostponedError: If others of the account have their turn first.
             PushError: If it could not be delivered.
         """
         uploaded = self._uploaded(contents)
+        later = {addition.path_in_repo for addition in uploaded.additions}
+        for share in uploaded.shares(MAX_POSTED_BYTES_PER_COMMIT):
+            later.difference_update(addition.path_in_repo for addition in share.additions)
+            # What needs no commit is settled with the first one.
+            settled = [content for content in contents if self._place(content) not in later]
+            contents = [content for content in contents if self._place(content) in later]
+            yield self._settled(share, settled, last, interrupted), settled
+            if contents and interrupted():
+                raise InterruptedPushError("the push was interrupted")
+
+    def _settled(
+        self, uploaded: Uploaded, contents: list[Content], last: bool, interrupted: Callable[[], bool]
+    ) -> Delivered:
         info, number = None, 0
         if uploaded.additions:
             try:
@@ -177,7 +197,7 @@ class Delivery:
 
     def _uploaded(self, contents: list[Content]) -> Uploaded:
         files = [(self._place(content), content.body) for content in contents]
-        seconds = self.call_seconds + sum(content.arrival.length for content in contents) / SLOW_LINE_BYTES_PER_SECOND
+        seconds = self._seconds_to_send(sum(content.arrival.length for content in contents))
         for content in contents:
             self._send_ahead(content)
         readme = self._card_due(contents)
@@ -196,8 +216,9 @@ class Delivery:
             frozenset(addition.path_in_repo for addition in uploaded.additions),
             self._name,
             len(uploaded.additions) - (uploaded.card is not None),
+            posted_bytes(uploaded.additions),
             last,
-            lambda additions, message: self._call(functools.partial(self._hub.commit, additions, message)),
+            self._commit,
         )
         try:
             return self._seat.commit(part, interrupted)
@@ -207,6 +228,15 @@ class Delivery:
         self._wants_card = False
         without = tuple(addition for addition in uploaded.additions if addition is not uploaded.card)
         return self._seat.commit(dataclasses.replace(part, additions=without), interrupted)
+
+    def _commit(self, additions: Sequence[CommitOperationAdd], message: str) -> CommitInfo:
+        on_the_wire = posted_bytes(additions) * 4 / 3  # base64
+        return self._caller.call(
+            functools.partial(self._hub.commit, additions, message), self._seconds_to_send(on_the_wire)
+        )
+
+    def _seconds_to_send(self, nbytes: float) -> float:
+        return self.call_seconds + nbytes / SLOW_LINE_BYTES_PER_SECOND
 
     def _send_ahead(self, content: Content) -> None:
         def send(piece: bytes) -> None:

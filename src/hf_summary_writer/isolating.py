@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hf_summary_writer.errors import ActionNeededError, RejectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["isolating"]
 
@@ -19,15 +19,16 @@ _REFUSED_IN_A_ROW = 5
 
 
 def isolating(
-    files: list[F], commit: Callable[[list[F]], R], refuse: Callable[[F, str], None]
+    files: list[F], commit: Callable[[list[F]], Iterable[tuple[R, list[F]]]], refuse: Callable[[F, str], None]
 ) -> Iterator[tuple[R, list[F]]]:
     """Yield what came of each commit, and the files in it.
 
-    A commit that the Hub refuses is halved until the files that it refuses are alone.
+    What the Hub refuses to commit is halved until the files that it refuses are alone.
 
     Args:
-        files: What to commit, in one commit if the Hub takes it.
-        commit: Commits files together.
+        files: What to commit.
+        commit: Commits files, together or in several commits, of which it tells as this does. It raises
+            `RejectedError` if the Hub refuses one of them, before which others may have been made.
         refuse: Told of a file that the Hub refuses even alone, and why.
 
     Raises:
@@ -37,7 +38,10 @@ def isolating(
     while waiting:
         part = waiting.pop()
         try:
-            result = commit(part)
+            for result, done in commit(part):
+                accepted = True
+                part = [file for file in part if file not in done]
+                yield result, done
         except RejectedError as error:
             if len(part) > 1:
                 middle = len(part) // 2
@@ -47,6 +51,3 @@ def isolating(
             if refused >= _REFUSED_IN_A_ROW and not accepted:
                 raise ActionNeededError(str(error)) from None
             refuse(part[0], str(error))
-            continue
-        accepted = True
-        yield result, part

@@ -26,7 +26,7 @@ from hf_summary_writer.snapshot import ClosedSegments, Nothing
 from hf_summary_writer.trouble import Once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -238,7 +238,9 @@ class Pusher:
         known = self.ledger.arrivals.get(candidate.relpath)
         return snapshot.take(str(self.folder), candidate, known, outbox, closed, memory=memory, last=last)
 
-    def _deliver(self, batch: Batch, deliver: Callable[[list[Content]], Delivered]) -> Delivered | None:
+    def _deliver(
+        self, batch: Batch, deliver: Callable[[list[Content]], Iterator[tuple[Delivered, list[Content]]]]
+    ) -> Delivered | None:
         """Deliver what there is to deliver of a batch, and note all that is known of it; return what made a commit."""
         latest = None
         if batch.contents:

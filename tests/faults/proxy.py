@@ -69,6 +69,13 @@ class Drip:
 
 
 @dataclass(frozen=True, slots=True)
+class Throttle:
+    """Let the request through, its body no faster than this."""
+
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """Reset the connection; the Hub never sees the request."""
 
@@ -97,7 +104,7 @@ class Hang:
     """Take the request and never answer, until the rules are cleared or the proxy stops."""
 
 
-Action = Pass | Answer | Delay | Hold | Drip | Reset | CutRequest | CutAnswer | LoseAnswer | Hang
+Action = Pass | Answer | Delay | Hold | Drip | Throttle | Reset | CutRequest | CutAnswer | LoseAnswer | Hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +262,8 @@ class FaultProxy:
                 _reset_at_close(caller)
                 return
             for piece in body:
+                if isinstance(action, Throttle):
+                    released.wait(len(piece) / action.bytes_per_second)
                 hub.sendall(piece)
             start, rest = _read_until_blank_line(answer), _pieces(answer)
             if isinstance(action, LoseAnswer):

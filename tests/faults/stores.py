@@ -211,7 +211,7 @@ class Dictionary:
         assert readme is None, "no card was asked for"
         new = [(path, body if isinstance(body, bytes) else body.read_bytes()) for path, body in files]
         changed: Any = [
-            SimpleNamespace(path_in_repo=path, content=content)
+            SimpleNamespace(path_in_repo=path, content=content, path_or_fileobj=b"")
             for path, content in new
             if self._holdings.files.get(path) != content
         ]

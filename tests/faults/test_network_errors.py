@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, constants
 import remote
 from events import wait_until
 from faults.conftest import HOUR, OFTEN, SECONDS
-from faults.proxy import Answer, Hold, LoseAnswer
+from faults.proxy import Answer, Hold, LoseAnswer, Pass
 from hf_summary_writer.errors import ActionNeededError, RepoGoneError, TemporaryError
 from hf_summary_writer.ledger import ledgers_of
 
@@ -333,6 +333,21 @@ def test_one_file_that_the_hub_refuses_is_named_and_the_others_arrive(
     (folder / "5.bin").write_bytes(os.urandom(300))
     assert run.push() is not None
     assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+
+
+@pytest.mark.faults("N4")
+def test_text_that_the_hub_refuses_costs_what_was_committed_before_it_no_second_commit(
+    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path
+) -> None:
+    for number in range(4):
+        (folder / f"{number}.jsonl").write_bytes(b'{"loss": 1}\n' * 250_000)  # 3 MB: two of them fit into a commit
+    proxy.add("POST", "/commit/", Answer(400, {"X-Error-Message": "this one not"}), FOREVER, body=b'"path": "3.jsonl"')
+    run = schedule()
+    run.settle()
+    expected = remote.under(folder, "", "*")
+    del expected["3.jsonl"]
+    assert remote.files(proxied, repo_id) == expected
+    assert len([seen for seen in proxy.requests if "/commit/" in seen.path and seen.action == Pass()]) == 2
 
 
 def test_a_card_that_the_hub_does_not_accept_holds_up_nothing_else(

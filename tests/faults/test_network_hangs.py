@@ -13,7 +13,21 @@ from huggingface_hub import close_session, constants
 import remote
 import scripts
 from faults.conftest import SECONDS, wait_for_our_threads
-from faults.proxy import Action, Answer, CutAnswer, CutRequest, Delay, Drip, Hang, Hold, LoseAnswer, Reset
+from faults.proxy import (
+    Action,
+    Answer,
+    CutAnswer,
+    CutRequest,
+    Delay,
+    Drip,
+    Hang,
+    Hold,
+    LoseAnswer,
+    Pass,
+    Reset,
+    Throttle,
+)
+from hf_summary_writer import delivery
 from hf_summary_writer.errors import DeadlineError, PushError
 
 if TYPE_CHECKING:
@@ -117,6 +131,43 @@ def test_a_script_ends_on_time_while_the_hub_hangs(
     assert done.returncode == 0
     assert float(done.stdout) < 5
     assert "hf-summary-writer sync" in done.stderr
+
+
+def test_text_has_the_time_that_it_takes_on_a_slow_line(
+    schedule: Callable[..., Run],
+    proxy: FaultProxy,
+    proxied: HfApi,
+    repo_id: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delivery, "SLOW_LINE_BYTES_PER_SECOND", 2_000_000)
+    run = schedule()
+    run.settle()
+    run.allow(0.7)
+    for number in range(4):
+        (folder / f"{number}.jsonl").write_bytes(b'{"loss": 1}\n' * 250_000)  # 3 MB, and 4 MB within the commit
+    proxy.add("POST", "/commit/", Throttle(bytes_per_second=4_000_000), FOREVER)
+    assert run.push() is not None
+    assert run.missing() == 0
+    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert len(remote.commits(proxied, repo_id)) == 3
+
+
+def test_of_text_in_several_commits_what_arrived_is_not_sent_again(
+    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path
+) -> None:
+    run = schedule()
+    run.settle()
+    for number in range(4):
+        (folder / f"{number}.jsonl").write_bytes(b'{"loss": 1}\n' * 250_000)
+    proxy.add("POST", "/commit/", Pass())
+    proxy.add("POST", "/commit/", Reset())
+    assert isinstance(run.fail(), PushError)
+    assert run.missing() == 2
+    deliver(run)
+    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert len(remote.commits(proxied, repo_id)) == 3
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "the client is made anew"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,21 @@ def test_more_files_than_a_commit_takes_go_out_in_several(
     assert remote.files(api, repo_id) == remote.under(folder, "", "*")
     assert [details.files for details in told] == [100, 100, 30]
     assert told[0].repo_id == repo_id
+
+
+def test_text_that_is_too_much_for_one_commit_goes_out_in_several(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
+) -> None:
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.jsonl").write_bytes(b'{"loss": %d}\n' % number * 250_000)  # 3 MB
+        (folder / f"{number}.bin").write_bytes(os.urandom(3_000_000))
+    told: list[CommitDetails] = []
+    schedule(on_commit=told.append).close()
+    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+    # What is no text comes with the first, two files of text with each.
+    assert [details.files for details in told] == [8, 2, 2]
+    assert sum(details.bytes for details in told) == sum(map(len, remote.under(folder, "", "*").values()))
 
 
 def test_a_push_can_be_overridden(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from events import wait_until
+from hf_summary_writer.batches import MAX_POSTED_BYTES_PER_COMMIT
 from hf_summary_writer.committer import Committer, Part, Seat
 from hf_summary_writer.errors import (
     DeadlineError,
@@ -49,8 +50,8 @@ class Branch:
         self.commits.append((title, list(additions)))
         return f"commit {len(self.commits)}"
 
-    def part(self, *paths: str, last: bool = False) -> Part:
-        return Part(list(paths), frozenset(paths), "a run", len(paths), last, self.commit)
+    def part(self, *paths: str, last: bool = False, posted: int = 0) -> Part:
+        return Part(list(paths), frozenset(paths), "a run", len(paths), posted, last, self.commit)
 
 
 @pytest.fixture
@@ -109,6 +110,26 @@ def test_a_commit_holds_a_hundred_files_and_the_oldest_come_first(
         future.result(SECONDS)
     assert [len(additions) for _, additions in branch.commits] == [1, 90, 60]
     assert {path.partition("/")[0] for path in branch.commits[1][1]} >= {"0", "1"}
+
+
+def test_the_text_of_all_who_share_a_commit_is_bounded_and_what_carries_none_goes_along(
+    branch: Branch, committer: Committer, submit: Callable[..., Future[Any]]
+) -> None:
+    branch.may_end.clear()
+    futures = [submit(branch.part("first"))]
+    assert branch.begun.acquire(timeout=SECONDS)
+    half = MAX_POSTED_BYTES_PER_COMMIT // 2
+    for name, posted in (("half", half), ("more", half + 1), ("none", 0), ("other half", half)):
+        futures.append(submit(branch.part(name, posted=posted)))
+        gathered(committer, len(futures) - 1)
+    branch.may_end.set()
+    for future in futures:
+        future.result(SECONDS)
+    # Which of those who wait leads is chance.
+    together = [frozenset(paths) for _, paths in branch.commits[1:]]
+    assert len(together) == 2
+    assert {"more"} in [paths - {"none"} for paths in together]
+    assert {"half", "other half"} in [paths - {"none"} for paths in together]
 
 
 def test_two_folders_that_go_to_the_same_place_are_committed_one_after_the_other(
