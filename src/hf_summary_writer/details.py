@@ -41,7 +41,7 @@ class ErrorDetails:
     Attributes:
         repo_id: The repo, as far as its name is known.
         folder: The folder on this disk that was to be pushed.
-        error: What it failed with.
+        error: What it failed with; once the hook has returned, it loses its traceback.
         failures: How many pushes failed in a row, this one included.
     """
 

@@ -26,6 +26,7 @@ __all__ = [
     "RejectedError",
     "RepoGoneError",
     "TemporaryError",
+    "forget_frames",
 ]
 
 
@@ -98,3 +99,18 @@ class PostponedError(Exception):
         """Say in one line why there is a wait."""
         super().__init__(message)
         self.seconds = seconds
+
+
+def forget_frames(error: BaseException) -> None:
+    """Take the tracebacks off an exception and all that led to it, for one that is kept.
+
+    The frames of a push hold what it was about to send.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            waiting += [each.__cause__, each.__context__]

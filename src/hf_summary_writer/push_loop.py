@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hf_summary_writer.errors import PostponedError, PushError
+from hf_summary_writer.errors import PostponedError, PushError, forget_frames
 from hf_summary_writer.futures import failed, pass_on, resolved, shared_future
 from hf_summary_writer.timetable import Outcome, Stretched, Timetable
 
@@ -252,6 +252,9 @@ class PushLoop(Generic[T]):
                 error = raised
             again = self._settle(future, error, result)
             self._settled(self.state)
+            if error is not None:
+                # The loop and the future keep it until the next push, which may be long in coming.
+                forget_frames(error)
             if error is None:
                 # Who asked while a push was running, and finds nothing left to push, was served by that one.
                 future.set_result(inherited if result is None else result)

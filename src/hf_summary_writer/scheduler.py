@@ -254,8 +254,8 @@ class CommitScheduler:
 
         Returns:
             A future of the commit that holds all of it, of `None` if there was nothing new, or of the exception of the
-            failed attempt. It fails at once while the Hub has asked to be left alone, and resolves to `None` once the
-            scheduler is stopped.
+            failed attempt, whose traceback only `on_error` and the log are given. It fails at once while the Hub has
+            asked to be left alone, and resolves to `None` once the scheduler is stopped.
         """
         return self._loop.trigger()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import socket
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +17,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 import remote
 from hf_summary_writer import CommitScheduler
+from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.snapshot import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -311,6 +316,60 @@ def test_hooks_are_told_and_can_hurt_nobody(
     (folder / "b.txt").write_bytes(b"1")
     schedule(repo_id="somebody/else", hf_api=HfApi(endpoint=api.endpoint, token="wrong"), on_error=failed.append)
     assert failed[0].failures == 1
+
+
+def test_between_two_attempts_nothing_is_kept_of_what_could_not_be_sent(
+    schedule: Callable[..., CommitScheduler], folder: Path
+) -> None:
+    def note(details: ErrorDetails) -> None:
+        told.append("".join(traceback.format_exception(details.error)))
+        held.append(bodies())
+
+    def bodies() -> int:
+        gc.collect()
+        # By its type: what some objects say of their class makes them warn.
+        return sum(each.in_memory for each in gc.get_objects() if type(each) is Content and each.relpath == "a.bin")
+
+    told: list[str] = []
+    held: list[int] = []
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(os.urandom(1_000_000))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        api = HfApi(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}", token="hf_nobody")
+        scheduler = schedule(hf_api=api, on_error=note)
+        scheduler.stop()
+    assert scheduler.last_future is not None
+    error = scheduler.last_future.exception(SECONDS)
+    assert isinstance(error, TemporaryError)
+    assert "cannot be reached" in str(error)
+    assert bodies() == 0
+    # The hook had all of it.
+    assert held[0] == 1_000_000
+    assert "in push_to_hub" in told[0]
+
+
+def test_of_a_failed_override_the_future_says_why_and_holds_no_frame(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(CommitScheduler):
+        def push_to_hub(self) -> Any:
+            try:
+                raise KeyError("the key")
+            except KeyError as error:
+                raise ValueError("the override") from error
+
+    api.create_repo(repo_id)
+    with caplog.at_level(logging.WARNING, "hf_summary_writer"):
+        scheduler = schedule(Broken)
+    assert scheduler.last_future is not None
+    error = scheduler.last_future.exception(SECONDS)
+    assert isinstance(error, ValueError)
+    assert (str(error), repr(error.__cause__)) == ("the override", "KeyError('the key')")
+    assert error.__traceback__ is None
+    assert error.__cause__ is not None
+    assert error.__cause__.__traceback__ is None
+    assert 'raise KeyError("the key")' in caplog.text
 
 
 def test_files_are_not_read_while_the_user_holds_the_lock(
