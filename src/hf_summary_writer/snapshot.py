@@ -36,7 +36,7 @@ YOUNG_NS = 2 * 10**9
 _TAIL_BYTES = 4096
 # Content up to this size is handed over as bytes even where the file could be: one open file less to depend on.
 _SMALL = 2**20
-_COPY_CHUNK = 4 * 2**20
+_DIGEST_CHUNK = 4 * 2**20
 # The first record of an event file is no event, the second is one.
 _RECORDS_WORTH_A_COPY = 2
 
@@ -166,9 +166,8 @@ class _Reading:
         if closed and end == self.signature.size:
             path = Path(self.folder, self.candidate.target)
             return self._content(path, _tail(self.file, end), end)
-        path, copy = self.outbox.new_file()
+        path, copy = self.outbox.copy(self.file, self.signature.size)
         with copy:
-            _copy(self.file, copy, self.signature.size)
             end = self._whole_end(copy, last=last)
             if not isinstance(end, int):
                 return end
@@ -188,9 +187,8 @@ class _Reading:
             if not self._same_as(stable, len(body)):
                 return Nothing.BUSY
             return self._content(body, digest=_digest(stable, size) if young else "")
-        path, copy = self.outbox.new_file()
+        path, copy = self.outbox.copy(self.file, size)
         with copy:
-            _copy(self.file, copy, size)
             if not self._same_as(copy, copy.seek(0, os.SEEK_END)):
                 return Nothing.BUSY
             return self._content(path, length=size, digest=_digest(copy, size) if young else "")
@@ -240,24 +238,6 @@ def _read(file: BinaryIO, length: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
-    source.seek(0)
-    copied = 0
-    with contextlib.suppress(OSError, AttributeError):  # not on this system, or not between these file systems
-        # Shares the blocks where the file system can (btrfs, XFS, NFS 4.2), and then costs neither time nor space.
-        while copied < length:
-            done = os.copy_file_range(source.fileno(), target.fileno(), length - copied, copied, copied)
-            if not done:
-                return
-            copied += done
-    source.seek(copied)
-    target.seek(copied)
-    while copied < length and (chunk := source.read(min(_COPY_CHUNK, length - copied))):
-        target.write(chunk)
-        copied += len(chunk)
-    target.flush()
-
-
 def _tail(file: BinaryIO, end: int) -> str:
     start = max(0, end - _TAIL_BYTES)
     file.seek(start)
@@ -267,7 +247,7 @@ def _tail(file: BinaryIO, end: int) -> str:
 def _digest(file: BinaryIO, length: int) -> str:
     file.seek(0)
     digest = hashlib.blake2b(digest_size=16)
-    while length > 0 and (chunk := file.read(min(_COPY_CHUNK, length))):
+    while length > 0 and (chunk := file.read(min(_DIGEST_CHUNK, length))):
         digest.update(chunk)
         length -= len(chunk)
     return digest.hexdigest()

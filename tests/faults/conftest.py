@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import subprocess
 import threading
 import time
 import traceback
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from faults.mounts import a_disk_of
 from faults.proxy import FaultProxy
 from hf_summary_writer import CommitScheduler
 
@@ -53,17 +53,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of its own, of 64 pages."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder],  # noqa: S607
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)  # noqa: S607
+    with a_disk_of("256k", tmp_path / "tiny") as folder:
+        yield folder
 
 
 @dataclass(slots=True)

@@ -13,11 +13,13 @@ import socket
 import stat
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
 import remote
+from faults.mounts import a_disk_of
 from faults.rights import an_ordinary_user
 from hf_summary_writer import CommitScheduler, batches, snapshot
 from hf_summary_writer.arrival import Settings
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.faults
 
+MB = 2**20
 HOUR = 60.0  # minutes
 SECONDS = 30.0
 VERSION = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2")
@@ -376,6 +379,44 @@ def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
     assert remote.files(api, repo_id) == {"small.txt": b"1"}
     run.push()  # unless the scheduler was quicker, which tries again by itself
     assert remote.files(api, repo_id) == {"small.txt": b"1", "large.txt": b"1" * 100}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with a_disk_of("64m", tmp_path / "disk") as folder:
+        yield folder
+
+
+@pytest.mark.faults("D11")
+def test_a_push_does_not_fill_the_disk_that_the_training_writes_to(
+    schedule: Callable[..., Run], api: HfApi, repo_id: str, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 10)
+    (disk / "ballast").write_bytes(bytes(40 * MB))
+    folder, content = disk / "run", os.urandom(13 * MB)
+    folder.mkdir()
+    run = schedule(folder_path=folder)
+    run.settle()
+    over, free = threading.Event(), [10 * MB]
+
+    def watch() -> None:
+        while not over.wait(0.0001):
+            free.append(shutil.disk_usage(disk).free)
+
+    (folder / "large.bin").write_bytes(content)  # 11 MB are free beside it
+    (folder / "small.txt").write_bytes(b"1")
+    with ThreadPoolExecutor() as pool:
+        watching = pool.submit(watch)
+        error = run.fail()
+        over.set()
+        watching.result(SECONDS)
+    assert min(free) > 9 * MB
+    assert "'large.bin' could not be read or copied" in str(error)
+    assert "13.6 MB" in str(error)
+    assert remote.files(api, repo_id) == {"small.txt": b"1"}
+    (disk / "ballast").unlink()
+    run.push()  # unless the scheduler was quicker, which tries again by itself
+    assert remote.files(api, repo_id) == {"small.txt": b"1", "large.bin": content}
 
 
 def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(

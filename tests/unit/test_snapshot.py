@@ -192,15 +192,15 @@ def test_a_file_rewritten_while_it_is_read_waits_for_the_next_push(
 ) -> None:
     path = folder.path / "state.json"
     path.write_bytes(b"1" * 1000)
-    for name in ("_read", "_copy"):
-        original = getattr(snapshot, name)
+    for place, name in ((snapshot, "_read"), (Outbox, "copy")):
+        original = getattr(place, name)
 
         def then_rewritten(*args: object, original: Callable[..., object] = original) -> object:
             result = original(*args)
             path.write_bytes(b"2" * 1000)
             return result
 
-        monkeypatch.setattr(snapshot, name, then_rewritten)
+        monkeypatch.setattr(place, name, then_rewritten)
     assert folder.take(path.name, memory=memory) is Nothing.BUSY
 
 
@@ -210,8 +210,8 @@ def test_a_file_appended_to_while_it_is_read_is_sent_as_far_as_it_was_read(
 ) -> None:
     path = folder.path / "log.jsonl"
     path.write_bytes(b"1" * 1000)
-    for name in ("_read", "_copy"):
-        original = getattr(snapshot, name)
+    for place, name in ((snapshot, "_read"), (Outbox, "copy")):
+        original = getattr(place, name)
 
         def then_appended(*args: object, original: Callable[..., object] = original) -> object:
             result = original(*args)
@@ -219,7 +219,7 @@ def test_a_file_appended_to_while_it_is_read_is_sent_as_far_as_it_was_read(
                 file.write(b"2")
             return result
 
-        monkeypatch.setattr(snapshot, name, then_appended)
+        monkeypatch.setattr(place, name, then_appended)
     assert folder.push(path.name, memory=memory) == b"1" * 1000
     assert folder.changed() == [path.name]
 
@@ -301,13 +301,3 @@ def test_names_that_a_repo_cannot_hold_are_told(name: str) -> None:
 @pytest.mark.parametrize("name", ["a b", "%2f", "#?&", "é", "🙂", "x" * 255, "a/B", "A/b", "ab:c", ".cached", "x.git"])
 def test_all_other_names_are_fine(name: str) -> None:
     assert unpushable(name) is None
-
-
-def test_no_copy_takes_the_name_of_one_that_another_container_with_the_same_pids_has_removed(tmp_path: Path) -> None:
-    names = set()
-    for outbox in (Outbox(tmp_path / "outbox"), Outbox(tmp_path / "outbox")):
-        outbox.empty()
-        path, copy = outbox.new_file()
-        copy.close()
-        names.add(path)
-    assert len(names) == 2
