@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from typing import Protocol
 
 from hf_summary_writer import process
@@ -83,6 +84,9 @@ class Ticket:
 class Source(Protocol):
     """What the drain attends: a queue of items and the files they go to. Only `ask` is called by any thread."""
 
+    directory: str
+    """Where the files lie, for messages."""
+
     @property
     def holds_descriptor(self) -> bool:
         """Whether a file is open."""
@@ -107,6 +111,9 @@ class Source(Protocol):
     def tidy(self, now: float) -> None:
         """Do what is due by time alone, never raise."""
 
+    def drop(self) -> None:
+        """After `work` raised all the same: lose what it was at, and release those who wait for that."""
+
     def rest(self) -> None:
         """Give back the descriptor for now."""
 
@@ -124,6 +131,7 @@ class Drain:
 
     def __init__(self) -> None:
         self._sources: dict[int, Source] = {}
+        self._broken: weakref.WeakSet[Source] = weakref.WeakSet()
         self._reset()
         process.tell_after_fork(self)
         process.tell_at_exit(self)
@@ -275,8 +283,8 @@ class Drain:
 
     def _slice(self, source: Source, most: int) -> int:
         self._slice_began = now = time.monotonic()
-        done = source.work(most, now)
-        source.tidy(now)
+        done = self._work(source, most, now)
+        self._tidy_one(source, now)
         self._slice_began = None
         self._open.pop(id(source), None)
         if source.holds_descriptor:
@@ -289,7 +297,7 @@ class Drain:
         for key, source in list(self._sources.items()):
             with self._working:
                 self._slice_began = now = time.monotonic()
-                source.tidy(now)
+                self._tidy_one(source, now)
                 self._slice_began = None
             if source.is_done:
                 self._sources.pop(key, None)
@@ -308,11 +316,36 @@ class Drain:
             self._worker = threading.get_ident()
             for source in list(self._sources.values()):
                 while source.is_ready(now := time.monotonic()):
-                    source.work(_URGENT_ITEMS, now)
+                    self._work(source, _URGENT_ITEMS, now)
         finally:
             self._worker = None
             self._working.release()
         return True
+
+    def _work(self, source: Source, most: int, now: float) -> int:
+        try:
+            return source.work(most, now)
+        except BaseException as error:  # noqa: BLE001 - all others wait for the same thread
+            self._contain(error, source)
+        with contextlib.suppress(Exception):
+            source.drop()
+        return most
+
+    def _tidy_one(self, source: Source, now: float) -> None:
+        try:
+            source.tidy(now)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._contain(error, source)
+
+    def _contain(self, error: BaseException, source: Source) -> None:
+        """Say once of a source that it raised what it never should."""
+        if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+            raise error  # in a thread of the user: it may come from a signal handler, and mean the user
+        if source not in self._broken:
+            self._broken.add(source)
+            _logger.error(
+                "event files in %s: something is wrong, and some events may be lost", source.directory, exc_info=error
+            )
 
 
 drain = Drain()

@@ -262,6 +262,15 @@ class Stream:
         if file.is_open and now >= self._idle_at:
             file.rest()
 
+    def drop(self) -> None:
+        """After `work` failed in a way that no other try mends: lose what it was at, and go on in a new file."""
+        doomed = self._taken or list(itertools.starmap(self.queue.popleft, itertools.repeat((), len(self.queue))))
+        self._taken = []
+        self._file.forget()
+        self._lose(doomed)
+        self.backlog.go_on(self)
+        self.backlog.let_in()
+
     def rest(self) -> None:
         """Give back the descriptor for now."""
         self._file.rest()
@@ -368,19 +377,24 @@ class Stream:
         """Drop what is pending up to the last request to close: nobody is left who would wait for the disk."""
         pending = [*self._taken, *itertools.starmap(self.queue.popleft, itertools.repeat((), len(self.queue)))]
         last = max((i for i, item in enumerate(pending) if isinstance(item, Ticket) and item.closes), default=-1)
-        lost = [item for item in pending[: last + 1] if not isinstance(item, Ticket)]
         self._taken = pending[last + 1 :]
-        self.backlog.lose(len(lost))
-        for item in pending[: last + 1]:
+        lost = self._lose(pending[: last + 1])
+        self._file.forget()
+        if not self._taken:
+            # It may never be written to again.
+            self.backlog.go_on(self)
+        if lost:
+            _logger.error("%d events of %s could not be written and are lost", lost, self.directory)
+
+    def _lose(self, items: list[Item]) -> int:
+        """Count what was not written, and release those who wait for it; return how many events that is."""
+        lost = sum(not isinstance(item, Ticket) for item in items)
+        self.backlog.lose(lost)
+        for item in items:
             if isinstance(item, Ticket):
                 self._be_done_with(item)
             elif isinstance(item, Deferred):
                 self.backlog.give_back(item.nbytes)
             elif isinstance(item, bytes):
                 self.backlog.give_back(len(item) + _OVERHEAD_BYTES)
-        self._file.forget()
-        if not self._taken:
-            # It may never be written to again.
-            self.backlog.go_on(self)
-        if lost:
-            _logger.error("%d events of %s could not be written and are lost", len(lost), self.directory)
+        return lost

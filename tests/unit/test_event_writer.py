@@ -24,6 +24,7 @@ from tensorboard.compat.proto import summary_pb2 as their_summary
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
 from hf_summary_writer.backlog import Backlog
 from hf_summary_writer.drain import Ticket, drain
+from hf_summary_writer.event_file import EventFile
 from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.segment_name import followed, parse_name
 from hf_summary_writer.stream import Stream
@@ -494,6 +495,80 @@ def test_an_event_that_cannot_be_encoded_is_dropped_alone(tmp_path: Path, caplog
         assert writer.dropped_events == 1
     assert "could not be encoded" in caplog.text
     assert steps(tmp_path, "a") == [1, 2]
+
+
+@pytest.mark.faults("D12")
+@pytest.mark.parametrize("bug", [RuntimeError("a bug"), MemoryError(), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize(
+    ("kind", "step"), [(EventFile, "append"), (EventFile, "verify"), (EventFile, "sync"), (Stream, "work")]
+)
+def test_a_bug_in_one_writer_holds_up_no_other_and_nobody_who_waits(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[EventFile | Stream],
+    step: str,
+    bug: BaseException,
+) -> None:
+    real = getattr(kind, step)
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        if getattr(self, "folder", None) == folder or getattr(self, "_directory", None) == folder:
+            raise bug
+        return real(self, *arguments)
+
+    def use() -> None:
+        for number in range(3):
+            writers[0].add_scalar("a", number, number)
+            writers[1].add_scalar("b", number, number)
+            writers[0].flush()
+            writers[1].flush()
+        done.append(steps(tmp_path / "good", "b", growing=True))
+        monkeypatch.undo()
+        writers[0].add_scalar("a", 3, 3)
+        for writer in writers:
+            writer.close()
+        done.append(steps(tmp_path / "good", "b"))
+
+    folder = str(tmp_path / "bad")
+    writers = [EventWriter(folder), EventWriter(tmp_path / "good")]
+    done: list[list[int]] = []
+    for writer in writers:
+        writer.flush()
+    monkeypatch.setattr("hf_summary_writer.stream._VERIFY_SECONDS", 0)
+    monkeypatch.setattr(kind, step, broken)
+    [thread] = drain_threads()
+    with caplog.at_level(logging.ERROR):
+        using = threading.Thread(target=use, daemon=True)
+        using.start()
+        using.join(20)
+        assert not using.is_alive()
+    assert done == [[0, 1, 2], [0, 1, 2]]
+    assert drain_threads() in ([], [thread])
+    found = steps(folder, "a")
+    assert found == ([0, 1, 2, 3] if step == "sync" else [3])
+    assert len(found) + writers[0].dropped_events == 4
+    [record] = [record for record in caplog.records if record.exc_info]
+    assert folder in record.getMessage()
+    wait_until(lambda: not drain_threads())
+
+
+def test_a_bug_in_what_is_due_by_time_alone_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Stream, now: float) -> None:
+        raise RuntimeError(now)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stream, "tidy", broken)
+        with EventWriter(tmp_path) as writer:
+            [thread] = drain_threads()
+            for step in range(3):
+                writer.add_scalar("a", step, step)
+                writer.flush()
+            assert drain_threads() == [thread]
+    assert steps(tmp_path, "a") == [0, 1, 2]
+    assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda writer: pickle.loads(pickle.dumps(writer))])
