@@ -633,3 +633,44 @@ def test_who_begins_to_wait_while_the_disk_fails_is_let_go_by_its_next_failure(
     assert not ticket.wait(0)
     waiting._fall_back(failure, 0.0)
     assert ticket.wait(0)
+
+
+def test_a_signal_handler_may_wait_for_what_it_interrupts_the_wait_for() -> None:
+    """It may come when its own thread has just got hold of the lock of the ticket."""
+
+    class Interrupted:
+        def __init__(self, lock: Any) -> None:
+            self.lock = lock
+            self.waited: list[bool] = []
+
+        def acquire(self, *, timeout: float) -> bool:
+            got: bool = self.lock.acquire(timeout=timeout)
+            if got and not self.waited:
+                self.waited.append(False)
+                self.waited[0] = ticket.wait(0.1)
+            return got
+
+        def release(self) -> None:
+            self.lock.release()
+
+    ticket = Ticket()
+    ticket._lock = interrupted = Interrupted(ticket._lock)  # type: ignore[assignment]
+    assert not ticket.wait(0.01)
+    releasing = threading.Timer(0.05, ticket.release)
+    releasing.start()
+    assert ticket.wait(20)
+    releasing.join()
+    assert interrupted.waited == [True]
+    assert ticket.wait(0)
+
+
+def test_a_ticket_that_is_renewed_waits_for_another_release() -> None:
+    ticket = Ticket()
+    ticket.release()
+    assert ticket.wait(0)
+    ticket.renew()
+    assert not ticket.wait(0)
+    ticket.release()
+    ticket.release()
+    assert ticket.wait(0)
+    assert ticket.wait(0)
