@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hf_summary_writer.drain import Ticket
+    from hf_summary_writer.ticket import Ticket
 
 __all__ = ["Backlog"]
 

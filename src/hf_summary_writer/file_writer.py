@@ -11,15 +11,15 @@ from tensorboardX.proto.event_pb2 import Event, TaggedRunMetadata
 
 from hf_summary_writer.drain import drain
 from hf_summary_writer.encode import SUMMARY, event_payload
-from hf_summary_writer.stream import Deferred
+from hf_summary_writer.pending import Deferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from google.protobuf.message import Message
 
-    from hf_summary_writer.drain import Ticket
     from hf_summary_writer.stream import Stream
+    from hf_summary_writer.ticket import Ticket
 
 __all__ = ["EventFileWriter", "FileWriter"]
 

@@ -21,7 +21,7 @@ from hf_summary_writer.heavy import HeavyValues
 from hf_summary_writer.stream import Stream
 
 if TYPE_CHECKING:
-    from hf_summary_writer.drain import Ticket
+    from hf_summary_writer.ticket import Ticket
 
 __all__ = ["RunFiles", "default_logdir"]
 

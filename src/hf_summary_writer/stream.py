@@ -11,47 +11,29 @@ import logging
 import os
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from hf_summary_writer.drain import Ticket, drain
-from hf_summary_writer.encode import Scalar, scalar_payloads
+from hf_summary_writer.drain import drain
+from hf_summary_writer.encode import scalar_payloads
 from hf_summary_writer.event_file import SEGMENT_BYTES, EventFile
-from hf_summary_writer.tfrecord import frame, frames
+from hf_summary_writer.pending import encoded, held, leading_scalars
+from hf_summary_writer.tfrecord import frames
+from hf_summary_writer.ticket import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hf_summary_writer.backlog import Backlog
-__all__ = ["Deferred", "Stream"]
+    from hf_summary_writer.encode import Scalar
+    from hf_summary_writer.pending import Deferred, Item
+
+__all__ = ["Stream"]
 
 _logger = logging.getLogger(__name__)
-
-_OVERHEAD_BYTES = 256
-_SLICE_BYTES = 1 << 20
-"""Of ready events, how much is written at once."""
 
 _RETRY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 _VERIFY_SECONDS = 1.0
 _IDLE_SECONDS = 10.0
 """How long a file stays open with nothing appended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """An event whose encoding is left to the drain.
-
-    Attributes:
-        encode: Returns the event's bytes, or `None` if it wrote what it had to write itself.
-        nbytes: What it holds in memory until then.
-    """
-
-    encode: Callable[[], bytes | None]
-    nbytes: int
-
-
-Item = Scalar | bytes | Deferred | Ticket
 
 
 class Stream:
@@ -117,10 +99,8 @@ class Stream:
         """Append an item that is counted by its size, waiting for room if there is none."""
         if not self.has_room():
             return
-        if isinstance(item, Deferred):
-            self.backlog.hold(item.nbytes)
-        elif isinstance(item, bytes):
-            self.backlog.hold(len(item) + _OVERHEAD_BYTES)
+        if nbytes := held(item):
+            self.backlog.hold(nbytes)
         self.queue.append(item)
         if (now := time.time()) >= self.look_again:
             self.look(now)
@@ -287,8 +267,8 @@ class Stream:
         self.backlog.forget()
 
     def _write(self, taken: list[Item], now: float) -> None:
-        scalars = self._leading_scalars(taken)
-        records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
+        scalars = leading_scalars(taken)
+        records = frames(scalar_payloads(scalars)) if scalars else encoded(taken, self.backlog, self.directory)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
             self._file.verify()
@@ -298,47 +278,11 @@ class Stream:
         finally:
             done = self._file.appended - before
             if not scalars:
-                # Encoded by now, so that all are bytes.
-                self.backlog.give_back(sum(len(item) + _OVERHEAD_BYTES for item in taken[:done] if type(item) is bytes))
+                self.backlog.give_back(sum(map(held, taken[:done])))
             del taken[:done]
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
             self._sync_at = now + self._flush_secs
-
-    @staticmethod
-    def _leading_scalars(taken: list[Item]) -> list[Scalar]:
-        """Return the plain scalars before the first item that is something else."""
-        kinds = list(map(type, taken))
-        scalars = taken
-        if kinds.count(tuple) < len(kinds):
-            scalars = taken[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
-        return cast("list[Scalar]", scalars)
-
-    def _encode(self, taken: list[Item]) -> list[bytes]:
-        """Return one frame for each item up to the next request; an item without an event has an empty one."""
-        payloads: list[bytes] = []
-        nbytes = 0
-        for item in taken:
-            if isinstance(item, Deferred):
-                # Kept, so that another try does not encode it again. What took long goes to disk before the next one.
-                payloads.append(self._encode_deferred(item))
-                taken[len(payloads) - 1] = payloads[-1]
-                break
-            if type(item) is not bytes or nbytes > _SLICE_BYTES:
-                break
-            payloads.append(item)
-            nbytes += len(item)
-        return [frame(payload) if payload else b"" for payload in payloads]
-
-    def _encode_deferred(self, item: Deferred) -> bytes:
-        try:
-            payload = item.encode() or b""
-        except Exception:
-            _logger.exception("an event of %s could not be encoded and is dropped", self.directory)
-            self.backlog.lose(1)
-            payload = b""
-        self.backlog.give_back(item.nbytes - len(payload) - _OVERHEAD_BYTES)
-        return payload
 
     def _meet(self, ticket: Ticket) -> None:
         if ticket.closes:
@@ -390,11 +334,8 @@ class Stream:
         """Count what was not written, and release those who wait for it; return how many events that is."""
         lost = sum(not isinstance(item, Ticket) for item in items)
         self.backlog.lose(lost)
+        self.backlog.give_back(sum(map(held, items)))
         for item in items:
             if isinstance(item, Ticket):
                 self._be_done_with(item)
-            elif isinstance(item, Deferred):
-                self.backlog.give_back(item.nbytes)
-            elif isinstance(item, bytes):
-                self.backlog.give_back(len(item) + _OVERHEAD_BYTES)
         return lost

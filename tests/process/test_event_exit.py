@@ -255,8 +255,9 @@ print(step)
     )
     assert (result.returncode, result.stderr) == (0, "")
     found = steps(tmp_path, "a")
-    # A call that was interrupted may have logged before it could be counted, and is then made again.
-    assert sorted(set(found)) == list(range(int(result.stdout)))
+    counted = int(result.stdout)
+    # A call that was interrupted may have logged before it could be counted, and is then made again, but for the last.
+    assert sorted(set(found)) in (list(range(counted)), list(range(counted + 1)))
     assert found == sorted(found)
 
 

@@ -23,11 +23,12 @@ from tensorboard.compat.proto import summary_pb2 as their_summary
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
 from hf_summary_writer.backlog import Backlog
-from hf_summary_writer.drain import Ticket, drain
+from hf_summary_writer.drain import drain
 from hf_summary_writer.event_file import EventFile
 from hf_summary_writer.event_writer import EventWriter
 from hf_summary_writer.segment_name import followed, parse_name
 from hf_summary_writer.stream import Stream
+from hf_summary_writer.ticket import Ticket
 
 if TYPE_CHECKING:
     from pathlib import Path
