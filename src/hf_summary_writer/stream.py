@@ -247,8 +247,8 @@ class Stream:
         doomed = self._taken or list(itertools.starmap(self.queue.popleft, itertools.repeat((), len(self.queue))))
         self._taken = []
         self._file.forget()
-        self._lose(doomed)
         self.backlog.go_on(self)
+        self._lose(doomed)
         self.backlog.let_in()
 
     def rest(self) -> None:
@@ -322,20 +322,19 @@ class Stream:
         pending = [*self._taken, *itertools.starmap(self.queue.popleft, itertools.repeat((), len(self.queue)))]
         last = max((i for i, item in enumerate(pending) if isinstance(item, Ticket) and item.closes), default=-1)
         self._taken = pending[last + 1 :]
-        lost = self._lose(pending[: last + 1])
         self._file.forget()
         if not self._taken:
             # It may never be written to again.
             self.backlog.go_on(self)
-        if lost:
-            _logger.error("%d events of %s could not be written and are lost", lost, self.directory)
+        self._lose(pending[: last + 1])
 
-    def _lose(self, items: list[Item]) -> int:
-        """Count what was not written, and release those who wait for it; return how many events that is."""
+    def _lose(self, items: list[Item]) -> None:
+        """Say and count what was not written, and then release those who wait for it."""
         lost = sum(not isinstance(item, Ticket) for item in items)
         self.backlog.lose(lost)
         self.backlog.give_back(sum(map(held, items)))
+        if lost:
+            _logger.error("%d events of %s could not be written and are lost", lost, self.directory)
         for item in items:
             if isinstance(item, Ticket):
                 self._be_done_with(item)
-        return lost
