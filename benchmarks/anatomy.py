@@ -18,7 +18,7 @@ from collections import deque
 from time import time
 from typing import Any
 
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 
 CALLS, ROUNDS = 5_000, 60
 

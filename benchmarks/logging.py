@@ -124,7 +124,7 @@ def peers(hub: Any) -> Iterator[Peer]:
         )
     else:
         print("left out: trackio is not installed")
-    from hf_summary_writer.event_writer import EventWriter
+    from hf_summary_writer.events.writer import EventWriter
 
     yield Peer(OURS, EventWriter)
 
@@ -239,7 +239,7 @@ def imports(rounds: int) -> dict[str, Imported]:
     """Return how long fresh interpreters take for each import, in turns."""
     statements = {
         THEIRS: "import tensorboardX",
-        f"{OURS}.event_writer": "import hf_summary_writer.event_writer",
+        f"{OURS}.event_writer": "import hf_summary_writer.events.writer",
         f"{OURS}.HFSummaryWriter": "from hf_summary_writer import HFSummaryWriter",
     }
     results: dict[str, Imported] = defaultdict(Imported)

@@ -54,7 +54,7 @@ def scheduler(who: str, folder: Path, repo_id: str) -> Any:
     if who == THEIRS:
         from huggingface_hub import CommitScheduler as Scheduler
     else:
-        from hf_summary_writer import CommitScheduler as Scheduler  # type: ignore[assignment]
+        pass
     made = Scheduler(repo_id=repo_id, folder_path=folder, every=HOUR, allow_patterns="*.tfevents.*")
     made.trigger().result(SECONDS)
     return made
@@ -64,7 +64,7 @@ def writer(who: str, folder: Path, repo_id: str) -> Any:
     if who == THEIRS:
         from huggingface_hub import HFSummaryWriter as Writer
     else:
-        from hf_summary_writer import HFSummaryWriter as Writer  # type: ignore[assignment]
+        pass
     return Writer(repo_id, logdir=str(folder), commit_every=HOUR)
 
 
@@ -105,8 +105,8 @@ def run_appends(who: str, folder: Path, repo_id: str, kind: str, pushes: int, si
 
 def run_growing(who: str, folder: Path, repo_id: str, sizes: list[int]) -> Figures:
     """Measure a push of 50 kB when so much is published already; ours lies in segments, theirs in one file."""
-    from hf_summary_writer.event_file import EventFile
-    from hf_summary_writer.tfrecord import frame
+    from hf_summary_writer.events.files import EventFile
+    from hf_summary_writer.events.tfrecord import frame
 
     seeded = random.Random(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def run_memory(who: str, folder: Path, repo_id: str, size: int) -> Figures:
     """Measure the peak of the private memory while a large event file of another writer is pushed."""
     import psutil
 
-    from hf_summary_writer.tfrecord import frame
+    from hf_summary_writer.events.tfrecord import frame
 
     process, peak, over = psutil.Process(), 0, threading.Event()
     small = folder / "idle"
@@ -185,8 +185,8 @@ def run_scan(who: str, folder: Path, repo_id: str, files: int) -> Figures:
         found = (path for path in folder.rglob("*") if path.is_file())
         pushing.last_uploaded = {path: path.stat().st_mtime for path in found}
     else:
-        from hf_summary_writer.arrival import Arrival
-        from hf_summary_writer.scan import scan
+        from hf_summary_writer.folder.ledger import Arrival
+        from hf_summary_writer.folder.scan import scan
 
         pushing = scheduler(who, folder, repo_id)
         # Not what the scheduler takes for candidates: it has set these files aside, since they hold no record.
@@ -237,7 +237,7 @@ def run_close(who: str, folder: Path, repo_id: str) -> Figures:
 
 
 def run_first(who: str, folder: Path, repo_id: str, size: int) -> Figures:
-    from hf_summary_writer.tfrecord import frame
+    from hf_summary_writer.events.tfrecord import frame
 
     folder.mkdir(parents=True)
     (folder / EVENTS).write_bytes(frame(random.Random(1).randbytes(984)) * (size // 1000))
@@ -253,7 +253,7 @@ def run_again(who: str, folder: Path, repo_id: str) -> Figures:
 
 def run_training(who: str, folder: Path, repo_id: str, size: int) -> Figures:
     """Measure `add_scalar`, in a loop that computes a little, without a push and during one of a large file."""
-    from hf_summary_writer.tfrecord import frame
+    from hf_summary_writer.events.tfrecord import frame
 
     run = writer(who, folder, repo_id)
     run.scheduler.trigger().result(SECONDS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tensorboardX
 
 from events import event_files, events
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboardX.proto.event_pb2 import Event
 
-from hf_summary_writer.tfrecord import boundaries
+from hf_summary_writer.events.tfrecord import boundaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.event_writer import EventWriter
-from hf_summary_writer.hparams import Trial
+from hf_summary_writer.events.summaries import Trial
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,14 +16,13 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.batches import MAX_FILES_PER_COMMIT
 from hf_summary_writer.errors import PostponedError, PushError, RateLimitError
+from hf_summary_writer.folder.snapshot import MAX_FILES_PER_COMMIT
+from hf_summary_writer.hub.responses import Answer, judge_answer
 from hf_summary_writer.localhub.errors import HubError
 from hf_summary_writer.localhub.limits import Limits
-from hf_summary_writer.shared_budget import SharedBudget
-from hf_summary_writer.timetable import Outcome, Timetable
-from hf_summary_writer.turns import Turns
-from hf_summary_writer.verdict import Answer, judge_answer
+from hf_summary_writer.push.budget import SharedBudget, Turns
+from hf_summary_writer.push.timetable import Outcome, Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,24 +1,19 @@
-"""What can go wrong with a push. These reach users through futures and `status`, never through a training loop.
-
-PushError
-├── TemporaryError          will go away by itself: network, time-outs, 408, 409, 412, 429, 5xx
-│   ├── BranchGoneError        the branch was there and is not any more
-│   ├── DeadlineError          the Hub did not answer in time
-│   ├── InterruptedPushError   the program is leaving
-│   └── RateLimitError         the Hub said to wait, and for how long
-├── ActionNeededError       needs the user: 401, 403, 404, quota, offline mode, a certificate, a redirect
-│   └── RepoGoneError       the repo was there and is not any more
-└── RejectedError           the Hub refuses one of the files: 400, 413, 422
-
-PostponedError              no failure: others have their turn first; it reaches nobody outside of the scheduler
-"""
+"""Errors of a push, and the details that hooks receive."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "ActionNeededError",
     "BranchGoneError",
+    "CommitDetails",
     "DeadlineError",
+    "ErrorDetails",
     "InterruptedPushError",
     "PostponedError",
     "PushError",
@@ -114,3 +109,43 @@ def forget_frames(error: BaseException) -> None:
             seen.add(id(each))
             each.__traceback__ = None
             waiting += [each.__cause__, each.__context__]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDetails:
+    """A commit that the Hub has acknowledged.
+
+    Attributes:
+        repo_id: The repo, with its namespace.
+        folder: The folder on this disk that was pushed.
+        oid: The commit's id.
+        url: The commit's page.
+        files: How many files of the folder it brought up to date.
+        bytes: How many bytes these files have; the client sends only those parts of them that the Hub lacks.
+        seconds: How long it took, from reading the files to the Hub's answer.
+    """
+
+    repo_id: str
+    folder: Path
+    oid: str
+    url: str
+    files: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetails:
+    """A push that failed; what it did not deliver is on disk and is sent by a later one.
+
+    Attributes:
+        repo_id: The repo, as far as its name is known.
+        folder: The folder on this disk that was to be pushed.
+        error: What it failed with; once the hook has returned, it loses its traceback.
+        failures: How many pushes failed in a row, this one included.
+    """
+
+    repo_id: str
+    folder: Path
+    error: BaseException
+    failures: int

@@ -1,4 +1,4 @@
-"""`CommitScheduler`: keeps a folder on this disk and a folder of a Hub repo the same, while somebody writes to it."""
+"""`CommitScheduler`: pushes a folder to a repo on the Hub in the background."""
 
 from __future__ import annotations
 
@@ -6,33 +6,29 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_summary_writer import destination as checks
-from hf_summary_writer.arrival import Settings
-from hf_summary_writer.attempt import Caller
-from hf_summary_writer.command import sync_command
-from hf_summary_writer.destination import Destination
-from hf_summary_writer.details import CommitDetails, ErrorDetails
-from hf_summary_writer.environment import Mode, fills_in, mode_for
-from hf_summary_writer.errors import ActionNeededError, PostponedError
-from hf_summary_writer.hub import Hub, default_endpoint
-from hf_summary_writer.leaving import Leaving
-from hf_summary_writer.patterns import as_patterns
-from hf_summary_writer.process import tell_after_fork, tell_at_exit
-from hf_summary_writer.push import Pusher
-from hf_summary_writer.push_loop import PushLoop
-from hf_summary_writer.sharing import seat_at
-from hf_summary_writer.sigterm import check_push_on_sigterm
-from hf_summary_writer.sigterm import watch as sigterm
-from hf_summary_writer.status import Status, TroubleFile
-from hf_summary_writer.trouble import Trouble
-from hf_summary_writer.watch import WatchMark
+from hf_summary_writer import config as checks
+from hf_summary_writer.config import Destination, Mode, Settings, fills_in, mode_for, sync_command
+from hf_summary_writer.errors import ActionNeededError, CommitDetails, ErrorDetails, PostponedError, TemporaryError
+from hf_summary_writer.events.encoding import file_version
+from hf_summary_writer.events.files import parse_name
+from hf_summary_writer.events.tfrecord import frame
+from hf_summary_writer.folder.lease import Deputy, WatchMark, rank_of
+from hf_summary_writer.folder.patterns import as_patterns
+from hf_summary_writer.hub.client import Hub, default_endpoint
+from hf_summary_writer.hub.deadline import Caller
+from hf_summary_writer.process import check_push_on_sigterm, tell_after_fork, tell_at_exit
+from hf_summary_writer.process import watch as sigterm
+from hf_summary_writer.push.loop import PushLoop, seat_at
+from hf_summary_writer.push.push import Pusher
+from hf_summary_writer.push.report import Leaving, Trouble
+from hf_summary_writer.push.status import Status, TroubleFile
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from concurrent.futures import Future
     from types import TracebackType
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
     from typing_extensions import Never, Self
 
-__all__ = ["DEFAULT_CLOSE_TIMEOUT", "CommitScheduler"]
+__all__ = ["DEFAULT_CLOSE_TIMEOUT", "CommitScheduler", "RankedScheduler"]
 
 T = TypeVar("T")
 
@@ -437,3 +433,71 @@ def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:
             hook(details)
         except Exception:
             logger.exception("A hook of hf_summary_writer failed; nothing else is affected")
+
+
+_EMPTY = len(frame(file_version(1.0)))
+
+
+class RankedScheduler(CommitScheduler):
+    """A scheduler that, in a process that is not the main one of a run, leaves a folder to whoever pushes it.
+
+    In such a process it pushes when it is asked to by `trigger`; when nobody else has pushed the folder for some
+    intervals; and at the end, if the Hub does not have all that this very process has logged. Nothing is left behind,
+    whichever process ends last and whatever disks they share.
+
+    Args:
+        every_rank: Whether to push like the main process in all of them.
+        **kwargs: As for `CommitScheduler`.
+    """
+
+    def __init__(self, *, every_rank: bool, **kwargs: Any) -> None:
+        """Start the thread, after looking up which process this is."""
+        rank = rank_of(os.environ)
+        self._deputy = None if every_rank or rank.is_main else Deputy(rank)
+        self._asked = False
+        super().__init__(**kwargs)
+
+    def trigger(self) -> Future[CommitInfo | None]:
+        """Ask for a push now, in whichever process."""
+        # Before the push can begin, so that one that begins meanwhile covers this call, too.
+        self._asked = True
+        return super().trigger()
+
+    def _push_once(self) -> CommitInfo | None:
+        asked, self._asked = self._asked, False
+        if self._deputy is None:
+            return super()._push_once()
+        if not asked and not self._is_needed(self._deputy):
+            return None
+        try:
+            info = super()._push_once()
+        except PostponedError:
+            # It begins anew when its turn comes, and is still asked for then.
+            self._asked = self._asked or asked
+            raise
+        if info is not None:
+            self._deputy.pushed(info.oid)
+        return info
+
+    def _is_needed(self, deputy: Deputy) -> bool:
+        self._before_push()
+        self._pusher.refresh()
+        commit = self._pusher.ledger.commit
+        latest = None if commit is None else commit.oid
+        if self._loop.seconds_left is not None:
+            return deputy.is_in_charge(latest) or self._owes()
+        return deputy.steps_in(latest, something_waits=self._pusher.inventory.pending().files > 0)
+
+    def _owes(self) -> bool:
+        """Tell whether something that this process has logged is not on the Hub."""
+        arrivals = self._pusher.ledger.arrivals
+        try:
+            for candidate in self._pusher.inventory.candidates():
+                name = parse_name(os.path.basename(candidate.relpath))  # noqa: PTH119 - as in all scans
+                if name is not None and name.pid == os.getpid():
+                    arrival = arrivals.get(candidate.relpath)
+                    if candidate.signature.size > (_EMPTY if arrival is None else arrival.length):
+                        return True
+        except TemporaryError:
+            return True  # the push itself says what is wrong with the folder
+        return False

@@ -8,17 +8,15 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer import destination as checks
-from hf_summary_writer.drain import drain
-from hf_summary_writer.environment import commits_per_hour, fills_in, mode_for
-from hf_summary_writer.event_writer import EventWriter
-from hf_summary_writer.hub import client_of
-from hf_summary_writer.patterns import PathFilter
-from hf_summary_writer.ranked_scheduler import RankedScheduler
-from hf_summary_writer.run_files import default_logdir
-from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
-from hf_summary_writer.sigterm import check_push_on_sigterm
-from hf_summary_writer.watch import watcher_of
+from hf_summary_writer import config as checks
+from hf_summary_writer.config import commits_per_hour, fills_in, mode_for
+from hf_summary_writer.events.thread import drain
+from hf_summary_writer.events.writer import EventWriter, default_logdir
+from hf_summary_writer.folder.lease import watcher_of
+from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.hub.client import client_of
+from hf_summary_writer.process import check_push_on_sigterm
+from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT, RankedScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo, HfApi
 
-    from hf_summary_writer.details import CommitDetails, ErrorDetails
+    from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hf_summary_writer.scheduler import CommitScheduler
 
 __all__ = ["HFSummaryWriter"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo, HfApi
 
-    from hf_summary_writer.details import CommitDetails, ErrorDetails
+    from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hub_process import HubProcess
 
 SECONDS = 20.0  # far more than any test needs

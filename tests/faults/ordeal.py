@@ -25,7 +25,7 @@ import remote
 import scripts
 from aftermath import assert_sound
 from faults.proxy import Action, Answer, CutAnswer, CutRequest, Delay, FaultProxy, Hang, LoseAnswer, Reset
-from hf_summary_writer.tfrecord import boundaries
+from hf_summary_writer.events.tfrecord import boundaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from huggingface_hub.hf_api import RepoFile
 from events import wait_until
 from faults.proxy import Answer, CutRequest, Hold, LoseAnswer
 from hf_summary_writer import scheduler
-from hf_summary_writer.additions import Uploaded
 from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.hub.uploads import Uploaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

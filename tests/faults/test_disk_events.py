@@ -12,8 +12,9 @@ import pytest
 from tensorboardX.proto.summary_pb2 import Summary
 
 from events import event_files, logged, payloads, run, steps, wait_until
-from hf_summary_writer import drain, event_file
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events import files as event_file
+from hf_summary_writer.events import thread as drain
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,7 +235,7 @@ def test_a_limit_on_file_size_is_met_without_a_word_from_the_kernel(tmp_path: Pa
     result = run(
         """
 import resource, signal, sys
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
 writer = EventWriter(sys.argv[1], max_pending_bytes=200_000)

@@ -21,13 +21,14 @@ import pytest
 import remote
 from faults.mounts import a_disk_of
 from faults.rights import an_ordinary_user
-from hf_summary_writer import CommitScheduler, batches, snapshot
-from hf_summary_writer.arrival import Settings
-from hf_summary_writer.destination import Destination
-from hf_summary_writer.ledger import STATE_FOLDER
-from hf_summary_writer.survey import known_folders
-from hf_summary_writer.sync import Plan, sync
-from hf_summary_writer.tfrecord import frame
+from hf_summary_writer import CommitScheduler
+from hf_summary_writer.config import Destination, Settings
+from hf_summary_writer.events.tfrecord import frame
+from hf_summary_writer.folder import snapshot
+from hf_summary_writer.folder import snapshot as batches
+from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.push.push import Plan, sync
+from hf_summary_writer.push.status import known_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
     from faults.conftest import Run
-    from hf_summary_writer.details import CommitDetails
+    from hf_summary_writer.errors import CommitDetails
 
 pytestmark = pytest.mark.faults
 

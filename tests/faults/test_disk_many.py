@@ -10,11 +10,10 @@ import pytest
 
 import remote
 import scripts
-from hf_summary_writer import scan
-from hf_summary_writer.arrival import Arrival
-from hf_summary_writer.destination import Destination
-from hf_summary_writer.ledger import STATE_FOLDER, Ledger
-from hf_summary_writer.patterns import PathFilter
+from hf_summary_writer.config import Destination
+from hf_summary_writer.folder import scan
+from hf_summary_writer.folder.ledger import STATE_FOLDER, Arrival, Ledger
+from hf_summary_writer.folder.patterns import PathFilter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

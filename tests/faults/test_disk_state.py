@@ -17,11 +17,10 @@ import remote
 from events import wait_until
 from faults.proxy import Answer, Delay, Pass
 from faults.rights import an_ordinary_user
-from hf_summary_writer import batches
 from hf_summary_writer.errors import RepoGoneError, TemporaryError
-from hf_summary_writer.journal import Journal
-from hf_summary_writer.ledger import STATE_FOLDER, ledgers_of
-from hf_summary_writer.tfrecord import frame
+from hf_summary_writer.events.tfrecord import frame
+from hf_summary_writer.folder import snapshot as batches
+from hf_summary_writer.folder.ledger import STATE_FOLDER, Journal, ledgers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from events import wait_until
 from faults.conftest import HOUR, OFTEN, SECONDS
 from faults.proxy import Answer, Hold, LoseAnswer, Pass
 from hf_summary_writer.errors import ActionNeededError, RepoGoneError, TemporaryError
-from hf_summary_writer.ledger import ledgers_of
+from hf_summary_writer.folder.ledger import ledgers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,8 +27,8 @@ from faults.proxy import (
     Reset,
     Throttle,
 )
-from hf_summary_writer import delivery
 from hf_summary_writer.errors import DeadlineError, PushError
+from hf_summary_writer.push import push as delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable

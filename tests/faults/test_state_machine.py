@@ -32,12 +32,12 @@ import events
 from aftermath import assert_sound
 from faults.stores import FAILURES, Dictionary, RealHub
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.encode import file_version
 from hf_summary_writer.errors import TemporaryError
-from hf_summary_writer.event_writer import EventWriter
-from hf_summary_writer.ledger import Ledger
-from hf_summary_writer.segment_name import parse_name
-from hf_summary_writer.tfrecord import boundaries, frame
+from hf_summary_writer.events.encoding import file_version
+from hf_summary_writer.events.files import parse_name
+from hf_summary_writer.events.tfrecord import boundaries, frame
+from hf_summary_writer.events.writer import EventWriter
+from hf_summary_writer.folder.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,13 +12,13 @@ from huggingface_hub import HfApi
 
 import remote
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
-from hf_summary_writer.push_loop import Phase
-from hf_summary_writer.survey import survey
+from hf_summary_writer.push.loop import Phase
+from hf_summary_writer.push.status import survey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hf_summary_writer.status import Status
+    from hf_summary_writer.push.status import Status
     from hub_process import HubProcess
 
 SECONDS = 60.0

@@ -10,7 +10,7 @@ import remote
 from events import wait_until
 from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.errors import PostponedError
-from hf_summary_writer.turns import Turns
+from hf_summary_writer.push.budget import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,13 +18,13 @@ from huggingface_hub.errors import RepositoryNotFoundError
 import remote
 from hf_summary_writer import CommitScheduler
 from hf_summary_writer.errors import TemporaryError
-from hf_summary_writer.snapshot import Content
+from hf_summary_writer.folder.snapshot import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from hf_summary_writer.details import CommitDetails, ErrorDetails
+    from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hub_process import HubProcess
 
 SECONDS = 60.0

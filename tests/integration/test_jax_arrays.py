@@ -13,7 +13,7 @@ import pytest
 import tensorboardX
 
 from equality import Call, contents, perform, show
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +103,7 @@ def test_an_array_given_away_after_the_call_does_not_change_the_log(tmp_path: Pa
 
 def test_jax_is_not_imported_by_us(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom hf_summary_writer.event_writer import EventWriter\n"
+        "import sys\nfrom hf_summary_writer.events.writer import EventWriter\n"
         "with EventWriter(sys.argv[1]) as writer:\n    writer.add_scalar('a', 1.0, 1)\nassert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=100)

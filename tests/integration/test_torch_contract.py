@@ -12,7 +12,7 @@ from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 import signatures
 from equality import Call, contents, perform, show
 from events import event_files, events, tensorboard_scalars
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -285,7 +285,7 @@ def test_meshes_have_torchs_numbers_under_tensorboardx_names(tmp_path: Path) -> 
 
 def test_sound_without_the_package_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    from hf_summary_writer.heavy import _is_installed
+    from hf_summary_writer.events.media import _is_installed
 
     _is_installed.cache_clear()
     monkeypatch.setitem(sys.modules, "soundfile", None)

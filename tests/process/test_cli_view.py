@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import commands
 import remote
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.cli.mirror import Changed, update
+from hf_summary_writer.cli.view import Changed, update
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -52,7 +52,7 @@ CALLS = """
 import json, os, sys, warnings
 import numpy as np, comet_ml
 from tensorboardX import SummaryWriter
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 warnings.simplefilter("ignore")
 which, logdir, onnx, config = sys.argv[1:]
 writer = {"theirs": SummaryWriter, "ours": EventWriter}[which](logdir, comet_config=json.loads(config))

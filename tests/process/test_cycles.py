@@ -30,7 +30,7 @@ def test_a_thousand_writers_leave_threads_descriptors_and_hooks_as_they_were(
     ended = scripts.run(
         """
         import gc, json
-        from hf_summary_writer import process, sigterm
+        from hf_summary_writer import process
 
         def state():
             # A thread that was told to end needs a moment to be gone.
@@ -44,7 +44,7 @@ def test_a_thousand_writers_leave_threads_descriptors_and_hooks_as_they_were(
                 "told at fork": len(process._fork_aware.newest_first()),
                 "told at exit": len(process._exit_aware.newest_first()),
                 "handler": str(signal.getsignal(signal.SIGTERM)),
-                "asked": len(sigterm.watch._members),
+                "asked": len(process.watch._members),
             }
 
         def cycle(count):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PREAMBLE = """
 import atexit, os, signal, sys, threading, time
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 logdir = sys.argv[1]
 """
 
@@ -263,7 +263,7 @@ print(step)
 
 def test_importing_starts_nothing(tmp_path: Path) -> None:
     result = run(
-        "import threading, os\nimport hf_summary_writer.event_writer\n"
+        "import threading, os\nimport hf_summary_writer.events.writer\n"
         "assert threading.active_count() == 1\nassert os.listdir('.') == []\n",
         tmp_path,
         cwd=tmp_path,

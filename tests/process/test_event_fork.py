@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from events import event_files, run, steps
-from hf_summary_writer.segment_name import parse_name
+from hf_summary_writer.events.files import parse_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 PREAMBLE = """
 import multiprocessing, os, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 logdir = sys.argv[1]
 
 def reap(pid):

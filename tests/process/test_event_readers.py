@@ -13,7 +13,7 @@ from tensorboard.data import server_ingester
 from tensorboard.util import grpc_util
 
 from events import wait_until
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

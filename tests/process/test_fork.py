@@ -13,7 +13,7 @@ import remote
 import scripts
 from aftermath import assert_sound
 from faults.proxy import Delay, FaultProxy
-from hf_summary_writer.segment_name import parse_name
+from hf_summary_writer.events.files import parse_name
 
 if TYPE_CHECKING:
     from pathlib import Path

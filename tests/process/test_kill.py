@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 KILL = """
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
-from hf_summary_writer import hub, journal, ledger, scan
+from hf_summary_writer.folder import ledger, scan
+from hf_summary_writer.hub import client
 """
 AFTER_THE_COMMIT = """
 record = ledger.Ledger.record
@@ -36,13 +37,13 @@ ledger.Ledger.record = then
 """
 STEPS = {
     "before the scan": "scan.scan = kill",
-    "planned": "hub.Hub.commit = kill",
+    "planned": "client.Hub.commit = kill",
     "commit acknowledged, ledger not written": "ledger.Ledger.record = kill",
     "ledger half written": AFTER_THE_COMMIT
     % "self._journal.append = lambda entries: open(self.path, 'ab').write(b'{\"file\": \"x') and kill()",
     "ledger temporary file written": AFTER_THE_COMMIT
     % "ledger._MIN_LINES_TO_COMPACT = 0; type(self.path).replace = kill",
-    "ledger renamed": AFTER_THE_COMMIT % "ledger._MIN_LINES_TO_COMPACT = 0; journal._fsync_folder = kill",
+    "ledger renamed": AFTER_THE_COMMIT % "ledger._MIN_LINES_TO_COMPACT = 0; ledger._fsync_folder = kill",
     "ledger written": AFTER_THE_COMMIT % "pass",
 }
 # These can: the proxy holds the request back.

@@ -36,7 +36,7 @@ SCRIPT = """
 import os, pathlib, sys, time
 sys.modules["torch"] = None  # tensorboardX imports it where it is, which takes seconds
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.rank import rank_of
+from hf_summary_writer.folder.lease import rank_of
 
 folder, repo_id, variable, processes = sys.argv[1:]
 place, number = pathlib.Path(folder), os.environ[variable]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import remote
 import scripts
-from hf_summary_writer.tfrecord import frame
+from hf_summary_writer.events.tfrecord import frame
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.tfrecord import boundaries
+from hf_summary_writer.events.tfrecord import boundaries
 from hub.gitcheck import git
 
 if TYPE_CHECKING:

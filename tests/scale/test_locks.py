@@ -20,7 +20,7 @@ import events
 import remote
 import scripts
 from faults.proxy import Delay, FaultProxy, Hold
-from hf_summary_writer.ledger import STATE_FOLDER, ledgers_of
+from hf_summary_writer.folder.ledger import STATE_FOLDER, ledgers_of
 from scale.history import assert_every_commit_is_whole, history
 from scale.launched import Launched
 

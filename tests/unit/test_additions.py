@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from hf_summary_writer.additions import Uploaded, posted_bytes
+from hf_summary_writer.hub.uploads import Uploaded, posted_bytes
 
 
 def text(name: str, size: int) -> Any:

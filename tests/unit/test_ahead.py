@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hf_summary_writer.ahead import OVERLAP_BYTES, PIECE_BYTES, SentAhead
-from hf_summary_writer.arrival import Arrival, Signature
-from hf_summary_writer.snapshot import Content
+from hf_summary_writer.folder.ledger import Arrival, Signature
+from hf_summary_writer.folder.snapshot import Content
+from hf_summary_writer.push.push import OVERLAP_BYTES, PIECE_BYTES, SentAhead
 
 if TYPE_CHECKING:
     from pathlib import Path

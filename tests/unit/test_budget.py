@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_summary_writer.budget import HOUR, Budget
-from hf_summary_writer.shared_budget import SharedBudget
+from hf_summary_writer.push.budget import HOUR, Budget, SharedBudget
 
 if TYPE_CHECKING:
     from pathlib import Path

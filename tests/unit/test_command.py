@@ -10,16 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_summary_writer.arrival import Settings
 from hf_summary_writer.cli.options import Target
 from hf_summary_writer.cli.sync import sync
-from hf_summary_writer.command import UNSAID, sync_command
-from hf_summary_writer.destination import Destination
-from hf_summary_writer.hub import default_endpoint
-from hf_summary_writer.patterns import PathFilter
+from hf_summary_writer.config import UNSAID, Destination, Settings, sync_command
+from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.hub.client import default_endpoint
 
 if TYPE_CHECKING:
-    from hf_summary_writer.sync import Plan
+    from hf_summary_writer.push.push import Plan
 
 PUBLIC = "https://huggingface.co"
 FOLDER = Path("/")  # one that exists, since the command line looks

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from events import wait_until
-from hf_summary_writer.batches import MAX_POSTED_BYTES_PER_COMMIT
-from hf_summary_writer.committer import Committer, Part, Seat
 from hf_summary_writer.errors import (
     DeadlineError,
     InterruptedPushError,
@@ -20,8 +18,9 @@ from hf_summary_writer.errors import (
     RejectedError,
     TemporaryError,
 )
-from hf_summary_writer.shared_budget import SharedBudget
-from hf_summary_writer.turns import Turns
+from hf_summary_writer.folder.snapshot import MAX_POSTED_BYTES_PER_COMMIT
+from hf_summary_writer.push.budget import SharedBudget, Turns
+from hf_summary_writer.push.loop import Committer, Part, Seat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

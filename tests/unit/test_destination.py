@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
-from hf_summary_writer import destination as checks
-from hf_summary_writer.destination import Destination
+from hf_summary_writer import config as checks
+from hf_summary_writer.config import Destination
 
 NAME_CHARACTERS = string.ascii_letters + string.digits + "-_./ é\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_summary_writer.environment import Mode, fills_in, mode_for
+from hf_summary_writer.config import Mode, fills_in, mode_for
 
 
 class Example:

@@ -20,7 +20,7 @@ from tensorboardX.proto.node_def_pb2 import NodeDef
 
 from equality import Call, contents, others, perform, same, show
 from events import tensorboard_scalars
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from pathlib import Path

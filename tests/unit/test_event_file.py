@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events import event_files, payloads
-from hf_summary_writer.event_file import EventFile, _host
-from hf_summary_writer.segment_name import SegmentName, followed, parse_name
-from hf_summary_writer.tfrecord import frame
+from hf_summary_writer.events.files import EventFile, SegmentName, _host, followed, parse_name
+from hf_summary_writer.events.tfrecord import frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

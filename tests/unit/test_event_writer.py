@@ -22,13 +22,10 @@ from tensorboard.compat.proto import event_pb2 as their_event
 from tensorboard.compat.proto import summary_pb2 as their_summary
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
-from hf_summary_writer.backlog import Backlog
-from hf_summary_writer.drain import drain
-from hf_summary_writer.event_file import EventFile
-from hf_summary_writer.event_writer import EventWriter
-from hf_summary_writer.segment_name import followed, parse_name
-from hf_summary_writer.stream import Stream
-from hf_summary_writer.ticket import Ticket
+from hf_summary_writer.events.files import EventFile, followed, parse_name
+from hf_summary_writer.events.queue import Backlog, Stream
+from hf_summary_writer.events.thread import Ticket, drain
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +137,7 @@ def test_flush_covers_what_another_thread_is_closing(tmp_path: Path, monkeypatch
 def test_a_relative_logdir_stays_where_it_was_when_the_program_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_summary_writer.stream._VERIFY_SECONDS", 0)
+    monkeypatch.setattr("hf_summary_writer.events.queue._VERIFY_SECONDS", 0)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     with EventWriter("run", segment_bytes=2000) as writer:
@@ -536,7 +533,7 @@ def test_a_bug_in_one_writer_holds_up_no_other_and_nobody_who_waits(
     done: list[list[int]] = []
     for writer in writers:
         writer.flush()
-    monkeypatch.setattr("hf_summary_writer.stream._VERIFY_SECONDS", 0)
+    monkeypatch.setattr("hf_summary_writer.events.queue._VERIFY_SECONDS", 0)
     monkeypatch.setattr(kind, step, broken)
     [thread] = drain_threads()
     with caplog.at_level(logging.ERROR):

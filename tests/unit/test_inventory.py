@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.arrival import Arrival, Settings, Signature
-from hf_summary_writer.destination import Destination
-from hf_summary_writer.inventory import Inventory
-from hf_summary_writer.ledger import Ledger
-from hf_summary_writer.trouble import Once
+from hf_summary_writer.config import Destination, Settings
+from hf_summary_writer.folder.disk import Once
+from hf_summary_writer.folder.ledger import Arrival, Ledger, Signature
+from hf_summary_writer.folder.scan import Inventory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_summary_writer.arrival import Arrival, CommitRecord, Signature
-from hf_summary_writer.destination import Destination
-from hf_summary_writer.journal import Journal
-from hf_summary_writer.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
+from hf_summary_writer.config import Destination
+from hf_summary_writer.folder.ledger import (
+    STATE_FOLDER,
+    Arrival,
+    CommitRecord,
+    Journal,
+    Ledger,
+    LedgerError,
+    Signature,
+    ledgers_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hf_summary_writer import outbox
-from hf_summary_writer.outbox import Outbox, reserve
+from hf_summary_writer.folder import disk as outbox
+from hf_summary_writer.folder.disk import Outbox, reserve
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_summary_writer.patterns import DEFAULT_IGNORE_PATTERNS, SECRET_PATTERNS, PathFilter
+from hf_summary_writer.folder.patterns import DEFAULT_IGNORE_PATTERNS, SECRET_PATTERNS, PathFilter
 
 PATHS = st.text("ab.*/[]!git", min_size=1, max_size=8)
 PATTERNS = st.none() | PATHS | st.lists(PATHS, max_size=3)

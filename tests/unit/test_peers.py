@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event
 import signatures
 from equality import Call, contents, perform, same
 from events import event_files, scalars
-from hf_summary_writer.event_writer import EventWriter
+from hf_summary_writer.events.writer import EventWriter
 
 pytestmark = [
     pytest.mark.usefixtures("what_tensorboardx_leaves_open_is_closed_here"),

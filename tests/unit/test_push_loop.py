@@ -10,7 +10,7 @@ import pytest
 
 from events import wait_until
 from hf_summary_writer.errors import ActionNeededError, PostponedError, RateLimitError, TemporaryError
-from hf_summary_writer.push_loop import Phase, PushLoop
+from hf_summary_writer.push.loop import Phase, PushLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

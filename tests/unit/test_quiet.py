@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_summary_writer.quiet import Quiet
+from hf_summary_writer.hub.client import Quiet
 
 
 class Lamp:

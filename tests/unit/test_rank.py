@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_summary_writer.rank import Deputy, Rank, rank_of
+from hf_summary_writer.folder.lease import Deputy, Rank, rank_of
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_summary_writer.errors import ActionNeededError, RateLimitError, TemporaryError
-from hf_summary_writer.retry import BASE_SECONDS, delay_after
+from hf_summary_writer.push.timetable import BASE_SECONDS, delay_after
 
 CHANCES = st.floats(0, 1, exclude_max=True)
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_summary_writer import scan, snapshot
-from hf_summary_writer.arrival import Arrival
-from hf_summary_writer.outbox import Outbox
-from hf_summary_writer.patterns import PathFilter
-from hf_summary_writer.scan import Candidate, unpushable
-from hf_summary_writer.snapshot import ClosedSegments, Content, Nothing
-from hf_summary_writer.tfrecord import frame
+from hf_summary_writer.events.tfrecord import frame
+from hf_summary_writer.folder import scan, snapshot
+from hf_summary_writer.folder.disk import Outbox
+from hf_summary_writer.folder.ledger import Arrival
+from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.folder.scan import Candidate, unpushable
+from hf_summary_writer.folder.snapshot import ClosedSegments, Content, Nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from tensorboardX.crc32c import _crc32c as slow_crc32c
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.record_writer import masked_crc32c as their_masked_crc
 
-from hf_summary_writer import tfrecord
-from hf_summary_writer.tfrecord import Scan, boundaries, frame, last_boundary, masked_crc, scan
+from hf_summary_writer.events import tfrecord
+from hf_summary_writer.events.tfrecord import Scan, boundaries, frame, last_boundary, masked_crc, scan
 
 if TYPE_CHECKING:
     from pathlib import Path

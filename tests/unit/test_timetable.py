@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_summary_writer.errors import PostponedError, RateLimitError, TemporaryError
-from hf_summary_writer.timetable import Outcome, Timetable
+from hf_summary_writer.push.timetable import Outcome, Timetable
 
 INTERVAL = 300.0
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hf_summary_writer.errors import PostponedError, RateLimitError
-from hf_summary_writer.shared_budget import SharedBudget
-from hf_summary_writer.turns import Turns
+from hf_summary_writer.push.budget import SharedBudget, Turns
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,14 @@ from hf_summary_writer.errors import (
     RepoGoneError,
     TemporaryError,
 )
-from hf_summary_writer.verdict import MAX_WAIT_SECONDS, Answer, judge_answer, judge_exception, one_line, wait_asked_for
+from hf_summary_writer.hub.responses import (
+    MAX_WAIT_SECONDS,
+    Answer,
+    judge_answer,
+    judge_exception,
+    one_line,
+    wait_asked_for,
+)
 
 NOW = 1_700_000_000.0
 TOO_MANY_COMMITS = (

@@ -46,7 +46,7 @@ def demo(keep: Path | None, open_: bool, seconds: float) -> None:
     Nothing leaves this machine. Exits with 1 if the Hub does not hold exactly what was logged.
     """
     try:
-        from hf_summary_writer.demo import run
+        from hf_summary_writer.cli.demo import run
     except ImportError as error:
         raise _needs_extra("demo", error) from None
     sys.exit(0 if run(keep=keep, open_tensorboard=open_, seconds=seconds) else 1)

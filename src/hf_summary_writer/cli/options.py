@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hf_summary_writer import destination as checks
-from hf_summary_writer.arrival import Settings
-from hf_summary_writer.command import UNSAID
-from hf_summary_writer.destination import Destination
-from hf_summary_writer.hub import default_endpoint
+from hf_summary_writer import config as checks
+from hf_summary_writer.config import UNSAID, Destination, Settings
+from hf_summary_writer.hub.client import default_endpoint
+from hf_summary_writer.push.push import Plan
 from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT
-from hf_summary_writer.sync import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

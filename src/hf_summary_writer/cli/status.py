@@ -10,14 +10,14 @@ import click
 
 from hf_summary_writer.cli.options import existing_folder
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, say, size
-from hf_summary_writer.command import UNSAID
-from hf_summary_writer.push_loop import Phase
-from hf_summary_writer.survey import known_folders, survey
+from hf_summary_writer.config import UNSAID
+from hf_summary_writer.push.loop import Phase
+from hf_summary_writer.push.status import known_folders, survey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hf_summary_writer.status import Status
+    from hf_summary_writer.push.status import Status
 
 __all__ = ["status"]
 

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer import environment
+from hf_summary_writer import config
 from hf_summary_writer.cli.options import Target, existing_folder, target_options, timing_options
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, progress, say, size
 from hf_summary_writer.cli.watching import describe, scheduler_of, tell
-from hf_summary_writer.command import UNSAID
-from hf_summary_writer.survey import known_folders, missing
-from hf_summary_writer.sync import Plan, known_plans
-from hf_summary_writer.sync import sync as send
+from hf_summary_writer.config import UNSAID
+from hf_summary_writer.push.push import Plan, known_plans
+from hf_summary_writer.push.push import sync as send
+from hf_summary_writer.push.status import known_folders, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from hf_summary_writer.details import CommitDetails
+    from hf_summary_writer.errors import CommitDetails
+    from hf_summary_writer.push.status import Status
     from hf_summary_writer.scheduler import CommitScheduler
-    from hf_summary_writer.status import Status
 
 __all__ = ["sync"]
 
@@ -152,7 +152,7 @@ def _watched(
 ) -> list[bool]:
     """Push until somebody says to stop; ask in every interval which plans there are `later`: runs come and go."""
     # What keeps a training script from pushing is not meant for who asks for it by a command.
-    os.environ.pop(environment.MODE, None)
+    os.environ.pop(config.MODE, None)
     by_plan: dict[tuple[Path, str], CommitScheduler] = {}
     with _until_told_to_stop() as told:
         while True:

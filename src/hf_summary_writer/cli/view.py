@@ -1,30 +1,72 @@
-"""`hf-summary-writer view`: look at a repo's runs in TensorBoard on this machine."""
+"""`hf-summary-writer view`: show a repo's runs in TensorBoard on this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer import destination as checks
-from hf_summary_writer.cli.mirror import update
+from hf_summary_writer import config as checks
 from hf_summary_writer.cli.terminal import log_to_stderr, say, size
-from hf_summary_writer.command import EVENT_FILES
+from hf_summary_writer.config import EVENT_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from huggingface_hub import HfApi
 
-__all__ = ["view"]
+__all__ = ["Changed", "update", "view"]
+
+# So much of the end of what is there is compared before anything is appended to it.
+_COMPARED_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """How many files grew or are new, and by how many bytes."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+def update(source: Path, shown: Path) -> Changed:
+    """Bring `shown` to the state of `source`; files that are gone from `source` stay."""
+    files = size = 0
+    shown.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if not path.is_file() or ".cache" in relative.parts:
+            continue
+        grown = _update_file(path, shown / relative)
+        files += grown > 0
+        size += grown
+    return Changed(files, size)
+
+
+def _update_file(source: Path, shown: Path) -> int:
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as new, shown.open("a+b") as old:
+        have, size = old.tell(), source.stat().st_size
+        start = max(0, have - _COMPARED_BYTES)
+        new.seek(start)
+        old.seek(start)
+        if have > size or new.read(have - start) != old.read():
+            old.truncate(0)
+            new.seek(0)
+            have = 0
+        shutil.copyfileobj(new, old)
+    return size - have
+
 
 _END_SECONDS = 10.0
 

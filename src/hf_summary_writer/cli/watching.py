@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.cli.terminal import emit, say, size
-from hf_summary_writer.hub import client_of, default_endpoint
+from hf_summary_writer.hub.client import client_of, default_endpoint
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-    from hf_summary_writer.details import CommitDetails
-    from hf_summary_writer.sync import Plan
+    from hf_summary_writer.errors import CommitDetails
+    from hf_summary_writer.push.push import Plan
 
 __all__ = ["describe", "scheduler_of", "tell"]
 

@@ -1,0 +1,174 @@
+"""The first thing a newcomer runs: a real training, a Hub on this machine, and a look at what arrived there."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from huggingface_hub import HfApi
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hf_summary_writer.localhub import LocalHub
+from hf_summary_writer.writer import HFSummaryWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hf_summary_writer.errors import CommitDetails
+
+__all__ = ["run"]
+
+REPO_ID = "hf-summary-writer-demo"
+
+COMMIT_EVERY_SECONDS = 2.0
+
+BATCH = 128
+
+
+def run(*, keep: Path | None, open_tensorboard: bool, seconds: float) -> bool:
+    """Run the demo; return whether the Hub holds exactly what was logged.
+
+    Args:
+        keep: The folder for the Hub's repos, the logs and the download; a temporary one by default.
+        open_tensorboard: Whether to show the download in TensorBoard at the end, until Ctrl-C.
+        seconds: How long to train.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-demo-")))
+        hub = stack.enter_context(LocalHub(folder / "hub"))
+        click.echo(f"A Hub on this machine: {hub.endpoint}")
+        disable_progress_bars()  # that of the download would come between the lines of the demo
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        logdir = folder / "runs" / time.strftime("digits-%H%M%S")
+        logged, repo_id = _train(api, logdir, seconds)
+        download = Path(api.snapshot_download(repo_id, local_dir=folder / "download"))
+        equal = _compare(logged, logdir, download / "tensorboard" / logdir.name)
+        if keep is not None:
+            click.echo(f"Kept in {folder}: hub/, runs/ and download/")
+        if open_tensorboard:
+            _show(download / "tensorboard")
+    return equal
+
+
+@dataclass
+class _Logged:
+    """What the training loop logged: per tag the scalars, and how many of everything else."""
+
+    scalars: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    others: dict[str, int] = field(default_factory=dict)
+
+    def scalar(self, writer: HFSummaryWriter, tag: str, value: float, step: int) -> None:
+        writer.add_scalar(tag, value, step)
+        self.scalars.setdefault(tag, []).append((step, value))
+
+    def other(self, tag: str) -> None:
+        self.others[tag] = self.others.get(tag, 0) + 1
+
+
+def _train(api: HfApi, logdir: Path, seconds: float) -> tuple[_Logged, str]:
+    images, labels = load_digits(return_X_y=True)
+    train_x, test_x, train_y, test_y = train_test_split(images / 16.0, labels, random_state=0)
+    model = MLPClassifier(hidden_layer_sizes=(64,), random_state=0)
+    logged = _Logged()
+    click.echo(f"Training on {len(train_x)} images of digits for {seconds:.0f} s, logging to {logdir}")
+    with HFSummaryWriter(
+        REPO_ID, logdir=logdir, commit_every=COMMIT_EVERY_SECONDS / 60, hf_api=api, on_commit=_say
+    ) as writer:
+        writer.add_text("description", "A small classifier of handwritten digits (scikit-learn's `load_digits`).", 0)
+        logged.other("description/text_summary")
+        step = 0
+        for epoch, batches in enumerate(_epochs(len(train_x), seconds)):
+            for batch in batches:
+                model.partial_fit(train_x[batch], train_y[batch], classes=np.arange(10))
+                logged.scalar(writer, "loss/train", float(model.loss_), step)
+                step += 1
+            guess = model.predict(test_x)
+            logged.scalar(writer, "accuracy/test", float((guess == test_y).mean()), step)
+            writer.add_histogram("weights/hidden", model.coefs_[0], step)
+            logged.other("weights/hidden")
+            if epoch % 5 == 0:
+                doubtful = np.argsort(model.predict_proba(test_x).max(axis=1))[:16]
+                writer.add_images("least_certain", test_x[doubtful].reshape(-1, 1, 8, 8), step)
+                logged.other("least_certain")
+        accuracy = float((model.predict(test_x) == test_y).mean())
+        writer.add_hparams(
+            {"hidden": 64, "batch": BATCH}, {"hparam/accuracy": accuracy}, name="hparams", global_step=step
+        )
+        logged.scalars["hparam/accuracy"] = [(step, accuracy)]
+        click.echo(f"Trained {step} steps, {accuracy:.1%} of the test images are right; the rest of the logs follows")
+    return logged, writer.repo_id
+
+
+def _epochs(count: int, seconds: float) -> Iterator[list[np.ndarray[Any, Any]]]:
+    """Yield shuffled batches of indices, epoch by epoch, for some seconds; at a pace that can be watched."""
+    order = np.random.default_rng(0)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        shuffled = order.permutation(count)
+        yield [shuffled[start : start + BATCH] for start in range(0, count, BATCH)]
+        time.sleep(0.05)
+
+
+def _say(commit: CommitDetails) -> None:
+    click.echo(
+        f"{time.strftime('%H:%M:%S')}  commit {commit.oid[:8]}  {commit.files} files  {commit.bytes:>8,} bytes  "
+        f"in {commit.seconds:.2f} s  {commit.url}"
+    )
+
+
+def _compare(logged: _Logged, logdir: Path, downloaded: Path) -> bool:
+    """Print a table of what was logged and what arrived; return whether it is the same."""
+    arrived = _read(downloaded)
+    rows = []
+    for tag, points in logged.scalars.items():
+        # An event file holds scalars as float32.
+        expected = [(step, float(np.float32(value))) for step, value in points]
+        rows.append((tag, len(points), len(arrived.scalars.get(tag, [])), expected == arrived.scalars.get(tag)))
+    for tag, count in logged.others.items():
+        rows.append((tag, count, arrived.others.get(tag, 0), count == arrived.others.get(tag)))
+    files = sorted(str(path.relative_to(logdir)) for path in logdir.rglob("*.tfevents.*"))
+    same, _, _ = filecmp.cmpfiles(logdir, downloaded, files, shallow=False)
+    rows.append(("event files, byte for byte", len(files), len(same), len(files) == len(same)))
+
+    click.echo(f"\n{'':28} {'logged':>8} {'on the Hub':>11}  equal")
+    for tag, here, there, equal in rows:
+        click.echo(f"{tag:28} {here:>8} {there:>11}  {'yes' if equal else 'NO'}")
+    return all(equal for *_, equal in rows)
+
+
+def _read(folder: Path) -> _Logged:
+    """Read a run and its sub-folders with TensorBoard's own reader."""
+    found = _Logged()
+    for run in sorted({path.parent for path in folder.rglob("*.tfevents.*")}):
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0, "histograms": 0, "images": 0, "tensors": 0})
+        events.Reload()
+        tags = events.Tags()
+        for tag in tags["scalars"]:
+            found.scalars[tag] = [(event.step, float(event.value)) for event in events.Scalars(tag)]
+        for tag in tags["histograms"]:
+            found.others[tag] = len(events.Histograms(tag))
+        for tag in tags["tensors"]:
+            found.others[tag] = len(events.Tensors(tag))
+        for tag in tags["images"]:
+            # A batch of images is one tag per image; they come together.
+            found.others[tag.partition("/")[0]] = len(events.Images(tag))
+    return found
+
+
+def _show(folder: Path) -> None:
+    click.echo("TensorBoard runs until Ctrl-C")
+    with contextlib.suppress(KeyboardInterrupt):
+        subprocess.run([sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)], check=False)  # noqa: S603

@@ -1,0 +1,330 @@
+"""Event files: the names of segments, and one open segment."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import socket
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.events.encoding import file_version
+from hf_summary_writer.events.tfrecord import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["PREFIX", "SEGMENT_BYTES", "EventFile", "SegmentName", "followed", "parse_name", "sync_file"]
+
+PREFIX = "events.out.tfevents."
+
+_NAME = re.compile(
+    re.escape(PREFIX) + r"(?P<created>[0-9]{10})\.(?P<host>[A-Za-z0-9.-]*)"
+    r"\.(?P<pid>[0-9]+)_(?P<writer>[0-9]{4,})_(?P<segment>[0-9]{6})(?P<suffix>.*)",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentName:
+    """The name of an event file, taken apart.
+
+    TensorBoard reads the files of a run in the order of their names, so names sort by age: the second of creation
+    stands first, and within one second the segments of a writer sort by number.
+
+    Attributes:
+        created: Second since the epoch at which the segment was opened.
+        host: Name of the machine, reduced to letters, digits, dots and hyphens.
+        pid: Process that wrote it.
+        writer: Number of the writer within the process.
+        segment: Number of the segment within the writer, from 0.
+        suffix: The user's `filename_suffix`.
+    """
+
+    created: int
+    host: str
+    pid: int
+    writer: int
+    segment: int
+    suffix: str = ""
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.created:010d}.{self.host}.{self.pid}_{self.writer:04d}_{self.segment:06d}{self.suffix}"
+
+    def precedes(self, other: SegmentName) -> bool:
+        """Tell whether `other` is a later segment of the same writer, so that this one never changes again."""
+        return (
+            (self.host, self.pid, self.writer, self.suffix) == (other.host, other.pid, other.writer, other.suffix)
+            and self.segment < other.segment
+            # Pids come round: a container's only process may have the same one in every life.
+            and self.created <= other.created
+        )
+
+
+def parse_name(name: str) -> SegmentName | None:
+    """Return the parts of the base name of an event file of ours, `None` for any other name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return SegmentName(
+        created=int(match["created"]),
+        host=match["host"],
+        pid=int(match["pid"]),
+        writer=int(match["writer"]),
+        segment=int(match["segment"]),
+        suffix=match["suffix"],
+    )
+
+
+def followed(names: Iterable[str]) -> set[str]:
+    """Return those of the base `names` of one directory whose writer went on in a later segment.
+
+    Such a file never changes again. The last segment of a writer is not among them, even when the writer is closed.
+    """
+    writers: dict[tuple[str, int, int, str], list[SegmentName]] = {}
+    for name in map(parse_name, names):
+        if name is not None:
+            writers.setdefault((name.host, name.pid, name.writer, name.suffix), []).append(name)
+    return {
+        str(earlier)
+        for segments in writers.values()
+        for segments_by_age in [sorted(segments, key=lambda s: (s.created, s.segment))]
+        for earlier, later in itertools.pairwise(segments_by_age)
+        if earlier.precedes(later)
+    }
+
+
+# A push reads and sends the open segment anew, over plain LFS all of it: a larger one makes each push cost more. But
+# TensorBoard's data server holds every event file of every run open, and ends at the limit of its descriptors.
+SEGMENT_BYTES = 4 * 2**20
+
+_CREATED = re.compile(re.escape(PREFIX) + r"([0-9]{10})\.")
+
+_HOST_CHARACTERS = 64
+
+_LAST_SECOND = 10**10 - 1
+
+# fsync on a file system that has none, such as some FUSE mounts.
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+
+_writers = itertools.count()
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:_HOST_CHARACTERS]
+
+
+class EventFile:
+    """Appends records to the segments of one writer in one directory. Not thread-safe.
+
+    Args:
+        directory: Where the segments lie; created with the first one.
+        suffix: Ends every file name.
+        segment_bytes: A segment that has reached this size is left for a new one.
+
+    Attributes:
+        path: The segment that is written to, `None` before the first and after `finish`.
+        appended: Number of records that lie whole in the files, `file_version` not counted.
+        dirty: Whether something was appended since the last `sync`.
+    """
+
+    def __init__(self, directory: str, suffix: str = "", segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.path: str | None = None
+        self.appended = 0
+        self.dirty = False
+        self._directory = directory
+        self._suffix = suffix
+        self._segment_bytes = segment_bytes
+        self._writer = next(_writers)
+        self._segment = 0
+        self._descriptor: int | None = None
+        self._size = 0
+        self._identity = (0, 0)
+        self._name_is_safe = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a descriptor is held."""
+        return self._descriptor is not None
+
+    def open(self) -> None:
+        """Create the next segment, with its `file_version`, unless there is a current one.
+
+        Raises:
+            OSError: The segment cannot be created; nothing is left of it.
+        """
+        if self.path is not None:
+            return
+        os.makedirs(self._directory, exist_ok=True)  # noqa: PTH103 - no Path on the way of every event file
+        path, descriptor = self._create()
+        start = frame(file_version(time.time()))
+        try:
+            _write(descriptor, start)
+            status = os.fstat(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+            raise
+        self.path, self._descriptor, self._size = path, descriptor, len(start)
+        self._identity = (status.st_dev, status.st_ino)
+        self._segment += 1
+        self._name_is_safe = False
+        self.dirty = True
+
+    def append(self, frames: Sequence[bytes]) -> None:
+        """Append whole records to the current segment, or to the next one if it is full.
+
+        `appended` grows by the number of records that lie whole in the file, also when this raises: then what was
+        written of a torn one is cut off, or if that fails too, the file is left behind with its torn tail.
+
+        Raises:
+            OSError: Not all could be written.
+        """
+        if self.path is not None and self._size >= self._segment_bytes:
+            self.finish()
+        self.open()
+        descriptor = self._reopen()
+        data = b"".join(frames)
+        try:
+            _write(descriptor, data)
+            # One step for what belongs together: an exception from a signal handler cannot come between.
+            self._size, self.appended = self._size + len(data), self.appended + len(frames)
+        except BaseException:
+            self._keep_whole(descriptor, frames)
+            raise
+        self.dirty = True
+
+    def verify(self) -> None:
+        """Leave the current segment for a new one if somebody else removed, replaced or changed it."""
+        if self.path is None:
+            return
+        try:
+            status = os.stat(self.path)  # noqa: PTH116
+        except OSError:
+            self.forget()
+            return
+        if (status.st_dev, status.st_ino) != self._identity or status.st_size != self._size:
+            self.forget()
+
+    def sync(self) -> None:
+        """Have the operating system put everything appended on the disk, and the name of a new file too.
+
+        Raises:
+            OSError: The disk did not take it.
+        """
+        if not self.dirty or self.path is None:
+            return
+        was_open = self.is_open
+        _fsync(self._reopen())
+        if not self._name_is_safe:
+            _fsync_directory(self._directory)
+            self._name_is_safe = True
+        self.dirty = False
+        if not was_open:
+            self.rest()
+
+    def rest(self) -> None:
+        """Give back the descriptor; the next `append` takes a new one on the same segment."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def finish(self) -> None:
+        """Sync and close the current segment, which never changes again; the next `append` opens another.
+
+        Raises:
+            OSError: The disk did not take everything. The segment is closed all the same.
+        """
+        try:
+            self.sync()
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the current segment as it is."""
+        self.rest()
+        self.path = None
+        self.dirty = False
+
+    def belongs_to_parent(self) -> None:
+        """In a forked child: leave the file to the parent, and number the child's own segments from 0."""
+        self.forget()
+        self._segment = 0
+
+    def _create(self) -> tuple[str, int]:
+        """Create a file exclusively under a name that sorts behind all event files that are there."""
+        newest = max((name for name in os.listdir(self._directory) if _CREATED.match(name)), default="")  # noqa: PTH208
+        name = SegmentName(
+            min(int(time.time()), _LAST_SECOND), _host(), os.getpid(), self._writer, self._segment, self._suffix
+        )
+        if str(name) <= newest and (second := int(newest[len(PREFIX) :][:10])) < _LAST_SECOND:
+            # A clock that went back, or another writer of this second: TensorBoard does not go back to older names.
+            name = replace(name, created=second + 1)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        while True:
+            path = os.path.join(self._directory, str(name))
+            try:
+                return path, os.open(path, flags, 0o666)
+            except FileExistsError:
+                # The same host name and pid in another container, on a shared disk.
+                if name.created == _LAST_SECOND:
+                    raise
+                name = replace(name, created=name.created + 1)
+
+    def _reopen(self) -> int:
+        if self._descriptor is None:
+            if self.path is None:
+                raise FileNotFoundError(errno.ENOENT, "no current segment", self._directory)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        return self._descriptor
+
+    def _keep_whole(self, descriptor: int, frames: Sequence[bytes]) -> None:
+        """After a failed write, keep the records that lie whole in the file and cut off what is torn."""
+        try:
+            written = os.fstat(descriptor).st_size - self._size
+            ends = list(itertools.takewhile(lambda end: end <= written, itertools.accumulate(map(len, frames))))
+            whole = ends[-1] if ends else 0
+            if written != whole:
+                os.ftruncate(descriptor, self._size + whole)
+            self._size, self.appended = self._size + whole, self.appended + len(ends)
+        except OSError:
+            self.forget()
+
+
+def sync_file(path: str) -> None:
+    """Have the operating system put what `path` holds on the disk."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        _fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
+
+
+def _fsync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
+
+
+def _fsync_directory(directory: str) -> None:
+    if os.name != "posix":
+        return  # pragma: no cover - directories cannot be opened
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        _fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,196 @@
+"""Summaries made of values and hyperparameters, as tensorboardX and torch read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboardX.proto.tensor_pb2 import TensorProto
+from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboardX.summary import hparams
+from tensorboardX.x2num import make_np
+
+__all__ = [
+    "Trial",
+    "hparams_summaries",
+    "is_torch",
+    "number_of",
+    "tensor_summary",
+    "torch_scalar",
+    "trial_of",
+    "unwrapped",
+]
+
+_PLAIN_KINDS = "fiu"
+
+_INT64 = range(-(1 << 63), 1 << 63)
+
+_MOST_TENSOR_BYTES = 1 << 31
+
+_TENSOR_FIELDS = {
+    "float16": ("DT_HALF", "half_val"),
+    "bfloat16": ("DT_BFLOAT16", "half_val"),
+    "float32": ("DT_FLOAT", "float_val"),
+    "float64": ("DT_DOUBLE", "double_val"),
+    "int8": ("DT_INT8", "int_val"),
+    "uint8": ("DT_UINT8", "int_val"),
+    "int16": ("DT_INT16", "int_val"),
+    "int32": ("DT_INT32", "int_val"),
+    "int64": ("DT_INT64", "int64_val"),
+    "complex64": ("DT_COMPLEX64", "scomplex_val"),
+    "complex128": ("DT_COMPLEX128", "dcomplex_val"),
+    "bool": ("DT_BOOL", "bool_val"),
+}
+
+"""By name of the data type: the type and the field that a tensor of it is stored in."""
+
+
+def is_torch(value: Any) -> bool:
+    """Tell whether `value` is of torch, without importing that."""
+    return "torch" in str(type(value))
+
+
+def unwrapped(value: Any) -> Any:
+    """Return `value`, but for a torch tensor a NumPy array, also of what NumPy does not know."""
+    if not is_torch(value):
+        return value
+    tensor = value.detach().cpu()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+
+
+def number_of(value: Any) -> float:
+    """Return the one number in `value`, which may be a number, an array or a tensor of any library.
+
+    Warns of NaN and infinity as tensorboardX does.
+
+    Raises:
+        AssertionError: There is not exactly one number.
+        NotImplementedError: It is nothing tensorboardX knows.
+    """
+    kind = type(value)
+    if (
+        kind is float
+        or (kind is int and value in _INT64)
+        or (isinstance(value, np.generic | np.ndarray) and value.ndim == 0 and value.dtype.kind in _PLAIN_KINDS)
+    ):
+        number = float(value)
+        # The difference is zero for what is finite.
+        if number - number:
+            make_np(number)
+        return number
+    array = make_np(unwrapped(value)).squeeze()
+    assert array.ndim == 0, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
+    return float(array)
+
+
+def torch_scalar(tag: str | None, number: float, *, double_precision: bool) -> Summary:
+    """Return the summary that torch writes for `new_style` scalars."""
+    if double_precision:
+        tensor = TensorProto(dtype="DT_DOUBLE", double_val=[number])
+    else:
+        tensor = TensorProto(dtype="DT_FLOAT", float_val=[number])
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
+    return Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
+
+
+def tensor_summary(tag: str, tensor: Any) -> Summary:
+    """Return the summary that torch writes for a tensor, which may be of torch, NumPy or JAX.
+
+    Torch puts halves and `uint8` where TensorBoard's reader does not find them; these are written as that reads them.
+
+    Raises:
+        ValueError: It has a data type that torch does not write, or 2 GiB or more.
+    """
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in _TENSOR_FIELDS:
+        raise ValueError(f"{tag} has unsupported tensor dtype {dtype}")
+    kind, field = _TENSOR_FIELDS[dtype]
+    shape = tuple(tensor.shape)
+    if int(np.prod(shape)) * tensor.dtype.itemsize >= _MOST_TENSOR_BYTES:
+        raise ValueError(f"{tag} has 2 GiB or more, which no event can hold")
+    array = np.asarray(unwrapped(tensor)).reshape(-1)
+    numbers = array.tolist()
+    if dtype == "float16":
+        numbers = array.view(np.uint16).tolist()
+    elif dtype == "bfloat16":
+        # The upper half of the bits of the same number in single precision.
+        numbers = (array.astype(np.float32).view(np.uint32) >> 16).tolist()
+    elif dtype.startswith("complex"):
+        numbers = [part for number in numbers for part in (number.real, number.imag)]
+    dimensions = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in shape])
+    message = TensorProto(dtype=kind, tensor_shape=dimensions, **{field: numbers})
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="tensor"))
+    return Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=message)])
+
+
+_TENSORBOARDX = ("name", "global_step")
+
+_TORCH = ("hparam_domain_discrete", "run_name", "global_step")
+
+"""The arguments after the two dictionaries, in the order of each library."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What `add_hparams` is told besides the hyperparameters and metrics; names are those of the libraries."""
+
+    name: str | None = None
+    global_step: Any = None
+    hparam_domain_discrete: Mapping[str, Sequence[Any]] | None = None
+    run_name: str | None = None
+
+
+def trial_of(positional: tuple[Any, ...], named: Mapping[str, Any]) -> Trial:
+    """Tell by number and types which library's arguments these are, after the two dictionaries.
+
+    A text in the fourth place is the step if the third names the trial, as in tensorboardX, and else torch's name.
+
+    Raises:
+        TypeError: They are neither library's.
+    """
+    third, fourth, *further = (*positional, None, None)[: max(2, len(positional))]
+    is_torchs = bool(further) or isinstance(third, Mapping) or (not third and isinstance(fourth, str))
+    names = _TORCH if is_torchs else _TENSORBOARDX
+    if len(positional) > len(names):
+        raise TypeError(f"add_hparams takes at most {len(names) + 2} arguments by position")
+    trial = Trial(**dict(zip(names, positional, strict=False)), **named)
+    if not isinstance(trial.hparam_domain_discrete, Mapping | None):
+        raise TypeError("hparam_domain_discrete should be a dictionary.")
+    return trial
+
+
+def hparams_summaries(
+    hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, Any], domains: Mapping[str, Sequence[Any]]
+) -> list[Summary]:
+    """Return the summaries that describe an experiment and open and close its session.
+
+    Args:
+        hparam_dict: Names and values of the hyperparameters.
+        metric_dict: Names and values of the metrics.
+        domains: The values that a hyperparameter may take, where they are known.
+
+    Raises:
+        TypeError: `domains` names something that is no hyperparameter, or its values are not of the same type.
+    """
+    # tensorboardX has no value for a tensor; torch takes its one number.
+    numbers = {key: number_of(value) if is_torch(value) else value for key, value in hparam_dict.items()}
+    experiment, start, end = hparams(numbers, metric_dict)
+    for key, values in domains.items():
+        if key not in hparam_dict or not all(isinstance(value, type(hparam_dict[key])) for value in values):
+            raise TypeError(f"hparam_domain_discrete[{key!r}] should list values of the type of hparam_dict[{key!r}]")
+    if domains:
+        from google.protobuf.struct_pb2 import ListValue
+        from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+        plugin_data = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin_data.content)
+        for info in content.experiment.hparam_infos:
+            if info.name in domains:
+                values = ListValue()
+                values.extend(domains[info.name])
+                info.domain_discrete.CopyFrom(values)
+        plugin_data.content = content.SerializeToString()
+    return [experiment, start, end]

@@ -1,0 +1,217 @@
+"""The TFRecord frame: how one record lies in a file, and where whole records end.
+
+A record is `length (8 bytes) · masked CRC-32C of the length (4) · payload · masked CRC-32C of the payload (4)`, all
+little-endian. The format and the mask are TensorFlow's (`tensorflow/core/lib/io/record_writer.h` and
+`tensorflow/core/lib/hash/crc32c.h`). This module knows frames and nothing of events or of the life of a file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+__all__ = [
+    "FOOTER_BYTES",
+    "HEADER_BYTES",
+    "Scan",
+    "boundaries",
+    "frame",
+    "frames",
+    "last_boundary",
+    "masked_crc",
+    "scan",
+]
+
+with warnings.catch_warnings():
+    # Without a wheel for the platform google-crc32c works in pure Python and says so to every user of ours.
+    warnings.simplefilter("ignore", RuntimeWarning)
+    import google_crc32c
+
+crc32c: Callable[[bytes], int] = google_crc32c.value
+
+_extend: Callable[[int, bytes], int] = google_crc32c.extend
+
+if google_crc32c.implementation != "c":  # pragma: no cover - only where no wheel fits, such as musl
+    try:
+        import crc32c as _fast
+    except ImportError:
+        pass
+    else:
+        crc32c = _fast.crc32c
+
+        def _extend(crc: int, chunk: bytes) -> int:
+            extended: int = _fast.crc32c(chunk, crc)
+            return extended
+
+
+HEADER_BYTES = 12
+
+FOOTER_BYTES = 4
+
+_LENGTH = struct.Struct("<Q")
+
+_CRC = struct.Struct("<I")
+
+_HEADER = struct.Struct("<QI")
+
+_MASK_DELTA = 0xA282EAD8
+
+_WORD = 0xFFFFFFFF
+
+_BLOCK_BYTES = 1 << 20
+
+"""How much of a file is held at once when looking for boundaries."""
+
+
+def masked_crc(data: bytes) -> int:
+    """Return the CRC-32C of `data`, rotated and shifted as TFRecord stores it."""
+    return _mask(crc32c(data))
+
+
+def _mask(crc: int) -> int:
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _WORD
+
+
+def header(length: int) -> bytes:
+    """Return the 12 bytes that stand before a payload of `length` bytes."""
+    packed = _LENGTH.pack(length)
+    return packed + _CRC.pack(masked_crc(packed))
+
+
+# Most events of a run have one of a few lengths, and the header depends on nothing else.
+_SHORT_HEADERS = tuple(header(length) for length in range(256))
+
+
+def frame(payload: bytes) -> bytes:
+    """Return `payload` as one whole record."""
+    return frames([payload])[0]
+
+
+def frames(payloads: Iterable[bytes]) -> list[bytes]:
+    """Return each of `payloads` as one whole record."""
+    # Written out in one loop: this is what the drain does most.
+    framed = []
+    short, headers, checksum, pack = len(_SHORT_HEADERS), _SHORT_HEADERS, crc32c, _CRC.pack
+    for payload in payloads:
+        length = len(payload)
+        start = headers[length] if length < short else header(length)
+        crc = checksum(payload)
+        framed.append(start + payload + pack(((crc >> 15 | crc << 17) + _MASK_DELTA) & _WORD))
+    return framed
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a stretch of a file holds.
+
+    Attributes:
+        end: Offset in bytes of the end of the last whole record; the start of the stretch if there is none.
+        records: Number of whole records between the start of the stretch and `end`. The first record of an event
+            file is its `file_version`, so a file scanned from 0 holds events of a user if there are two or more.
+    """
+
+    end: int
+    records: int
+
+
+def boundaries(source: IO[bytes] | int, start: int = 0, end: int | None = None) -> Iterator[int]:
+    """Yield the offset at which each whole record of `source` ends, in order, up to the first that is not whole.
+
+    Both checksums of each record are verified. Whatever the bytes are (zeros, a torn tail, noise), nothing is raised
+    for them; memory stays bounded whatever length a record claims.
+
+    Args:
+        source: A binary file that can seek, or a file descriptor. Its position is left anywhere (a descriptor's
+            position is not touched where the platform has `pread`).
+        start: Offset in bytes of a known boundary; 0 is one.
+        end: Offset in bytes behind which nothing is looked at; the size at the time of the call by default.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    read, size = _reader(source)
+    end = size if end is None else min(end, size)
+    window = _Window(read, start, end)
+    offset = start
+    while end - offset >= HEADER_BYTES + FOOTER_BYTES:
+        head = window.take(offset, HEADER_BYTES)
+        if len(head) < HEADER_BYTES:
+            return
+        length, length_crc = _HEADER.unpack(head)
+        if masked_crc(head[:8]) != length_crc or length > end - offset - HEADER_BYTES - FOOTER_BYTES:
+            return
+        offset += HEADER_BYTES
+        crc = window.checksum(offset, length)
+        offset += length
+        if window.take(offset, FOOTER_BYTES) != _CRC.pack(_mask(crc)):
+            return
+        offset += FOOTER_BYTES
+        yield offset
+
+
+def scan(source: IO[bytes] | int, start: int = 0, end: int | None = None) -> Scan:
+    """Return where the last whole record of `source` ends and how many there are; arguments as for `boundaries`."""
+    last, records = start, 0
+    for last in boundaries(source, start, end):  # noqa: B007 - the last value is what is asked for
+        records += 1
+    return Scan(last, records)
+
+
+def last_boundary(source: IO[bytes] | int, start: int = 0, end: int | None = None) -> int:
+    """Return the offset at which the last whole record of `source` ends; arguments as for `boundaries`."""
+    return scan(source, start, end).end
+
+
+class _Window:
+    """A moving block of a file, so that thousands of small records cost one read."""
+
+    def __init__(self, read: Callable[[int, int], bytes], start: int, end: int) -> None:
+        self._read = read
+        self._offset = start
+        self._end = end
+        self._block = b""
+
+    def take(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes at `offset`, or fewer where the file has become shorter."""
+        at = offset - self._offset
+        if not 0 <= at <= len(self._block) - length:
+            self._block = self._read(offset, max(length, min(_BLOCK_BYTES, self._end - offset)))
+            self._offset, at = offset, 0
+        return self._block[at : at + length]
+
+    def checksum(self, offset: int, length: int) -> int:
+        """Return the CRC-32C of `length` bytes at `offset`."""
+        if length <= _BLOCK_BYTES:
+            return crc32c(self.take(offset, length))
+        crc = 0
+        for at in range(offset, offset + length, _BLOCK_BYTES):
+            crc = _extend(crc, self.take(at, min(_BLOCK_BYTES, offset + length - at)))
+        return crc
+
+
+def _reader(source: IO[bytes] | int) -> tuple[Callable[[int, int], bytes], int]:
+    """Return a function that reads `(offset, length)` from `source`, and the size of `source`."""
+    if not isinstance(source, int):
+        file = source
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        return read, file.seek(0, io.SEEK_END)
+    descriptor = source
+
+    def pread(offset: int, length: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(descriptor, length, offset)
+        os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover - Windows
+        return os.read(descriptor, length)  # pragma: no cover
+
+    return pread, os.fstat(descriptor).st_size

@@ -1,0 +1,317 @@
+"""The files of a folder that changed since the last push."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
+from hf_summary_writer.folder.ledger import Signature
+from hf_summary_writer.folder.patterns import PathFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from hf_summary_writer.config import Settings
+    from hf_summary_writer.folder.disk import Once
+    from hf_summary_writer.folder.ledger import Arrival, Ledger
+
+__all__ = ["Candidate", "Inventory", "Pending", "scan", "unpushable"]
+
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+# What the Hub's client refuses as a part of a path, with all that is committed together with it.
+_FORBIDDEN_PARTS = (".git", ".cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that the patterns allow, as the scan saw it.
+
+    Attributes:
+        relpath: Its path in the folder, with `/` between the parts.
+        signature: What tells whether it changed.
+        target: The path in the folder of the file to read; differs from `relpath` for a link to another file inside.
+    """
+
+    relpath: str
+    signature: Signature
+    target: str
+
+
+def unpushable(relpath: str) -> str | None:
+    """Say why no file of this name can be in a repo, or `None` if it can."""
+    if not relpath.isprintable() and any(ord(c) < ord(" ") or c == "\x7f" for c in relpath):
+        return "its name holds control characters"
+    if "\\" in relpath:
+        return "its name holds a backslash, which the Hub's client takes for a separator"
+    if ":" in relpath and any(part[1:2] == ":" for part in relpath.split("/")):
+        return "its name begins as a drive of Windows does, and the Hub's client downloads no repo with such a file"
+    for part in _FORBIDDEN_PARTS:
+        if part in relpath and part in relpath.split("/"):
+            return f"no file of a repo can be in a folder that is called {part}"
+    try:
+        relpath.encode()
+    except UnicodeEncodeError:
+        return "its name is not valid text"
+    return None
+
+
+def scan(
+    folder: str,
+    meant: Callable[[str], bool],
+    prunes: Callable[[str], bool] = lambda _: False,
+    arrivals: Mapping[str, Arrival] = MappingProxyType({}),
+    unlisted: Callable[[str, OSError], object] = lambda _, __: None,
+) -> Iterator[Candidate]:
+    """Yield the regular files below `folder` that may hold something new; never follow a link to a folder.
+
+    What disappears meanwhile is passed over.
+
+    Args:
+        folder: The folder.
+        meant: Tells by its path in the folder whether a file is to be pushed at all.
+        prunes: Tells of a folder whether nothing in it can be meant.
+        arrivals: What has arrived. Files that have not changed since are left out, unless they were too young then to
+            be sure. Most files of a folder are such, so for them even the question whether they are meant is saved.
+        unlisted: Told of every folder in it that is there and cannot be listed, and why.
+
+    Raises:
+        OSError: If `folder` itself is there and cannot be listed, or no descriptor is left to list a folder with.
+    """
+    root = os.path.realpath(folder)
+    pending = [""]
+    while pending:
+        reldir = pending.pop()
+        with _passed_over(reldir, unlisted), os.scandir(os.path.join(root, reldir)) as entries:
+            for entry in entries:
+                relpath = f"{reldir}/{entry.name}" if reldir else entry.name
+                if _is_folder(entry):
+                    if not prunes(relpath):
+                        pending.append(relpath)
+                    continue
+                arrival = arrivals.get(relpath)
+                if arrival is None and not meant(relpath):
+                    continue
+                candidate = _changed(entry, root, relpath, arrival)
+                if candidate is not None and (arrival is None or meant(relpath)):
+                    yield candidate
+
+
+@contextlib.contextmanager
+def _passed_over(reldir: str, unlisted: Callable[[str, OSError], object]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _GONE:
+            return
+        if not reldir or error.errno in OUT_OF_DESCRIPTORS:
+            raise
+        unlisted(reldir, error)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _changed(entry: os.DirEntry[str], root: str, relpath: str, arrival: Arrival | None) -> Candidate | None:
+    """Return the file if it is one and not what arrived."""
+    target = relpath
+    try:
+        if entry.is_symlink():
+            inside = _target(root, relpath)
+            if inside is None:
+                return None
+            target = inside
+            status = os.lstat(os.path.join(root, target))
+        else:
+            status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if arrival is not None and arrival.signature == signature and not arrival.digest:
+        return None
+    return Candidate(relpath, Signature(*signature), target)
+
+
+def _target(root: str, relpath: str) -> str | None:
+    """Return where in the folder a link leads, `None` if it leads out."""
+    target = os.path.realpath(os.path.join(root, relpath))
+    if os.path.commonpath((root, target)) != root:
+        return None
+    return os.path.relpath(target, root).replace(os.sep, "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What the Hub does not hold yet.
+
+    Attributes:
+        files: How many files wait for a push.
+        bytes: How many bytes the Hub lacks, of files of both kinds.
+        oldest: When the oldest of them was last written (seconds since the epoch).
+        refused: How many more files a push has tried to send and the Hub did not take. They wait until they change, or
+            for the last push.
+        unlisted: How many folders could not be listed, of whose files nothing is known.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    oldest: float | None = None
+    refused: int = 0
+    unlisted: int = 0
+
+    @property
+    def missing(self) -> int:
+        """How many files the Hub does not hold as they are, for whatever reason."""
+        return self.files + self.refused
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the Hub holds all there is."""
+        return not (self.missing or self.unlisted)
+
+
+class Inventory:
+    """Compares a folder with what has arrived of it.
+
+    May be used from any thread, as far as the ledger is not written meanwhile.
+
+    Args:
+        folder: The folder, an absolute path without links.
+        settings: Which files of it.
+        ledger: What has arrived.
+        once: Names the files that no repo can hold.
+
+    Attributes:
+        left_behind: How many files the latest push could not read as they were; whoever pushes counts them here.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, ledger: Ledger, once: Once) -> None:
+        """Look at nothing yet."""
+        self._folder = folder
+        self._meant = PathFilter(settings.allow, settings.ignore)
+        self._ledger = ledger
+        self._once = once
+        # Files that cannot be sent as they are; they are looked at again when they change.
+        self._empty: dict[str, Signature] = {}
+        self._refused: dict[str, Signature] = {}
+        self.left_behind = 0
+
+    @property
+    def refused(self) -> Mapping[str, Signature]:
+        """What the Hub did not take, by relative path, as it was then."""
+        return self._refused
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the files that may hold something new and that the Hub may take.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        return (candidate for candidate in self._changed() if not self._is_refused(candidate))
+
+    def longest_waiting_first(self) -> list[Candidate]:
+        """Return the candidates in a fair order, for when there are more than can be pushed at once.
+
+        What never arrived comes first, the older before the newer; then the rest, as it arrived. The time of the last
+        write would not do: files that are written all the time would come in no order at all.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        found = list(self.candidates())
+        if len(found) < 2:
+            return found
+        arrived = {relpath: number for number, relpath in enumerate(self._ledger.arrivals)}
+        return sorted(found, key=lambda each: (arrived.get(each.relpath, -1), each.signature.mtime_ns))
+
+    def missing(self, unlisted: list[str] | None = None) -> Iterator[tuple[Candidate, int]]:
+        """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell.
+
+        Args:
+            unlisted: The folders in it that cannot be listed are appended to it.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        for candidate in self._changed(unlisted):
+            arrival = self._ledger.arrivals.get(candidate.relpath)
+            missing = candidate.signature.size - (arrival.length if arrival else 0)
+            differs = arrival is not None and arrival.signature != candidate.signature
+            if missing > 0 or differs or self._is_refused(candidate):
+                yield candidate, max(missing, 0)
+
+    def pending(self) -> Pending:
+        """Sum up what the Hub does not hold yet, as far as sizes tell."""
+        files, size, oldest, refused = 0, 0, None, 0
+        unlisted: list[str] = []
+        try:
+            for candidate, missing in self.missing(unlisted):
+                if self._is_refused(candidate):
+                    refused += 1
+                else:
+                    files += 1
+                size += missing
+                written = candidate.signature.mtime_ns / 1e9
+                oldest = written if oldest is None else min(oldest, written)
+        except TemporaryError:  # what was seen before it is the best that can be said
+            unlisted.append("")
+        return Pending(files, size, oldest, refused, len(unlisted))
+
+    def set_aside(self, relpath: str, signature: Signature) -> None:
+        """Leave out a file that holds nothing to send, until it changes."""
+        self._empty[relpath] = signature
+
+    def refuse(self, relpath: str, signature: Signature) -> None:
+        """Leave out a file that the Hub does not take, until it changes or is to be tried again."""
+        self._refused[relpath] = signature
+
+    def try_again(self, refused: Mapping[str, Signature]) -> list[Candidate]:
+        """Return what the Hub did not take before, as in `refused`, and has not taken or refused since.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        for relpath, signature in refused.items():
+            if self._refused.get(relpath) == signature:
+                del self._refused[relpath]
+        return [each for each in self.longest_waiting_first() if refused.get(each.relpath) == each.signature]
+
+    def _changed(self, unlisted: list[str] | None = None) -> Iterator[Candidate]:
+        def note(reldir: str, error: OSError) -> None:
+            said = f"the folder {reldir!a} of {self._folder} cannot be listed, what is in it waits: {error.strerror}"
+            self._once.warn("unlisted", said, reldir)
+            if unlisted is not None:
+                unlisted.append(reldir)
+
+        arrivals = self._ledger.arrivals
+        try:
+            for candidate in scan(str(self._folder), self._wanted, self._meant.prunes, arrivals, note):
+                if self._empty.get(candidate.relpath) != candidate.signature:
+                    yield candidate
+        except OSError as error:
+            raise TemporaryError(f"the folder cannot be listed: {error}") from None
+
+    def _is_refused(self, candidate: Candidate) -> bool:
+        return self._refused.get(candidate.relpath) == candidate.signature
+
+    def _wanted(self, relpath: str) -> bool:
+        if not self._meant(relpath):
+            return False
+        reason = unpushable(relpath)
+        if reason is not None:
+            self._once.warn("name", f"{relpath!a} stays only on this disk: {reason}", relpath)
+        return reason is None

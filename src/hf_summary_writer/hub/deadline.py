@@ -1,0 +1,318 @@
+"""Calls to the Hub with a deadline, in a thread that is left behind when the client does not return."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import queue
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from hf_summary_writer.errors import DeadlineError, PushError
+from hf_summary_writer.hub.responses import Answer, judge_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Attempt", "Caller", "HubAnswerError", "install_hooks"]
+
+_MODULE, _CLIENT = "huggingface_hub.utils._http", "_GLOBAL_CLIENT"
+
+
+class _Aside:
+    """Holds the client during a fork; in the child for good, or its sockets would be closed with a warning."""
+
+    def __init__(self) -> None:
+        self.client: Any = None
+
+    def put(self) -> None:
+        module = sys.modules.get(_MODULE)
+        if module is not None and getattr(module, _CLIENT, None) is not None:
+            self.client = getattr(module, _CLIENT)
+            setattr(module, _CLIENT, None)
+
+    def give_back(self) -> None:
+        client, self.client = self.client, None
+        module = sys.modules.get(_MODULE)
+        # Another thread may have found none, and made a new one.
+        if client is not None and getattr(module, _CLIENT, client) is None:
+            setattr(module, _CLIENT, client)
+
+
+_aside = _Aside()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_aside.put, after_in_parent=_aside.give_back)
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 15.0
+
+# What the client would retry on its own, sleeping in between.
+_RETRIED_BY_CLIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+_MAX_BODY_READ = 64 * 1024
+
+
+class HubAnswerError(Exception):
+    """Carries an answer out of the client before the client acts on it."""
+
+    def __init__(self, answer: Answer) -> None:
+        """Keep the answer."""
+        super().__init__(f"{answer.status} for {answer.url}")
+        self.answer = answer
+
+
+class Attempt:
+    """The right to talk to the Hub until a deadline, on the monotonic clock in seconds.
+
+    Attributes:
+        unanswered: Whether a commit was asked for and there is no answer yet.
+    """
+
+    __slots__ = ("_deadline", "_given_up", "_lock", "unanswered")
+
+    def __init__(self, deadline: float) -> None:
+        """Begin."""
+        self._deadline = deadline
+        self._given_up = False
+        # Between an attempt that is about to commit and whoever gives it up: either it does not, or that is known.
+        self._lock = threading.Lock()
+        self.unanswered = False
+
+    def remaining(self) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            DeadlineError: If none are left or the attempt was given up.
+        """
+        remaining = self._deadline - time.monotonic()
+        if self._given_up or remaining <= 0:
+            raise DeadlineError("the Hub did not answer in time")
+        return remaining
+
+    def may_ask(self, *, to_commit: bool) -> float:
+        """Begin a request, which may ask for a commit, and return the seconds that are left for it.
+
+        Raises:
+            DeadlineError: If none are left or the attempt was given up.
+        """
+        with self._lock:
+            remaining = self.remaining()
+            self.unanswered = self.unanswered or to_commit
+            return remaining
+
+    def give_up(self) -> bool:
+        """Let no further request begin; tell whether a commit is unanswered."""
+        with self._lock:
+            self._given_up = True
+            return self.unanswered
+
+
+class _Current(threading.local):
+    attempt: Attempt | None = None
+
+
+_current = _Current()
+
+
+@contextlib.contextmanager
+def _inside(attempt: Attempt) -> Iterator[None]:
+    _current.attempt = attempt
+    try:
+        yield
+    finally:
+        _current.attempt = None
+
+
+def install_hooks(client: Any) -> None:
+    """Add the hooks to an `httpx` client, unless they are there; call it before each attempt.
+
+    The client is made anew after a fork and after connection errors, and then has no hooks.
+    """
+    hooks = client.event_hooks
+    if _before_request not in hooks["request"]:
+        # First, so that no hook of others can delay or answer for us.
+        client.event_hooks = {
+            "request": [_before_request, *hooks["request"]],
+            "response": [_after_response, *hooks["response"]],
+        }
+
+
+def _before_request(request: Any) -> None:
+    attempt = _current.attempt
+    if attempt is not None:
+        to_commit = _is_commit(request)
+        remaining = attempt.may_ask(to_commit=to_commit)
+        request.extensions = {
+            **request.extensions,
+            "timeout": {
+                "connect": min(_CONNECT_SECONDS, remaining),
+                "read": remaining,
+                "write": remaining,
+                "pool": remaining,
+            },
+            "trace": functools.partial(_watch, attempt, to_commit),
+        }
+
+
+def _watch(attempt: Attempt, to_commit: bool, event: str, details: dict[str, Any]) -> None:
+    """Turn trouble of the network into an exception that the client does not know, and so neither logs nor repeats."""
+    error = details.get("exception")
+    # A Hub that refuses a body before it has all of it answers first, and then the rest cannot be written.
+    if isinstance(error, Exception) and type(error).__name__ != "WriteError":
+        if to_commit and event.startswith("connection."):
+            attempt.unanswered = False
+        raise judge_network(error) from None
+
+
+def _after_response(response: Any) -> None:
+    attempt = _current.attempt
+    if attempt is None:
+        return
+    status = response.status_code
+    if _is_commit(response.request) and 300 <= status < 500:
+        attempt.unanswered = False
+    response.stream = _bounded_stream(type(response).__module__.partition(".")[0])(response.stream, attempt)
+    if status in _RETRIED_BY_CLIENT:
+        raise HubAnswerError(_answer(response, _beginning(response)))
+    if status == 409 and str(response.url).endswith("/api/repos/create"):
+        # The client repeats this one without a pause if it says that something else is under way.
+        text = response.read().decode("utf-8", "replace")
+        if "conflicting operation" in text:
+            raise HubAnswerError(_answer(response, text))
+    if response.has_redirect_location and _leads_astray(response):
+        raise HubAnswerError(_answer(response, ""))
+
+
+def _is_commit(request: Any) -> bool:
+    return request.method == "POST" and "/commit/" in request.url.path
+
+
+def _leads_astray(response: Any) -> bool:
+    """Tell whether a request that carries the token is sent to another host; storage may redirect as it likes."""
+    here, there = urlsplit(str(response.url)), urlsplit(urljoin(str(response.url), response.headers["location"]))
+    return "authorization" in response.request.headers and (here.scheme, here.netloc) != (there.scheme, there.netloc)
+
+
+@functools.cache
+def _bounded_stream(library: str) -> type:
+    """Return the class of an answer's body that ends with its attempt; `httpx` is called `httpx2` by newer clients."""
+    base: type = importlib.import_module(library).SyncByteStream
+
+    class BoundedStream(base):  # type: ignore[misc]
+        def __init__(self, body: Any, attempt: Attempt) -> None:
+            self._body = body
+            self._attempt = attempt
+
+        def __iter__(self) -> Iterator[bytes]:
+            for piece in self._body:
+                self._attempt.remaining()
+                yield piece
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._body, name)
+
+        def close(self) -> None:
+            self._body.close()
+
+    return BoundedStream
+
+
+def _beginning(response: Any) -> str:
+    body = b""
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > _MAX_BODY_READ:
+            break
+    return body.decode("utf-8", "replace")
+
+
+def _answer(response: Any, text: str) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, text, str(response.url))
+
+
+class Caller:
+    """Runs calls one at a time in a daemon thread of its own, and leaves the thread behind if a call takes too long.
+
+    Not thread-safe: its owner calls it from one thread at a time. The thread must be started before the interpreter
+    begins to exit, since some versions of Python start none after that.
+
+    Args:
+        name: The name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Start nothing yet."""
+        self._name = name
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
+
+    def start(self) -> queue.SimpleQueue[Callable[[], None] | None]:
+        """Start the thread if there is none, and return what feeds it.
+
+        Raises:
+            RuntimeError: If no thread can be started any more.
+        """
+        if self._jobs is None:
+            jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+            threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True).start()
+            self._jobs = jobs
+        return self._jobs
+
+    def stop(self) -> None:
+        """Let the thread end when it has nothing more to do."""
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            jobs.put(None)
+
+    def after_fork_in_child(self) -> None:
+        """Forget the thread, which the child does not have."""
+        self._jobs = None
+
+    def call(self, function: Callable[[], T], seconds: float) -> T:
+        """Return what `function` returns or raise what it raises.
+
+        Raises:
+            DeadlineError: If it took longer than `seconds`. It then makes no further request; one that is under way
+                may still have its effect, and if that is a commit the error is `in_doubt`.
+        """
+        jobs = self.start()
+        future: Future[T] = Future()
+        attempt = Attempt(time.monotonic() + seconds)
+
+        def job() -> None:
+            try:
+                with _inside(attempt):
+                    future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+                if isinstance(error, PushError):
+                    error.in_doubt = attempt.unanswered
+                future.set_exception(error)
+
+        jobs.put(job)
+        try:
+            return future.result(seconds)
+        except FutureTimeoutError:
+            if future.done():
+                raise
+            late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
+            late.in_doubt = attempt.give_up()
+            self.stop()
+            # The next call may come during the exit of the interpreter, when no thread can be started any more.
+            with contextlib.suppress(RuntimeError):
+                self.start()
+        raise late
+
+
+def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # or it would keep alive what it holds until the next one comes

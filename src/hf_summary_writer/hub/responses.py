@@ -1,0 +1,239 @@
+"""What an answer of the Hub means: temporary, up to the user, or one bad file. Pure functions, no network.
+
+Sources: the status codes and headers that the Hub's documentation names ("Rate limits"), RFC 9110 for `Retry-After`,
+draft-ietf-httpapi-ratelimit-headers for `RateLimit`, and the text of the Hub's answer to too many commits, which is the
+only place that names the wait in that case.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.errors import (
+    ActionNeededError,
+    BranchGoneError,
+    DeadlineError,
+    PushError,
+    RateLimitError,
+    RejectedError,
+    RepoGoneError,
+    TemporaryError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Answer", "judge_answer", "judge_exception", "judge_network", "one_line", "wait_asked_for"]
+
+# No limit of the Hub has a window longer than an hour; whoever asks for more is not believed.
+MAX_WAIT_SECONDS = 3600.0
+
+_MAX_TEXT = 300
+
+_REJECTED = frozenset({400, 413, 422})
+
+_TEMPORARY = frozenset({408, 409, 412, 423, 425})
+
+_UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
+
+_WAIT_IN_TEXT = re.compile(r"\bin (?:about )?(\d{1,5}|an?) (second|minute|hour)s?\b", re.IGNORECASE)
+
+_COMMITS_IN_TEXT = re.compile(r"\bcommits \((\d{1,9}) per hour\)")
+
+_RATE_LIMIT = re.compile(r'"[\w-]+"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
+
+# Escape sequences of a terminal, so that no server can paint on it.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
+
+_TOKENS = re.compile(r"\bhf_[A-Za-z0-9_]{6,}|(?i:bearer)\s+\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the Hub said.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers, names in lower case.
+        text: The body, or its beginning.
+        url: What was asked.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    url: str = ""
+
+    @property
+    def error_code(self) -> str:
+        """The Hub's own name for the error, such as `RepoNotFound`."""
+        return self.headers.get("x-error-code", "")
+
+    @property
+    def message(self) -> str:
+        """The Hub's own words, in one short line."""
+        return one_line(self.headers.get("x-error-message") or self.text)
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one short printable line that holds no token."""
+    text = _TOKENS.sub("<token>", _ESCAPES.sub("", text[: 4 * _MAX_TEXT]))
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _MAX_TEXT else f"{line[: _MAX_TEXT - 1]}…"
+
+
+def wait_asked_for(answer: Answer, now: float) -> float | None:
+    """Return how many seconds the Hub asked to be left alone, at most `MAX_WAIT_SECONDS`, or `None` if it did not say.
+
+    Args:
+        answer: The answer with status 429 or 5xx.
+        now: The wall clock, in seconds since the epoch, for a `Retry-After` that names a date.
+    """
+    waits = [_retry_after(answer.headers.get("retry-after", ""), now)]
+    match = _RATE_LIMIT.search(answer.headers.get("ratelimit", ""))
+    if match and match[1] == "0":
+        waits.append(float(match[2]))
+    match = _WAIT_IN_TEXT.search(answer.text[: 4 * _MAX_TEXT])
+    if match:
+        waits.append((float(match[1]) if match[1].isdigit() else 1.0) * _UNITS[match[2].lower()])
+    known = [wait for wait in waits if wait is not None]
+    return min(max(known), MAX_WAIT_SECONDS) if known else None
+
+
+def _retry_after(value: str, now: float) -> float | None:
+    try:
+        seconds = float(value)
+    except ValueError:
+        from email.utils import parsedate_to_datetime  # rarely needed, and slow to import
+
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushError:
+    """Turn an unhappy answer into the error that says what follows from it.
+
+    Args:
+        answer: The answer, with a status that is no success.
+        now: The wall clock in seconds since the epoch.
+        repo: How messages call the repo.
+        known: Whether the repo and its branch took commits before, so that their absence means that somebody removed
+            them.
+    """
+    said = f"{answer.status}" + (f" {answer.message}" if answer.message else "")
+    if answer.status == 429:
+        commits = _COMMITS_IN_TEXT.search(answer.text[: 4 * _MAX_TEXT])
+        return RateLimitError(
+            f"the Hub limits the rate: {said}",
+            retry_after=wait_asked_for(answer, now),
+            commits_per_hour=float(commits[1]) if commits else None,
+        )
+    if answer.status in _REJECTED:
+        return RejectedError(f"the Hub refused the content: {said}")
+    if answer.status in _TEMPORARY or answer.status >= 500:
+        return TemporaryError(f"the Hub answered {said}", retry_after=wait_asked_for(answer, now))
+    if answer.status == 401:
+        return ActionNeededError(
+            f"the Hub does not accept the token, or there is none ({said}): log in with `hf auth login`, set HF_TOKEN, "
+            "or pass token="
+        )
+    if answer.status in (402, 403):
+        return ActionNeededError(f"the token may not write to {repo} ({said}): use one with write access to it")
+    if answer.status == 404 and known and answer.error_code == "RevisionNotFound":
+        return BranchGoneError(
+            f"the branch of {repo} that this goes to does not exist any more ({said}); it is made again, and "
+            "everything is sent to it"
+        )
+    if answer.status == 404 and known:
+        return RepoGoneError(
+            f"{repo} does not exist any more, or the token cannot see it ({said}); it is not created again: give "
+            "another repo_id, or restore it, and what is missing will be sent"
+        )
+    if answer.status == 404:
+        return ActionNeededError(f"{repo} was not found ({said}): check its name and what the token may see")
+    if 300 <= answer.status < 400:
+        return ActionNeededError(
+            f"{one_line(answer.url)} redirects to {one_line(answer.headers.get('location', 'nowhere'))}, which is not "
+            "followed for API calls: check HF_ENDPOINT and the network's login page"
+        )
+    return ActionNeededError(f"the Hub answered {said}")
+
+
+def judge_network(error: Exception) -> PushError:
+    """Turn trouble of a connection, as the HTTP client's transport raises it, into the error that says what follows."""
+    causes = list(_causes(error))
+    kind, said = type(error).__name__, one_line(str(causes[-1]) or type(causes[-1]).__name__)
+    if _untrusted(causes):
+        return _no_trust(said)
+    if kind in {"ReadTimeout", "WriteTimeout", "PoolTimeout"}:
+        return DeadlineError("the Hub did not answer in time")
+    return TemporaryError(f"the Hub cannot be reached ({kind}: {said})")
+
+
+def judge_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:
+    """Turn whatever a call of the client raised into the error that says what follows from it."""
+    # The client wraps what went wrong with an upload into a RuntimeError that says nothing.
+    causes = list(_causes(error))
+    for cause in causes:
+        answer = answer_of(cause)
+        if answer is not None:
+            return judge_answer(answer, now, repo=repo, known=known)
+        if isinstance(cause, PushError):
+            return cause
+    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    said = one_line(" <- ".join(f"{type(cause).__name__}: {cause}" for cause in causes))
+    if "OfflineModeIsEnabled" in names:
+        return ActionNeededError("HF_HUB_OFFLINE is set: nothing is sent until it is not")
+    if _untrusted(causes):
+        return _no_trust(said)
+    if "LocalTokenNotFoundError" in names:
+        return ActionNeededError(
+            f"there is no token ({said}): log in with `hf auth login`, set HF_TOKEN, or pass token="
+        )
+    if "HFValidationError" in names:
+        return RejectedError(said)
+    if names & {"JSONDecodeError", "KeyError"}:
+        return TemporaryError(f"what answered is not the Hub ({said}): is there a login page in between?")
+    return TemporaryError(said)
+
+
+def _untrusted(causes: list[BaseException]) -> bool:
+    return any(_is_ssl_error(cause) or "CERTIFICATE_VERIFY" in str(cause) for cause in causes)
+
+
+def _no_trust(said: str) -> PushError:
+    return ActionNeededError(f"the connection to the Hub is not trusted ({said}): check certificates and the clock")
+
+
+def answer_of(error: BaseException) -> Answer | None:
+    """Return the answer that an exception carries, if it carries one."""
+    answer = getattr(error, "answer", None)
+    if isinstance(answer, Answer):
+        return answer
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if not isinstance(status, int):
+        return None
+    try:
+        text = response.text  # type: ignore[union-attr]
+    except Exception:  # noqa: BLE001 - a body that was streamed and closed; the status says enough
+        text = ""
+    headers = {str(name).lower(): str(value) for name, value in dict(response.headers).items()}  # type: ignore[union-attr]
+    return Answer(status, headers, text, str(getattr(response, "url", "")))
+
+
+def _is_ssl_error(error: BaseException) -> bool:
+    # Whoever raised one has imported `ssl`; whoever has none need not.
+    return any(kind.__module__ == "ssl" and kind.__name__ == "SSLError" for kind in type(error).__mro__)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -1,0 +1,136 @@
+"""Additions to a commit: the answers of the Hub to each, groups to upload together, and the README.md of a new repo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from huggingface_hub import CommitOperationAdd
+
+    from hf_summary_writer.config import Destination
+
+__all__ = ["CARD_PATH", "Uploaded", "exists", "is_identical", "is_left_out", "model_card", "posted_bytes", "together"]
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What is ready to be committed.
+
+    Attributes:
+        additions: What to commit; empty if the Hub already holds everything.
+        card: Which of them is the card, if it is among them.
+        left_out: The paths in the repo that its `.gitignore` keeps out.
+    """
+
+    additions: tuple[CommitOperationAdd, ...]
+    card: CommitOperationAdd | None
+    left_out: frozenset[str]
+
+    def shares(self, most: int) -> list[Uploaded]:
+        """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.
+
+        All that posts nothing comes with the first one, and so do the card, which is small, and what is left out.
+        """
+        if posted_bytes(self.additions) <= most:
+            return [self]
+        found = [
+            [addition for addition in self.additions if addition is not self.card and not posted_bytes([addition])]
+        ]
+        size = 0
+        for addition in self.additions:
+            posted = posted_bytes([addition])
+            if addition is self.card or not posted:
+                continue
+            if size and size + posted > most:
+                found.append([])
+                size = 0
+            found[-1].append(addition)
+            size += posted
+        if self.card is not None:
+            found[0].append(self.card)
+        first, *others = map(tuple, found)
+        return [replace(self, additions=first), *(Uploaded(each, None, frozenset()) for each in others)]
+
+
+def posted_bytes(additions: Iterable[CommitOperationAdd]) -> int:
+    """Return how many bytes of content travel within the commit itself, as text of up to some megabytes does.
+
+    The client promises to leave nothing in an addition that it has uploaded before.
+    """
+    return sum(addition.upload_info.size for addition in additions if addition.path_or_fileobj != b"")
+
+
+def together(additions: Iterable[CommitOperationAdd], most: int) -> Iterator[list[CommitOperationAdd]]:
+    """Say which additions to hand to the client together: as many as fit into `most` bytes, at least one.
+
+    Over plain LFS that is to be one by one: given several, the client uploads them from a thread pool, which cannot be
+    used while the interpreter exits, and of which one hung upload would hold the exit for ever.
+    """
+    found: list[CommitOperationAdd] = []
+    size = 0
+    for addition in additions:
+        if found and size + addition.upload_info.size > most:
+            yield found
+            found, size = [], 0
+        found.append(addition)
+        size += addition.upload_info.size
+    if found:
+        yield found
+
+
+# The client keeps what the Hub said about each file in private attributes. Without them a file that the Hub leaves out
+# would count as arrived; the tests for that run on the oldest and the newest version that is allowed.
+def is_left_out(addition: Any) -> bool:
+    """Tell whether the repo's `.gitignore` keeps it out."""
+    return bool(getattr(addition, "_should_ignore", False))
+
+
+def exists(addition: Any) -> bool:
+    """Tell whether there is such a file in the repo, whatever it holds."""
+    return getattr(addition, "_remote_oid", None) is not None
+
+
+def is_identical(addition: Any) -> bool:
+    """Tell whether the repo holds the very same file."""
+    remote = getattr(addition, "_remote_oid", None)
+    return remote is not None and remote == getattr(addition, "_local_oid", None)
+
+
+CARD_PATH = "README.md"
+
+# A Space is built as its card says; the fields are those that the Hub requires of one without a program.
+_SPACE_FIELDS = ('title: "{name}"', "emoji: 📈", "colorFrom: blue", "colorTo: green", "sdk: static", "pinned: false")
+
+_BODY = """
+# {name}
+
+Logs of training runs, in the format of [TensorBoard](https://www.tensorflow.org/tensorboard), kept up to date by
+`hf-summary-writer` while the training goes on. {where}
+
+To read them on a machine of your own:
+
+```sh
+pip install huggingface_hub tensorboard
+hf download {repo_id}{options} --local-dir {name}
+tensorboard --logdir {logs}
+```
+"""
+
+
+def model_card(destination: Destination) -> bytes:
+    """Return a card for the new repo of `destination`, whose `repo_id` has its namespace."""
+    name = destination.name
+    fields = [field.format(name=name) for field in _SPACE_FIELDS if destination.repo_type == "space"]
+    options = "" if destination.repo_type == "model" else f" --repo-type {destination.repo_type}"
+    options += "" if destination.is_default_branch else f" --revision {destination.revision}"
+    where = "Each folder below is a run."
+    if destination.repo_type == "model" and destination.is_default_branch:
+        where = 'The tab "Metrics" of this page shows them.'
+    head = ["---", *fields, "tags:", "- tensorboard", "- hf-summary-writer", "---"]
+    # Not the download itself: the client keeps files of its own there, by names that TensorBoard takes for runs.
+    logs = "/".join([name, *destination.path.split("/")[:-1]])
+    body = _BODY.format(name=name, logs=logs, repo_id=destination.repo_id, options=options, where=where)
+    return ("\n".join(head) + "\n" + body).encode()

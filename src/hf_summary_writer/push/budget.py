@@ -1,0 +1,379 @@
+"""The budget of commits of an account, shared by all processes of a user on a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hf_summary_writer.errors import PostponedError, RateLimitError
+from hf_summary_writer.folder import disk
+from hf_summary_writer.folder.lease import new_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["HOUR", "Budget", "SharedBudget", "Turns"]
+
+HOUR = 3600.0
+
+_RATE, _BURST = 5 / 8, 1 / 8
+
+_LEAST_SHARE = 1 / 256
+
+# What a refusal leaves of the share. It takes a while until less is asked for, so others soon after cost no more.
+_CUT, _SECONDS_FOR_A_CUT = 0.7, 1200.0
+
+# A share grows by what is little at first and by a whole one within so long: a hundred machines together feel their
+# way to the limit as gently as two do, and one that has it for itself again is soon back.
+_SECONDS_TO_RECOVER = 4 * HOUR
+
+# Clocks do not agree to the last digit, and nobody shall be sent away for that.
+_A_MOMENT = 0.001
+
+# Whoever waits for a turn wakes when it comes, and begins to upload.
+_SECONDS_TO_TAKE_A_TURN = 30.0
+
+# A limit that an answer named is believed for a day; accounts change their plan.
+_SECONDS_TO_BELIEVE = 24 * HOUR
+
+# Of a limit that an answer names some commits are left to the user.
+_OURS_OF_NAMED = 15 / 16
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What is known of an account's commits at one moment.
+
+    Attributes:
+        limit: Commits per hour that the Hub allows; `None` while that is not known, and then nothing is limited.
+        at: The moment, in seconds since the epoch.
+        tokens: Commits that may be made at once; if negative, so many are reserved that are still to come.
+        commits: How long ago the commits of the last hour were made, in seconds, the oldest first.
+        share: The part of the limit that this machine takes.
+        blocked: For how many seconds the Hub wants to be left alone.
+        named: The limit that an answer of the Hub named, if one did.
+        named_since: How long ago that was, in seconds.
+        issued: The last place in the queue that was taken.
+        idle: How long ago somebody's turn came, or a commit was made, in seconds.
+        cut_since: How long ago the share was cut, in seconds.
+    """
+
+    limit: float | None
+    at: float
+    tokens: float
+    commits: tuple[float, ...] = ()
+    share: float = 1.0
+    blocked: float = 0.0
+    named: float | None = None
+    named_since: float = 0.0
+    issued: int = 0
+    idle: float = 0.0
+    cut_since: float = 0.0
+
+    @classmethod
+    def fresh(cls, limit: float | None, now: float) -> Budget:
+        """Return a budget of which nothing was used."""
+        return cls(limit, now, max(1.0, (limit or 0.0) * _BURST))
+
+    @property
+    def per_hour(self) -> float | None:
+        """The limit as far as it is known, by whatever way."""
+        if self.limit is None or self.named is None:
+            return self.named if self.limit is None else self.limit
+        return min(self.limit, self.named)
+
+    @property
+    def seconds_per_token(self) -> float:
+        """How long it takes until there is another token."""
+        return 0.0 if self.per_hour is None else HOUR / (self.per_hour * _RATE * self.share)
+
+    def moved_to(self, now: float) -> Budget:
+        """Return the budget at the time `now`.
+
+        A clock that jumps costs an hour of refill at the most: one that goes back by less stands still, as one of
+        another machine that runs ahead would let it seem, and one that goes back by more begins anew from there.
+        """
+        elapsed = min(now - self.at, HOUR)
+        if elapsed < -HOUR:
+            return replace(self, at=now)
+        if elapsed <= 0:
+            return self
+        believed = self.named is not None and self.named_since + elapsed < _SECONDS_TO_BELIEVE
+        moved = replace(
+            self,
+            at=now,
+            commits=tuple([age for age in (age + elapsed for age in self.commits) if age < HOUR]),
+            share=min(1.0, self.share + _regained(self.cut_since + elapsed) - _regained(self.cut_since)),
+            blocked=self.blocked - elapsed if self.blocked - elapsed > _A_MOMENT else 0.0,
+            named=self.named if believed else None,
+            named_since=self.named_since + elapsed,
+            cut_since=self.cut_since + elapsed,
+            idle=max(0.0, self.idle + elapsed - self.blocked),
+        )
+        gained = max(0.0, elapsed - self.blocked) / self.seconds_per_token if self.seconds_per_token else 0.0
+        return replace(moved, tokens=min(moved.most_tokens, self.tokens + gained))
+
+    def reserved(self) -> tuple[Budget, float]:
+        """Take the next place in the queue, which is then `issued`; return in how many seconds its turn comes."""
+        if self.per_hour is None:
+            return self, self.blocked
+        # Where nobody queued up there was nobody to take a turn.
+        idle = self.idle if self.tokens < 0 else 0.0
+        after = replace(self, tokens=self.tokens - 1, issued=self.issued + 1, idle=idle)
+        return after.turn_of(after.issued)
+
+    def seconds_until(self, place: int) -> float:
+        """Return how long it takes until it is the turn of a place in the queue, as it seems now."""
+        if self.per_hour is None:
+            return self.blocked
+        # A place of a queue that was lost with its file is at the end of this one.
+        missing = min(place, self.issued) - self.issued - self.tokens
+        return self.blocked + max(0.0, missing * self.seconds_per_token)
+
+    def turn_of(self, place: int) -> tuple[Budget, float]:
+        """Return in how many seconds it is the turn of a place in the queue, as it seems now, and 0 if it has come.
+
+        Places whose owners have died are noticed by turns that nobody takes, and then whoever asks may have one.
+        """
+        seconds = self.seconds_until(place)
+        if seconds < _A_MOMENT:
+            return replace(self, idle=0.0), 0.0
+        if (
+            self.blocked > 0
+            or self.per_hour is None
+            or self.idle < 2 * self.seconds_per_token + _SECONDS_TO_TAKE_A_TURN
+        ):
+            return self, seconds
+        return replace(self, idle=0.0, tokens=self.tokens + 1), 0.0
+
+    def spent(self, *, reserved: bool) -> tuple[Budget, float]:
+        """Make a commit now, with a token that was `reserved` or one that is borrowed.
+
+        Returns:
+            The budget afterwards, and 0; or, if there can be no commit now, the same budget and how many seconds it
+            takes until there can.
+        """
+        if self.blocked > 0 or self.per_hour is None:
+            return self, self.blocked
+        if len(self.commits) + 1 > max(1.0, self.per_hour):
+            return self, HOUR - self.commits[0]
+        return replace(self, commits=(*self.commits, 0.0), tokens=self.tokens - (not reserved), idle=0.0), 0.0
+
+    def unspent(self, *, token: bool) -> Budget:
+        """Note that the commit was not made after all; return its `token`, too, unless it is kept for another one."""
+        if self.per_hour is None:
+            return self
+        return replace(self, commits=self.commits[:-1], tokens=min(self.most_tokens, self.tokens + token))
+
+    def given_back(self) -> Budget:
+        """Return a token, and with it a place in the queue."""
+        return self if self.per_hour is None else replace(self, tokens=min(self.most_tokens, self.tokens + 1))
+
+    def refused(self, seconds: float, named: float | None) -> Budget:
+        """Draw the consequences of an answer 429.
+
+        Args:
+            seconds: How long the Hub wants to be left alone.
+            named: Commits per hour that the answer named; `None` if it was not about commits.
+        """
+        after = replace(self, blocked=max(self.blocked, seconds))
+        if named is None:
+            return after
+        after = replace(after, named=max(1.0, named * _OURS_OF_NAMED), named_since=0.0, tokens=min(after.tokens, 0.0))
+        if self.named is not None and self.cut_since < _SECONDS_FOR_A_CUT:
+            return after
+        return replace(after, share=max(_LEAST_SHARE, self.share * _CUT), cut_since=0.0)
+
+    @property
+    def why(self) -> str:
+        """What a commit may have to wait for, in words."""
+        if self.blocked > 0:
+            return "the Hub asked this account to wait"
+        per_hour = self.per_hour or 0.0
+        shared = "" if self.share == 1 else f", {per_hour * self.share:.0f} of them for this machine since a refusal,"
+        return f"{per_hour:.0f} commits per hour{shared} are shared by all that is pushed for this account"
+
+    @property
+    def most_tokens(self) -> float:
+        """How many tokens can be saved up."""
+        return max(1.0, (self.per_hour or 0.0) * _BURST * self.share)
+
+
+def _regained(since: float) -> float:
+    """Return how much a share has grown so many seconds after the refusal."""
+    return float((since / _SECONDS_TO_RECOVER) ** 3)
+
+
+_LOCK_SECONDS = 2.0
+
+_MAX_BYTES = 2**20
+
+_MOST = 1e9
+
+
+class SharedBudget:
+    """The budget of one account. Thread-safe.
+
+    Args:
+        path: The file.
+        limit: Commits per hour that the Hub allows; `None` if that is not known until an answer names it.
+        clock: Tells the seconds since the epoch, on a clock that all processes share.
+    """
+
+    def __init__(self, path: Path, limit: float | None, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._limit = limit
+        self._clock = clock
+        # What is known where the file cannot be used.
+        self._own = Budget.fresh(limit, clock())
+
+    def change(self, step: Callable[[Budget], tuple[Budget, float]]) -> tuple[Budget, float]:
+        """Take one step, alone among all processes; return the budget after it, and the seconds that it answered."""
+        if self._limit is None and not self._path.exists():
+            after, seconds = step(self._own.moved_to(self._clock()))
+            if after.per_hour is None and not after.blocked:
+                return after, seconds  # nothing is limited, and there is nothing to note
+        with contextlib.ExitStack() as stack:
+            shared = self._locked(stack)
+            before = (self._read() if shared else None) or self._own
+            after, seconds = step(before.moved_to(self._clock()))
+            self._own = after
+            if shared:
+                with contextlib.suppress(OSError):
+                    self._write(after)
+        return after, seconds
+
+    def look(self) -> Budget:
+        """Return the budget as it is now, without changing it."""
+        return (self._read() or self._own).moved_to(self._clock())
+
+    def _locked(self, stack: contextlib.ExitStack) -> bool:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = new_lock(self._path.with_suffix(".lock"))
+            stack.enter_context(lock.acquire(timeout=_LOCK_SECONDS, poll_interval=0.01))
+        except (OSError, NotImplementedError):  # a time-out is one, too
+            return False
+        return True
+
+    def _read(self) -> Budget | None:
+        try:
+            return _parsed(disk.read_json(self._path, _MAX_BYTES), self._limit)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def _write(self, budget: Budget) -> None:
+        disk.write_json(self._path, {name: value for name, value in asdict(budget).items() if name != "limit"})
+
+
+def _parsed(said: dict[str, Any], limit: float | None) -> Budget:
+    named = said["named"]
+    return Budget(
+        limit,
+        at=_number(said["at"]),
+        tokens=_number(said["tokens"], least=-_MOST),
+        commits=tuple(_number(age) for age in said["commits"]),
+        share=min(1.0, max(1e-3, _number(said["share"]))),
+        blocked=_number(said["blocked"]),
+        named=None if named is None else max(1.0, _number(named)),
+        named_since=_number(said["named_since"]),
+        issued=int(_number(said["issued"])),
+        idle=_number(said["idle"]),
+        cut_since=_number(said["cut_since"]),
+    )
+
+
+def _number(value: Any, least: float = 0.0) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= 10 * _MOST:
+        raise ValueError(value)
+    return float(value)
+
+
+class Turns:
+    """Keeps the commits of one branch within the budget of its account. Thread-safe.
+
+    Args:
+        budget: Returns the budget of the account that pushes now; `None` if nothing limits it.
+    """
+
+    def __init__(self, budget: Callable[[], SharedBudget | None]) -> None:
+        self._budget = budget
+        # Held while the budget is asked, which takes a moment at most: two of one branch shall not queue up twice.
+        self._lock = threading.Lock()
+        self._place: int | None = None
+        self._has_come = False  # the turn of this place
+        self._used: int | None = None  # the place of the commit that was made last, or is under way
+
+    def await_turn(self) -> None:
+        """Make sure that an ordinary push may commit now; those of one branch share their place in the queue.
+
+        Raises:
+            PostponedError: If others come first; a place in the queue is taken.
+        """
+        budget = self._budget()
+        if budget is not None:
+            with self._lock:
+                self._await_turn(budget)
+
+    def spend(self, *, last: bool) -> None:
+        """Use a turn for a commit that is about to be made.
+
+        Args:
+            last: Whether it belongs to the last push of a run, which need not wait for its turn.
+
+        Raises:
+            PostponedError: If others come first after all.
+            RateLimitError: If not even the last push may commit within what the Hub allows.
+        """
+        budget = self._budget()
+        if budget is None:
+            return
+        with self._lock:
+            if not last:
+                self._await_turn(budget)
+            reserved = self._place is not None
+            after, seconds = budget.change(lambda before: before.spent(reserved=reserved))
+            if seconds <= 0:
+                self._used, self._place, self._has_come = self._place, None, False
+                return
+        if last:
+            raise RateLimitError(f"{after.why}, and there can be none just now", retry_after=seconds)
+        raise PostponedError(after.why, seconds)
+
+    def give_back(self) -> None:
+        """Undo `spend`, since no commit was made. The branch keeps its place in the queue for the next attempt."""
+        budget = self._budget()
+        if budget is None:
+            return
+        with self._lock:
+            place, self._used = self._used, None
+            budget.change(lambda before: (before.unspent(token=place is None), 0.0))
+            if place is not None:
+                if self._place is not None:  # somebody has queued up for the commit after that
+                    budget.change(lambda before: (before.given_back(), 0.0))
+                self._place, self._has_come = place, True
+
+    def refused(self, error: RateLimitError) -> None:
+        """Tell all who push for this account that the Hub answered 429."""
+        budget = self._budget()
+        if budget is not None and error.retry_after:
+            seconds = error.retry_after
+            budget.change(lambda before: (before.refused(seconds, error.commits_per_hour), 0.0))
+
+    def _await_turn(self, budget: SharedBudget) -> None:
+        if self._has_come:
+            after = budget.look()
+            seconds = after.blocked
+        elif self._place is None:
+            after, seconds = budget.change(Budget.reserved)
+            self._place = after.issued
+        else:
+            place = self._place
+            after, seconds = budget.change(lambda before: before.turn_of(place))
+        if seconds > 0:
+            raise PostponedError(after.why, seconds)
+        self._has_come = True

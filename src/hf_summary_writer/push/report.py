@@ -1,0 +1,210 @@
+"""Log lines about pushes: failures, recovery, and the files that are missing at the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any
+
+from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import CommitInfo
+
+    from hf_summary_writer.config import Destination
+    from hf_summary_writer.errors import CommitDetails
+    from hf_summary_writer.folder.scan import Inventory, Pending
+
+__all__ = ["Leaving", "Trouble", "wait"]
+
+logger = logging.getLogger("hf_summary_writer")
+
+
+class Trouble:
+    """Counts the failures in a row of pushing one folder, and logs what a user should know of them.
+
+    Not thread-safe: pushes of one folder come one after the other.
+
+    Args:
+        folder: The folder, for the messages.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin without trouble."""
+        self._folder = folder
+        # Kinds of errors that take turns would otherwise be as loud as none that is new.
+        self._said: set[type[BaseException]] = set()
+        self._since = 0.0
+        self._failures = 0
+        self._files = self._bytes = 0
+
+    def failed(self, error: BaseException, repo_id: str) -> int:
+        """Log a failure, unless it only repeats the one before; return how many there were in a row."""
+        self._failures += 1
+        expected = isinstance(error, PushError)
+        said = str(error) if expected else f"{type(error).__name__}: {error}"
+        # Whoever leaves says what is missing and how to send it.
+        if type(error) in self._said or isinstance(error, InterruptedPushError):
+            logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)
+            return self._failures
+        if not self._said:
+            self._since = time.monotonic()
+        self._said.add(type(error))
+        logger.log(
+            logging.ERROR if isinstance(error, RepoGoneError) else logging.WARNING,
+            "%s could not be pushed to %s: %s. Nothing is lost, and it is tried again",
+            self._folder,
+            repo_id,
+            said,
+            # What is not an expected error is a bug, here or in an override, and needs its traceback.
+            exc_info=None if expected else error,
+        )
+        return self._failures
+
+    def delivered(self, details: CommitDetails) -> None:
+        """Count what a commit brought since the trouble began."""
+        if self._said:
+            self._files += details.files
+            self._bytes += details.bytes
+
+    def passed(self, repo_id: str) -> None:
+        """Log that the trouble is over, if there was any."""
+        if self._said:
+            logger.info(
+                "%s is pushed to %s again, after %.0f s and %d failed attempts: %d files (%.1f MB)",
+                self._folder,
+                repo_id,
+                time.monotonic() - self._since,
+                self._failures,
+                self._files,
+                self._bytes / 1e6,
+            )
+        self._said.clear()
+        self._failures = self._files = self._bytes = 0
+
+
+def wait(future: Future[Any], seconds: float) -> bool:
+    """Wait for a future without raising what it holds; tell whether it is done."""
+    try:
+        future.exception(max(0.0, seconds))
+    except FutureTimeoutError:
+        return False
+    return True
+
+
+# After this long, whoever waits for the end of a program is told what for.
+_SECONDS_BEFORE_EXPLAINING = 1.0
+
+
+class Leaving:
+    """Waits for the last push of one folder. `close` and both passes of an exit share one patience.
+
+    May be used from any thread.
+
+    Args:
+        folder: The folder.
+        destination: Returns where it goes, its repo with a namespace once the Hub has said which.
+        command: What sends what is missing, ready to paste into a shell.
+        inventory: What is missing.
+        seconds: How long all the waits of one leaving may take together.
+
+    Attributes:
+        patience: What is left of that.
+        commits: How many commits were made; whoever makes one counts it here.
+    """
+
+    def __init__(
+        self, folder: Path, destination: Callable[[], Destination], command: str, inventory: Inventory, seconds: float
+    ) -> None:
+        """Wait for nothing yet."""
+        self._folder = folder
+        self._destination = destination
+        self._command = command
+        self._inventory = inventory
+        self._seconds = self.patience = seconds
+        self._said_missing: Pending | None = None
+        self._said_all = False
+        self.commits = 0
+
+    def begin_anew(self) -> None:
+        """Have all the patience again: the run goes on."""
+        self.patience = self._seconds
+
+    def hurry(self) -> None:
+        """Wait no more."""
+        self.patience = 0.0
+
+    def await_last(self, future: Future[CommitInfo | None], deadline: float, *, away: bool) -> None:
+        """Wait for the last push, and say in one line what became of it.
+
+        Args:
+            future: The last push.
+            deadline: Until when to wait, on the monotonic clock.
+            away: Whether nothing is pushed from this process, since it is offline.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
+        """
+        began = time.monotonic()
+        try:
+            if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
+                self._explain_the_wait(deadline - time.monotonic())
+                wait(future, deadline - time.monotonic())
+        except KeyboardInterrupt:
+            self.hurry()
+            raise
+        finally:
+            self.patience = max(0.0, self.patience - (time.monotonic() - began))
+            if away or not future.done() or future.exception() is not None:
+                self._say_what_is_missing(self._inventory.pending())
+            else:
+                self._say_what_arrived(self._inventory.pending())
+
+    def _explain_the_wait(self, seconds: float) -> None:
+        pending = self._inventory.pending()
+        logger.log(
+            # No trouble, so no warning; but who may sit there and wait should know what for.
+            logging.WARNING if _is_watched() else logging.INFO,
+            "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
+            pending.files,
+            pending.bytes / 1e6,
+            self._folder,
+            self._destination().repo_id,
+            seconds,
+        )
+
+    def _say_what_arrived(self, pending: Pending) -> None:
+        if pending.refused or (pending.files and self._inventory.left_behind):
+            self._say_what_is_missing(pending)
+        elif self.commits and not self._said_all:
+            # Somebody else may go on writing; what came after the last push, this process does not owe.
+            self._said_all = pending.nothing
+            what = "All of" if self._said_all else "All that the last push found of"
+            logger.info("%s %s is at %s", what, self._folder, self._destination().known_url)
+
+    def _say_what_is_missing(self, pending: Pending) -> None:
+        if pending.missing and pending != self._said_missing:
+            self._said_missing = pending
+            logger.warning(
+                "%d files (%.1f MB) of %s are not in %s yet%s. To send them: %s",
+                pending.missing,
+                pending.bytes / 1e6,
+                self._folder,
+                self._destination().repo_id,
+                f", {pending.refused} of which it did not take" if pending.refused else "",
+                self._command,
+            )
+
+
+def _is_watched() -> bool:
+    """Tell whether somebody may be sitting at a terminal, who would wonder why the program does not end."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False

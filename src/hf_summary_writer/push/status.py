@@ -1,0 +1,257 @@
+"""How far a folder has been pushed, from its state files alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hf_summary_writer.folder import disk
+from hf_summary_writer.folder.disk import Once
+from hf_summary_writer.folder.lease import Books, is_locked
+from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
+from hf_summary_writer.folder.scan import Inventory
+from hf_summary_writer.hub.responses import one_line
+from hf_summary_writer.push.loop import Phase
+from hf_summary_writer.push.timetable import Stretched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hf_summary_writer.config import Destination, Settings
+    from hf_summary_writer.folder.ledger import CommitRecord
+    from hf_summary_writer.folder.scan import Pending
+    from hf_summary_writer.push.loop import State
+
+__all__ = ["LastTrouble", "Missing", "Status", "TroubleFile", "Word", "known_folders", "missing", "survey"]
+
+_MAX_BYTES = 16 * 2**10
+
+# Whoever has not tried again by so much later is not going to.
+_LATE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LastTrouble:
+    """Why the last push failed, and how the pushing goes on.
+
+    Attributes:
+        error: One line on what went wrong and what to do.
+        since: When the trouble began (seconds since the epoch).
+        until: When it is tried again; `None` if nobody will, since the process has ended or given up.
+    """
+
+    error: str
+    since: float
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a folder has come to its destination.
+
+    Attributes:
+        folder: The folder on this disk.
+        destination: Where it goes; its `repo_id` has a namespace once the Hub has said which.
+        url: The page that shows the logs; `None` until the Hub has said what the repo's full name is.
+        commit: The last commit that the Hub acknowledged: its `oid`, `url` and `time` (seconds since the epoch).
+        pending: What the Hub does not hold yet: `files` that wait for a push, how many more it `refused` when this
+            process tried to send them, the `bytes` of both, when the `oldest` was last written (seconds since the
+            epoch), and how many folders are `unlisted`, since they cannot be read.
+        phase: `idle`, `pushing`, `waiting` after a failed push, or `stopped` if this process does not push.
+        trouble: Why the last push failed; `None` if it did not.
+        stretched: If pushes come less often than they were asked for: how many `seconds` they are apart, and `why`.
+    """
+
+    folder: Path
+    destination: Destination
+    url: str | None
+    commit: CommitRecord | None
+    pending: Pending
+    phase: Phase
+    trouble: LastTrouble | None
+    stretched: Stretched | None
+
+    @property
+    def all_arrived(self) -> bool:
+        """Whether the Hub holds all there is."""
+        return self.pending.nothing
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold; times as ISO 8601 in UTC."""
+        trouble, commit, stretched = self.trouble, self.commit, self.stretched
+        return {
+            "folder": str(self.folder),
+            "destination": dataclasses.asdict(self.destination),
+            "url": self.url,
+            "commit": commit and {"oid": commit.oid, "url": commit.url, "time": _iso(commit.time)},
+            "pending": {**dataclasses.asdict(self.pending), "oldest": _iso(self.pending.oldest)},
+            "phase": self.phase.value,
+            "waiting_until": _iso(trouble.until) if trouble else None,
+            "error": trouble.error if trouble else None,
+            "error_since": _iso(trouble.since) if trouble else None,
+            "stretched_interval": stretched.seconds if stretched else None,
+            "stretched_because": stretched.why if stretched else None,
+        }
+
+
+class Word(NamedTuple):
+    """What only the process that pushes knows of how it goes on; nothing if all is well."""
+
+    trouble: LastTrouble | None = None
+    stretched: Stretched | None = None
+
+
+class TroubleFile:
+    """The file in which a pushing process leaves word for others while there is trouble, or a wait for its turn.
+
+    Not thread-safe: its owner writes it from the thread that pushes.
+
+    Args:
+        path: Where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Write nothing."""
+        self._path = path
+        self._since: float | None = None
+        self._may_exist = True
+
+    @classmethod
+    def beside(cls, ledger: Path) -> TroubleFile:
+        """Return the one that belongs to a ledger."""
+        return cls(ledger.with_suffix(".trouble.json"))
+
+    def word(self, state: State) -> Word:
+        """Return what is to be said of this process."""
+        return Word(self._trouble(state), state.stretched)
+
+    def _trouble(self, state: State) -> LastTrouble | None:
+        if state.error is None:
+            return None
+        now = time.time()
+        until = now + state.seconds if state.phase is Phase.WAITING else None
+        return LastTrouble(one_line(str(state.error) or repr(state.error)), self._since or now, until)
+
+    def note(self, state: State) -> None:
+        """Leave word of what a push ended in."""
+        # Whatever is wrong with the disk, the push said so already, and this file is only a convenience.
+        with contextlib.suppress(OSError):
+            word = self.word(state)
+            self._since = word.trouble.since if word.trouble else None
+            if any(word):
+                self._write(word, state.seconds)
+            elif self._may_exist:
+                self._path.unlink(missing_ok=True)
+                self._may_exist = False
+
+    def read(self) -> Word:
+        """Return what a process left; nothing if there is nothing that can be read."""
+        try:
+            said = disk.read_json(self._path, _MAX_BYTES)
+            until = None if said["until"] is None else float(said["until"])
+            if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
+                until = None
+            error, stretched = said["error"], said["stretched"]
+            return Word(
+                None if error is None else LastTrouble(str(error), float(said["since"]), until),
+                None if stretched is None or until is None else Stretched(float(stretched[0]), str(stretched[1])),
+            )
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return Word()
+
+    def _write(self, word: Word, seconds: float) -> None:
+        trouble = word.trouble
+        said = {
+            "error": trouble and trouble.error,
+            "since": trouble and trouble.since,
+            "until": trouble.until if trouble else time.time() + seconds,
+            "stretched": word.stretched,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
+        disk.write_json(self._path, said)
+        self._may_exist = True
+
+
+def _runs(host: str, pid: int) -> bool:
+    """Tell whether a process may still run; of another machine's nothing is known."""
+    if host != socket.gethostname() or os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A file that a push would send: its path in the folder and in the repo, and how many bytes the Hub lacks."""
+
+    path: str
+    path_in_repo: str
+    bytes: int
+
+
+def known_folders(root: Path) -> list[tuple[Path, Ledger]]:
+    """Return the folders that were pushed, or were to be, and their ledgers: `root` itself, or else what lies below."""
+    found = [(root, ledger) for ledger in ledgers_of(root)]
+    return found or [(folder, ledger) for folder in _below(root) for ledger in ledgers_of(folder)]
+
+
+def missing(folder: Path, destination: Destination, settings: Settings) -> list[Missing]:
+    """Return what a push of `folder` would send, as far as sizes tell. Makes no request."""
+    _, inventory = _look(folder, destination, settings)
+    return [
+        Missing(candidate.relpath, destination.path_in_repo(candidate.relpath), size)
+        for candidate, size in inventory.missing()
+    ]
+
+
+def survey(folder: Path, destination: Destination, settings: Settings) -> Status:
+    """Return how far `folder`, an absolute path without links, has come to `destination`. Makes no request.
+
+    May be called while another process pushes; it then tells of one moment or another.
+    """
+    books, inventory = _look(folder, destination, settings)
+    ledger = books.ledger
+    trouble, stretched = TroubleFile.beside(ledger.path).read()
+    named = dataclasses.replace(destination, repo_id=ledger.repo_id or destination.repo_id)
+    if is_locked(books.lock_path):
+        phase = Phase.PUSHING
+    else:
+        phase = Phase.WAITING if stretched or (trouble and trouble.until is not None) else Phase.IDLE
+    return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, trouble, stretched)
+
+
+def _look(folder: Path, destination: Destination, settings: Settings) -> tuple[Books, Inventory]:
+    once = Once()
+    books = Books(folder, destination, once)
+    # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
+    with contextlib.suppress(LedgerError, OSError):
+        books.ledger.refresh()
+    return books, Inventory(folder, settings, books.ledger, once)
+
+
+def _below(root: Path) -> Iterator[Path]:
+    for folder, subfolders, _ in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in subfolders:
+            # Not by the method of a Path, which raises for a folder that may not be looked into.
+            if os.path.isdir(os.path.join(folder, name, STATE_FOLDER)):  # noqa: PTH112
+                yield Path(folder, name)

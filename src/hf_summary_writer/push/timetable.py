@@ -1,0 +1,169 @@
+"""How long to wait after a failed push. Pure; the scheduler does the waiting."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from hf_summary_writer.errors import ActionNeededError, PostponedError, PushError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Outcome", "Stretched", "Timetable", "delay_after"]
+
+BASE_SECONDS = 2.0
+
+# Several writers told to wait by the same answer come back spread over this share of the wait.
+_SPREAD = 0.1
+
+
+def delay_after(error: Exception, failures: int, interval: float, chance: float) -> float:
+    """Return the seconds to wait before the next attempt.
+
+    Temporary errors back off exponentially with full jitter, capped by the interval: many runs that lost the Hub at the
+    same moment do not come back at the same moment. What only the user can change is looked at once per interval. A
+    wait that the Hub asked for is kept, a little spread, and one of no seconds does not mean without a pause.
+
+    Args:
+        error: What the attempt failed with.
+        failures: How many attempts failed in a row, this one included; at least 1.
+        interval: Seconds between pushes.
+        chance: A random number in [0, 1).
+    """
+    own = min(interval, BASE_SECONDS * 2.0 ** min(failures - 1, 30)) * chance
+    asked = error.retry_after if isinstance(error, PushError) else None
+    if asked is not None:
+        return max(own, asked * (1 + _SPREAD * chance))
+    if isinstance(error, ActionNeededError) or not isinstance(error, PushError):
+        return interval
+    return own
+
+
+# Who waits for a turn looks now and then whether it comes sooner than it seemed: others may have left the queue.
+_LOOK_AGAIN_SECONDS = 60.0
+
+
+class Stretched(NamedTuple):
+    """That pushes come less often than they were asked for.
+
+    Attributes:
+        seconds: How far two pushes are apart for now.
+        why: What they wait for, in words.
+    """
+
+    seconds: float
+    why: str
+
+
+class Outcome(Enum):
+    """What follows from a push that has ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    AGAIN = "again"  # the same push is made once more, later
+    GIVEN_UP = "given up"  # it failed, and its next attempt would come after the end
+
+
+class Timetable:
+    """The times of one folder's pushes.
+
+    Args:
+        interval: Seconds between pushes.
+        now: The time; the first push is due at once.
+        chance: Source of randomness for the back-off.
+    """
+
+    def __init__(self, interval: float, now: float, chance: Callable[[], float]) -> None:
+        self.interval = interval
+        self._chance = chance
+        self._due = now
+        self._not_before = 0.0
+        self._postponed: PostponedError | None = None
+        self._postponed_at = self._postponed_until = 0.0
+        self._last_done: float | None = None
+        self._failures = 0
+        self.error: Exception | None = None
+        self.finish_by: float | None = None
+
+    def begin_anew(self, now: float) -> None:
+        """Let a push be due at once, and end no sooner than the caller says."""
+        self._due, self.finish_by = now, None
+
+    def ready_at(self, *, requested: bool) -> float:
+        """Return when the next push may begin.
+
+        A request cuts a back-off of our own short, but neither a wait that the Hub asked for, nor a turn that others
+        have first, nor the back-off of the last push.
+        """
+        if requested:
+            own = self._not_before if self.hub_asked_to_wait or self.finish_by is not None else 0.0
+        else:
+            own = max(self._due, self._not_before)
+        return max(own, self._postponed_until)
+
+    def invite(self, now: float, share: float) -> bool:
+        """Let a push come now that is due soon, together with that of others; tell whether it does.
+
+        So the pushes of folders that share a repo come to share their commits, too.
+
+        Args:
+            now: The time.
+            share: The part of the interval within which it has to be due.
+        """
+        has_to_wait = max(self._not_before, self._postponed_until) > now
+        if has_to_wait or self._due > now + self.interval * share:
+            return False
+        self._due = min(self._due, now)
+        return True
+
+    def finish(self, now: float, seconds: float) -> bool:
+        """Begin to make the last push, to be done within `seconds`; tell whether there is any chance that it is."""
+        self.finish_by = now + seconds
+        self._postponed, self._postponed_until = None, 0.0
+        if not self.hub_asked_to_wait:
+            self._not_before = 0.0
+            return True
+        return self._not_before < self.finish_by
+
+    def is_hopeless(self, ready: float) -> bool:
+        """Tell whether a push that may begin at `ready` comes after the end."""
+        return self.finish_by is not None and ready >= self.finish_by
+
+    def settle(self, now: float, error: BaseException | None) -> Outcome:
+        """Draw the consequences of a push that ended just now, well or with `error`."""
+        self._postponed, self._postponed_until = None, 0.0
+        if error is None:
+            self._failures, self.error, self._not_before = 0, None, 0.0
+            self._due, self._last_done = now + self.interval, now
+            return Outcome.DONE
+        if isinstance(error, PostponedError):
+            if self.finish_by is None:  # else it has become the last push, which need not wait for its turn
+                self._postponed, self._postponed_at = error, now
+                self._postponed_until = now + min(error.seconds, max(_LOOK_AGAIN_SECONDS, error.seconds / 8))
+            return Outcome.AGAIN
+        self._failures += 1
+        self.error = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        self._not_before = self._due = now + delay_after(self.error, self._failures, self.interval, self._chance())
+        if self.finish_by is None:
+            return Outcome.FAILED
+        return Outcome.GIVEN_UP if self.is_hopeless(self._not_before) else Outcome.AGAIN
+
+    def seconds_to_wait(self, now: float) -> float:
+        """Return how much longer, as it seems now, no push may begin, besides that none is due; 0 for not at all."""
+        turn = 0.0 if self._postponed is None else self._postponed_at + self._postponed.seconds
+        return max(0.0, self._not_before - now, turn - now)
+
+    @property
+    def hub_asked_to_wait(self) -> bool:
+        """Whether the last push failed with a wait that the Hub asked for."""
+        return isinstance(self.error, PushError) and bool(self.error.retry_after)
+
+    @property
+    def stretched(self) -> Stretched | None:
+        """How far the last push and the one that waits for its turn are apart; `None` if none waits for that."""
+        if self._postponed is None:
+            return None
+        since = self._last_done if self._last_done is not None else self._postponed_at
+        apart = self._postponed_at - since + self._postponed.seconds
+        return Stretched(max(self.interval, apart), str(self._postponed))
