@@ -17,6 +17,14 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 WHEELS = Path("dist")
+# What the lane `lint` holds to the schemas of those who read them.
+SCHEMAS = {
+    "github-workflows": ".github/workflows/*.yml",
+    "dependabot": ".github/dependabot.yml",
+    "github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
+    "github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+    "citation-file-format": "CITATION.cff",
+}
 # The tests whose outcome depends on the Hub's client and on how it uploads.
 TALKING = ("tests/hub", "tests/faults", "tests/process/test_exit.py", "tests/process/test_sync.py")
 
@@ -33,7 +41,7 @@ def lowest(package: str) -> str:
 
 def wheel(session: nox.Session) -> Path:
     """Build the wheel; it, and not the source tree, is what gets tested."""
-    session.install("build")
+    session.install(*group("package"))
     session.run("python", "-m", "build", "--quiet", "--outdir", str(WHEELS), silent=True)
     return max(WHEELS.glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve()
 
@@ -45,6 +53,8 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports")
+    for schema, files in SCHEMAS.items():
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, Path().glob(files)))
 
 
 @nox.session
@@ -52,6 +62,9 @@ def types(session: nox.Session) -> None:
     """Check all types, the public API's as a user writes them included."""
     session.install(*group("types"), "-e", ".[demo]", "nox")
     session.run("mypy")
+    # The public API once more without the project's own settings, as a user checks it, by both checkers.
+    session.run("mypy", "--strict", "--config-file=", "tests/typing/api.py")
+    session.run("pyright")
 
 
 @nox.session
@@ -65,6 +78,7 @@ def docs(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Build the wheel and look into it."""
     path = wheel(session)
+    session.run("twine", "check", "--strict", str(path), *map(str, WHEELS.glob(f"*-{path.name.split('-')[1]}.tar.gz")))
     names = set(zipfile.ZipFile(path).namelist())
     for needed in (
         "hf_summary_writer/py.typed",

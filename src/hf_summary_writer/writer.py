@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from huggingface_hub import CommitInfo, HfApi
+    from typing_extensions import Self
 
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hf_summary_writer.scheduler import CommitScheduler
@@ -228,6 +229,10 @@ class HFSummaryWriter(EventWriter):
         if self.all_writers is not None:
             # Somebody logged meanwhile, and opened a new file while the scheduler was still there.
             self._reopened()
+
+    def __enter__(self) -> Self:
+        # tensorboardX's own has no annotation, so type checkers would see `Any` in every `with` block.
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
