@@ -109,6 +109,19 @@ def clients(session: nox.Session, client: str, transport: str) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which branches of the package the tests run, the local Hub's included, and show the ones they miss."""
+    session.install("-e", ".[demo]", *group("coverage"))
+    session.run("coverage", "erase")
+    arguments = session.posargs or ["-n", "3", "-m", "not slow and not integration"]
+    session.run("coverage", "run", "-m", "pytest", *arguments, env={"TEST_KILLS": "10"})
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+    with Path("coverage.md").open("w", encoding="utf-8") as page:
+        session.run("coverage", "report", "--format=markdown", stdout=page)
+
+
+@nox.session
 def ordeals(session: nox.Session) -> None:
     """Run the slow tests: random kills, a failing network for a minute, a Hub under load."""
     run_tests(session, "-m", "slow")
