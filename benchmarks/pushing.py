@@ -185,13 +185,13 @@ def run_scan(who: str, folder: Path, repo_id: str, files: int) -> Figures:
         found = (path for path in folder.rglob("*") if path.is_file())
         pushing.last_uploaded = {path: path.stat().st_mtime for path in found}
     else:
-        from hf_summary_writer.folder.ledger import Arrival
+        from hf_summary_writer.folder.ledger import LedgerEntry
         from hf_summary_writer.folder.scan import scan
 
         pushing = scheduler(who, folder, repo_id)
         # Not what the scheduler takes for candidates: it has set these files aside, since they hold no record.
         found = scan(str(folder), lambda relpath: ".tfevents." in relpath)
-        arrived = {candidate.relpath: Arrival(candidate.signature, 0) for candidate in found}
+        arrived = {candidate.relpath: LedgerEntry(candidate.signature, 0) for candidate in found}
         assert len(arrived) == files
         pushing._pusher.ledger.record(arrived)
         pushing.stop()

@@ -490,13 +490,13 @@ class RankedScheduler(CommitScheduler):
 
     def _owes(self) -> bool:
         """Tell whether something that this process has logged is not on the Hub."""
-        arrivals = self._pusher.ledger.arrivals
+        entries = self._pusher.ledger.entries
         try:
-            for candidate in self._pusher.inventory.candidates():
+            for candidate in self._pusher.inventory.changed():
                 name = parse_name(os.path.basename(candidate.relpath))  # noqa: PTH119 - as in all scans
                 if name is not None and name.pid == os.getpid():
-                    arrival = arrivals.get(candidate.relpath)
-                    if candidate.signature.size > (_EMPTY if arrival is None else arrival.length):
+                    entry = entries.get(candidate.relpath)
+                    if candidate.signature.size > (_EMPTY if entry is None else entry.length):
                         return True
         except TemporaryError:
             return True  # the push itself says what is wrong with the folder

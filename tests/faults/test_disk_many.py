@@ -12,7 +12,7 @@ import remote
 import scripts
 from hf_summary_writer.config import Destination
 from hf_summary_writer.folder import scan
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Arrival, Ledger
+from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerEntry
 from hf_summary_writer.folder.patterns import PathFilter
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, hub: HubProcess, api: HfApi, 
     ledger.record_repo(repo_id)
     everything = PathFilter()
     found = scan.scan(str(folder), everything, everything.prunes)
-    ledger.record({candidate.relpath: Arrival(candidate.signature, 0) for candidate in found})
+    ledger.record({candidate.relpath: LedgerEntry(candidate.signature, 0) for candidate in found})
     deep = folder.joinpath(*["d"] * DEPTH)
     deep.mkdir(parents=True)
     for number in range(NEW):

@@ -124,7 +124,7 @@ def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
     assert isinstance(run.fail(), TemporaryError)
     run.scheduler.stop()
     [ledger] = ledgers_of(folder)  # as the next process reads it
-    assert list(ledger.arrivals) == list(remote.files(api, repo_id))
+    assert list(ledger.entries) == list(remote.files(api, repo_id))
     schedule().scheduler.close()
     assert remote.files(api, repo_id) == remote.under(folder, "", "*")
 
@@ -166,7 +166,7 @@ def test_a_ledger_on_a_full_disk_costs_an_idle_run_no_request_and_is_whole_once_
     assert remote.files(api, repo_id) == remote.under(folder, "", "*")
     assert ["cannot be used" in line for line in said(logging.WARNING)] == [True]
     [ledger] = ledgers_of(folder)
-    assert len(ledger.arrivals) == 32
+    assert len(ledger.entries) == 32
 
 
 @pytest.mark.faults("D2")

@@ -190,7 +190,7 @@ def test_a_process_that_begins_while_the_repo_is_gone_sends_everything_once_it_i
     assert isinstance(first.fail(), RepoGoneError)
     first.scheduler.close()
     [ledger] = ledgers_of(folder)  # as another process reads it
-    assert ledger.arrivals == {}
+    assert ledger.entries == {}
     proxied.create_repo(repo_id)
     schedule().scheduler.close()
     assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
@@ -263,7 +263,7 @@ def test_a_process_that_dies_while_the_branch_is_made_again_leaves_all_of_it_to_
     assert isinstance(first.fail(), TemporaryError)
     first.scheduler.stop()
     [ledger] = ledgers_of(folder)  # as another process reads it
-    assert ledger.arrivals == {}
+    assert ledger.entries == {}
     schedule(revision="runs").scheduler.close()
     assert remote.files(proxied, repo_id, revision="runs") == remote.under(folder, "", "*")
 
@@ -398,7 +398,7 @@ def test_a_file_that_the_repos_gitignore_drops_is_named_and_does_not_count_as_ar
     [warning] = said(logging.WARNING)
     assert "b.tmp.bin" in warning
     assert ".gitignore" in warning
-    assert "b.tmp.bin" not in run.scheduler._pusher.ledger.arrivals
+    assert "b.tmp.bin" not in run.scheduler._pusher.ledger.entries
     hub.reset_stats()
     assert run.push() is None
     assert hub.requests == []

@@ -291,8 +291,8 @@ class FolderAndHub(RuleBasedStateMachine):
         ledger = Ledger(self.ledger.path, self.ledger.destination)
         ledger.refresh()
         versions = self.store.look().versions
-        for name, arrival in ledger.arrivals.items():
-            assert arrival.length in map(len, versions.get(f"logs/run/{name}", [])), name
+        for name, entry in ledger.entries.items():
+            assert entry.length in map(len, versions.get(f"logs/run/{name}", [])), name
 
     def same_once_faults_stop(self) -> None:
         held = self.store.look().files

@@ -18,7 +18,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 import remote
 from hf_summary_writer import CommitScheduler
 from hf_summary_writer.errors import TemporaryError
-from hf_summary_writer.folder.snapshot import Content
+from hf_summary_writer.folder.snapshot import FileSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -328,7 +328,9 @@ def test_between_two_attempts_nothing_is_kept_of_what_could_not_be_sent(
     def bodies() -> int:
         gc.collect()
         # By its type: what some objects say of their class makes them warn.
-        return sum(each.in_memory for each in gc.get_objects() if type(each) is Content and each.relpath == "a.bin")
+        return sum(
+            each.in_memory for each in gc.get_objects() if type(each) is FileSnapshot and each.relpath == "a.bin"
+        )
 
     told: list[str] = []
     held: list[int] = []

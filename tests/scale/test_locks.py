@@ -96,7 +96,7 @@ def size_on_hub(hub: HubProcess, repo_id: str, pid: int) -> int:
 def size_known(logdir: Path, pid: int) -> int:
     """Return how much of a host's file has arrived, as the ledger of the folder tells."""
     [ledger] = ledgers_of(logdir)
-    return sum(arrival.length for path, arrival in ledger.arrivals.items() if f".{pid}_" in path)
+    return sum(entry.length for path, entry in ledger.entries.items() if f".{pid}_" in path)
 
 
 def size_here(logdir: Path, pid: int) -> int:

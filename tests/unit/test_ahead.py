@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hf_summary_writer.folder.ledger import Arrival, Signature
-from hf_summary_writer.folder.snapshot import Content
+from hf_summary_writer.folder.ledger import LedgerEntry, Signature
+from hf_summary_writer.folder.snapshot import FileSnapshot
 from hf_summary_writer.push.push import OVERLAP_BYTES, PIECE_BYTES, SentAhead
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def content(path: Path, length: int = SIZE) -> Content:
-    return Content("events", path, Arrival(Signature.of(path.stat()), length))
+def content(path: Path, length: int = SIZE) -> FileSnapshot:
+    return FileSnapshot("events", path, LedgerEntry(Signature.of(path.stat()), length))
 
 
 def test_all_but_a_last_piece_is_sent_and_pieces_overlap(path: Path) -> None:
@@ -40,7 +40,7 @@ def test_all_but_a_last_piece_is_sent_and_pieces_overlap(path: Path) -> None:
 
 def test_what_the_hub_holds_is_not_sent_again(path: Path) -> None:
     sent: list[bytes] = []
-    known = content(path, 1000).arrival
+    known = content(path, 1000).entry
     SentAhead().send(content(path), known, AT_LEAST, sent.append)
     assert sent[0] == path.read_bytes()[1000 : 1000 + PIECE_BYTES]
 
@@ -48,13 +48,13 @@ def test_what_the_hub_holds_is_not_sent_again(path: Path) -> None:
 @pytest.mark.parametrize(("length", "known"), [(AT_LEAST, 0), (SIZE, SIZE - AT_LEAST), (SIZE, SIZE)])
 def test_little_goes_with_the_commit(path: Path, length: int, known: int) -> None:
     sent: list[bytes] = []
-    SentAhead().send(content(path, length), content(path, known).arrival, AT_LEAST, sent.append)
+    SentAhead().send(content(path, length), content(path, known).entry, AT_LEAST, sent.append)
     assert sent == []
 
 
 def test_what_is_in_memory_anyway_goes_with_the_commit(path: Path) -> None:
     sent: list[bytes] = []
-    held = Content("events", path.read_bytes(), content(path).arrival)
+    held = FileSnapshot("events", path.read_bytes(), content(path).entry)
     SentAhead().send(held, None, AT_LEAST, sent.append)
     assert sent == []
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hf_summary_writer.config import Destination
 from hf_summary_writer.folder.ledger import (
     STATE_FOLDER,
-    Arrival,
     CommitRecord,
     Journal,
     Ledger,
+    LedgerEntry,
     LedgerError,
     Signature,
     ledgers_of,
@@ -32,8 +32,8 @@ DESTINATION = Destination("https://hub", "model", "run", "main", "tensorboard")
 COMMIT = CommitRecord("abc", "https://hub/commit/abc", 1.5)
 
 
-def arrival(size: int = 10, length: int | None = None) -> Arrival:
-    return Arrival(Signature(1, 2, size, 4), size if length is None else length, tail="t")
+def entry(size: int = 10, length: int | None = None) -> LedgerEntry:
+    return LedgerEntry(Signature(1, 2, size, 4), size if length is None else length, tail="t")
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.refresh()
     ledger.record_repo("user/run")
-    ledger.record({"a": arrival(), "b/ü": arrival(5)}, COMMIT)
-    ledger.record({"a": arrival(20)})
+    ledger.record({"a": entry(), "b/ü": entry(5)}, COMMIT)
+    ledger.record({"a": entry(20)})
     again = reread(path)
-    assert again.arrivals == {"a": arrival(20), "b/ü": arrival(5)}
+    assert again.entries == {"a": entry(20), "b/ü": entry(5)}
     assert again.repo_id == "user/run"
     assert again.commit == COMMIT
 
@@ -67,18 +67,18 @@ def test_a_repo_that_was_renamed_costs_no_later_process_what_arrived(path: Path)
     ledger = Ledger(path, DESTINATION)
     ledger.refresh()
     ledger.record_repo("user/renamed")
-    ledger.record({"a": arrival()}, COMMIT)
+    ledger.record({"a": entry()}, COMMIT)
     assert ledger.repo_id == "user/renamed"
     again = reread(path)
-    assert (again.arrivals, again.repo_id) == ({"a": arrival()}, None)
+    assert (again.entries, again.repo_id) == ({"a": entry()}, None)
 
 
 def test_what_arrived_longest_ago_comes_first_over_restarts_too(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
-    ledger.record({"a": arrival(), "b": arrival(), "c": arrival()})
-    ledger.record({"a": arrival(20)})
-    ledger.record({"b": arrival(20)})
-    assert list(ledger.arrivals) == list(reread(path).arrivals) == ["c", "a", "b"]
+    ledger.record({"a": entry(), "b": entry(), "c": entry()})
+    ledger.record({"a": entry(20)})
+    ledger.record({"b": entry(20)})
+    assert list(ledger.entries) == list(reread(path).entries) == ["c", "a", "b"]
 
 
 def test_what_is_recorded_is_on_the_disk_before_it_has_its_name_and_its_name_is_too(
@@ -98,32 +98,32 @@ def test_what_is_recorded_is_on_the_disk_before_it_has_its_name_and_its_name_is_
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(type(path), "replace", noted_replace)
     ledger = Ledger(path, DESTINATION)
-    ledger.record({"a": arrival()})
+    ledger.record({"a": entry()})
     assert steps == ["file", "rename", "folder"]
     steps.clear()
-    ledger.record({"b": arrival()})
+    ledger.record({"b": entry()})
     assert steps == ["file"]
 
 
 def test_only_this_user_can_read_it(path: Path) -> None:
-    Ledger(path, DESTINATION).record({"a": arrival()})
+    Ledger(path, DESTINATION).record({"a": entry()})
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_push_writes_what_it_delivered_and_not_what_the_folder_holds(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
-    ledger.record({f"file-{number}": arrival() for number in range(5000)})
+    ledger.record({f"file-{number}": entry() for number in range(5000)})
     before = path.stat().st_size
-    ledger.record({"file-7": arrival(11)}, COMMIT)
+    ledger.record({"file-7": entry(11)}, COMMIT)
     assert path.stat().st_size - before < 400
 
 
 def test_outdated_lines_are_dropped_in_time(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     for size in range(3000):
-        ledger.record({"a": arrival(size)})
+        ledger.record({"a": entry(size)})
     assert len(path.read_bytes().splitlines()) < 1100
-    assert reread(path).arrivals == {"a": arrival(2999)}
+    assert reread(path).entries == {"a": entry(2999)}
 
 
 @given(cut=st.integers(1, 50))
@@ -132,13 +132,13 @@ def test_a_last_line_torn_by_a_crash_is_ignored_and_overwritten(
 ) -> None:
     path = tmp_path_factory.mktemp("torn") / "ledger.jsonl"
     ledger = Ledger(path, DESTINATION)
-    ledger.record({"a": arrival()})
-    ledger.record({"b": arrival()})
+    ledger.record({"a": entry()})
+    ledger.record({"b": entry()})
     path.write_bytes(path.read_bytes()[:-cut])
     torn = reread(path)
-    assert torn.arrivals == {"a": arrival()}
-    torn.record({"c": arrival()})
-    assert reread(path).arrivals == {"a": arrival(), "c": arrival()}
+    assert torn.entries == {"a": entry()}
+    torn.record({"c": entry()})
+    assert reread(path).entries == {"a": entry(), "c": entry()}
 
 
 def line(**fields: object) -> bytes:
@@ -179,10 +179,10 @@ def test_a_ledger_that_cannot_be_trusted_is_set_aside(path: Path, content: bytes
     ledger = Ledger(path, DESTINATION)
     with pytest.raises(LedgerError, match="set aside"):
         ledger.refresh()
-    assert ledger.arrivals == {}
+    assert ledger.entries == {}
     assert not path.exists()
-    ledger.record({"a": arrival()})
-    assert reread(path).arrivals == {"a": arrival()}
+    ledger.record({"a": entry()})
+    assert reread(path).entries == {"a": entry()}
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
@@ -200,83 +200,83 @@ def test_what_stands_in_its_place_is_set_aside_unopened(path: Path, kind: str) -
     ledger = Ledger(path, DESTINATION)
     with pytest.raises(LedgerError, match="set aside"):
         ledger.refresh()
-    ledger.record({"a": arrival()})
-    assert reread(path).arrivals == {"a": arrival()}
+    ledger.record({"a": entry()})
+    assert reread(path).entries == {"a": entry()}
 
 
 def test_what_another_process_recorded_is_seen(path: Path) -> None:
     mine, theirs = Ledger(path, DESTINATION), Ledger(path, DESTINATION)
-    mine.record({"a": arrival()})
+    mine.record({"a": entry()})
     theirs.refresh()
-    theirs.record({"b": arrival()})
+    theirs.record({"b": entry()})
     mine.refresh()
-    assert set(mine.arrivals) == {"a", "b"}
-    mine.record({"c": arrival()})
-    assert set(reread(path).arrivals) == {"a", "b", "c"}
+    assert set(mine.entries) == {"a", "b"}
+    mine.record({"c": entry()})
+    assert set(reread(path).entries) == {"a", "b", "c"}
 
 
 def test_memory_holds_what_the_disk_cannot(path: Path) -> None:
     path.parent.write_text("a file where the folder should be")
     ledger = Ledger(path, DESTINATION)
     with pytest.raises(OSError, match=r"File exists|Not a directory"):
-        ledger.record({"a": arrival()}, COMMIT)
-    assert ledger.arrivals == {"a": arrival()}
+        ledger.record({"a": entry()}, COMMIT)
+    assert ledger.entries == {"a": entry()}
 
 
 def test_what_could_not_be_written_is_written_with_what_comes_next(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
-    ledger.record({"a": arrival()})
+    ledger.record({"a": entry()})
     kept = path.parent.rename(path.parent.with_name("kept"))
     path.parent.write_text("in the way")
     with pytest.raises(OSError, match=r"File exists|Not a directory"):
-        ledger.record({"b": arrival()})
+        ledger.record({"b": entry()})
     path.parent.unlink()
     kept.rename(path.parent)
-    ledger.record({"c": arrival()})
-    assert set(reread(path).arrivals) == {"a", "b", "c"}
+    ledger.record({"c": entry()})
+    assert set(reread(path).entries) == {"a", "b", "c"}
 
 
 def test_an_append_that_fails_halfway_leaves_the_file_as_it_was_and_memory_the_truth(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, other = Ledger(path, DESTINATION), Ledger(path, DESTINATION)
-    ledger.record({"a": arrival()})
+    ledger.record({"a": entry()})
     before = path.read_bytes()
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", no_space)
         with pytest.raises(OSError, match="No space"):
-            ledger.record({"b": arrival()})
+            ledger.record({"b": entry()})
     assert path.read_bytes() == before
     assert not ledger.is_outdated()
     ledger.refresh()
-    assert set(ledger.arrivals) == {"a", "b"}
-    ledger.record({"c": arrival()})
-    assert set(reread(path).arrivals) == {"a", "b", "c"}
+    assert set(ledger.entries) == {"a", "b"}
+    ledger.record({"c": entry()})
+    assert set(reread(path).entries) == {"a", "b", "c"}
     # What somebody else writes is seen as ever.
     other.refresh()
-    other.record({"d": arrival()})
+    other.record({"d": entry()})
     ledger.refresh()
-    assert set(ledger.arrivals) == {"a", "b", "c", "d"}
+    assert set(ledger.entries) == {"a", "b", "c", "d"}
 
 
 def test_a_start_over_that_could_not_be_written_is_written_with_what_comes_next(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(path, DESTINATION)
-    ledger.record({"a": arrival(), "b": arrival()})
+    ledger.record({"a": entry(), "b": entry()})
     with monkeypatch.context() as full:
         full.setattr(Journal, "rewrite", no_space)
         with pytest.raises(OSError, match="No space"):
             ledger.start_over()
     ledger.refresh()
-    assert ledger.arrivals == {}
-    ledger.record({"a": arrival(20)})
-    assert reread(path).arrivals == {"a": arrival(20)}
+    assert ledger.entries == {}
+    ledger.record({"a": entry(20)})
+    assert reread(path).entries == {"a": entry(20)}
 
 
 def test_only_ledgers_with_a_destination_that_can_be_are_found(tmp_path: Path) -> None:
     state = tmp_path / STATE_FOLDER
-    Ledger(state / "good.jsonl", DESTINATION).record({"a": arrival()})
+    Ledger(state / "good.jsonl", DESTINATION).record({"a": entry()})
     broken: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bucket"}]
     for number, wrong in enumerate(broken):
         head = line(version=1, destination={**asdict(DESTINATION), **wrong})
@@ -287,8 +287,8 @@ def test_only_ledgers_with_a_destination_that_can_be_are_found(tmp_path: Path) -
 
 def test_a_ledger_that_was_deleted_is_written_again_in_full(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
-    ledger.record({"a": arrival()})
+    ledger.record({"a": entry()})
     path.unlink()
     ledger.refresh()
-    ledger.record({"b": arrival()})
-    assert set(reread(path).arrivals) == {"a", "b"}
+    ledger.record({"b": entry()})
+    assert set(reread(path).entries) == {"a", "b"}

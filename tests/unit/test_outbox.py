@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hf_summary_writer.folder import disk as outbox
-from hf_summary_writer.folder.disk import Outbox, reserve
+from hf_summary_writer.folder.disk import PrivateCopies, reserve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,8 @@ MB, GB = 2**20, 2**30
 
 def test_no_copy_takes_the_name_of_one_that_another_container_with_the_same_pids_has_removed(tmp_path: Path) -> None:
     names = set()
-    for copies in (Outbox(tmp_path / "outbox"), Outbox(tmp_path / "outbox")):
-        copies.empty()
+    for copies in (PrivateCopies(tmp_path / "outbox"), PrivateCopies(tmp_path / "outbox")):
+        copies.clear()
         path, copy = copies.new_file()
         copy.close()
         names.add(path)
@@ -54,7 +54,7 @@ def test_a_copy_that_would_touch_the_reserve_is_not_begun_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(outbox, "_shared", lambda *_: False)
     disk_of(GB, reserve(GB) + 9, monkeypatch)
-    copies = Outbox(tmp_path / "outbox")
+    copies = PrivateCopies(tmp_path / "outbox")
     with source.open("rb") as file:
         with pytest.raises(OSError, match="left to others") as caught:
             copies.copy(file, 10)
@@ -70,7 +70,7 @@ def test_a_disk_that_tells_nothing_about_itself_is_copied_to(
 ) -> None:
     disk_of(0, 0, monkeypatch)
     with source.open("rb") as file:
-        path, copy = Outbox(tmp_path / "outbox").copy(file, 10)
+        path, copy = PrivateCopies(tmp_path / "outbox").copy(file, 10)
     copy.close()
     assert path.read_bytes() == b"1234567890"
 
@@ -85,7 +85,7 @@ def test_a_copy_that_shares_its_blocks_needs_no_room_and_ends_where_it_is_to(
     monkeypatch.setattr(fcntl, "ioctl", share)
     disk_of(GB, 0, monkeypatch)
     with source.open("rb") as file:
-        path, copy = Outbox(tmp_path / "outbox").copy(file, 4)
+        path, copy = PrivateCopies(tmp_path / "outbox").copy(file, 4)
     with copy:
         assert copy.read() == b"1234"
     assert path.read_bytes() == b"1234"

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import scan, snapshot
-from hf_summary_writer.folder.disk import Outbox
-from hf_summary_writer.folder.ledger import Arrival
+from hf_summary_writer.folder.disk import PrivateCopies
+from hf_summary_writer.folder.ledger import LedgerEntry
 from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.folder.scan import Candidate, unpushable
-from hf_summary_writer.folder.snapshot import ClosedSegments, Content, Nothing
+from hf_summary_writer.folder.scan import ChangedFile, unpushable
+from hf_summary_writer.folder.snapshot import ClosedSegments, FileSnapshot, SkipReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,38 +35,38 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.arrivals: dict[str, Arrival] = {}
-        self.outbox = Outbox(path / ".cache" / "outbox")
+        self.entries: dict[str, LedgerEntry] = {}
+        self.outbox = PrivateCopies(path / ".cache" / "outbox")
 
-    def scan(self) -> dict[str, Candidate]:
+    def scan(self) -> dict[str, ChangedFile]:
         return {candidate.relpath: candidate for candidate in scan.scan(str(self.path), EVERYTHING, EVERYTHING.prunes)}
 
     def changed(self) -> list[str]:
-        found = scan.scan(str(self.path), EVERYTHING, EVERYTHING.prunes, self.arrivals)
+        found = scan.scan(str(self.path), EVERYTHING, EVERYTHING.prunes, self.entries)
         return [candidate.relpath for candidate in found]
 
     def take(
         self, name: str, *, memory: int = MB, last: bool = False, between: Callable[[], object] = lambda: None
-    ) -> Content | Arrival | Nothing:
+    ) -> FileSnapshot | LedgerEntry | SkipReason:
         candidate = self.scan()[name]
         between()
         closed = ClosedSegments(str(self.path))
-        return snapshot.take(
-            str(self.path), candidate, self.arrivals.get(name), self.outbox, closed, memory=memory, last=last
+        return snapshot.take_snapshot(
+            str(self.path), candidate, self.entries.get(name), self.outbox, closed, memory=memory, last=last
         )
 
     def push(self, name: str, *, memory: int = MB, last: bool = False) -> bytes | None:
         """Take a file, note it as arrived, and return what would be on the Hub; `None` if nothing was to be sent."""
         taken = self.take(name, memory=memory, last=last)
-        if isinstance(taken, Nothing):
+        if isinstance(taken, SkipReason):
             return None
-        if isinstance(taken, Arrival):
-            self.arrivals[name] = taken
+        if isinstance(taken, LedgerEntry):
+            self.entries[name] = taken
             return None
         body = taken.body if isinstance(taken.body, bytes) else taken.body.read_bytes()
-        assert len(body) == taken.arrival.length
-        self.arrivals[name] = taken.arrival
-        self.outbox.empty()
+        assert len(body) == taken.entry.length
+        self.entries[name] = taken.entry
+        self.outbox.clear()
         return body
 
 
@@ -110,9 +110,9 @@ def test_an_event_file_without_an_event_waits_for_the_last_push(folder: Folder) 
     (folder.path / "a.tfevents.1").write_bytes(VERSION)
     (folder.path / "b.tfevents.1").write_bytes(b"")
     (folder.path / "c.tfevents.1").write_bytes(b"no record at all")
-    assert folder.take("a.tfevents.1") is Nothing.NO_EVENT
-    assert folder.take("b.tfevents.1", last=True) is Nothing.NO_RECORD
-    assert folder.take("c.tfevents.1", last=True) is Nothing.NO_RECORD
+    assert folder.take("a.tfevents.1") is SkipReason.NO_EVENT
+    assert folder.take("b.tfevents.1", last=True) is SkipReason.NO_RECORD
+    assert folder.take("c.tfevents.1", last=True) is SkipReason.NO_RECORD
     assert folder.push("a.tfevents.1", last=True) == VERSION
 
 
@@ -127,7 +127,7 @@ def test_an_appended_event_file_is_read_from_where_the_last_push_stopped(folder:
         file.seek(0, os.SEEK_END)
         file.write(record() + record())
     taken = folder.take(path.name)
-    assert not isinstance(taken, Content) or taken.arrival.length == path.stat().st_size
+    assert not isinstance(taken, FileSnapshot) or taken.entry.length == path.stat().st_size
 
 
 @pytest.mark.parametrize("change", ["truncated", "rewritten", "replaced"])
@@ -149,12 +149,12 @@ def test_a_closed_segment_is_handed_over_by_its_own_path_and_an_open_one_is_not(
     for name in (first, second):
         (folder.path / name).write_bytes(VERSION + record(2 * MB))
     closed, still_open = folder.take(first, memory=0), folder.take(second, memory=0)
-    assert isinstance(closed, Content)
+    assert isinstance(closed, FileSnapshot)
     assert closed.body == folder.path / first
-    assert isinstance(still_open, Content)
+    assert isinstance(still_open, FileSnapshot)
     assert isinstance(still_open.body, Path)
     assert still_open.body != folder.path / second
-    folder.outbox.empty()
+    folder.outbox.clear()
     assert not still_open.body.exists()
     assert (folder.path / first).exists()
 
@@ -177,10 +177,10 @@ def test_a_file_that_changes_between_scan_and_read_is_one_of_its_versions(
             path.write_bytes(versions[change])
 
     taken = folder.take(path.name, memory=memory, between=between)
-    assert isinstance(taken, Content)
+    assert isinstance(taken, FileSnapshot)
     body = taken.body if isinstance(taken.body, bytes) else taken.body.read_bytes()
     assert body == versions[change]
-    folder.arrivals[path.name] = taken.arrival
+    folder.entries[path.name] = taken.entry
     path.write_bytes(b"4" * 1000)
     assert path.name in folder.changed()
 
@@ -192,7 +192,7 @@ def test_a_file_rewritten_while_it_is_read_waits_for_the_next_push(
 ) -> None:
     path = folder.path / "state.json"
     path.write_bytes(b"1" * 1000)
-    for place, name in ((snapshot, "_read"), (Outbox, "copy")):
+    for place, name in ((snapshot, "_read"), (PrivateCopies, "copy")):
         original = getattr(place, name)
 
         def then_rewritten(*args: object, original: Callable[..., object] = original) -> object:
@@ -201,7 +201,7 @@ def test_a_file_rewritten_while_it_is_read_waits_for_the_next_push(
             return result
 
         monkeypatch.setattr(place, name, then_rewritten)
-    assert folder.take(path.name, memory=memory) is Nothing.BUSY
+    assert folder.take(path.name, memory=memory) is SkipReason.BUSY
 
 
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
@@ -210,7 +210,7 @@ def test_a_file_appended_to_while_it_is_read_is_sent_as_far_as_it_was_read(
 ) -> None:
     path = folder.path / "log.jsonl"
     path.write_bytes(b"1" * 1000)
-    for place, name in ((snapshot, "_read"), (Outbox, "copy")):
+    for place, name in ((snapshot, "_read"), (PrivateCopies, "copy")):
         original = getattr(place, name)
 
         def then_appended(*args: object, original: Callable[..., object] = original) -> object:
@@ -246,7 +246,7 @@ def test_a_young_file_that_did_not_change_sends_nothing(folder: Folder) -> None:
 def test_a_file_that_disappears_after_the_scan_is_passed_over(folder: Folder) -> None:
     path = folder.path / "a.txt"
     path.write_bytes(b"1")
-    assert folder.take("a.txt", between=path.unlink) is Nothing.GONE
+    assert folder.take("a.txt", between=path.unlink) is SkipReason.GONE
 
 
 @pytest.mark.faults("D6")
@@ -280,7 +280,7 @@ def test_nothing_outside_the_folder_and_nothing_but_regular_files_is_ever_read(t
             (folder.path / "sub" / "real.tfevents.1").unlink()
             (folder.path / "sub" / "real.tfevents.1").symlink_to(outside / "secret.tfevents.1")
 
-        assert folder.take("sub/real.tfevents.1", between=swap_file) is Nothing.GONE
+        assert folder.take("sub/real.tfevents.1", between=swap_file) is SkipReason.GONE
         (folder.path / "sub" / "real.tfevents.1").unlink()
         (folder.path / "sub" / "secret.tfevents.1").write_bytes(VERSION + record())
 
@@ -288,7 +288,7 @@ def test_nothing_outside_the_folder_and_nothing_but_regular_files_is_ever_read(t
             (folder.path / "sub").rename(folder.path / "moved")
             (folder.path / "sub").symlink_to(outside)
 
-        assert folder.take("sub/secret.tfevents.1", between=swap_folder) is Nothing.GONE
+        assert folder.take("sub/secret.tfevents.1", between=swap_folder) is SkipReason.GONE
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["OUT_OF_DESCRIPTORS", "Once", "Outbox", "read_json", "regular_file", "reserve", "write_json"]
+__all__ = ["OUT_OF_DESCRIPTORS", "PrivateCopies", "WarnOnce", "read_json", "regular_file", "reserve", "write_json"]
 
 logger = logging.getLogger("hf_summary_writer")
 
@@ -99,7 +99,7 @@ def reserve(disk: int) -> int:
     return min(max(disk // 20, _LEAST_RESERVE), _MOST_RESERVE)
 
 
-class Outbox:
+class PrivateCopies:
     """A folder for private copies, emptied after every push whatever happens.
 
     Args:
@@ -152,7 +152,7 @@ class Outbox:
         path = folder / os.urandom(16).hex()
         return path, open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
 
-    def empty(self) -> None:
+    def clear(self) -> None:
         """Remove all copies, also those that a killed process left in the folder."""
         elsewhere, self._elsewhere = self._elsewhere, None
         for folder in filter(None, (self._folder, elsewhere)):
@@ -210,7 +210,7 @@ def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
 _NAMED = 10
 
 
-class Once:
+class WarnOnce:
     """Logs each warning once, and of many alike only the first few.
 
     Not thread-safe, which costs at most a line that stands twice.

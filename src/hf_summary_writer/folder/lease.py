@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import filelock
 
     from hf_summary_writer.config import Destination, Settings
-    from hf_summary_writer.folder.disk import Once
+    from hf_summary_writer.folder.disk import WarnOnce
 
 __all__ = [
     "Books",
@@ -125,7 +125,7 @@ class Books:
         state_folder: Where all that is kept on disk.
     """
 
-    def __init__(self, folder: Path, destination: Destination, once: Once) -> None:
+    def __init__(self, folder: Path, destination: Destination, once: WarnOnce) -> None:
         """Look at nothing yet."""
         self._folder = folder
         self._once = once

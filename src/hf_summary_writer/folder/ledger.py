@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "MEANINGLESS",
     "STATE_FOLDER",
-    "Arrival",
     "CommitRecord",
     "Journal",
     "Ledger",
+    "LedgerEntry",
     "LedgerError",
     "Signature",
     "destination_of",
@@ -57,7 +57,7 @@ class Signature(NamedTuple):
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-class Arrival(NamedTuple):
+class LedgerEntry(NamedTuple):
     """What the Hub holds of one file.
 
     Attributes:
@@ -87,24 +87,24 @@ MEANINGLESS = (KeyError, TypeError, ValueError, IndexError, OverflowError, Recur
 """What parsing raises where anything may stand: no JSON, JSON of another shape, and what nests or counts too far."""
 
 
-def of_arrival(relpath: str, arrival: Arrival) -> dict[str, Any]:
-    """Return the entry of a file that a commit delivered."""
-    entry: dict[str, Any] = {"file": relpath, "signature": list(arrival.signature), "length": arrival.length}
-    if arrival.tail:
-        entry["tail"] = arrival.tail
-    if arrival.digest:
-        entry["digest"] = arrival.digest
-    return entry
+def of_arrival(relpath: str, entry: LedgerEntry) -> dict[str, Any]:
+    """Return the line of a file that a commit delivered."""
+    line: dict[str, Any] = {"file": relpath, "signature": list(entry.signature), "length": entry.length}
+    if entry.tail:
+        line["tail"] = entry.tail
+    if entry.digest:
+        line["digest"] = entry.digest
+    return line
 
 
-def parsed_arrival(entry: dict[str, Any]) -> tuple[str, Arrival]:
+def parsed_arrival(entry: dict[str, Any]) -> tuple[str, LedgerEntry]:
     """Return the path in the folder of the file of an entry, and what arrived of it."""
     relpath = _typed(entry["file"], str)
     signature = Signature(*(_typed(number, int) for number in entry["signature"]))
     length = _typed(entry["length"], int)
     if not 0 <= length <= signature.size or relpath.startswith("/") or ".." in relpath.split("/"):
         raise ValueError(relpath)
-    return relpath, Arrival(
+    return relpath, LedgerEntry(
         signature, length, tail=_typed(entry.get("tail", ""), str), digest=_typed(entry.get("digest", ""), str)
     )
 
@@ -400,15 +400,15 @@ class Ledger:
         self.is_new = False
         self.commit: CommitRecord | None = None
         self.settings: Settings | None = None
-        self._arrivals: dict[str, Arrival] = {}
+        self._entries_by_path: dict[str, LedgerEntry] = {}
         self._journal = Journal(path, destination)
         # Whether memory holds what the file that was seen does not, since it could not be written.
         self._ahead = False
 
     @property
-    def arrivals(self) -> Mapping[str, Arrival]:
+    def entries(self) -> Mapping[str, LedgerEntry]:
         """What has arrived, by relative path; what arrived longest ago comes first."""
-        return self._arrivals
+        return self._entries_by_path
 
     def refresh(self) -> None:
         """Read what is on disk, if it is not what this object read or wrote last.
@@ -427,17 +427,17 @@ class Ledger:
         """Tell whether somebody else has recorded something since this object read or wrote."""
         return self._journal.is_outdated()
 
-    def record(self, arrivals: Mapping[str, Arrival], commit: CommitRecord | None = None) -> None:
+    def record(self, entries: Mapping[str, LedgerEntry], commit: CommitRecord | None = None) -> None:
         """Note what a commit delivered, first in memory, then durably on disk.
 
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        news = {relpath: arrival for relpath, arrival in arrivals.items() if self._arrivals.get(relpath) != arrival}
-        for relpath, arrival in news.items():
-            self._put_last(relpath, arrival)
+        news = {relpath: entry for relpath, entry in entries.items() if self._entries_by_path.get(relpath) != entry}
+        for relpath, entry in news.items():
+            self._put_last(relpath, entry)
         self.commit = commit or self.commit
-        lines = [of_arrival(relpath, arrival) for relpath, arrival in news.items()]
+        lines = [of_arrival(relpath, entry) for relpath, entry in news.items()]
         if commit is not None:
             lines.append(of_commit(commit))
         if lines:
@@ -471,8 +471,8 @@ class Ledger:
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        if self._arrivals:
-            self._arrivals = {}
+        if self._entries_by_path:
+            self._entries_by_path = {}
             self._ahead = True
             self._journal.rewrite(self._entries())
             self._ahead = False
@@ -484,21 +484,20 @@ class Ledger:
     def forget(self, relpaths: Iterable[str]) -> None:
         """Take back, in memory, that these files arrived, so that the next push looks at them again."""
         for relpath in relpaths:
-            self._arrivals.pop(relpath, None)
+            self._entries_by_path.pop(relpath, None)
 
-    def _put_last(self, relpath: str, arrival: Arrival) -> None:
+    def _put_last(self, relpath: str, entry: LedgerEntry) -> None:
         # A dictionary keeps the order in which its keys came.
-        self._arrivals.pop(relpath, None)
-        self._arrivals[relpath] = arrival
+        self._entries_by_path.pop(relpath, None)
+        self._entries_by_path[relpath] = entry
 
     def _forget(self) -> None:
-        self.repo_id, self.commit, self.settings, self._arrivals = None, None, None, {}
+        self.repo_id, self.commit, self.settings, self._entries_by_path = None, None, None, {}
         self.is_new = self._ahead = False
 
     def _apply(self, entry: dict[str, Any]) -> None:
         if "file" in entry:
-            relpath, arrival = parsed_arrival(entry)
-            self._put_last(relpath, arrival)
+            self._put_last(*parsed_arrival(entry))
         elif "repo" in entry:
             repo_id, self.is_new = parsed_repo(entry)
             if not self._is_meant(repo_id):
@@ -519,14 +518,14 @@ class Ledger:
             found.append(of_repo(self.repo_id, is_new=self.is_new))
         if self.settings is not None:
             found.append(of_settings(self.settings))
-        found.extend(of_arrival(relpath, arrival) for relpath, arrival in self._arrivals.items())
+        found.extend(of_arrival(relpath, entry) for relpath, entry in self._entries_by_path.items())
         if self.commit is not None:
             found.append(of_commit(self.commit))
         return found
 
     def _write(self, news: list[dict[str, Any]]) -> None:
-        outdated = self._journal.lines - len(self._arrivals)
-        stale = self._ahead or outdated > max(_MIN_LINES_TO_COMPACT, len(self._arrivals))
+        outdated = self._journal.lines - len(self._entries_by_path)
+        stale = self._ahead or outdated > max(_MIN_LINES_TO_COMPACT, len(self._entries_by_path))
         self._ahead = True
         if stale or not self._journal.append(news):
             self._journal.rewrite(self._entries())

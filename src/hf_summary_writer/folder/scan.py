@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hf_summary_writer.config import Settings
-    from hf_summary_writer.folder.disk import Once
-    from hf_summary_writer.folder.ledger import Arrival, Ledger
+    from hf_summary_writer.folder.disk import WarnOnce
+    from hf_summary_writer.folder.ledger import Ledger, LedgerEntry
 
-__all__ = ["Candidate", "Inventory", "Pending", "scan", "unpushable"]
+__all__ = ["ChangedFile", "Inventory", "Pending", "scan", "unpushable"]
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -32,7 +32,7 @@ _FORBIDDEN_PARTS = (".git", ".cache")
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ChangedFile:
     """A file that the patterns allow, as the scan saw it.
 
     Attributes:
@@ -68,9 +68,9 @@ def scan(
     folder: str,
     meant: Callable[[str], bool],
     prunes: Callable[[str], bool] = lambda _: False,
-    arrivals: Mapping[str, Arrival] = MappingProxyType({}),
+    known: Mapping[str, LedgerEntry] = MappingProxyType({}),
     unlisted: Callable[[str, OSError], object] = lambda _, __: None,
-) -> Iterator[Candidate]:
+) -> Iterator[ChangedFile]:
     """Yield the regular files below `folder` that may hold something new; never follow a link to a folder.
 
     What disappears meanwhile is passed over.
@@ -79,7 +79,7 @@ def scan(
         folder: The folder.
         meant: Tells by its path in the folder whether a file is to be pushed at all.
         prunes: Tells of a folder whether nothing in it can be meant.
-        arrivals: What has arrived. Files that have not changed since are left out, unless they were too young then to
+        known: What has arrived. Files that have not changed since are left out, unless they were too young then to
             be sure. Most files of a folder are such, so for them even the question whether they are meant is saved.
         unlisted: Told of every folder in it that is there and cannot be listed, and why.
 
@@ -97,12 +97,12 @@ def scan(
                     if not prunes(relpath):
                         pending.append(relpath)
                     continue
-                arrival = arrivals.get(relpath)
-                if arrival is None and not meant(relpath):
+                before = known.get(relpath)
+                if before is None and not meant(relpath):
                     continue
-                candidate = _changed(entry, root, relpath, arrival)
-                if candidate is not None and (arrival is None or meant(relpath)):
-                    yield candidate
+                file = _changed(entry, root, relpath, before)
+                if file is not None and (before is None or meant(relpath)):
+                    yield file
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _changed(entry: os.DirEntry[str], root: str, relpath: str, arrival: Arrival | None) -> Candidate | None:
+def _changed(entry: os.DirEntry[str], root: str, relpath: str, before: LedgerEntry | None) -> ChangedFile | None:
     """Return the file if it is one and not what arrived."""
     target = relpath
     try:
@@ -141,9 +141,9 @@ def _changed(entry: os.DirEntry[str], root: str, relpath: str, arrival: Arrival 
     if not stat.S_ISREG(status.st_mode):
         return None
     signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if arrival is not None and arrival.signature == signature and not arrival.digest:
+    if before is not None and before.signature == signature and not before.digest:
         return None
-    return Candidate(relpath, Signature(*signature), target)
+    return ChangedFile(relpath, Signature(*signature), target)
 
 
 def _target(root: str, relpath: str) -> str | None:
@@ -199,7 +199,7 @@ class Inventory:
         left_behind: How many files the latest push could not read as they were; whoever pushes counts them here.
     """
 
-    def __init__(self, folder: Path, settings: Settings, ledger: Ledger, once: Once) -> None:
+    def __init__(self, folder: Path, settings: Settings, ledger: Ledger, once: WarnOnce) -> None:
         """Look at nothing yet."""
         self._folder = folder
         self._meant = PathFilter(settings.allow, settings.ignore)
@@ -215,16 +215,16 @@ class Inventory:
         """What the Hub did not take, by relative path, as it was then."""
         return self._refused
 
-    def candidates(self) -> Iterator[Candidate]:
+    def changed(self) -> Iterator[ChangedFile]:
         """Yield the files that may hold something new and that the Hub may take.
 
         Raises:
             TemporaryError: If the folder could not be listed to the end.
         """
-        return (candidate for candidate in self._changed() if not self._is_refused(candidate))
+        return (file for file in self._scan() if not self._is_refused(file))
 
-    def longest_waiting_first(self) -> list[Candidate]:
-        """Return the candidates in a fair order, for when there are more than can be pushed at once.
+    def longest_waiting_first(self) -> list[ChangedFile]:
+        """Return the files in a fair order, for when there are more than can be pushed at once.
 
         What never arrived comes first, the older before the newer; then the rest, as it arrived. The time of the last
         write would not do: files that are written all the time would come in no order at all.
@@ -232,13 +232,13 @@ class Inventory:
         Raises:
             TemporaryError: If the folder could not be listed to the end.
         """
-        found = list(self.candidates())
+        found = list(self.changed())
         if len(found) < 2:
             return found
-        arrived = {relpath: number for number, relpath in enumerate(self._ledger.arrivals)}
+        arrived = {relpath: number for number, relpath in enumerate(self._ledger.entries)}
         return sorted(found, key=lambda each: (arrived.get(each.relpath, -1), each.signature.mtime_ns))
 
-    def missing(self, unlisted: list[str] | None = None) -> Iterator[tuple[Candidate, int]]:
+    def missing(self, unlisted: list[str] | None = None) -> Iterator[tuple[ChangedFile, int]]:
         """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell.
 
         Args:
@@ -247,25 +247,25 @@ class Inventory:
         Raises:
             TemporaryError: If the folder could not be listed to the end.
         """
-        for candidate in self._changed(unlisted):
-            arrival = self._ledger.arrivals.get(candidate.relpath)
-            missing = candidate.signature.size - (arrival.length if arrival else 0)
-            differs = arrival is not None and arrival.signature != candidate.signature
-            if missing > 0 or differs or self._is_refused(candidate):
-                yield candidate, max(missing, 0)
+        for file in self._scan(unlisted):
+            before = self._ledger.entries.get(file.relpath)
+            missing = file.signature.size - (before.length if before else 0)
+            differs = before is not None and before.signature != file.signature
+            if missing > 0 or differs or self._is_refused(file):
+                yield file, max(missing, 0)
 
     def pending(self) -> Pending:
         """Sum up what the Hub does not hold yet, as far as sizes tell."""
         files, size, oldest, refused = 0, 0, None, 0
         unlisted: list[str] = []
         try:
-            for candidate, missing in self.missing(unlisted):
-                if self._is_refused(candidate):
+            for file, missing in self.missing(unlisted):
+                if self._is_refused(file):
                     refused += 1
                 else:
                     files += 1
                 size += missing
-                written = candidate.signature.mtime_ns / 1e9
+                written = file.signature.mtime_ns / 1e9
                 oldest = written if oldest is None else min(oldest, written)
         except TemporaryError:  # what was seen before it is the best that can be said
             unlisted.append("")
@@ -279,7 +279,7 @@ class Inventory:
         """Leave out a file that the Hub does not take, until it changes or is to be tried again."""
         self._refused[relpath] = signature
 
-    def try_again(self, refused: Mapping[str, Signature]) -> list[Candidate]:
+    def try_again(self, refused: Mapping[str, Signature]) -> list[ChangedFile]:
         """Return what the Hub did not take before, as in `refused`, and has not taken or refused since.
 
         Raises:
@@ -290,23 +290,23 @@ class Inventory:
                 del self._refused[relpath]
         return [each for each in self.longest_waiting_first() if refused.get(each.relpath) == each.signature]
 
-    def _changed(self, unlisted: list[str] | None = None) -> Iterator[Candidate]:
+    def _scan(self, unlisted: list[str] | None = None) -> Iterator[ChangedFile]:
         def note(reldir: str, error: OSError) -> None:
             said = f"the folder {reldir!a} of {self._folder} cannot be listed, what is in it waits: {error.strerror}"
             self._once.warn("unlisted", said, reldir)
             if unlisted is not None:
                 unlisted.append(reldir)
 
-        arrivals = self._ledger.arrivals
+        known = self._ledger.entries
         try:
-            for candidate in scan(str(self._folder), self._wanted, self._meant.prunes, arrivals, note):
-                if self._empty.get(candidate.relpath) != candidate.signature:
-                    yield candidate
+            for file in scan(str(self._folder), self._wanted, self._meant.prunes, known, note):
+                if self._empty.get(file.relpath) != file.signature:
+                    yield file
         except OSError as error:
             raise TemporaryError(f"the folder cannot be listed: {error}") from None
 
-    def _is_refused(self, candidate: Candidate) -> bool:
-        return self._refused.get(candidate.relpath) == candidate.signature
+    def _is_refused(self, file: ChangedFile) -> bool:
+        return self._refused.get(file.relpath) == file.signature
 
     def _wanted(self, relpath: str) -> bool:
         if not self._meant(relpath):

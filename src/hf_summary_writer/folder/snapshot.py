@@ -24,24 +24,24 @@ from hf_summary_writer.events import tfrecord
 from hf_summary_writer.events.files import followed
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
-from hf_summary_writer.folder.ledger import Arrival, Signature
+from hf_summary_writer.folder.ledger import LedgerEntry, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from hf_summary_writer.folder.disk import Outbox
-    from hf_summary_writer.folder.scan import Candidate
+    from hf_summary_writer.folder.disk import PrivateCopies
+    from hf_summary_writer.folder.scan import ChangedFile
 
 __all__ = [
     "MAX_FILES_PER_COMMIT",
     "MAX_POSTED_BYTES_PER_COMMIT",
     "Batch",
     "ClosedSegments",
-    "Content",
-    "Nothing",
+    "FileSnapshot",
+    "SkipReason",
     "batches",
     "is_event_file",
-    "take",
+    "take_snapshot",
 ]
 
 # Two changes within the coarsest clock tick of a file system in use (2 s: FAT; NFS caches about as long) may leave the
@@ -60,7 +60,7 @@ _RECORDS_WORTH_A_COPY = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FileSnapshot:
     """What a commit will hold of one file; nothing changes it any more.
 
     Attributes:
@@ -71,7 +71,7 @@ class Content:
 
     relpath: str
     body: bytes | Path
-    arrival: Arrival
+    entry: LedgerEntry
 
     @property
     def in_memory(self) -> int:
@@ -79,8 +79,8 @@ class Content:
         return len(self.body) if isinstance(self.body, bytes) else 0
 
 
-class Nothing(Enum):
-    """Why a candidate has nothing to send right now."""
+class SkipReason(Enum):
+    """Why a changed has nothing to send right now."""
 
     NO_EVENT = "holds no event yet"
     NO_RECORD = "holds no whole record"
@@ -117,21 +117,21 @@ class ClosedSegments:
         return name in self._closed[reldir]
 
 
-def take(
+def take_snapshot(
     folder: str,
-    candidate: Candidate,
-    known: Arrival | None,
-    outbox: Outbox,
+    changed: ChangedFile,
+    known: LedgerEntry | None,
+    outbox: PrivateCopies,
     closed: ClosedSegments,
     *,
     memory: int,
     last: bool,
-) -> Content | Arrival | Nothing:
-    """Read one candidate into something stable.
+) -> FileSnapshot | LedgerEntry | SkipReason:
+    """Read one changed into something stable.
 
     Args:
         folder: The folder's real path.
-        candidate: The file, as the scan saw it.
+        changed: The file, as the scan saw it.
         known: What the Hub holds of it.
         outbox: Where private copies go.
         closed: Which event files may be handed over by their own path.
@@ -145,17 +145,17 @@ def take(
         OSError: If it could not be read to its end, or no private copy could be made.
     """
     try:
-        file = disk.regular_file(folder, candidate.target)
+        file = disk.regular_file(folder, changed.target)
     except PermissionError:
-        return Nothing.DENIED
+        return SkipReason.DENIED
     except OSError as error:
         if error.errno in OUT_OF_DESCRIPTORS:
             raise
-        return Nothing.GONE
+        return SkipReason.GONE
     with file:
         signature = Signature.of(os.fstat(file.fileno()))
-        reading = _Reading(folder, candidate, file, signature, known, outbox, closed, memory)
-        return reading.take_event_file(last=last) if is_event_file(candidate.relpath) else reading.take_plain_file()
+        reading = _Reading(folder, changed, file, signature, known, outbox, closed, memory)
+        return reading.take_event_file(last=last) if is_event_file(changed.relpath) else reading.take_plain_file()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +163,16 @@ class _Reading:
     """One open file on its way to becoming content."""
 
     folder: str
-    candidate: Candidate
+    changed: ChangedFile
     file: BinaryIO
     signature: Signature
-    known: Arrival | None
-    outbox: Outbox
+    known: LedgerEntry | None
+    outbox: PrivateCopies
     closed: ClosedSegments
     memory: int
 
-    def take_event_file(self, *, last: bool) -> Content | Arrival | Nothing:
-        closed = self.signature.size > _SMALL and self.candidate.target in self.closed
+    def take_event_file(self, *, last: bool) -> FileSnapshot | LedgerEntry | SkipReason:
+        closed = self.signature.size > _SMALL and self.changed.target in self.closed
         if self.signature.size <= self.memory and not closed:
             body = _read(self.file, self.signature.size)
             end = self._whole_end(io.BytesIO(body), last=last)
@@ -182,7 +182,7 @@ class _Reading:
         if not isinstance(end, int):
             return end
         if closed and end == self.signature.size:
-            path = Path(self.folder, self.candidate.target)
+            path = Path(self.folder, self.changed.target)
             return self._content(path, _tail(self.file, end), end)
         path, copy = self.outbox.copy(self.file, self.signature.size)
         with copy:
@@ -192,7 +192,7 @@ class _Reading:
             copy.truncate(end)
             return self._content(path, _tail(copy, end), end)
 
-    def take_plain_file(self) -> Content | Arrival | Nothing:
+    def take_plain_file(self) -> FileSnapshot | LedgerEntry | SkipReason:
         known, size = self.known, self.signature.size
         young = time.time_ns() - self.signature.mtime_ns < YOUNG_NS
         if known is not None and known.digest and known.signature == self.signature:
@@ -203,31 +203,33 @@ class _Reading:
             body = _read(self.file, size)
             stable: BinaryIO = io.BytesIO(body)
             if not self._same_as(stable, len(body)):
-                return Nothing.BUSY
+                return SkipReason.BUSY
             return self._content(body, digest=_digest(stable, size) if young else "")
         path, copy = self.outbox.copy(self.file, size)
         with copy:
             if not self._same_as(copy, copy.seek(0, os.SEEK_END)):
-                return Nothing.BUSY
+                return SkipReason.BUSY
             return self._content(path, length=size, digest=_digest(copy, size) if young else "")
 
-    def _content(self, body: bytes | Path, tail: str = "", length: int | None = None, *, digest: str = "") -> Content:
+    def _content(
+        self, body: bytes | Path, tail: str = "", length: int | None = None, *, digest: str = ""
+    ) -> FileSnapshot:
         if length is None:
             length = len(body) if isinstance(body, bytes) else self.signature.size
-        return Content(self.candidate.relpath, body, Arrival(self.signature, length, tail, digest))
+        return FileSnapshot(self.changed.relpath, body, LedgerEntry(self.signature, length, tail, digest))
 
-    def _whole_end(self, stable: BinaryIO, *, last: bool, records: int | None = None) -> int | Arrival | Nothing:
+    def _whole_end(self, stable: BinaryIO, *, last: bool, records: int | None = None) -> int | LedgerEntry | SkipReason:
         """Return where the whole records of an event file end, or the first new `records`, or why not to send it."""
         start = end = self._known_end(stable)
         found = 0
         for end in itertools.islice(tfrecord.boundaries(stable, start, self.signature.size), records):  # noqa: B007
             found += 1
         if end == 0:
-            return Nothing.NO_RECORD
+            return SkipReason.NO_RECORD
         if end == start and self.known is not None:
             return self.known._replace(signature=self.signature)
         if not start and found == 1 and not last and _is_file_version(stable, end):
-            return Nothing.NO_EVENT
+            return SkipReason.NO_EVENT
         return end
 
     def _known_end(self, stable: BinaryIO) -> int:
@@ -291,7 +293,7 @@ MAX_POSTED_BYTES_PER_COMMIT = 8 * 2**20
 MAX_BYTES_IN_MEMORY = 32 * 2**20
 
 # Bounds how long the lock is held over files of which nothing is to be sent.
-MAX_FILES_LOOKED_AT = 1000
+MAX_FILES_READ = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,33 +301,33 @@ class Batch:
     """What one commit takes, and what was learned on the way of files that it does not take.
 
     Attributes:
-        contents: What to commit; may be empty.
-        arrived: What the Hub holds already, with a new signature, by relative path.
-        nothing: Why there is nothing to send of other files.
-        failed: What went wrong with reading or copying others.
+        snapshots: The content to commit; may be empty.
+        unchanged: Files whose content the Hub holds already, with their new signature, by relative path.
+        skipped: Files with nothing to send, and why.
+        failed: Files that could not be read or copied, and why.
     """
 
-    contents: list[Content] = field(default_factory=list)
-    arrived: dict[str, Arrival] = field(default_factory=dict)
-    nothing: dict[Candidate, Nothing] = field(default_factory=dict)
-    failed: dict[Candidate, OSError] = field(default_factory=dict)
+    snapshots: list[FileSnapshot] = field(default_factory=list)
+    unchanged: dict[str, LedgerEntry] = field(default_factory=dict)
+    skipped: dict[ChangedFile, SkipReason] = field(default_factory=dict)
+    failed: dict[ChangedFile, OSError] = field(default_factory=dict)
 
     @property
-    def looked_at(self) -> int:
-        """How many files were looked at."""
-        return len(self.contents) + len(self.arrived) + len(self.nothing) + len(self.failed)
+    def files(self) -> int:
+        """The number of files that were read."""
+        return len(self.snapshots) + len(self.unchanged) + len(self.skipped) + len(self.failed)
 
 
 def batches(
-    candidates: Iterable[Candidate],
-    take: Callable[[Candidate, int], Content | Arrival | Nothing],
+    changed: Iterable[ChangedFile],
+    take: Callable[[ChangedFile, int], FileSnapshot | LedgerEntry | SkipReason],
     lock: contextlib.AbstractContextManager[object],
     interrupted: Callable[[], bool],
 ) -> Iterator[Batch]:
-    """Yield batches until all candidates are read. What was yielded must be sent before the next one is asked for.
+    """Yield batches until all changed are read. What was yielded must be sent before the next one is asked for.
 
     Args:
-        candidates: The files.
+        changed: The files.
         take: Reads one of them; is told up to how many bytes it may return as `bytes`.
         lock: Held while a batch is read.
         interrupted: Asked before every file.
@@ -333,42 +335,42 @@ def batches(
     Raises:
         InterruptedPushError: If there was an interruption.
     """
-    remaining = iter(candidates)
+    remaining = iter(changed)
     while True:
         with lock:
             batch = _read_batch(remaining, take, interrupted)
-        if not batch.looked_at:
+        if not batch.files:
             return
         yield batch
 
 
 def _read_batch(
-    remaining: Iterator[Candidate],
-    take: Callable[[Candidate, int], Content | Arrival | Nothing],
+    remaining: Iterator[ChangedFile],
+    take: Callable[[ChangedFile, int], FileSnapshot | LedgerEntry | SkipReason],
     interrupted: Callable[[], bool],
 ) -> Batch:
     batch = Batch()
     memory, size = MAX_BYTES_IN_MEMORY, 0
-    for candidate in remaining:
+    for file in remaining:
         if interrupted():
             raise InterruptedPushError("the push was interrupted")
         try:
-            taken = take(candidate, memory)
+            taken = take(file, memory)
         except OSError as error:
-            batch.failed[candidate] = error
+            batch.failed[file] = error
             continue
-        if isinstance(taken, Content):
-            batch.contents.append(taken)
+        if isinstance(taken, FileSnapshot):
+            batch.snapshots.append(taken)
             memory -= taken.in_memory
-            size += taken.arrival.length
-        elif isinstance(taken, Arrival):
-            batch.arrived[candidate.relpath] = taken
+            size += taken.entry.length
+        elif isinstance(taken, LedgerEntry):
+            batch.unchanged[file.relpath] = taken
         else:
-            batch.nothing[candidate] = taken
+            batch.skipped[file] = taken
         if (
-            len(batch.contents) == MAX_FILES_PER_COMMIT
+            len(batch.snapshots) == MAX_FILES_PER_COMMIT
             or size >= MAX_BYTES_PER_COMMIT
-            or batch.looked_at >= MAX_FILES_LOOKED_AT
+            or batch.files >= MAX_FILES_READ
         ):
             break
     return batch

@@ -21,7 +21,7 @@ from hf_summary_writer.errors import (
     TemporaryError,
 )
 from hf_summary_writer.folder import snapshot
-from hf_summary_writer.folder.disk import Once, Outbox
+from hf_summary_writer.folder.disk import PrivateCopies, WarnOnce
 from hf_summary_writer.folder.lease import Books
 from hf_summary_writer.folder.ledger import CommitRecord, ledgers_of
 from hf_summary_writer.folder.scan import Inventory
@@ -29,7 +29,7 @@ from hf_summary_writer.folder.snapshot import (
     MAX_FILES_PER_COMMIT,
     MAX_POSTED_BYTES_PER_COMMIT,
     ClosedSegments,
-    Nothing,
+    SkipReason,
     batches,
 )
 from hf_summary_writer.hub import uploads
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
     from hf_summary_writer.config import Destination, Settings
-    from hf_summary_writer.folder.ledger import Arrival, Ledger, Signature
-    from hf_summary_writer.folder.scan import Candidate
-    from hf_summary_writer.folder.snapshot import Batch, Content
+    from hf_summary_writer.folder.ledger import Ledger, LedgerEntry, Signature
+    from hf_summary_writer.folder.scan import ChangedFile
+    from hf_summary_writer.folder.snapshot import Batch, FileSnapshot
     from hf_summary_writer.hub.uploads import Uploaded
     from hf_summary_writer.push.loop import Seat
 
@@ -81,7 +81,9 @@ class SentAhead:
         """Nothing was sent yet."""
         self._ends: dict[tuple[int, int], int] = {}
 
-    def send(self, content: Content, known: Arrival | None, at_least: int, send: Callable[[bytes], object]) -> None:
+    def send(
+        self, content: FileSnapshot, known: LedgerEntry | None, at_least: int, send: Callable[[bytes], object]
+    ) -> None:
         """Send what is new of `content`, but for a last part of less than a piece, if it is more than `at_least` bytes.
 
         Args:
@@ -91,12 +93,12 @@ class SentAhead:
             send: Uploads one piece.
         """
         # The file may be another one by now. Then too much or too little is sent ahead, which does no harm.
-        file_id = content.arrival.signature[:2]
+        file_id = content.entry.signature[:2]
         start = max(known.length if known else 0, self._ends.get(file_id, 0))
-        if isinstance(content.body, bytes) or content.arrival.length - start <= at_least:
+        if isinstance(content.body, bytes) or content.entry.length - start <= at_least:
             return
         with content.body.open("rb") as file:
-            for end in range(start + PIECE_BYTES, content.arrival.length, PIECE_BYTES - OVERLAP_BYTES):
+            for end in range(start + PIECE_BYTES, content.entry.length, PIECE_BYTES - OVERLAP_BYTES):
                 file.seek(end - PIECE_BYTES)
                 send(file.read(PIECE_BYTES))
                 self._ends[file_id] = end
@@ -123,9 +125,9 @@ class Delivered(NamedTuple):
 
     info: CommitInfo | None
     number: int
-    committed: list[Content]
-    arrived: list[Content]
-    left_out: list[Content]
+    committed: list[FileSnapshot]
+    arrived: list[FileSnapshot]
+    left_out: list[FileSnapshot]
 
 
 class Delivery:
@@ -220,8 +222,8 @@ class Delivery:
             self._seat.committer.squash(since, squash)
 
     def deliver(
-        self, contents: list[Content], *, last: bool, interrupted: Callable[[], bool]
-    ) -> Iterator[tuple[Delivered, list[Content]]]:
+        self, contents: list[FileSnapshot], *, last: bool, interrupted: Callable[[], bool]
+    ) -> Iterator[tuple[Delivered, list[FileSnapshot]]]:
         """Upload `contents` and have them committed, alone or together with what others of this process push.
 
         Text travels within the commits and not before them, so there are as many of these as it needs. Yields what came
@@ -248,7 +250,7 @@ class Delivery:
                 raise InterruptedPushError("the push was interrupted")
 
     def _settled(
-        self, uploaded: Uploaded, contents: list[Content], last: bool, interrupted: Callable[[], bool]
+        self, uploaded: Uploaded, contents: list[FileSnapshot], last: bool, interrupted: Callable[[], bool]
     ) -> Delivered:
         info, number = None, 0
         if uploaded.additions:
@@ -269,9 +271,9 @@ class Delivery:
         self._in_doubt.difference_update(content.relpath for content in contents)
         return Delivered(info, number, committed, arrived, left_out)
 
-    def _uploaded(self, contents: list[Content]) -> Uploaded:
+    def _uploaded(self, contents: list[FileSnapshot]) -> Uploaded:
         files = [(self._place(content), content.body) for content in contents]
-        seconds = self._seconds_to_send(sum(content.arrival.length for content in contents))
+        seconds = self._seconds_to_send(sum(content.entry.length for content in contents))
         for content in contents:
             self._send_ahead(content)
         readme = self._card_due(contents)
@@ -312,14 +314,14 @@ class Delivery:
     def _seconds_to_send(self, nbytes: float) -> float:
         return self.call_seconds + nbytes / SLOW_LINE_BYTES_PER_SECOND
 
-    def _send_ahead(self, content: Content) -> None:
+    def _send_ahead(self, content: FileSnapshot) -> None:
         def send(piece: bytes) -> None:
             self._call(functools.partial(self._hub.send_ahead, self._place(content), piece))
 
         if over_xet():
-            self._sent_ahead.send(content, self._books.ledger.arrivals.get(content.relpath), BYTES_AT_ONCE, send)
+            self._sent_ahead.send(content, self._books.ledger.entries.get(content.relpath), BYTES_AT_ONCE, send)
 
-    def _card_due(self, contents: list[Content]) -> bytes | None:
+    def _card_due(self, contents: list[FileSnapshot]) -> bytes | None:
         """Return the card that the first commit to a repo that was created for this folder brings along."""
         ledger = self._books.ledger
         if not self._wants_card or not ledger.is_new or ledger.commit is not None:
@@ -331,7 +333,7 @@ class Delivery:
     def _made_sure_of_repo(self) -> tuple[str, bool]:
         return self._call(self._hub.ensure_repo), self._hub.created
 
-    def _place(self, content: Content) -> str:
+    def _place(self, content: FileSnapshot) -> str:
         return self._destination.path_in_repo(content.relpath)
 
     def _call(self, function: Callable[[], T]) -> T:
@@ -381,7 +383,7 @@ class Pusher:
         self._content_lock = content_lock
         self._on_commit = on_commit
         self._seat = seat
-        self._once = Once()
+        self._once = WarnOnce()
         self._books = Books(folder, destination, self._once)
         self.inventory = Inventory(folder, settings, self.ledger, self._once)
         self.delivery = Delivery(folder.name, destination, settings.card, self._books, hub, caller, seat)
@@ -419,7 +421,7 @@ class Pusher:
         self.refresh()
         self.inventory.left_behind = 0
         refused = dict(self.inventory.refused) if last else {}
-        if not (self._has_lost or refused) and next(self.inventory.candidates(), None) is None:
+        if not (self._has_lost or refused) and next(self.inventory.changed(), None) is None:
             return None
         self._seat.await_turn(last=last)
         with self._books.locked(lock_seconds, interrupted):
@@ -499,23 +501,23 @@ class Pusher:
         # What comes back under its name may be empty. Noted before it does: later on nothing would tell.
         self._books.note(self.ledger.start_over)
 
-    def _push(self, candidates: list[Candidate], *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
+    def _push(self, candidates: list[ChangedFile], *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
         # One outbox per destination: pushes of a folder take turns only where it can be locked.
-        outbox = Outbox(self._books.state_folder / f"{self.destination.key}.outbox")
+        outbox = PrivateCopies(self._books.state_folder / f"{self.destination.key}.outbox")
         take = functools.partial(self._take, outbox=outbox, closed=ClosedSegments(str(self.folder)), last=last)
         deliver = functools.partial(self.delivery.deliver, last=last, interrupted=interrupted)
         latest, failed, done = None, None, 0
-        outbox.empty()
+        outbox.clear()
         try:
             for batch in batches(candidates, take, self._content_lock, interrupted):
                 latest = self._deliver(batch, deliver) or latest
-                outbox.empty()
+                outbox.clear()
                 failed = failed or next(iter(batch.failed.items()), None)
-                done += batch.looked_at
+                done += batch.files
                 if len(candidates) > MAX_FILES_PER_COMMIT:
                     logger.info("%d of %d files of %s are done", done, len(candidates), self.folder)
         finally:
-            outbox.empty()
+            outbox.clear()
         if latest is not None and self._settings.squash:
             self.squash(latest.number)
         if failed is not None:
@@ -526,27 +528,27 @@ class Pusher:
         return None if latest is None else latest.info
 
     def _take(
-        self, candidate: Candidate, memory: int, *, outbox: Outbox, closed: ClosedSegments, last: bool
-    ) -> Content | Arrival | Nothing:
-        known = self.ledger.arrivals.get(candidate.relpath)
-        return snapshot.take(str(self.folder), candidate, known, outbox, closed, memory=memory, last=last)
+        self, candidate: ChangedFile, memory: int, *, outbox: PrivateCopies, closed: ClosedSegments, last: bool
+    ) -> FileSnapshot | LedgerEntry | SkipReason:
+        known = self.ledger.entries.get(candidate.relpath)
+        return snapshot.take_snapshot(str(self.folder), candidate, known, outbox, closed, memory=memory, last=last)
 
     def _deliver(
-        self, batch: Batch, deliver: Callable[[list[Content]], Iterator[tuple[Delivered, list[Content]]]]
+        self, batch: Batch, deliver: Callable[[list[FileSnapshot]], Iterator[tuple[Delivered, list[FileSnapshot]]]]
     ) -> Delivered | None:
         """Deliver what there is to deliver of a batch, and note all that is known of it; return what made a commit."""
         latest = None
-        if batch.contents:
+        if batch.snapshots:
             self.delivery.ensure_repo()
         began = time.monotonic()
-        for delivered, _ in isolating(batch.contents, deliver, self._refuse):
+        for delivered, _ in isolating(batch.snapshots, deliver, self._refuse):
             self._note(delivered)
             if delivered.info is not None:
                 latest = delivered
                 self._tell(delivered.info, delivered.committed, time.monotonic() - began)
             began = time.monotonic()
-        self._books.note(lambda: self.ledger.record(batch.arrived))
-        for candidate, why in batch.nothing.items():
+        self._books.note(lambda: self.ledger.record(batch.unchanged))
+        for candidate, why in batch.skipped.items():
             self._pass_over(candidate, why)
         return latest
 
@@ -555,34 +557,34 @@ class Pusher:
             self._refuse(content, f"the .gitignore of {self._hub.repo_id} leaves it out")
         info = delivered.info
         commit = None if info is None else CommitRecord(info.oid, info.commit_url, time.time())
-        arrivals = {content.relpath: content.arrival for content in delivered.arrived}
+        entries = {content.relpath: content.entry for content in delivered.arrived}
         if info is not None and self.ledger.is_outdated():
-            self._crossed.update(arrivals)
+            self._crossed.update(entries)
             self.refresh()
-            arrivals = {}
-        self._crossed.difference_update(arrivals)
-        self._books.note(lambda: self.ledger.record(arrivals, commit))
+            entries = {}
+        self._crossed.difference_update(entries)
+        self._books.note(lambda: self.ledger.record(entries, commit))
 
-    def _pass_over(self, candidate: Candidate, why: Nothing) -> None:
-        if why is Nothing.NO_RECORD:
+    def _pass_over(self, candidate: ChangedFile, why: SkipReason) -> None:
+        if why is SkipReason.NO_RECORD:
             self.inventory.set_aside(candidate.relpath, candidate.signature)
-        elif why is Nothing.DENIED:
+        elif why is SkipReason.DENIED:
             said = f"{candidate.relpath!a} of {self.folder} may not be read: it stays only on this disk until then"
             self._once.warn("denied", said, candidate.relpath)
             self.inventory.left_behind += 1
-        elif why is not Nothing.NO_EVENT:
-            self.inventory.left_behind += why is Nothing.BUSY
+        elif why is not SkipReason.NO_EVENT:
+            self.inventory.left_behind += why is SkipReason.BUSY
             logger.debug("%r waits for a later push: it %s", candidate.relpath, why.value)
 
-    def _refuse(self, content: Content, why: str) -> None:
-        self.inventory.refuse(content.relpath, content.arrival.signature)
+    def _refuse(self, content: FileSnapshot, why: str) -> None:
+        self.inventory.refuse(content.relpath, content.entry.signature)
         said = (
             f"{content.relpath!r} of {self.folder} stays here, and is tried again when it changes and at the end: {why}"
         )
         self._once.warn("refused", said, content.relpath)
 
-    def _tell(self, info: CommitInfo, contents: list[Content], seconds: float) -> None:
-        size = sum(content.arrival.length for content in contents)
+    def _tell(self, info: CommitInfo, contents: list[FileSnapshot], seconds: float) -> None:
+        size = sum(content.entry.length for content in contents)
         details = CommitDetails(self._hub.repo_id, self.folder, info.oid, info.commit_url, len(contents), size, seconds)
         logger.info(
             "%d files (%.1f MB) of %s are in %s after %.1f s: %s",

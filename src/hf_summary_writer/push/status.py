@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.folder import disk
-from hf_summary_writer.folder.disk import Once
+from hf_summary_writer.folder.disk import WarnOnce
 from hf_summary_writer.folder.lease import Books, is_locked
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
 from hf_summary_writer.folder.scan import Inventory
@@ -240,7 +240,7 @@ def survey(folder: Path, destination: Destination, settings: Settings) -> Status
 
 
 def _look(folder: Path, destination: Destination, settings: Settings) -> tuple[Books, Inventory]:
-    once = Once()
+    once = WarnOnce()
     books = Books(folder, destination, once)
     # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
     with contextlib.suppress(LedgerError, OSError):
