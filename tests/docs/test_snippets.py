@@ -1,15 +1,20 @@
-"""What README and docs show works: each page is a session, whose blocks run one after the other in one folder.
+"""The code of README and docs works: each page is a session whose blocks run in order, in one folder.
 
-Blocks of `python` and `sh` are run; what needs an account, a cluster or a terminal stands in blocks of other languages.
-A block with a title is a file of that name. A comment before a block may name the exit code that it is to end with.
+Blocks of `python` and `sh` are run; blocks of other languages need an account, a cluster or a terminal. A block with a
+title is a file of that name, which later blocks can run. Variables that a block exports are set in later blocks. A
+comment before a block can give its expected exit code, or keep it running in the background until the page ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +24,8 @@ import pytest
 import scripts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hub_process import HubProcess
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +33,12 @@ ROOT = Path(__file__).parents[2]
 ELSEWHERE = ROOT / "docs" / "integrations.md"
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {ELSEWHERE})
 FENCE = re.compile(
-    r"(?:^<!-- exit code: (?P<exit>\d+) -->\n)?"
+    r"(?:^<!-- (?:exit code: (?P<exit>\d+)|(?P<background>background)) -->\n)?"
     r"^```(?P<language>python|sh)(?: title=\"(?P<title>[^\"]*)\")?\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
+# The port that pages start a local Hub on; a free one takes its place.
+PORT = "8080"
 # The gate runs these, each in a checkout of its own.
 CHECKED = re.compile(r"^<!-- checked -->\n```.*?^```$", re.DOTALL | re.MULTILINE)
 
@@ -40,11 +49,18 @@ class Snippet:
     code: str
     title: str
     exit_code: int
+    background: bool
 
 
 def snippets(page: Path) -> list[Snippet]:
     return [
-        Snippet(match["language"], match["code"], match["title"] or "", int(match["exit"] or 0))
+        Snippet(
+            match["language"],
+            match["code"],
+            match["title"] or "",
+            int(match["exit"] or 0),
+            match["background"] is not None,
+        )
         for match in FENCE.finditer(CHECKED.sub("", page.read_text(encoding="utf-8")))
     ]
 
@@ -59,22 +75,55 @@ def test_the_snippets_of_a_page_work(hub: HubProcess, tmp_path: Path, page: Path
     environment["PATH"] = os.pathsep.join([bin_folder, environment["PATH"]])
     folder = tmp_path / "session"
     folder.mkdir()
-    for number, snippet in enumerate(snippets(page)):
-        file = folder / (snippet.title or f"snippet-{number}")
-        file.write_text(snippet.code, encoding="utf-8")
-        interpreter = [sys.executable] if snippet.language == "python" else ["bash", "-euo", "pipefail"]
-        ended = subprocess.run(
-            [*interpreter, str(file)],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert ended.returncode == snippet.exit_code, f"{snippet.code}\n{ended.stdout}\n{ended.stderr}"
-        assert "WARNING" not in ended.stderr
+    port = str(free_port())
+    with contextlib.ExitStack() as background:
+        for number, snippet in enumerate(snippets(page)):
+            code = snippet.code.replace(PORT, port)
+            file = folder / (snippet.title or f"snippet-{number}")
+            file.write_text(code, encoding="utf-8")
+            if snippet.background:
+                background.enter_context(server(["bash", "-c", f"exec {code}"], folder, environment, int(port)))
+                continue
+            exports = tmp_path / "exports"
+            if snippet.language == "sh":
+                file.write_text(f"{code}env -0 > {shlex.quote(str(exports))}\n", encoding="utf-8")
+            interpreter = [sys.executable] if snippet.language == "python" else ["bash", "-euo", "pipefail"]
+            ended = subprocess.run(
+                [*interpreter, str(file)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=False,
+            )
+            assert ended.returncode == snippet.exit_code, f"{code}\n{ended.stdout}\n{ended.stderr}"
+            assert "WARNING" not in ended.stderr
+            if exports.exists():
+                lines = exports.read_text(encoding="utf-8").split("\0")
+                exports.unlink()  # it holds the token
+                environment = dict(line.partition("=")[::2] for line in lines if line)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def server(command: list[str], folder: Path, environment: dict[str, str], port: int) -> Iterator[None]:
+    """Run a command that serves on a port, and wait until it answers."""
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            while True:
+                assert process.poll() is None, "the server ended"
+                with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.05)
+            yield
+        finally:
+            process.terminate()
 
 
 def test_the_pages_hold_snippets() -> None:

@@ -1,0 +1,27 @@
+"""The page "Troubleshooting" lists each warning and error that the library logs, and no others."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "troubleshooting.md"
+messages = runpy.run_path(str(ROOT / "scripts" / "messages.py"))["messages"]
+
+
+def listed() -> set[str]:
+    return set(re.findall(r"^\| `(.+?)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_the_troubleshooting_page_lists_every_warning() -> None:
+    missing = [f"{each.place}: {each.text}" for each in messages() if each.text.replace("`", "") not in listed()]
+    assert not missing, "add to docs/troubleshooting.md (`python scripts/messages.py` lists all):\n" + "\n".join(
+        missing
+    )
+
+
+def test_the_troubleshooting_page_lists_no_message_that_is_gone() -> None:
+    gone = listed() - {each.text.replace("`", "") for each in messages()}
+    assert not gone, "not in the source any more: remove from docs/troubleshooting.md"
