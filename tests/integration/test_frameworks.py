@@ -160,7 +160,7 @@ def test_the_page_names_the_versions_of_the_lane() -> None:
 
 
 def test_every_block_of_the_page_is_run() -> None:
-    ran = {(case.heading, case.number) for case in CASES} | {("Many processes", 0)}
+    ran = {(case.heading, case.number) for case in CASES} | {("Distributed training", 0)}
     headings = re.findall(r"^## (.*)$", PAGE.read_text(), re.MULTILINE)
     stated = set()
     for heading in headings:
@@ -202,7 +202,7 @@ def test_each_rank_logs_and_the_main_one_pushes(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, launcher: tuple[str, ...], package: str
 ) -> None:
     pytest.importorskip(package)
-    code = block("Many processes").replace("runs/distributed", f"runs/{package}-ranks")
+    code = block("Distributed training").replace("runs/distributed", f"runs/{package}-ranks")
     before = {commit.commit_id for commit in _commits(api, repo_id)}
     run("distributed", code, hub, tmp_path, *launcher, "2")
     found = read(download(api, repo_id, f"tensorboard/{package}-ranks", tmp_path / "download"))
