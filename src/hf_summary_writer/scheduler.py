@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_summary_writer import config as checks
 from hf_summary_writer.config import Destination, Mode, Settings, fills_in, mode_for, sync_command
 from hf_summary_writer.errors import ActionNeededError, CommitDetails, ErrorDetails, PostponedError, TemporaryError
-from hf_summary_writer.events.encoding import file_version
-from hf_summary_writer.events.files import parse_name
-from hf_summary_writer.events.tfrecord import frame
+from hf_summary_writer.events import file_version, frame, parse_name
 from hf_summary_writer.folder.lease import Deputy, WatchMark, rank_of
 from hf_summary_writer.folder.patterns import as_patterns
 from hf_summary_writer.hub.client import Hub, default_endpoint

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer import config as checks
 from hf_summary_writer.config import commits_per_hour, fills_in, mode_for
-from hf_summary_writer.events.thread import drain
-from hf_summary_writer.events.writer import EventWriter, default_logdir
+from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
 from hf_summary_writer.folder.lease import watcher_of
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.client import client_of
@@ -299,7 +298,7 @@ class _RunScheduler(RankedScheduler):
         if self._writer() is not None:
             return super()._push_once()
         # It was dropped without `close`: what it has logged is pushed, then nothing is left to do.
-        drain.at_exit()
+        writer_thread.flush()
         info = super()._push_once()
         if self._loop.seconds_left is None and not self._pusher.inventory.pending().files:
             self._loop.finish(self.close_timeout)

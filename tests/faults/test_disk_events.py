@@ -13,7 +13,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from events import event_files, logged, payloads, run, steps, wait_until
 from hf_summary_writer.events import files as event_file
-from hf_summary_writer.events import thread as drain
+from hf_summary_writer.events import thread
 from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
@@ -106,14 +106,14 @@ def test_sub_runs_drop_too_when_the_run_itself_holds_all_the_memory(tmp_path: Pa
             writer.add_hparams({"lr": 1}, {"accuracy": 1})
 
         # In a thread: a call that blocks must fail the test, not hang it.
-        thread = threading.Thread(target=log, daemon=True)
-        thread.start()
-        thread.join(20)
-        blocked = thread.is_alive()
+        logging = threading.Thread(target=log, daemon=True)
+        logging.start()
+        logging.join(20)
+        blocked = logging.is_alive()
         disk.full = False
-        thread.join(20)
+        logging.join(20)
         assert not blocked
-        wait_until(lambda: not writer._main.pending)
+        wait_until(lambda: not writer._run_queue.pending)
         writer.add_scalars("plot", {"old": 2, "new": 2}, 2)
     for name in ("old", "new"):
         assert steps(tmp_path / "run" / "plot" / name, "plot")[-1] == 2
@@ -283,8 +283,8 @@ def test_a_really_full_disk_and_space_coming_back(tiny_disk: Path, caplog: pytes
 def test_who_waits_for_a_disk_that_hangs_goes_on_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(drain, "_PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr(drain, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(thread, "_CHECK_SECONDS", 0.1)
     well_again = threading.Event()
     with EventWriter(tmp_path) as writer, monkeypatch.context() as patch:
         patch.setattr(event_file.os, "fsync", lambda _: well_again.wait(60))  # type: ignore[attr-defined]
@@ -300,8 +300,8 @@ def test_who_waits_for_a_disk_that_hangs_goes_on_after_a_while(
 def test_what_takes_long_to_encode_is_not_taken_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "_PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr(drain, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(thread, "_CHECK_SECONDS", 0.1)
 
     def encode() -> Any:
         end = time.thread_time() + 1

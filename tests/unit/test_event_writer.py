@@ -23,8 +23,8 @@ from tensorboard.compat.proto import summary_pb2 as their_summary
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
 from hf_summary_writer.events.files import EventFile, followed, parse_name
-from hf_summary_writer.events.queue import Backlog, Stream
-from hf_summary_writer.events.thread import Ticket, drain
+from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit
+from hf_summary_writer.events.thread import FlushRequest, Signal, writer_thread
 from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 THREAD = "hf-summary-writer-events"
 
 
-def drain_threads() -> list[threading.Thread]:
+def writer_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == THREAD]
 
 
@@ -238,7 +238,7 @@ def test_nothing_is_lost_when_threads_log_while_others_close(tmp_path: Path) -> 
     while any(thread.is_alive() for thread in loggers):
         writer.close()
     writer.close()
-    wait_until(lambda: not drain_threads())
+    wait_until(lambda: not writer_threads())
     for n in range(4):
         assert steps(tmp_path, f"thread{n}") == list(range(count))
 
@@ -407,7 +407,7 @@ def test_a_writer_that_is_forgotten_still_gets_everything_to_disk(tmp_path: Path
     writer.add_scalar("a", 1, 1)
     del writer
     gc.collect()
-    wait_until(lambda: not drain_threads())
+    wait_until(lambda: not writer_threads())
     assert steps(tmp_path, "a") == [1]
 
 
@@ -415,20 +415,20 @@ def test_the_thread_ends_with_the_last_writer_and_comes_back_with_the_next(tmp_p
     for _ in range(3):
         with EventWriter(tmp_path) as writer:
             writer.add_scalar("a", 1)
-            assert len(drain_threads()) == 1
-        wait_until(lambda: not drain_threads())
+            assert len(writer_threads()) == 1
+        wait_until(lambda: not writer_threads())
 
 
 def test_a_thousand_cycles_leave_no_thread_and_no_descriptor(tmp_path: Path) -> None:
     process = psutil.Process()
     with EventWriter(tmp_path):
         pass
-    wait_until(lambda: not drain_threads())
+    wait_until(lambda: not writer_threads())
     before = process.num_fds()
     for cycle in range(1000):
         with EventWriter(tmp_path / str(cycle % 10)) as writer:
             writer.add_scalar("a", cycle, cycle)
-    wait_until(lambda: not drain_threads())
+    wait_until(lambda: not writer_threads())
     assert process.num_fds() == before
     assert sum(len(steps(tmp_path / str(n), "a")) for n in range(10)) == 1000
 
@@ -440,7 +440,7 @@ def test_threads_and_descriptors_do_not_grow_with_sub_runs(tmp_path: Path) -> No
         for step in range(3):
             writer.add_scalars("many", {f"key{n}": n for n in range(200)}, step)
             writer.flush()
-            assert len(drain_threads()) == 1
+            assert len(writer_threads()) == 1
             assert process.num_fds() - before <= 40
     for n in range(200):
         assert steps(tmp_path / "many" / f"key{n}", "many") == [0, 1, 2]
@@ -450,11 +450,11 @@ def test_a_caller_at_the_bound_waits_for_the_disk_and_loses_nothing(tmp_path: Pa
     with EventWriter(tmp_path, max_pending_bytes=20_000) as writer:
         for step in range(20_000):
             writer.add_scalar("a", step, step)
-            assert len(writer._stream.queue) * 192 <= 20_200
+            assert len(writer._queue.items) * 192 <= 20_200
         writer.flush()
         for step in range(20):
             writer.add_text("big", "x" * 15_000, step)
-            assert len(writer._stream.queue) <= 3
+            assert len(writer._queue.items) <= 3
     assert steps(tmp_path, "a") == list(range(20_000))
     assert steps(tmp_path, "big/text_summary") == list(range(20))
     assert writer.dropped_events == 0
@@ -498,13 +498,13 @@ def test_an_event_that_cannot_be_encoded_is_dropped_alone(tmp_path: Path, caplog
 @pytest.mark.faults("D12")
 @pytest.mark.parametrize("bug", [RuntimeError("a bug"), MemoryError(), SystemExit(3)], ids=repr)
 @pytest.mark.parametrize(
-    ("kind", "step"), [(EventFile, "append"), (EventFile, "verify"), (EventFile, "sync"), (Stream, "work")]
+    ("kind", "step"), [(EventFile, "append"), (EventFile, "verify"), (EventFile, "sync"), (EventQueue, "work")]
 )
 def test_a_bug_in_one_writer_holds_up_no_other_and_nobody_who_waits(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    kind: type[EventFile | Stream],
+    kind: type[EventFile | EventQueue],
     step: str,
     bug: BaseException,
 ) -> None:
@@ -535,36 +535,36 @@ def test_a_bug_in_one_writer_holds_up_no_other_and_nobody_who_waits(
         writer.flush()
     monkeypatch.setattr("hf_summary_writer.events.queue._VERIFY_SECONDS", 0)
     monkeypatch.setattr(kind, step, broken)
-    [thread] = drain_threads()
+    [thread] = writer_threads()
     with caplog.at_level(logging.ERROR):
         using = threading.Thread(target=use, daemon=True)
         using.start()
         using.join(20)
         assert not using.is_alive()
     assert done == [[0, 1, 2], [0, 1, 2]]
-    assert drain_threads() in ([], [thread])
+    assert writer_threads() in ([], [thread])
     found = steps(folder, "a")
     assert found == ([0, 1, 2, 3] if step == "sync" else [3])
     assert len(found) + writers[0].dropped_events == 4
     [record] = [record for record in caplog.records if record.exc_info]
     assert folder in record.getMessage()
-    wait_until(lambda: not drain_threads())
+    wait_until(lambda: not writer_threads())
 
 
 def test_a_bug_in_what_is_due_by_time_alone_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: Stream, now: float) -> None:
+    def broken(_: EventQueue, now: float) -> None:
         raise RuntimeError(now)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Stream, "tidy", broken)
+        patched.setattr(EventQueue, "tidy", broken)
         with EventWriter(tmp_path) as writer:
-            [thread] = drain_threads()
+            [thread] = writer_threads()
             for step in range(3):
                 writer.add_scalar("a", step, step)
                 writer.flush()
-            assert drain_threads() == [thread]
+            assert writer_threads() == [thread]
     assert steps(tmp_path, "a") == [0, 1, 2]
     assert len([record for record in caplog.records if record.exc_info]) == 1
 
@@ -581,7 +581,7 @@ def test_a_copy_is_a_writer_of_the_same_folder_with_a_file_of_its_own(tmp_path: 
     assert len([event for event in logged(tmp_path) if event.WhichOneof("what") == "session_log"]) == 1
 
 
-def test_a_finaliser_that_closes_a_writer_in_the_drain_thread_does_not_hang_it(tmp_path: Path) -> None:
+def test_a_finaliser_that_closes_a_writer_in_the_writer_thread_does_not_hang_it(tmp_path: Path) -> None:
     closed = threading.Event()
     other = EventWriter(tmp_path / "other")
     other.add_scalar("b", 1, 1)
@@ -600,75 +600,75 @@ def test_a_finaliser_that_closes_a_writer_in_the_drain_thread_does_not_hang_it(t
         writer.flush()
         assert closed.is_set()
     assert steps(tmp_path / "one", "a") == [1]
-    wait_until(lambda: not drain_threads())
+    wait_until(lambda: not writer_threads())
     assert steps(tmp_path / "other", "b") == [1, 2]
 
 
-def test_a_closed_writer_keeps_asking_its_late_callers_to_look(tmp_path: Path) -> None:
+def test_late_callers_of_a_closed_writer_register_its_queue_every_time(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
-        stream = writer._main
-    assert stream is not None
-    stream.look(1e12)
-    assert stream.look_again == 0
+        events = writer._run_queue
+    assert events is not None
+    events.register(1e12)
+    assert events.register_at == 0
 
 
-def test_who_begins_to_wait_while_the_disk_fails_is_let_go_by_its_next_failure(
+def test_a_flush_that_begins_while_the_disk_fails_returns_with_the_next_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "attend", lambda _: None)
+    monkeypatch.setattr(writer_thread, "register", lambda _: None)
     failure = OSError(errno.EIO, "Input/output error")
-    waiting = Stream(str(tmp_path), Backlog(1 << 20))
+    events = EventQueue(str(tmp_path), MemoryLimit(1 << 20), FailureLog(1 << 20))
 
-    class AddedLate(set[Ticket]):
+    class AddedLate(set[FlushRequest]):
         """The disk fails between the moment that a caller looks this up and the one that it adds to it."""
 
-        def add(self, ticket: Ticket) -> None:
-            waiting._fall_back(failure, 0.0)
-            super().add(ticket)
+        def add(self, request: FlushRequest) -> None:
+            events._fall_back(failure, 0.0)
+            super().add(request)
 
-    waiting._asked = AddedLate()
-    ticket = waiting.ask()
-    assert not ticket.wait(0)
-    waiting._fall_back(failure, 0.0)
-    assert ticket.wait(0)
+    events._requests = AddedLate()
+    request = events.request_flush()
+    assert not request.wait(0)
+    events._fall_back(failure, 0.0)
+    assert request.wait(0)
+    assert not events.items
 
 
 def test_a_signal_handler_may_wait_for_what_it_interrupts_the_wait_for() -> None:
-    """It may come when its own thread has just got hold of the lock of the ticket."""
+    signal = Signal()
+    waited: list[bool] = []
 
     class Interrupted:
-        def __init__(self, lock: Any) -> None:
-            self.lock = lock
-            self.waited: list[bool] = []
+        """The handler comes when its own thread has taken the token and not yet put it back for others."""
 
-        def acquire(self, *, timeout: float) -> bool:
-            got: bool = self.lock.acquire(timeout=timeout)
-            if got and not self.waited:
-                self.waited.append(False)
-                self.waited[0] = ticket.wait(0.1)
-            return got
+        def __init__(self, tokens: Any) -> None:
+            self.tokens = tokens
 
-        def release(self) -> None:
-            self.lock.release()
+        def get(self, *, timeout: float) -> None:
+            self.tokens.get(timeout=timeout)
+            if not waited:
+                waited.append(False)
+                waited[0] = signal.wait(0.1)
 
-    ticket = Ticket()
-    ticket._lock = interrupted = Interrupted(ticket._lock)  # type: ignore[assignment]
-    assert not ticket.wait(0.01)
-    releasing = threading.Timer(0.05, ticket.release)
-    releasing.start()
-    assert ticket.wait(20)
-    releasing.join()
-    assert interrupted.waited == [True]
-    assert ticket.wait(0)
+        def put(self, token: None) -> None:
+            self.tokens.put(token)
+
+    signal._released = Interrupted(signal._released)  # type: ignore[assignment]
+    assert not signal.wait(0.01)
+    setting = threading.Timer(0.05, signal.set)
+    setting.start()
+    assert signal.wait(20)
+    setting.join()
+    assert waited == [True]
+    assert signal.wait(0)
 
 
-def test_a_ticket_that_is_renewed_waits_for_another_release() -> None:
-    ticket = Ticket()
-    ticket.release()
-    assert ticket.wait(0)
-    ticket.renew()
-    assert not ticket.wait(0)
-    ticket.release()
-    ticket.release()
-    assert ticket.wait(0)
-    assert ticket.wait(0)
+def test_all_threads_that_wait_for_a_signal_go_on() -> None:
+    signal = Signal()
+    waiting = [threading.Thread(target=signal.wait, args=(60,)) for _ in range(4)]
+    for thread in waiting:
+        thread.start()
+    signal.set()
+    for thread in waiting:
+        thread.join(20)
+        assert not thread.is_alive()

@@ -1,1 +1,43 @@
-"""Event files and the writer that fills them. Knows the disk alone: no folder, push or Hub."""
+"""Event files and the `SummaryWriter` that writes them. Knows the disk alone: no folder, push or Hub."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_summary_writer.events.encoding import file_version
+    from hf_summary_writer.events.files import followed, parse_name
+    from hf_summary_writer.events.tfrecord import boundaries, frame
+    from hf_summary_writer.events.thread import writer_thread
+    from hf_summary_writer.events.writer import EventWriter, default_logdir
+else:
+    # Only where it is used: the writer imports tensorboardX, which commands that read files do without.
+    _HOMES = {
+        "EventWriter": "writer",
+        "boundaries": "tfrecord",
+        "default_logdir": "writer",
+        "file_version": "encoding",
+        "followed": "files",
+        "frame": "tfrecord",
+        "parse_name": "files",
+        "writer_thread": "thread",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return value
+
+
+__all__ = [
+    "EventWriter",
+    "boundaries",
+    "default_logdir",
+    "file_version",
+    "followed",
+    "frame",
+    "parse_name",
+    "writer_thread",
+]

@@ -109,7 +109,7 @@ def scalar_prefix(tag: str | None) -> bytes:
 
 def scalar_payloads(scalars: Iterable[Scalar]) -> list[bytes]:
     """Return the events of plain scalars; values too large for 32 bits become infinite, as protocol buffers do it."""
-    # Written out in one loop, with the step kept for the next scalar: this is what the drain does most.
+    # Written out in one loop, with the step kept for the next scalar: this is what the writer thread does most.
     payloads = []
     last_step: int | None = None
     step_bytes = b""

@@ -1,4 +1,4 @@
-"""The event queue of one event file: pending values, their memory bound, and the segments they are written to."""
+"""The event queue of one folder: pending events, the limit on their memory, and how they get into event files."""
 
 from __future__ import annotations
 
@@ -15,209 +15,28 @@ from typing import TYPE_CHECKING, cast
 from hf_summary_writer.events.encoding import Scalar, scalar_payloads
 from hf_summary_writer.events.files import SEGMENT_BYTES, EventFile
 from hf_summary_writer.events.tfrecord import frame, frames
-from hf_summary_writer.events.thread import Ticket, drain
+from hf_summary_writer.events.thread import FlushRequest, Signal, writer_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Backlog", "Deferred", "Item", "Stream", "encoded", "held", "leading_scalars"]
+__all__ = ["Deferred", "EventQueue", "FailureLog", "Item", "MemoryLimit"]
 
 _logger = logging.getLogger(__name__)
 
 _SCALAR_BYTES = 192
 
-"""What a pending scalar takes in memory: the tuple and its three numbers, rounded up."""
-
-
-class Backlog:
-    """What all streams of one writer may hold in memory, and what became of it when the disk failed.
-
-    Callers count what comes in, under a lock; the drain counts what goes out, alone. So the drain never waits for a
-    caller, who may be a thread whose signal handler waits for the drain.
-
-    Args:
-        max_bytes: The bound; a caller that meets it waits for the disk, or drops its event if the disk fails.
-
-    Attributes:
-        limit: Number of items that each stream may hold at the moment.
-        waiting: Tickets of callers that wait for room.
-        in_trouble: Whether a write has failed and none was a success since.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._streams: set[int] = set()
-        self._failing: set[int] = set()
-        self.in_trouble = False
-        self._refused = 0
-        self._lost = 0
-        self.forget()
-
-    @property
-    def dropped(self) -> int:
-        """Number of events that were never written."""
-        return self._refused + self._lost
-
-    def forget(self) -> None:
-        """In a forked child: hold nothing, and take fresh locks."""
-        self._lock = threading.RLock()
-        self.waiting: deque[Ticket] = deque()
-        self._failing.clear()
-        self._came = self._went = 0
-        self.limit = self.share()
-
-    def join(self, stream: object) -> None:
-        """Share the bound with one more stream."""
-        self._streams.add(id(stream))
-        self.limit = self.share()
-
-    def leave(self, stream: object) -> None:
-        """Share the bound with one stream less."""
-        self._streams.discard(id(stream))
-        self.limit = self.share()
-
-    @property
-    def is_held(self) -> bool:
-        """Whether a stream cannot write what it holds, so that room may never come."""
-        return bool(self._failing)
-
-    def fail(self, stream: object) -> None:
-        """Note that a stream cannot write what it holds."""
-        self._failing.add(id(stream))
-
-    def go_on(self, stream: object) -> None:
-        """Note that a stream can write again, or holds nothing any more."""
-        self._failing.discard(id(stream))
-
-    def hold(self, nbytes: int) -> None:
-        """Count bytes that a caller brings."""
-        with self._lock:
-            self._came += nbytes
-        self.limit = self.share()
-
-    def refuse(self) -> None:
-        """Count an event that a caller could not bring."""
-        with self._lock:
-            self._refused += 1
-
-    def give_back(self, nbytes: int) -> None:
-        """Count bytes that the drain is done with."""
-        self._went += nbytes
-        self.limit = self.share()
-
-    def lose(self, events: int) -> None:
-        """Count events that the drain could not write."""
-        self._lost += events
-
-    def let_in(self) -> None:
-        """Let those who wait for room look again."""
-        with contextlib.suppress(IndexError):
-            while True:
-                self.waiting.popleft().release()
-
-    def report(self, error: OSError, directory: str) -> None:
-        """Say once that the disk is in trouble."""
-        if not self.in_trouble:
-            self.in_trouble = True
-            _logger.error(
-                "cannot write event files in %s: %s; events are kept in memory up to %d bytes, then dropped; logging"
-                " goes on when there is space again",
-                directory,
-                error,
-                self._max_bytes,
-            )
-
-    def recover(self, directory: str) -> None:
-        """Say once that the disk is well again."""
-        if self.in_trouble and not self.is_held:
-            self.in_trouble = False
-            _logger.warning("event files in %s are written again; %d events were dropped", directory, self.dropped)
-
-    def share(self) -> int:
-        """Return `limit` as it should be now."""
-        held = self._came - self._went
-        room = (self._max_bytes - held) // (_SCALAR_BYTES * max(len(self._streams), 1))
-        # However small the bound, one item must get through when nothing else is held.
-        return room if held > 0 else max(room, 1)
-
+"""Memory of a pending scalar: the tuple and its three numbers, rounded up."""
 
 _OVERHEAD_BYTES = 256
 
 _SLICE_BYTES = 1 << 20
 
-"""Of ready events, how much is written at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """An event whose encoding is left to the drain.
-
-    Attributes:
-        encode: Returns the event's bytes, or `None` if it wrote what it had to write itself.
-        nbytes: What it holds in memory until then.
-    """
-
-    encode: Callable[[], bytes | None]
-    nbytes: int
-
-
-Item = Scalar | bytes | Deferred | Ticket
-
-
-def held(item: Item) -> int:
-    """Return the bytes of memory that count for an item; plain scalars are counted by their number."""
-    if type(item) is bytes:
-        return len(item) + _OVERHEAD_BYTES
-    return item.nbytes if isinstance(item, Deferred) else 0
-
-
-def leading_scalars(items: list[Item]) -> list[Scalar]:
-    """Return the plain scalars before the first item that is something else."""
-    kinds = list(map(type, items))
-    scalars = items
-    if kinds.count(tuple) < len(kinds):
-        scalars = items[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
-    return cast("list[Scalar]", scalars)
-
-
-def encoded(items: list[Item], backlog: Backlog, directory: str) -> list[bytes]:
-    """Return one record for each item up to the next request, or as many as are enough for once.
-
-    Args:
-        items: What is encoded on the way is replaced in it, so that another try does not encode it again.
-        backlog: Told of what memory that sets free, and of what cannot be encoded.
-        directory: Where the records will lie, for messages.
-    """
-    payloads: list[bytes] = []
-    nbytes = 0
-    for item in items:
-        if isinstance(item, Deferred):
-            payload = _encoded(item, backlog, directory)
-            items[len(payloads)] = payload
-            payloads.append(payload)
-            break  # what took long goes to disk before the next one
-        if type(item) is not bytes or nbytes > _SLICE_BYTES:
-            break
-        payloads.append(item)
-        nbytes += len(item)
-    # An item without an event has an empty record.
-    return [frame(payload) if payload else b"" for payload in payloads]
-
-
-def _encoded(item: Deferred, backlog: Backlog, directory: str) -> bytes:
-    try:
-        payload = item.encode() or b""
-    except Exception:
-        _logger.exception("an event of %s could not be encoded and is dropped", directory)
-        backlog.lose(1)
-        payload = b""
-    backlog.give_back(item.nbytes - held(payload))
-    return payload
-
+"""Encoded events that are written at once."""
 
 _RETRY_SECONDS = 1.0
 
-_LOOK_SECONDS = 1.0
+_REGISTER_SECONDS = 1.0
 
 _VERIFY_SECONDS = 1.0
 
@@ -226,30 +45,181 @@ _IDLE_SECONDS = 10.0
 """How long a file stays open with nothing appended."""
 
 
-class Stream:
-    """The queue of one directory. `append` on `queue` is all a caller does; the drain does the rest.
+@dataclass(frozen=True, slots=True, eq=False)
+class Deferred:
+    """An event that the writer thread encodes.
+
+    Attributes:
+        encode: Returns the event's bytes, or `None` if it wrote what it had to write itself.
+        nbytes: Memory that it holds until then.
+    """
+
+    encode: Callable[[], bytes | None]
+    nbytes: int
+
+
+Item = Scalar | bytes | Deferred | FlushRequest
+
+
+class MemoryLimit:
+    """The memory that the pending events of one writer may take, shared by its queues.
+
+    Callers count what they add, under a lock; the writer thread alone counts what it releases, without one. So the
+    thread never waits for a caller, whose signal handler may be waiting for the thread.
+
+    Attributes:
+        items: Number of items that each queue may hold at the moment.
+        waiting: Signals of callers that wait for room.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._queues: set[int] = set()
+        self.reset()
+
+    def reset(self) -> None:
+        """Hold nothing and take fresh locks, in a forked child."""
+        self._lock = threading.RLock()
+        self.waiting: deque[Signal] = deque()
+        self._acquired = self._released = 0
+        self.items = self._items()
+
+    def join(self, events: EventQueue) -> None:
+        self._queues.add(id(events))
+        self.items = self._items()
+
+    def leave(self, events: EventQueue) -> None:
+        self._queues.discard(id(events))
+        self.items = self._items()
+
+    def acquire(self, nbytes: int) -> None:
+        """Count memory that a caller adds, without waiting: `EventQueue.wait_for_room` comes before."""
+        with self._lock:
+            self._acquired += nbytes
+        self.items = self._items()
+
+    def release(self, nbytes: int) -> None:
+        """Count memory that the writer thread is done with."""
+        self._released += nbytes
+        self.items = self._items()
+
+    def wake_waiting(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self.waiting.popleft().set()
+
+    def _items(self) -> int:
+        held = self._acquired - self._released
+        room = (self.max_bytes - held) // (_SCALAR_BYTES * max(len(self._queues), 1))
+        # However small the limit, one item must get through when nothing else is held.
+        return room if held > 0 else max(room, 1)
+
+
+class FailureLog:
+    """Which queues of one writer cannot write, what was lost, and what the log has said about it.
+
+    Args:
+        max_pending_bytes: For the message.
+    """
+
+    def __init__(self, max_pending_bytes: int) -> None:
+        self._max_pending_bytes = max_pending_bytes
+        self._lock = threading.RLock()
+        self._failing: set[int] = set()
+        self._reported = self._sync_reported = False
+        # Two counters, since the writer thread must not take the lock.
+        self._refused = 0
+        self._lost = 0
+
+    def reset(self) -> None:
+        """Forget the parent's failures and locks, in a forked child."""
+        self._lock = threading.RLock()
+        self._failing.clear()
+
+    @property
+    def dropped(self) -> int:
+        """Number of events that were never written."""
+        return self._refused + self._lost
+
+    @property
+    def any_failing(self) -> bool:
+        return bool(self._failing)
+
+    def refuse_one(self) -> None:
+        """Count an event that a caller could not add."""
+        with self._lock:
+            self._refused += 1
+
+    def lose(self, events: int) -> None:
+        """Count events that the writer thread could not write."""
+        self._lost += events
+
+    def fail(self, events: EventQueue) -> None:
+        self._failing.add(id(events))
+
+    def forget(self, events: EventQueue) -> None:
+        self._failing.discard(id(events))
+
+    def report(self, error: OSError, directory: str) -> None:
+        """Log the first failure since the last recovery."""
+        if not self._reported:
+            self._reported = True
+            _logger.error(
+                "cannot write event files in %s: %s; events are kept in memory up to %d bytes, then dropped; logging"
+                " goes on when there is space again",
+                directory,
+                error,
+                self._max_pending_bytes,
+            )
+
+    def report_sync(self, error: OSError, directory: str) -> None:
+        """Log the first failing fsync: what is written stays written, and what comes later is written all the same."""
+        if not self._sync_reported:
+            self._sync_reported = True
+            _logger.warning(
+                "cannot sync event files in %s to disk: %s; events are written, but the latest ones may not survive a"
+                " power failure",
+                directory,
+                error,
+            )
+
+    def recover(self, events: EventQueue) -> None:
+        """Note that a queue can write, and log the end of the failure if it was the last one."""
+        self._failing.discard(id(events))
+        if self._reported and not self._failing:
+            self._reported = False
+            _logger.warning(
+                "event files in %s are written again; %d events were dropped", events.directory, self.dropped
+            )
+
+
+class EventQueue:
+    """Pending events of one folder. Callers only append to `items`; the writer thread does the rest.
 
     Args:
         directory: Where the event files lie, as callers name it.
-        backlog: Shared by the streams of one writer.
+        memory: Shared by the queues of one writer.
+        failures: Likewise.
         base: The folder that `directory` is relative to.
         suffix: Ends every file name.
         flush_secs: Seconds between two fsyncs while events come.
-        segment_bytes: Size at which the stream goes on in a new file.
+        segment_bytes: Size at which the next event goes to a new file.
 
     Attributes:
         folder: The absolute path of `directory`.
-        queue: What is pending, oldest first.
-        look_again: Time (of `time.time`) from which a caller that appended must call `look`; 0 when closed or forked.
+        items: What is pending, oldest first.
+        register_at: Time (of `time.time`) from which a caller that appended must call `register`; 0 when closed or
+            forked.
         closed: Whether no more is expected; what is appended all the same goes to a new file.
         failing: Whether the last write failed.
-        has_metadata: Whether events get a step or time from `use_metadata`, so that the short way is closed.
+        has_metadata: Whether events get a step or time from `use_metadata`, so that `add_scalar` must not append.
     """
 
     def __init__(
         self,
         directory: str,
-        backlog: Backlog,
+        memory: MemoryLimit,
+        failures: FailureLog,
         *,
         base: str = "",
         suffix: str = "",
@@ -258,115 +228,97 @@ class Stream:
     ) -> None:
         self.directory = directory
         self.folder = os.path.join(base, directory)
-        self.backlog = backlog
-        self.queue: deque[Item] = deque()
-        self.look_again = 0.0
+        self.memory = memory
+        self.failures = failures
+        self.items: deque[Item] = deque()
+        self.register_at = 0.0
         self.closed = False
         self.failing = False
         self.has_metadata = False
         self._file = EventFile(self.folder, suffix, segment_bytes)
         self._flush_secs = flush_secs
-        # Taken from the queue and not yet done, so that a failed write has something to try again.
+        # Taken from `items` and not yet written, so that a failed write has something to try again.
         self._taken: list[Item] = []
-        self._asked: set[Ticket] = set()
+        self._requests: set[FlushRequest] = set()
         self._retry_at = 0.0
         self._verify_at = 0.0
         self._sync_at: float | None = None
         self._idle_at = 0.0
-        backlog.join(self)
+        memory.join(self)
 
     # What callers use, from any thread.
 
     def open(self) -> None:
-        """Create the first file, before anything is appended, and have the stream attended."""
+        """Create the first file, before anything is appended."""
         try:
             self._file.open()
         except OSError as error:
             self._fall_back(error, time.monotonic())
-        drain.attend(self)
+        writer_thread.register(self)
 
     def put(self, item: bytes | Deferred | Scalar) -> None:
-        """Append an item that is counted by its size, waiting for room if there is none."""
-        if not self.has_room():
+        """Append an item, waiting for room if there is none."""
+        if not self.wait_for_room():
             return
-        if nbytes := held(item):
-            self.backlog.hold(nbytes)
-        self.queue.append(item)
-        if (now := time.time()) >= self.look_again:
-            self.look(now)
+        if nbytes := _memory_of(item):
+            self.memory.acquire(nbytes)
+        self.items.append(item)
+        if (now := time.time()) >= self.register_at:
+            self.register(now)
 
-    def look(self, now: float) -> None:
-        """Make sure that somebody attends the stream; `now` is of `time.time`."""
-        self.look_again = now + _LOOK_SECONDS
-        # Read after the write above: one who closes sets `closed` first and `look_again` then.
+    def register(self, now: float) -> None:
+        """Make sure that the writer thread serves the queue; `now` is of `time.time`."""
+        self.register_at = now + _REGISTER_SECONDS
+        # Read after the write above: `close` sets `closed` first and `register_at` then.
         if self.closed:
-            self.look_again = 0.0
-        drain.attend(self)
+            self.register_at = 0.0
+        writer_thread.register(self)
 
-    def has_room(self) -> bool:
+    def wait_for_room(self) -> bool:
         """Wait until an item may be appended; return False, and count it as dropped, if the disk fails meanwhile."""
-        backlog = self.backlog
-        while len(self.queue) >= backlog.share():
+        memory = self.memory
+        while len(self.items) >= memory.items:
             if self._is_hopeless:
-                backlog.refuse()
+                self.failures.refuse_one()
                 return False
-            ticket = Ticket()
-            backlog.waiting.append(ticket)
-            drain.attend(self)
-            # Whoever makes room lets in those it sees waiting: look again now that this one can be seen.
-            if len(self.queue) < backlog.share() or self._is_hopeless:
+            signal = Signal()
+            memory.waiting.append(signal)
+            writer_thread.register(self)
+            # The thread wakes those that it sees waiting: look again now that this one can be seen.
+            if len(self.items) < memory.items or self._is_hopeless:
                 continue
-            if not drain.wait(ticket, at_most=_LOOK_SECONDS):
+            if not writer_thread.wait(signal, at_most=_REGISTER_SECONDS):
                 return True
         return True
 
     @property
     def _is_hopeless(self) -> bool:
-        """Whether no room may come: the disk fails for this stream, or for another that holds all there is."""
-        return self.failing or (self.backlog.is_held and not self.queue)
+        """Whether no room may come: the disk fails for this queue, or for another that holds all the memory."""
+        return self.failing or (self.failures.any_failing and not self.items)
 
-    def ask(self, *, closes: bool = False) -> Ticket:
-        """Return a ticket that is released when all that was appended before is on disk, or cannot be for now."""
-        ticket = None if closes else self._last_ticket()
-        if ticket is None:
-            ticket = Ticket(closes=closes)
-            self._asked.add(ticket)
-            self.queue.append(ticket)
-        drain.attend(self)
-        return ticket
+    def request_flush(self, *, closes: bool = False) -> FlushRequest:
+        """Return a request that is set when all that was appended before is on disk, or cannot be for now."""
+        request = FlushRequest(closes=closes)
+        self._requests.add(request)
+        self.items.append(request)
+        writer_thread.register(self)
+        return request
 
-    def _last_ticket(self) -> Ticket | None:
-        """Return the ticket behind which nothing was appended, to wait for once more.
-
-        On a failing disk, tickets are released but stay where they are: many requests must not fill the queue.
-        """
-        try:
-            ticket = self.queue[-1]
-        except IndexError:
-            return None
-        if not isinstance(ticket, Ticket) or ticket.closes:
-            return None
-        ticket.renew()
-        self._asked.add(ticket)
-        if ticket.met:
-            self._be_done_with(ticket)
-        return ticket
-
-    def close(self) -> Ticket:
-        """Expect no more; the ticket is released when the file is on disk and closed."""
+    def close(self) -> FlushRequest:
+        """Expect no more; the request is set when the file is on disk and closed."""
         if not self.closed:
-            self.backlog.leave(self)
+            self.memory.leave(self)
         self.closed = True
-        self.look_again = 0.0
-        return self.ask(closes=True)
+        self.register_at = 0.0
+        return self.request_flush(closes=True)
 
     def reopen(self) -> None:
         """Expect more again; it goes to a new file."""
         if self.closed:
-            self.backlog.join(self)
+            self.memory.join(self)
         self.closed = False
 
-    # What the drain uses, one thread at a time.
+    # What the writer thread uses, one thread at a time.
 
     @property
     def event_file(self) -> str | None:
@@ -375,90 +327,91 @@ class Stream:
 
     @property
     def holds_descriptor(self) -> bool:
-        """Whether a file is open."""
         return self._file.is_open
 
     @property
     def pending(self) -> int:
-        """Number of items that wait."""
-        return len(self.queue) + len(self._taken)
+        """Number of items."""
+        return len(self.items) + len(self._taken)
 
     @property
     def is_done(self) -> bool:
-        """Whether the stream is closed and nothing of it is left."""
-        return self.closed and not self.queue and not self._taken and self._file.path is None
+        """Whether the queue is closed and nothing of it is left."""
+        return self.closed and not self.items and not self._taken and self._file.path is None
 
     def is_ready(self, now: float) -> bool:
-        """Whether there is something to do at the monotonic time `now`; a failing disk is tried now and then."""
-        if not self.queue and not self._taken:
+        """Whether there is work at the monotonic time `now`; a failing disk is tried now and then, and on request."""
+        if not self.items and not self._taken:
             return False
-        return not self.failing or now >= self._retry_at or bool(self._asked)
+        return not self.failing or now >= self._retry_at or bool(self._requests)
 
     def work(self, most: int, now: float) -> int:
-        """Write up to `most` items, or meet one request; return how many items were done."""
+        """Write up to `most` items, or answer one request; return how many items were done. Never raises `OSError`."""
         taken = self._taken
         if not taken:
             # One call into C, so that an exception from a signal handler cannot come between taking and keeping.
-            taken.extend(itertools.starmap(self.queue.popleft, itertools.repeat((), min(most, len(self.queue)))))
+            taken.extend(itertools.starmap(self.items.popleft, itertools.repeat((), min(most, len(self.items)))))
         before = len(taken)
         if not before:
             return 0
         try:
-            if isinstance(taken[0], Ticket):
-                self._meet(taken[0])
+            if isinstance(taken[0], FlushRequest):
+                self._flush(taken[0])
                 del taken[0]
             else:
                 self._write(taken, now)
-                self._recover()
+                self.failing = False
+                self.failures.recover(self)
         except OSError as error:
             self._fall_back(error, now)
-        if self.backlog.waiting and (self.failing or not self.queue or len(self.queue) <= self.backlog.share() // 2):
-            self.backlog.let_in()
+        if self.memory.waiting and (self.failing or not self.items or len(self.items) <= self.memory.items // 2):
+            self.memory.wake_waiting()
         return before - len(self._taken)
 
     def tidy(self, now: float) -> None:
-        """Sync when `flush_secs` are over, close what is idle or no longer expected to grow."""
+        """Sync when `flush_secs` are over, close a file that is idle or not expected to grow."""
         file = self._file
         if file.path is None or self.failing:
             return
         try:
-            if self.closed and not self.queue and not self._taken:
+            if self.closed and not self.items and not self._taken:
                 file.finish()
             elif file.dirty and self._sync_at is not None and now >= self._sync_at:
                 self._sync_at = None
                 file.sync()
         except OSError as error:
-            self.backlog.report(error, self.directory)
+            self.failures.report_sync(error, self.directory)
         if file.is_open and now >= self._idle_at:
             file.rest()
 
     def drop(self) -> None:
-        """After `work` failed in a way that no other try mends: lose what it was at, and go on in a new file."""
-        doomed = self._taken or list(itertools.starmap(self.queue.popleft, itertools.repeat((), len(self.queue))))
+        """Lose what `work` was at when it raised, and go on in a new file."""
+        lost = self._taken or list(itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items))))
         self._taken = []
         self._file.forget()
-        self.backlog.go_on(self)
-        self._lose(doomed)
-        self.backlog.let_in()
+        self.failures.forget(self)
+        self._lose(lost)
+        self.memory.wake_waiting()
 
     def rest(self) -> None:
-        """Give back the descriptor for now."""
+        """Release the descriptor for now."""
         self._file.rest()
 
-    def leave_to_parent(self, *, keep_queue: bool) -> None:
-        """In a forked child: what is queued and the open file are the parent's; start afresh when something comes."""
-        if not keep_queue:
-            self.queue = deque()
+    def leave_to_parent(self, *, keep_items: bool) -> None:
+        """Leave pending events and the open file to the parent, in a forked child."""
+        if not keep_items:
+            self.items = deque()
         self._taken = []
-        self._asked = set()
+        self._requests = set()
         self._file.belongs_to_parent()
         self.failing = False
-        self.look_again = 0.0
-        self.backlog.forget()
+        self.register_at = 0.0
+        self.memory.reset()
+        self.failures.reset()
 
     def _write(self, taken: list[Item], now: float) -> None:
-        scalars = leading_scalars(taken)
-        records = frames(scalar_payloads(scalars)) if scalars else encoded(taken, self.backlog, self.directory)
+        scalars = _leading_scalars(taken)
+        records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
             self._file.verify()
@@ -468,63 +421,107 @@ class Stream:
         finally:
             done = self._file.appended - before
             if not scalars:
-                self.backlog.give_back(sum(map(held, taken[:done])))
+                self.memory.release(sum(map(_memory_of, taken[:done])))
             del taken[:done]
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
             self._sync_at = now + self._flush_secs
 
-    def _meet(self, ticket: Ticket) -> None:
-        if ticket.closes:
-            self._file.finish()
-        else:
-            self._file.sync()
+    def _encode(self, items: list[Item]) -> list[bytes]:
+        """Return a record for each item up to the next request, or for as many as are enough for one write.
+
+        What is encoded on the way is replaced in `items`, so that another try does not encode it again.
+        """
+        payloads: list[bytes] = []
+        nbytes = 0
+        for item in items:
+            if isinstance(item, Deferred):
+                payload = self._encode_one(item)
+                items[len(payloads)] = payload
+                payloads.append(payload)
+                break  # what took long goes to disk before the next one
+            if type(item) is not bytes or nbytes > _SLICE_BYTES:
+                break
+            payloads.append(item)
+            nbytes += len(item)
+        # An item without an event has an empty record.
+        return [frame(payload) if payload else b"" for payload in payloads]
+
+    def _encode_one(self, item: Deferred) -> bytes:
+        try:
+            payload = item.encode() or b""
+        except Exception:
+            _logger.exception("an event of %s could not be encoded and is dropped", self.directory)
+            self.failures.lose(1)
+            payload = b""
+        self.memory.release(item.nbytes - _memory_of(payload))
+        return payload
+
+    def _flush(self, request: FlushRequest) -> None:
         self._sync_at = None
-        self._be_done_with(ticket)
+        try:
+            if request.closes:
+                self._file.finish()
+            else:
+                self._file.sync()
+        except OSError as error:
+            self.failures.report_sync(error, self.directory)
+        self._answer(request)
 
-    def _be_done_with(self, ticket: Ticket) -> None:
-        # In this order: one who renews it meanwhile either is released here, or sees that nobody else will do it.
-        ticket.met = True
-        self._asked.discard(ticket)
-        ticket.release()
-
-    def _recover(self) -> None:
-        if self.failing or self.backlog.in_trouble:
-            self.failing = False
-            self.backlog.go_on(self)
-            self.backlog.recover(self.directory)
+    def _answer(self, request: FlushRequest) -> None:
+        self._requests.discard(request)
+        request.set()
 
     def _fall_back(self, error: OSError, now: float) -> None:
-        """Keep what could not be written for another try, and let nobody wait for it."""
+        """Keep what could not be written for another try, and let no caller wait for it."""
         self.failing = True
         self._retry_at = now + _RETRY_SECONDS
-        self.backlog.fail(self)
-        self.backlog.report(error, self.directory)
+        self.failures.fail(self)
+        self.failures.report(error, self.directory)
         # Emptied, not replaced: a caller may be about to add to it.
-        asked = list(itertools.islice(iter(self._asked.pop, None), len(self._asked)))
-        if any(ticket.closes for ticket in asked):
+        requests = list(itertools.islice(iter(self._requests.pop, None), len(self._requests)))
+        if any(request.closes for request in requests):
             self._give_up()
-        for ticket in asked:
-            ticket.release()
+        for request in requests:
+            # A loop that flushes all the time must not fill the queue with requests that nobody waits for any more.
+            for pending in (self._taken, self.items):
+                with contextlib.suppress(ValueError):
+                    pending.remove(request)
+            request.set()
 
     def _give_up(self) -> None:
         """Drop what is pending up to the last request to close: nobody is left who would wait for the disk."""
-        pending = [*self._taken, *itertools.starmap(self.queue.popleft, itertools.repeat((), len(self.queue)))]
-        last = max((i for i, item in enumerate(pending) if isinstance(item, Ticket) and item.closes), default=-1)
+        pending = [*self._taken, *itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items)))]
+        last = max((i for i, item in enumerate(pending) if isinstance(item, FlushRequest) and item.closes), default=-1)
         self._taken = pending[last + 1 :]
         self._file.forget()
         if not self._taken:
             # It may never be written to again.
-            self.backlog.go_on(self)
+            self.failures.forget(self)
         self._lose(pending[: last + 1])
 
     def _lose(self, items: list[Item]) -> None:
-        """Say and count what was not written, and then release those who wait for it."""
-        lost = sum(not isinstance(item, Ticket) for item in items)
-        self.backlog.lose(lost)
-        self.backlog.give_back(sum(map(held, items)))
+        """Log and count what was not written, and then answer those who wait for it."""
+        lost = sum(not isinstance(item, FlushRequest) for item in items)
+        self.failures.lose(lost)
+        self.memory.release(sum(map(_memory_of, items)))
         if lost:
             _logger.error("%d events of %s could not be written and are lost", lost, self.directory)
         for item in items:
-            if isinstance(item, Ticket):
-                self._be_done_with(item)
+            if isinstance(item, FlushRequest):
+                self._answer(item)
+
+
+def _memory_of(item: Item) -> int:
+    """Return the bytes that are acquired for an item; plain scalars are limited by their number."""
+    if type(item) is bytes:
+        return len(item) + _OVERHEAD_BYTES
+    return item.nbytes if isinstance(item, Deferred) else 0
+
+
+def _leading_scalars(items: list[Item]) -> list[Scalar]:
+    kinds = list(map(type, items))
+    scalars = items
+    if kinds.count(tuple) < len(kinds):
+        scalars = items[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
+    return cast("list[Scalar]", scalars)

@@ -11,45 +11,21 @@ import io
 import os
 import struct
 import warnings
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = [
-    "FOOTER_BYTES",
-    "HEADER_BYTES",
-    "Scan",
-    "boundaries",
-    "frame",
-    "frames",
-    "last_boundary",
-    "masked_crc",
-    "scan",
-]
+__all__ = ["FOOTER_BYTES", "HEADER_BYTES", "boundaries", "frame", "frames", "masked_crc"]
 
 with warnings.catch_warnings():
-    # Without a wheel for the platform google-crc32c works in pure Python and says so to every user of ours.
+    # Where there is no wheel for the platform, google-crc32c is slow and says so to every user of ours.
     warnings.simplefilter("ignore", RuntimeWarning)
     import google_crc32c
 
 crc32c: Callable[[bytes], int] = google_crc32c.value
 
 _extend: Callable[[int, bytes], int] = google_crc32c.extend
-
-if google_crc32c.implementation != "c":  # pragma: no cover - only where no wheel fits, such as musl
-    try:
-        import crc32c as _fast
-    except ImportError:
-        pass
-    else:
-        crc32c = _fast.crc32c
-
-        def _extend(crc: int, chunk: bytes) -> int:
-            extended: int = _fast.crc32c(chunk, crc)
-            return extended
-
 
 HEADER_BYTES = 12
 
@@ -96,7 +72,7 @@ def frame(payload: bytes) -> bytes:
 
 def frames(payloads: Iterable[bytes]) -> list[bytes]:
     """Return each of `payloads` as one whole record."""
-    # Written out in one loop: this is what the drain does most.
+    # Written out in one loop: this is what the writer thread does most.
     framed = []
     short, headers, checksum, pack = len(_SHORT_HEADERS), _SHORT_HEADERS, crc32c, _CRC.pack
     for payload in payloads:
@@ -105,20 +81,6 @@ def frames(payloads: Iterable[bytes]) -> list[bytes]:
         crc = checksum(payload)
         framed.append(start + payload + pack(((crc >> 15 | crc << 17) + _MASK_DELTA) & _WORD))
     return framed
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What a stretch of a file holds.
-
-    Attributes:
-        end: Offset in bytes of the end of the last whole record; the start of the stretch if there is none.
-        records: Number of whole records between the start of the stretch and `end`. The first record of an event
-            file is its `file_version`, so a file scanned from 0 holds events of a user if there are two or more.
-    """
-
-    end: int
-    records: int
 
 
 def boundaries(source: IO[bytes] | int, start: int = 0, end: int | None = None) -> Iterator[int]:
@@ -154,19 +116,6 @@ def boundaries(source: IO[bytes] | int, start: int = 0, end: int | None = None) 
             return
         offset += FOOTER_BYTES
         yield offset
-
-
-def scan(source: IO[bytes] | int, start: int = 0, end: int | None = None) -> Scan:
-    """Return where the last whole record of `source` ends and how many there are; arguments as for `boundaries`."""
-    last, records = start, 0
-    for last in boundaries(source, start, end):  # noqa: B007 - the last value is what is asked for
-        records += 1
-    return Scan(last, records)
-
-
-def last_boundary(source: IO[bytes] | int, start: int = 0, end: int | None = None) -> int:
-    """Return the offset at which the last whole record of `source` ends; arguments as for `boundaries`."""
-    return scan(source, start, end).end
 
 
 class _Window:

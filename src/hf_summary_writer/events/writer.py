@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import socket
 import threading
@@ -10,164 +12,36 @@ from pathlib import PurePath
 from time import time
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+import tensorboardX
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import REGISTERED_FACTORIES
-from tensorboardX.summary import _clean_tag, scalar
+from tensorboardX.summary import _clean_tag, audio, histogram, image, scalar, video
 
 from hf_summary_writer import process
+from hf_summary_writer.events import media
 from hf_summary_writer.events.encoding import scalar_prefix
 from hf_summary_writer.events.file_writer import FileWriter
 from hf_summary_writer.events.files import SEGMENT_BYTES
-from hf_summary_writer.events.media import HeavyValues
-from hf_summary_writer.events.queue import Backlog, Stream
-from hf_summary_writer.events.summaries import hparams_summaries, number_of, torch_scalar, trial_of
-from hf_summary_writer.events.thread import drain
+from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit
+from hf_summary_writer.events.summaries import (
+    hparams_summaries,
+    number_of,
+    tensor_summary,
+    torch_scalar,
+    trial_of,
+    unwrapped,
+)
+from hf_summary_writer.events.thread import writer_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from hf_summary_writer.events.thread import Ticket
+    from hf_summary_writer.events.thread import FlushRequest
 
-__all__ = ["EventWriter", "RunFiles", "default_logdir"]
+__all__ = ["EventWriter", "default_logdir"]
 
-
-def default_logdir(comment: str) -> str:
-    """Return the folder of a run for which none was named, as `tensorboardX.SummaryWriter` chooses it."""
-    now = datetime.now().strftime("%b%d_%H-%M-%S")  # noqa: DTZ005 - a name for people, in their own time
-    return os.path.join("runs", f"{now}_{socket.gethostname()}" + comment)
-
-
-class RunFiles(HeavyValues):
-    """The part of a `SummaryWriter` that opens, flushes and closes event files.
-
-    Args:
-        segment_bytes: Size in bytes at which a run goes on in a new event file.
-        max_pending_bytes: What may be pending in memory, in bytes.
-        **arguments: Those of `tensorboardX.SummaryWriter`.
-    """
-
-    # tensorboardX's own, by name: `None` while closed.
-    file_writer: Any
-    all_writers: Any
-
-    def __init__(self, *, segment_bytes: int, max_pending_bytes: int, **arguments: Any) -> None:
-        self._segment_bytes = segment_bytes
-        # Where a relative `logdir` is, however the program changes its working folder.
-        self._started_in = _working_folder()
-        self._backlog = Backlog(max_pending_bytes)
-        self._lifecycle = threading.RLock()
-        self._closing: list[Ticket] = []
-        # The queue of the run's own folder, for good, and the same where the short way of `add_scalar` is open.
-        self._main: Stream | None = None
-        self._stream: Stream | None = None
-        super().__init__(**arguments)
-        process.tell_after_fork(self)
-
-    @property
-    def dropped_events(self) -> int:
-        """Number of events that were given up because the disk failed for too long."""
-        return self._backlog.dropped
-
-    @property
-    def event_files(self) -> list[str]:
-        """Paths of the event files being written to; all others of the run never change again."""
-        return [path for writer in self._own_writers() if (path := writer.event_file)]
-
-    def flush(self) -> None:
-        """Return when all that was logged before, by any thread, is written and fsynced.
-
-        Never raises; on a failing disk it returns after one attempt, and what could not be written stays pending.
-        """
-        asked = [writer.begin_flush() for writer in self._own_writers()]
-        # Read after the writers: what another thread is closing is no longer among them.
-        self._wait([*self._closing, *asked])
-
-    def close(self) -> None:
-        """Flush and close all files. A second call does nothing; a later write opens a new file."""
-        with self._lifecycle:
-            was_open = self.all_writers is not None
-            if was_open:
-                self._closing = [writer.begin_close() for writer in self._own_writers()]
-                self.file_writer = self.all_writers = self._stream = None
-            closing = self._closing
-        # A second closer returns when all is on disk, too; nobody waits with the lock held.
-        self._wait(closing)
-        if was_open and self._has_comet:
-            self._get_comet_logger().end()
-            self._comet_logger = None
-
-    def after_fork_in_child(self) -> None:
-        """Take fresh locks; the queues are told by the drain."""
-        self._lifecycle = threading.RLock()
-        self._closing = []
-        self._backlog.forget()
-
-    def _reopened(self) -> None:
-        """Is called when something is logged after `close`, before it is written; for subclasses."""
-
-    def _get_file_writer(self) -> Any:
-        """Return the writer of the run's own folder; after `close`, one for a new file."""
-        if not self._write_to_disk:
-            return super()._get_file_writer()
-        writer = self.file_writer
-        if writer is not None:
-            return writer
-        with self._lifecycle:
-            if self.file_writer is not None:
-                return self.file_writer
-            main, is_first = self._main, self._main is None
-            if main is None:
-                main = self._main = self._new_stream(self.logdir)
-                main.open()
-            else:
-                main.reopen()
-            writer = FileWriter(main)
-            if is_first and self.purge_step is not None:
-                writer.add_event(Event(step=self.purge_step, file_version="brain.Event:2"))
-                writer.add_event(Event(step=self.purge_step, session_log=SessionLog(status=SessionLog.START)))
-            self.all_writers = {self.logdir: writer}
-            self.file_writer = writer
-            self._stream = None if self._has_comet else main
-        if not is_first:
-            self._reopened()
-        return writer
-
-    def _sub_writer(self, folder: str) -> FileWriter:
-        with self._lifecycle:
-            self._get_file_writer()
-            writer = self.all_writers.get(folder)
-            if writer is None:
-                writer = self.all_writers[folder] = FileWriter(self._new_stream(folder))
-            found: FileWriter = writer
-            return found
-
-    def _new_stream(self, folder: str) -> Stream:
-        return Stream(
-            folder,
-            self._backlog,
-            base=self._started_in,
-            suffix=self._filename_suffix,
-            flush_secs=self._flush_secs,
-            segment_bytes=self._segment_bytes,
-        )
-
-    def _own_writers(self) -> list[FileWriter]:
-        # Another thread may close or add meanwhile; tensorboardX's dummies have nothing to wait for.
-        writers = self.all_writers
-        return [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
-
-    @staticmethod
-    def _wait(tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            drain.wait(ticket)
-
-
-def _working_folder() -> str:
-    try:
-        return os.getcwd()  # noqa: PTH109
-    except OSError:  # it was removed: there is nothing that a relative path could be in
-        return ""
-
+_logger = logging.getLogger(__name__)
 
 _MOST_TAGS = 10_000
 
@@ -182,35 +56,38 @@ _FLUSH_SECS = 120.0
 _COMET_IS_OFF: dict[str, Any] = {"disabled": True}
 
 
-class EventWriter(RunFiles):
-    """Writes what a training loop logs to event files in `logdir`, at next to no cost to the loop.
+def default_logdir(comment: str) -> str:
+    """Return the folder of a run for which none was named, as `tensorboardX.SummaryWriter` chooses it."""
+    now = datetime.now().strftime("%b%d_%H-%M-%S")  # noqa: DTZ005 - a name for people, in their own time
+    return os.path.join("runs", f"{now}_{socket.gethostname()}" + comment)
+
+
+class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
+    """A `SummaryWriter` that writes to the disk alone, at next to no cost to the training loop.
 
     A call takes its values, puts them into a queue and returns; one thread of the process writes them to disk, within
-    half a second or so. `flush` returns when all that was logged before, by any thread, is written and fsynced. Nothing
-    that goes wrong with the disk raises from a constructor, an `add_*`, `flush` or `close`: it is logged once, and
-    events are kept in memory up to `max_pending_bytes`, then dropped and counted. All methods may be called from any
-    thread; in a forked child the writer goes on in a file of the child's own.
+    half a second or so. `flush` returns when all that was logged before, by any thread, is written and fsynced. No
+    failure of the disk raises from a constructor, an `add_*`, `flush` or `close`: it is logged once, and events are
+    kept in memory up to `max_pending_bytes`, then dropped and counted. All methods may be called from any thread; in a
+    forked child the writer goes on in a file of the child's own.
+
+    The arguments are those of `tensorboardX.SummaryWriter`, and these. `max_queue` has no effect. While comet is on,
+    values are encoded in the calling thread.
 
     Args:
-        logdir: Folder of the run, created with its parents; `runs/<time>_<host><comment>` by default.
-        comment: Ends the name of the default `logdir`.
-        purge_step: Has TensorBoard hide what earlier writers logged at this step and later. Written once.
-        max_queue: Accepted for compatibility; what may be pending is bounded by `max_pending_bytes`.
-        flush_secs: Seconds between two fsyncs while events come; 120 by default.
-        filename_suffix: Ends the name of every event file.
-        write_to_disk: False to write nothing at all.
-        log_dir: Another name for `logdir`.
-        comet_config: As for tensorboardX; while comet is on, values are encoded in the calling thread.
         segment_bytes: Size in bytes at which a run goes on in a new event file; the earlier one never changes again.
             4 MiB unless given: a push reads the newest one anew, so larger ones make each push cost more.
-        max_pending_bytes: What may be pending in memory, in bytes. A caller that meets the bound waits for the disk.
-        **kwargs: None are known.
+        max_pending_bytes: What may be pending in memory, in bytes. A caller that reaches the limit waits for the disk.
 
     Raises:
         TypeError: An argument is of the wrong type, or unknown.
         ValueError: `logdir` is a file, a URL of object storage or too long, `filename_suffix` holds a path separator, a
             size is not positive, or `flush_secs` is below 0. Nothing has been written then.
     """
+
+    # tensorboardX's own, by name: `None` while closed.
+    file_writer: Any
+    all_writers: Any
 
     def __init__(
         self,
@@ -236,11 +113,18 @@ class EventWriter(RunFiles):
             raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
         directory = _local_folder((log_dir if logdir is None else logdir) or default_logdir(comment))
         flush_secs = _seconds(flush_secs)
-        self._max_pending_bytes = max_pending_bytes
+        self._segment_bytes = segment_bytes
+        # What a relative `logdir` is relative to, however the program changes its working folder.
+        self._started_in = _working_folder()
+        self._memory = MemoryLimit(max_pending_bytes)
+        self._failures = FailureLog(max_pending_bytes)
+        self._lifecycle = threading.RLock()
+        self._closing: list[FlushRequest] = []
         self._prefixes: dict[str | None, bytes] = {}
+        # The queue of the run's own folder, for good, and the same while `add_scalar` may append to it directly.
+        self._run_queue: EventQueue | None = None
+        self._queue: EventQueue | None = None
         super().__init__(
-            segment_bytes=segment_bytes,
-            max_pending_bytes=max_pending_bytes,
             logdir=directory,
             comment=comment,
             purge_step=purge_step,
@@ -250,6 +134,105 @@ class EventWriter(RunFiles):
             write_to_disk=write_to_disk,
             comet_config=dict(comet_config),
         )
+        process.tell_after_fork(self)
+
+    # Files.
+
+    @property
+    def dropped_events(self) -> int:
+        """Number of events that were given up because the disk failed for too long."""
+        return self._failures.dropped
+
+    @property
+    def event_files(self) -> list[str]:
+        """Paths of the event files being written to; all others of the run never change again."""
+        return [path for writer in self._own_writers() if (path := writer.event_file)]
+
+    def flush(self) -> None:
+        """Return when all that was logged before, by any thread, is written and fsynced.
+
+        Never raises; on a failing disk it returns after one attempt, and what could not be written stays pending.
+        """
+        requests = [writer.begin_flush() for writer in self._own_writers()]
+        # Read after the writers: what another thread is closing is no longer among them.
+        _wait_for([*self._closing, *requests])
+
+    def close(self) -> None:
+        """Flush and close all files. A second call does nothing; a later write opens a new file."""
+        with self._lifecycle:
+            was_open = self.all_writers is not None
+            if was_open:
+                self._closing = [writer.begin_close() for writer in self._own_writers()]
+                self.file_writer = self.all_writers = self._queue = None
+            closing = self._closing
+        # A second closer returns when all is on disk, too; nobody waits with the lock held.
+        _wait_for(closing)
+        if was_open and self._has_comet:
+            self._get_comet_logger().end()
+            self._comet_logger = None
+
+    def after_fork_in_child(self) -> None:
+        """Take fresh locks; the writer thread tells the queues."""
+        self._lifecycle = threading.RLock()
+        self._closing = []
+        self._memory.reset()
+        self._failures.reset()
+
+    def _reopened(self) -> None:
+        """Is called when something is logged after `close`, before it is written; for subclasses."""
+
+    def _get_file_writer(self) -> Any:
+        if not self._write_to_disk:
+            return super()._get_file_writer()
+        writer = self.file_writer
+        if writer is not None:
+            return writer
+        with self._lifecycle:
+            if self.file_writer is not None:
+                return self.file_writer
+            events, is_first = self._run_queue, self._run_queue is None
+            if events is None:
+                events = self._run_queue = self._new_queue(self.logdir)
+                events.open()
+            else:
+                events.reopen()
+            writer = FileWriter(events)
+            if is_first and self.purge_step is not None:
+                writer.add_event(Event(step=self.purge_step, file_version="brain.Event:2"))
+                writer.add_event(Event(step=self.purge_step, session_log=SessionLog(status=SessionLog.START)))
+            self.all_writers = {self.logdir: writer}
+            self.file_writer = writer
+            self._queue = None if self._has_comet else events
+        if not is_first:
+            self._reopened()
+        return writer
+
+    def _sub_writer(self, folder: str) -> FileWriter:
+        with self._lifecycle:
+            self._get_file_writer()
+            writer = self.all_writers.get(folder)
+            if writer is None:
+                writer = self.all_writers[folder] = FileWriter(self._new_queue(folder))
+            found: FileWriter = writer
+            return found
+
+    def _new_queue(self, folder: str) -> EventQueue:
+        return EventQueue(
+            folder,
+            self._memory,
+            self._failures,
+            base=self._started_in,
+            suffix=self._filename_suffix,
+            flush_secs=self._flush_secs,
+            segment_bytes=self._segment_bytes,
+        )
+
+    def _own_writers(self) -> list[FileWriter]:
+        # Another thread may close or add meanwhile; tensorboardX's dummies have nothing to wait for.
+        writers = self.all_writers
+        return [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
+
+    # Numbers.
 
     def add_scalar(
         self,
@@ -265,28 +248,18 @@ class EventWriter(RunFiles):
         """Add one number.
 
         The fifth and sixth argument by position are tensorboardX's, or torch's `new_style` and `double_precision`.
-
-        Args:
-            tag: Name of the series.
-            scalar_value: A number, or a tensor or array that holds one.
-            global_step: Step to record.
-            walltime: Seconds since the epoch; now by default.
-            display_name: Title of the plot; `tag` by default.
-            summary_description: Text for the plot.
-            new_style: As in torch: stored as a tensor.
-            double_precision: As in torch: with `new_style`, stored in 64 bits.
         """
-        # The one function a training loop calls all the time: no lock, no message, no call that can be avoided.
-        stream = self._stream
+        # The one function that a training loop calls all the time: no lock, no message, no call that can be avoided.
+        events = self._queue
         prefix = self._prefixes.get(tag)
         if (
-            stream is None
+            events is None
             or prefix is None
             or walltime is not None
             or display_name
             or summary_description
             or new_style
-            or stream.has_metadata
+            or events.has_metadata
             or (global_step is not None and (type(global_step) is not int or global_step >> 63))
         ):
             self._add_any_scalar(
@@ -297,11 +270,11 @@ class EventWriter(RunFiles):
         if type(scalar_value) is not float or scalar_value - scalar_value:
             scalar_value = number_of(scalar_value)
         now = time()
-        if len(stream.queue) >= self._backlog.limit and not stream.has_room():
+        if len(events.items) >= self._memory.items and not events.wait_for_room():
             return
-        stream.queue.append((now, prefix, scalar_value, global_step))
-        if now >= stream.look_again:
-            stream.look(now)
+        events.items.append((now, prefix, scalar_value, global_step))
+        if now >= events.register_at:
+            events.register(now)
 
     def _add_any_scalar(
         self,
@@ -343,12 +316,6 @@ class EventWriter(RunFiles):
         """Add several numbers to one plot, each in a run of its own in a folder `<logdir>/<main_tag>/<tag>`.
 
         They are also kept in memory for `export_scalars_to_json`, as tensorboardX does it.
-
-        Args:
-            main_tag: Name of the plot.
-            tag_scalar_dict: Names and values.
-            global_step: Step to record.
-            walltime: Seconds since the epoch; now by default.
         """
         wall_time = time() if walltime is None else walltime
         root = self._get_file_writer().get_logdir()
@@ -386,18 +353,11 @@ class EventWriter(RunFiles):
     def add_hparams(
         self, hparam_dict: dict[str, Any], metric_dict: dict[str, Any], *positional: Any, **named: Any
     ) -> None:
-        """Add a set of hyperparameters and what came of them, as a run of its own below `logdir`.
+        """Add hyperparameters and the metrics they led to, as a run of its own below `logdir`.
 
         From the third on, arguments by position are tensorboardX's `name` and `global_step`, or torch's
-        `hparam_domain_discrete`, `run_name` and `global_step`; their types tell which.
-
-        Args:
-            hparam_dict: Names and values of the hyperparameters.
-            metric_dict: Names and values of the metrics; may be empty.
-            *positional: As above.
-            **named: `name` (torch calls it `run_name`): the folder of that run; the current time by default, `"."` for
-                the run's own folder. `global_step`: the step to record for the metrics. `hparam_domain_discrete`: as
-                in torch, the values that each hyperparameter may take.
+        `hparam_domain_discrete`, `run_name` and `global_step`; their types tell which. `name`, which torch calls
+        `run_name`, is the folder of that run; `"."` is the run's own folder.
 
         Raises:
             TypeError: `hparam_dict` or `metric_dict` is no dictionary, or the other arguments fit neither library.
@@ -411,7 +371,7 @@ class EventWriter(RunFiles):
         if self._write_to_disk:
             folder = os.path.normpath(os.path.join(own.get_logdir(), trial.name or trial.run_name or str(time())))
             in_place = folder == os.path.normpath(own.get_logdir())
-            writer = own if in_place else FileWriter(self._new_stream(folder))
+            writer = own if in_place else FileWriter(self._new_queue(folder))
             try:
                 for summary in summaries:
                     writer.add_summary(summary)
@@ -423,9 +383,250 @@ class EventWriter(RunFiles):
         if self._has_comet:
             self._get_comet_logger().log_parameters(hparam_dict, step=trial.global_step)
 
+    # Media, encoded in the background.
+
+    def add_image(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "CHW",
+    ) -> None:
+        """Add an image; `img_tensor` may be changed after the call."""
+        if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
+            super().add_image(tag, unwrapped(img_tensor), global_step, walltime, dataformats)
+
+    def add_images(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "NCHW",
+    ) -> None:
+        """Add several images as one; `img_tensor` may be changed after the call."""
+        if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
+            super().add_images(tag, unwrapped(img_tensor), global_step, walltime, dataformats)
+
+    def add_image_with_boxes(
+        self,
+        tag: str,
+        img_tensor: Any,
+        box_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        *positional: Any,
+        rescale: float = 1,
+        dataformats: str = "CHW",
+        labels: Sequence[str] | str | None = None,
+    ) -> None:
+        """Add an image with boxes drawn on it.
+
+        From the sixth on, arguments by position are tensorboardX's `dataformats` and `labels`, or torch's `rescale`,
+        `dataformats` and `labels`; the type of the sixth tells which.
+
+        Raises:
+            TypeError: There are more arguments than either library takes.
+        """
+        names = ["rescale", "dataformats", "labels"]
+        if positional and isinstance(positional[0], str):
+            del names[0]
+        if len(positional) > len(names):
+            raise TypeError("add_image_with_boxes takes dataformats and labels, or rescale, dataformats and labels")
+        named = {"rescale": rescale, "dataformats": dataformats, "labels": labels}
+        named.update(zip(names, positional, strict=False))
+        super().add_image_with_boxes(tag, img_tensor, box_tensor, global_step, walltime, **named)
+
+    def add_histogram(
+        self,
+        tag: str,
+        values: Any,
+        global_step: Any = None,
+        bins: Any = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+    ) -> None:
+        """Add a histogram; `values` may be changed after the call."""
+        plain = isinstance(bins, str) and bins == "tensorflow" and max_bins is None
+        numbers = self._snapshot(tag, values, media.has_a_bin) if plain else None
+        if numbers is None:
+            super().add_histogram(tag, unwrapped(values), global_step, bins, walltime, max_bins)
+        else:
+            make = functools.partial(histogram, tag, numbers, self.default_bins)
+            self._defer(make, numbers, global_step, walltime)
+
+    def add_audio(
+        self,
+        tag: str,
+        snd_tensor: Any,
+        global_step: Any = None,
+        sample_rate: int = 44100,
+        walltime: float | None = None,
+    ) -> None:
+        """Add audio, with `soundfile` as tensorboardX and without it as torch, which takes one channel.
+
+        `snd_tensor` may be changed after the call.
+        """
+        if not media.is_installed("soundfile"):
+            summary = media.mono_audio(tag, snd_tensor, sample_rate)
+            self._get_file_writer().add_summary(summary, global_step, walltime)
+            return
+        plain = type(sample_rate) is int and sample_rate > 0
+        amplitudes = self._snapshot(tag, snd_tensor, media.is_audio) if plain else None
+        if amplitudes is None:
+            super().add_audio(tag, unwrapped(snd_tensor), global_step, sample_rate, walltime)
+        else:
+            make = functools.partial(audio, tag, amplitudes, sample_rate=sample_rate)
+            self._defer(make, amplitudes, global_step, walltime)
+
+    def add_video(
+        self,
+        tag: str,
+        vid_tensor: Any,
+        global_step: Any = None,
+        fps: float = 4,
+        walltime: float | None = None,
+        dataformats: str = "NTCHW",
+    ) -> None:
+        """Add a video; `vid_tensor` may be changed after the call."""
+        plain = type(fps) in (int, float) and fps > 0
+        is_video = functools.partial(media.is_video, dataformats=dataformats)
+        frames = self._snapshot(tag, vid_tensor, is_video) if plain else None
+        if frames is None:
+            super().add_video(tag, unwrapped(vid_tensor), global_step, fps, walltime, dataformats)
+        else:
+            make = functools.partial(video, tag, frames, fps, dataformats=dataformats)
+            self._defer(make, frames, global_step, walltime)
+
+    def add_embedding(
+        self,
+        mat: Any,
+        metadata: Sequence[Any] | None = None,
+        label_img: Any = None,
+        global_step: int | None = None,
+        tag: str = "default",
+        metadata_header: Sequence[Any] | None = None,
+    ) -> None:
+        """Add points for the projector, as files beside the event files; `mat` may be changed after the call."""
+        # A list as well, in order with the others: the last one that is added is the last in the projector's list.
+        points = self._snapshot(tag, np.asarray(mat) if isinstance(mat, list) else mat, media.is_matrix)
+        labels = media.label_strings(metadata, metadata_header, points)
+        images = None
+        if label_img is not None and points is not None:
+            images = self._snapshot(tag, label_img, functools.partial(media.fits_sprite, count=len(points)))
+        if (
+            points is None
+            or (labels is None) != (metadata is None)
+            or (images is None) != (label_img is None)
+            or not isinstance(tag, str)
+        ):
+            try:
+                super().add_embedding(unwrapped(mat), metadata, label_img, global_step, tag, metadata_header)
+            except OSError as error:
+                _logger.error("an embedding could not be written: %s", error)  # noqa: TRY400 - one line
+            return
+        step = 0 if global_step is None else global_step
+        writer = self._get_file_writer()
+        subdir = f"{str(step).zfill(5)}/{self._encode(tag)}"
+        folder = os.path.join(writer.folder, subdir)
+        if os.path.isdir(folder):  # noqa: PTH112
+            _logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
+        write = functools.partial(
+            media.write_embedding,
+            points,
+            labels,
+            images,
+            logdir=writer.folder,
+            subdir=subdir,
+            step=step,
+            tag=tag,
+            header=metadata_header,
+        )
+        writer.add_work(write, points.nbytes + (0 if images is None else images.nbytes) + 64 * len(labels or ()))
+
+    @property
+    def _has_comet(self) -> bool:
+        return self._comet_config.get("disabled") is not True
+
+    def _snapshot(self, tag: Any, values: Any, is_certain: Callable[[np.ndarray], bool]) -> np.ndarray | None:
+        # Comet wants what was encoded, and a writer that writes nothing to disk only finds mistakes.
+        if self._has_comet or not self._write_to_disk or not (tag is None or isinstance(tag, str)):
+            return None
+        return media.snapshot(values, is_certain)
+
+    def _defer_image(self, tag: str, tensor: Any, global_step: Any, walltime: float | None, dataformats: str) -> bool:
+        pixels = self._snapshot(tag, tensor, functools.partial(media.is_image, dataformats=dataformats))
+        if pixels is None:
+            return False
+        self._defer(functools.partial(image, tag, pixels, dataformats=dataformats), pixels, global_step, walltime)
+        return True
+
+    def _defer(
+        self, make_summary: Callable[[], Any], values: np.ndarray, global_step: Any, walltime: float | None
+    ) -> None:
+        def make() -> Any:
+            # Pixels that are NaN become anything; tensorboardX warns of them by a line in the log.
+            with np.errstate(invalid="ignore"):
+                return make_summary()
+
+        self._get_file_writer().add_deferred(make, values.nbytes, global_step, walltime)
+
+    # What only torch's writer has.
+
+    @property
+    def log_dir(self) -> str:
+        """The folder of the run."""
+        return self.get_logdir()
+
+    @property
+    def max_queue(self) -> int:
+        given: int = self._max_queue
+        return given
+
+    @property
+    def flush_secs(self) -> float:
+        given: float = self._flush_secs
+        return given
+
+    @property
+    def filename_suffix(self) -> str:
+        given: str = self._filename_suffix
+        return given
+
+    def get_logdir(self) -> str:
+        """Return the folder of the run."""
+        logdir: str = self.logdir
+        return logdir
+
+    def add_tensor(self, tag: str, tensor: Any, global_step: Any = None, walltime: float | None = None) -> None:
+        """Add a tensor of any shape with all its values.
+
+        Raises:
+            ValueError: It has a data type that torch does not write, or 2 GiB or more.
+        """
+        self._get_file_writer().add_summary(tensor_summary(tag, tensor), global_step, walltime)
+
+    def add_onnx_graph(
+        self,
+        onnx_model_file: str | os.PathLike[str] | None = None,
+        *,
+        prototxt: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Add the graph of a model from its file, which torch calls `prototxt`; needs the package `onnx`.
+
+        Raises:
+            TypeError: There is not exactly one file.
+        """
+        if (onnx_model_file is None) == (prototxt is None):
+            raise TypeError("add_onnx_graph takes one file, as onnx_model_file or as prototxt")
+        super().add_onnx_graph(prototxt if onnx_model_file is None else onnx_model_file)
+
+    # Copies.
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # What cannot travel is the queue and the open file; a copy is a new writer of the same folder.
-        return _renewed, (type(self), self._arguments())
+        # The queue and the open file cannot be pickled; a copy is a new writer of the same folder.
+        return _new_writer, (type(self), self._arguments())
 
     def _arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of a writer like this one, for copies and other processes; for subclasses."""
@@ -438,8 +639,20 @@ class EventWriter(RunFiles):
             "write_to_disk": self._write_to_disk,
             "comet_config": self._comet_config,
             "segment_bytes": self._segment_bytes,
-            "max_pending_bytes": self._max_pending_bytes,
+            "max_pending_bytes": self._memory.max_bytes,
         }
+
+
+def _wait_for(requests: list[FlushRequest]) -> None:
+    for request in requests:
+        writer_thread.wait(request)
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:  # it was removed: there is nothing that a relative path could be in
+        return ""
 
 
 def _inside(name: Any) -> Any:
@@ -447,7 +660,7 @@ def _inside(name: Any) -> Any:
     return name.lstrip("/") if isinstance(name, str) else name
 
 
-def _renewed(kind: type[EventWriter], arguments: dict[str, Any]) -> EventWriter:
+def _new_writer(kind: type[EventWriter], arguments: dict[str, Any]) -> EventWriter:
     return kind(**arguments)
 
 

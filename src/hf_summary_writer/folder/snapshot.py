@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from hf_summary_writer.errors import InterruptedPushError
-from hf_summary_writer.events import tfrecord
-from hf_summary_writer.events.files import followed
+from hf_summary_writer.events import boundaries, followed
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
 from hf_summary_writer.folder.ledger import LedgerEntry, Signature
@@ -222,7 +221,7 @@ class _Reading:
         """Return where the whole records of an event file end, or the first new `records`, or why not to send it."""
         start = end = self._known_end(stable)
         found = 0
-        for end in itertools.islice(tfrecord.boundaries(stable, start, self.signature.size), records):  # noqa: B007
+        for end in itertools.islice(boundaries(stable, start, self.signature.size), records):  # noqa: B007
             found += 1
         if end == 0:
             return SkipReason.NO_RECORD
