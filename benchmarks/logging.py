@@ -284,7 +284,7 @@ def tables(
     lines = [
         (
             f"{platform.machine()}, {os.cpu_count()} cores with a load of {os.getloadavg()[1]:.1f}, CPython"
-            f" {platform.python_version()}, microseconds a call."
+            f" {platform.python_version()}, microseconds per call."
         ),
         "",
     ]
@@ -292,7 +292,7 @@ def tables(
         lines += [
             f"**{kind}**",
             "",
-            "| | mean | p50 | p99 | max | with `close()` | calls/s | bytes/event | mean / ours |",
+            "| | mean | p50 | p99 | max | with `close()` | calls/s | bytes/event | speed-up |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         ours = median(by_peer[OURS].mean)
@@ -307,7 +307,7 @@ def tables(
     lines += [
         f"**A loop with {SCALARS_PER_STEP} scalars a step**",
         "",
-        "| | us a step | without logging | slower by a factor of |",
+        "| | µs per step | without logging | slowdown |",
         "| --- | ---: | ---: | ---: |",
     ]
     for name, pairs in loops.items():
@@ -318,7 +318,7 @@ def tables(
         "",
         "**Import**, in ms",
         "",
-        "| | | beyond tensorboardX | without the garbage collector | beyond tensorboardX |",
+        "| | | in addition to tensorboardX | without the garbage collector | in addition to tensorboardX |",
     ]
     lines.append("| --- | ---: | ---: | ---: | ---: |")
     for name, series in imported.items():

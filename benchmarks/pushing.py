@@ -326,9 +326,7 @@ class Arena:
 
 
 def bytes_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
-    yield from heading(
-        "Bytes the Hub receives for a byte logged", "data | pushes", OURS, OURS_LFS, THEIRS, "theirs / ours"
-    )
+    yield from heading("Bytes received by the Hub per byte logged", "data | pushes", OURS, OURS_LFS, THEIRS, "ratio")
     cases = [(100, 50_000), (50, 500_000), (200, 5_000)]
     for pushes, size in [(10, 50_000), (5, 500_000)] if quick else cases:
         for kind in ("scalars", "histograms", "images of noise"):
@@ -351,7 +349,7 @@ def bytes_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
 
 
 def lfs_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
-    yield from heading("MB that a push of 500 kB sends over plain LFS, by how many there are", "pushes", OURS, THEIRS)
+    yield from heading("MB sent per push of 500 kB over plain LFS, by number of pushes", "pushes", OURS, THEIRS)
     for pushes in (5, 10) if quick else (25, 50, 100):
         runs = (arena("run_appends", who, "scalars", pushes, 500_000) for who in (OURS_LFS, THEIRS))
         yield row(pushes, *(f"{figures['received'] / pushes / MB:.1f}" for figures in runs))
@@ -359,19 +357,17 @@ def lfs_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
 
 
 def requests_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
-    yield from heading("Requests for a push of one changed file", "", OURS, OURS_LFS, THEIRS)
+    yield from heading("Requests per push of one changed file", "", OURS, OURS_LFS, THEIRS)
     pairs = [
         [arena("run_appends", who, "scalars", pushes, 50_000) for pushes in (2, 12)] for who in (OURS, OURS_LFS, THEIRS)
     ]
-    for name, key in (("of the Hub's API, which limits their rate", "api"), ("all", "requests")):
+    for name, key in (("to the Hub's API, which is rate-limited", "api"), ("all", "requests")):
         yield row(name, *(f"{(more[key] - few[key]) / 10:.1f}" for few, more in pairs))
 
 
 def growing_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     sizes = [MB, 10 * MB, 100 * MB] if quick else [MB, 10 * MB, 100 * MB, 1000 * MB]
-    yield from heading(
-        "Seconds for a push of 50 kB, by what is published already", "MB published", OURS, THEIRS, "theirs / ours"
-    )
+    yield from heading("Seconds per push of 50 kB, by size of the uploaded run", "MB uploaded", OURS, THEIRS, "ratio")
     ours = [arena("run_growing", OURS, sizes) for _ in range(rounds)]
     arena.forget()
     theirs = arena("run_growing", THEIRS, sizes)
@@ -385,7 +381,7 @@ def growing_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
 
 def memory_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     size = 100 * MB if quick else 1000 * MB
-    yield from heading(f"Pushing a {size // MB} MB event file of another writer", "", OURS, OURS_LFS, THEIRS)
+    yield from heading(f"Push of a {size // MB} MB event file of another writer", "", OURS, OURS_LFS, THEIRS)
     results: dict[str, list[Figures]] = {}
     for who in (OURS, OURS_LFS, THEIRS):
         results[who] = [arena("run_memory", who, size) for _ in range(rounds if who == OURS else 1)]
@@ -399,12 +395,12 @@ def memory_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
 
 def scan_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     yield from heading(
-        "A push of a folder in which nothing changed",
+        "Push of an unchanged folder",
         "files",
         f"{OURS}, ms",
         f"{THEIRS}, ms",
-        "ours / theirs",
-        "growth of ours, kB",
+        "ratio",
+        "memory growth, kB",
     )
     for files in (100, 10_000) if quick else (100, 10_000, 50_000):
         pairs = [(arena("run_scan", OURS, files), arena("run_scan", THEIRS, files)) for _ in range(rounds)]
@@ -424,19 +420,19 @@ def constructor_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     yield from heading("Constructor and close", "", OURS, THEIRS)
     pairs = [(arena("run_constructor", OURS), arena("run_constructor", THEIRS)) for _ in range(rounds)]
     yield row(
-        "constructor beyond tensorboardX's, ms",
+        "constructor, in addition to tensorboardX's, ms",
         *(spread([pair[n]["beyond"] * 1000 for pair in pairs], 1) for n in (0, 1)),
     )
-    yield row("requests until then and an empty exit", *(pairs[0][n]["requests"] for n in (0, 1)))
+    yield row("requests of constructor and empty exit", *(pairs[0][n]["requests"] for n in (0, 1)))
     pairs = [(arena("run_close", OURS), arena("run_close", THEIRS)) for _ in range(rounds)]
     yield row(
-        "leaving `with` after 100 scalars, s",
+        "end of `with` block after 100 scalars, s",
         *(spread([pair[n]["seconds"] for pair in pairs], 2) for n in (0, 1)),
     )
 
 
 def restart_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
-    yield from heading("A restart on a folder of 10 MB that has arrived", "", OURS, OURS_LFS, THEIRS)
+    yield from heading("Restart on an uploaded folder of 10 MB", "", OURS, OURS_LFS, THEIRS)
     results = []
     for who in (OURS, OURS_LFS, THEIRS):
         first = arena("run_first", who, 10 * MB)
@@ -448,7 +444,7 @@ def restart_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
 def training_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     size = 200 * MB
     yield from heading(
-        f"`add_scalar` while {size // MB} MB are pushed, p99 in microseconds", "", "no push", "push", "push / no push"
+        f"`add_scalar` during a push of {size // MB} MB, p99 in microseconds", "", "no push", "push", "push / no push"
     )
     for who in (OURS, THEIRS):
         results = [arena("run_training", who, size) for _ in range(rounds)]

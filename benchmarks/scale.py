@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = ROOT / "docs" / "scale.md"
-OWN, ONE, AGENT = "a process each", "one process", "an agent"
+OWN, ONE, AGENT = "one process each", "one process", "a sync daemon"
 THOUSAND = {"limit": 1000, "known": 937.0}
 COLUMNS = (
-    "commits an hour, average",
-    "in the fullest hour",
-    "429s a day",
-    "requests a run and hour",
-    "data on the Hub is old: median",
+    "commits per hour, average",
+    "in the busiest hour",
+    "429s per day",
+    "requests per run and hour",
+    "age of the data on the Hub: median",
     "p99",
     "worst run",
 )
@@ -63,19 +63,19 @@ def main() -> None:
 
 
 def tables() -> Iterator[str]:
-    yield "**128 commits an hour, every 5 minutes**\n"
+    yield "**128 commits per hour, every 5 minutes**\n"
     yield from table([(name, runs, {}) for name in (OWN, ONE, AGENT) for runs in sizes(name)])
-    yield "\n**1,000 commits an hour, `HF_SUMMARY_WRITER_COMMITS_PER_HOUR=937`, every 5 minutes**\n"
+    yield "\n**1,000 commits per hour, `HF_SUMMARY_WRITER_COMMITS_PER_HOUR=937`, every 5 minutes**\n"
     yield from table([(name, runs, THOUSAND) for name in (OWN, AGENT) for runs in sizes_of_thousand(name)])
-    yield "\n**128 commits an hour, a process each, at other intervals**\n"
+    yield "\n**128 commits per hour, one process each, other intervals**\n"
     cases = [(OWN, runs, {"interval": minutes * 60.0}) for runs in (10, 64) for minutes in (1, 15, 60)]
     yield from table(cases, lambda case: f", every {case[2]['interval'] / 60:.0f} min")
-    yield "\n**128 commits an hour, several machines with 8 runs each, a process each**\n"
+    yield "\n**128 commits per hour, several machines with 8 runs each, one process per run**\n"
     yield from table([(OWN, 8 * count, {"machines": count}) for count in MACHINES], of_machines)
-    yield "\n**The same with an agent on each machine**\n"
+    yield "\n**The same with a sync daemon on each machine**\n"
     yield from table([(AGENT, 8 * count, {"machines": count}) for count in (10, 16, 64)], of_machines)
-    yield "\n**Runs of about an hour, each followed by another, a process each**\n"
-    yield row("runs at once", "ended in a day", "left something for the next process", "commits in the fullest hour")
+    yield "\n**Runs of about an hour, each followed by another, one process per run**\n"
+    yield row("runs at once", "ended per day", "left data for the next process", "commits in the busiest hour")
     yield "| --- | ---: | ---: | ---: |"
     for runs in (20, 64, 100, 200):
         result = day(layout_of(OWN, runs, run_seconds=3600.0))
@@ -116,7 +116,7 @@ def table(cases: list[tuple[str, int, dict[str, Any]]], more: Any = lambda _: ""
 
 def minutes(seconds: float) -> str:
     if seconds >= 23.9 * 3600:
-        return "never came"
+        return "not uploaded"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
@@ -145,8 +145,8 @@ def plot_staleness() -> None:
                 counts, [r.staleness(0.5) / 60 for r in results], color=color, marker=".", label=f"{name}: median"
             )
             axis.plot(counts, [max(r.worst) / 60 for r in results], ":", color=color, marker=".", label="worst run")
-        axis.set(xscale="log", yscale="log", xlabel="runs", title=f"{limit} commits an hour")
-    axes[0].set_ylabel("minutes that the data on the Hub is old")
+        axis.set(xscale="log", yscale="log", xlabel="runs", title=f"{limit} commits per hour")
+    axes[0].set_ylabel("age of the data on the Hub in minutes")
     axes[0].legend()
     save(figure, "scale-staleness")
 
@@ -162,8 +162,8 @@ def plot_machines() -> None:
         refused = [sum(h <= t / 3600 < h + 1 for t, _ in result.refused) / count for h in hours]
         axes[1].plot(hours, refused, label=f"{count} machines")
     axes[0].axhline(128, color="black", linestyle=":")
-    axes[0].set(xlabel="hour", ylabel="commits", ylim=(0, 140), title="commits an hour, all machines")
-    axes[1].set(xlabel="hour", ylabel="429s", title="429s an hour, each machine")
+    axes[0].set(xlabel="hour", ylabel="commits", ylim=(0, 140), title="commits per hour, all machines")
+    axes[1].set(xlabel="hour", ylabel="429s", title="429s per hour, each machine")
     axes[1].legend()
     save(figure, "scale-machines")
 

@@ -209,16 +209,16 @@ def measure_writers(who: str, processes: int) -> Figures:
 def writers_part(rounds: int) -> Iterator[str]:
     seconds = INTERVALS * COMMIT_EVERY * 60
     yield from heading(
-        f"{WRITERS} writers for {seconds:.0f} s, pushing every {COMMIT_EVERY * 60:.0f} s, "
-        f"to a Hub that takes {COMMITS_PER_HOUR} commits",
+        f"{WRITERS} writers for {seconds:.0f} s, with a push every {COMMIT_EVERY * 60:.0f} s, "
+        f"to a Hub that accepts {COMMITS_PER_HOUR} commits",
         "writers",
-        "with",
+        "library",
         "commits",
         "requests",
-        "answers 429",
-        "event files whole on the Hub",
-        "s until all is whole",
-        "s until the processes end",
+        "429 responses",
+        "complete files on the Hub",
+        "s until complete",
+        "s until exit",
         "CPU seconds",
     )
     for processes in (1, 8):
@@ -234,7 +234,7 @@ def writers_part(rounds: int) -> Iterator[str]:
 def ray_part(rounds: int) -> Iterator[str]:
     from hf_summary_writer.localhub import LocalHub
 
-    yield from heading("A step of a trial on a Ray cluster, with 5 scalars", "", OURS, PLAIN, "ours / plain")
+    yield from heading("A training step of a trial on a Ray cluster, with 5 scalars", "", OURS, PLAIN, "ratio")
     ray_folder = tempfile.mkdtemp(prefix="ray-")
     with tempfile.TemporaryDirectory() as folder, LocalHub(Path(folder, "hub")) as hub:
         ended = subprocess.run(
