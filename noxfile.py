@@ -25,8 +25,10 @@ SCHEMAS = {
     "github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
     "citation-file-format": "CITATION.cff",
 }
-# The tests whose outcome depends on the Hub's client and on how it uploads.
-TALKING = ("tests/hub", "tests/faults", "tests/process/test_exit.py", "tests/process/test_sync.py")
+# Tests wait more than they compute: for a process to start or to end, for an answer, for a fault to pass. So there are
+# more workers than cores, and a worker that has nothing left to do takes over tests of another one.
+IN_PARALLEL = ("-n", str(min(16, 2 * (os.cpu_count() or 2) + 1)), "--dist", "worksteal")
+QUICK = "not slow and not integration"
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -98,14 +100,14 @@ def package(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests but the slow ones on the built wheel, over Xet, with the newest client."""
-    run_tests(session, "-m", "not slow and not integration")
+    run_tests(session, *IN_PARALLEL, "-m", QUICK)
 
 
 @nox.session
 @nox.parametrize(("client", "transport"), [("newest", "lfs"), ("lowest", "xet"), ("lowest", "lfs")])
 def clients(session: nox.Session, client: str, transport: str) -> None:
-    """Run what talks to a Hub over the other transport and with the oldest client that is allowed."""
-    run_tests(session, "-m", "not slow and not integration", *TALKING, client=client, transport=transport)
+    """Repeat the tests that depend on the client: over the other transport, and with the oldest client allowed."""
+    run_tests(session, *IN_PARALLEL, "-m", f"client and {QUICK}", client=client, transport=transport)
 
 
 @nox.session
@@ -113,8 +115,7 @@ def coverage(session: nox.Session) -> None:
     """Measure which branches of the package the tests run, the local Hub's included, and show the ones they miss."""
     session.install("-e", ".[demo]", *group("coverage"))
     session.run("coverage", "erase")
-    arguments = session.posargs or ["-n", "3", "-m", "not slow and not integration"]
-    session.run("coverage", "run", "-m", "pytest", *arguments, env={"TEST_KILLS": "10"})
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or [*IN_PARALLEL, "-m", QUICK]))
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
     with Path("coverage.md").open("w", encoding="utf-8") as page:
@@ -138,8 +139,8 @@ def faults(session: nox.Session) -> None:
         del given[at : at + 2]
     session.install(f"{wheel(session)}[demo]", *group("test"))
     for _ in range(times):
-        # In another random order each time, and nothing is run again that fails.
-        session.run("python", "-m", "pytest", "-m", "faults", "-n", "2", *given, env={"PYTHONSAFEPATH": "1"})
+        # In another random order each time.
+        session.run("python", "-m", "pytest", "-m", "faults", *IN_PARALLEL, *given, env={"PYTHONSAFEPATH": "1"})
 
 
 @nox.session(python=PYTHONS)
@@ -160,7 +161,7 @@ def soak(session: nox.Session) -> None:
 @nox.session(python=[version for version in PYTHONS if version != THIS_PYTHON])
 def other_pythons(session: nox.Session) -> None:
     """Run the tests on the other versions of Python, as far as they are installed."""
-    run_tests(session, "-m", "not slow and not integration")
+    run_tests(session, *IN_PARALLEL, "-m", QUICK)
 
 
 @nox.session
@@ -186,9 +187,8 @@ def run_frameworks(session: nox.Session, frameworks: str, *arguments: str) -> No
     packages = group(frameworks)
     install_torch(session, packages)
     session.install("-e", ".[demo]", *packages)
-    # As in `run_tests`. Most of the time is that of the trainings, which have a process of their own.
-    again = ("-n", "2", "--reruns", "2")
-    session.run("python", "-m", "pytest", *again, *arguments, *session.posargs)
+    # Most of the time is that of the trainings, which have a process of their own.
+    session.run("python", "-m", "pytest", "-n", "3", "--dist", "worksteal", *arguments, *session.posargs)
 
 
 def install_torch(session: nox.Session, packages: tuple[str, ...]) -> None:
@@ -218,10 +218,6 @@ def run_tests(session: nox.Session, *arguments: str, client: str = "newest", tra
     environment = {"TEST_KILLS": os.environ.get("TEST_KILLS", "40")}
     if transport == "lfs":
         environment["HF_HUB_DISABLE_XET"] = "1"
-    # A machine that stalls for seconds can fail a test of real processes once. A broken promise fails three times.
-    arguments = ("--reruns", "2", *arguments)
-    # Most of the time tests wait: for a process to start or to end, for an answer, for a fault to pass.
-    workers = ["-n", "3"] if "slow" not in arguments else []
     # Away from the source tree, so that only the wheel can be imported.
     environment["PYTHONSAFEPATH"] = "1"
-    session.run("python", "-m", "pytest", *workers, *(session.posargs or arguments), env=environment)
+    session.run("python", "-m", "pytest", *(session.posargs or arguments), env=environment)

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 import uuid
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING
 
 # Read by huggingface_hub when it is first imported, so they must stand before any test module does that.
@@ -45,7 +46,15 @@ def _ours(thread: threading.Thread) -> bool:
 
 
 def _children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    return {child.pid for child in psutil.Process().children(recursive=True)} - _helpers()
+
+
+def _helpers() -> set[int | None]:
+    """Return the processes that multiprocessing starts once and keeps, as tensorboardX has it do on Python 3.14."""
+    return {
+        getattr(forkserver, "_forkserver")._forkserver_pid,  # noqa: B009
+        getattr(resource_tracker, "_resource_tracker")._pid,  # noqa: B009
+    }
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 SECONDS = 20.0  # far more than any test needs
+SOON = 10.0  # seconds within which even a busy machine does what waits for nothing
 HOUR = 60.0  # minutes; a scheduler with this interval pushes when it is told to
 OFTEN = 0.1 / 60  # minutes
 

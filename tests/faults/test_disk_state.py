@@ -287,6 +287,7 @@ def test_a_damaged_ledger_is_set_aside_and_the_folder_planned_afresh(
     assert len(said(logging.WARNING)) == 1
 
 
+@pytest.mark.client  # the client tells of a commit in between
 def test_what_another_host_pushes_in_spite_of_the_lock_is_put_right(
     schedule: Callable[..., Run], proxy: FaultProxy, api: HfApi, repo_id: str, folder: Path
 ) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from faults.proxy import FaultProxy
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client raises the errors
 
 FOREVER = float("inf")
 

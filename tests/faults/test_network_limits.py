@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import remote
-from faults.conftest import HOUR, OFTEN
+from faults.conftest import HOUR, OFTEN, SOON
 from faults.proxy import Answer, Pass
 from hf_summary_writer.errors import RateLimitError, TemporaryError
 from hub_process import HubProcess
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from faults.conftest import Run
     from faults.proxy import FaultProxy
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client would wait and retry
 
 FOREVER = float("inf")
 
@@ -85,7 +85,7 @@ def test_a_wait_that_the_hub_asks_for_is_kept_by_triggers_and_left_at_once_by_an
         assert " s left)" in str(error)
     began = time.monotonic()
     run.scheduler.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < SOON
     assert len(proxy.requests) == asked
     assert len([line for line in said(logging.WARNING) if "limits the rate" in line]) == 1
     assert "hf-summary-writer sync" in said(logging.WARNING)[-1]
@@ -155,8 +155,9 @@ def test_the_limit_on_commits_of_a_hub_is_kept_and_what_it_delays_arrives_later(
 
 @pytest.mark.faults("N6")
 @pytest.mark.parametrize(
-    ("answer", "longest"),
-    [(Answer(429, {"Retry-After": "30"}), 1.0), (Answer(503, {"Retry-After": "30"}), 1.0), (Answer(503), 4.0)],
+    ("answer", "close_timeout"),
+    # A wait that is longer than there is time ends the last push at once; without one it is tried again until the end.
+    [(Answer(429, {"Retry-After": "99"}), 30.0), (Answer(503, {"Retry-After": "99"}), 30.0), (Answer(503), 2.0)],
     ids=["429", "503 with a wait", "503"],
 )
 def test_the_last_push_leaves_on_time_and_the_next_process_sends_the_rest(
@@ -167,15 +168,15 @@ def test_the_last_push_leaves_on_time_and_the_next_process_sends_the_rest(
     folder: Path,
     said: Callable[[int], list[str]],
     answer: Answer,
-    longest: float,
+    close_timeout: float,
 ) -> None:
-    run = schedule(close_timeout=2.0)
+    run = schedule(close_timeout=close_timeout)
     run.settle()
     (folder / "a.bin").write_bytes(os.urandom(1000))
     proxy.add("POST", "/commit/", answer, FOREVER)
     began = time.monotonic()
     run.scheduler.close()
-    assert time.monotonic() - began < longest
+    assert time.monotonic() - began < SOON
     assert "hf-summary-writer sync" in said(logging.WARNING)[-1]
     proxy.clear()
     schedule().scheduler.close()
@@ -211,7 +212,7 @@ def test_a_hub_that_is_ill_ten_times_is_asked_ever_less_often_and_spoken_of_twic
     began = time.monotonic()
     run = schedule(every=OFTEN)
     run.next_commit()
-    assert time.monotonic() - began < 10 * OFTEN * 60 + 5  # the interval caps the waits
+    assert time.monotonic() - began < 10 * OFTEN * 60 + 2 * SOON  # the interval caps the waits
     run.settle()
     assert all(isinstance(run.next_error(), TemporaryError) for _ in range(10))
     assert run.errors.empty()

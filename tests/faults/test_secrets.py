@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from faults.conftest import Run
     from faults.proxy import FaultProxy
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client logs requests and quotes answers
 
 TALKATIVE = """
 logging.getLogger().setLevel(logging.DEBUG)

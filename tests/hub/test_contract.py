@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from hub_process import HasEndpoint
 
+pytestmark = pytest.mark.client  # the client makes every request
+
 KINDS = ["model", "dataset", "space"]
 LOG = "tensorboard/run/events.out.tfevents.1700000000.host.1.0"
 

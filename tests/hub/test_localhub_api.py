@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
+pytestmark = pytest.mark.client  # what the client asks for and understands
+
 
 @pytest.fixture
 def repo(api: HfApi, repo_id: str) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Hf = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.client  # the command is a part of the client
+
 
 @pytest.fixture
 def hf(hub: HubProcess, tmp_path: Path) -> Hf:

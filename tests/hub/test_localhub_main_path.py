@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
+pytestmark = pytest.mark.client  # the client makes every request, over either transport
+
 KINDS = ["model", "dataset"]
 LOG = "tensorboard/run/events.out.tfevents.1"
 

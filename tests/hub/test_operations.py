@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.status import Status
     from hub_process import HubProcess
 
+pytestmark = pytest.mark.client  # links, cards and errors come from the client
+
 SECONDS = 60.0
 HOUR = 60.0  # minutes
 NOWHERE = HfApi(endpoint="http://127.0.0.1:9", token="hf_none")
@@ -36,7 +38,7 @@ def _card(title: str) -> str:
 
 
 def surveyed(scheduler: CommitScheduler) -> Status:
-    return survey(scheduler.folder_path, scheduler._config)
+    return survey(scheduler.folder_path, scheduler._pusher.destination, scheduler._pusher._settings)
 
 
 def test_the_links_lead_to_the_metrics_and_to_the_folder(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
+pytestmark = pytest.mark.client  # a push is uploads and commits of the client
+
 SECONDS = 60.0
 HOUR = 60.0  # minutes
 

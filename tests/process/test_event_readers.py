@@ -65,6 +65,8 @@ def rust_reader(logdir: Path) -> Iterator[Reader]:
 
         yield read
     finally:
+        # The ingester keeps the pipe whose end ends the server, and never closes it.
+        ingester._stdin_handle.close()
         for server in set(psutil.Process().children()) - before:
             server.kill()
             server.wait()

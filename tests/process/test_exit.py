@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
+pytestmark = pytest.mark.client  # the client has threads of its own at the exit
+
 LOG = """
 writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
 for step in range(1000):

@@ -136,12 +136,12 @@ def test_a_lock_that_is_held_for_ever_holds_up_neither_the_constructor_nor_the_e
             writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, close_timeout=2)
             writer.add_scalar("loss", 1, 1)
             writer.flush()
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
             print(time.monotonic())
             """,
             hub, logdir, repo_id,
         )  # fmt: skip
-        assert time.monotonic() - float(ended.stdout) < 10
+        assert time.monotonic() - float(ended.stdout) < 20
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("hf-summary-writer sync") == 1
     assert events.steps(logdir, "loss") == [1]

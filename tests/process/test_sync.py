@@ -44,6 +44,7 @@ def sync(hub: HasEndpoint, *arguments: str | Path, home: Path) -> subprocess.Com
     )
 
 
+@pytest.mark.client  # the client uploads in a process of its own
 def test_it_sends_what_is_missing_once(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path) -> None:
     first = sync(hub, logdir, repo_id, home=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -75,6 +76,7 @@ def test_a_folder_that_was_never_pushed_needs_a_repo(hub: HubProcess, logdir: Pa
     assert "REPO_ID" in refused.stderr
 
 
+@pytest.mark.client  # the client raises the error
 def test_it_fails_when_the_hub_is_out_of_reach(hub: HubProcess, logdir: Path, tmp_path: Path, repo_id: str) -> None:
     class Nowhere:
         endpoint = "http://127.0.0.1:9"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from concurrent.futures import Future
@@ -44,13 +45,17 @@ class Trouble:
         self._failures = 0
         self._files = self._bytes = 0
 
-    def failed(self, error: BaseException, repo_id: str) -> int:
-        """Log a failure, unless it only repeats the one before; return how many there were in a row."""
+    def failed(self, error: BaseException, repo_id: str, *, left_behind: bool = False) -> int:
+        """Log a failure and return how many there were in a row.
+
+        A failure that repeats the one before is logged for debugging only, and so is that of a push that was
+        `left_behind`: it is not tried again, and the line about missing files has named the remedy.
+        """
         self._failures += 1
         expected = isinstance(error, PushError)
         said = str(error) if expected else f"{type(error).__name__}: {error}"
         # Whoever leaves says what is missing and how to send it.
-        if type(error) in self._said or isinstance(error, InterruptedPushError):
+        if left_behind or type(error) in self._said or isinstance(error, InterruptedPushError):
             logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)
             return self._failures
         if not self._said:
@@ -117,6 +122,7 @@ class Leaving:
     Attributes:
         patience: What is left of that.
         commits: How many commits were made; whoever makes one counts it here.
+        told_at: When the files that are missing were named last, on the monotonic clock.
     """
 
     def __init__(
@@ -131,6 +137,7 @@ class Leaving:
         self._said_missing: Pending | None = None
         self._said_all = False
         self.commits = 0
+        self.told_at = -math.inf
 
     def begin_anew(self) -> None:
         """Have all the patience again: the run goes on."""
@@ -189,6 +196,7 @@ class Leaving:
             logger.info("%s %s is at %s", what, self._folder, self._destination().known_url)
 
     def _say_what_is_missing(self, pending: Pending) -> None:
+        self.told_at = time.monotonic()
         if pending.missing and pending != self._said_missing:
             self._said_missing = pending
             logger.warning(
