@@ -1,4 +1,4 @@
-"""Where a folder goes on the Hub and how: arguments, environment variables, and the command that resumes a push."""
+"""Where a folder is pushed and how: `PushConfig`, made from arguments, variables, command-line options or a ledger."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ import math
 import os
 import re
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+
+    from typing_extensions import Self
+
+    from hf_summary_writer.errors import CommitDetails, ErrorDetails
 
 __all__ = [
     "COMMITS_PER_HOUR",
+    "DEFAULT_CLOSE_TIMEOUT",
     "DEFAULT_REVISION",
     "DEFAULT_TYPE",
     "EVENT_FILES",
     "MODE",
     "PREFIX",
     "PUSHED_FOLDER",
-    "UNSAID",
-    "VARIABLES",
+    "REPO_TYPES",
+    "RUNS_FOLDER",
     "Destination",
     "Mode",
-    "Settings",
+    "Option",
+    "PushConfig",
+    "as_patterns",
     "check_folder",
     "check_interval",
     "check_path_in_repo",
@@ -41,10 +48,16 @@ __all__ = [
     "check_seconds",
     "check_token",
     "commits_per_hour",
-    "fills_in",
+    "complete_arguments",
     "mode_for",
-    "sync_command",
+    "option_of",
+    "with_uri",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PREFIX = "HF_SUMMARY_WRITER_"
 
 REPO_TYPES = ("model", "dataset", "space")
 
@@ -119,49 +132,48 @@ class Destination:
         return f"{self.path}/{relpath}" if self.path else relpath
 
 
-def check_repo_id(repo_id: object) -> str:
+def check_repo_id(repo_id: object, name: str = "repo_id") -> str:
     """Return `repo_id` if the Hub could have such a repo, as `name` or `namespace/name`."""
     if repo_id is None:
         raise TypeError(
-            "repo_id is missing: pass one such as 'user/my-run', or set the environment variable "
-            "HF_SUMMARY_WRITER_REPO_ID"
+            f"{name} is missing: pass one such as 'user/my-run', or set the environment variable {PREFIX}REPO_ID"
         )
     if not isinstance(repo_id, str):
-        raise TypeError(f"repo_id must be a str such as 'user/my-run', not {type(repo_id).__name__}")
+        raise TypeError(f"{name} must be a str such as 'user/my-run', not {type(repo_id).__name__}")
     if not _REPO_NAME.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
         raise ValueError(
-            f"repo_id {repo_id!r} is not a name the Hub allows: use 'name' or 'namespace/name' of letters, digits, "
+            f"{name} {repo_id!r} is not a name the Hub allows: use 'name' or 'namespace/name' of letters, digits, "
             "'-', '_' and '.', without '--' or '..', not ending in '.git', at most 96 characters each"
         )
     return repo_id
 
 
-def check_repo_type(repo_type: object) -> str:
+def check_repo_type(repo_type: object, name: str = "repo_type") -> str:
     """Return the repo type that `repo_type` means; `None` means a model repo."""
     if repo_type is None:
         return DEFAULT_TYPE
     if repo_type not in REPO_TYPES:
-        raise ValueError(f"repo_type {repo_type!r} does not exist on the Hub: use one of {', '.join(REPO_TYPES)}")
+        raise ValueError(f"{name} {repo_type!r} does not exist on the Hub: use one of {', '.join(REPO_TYPES)}")
     return str(repo_type)
 
 
-def check_revision(revision: object) -> str:
+def check_revision(revision: object, name: str = "revision") -> str:
     """Return the branch that `revision` means; `None` means `main`."""
     if revision is None:
         return DEFAULT_REVISION
     if not isinstance(revision, str):
-        raise TypeError(f"revision must be the name of a branch as a str, not {type(revision).__name__}")
+        raise TypeError(f"{name} must be the name of a branch as a str, not {type(revision).__name__}")
     if not revision or revision.startswith("-") or revision == "@" or _REVISION_REFUSED.search(revision):
-        raise ValueError(f"revision {revision!r} is not a name that Git allows for a branch")
+        raise ValueError(f"{name} {revision!r} is not a name that Git allows for a branch")
     return revision
 
 
-def check_path_in_repo(path: object) -> str:
+def check_path_in_repo(path: object, name: str = "path_in_repo") -> str:
     """Return `path` without slashes at its ends; `None` and `""` mean the root of the repo."""
     if path is None:
         return ""
     if not isinstance(path, str):
-        raise TypeError(f"path_in_repo must be a str such as 'tensorboard', not {type(path).__name__}")
+        raise TypeError(f"{name} must be a str such as 'tensorboard', not {type(path).__name__}")
     stripped = path.strip("/")
     parts = stripped.split("/") if stripped else []
     if (
@@ -172,7 +184,7 @@ def check_path_in_repo(path: object) -> str:
         or any(part.lower() in _FORBIDDEN_PARTS for part in parts)
     ):
         raise ValueError(
-            f"path_in_repo {path!r} cannot be used: give a relative path with '/' between its parts, without '.', "
+            f"{name} {path!r} cannot be used: give a relative path with '/' between its parts, without '.', "
             "'..', '.git', '.cache', empty parts, backslashes, control characters or bytes that are no UTF-8"
         )
     return stripped
@@ -187,7 +199,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def check_interval(name: str, minutes: object) -> float:
+def check_interval(minutes: object, name: str = "every") -> float:
     """Return `minutes` as a float if a timer can wait for that long."""
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)):
         raise TypeError(f"{name} must be a number of minutes, not {type(minutes).__name__}")
@@ -196,27 +208,58 @@ def check_interval(name: str, minutes: object) -> float:
     return float(minutes)
 
 
-def check_token(token: object) -> str | bool | None:
+def check_token(token: object, name: str = "token") -> str | bool | None:
     """Return `token` without white space around it; never repeat it in a message."""
     if token is None or isinstance(token, bool):
         return token
     if not isinstance(token, str):
-        raise TypeError(f"token must be a str, not {type(token).__name__}")
+        raise TypeError(f"{name} must be a str, not {type(token).__name__}")
     stripped = token.strip()
     if not stripped:
-        raise ValueError("token is empty: leave it out to use the token that `hf auth login` has stored")
+        raise ValueError(f"{name} is empty: leave it out to use the token that `hf auth login` has stored")
     if not stripped.isascii() or not stripped.isprintable() or " " in stripped:
-        raise ValueError("token holds characters that no access token has: copy it again (it is not shown here)")
+        raise ValueError(f"{name} holds characters that no access token has: copy it again (it is not shown here)")
     return stripped
 
 
-def check_seconds(name: str, seconds: object) -> float:
+def check_seconds(seconds: object, name: str = "close_timeout") -> float:
     """Return `seconds` as a float if somebody can wait for that long; 0 means not at all."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
     return float(seconds)
+
+
+def check_switch(value: object, name: str) -> bool | None:
+    """Return `value` if it is `True`, `False` or `None`."""
+    if value is None or isinstance(value, bool):
+        return value
+    raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+
+
+def check_hook(hook: object, name: str) -> Callable[[Any], object] | None:
+    """Return `hook` if it is `None` or can be called."""
+    if hook is None or callable(hook):
+        return hook
+    raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
+
+
+def as_patterns(patterns: object, name: str = "patterns") -> tuple[str, ...] | None:
+    """Return one or several patterns as a tuple; `None` stays `None`.
+
+    Raises:
+        TypeError: If one of them is not a string; the message calls them `name`.
+    """
+    if patterns is None:
+        return None
+    several: Iterable[object] = (patterns,) if isinstance(patterns, str) else patterns  # type: ignore[assignment]
+    found = []
+    for pattern in several:
+        if not isinstance(pattern, str):
+            raise TypeError(f"{name} must be a str or a list of str, but holds a {type(pattern).__name__}")
+        found.append(pattern)
+    return tuple(found)
 
 
 def check_folder(folder: object, name: str = "folder_path") -> Path:
@@ -237,21 +280,6 @@ def check_folder(folder: object, name: str = "folder_path") -> Path:
     return resolved
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a folder is pushed besides where to: what a later process needs to go on in the same way."""
-
-    allow: tuple[str, ...] | None = None
-    ignore: tuple[str, ...] | None = None
-    private: bool | None = None
-    squash: bool = False
-    card: bool = True
-
-
-P = ParamSpec("P")
-
-PREFIX = "HF_SUMMARY_WRITER_"
-
 MODE = f"{PREFIX}MODE"
 
 COMMITS_PER_HOUR = f"{PREFIX}COMMITS_PER_HOUR"
@@ -268,43 +296,6 @@ class Mode(Enum):
     ONLINE = "online"
     OFFLINE = "offline"
     DISABLED = "disabled"
-
-
-def _switch(value: str) -> bool:
-    if value.lower() in _YES:
-        return True
-    if value.lower() in _NO:
-        return False
-    raise ValueError(f"{value!r} is neither yes nor no: use 1 or 0")
-
-
-def _number(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not a number") from None
-
-
-def _minutes(value: str) -> float:
-    return check_interval("it", _number(value))
-
-
-def _seconds(value: str) -> float:
-    return check_seconds("it", _number(value))
-
-
-# What fills in what: the end of the variable's name, and what makes a value of its text or raises a ValueError.
-VARIABLES: dict[str, Callable[[str], object]] = {
-    "REPO_ID": check_repo_id,
-    "REPO_TYPE": check_repo_type,
-    "REVISION": check_revision,
-    "PRIVATE": _switch,
-    "PATH_IN_REPO": check_path_in_repo,
-    "COMMIT_EVERY": _minutes,
-    "SQUASH_HISTORY": _switch,
-    "CLOSE_TIMEOUT": _seconds,
-    "MODEL_CARD": _switch,
-}
 
 
 def mode_for(folder: Path | None = None) -> Mode:
@@ -338,87 +329,408 @@ def commits_per_hour() -> float | None:
     return float(text)
 
 
-def fills_in(**arguments: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Let environment variables give a constructor the arguments that its caller left out.
-
-    Args:
-        **arguments: By the name of an argument, the end of its variable's name: one of `VARIABLES`.
-    """
-
-    def decorate(init: Callable[P, None]) -> Callable[P, None]:
-        signature = inspect.signature(init)
-
-        @functools.wraps(init)
-        def filled(*args: P.args, **kwargs: P.kwargs) -> None:
-            given = signature.bind_partial(*args, **kwargs).arguments
-            init(*args, **{**_found(arguments, given), **kwargs})  # type: ignore[arg-type]
-
-        return filled
-
-    return decorate
-
-
-def _found(arguments: dict[str, str], given: dict[str, Any]) -> dict[str, object]:
-    found = {}
-    for name, ending in arguments.items():
-        text = os.environ.get(PREFIX + ending, "").strip()
-        if text and name not in given:
-            try:
-                found[name] = VARIABLES[ending](text)
-            except ValueError as error:
-                raise ValueError(f"the environment variable {PREFIX}{ending} cannot be used: {error}") from None
-    return found
-
-
 def _is_pushed_from_outside(folder: Path) -> bool:
     pushed = os.environ.get(PUSHED_FOLDER, "")
     return bool(pushed) and folder.is_relative_to(Path(pushed).resolve())
 
 
+def _yes_or_no(text: str) -> bool:
+    if text.lower() in _YES:
+        return True
+    if text.lower() in _NO:
+        return False
+    raise ValueError(f"{text!r} is neither yes nor no: use 1 or 0")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How a field of `PushConfig` is checked, and what it is called elsewhere.
+
+    Attributes:
+        check: Returns a value, or raises `ValueError` or `TypeError` with a message that uses the name it is given.
+        parse: Makes a value of the text of an environment variable or of a command-line option.
+        writer: The argument of `HFSummaryWriter`, if it is not called as the field and that of `CommitScheduler`.
+        variable: The environment variable, without its prefix.
+        flags: The command-line option, in the notation of click.
+        metavar: The name of its value in the command line's help.
+        choices: The values among which the command line lets choose.
+        several: Whether the command line takes it more than once.
+        help: The command line's help.
+        ledger: The key in the settings of a ledger; such a field is kept for later processes.
+        none_is_unset: Whether `None` means that the argument was left out.
+    """
+
+    check: Callable[[Any, str], Any]
+    parse: Callable[[str], Any] = str
+    writer: str = ""
+    variable: str = ""
+    flags: str = ""
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    several: bool = False
+    help: str = ""
+    ledger: str = ""
+    none_is_unset: bool = True
+
+
+def _option(check: Callable[[Any, str], Any], **names: Any) -> dict[str, Option]:
+    return {"option": Option(check, **names)}
+
+
+def option_of(field: Field[Any]) -> Option:
+    """Return what belongs to a field of `PushConfig`."""
+    found: Option = field.metadata["option"]
+    return found
+
+
 EVENT_FILES = ("*.tfevents.*",)
 
-UNSAID = Settings(allow=EVENT_FILES)
+RUNS_FOLDER = "tensorboard"
 
-"""How `hf-summary-writer` pushes a folder unless its options say otherwise."""
+"""The folder of a repo under which writers and commands put runs."""
+
+DEFAULT_CLOSE_TIMEOUT = 20.0
+
+_DEFAULT_MINUTES = 5.0
 
 _PUBLIC_HUB = "https://huggingface.co"
 
-# On the command line no pattern means the usual ones. These mean all files, and none.
+_URI = re.compile(
+    r"hf://(?:(?P<kind>models|datasets|spaces)/)?"
+    r"(?P<repo>(?!(?:models|datasets|spaces|buckets)(?:/|$))(?:[^/@]+/[^/@]+|[^/@]+(?=@|$)))"
+    r"(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
+)
+
+
+def _uri_parts(repo_id: str) -> dict[str, str]:
+    """Return what an `hf://` URI names, by the fields of `PushConfig`; nothing for a plain repo id.
+
+    Raises:
+        ValueError: If it is no URI of a repo.
+    """
+    if not repo_id.startswith("hf://"):
+        return {}
+    found = _URI.fullmatch(repo_id)
+    if found is None:
+        raise ValueError(f"{repo_id!r} is no URI of a repo: use one such as 'hf://datasets/user/name@branch/folder'")
+    parts = {"repo_id": check_repo_id(found["repo"]), "repo_type": (found["kind"] or "models")[:-1]}
+    if found["revision"] is not None:
+        parts["revision"] = check_revision(unquote(found["revision"]))
+    if found["path"]:
+        parts["path_in_repo"] = check_path_in_repo(found["path"])
+    return parts
+
+
+def with_uri(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `arguments`, with an `hf://` URI for a repo id replaced by the fields that it names.
+
+    Raises:
+        ValueError: If it is no URI of a repo, or an argument that is not `None` contradicts it.
+    """
+    uri = arguments.get("repo_id")
+    parts = _uri_parts(uri) if isinstance(uri, str) else {}
+    for each, name in _named_in(arguments):
+        value = arguments[name]
+        said_twice = each.name in parts and each.name != "repo_id" and value is not None
+        if said_twice and option_of(each).check(value, name) != parts[each.name]:
+            raise ValueError(f"{name} is {value!r}, but the URI {uri} says {parts[each.name]!r}: leave one of them out")
+    return {**arguments, **parts}
+
+
+def _check_repo(repo_id: object, name: str) -> str:
+    return repo_id if isinstance(repo_id, str) and _uri_parts(repo_id) else check_repo_id(repo_id, name)
+
+
+def _checked_if_given(check: Callable[[object, str], T]) -> Callable[[object, str], T | None]:
+    return lambda value, name: None if value is None else check(value, name)
+
+
+def _as_it_is(value: str, _: str) -> str:
+    return value
+
+
+# On the command line no pattern means the default ones. These mean all files, and none.
 _ALL, _NONE = ("*",), ("",)
 
 
-def sync_command(destination: Destination, folder: Path, settings: Settings, assumed_endpoint: str) -> str:
-    """Return the command that sends what is missing of `folder` as its scheduler would, ready to paste into a shell.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushConfig:
+    """Where one folder is pushed, and how: values that were checked when it was made.
 
-    Args:
-        destination: Where it goes.
-        folder: The folder, an absolute path.
-        settings: Which files of it, and how. What the command does by itself is left out of it.
-        assumed_endpoint: The Hub that this process talks to unless told otherwise.
+    A new option is a field here, an argument in the signatures and a line in the docs. The environment, the commands,
+    the command that resumes a push, ledgers and pickles follow from the field.
     """
-    words = ["hf-summary-writer", "sync", str(folder), destination.repo_id, "--into", destination.path or "/"]
-    if destination.repo_type != DEFAULT_TYPE:
-        words += ["--repo-type", destination.repo_type]
-    if destination.revision != DEFAULT_REVISION:
-        words += ["--revision", destination.revision]
-    command = shlex.join([*words, *_options(settings)])
-    # Whether the shell that it is pasted into has the variables of this process is not known.
-    if destination.endpoint == assumed_endpoint == _PUBLIC_HUB:
-        return command
-    return f"HF_ENDPOINT={shlex.quote(destination.endpoint)} {command}"
+
+    repo_id: str = field(metadata=_option(_check_repo, variable="REPO_ID"))
+    endpoint: str = field(metadata=_option(_as_it_is))
+    repo_type: str | None = field(
+        default=None,
+        metadata=_option(
+            _checked_if_given(check_repo_type),
+            variable="REPO_TYPE",
+            flags="--repo-type",
+            choices=REPO_TYPES,
+            help="The kind of repo.  [default: model]",
+        ),
+    )
+    revision: str | None = field(
+        default=None,
+        metadata=_option(
+            _checked_if_given(check_revision),
+            writer="repo_revision",
+            variable="REVISION",
+            flags="--revision",
+            metavar="BRANCH",
+            help="The branch; created if it does not exist.  [default: main]",
+        ),
+    )
+    path_in_repo: str = field(
+        default="",
+        metadata=_option(
+            check_path_in_repo,
+            variable="PATH_IN_REPO",
+            flags="--path-in-repo",
+            metavar="FOLDER",
+            help=f"Upload LOGDIR, under its own name, to this folder of the repo.  [default: {RUNS_FOLDER}]",
+            none_is_unset=False,
+        ),
+    )
+    private: bool | None = field(
+        default=None,
+        metadata=_option(
+            check_switch,
+            parse=_yes_or_no,
+            writer="repo_private",
+            variable="PRIVATE",
+            flags="--private/--public",
+            help="Create the repo as private or public, if it does not exist.  [default: the account's setting]",
+            ledger="private",
+        ),
+    )
+    every: float | None = field(
+        default=None,
+        metadata=_option(
+            _checked_if_given(check_interval),
+            parse=_number,
+            writer="commit_every",
+            variable="COMMIT_EVERY",
+            flags="--every",
+            metavar="MINUTES",
+            help=f"Minutes between pushes.  [default: {_DEFAULT_MINUTES:g}]",
+        ),
+    )
+    allow_patterns: tuple[str, ...] | None = field(
+        default=EVENT_FILES,
+        metadata=_option(
+            as_patterns,
+            writer="repo_allow_patterns",
+            flags="--allow",
+            metavar="PATTERN",
+            several=True,
+            help=f"Push only files that match. Repeatable.  [default: {EVENT_FILES[0]}]",
+            ledger="allow",
+            none_is_unset=False,
+        ),
+    )
+    ignore_patterns: tuple[str, ...] | None = field(
+        default=None,
+        metadata=_option(
+            lambda patterns, name: as_patterns(patterns, name) or None,
+            writer="repo_ignore_patterns",
+            flags="--ignore",
+            metavar="PATTERN",
+            several=True,
+            help="Do not push files that match. Repeatable.",
+            ledger="ignore",
+        ),
+    )
+    squash_history: bool = field(
+        default=False,
+        metadata=_option(
+            check_switch,
+            parse=_yes_or_no,
+            variable="SQUASH_HISTORY",
+            flags="--squash-history/--no-squash-history",
+            help="Squash the commit history of the branch after each push.  [default: no-squash-history]",
+            ledger="squash",
+        ),
+    )
+    model_card: bool = field(
+        default=True,
+        metadata=_option(
+            check_switch,
+            parse=_yes_or_no,
+            variable="MODEL_CARD",
+            flags="--model-card/--no-model-card",
+            help="Start a new repo with a README.md.  [default: model-card]",
+            ledger="card",
+        ),
+    )
+    close_timeout: float = field(
+        default=DEFAULT_CLOSE_TIMEOUT,
+        metadata=_option(
+            check_seconds,
+            parse=_number,
+            variable="CLOSE_TIMEOUT",
+            flags="--close-timeout",
+            metavar="SECONDS",
+            help=f"Seconds that the last push may take.  [default: {DEFAULT_CLOSE_TIMEOUT:g}]",
+        ),
+    )
+    token: str | bool | None = field(default=None, repr=False, metadata=_option(check_token))
+    push_on_sigterm: bool = field(default=False, metadata=_option(check_switch))
+    push_every_rank: bool = field(default=False, metadata=_option(check_switch))
+    on_commit: Callable[[CommitDetails], object] | None = field(default=None, metadata=_option(check_hook))
+    on_error: Callable[[ErrorDetails], object] | None = field(default=None, metadata=_option(check_hook))
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any], endpoint: str) -> Self:
+        """Check arguments and return them as a config.
+
+        Args:
+            arguments: By their names in a constructor or by those of the fields; others are passed over.
+            endpoint: The address of the Hub.
+
+        Raises:
+            TypeError: If an argument is of the wrong type, or there is no repo.
+            ValueError: If an argument is something that the Hub cannot have.
+        """
+        arguments = with_uri(arguments)
+        values: dict[str, Any] = {"repo_id": check_repo_id(arguments.get("repo_id")), "endpoint": endpoint}
+        for each, name in _named_in(arguments):
+            value, option = arguments[name], option_of(each)
+            if value is None and option.none_is_unset and each.default is not MISSING:
+                value = each.default
+            values[each.name] = option.check(value, name)
+        return cls(**values)
+
+    @classmethod
+    def from_ledger(cls, destination: Destination, settings: Mapping[str, Any]) -> Self:
+        """Return what a ledger says of its destination and of how the folder is pushed there.
+
+        Raises:
+            TypeError: If a setting is of the wrong type.
+        """
+        if not isinstance(settings, dict):
+            raise TypeError(f"settings must be an object, not {type(settings).__name__}")
+        known = {each.name: settings[key] for each, key in _kept() if key in settings}
+        place = {**asdict(destination), "path_in_repo": destination.path}
+        return cls.from_arguments({**place, **known}, destination.endpoint)
+
+    @property
+    def destination(self) -> Destination:
+        """The place on the Hub."""
+        return Destination(
+            self.endpoint,
+            check_repo_type(self.repo_type),
+            self.repo_id,
+            check_revision(self.revision),
+            self.path_in_repo,
+        )
+
+    @property
+    def minutes(self) -> float:
+        """The minutes between pushes."""
+        return _DEFAULT_MINUTES if self.every is None else self.every
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values that a ledger keeps, as JSON has them."""
+        values = {key: getattr(self, each.name) for each, key in _kept()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    def arguments_for(self, constructor: Callable[..., object]) -> dict[str, Any]:
+        """Return the arguments by which `constructor` makes this config again."""
+        names = inspect.signature(constructor).parameters
+        return {name: getattr(self, each.name) for each, name in _named_in(names)}
+
+    def sync_command(self, folder: Path, assumed_endpoint: str) -> str:
+        """Return the command that uploads the rest of `folder` with this config, ready to paste into a shell.
+
+        Args:
+            folder: The folder, an absolute path.
+            assumed_endpoint: The Hub that this process talks to unless told otherwise.
+        """
+        where = self.destination
+        words = ["hf-summary-writer", "sync", str(folder), where.repo_id, "--into", where.path or "/"]
+        if where.repo_type != DEFAULT_TYPE:
+            words += ["--repo-type", where.repo_type]
+        if where.revision != DEFAULT_REVISION:
+            words += ["--revision", where.revision]
+        for each, _ in _kept():
+            value = getattr(self, each.name)
+            if value != each.default:
+                words += _words(option_of(each).flags, value)
+        command = shlex.join(words)
+        # Whether the shell that it is pasted into has the variables of this process is not known.
+        if where.endpoint == assumed_endpoint == _PUBLIC_HUB:
+            return command
+        return f"HF_ENDPOINT={shlex.quote(where.endpoint)} {command}"
 
 
-def _options(settings: Settings) -> list[str]:
-    words = []
-    if settings.private is not None:
-        words.append("--private" if settings.private else "--public")
-    if settings.allow != UNSAID.allow:
-        for pattern in _ALL if settings.allow is None else settings.allow or _NONE:
-            words += ["--allow", pattern]
-    for pattern in settings.ignore or ():
-        words += ["--ignore", pattern]
-    if settings.squash:
-        words.append("--squash-history")
-    if not settings.card:
-        words.append("--no-model-card")
-    return words
+def _words(flags: str, value: bool | tuple[str, ...] | None) -> list[str]:
+    flag, _, opposite = flags.partition("/")
+    if isinstance(value, bool):
+        return [flag if value else opposite]
+    patterns = _ALL if value is None else value or _NONE
+    return [word for pattern in patterns for word in (flag, pattern)]
+
+
+def _kept() -> Iterator[tuple[Field[Any], str]]:
+    return ((each, key) for each in fields(PushConfig) if (key := option_of(each).ledger))
+
+
+def _named_in(names: Container[str]) -> Iterator[tuple[Field[Any], str]]:
+    """Yield each field that has one of the names, and that name."""
+    for each in fields(PushConfig):
+        for name in (each.name, option_of(each).writer):
+            if name in names:
+                yield each, name
+                break
+
+
+def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
+    """Let an `hf://` URI and the environment give a constructor the arguments that its caller left out."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def completed(*args: P.args, **kwargs: P.kwargs) -> None:
+        bound = signature.bind_partial(*args, **kwargs)
+        bound.arguments.update(_completed(signature.parameters, bound.arguments))
+        init(*bound.args, **bound.kwargs)
+
+    return completed
+
+
+def _completed(names: Container[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    said = {
+        name: given[name]
+        for each, name in _named_in(given)
+        if given[name] is not None or not option_of(each).none_is_unset
+    }
+    repo_id = said.get("repo_id") or _from_environment("repo_id", option_of(fields(PushConfig)[0]))
+    known = with_uri({**said, "repo_id": repo_id})
+    found = {}
+    for each, name in _named_in(names):
+        if each.name in known:
+            found[name] = known[each.name]
+        elif name not in said and (value := _from_environment(name, option_of(each))) is not None:
+            found[name] = value
+    return found
+
+
+def _from_environment(name: str, option: Option) -> Any:
+    text = os.environ.get(PREFIX + option.variable, "").strip() if option.variable else ""
+    if not text:
+        return None
+    try:
+        return option.check(option.parse(text), name)
+    except ValueError as error:
+        raise ValueError(f"the environment variable {PREFIX}{option.variable} cannot be used: {error}") from None

@@ -11,13 +11,18 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_summary_writer import config as checks
-from hf_summary_writer.config import Destination, Mode, Settings, fills_in, mode_for, sync_command
+from hf_summary_writer.config import (
+    DEFAULT_CLOSE_TIMEOUT,
+    Mode,
+    PushConfig,
+    check_folder,
+    complete_arguments,
+    mode_for,
+)
 from hf_summary_writer.errors import ActionNeededError, CommitDetails, ErrorDetails, PostponedError, TemporaryError
 from hf_summary_writer.events import file_version, frame, parse_name
 from hf_summary_writer.folder.lease import Deputy, WatchMark, rank_of
-from hf_summary_writer.folder.patterns import as_patterns
-from hf_summary_writer.hub.client import Hub, default_endpoint
+from hf_summary_writer.hub.client import Hub, default_endpoint, endpoint_of
 from hf_summary_writer.hub.deadline import Caller
 from hf_summary_writer.process import check_push_on_sigterm, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
@@ -34,13 +39,13 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
     from typing_extensions import Never, Self
 
-__all__ = ["DEFAULT_CLOSE_TIMEOUT", "CommitScheduler", "RankedScheduler"]
+    from hf_summary_writer.config import Destination
+
+__all__ = ["CommitScheduler", "RankedScheduler"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("hf_summary_writer")
-
-DEFAULT_CLOSE_TIMEOUT = 20.0
 
 
 class CommitScheduler:
@@ -57,9 +62,10 @@ class CommitScheduler:
     to the folder is pushed by its parent.
 
     Args:
-        repo_id: The repo, as `name` (of the token's user) or `namespace/name`. Needed, unless the environment names it.
+        repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
+            `hf://datasets/user/name@branch/folder`. Needed, unless the environment names it.
         folder_path: The folder; it is created if it is not there.
-        every: Minutes between pushes; fractions are fine. The first push is made at once.
+        every: Minutes between pushes, 5 by default; fractions are fine. The first push is made at once.
         path_in_repo: The folder of the repo to push to; its root by default.
         repo_type: `"model"` (the default), `"dataset"` or `"space"`.
         revision: The branch; `main` by default. One that does not exist is created.
@@ -81,10 +87,10 @@ class CommitScheduler:
         model_card: Whether a repo that this scheduler creates starts with a README.md that names what it holds, in the
             first commit. A README.md that is there is never touched.
 
-    What is left out is taken from the environment: `HF_SUMMARY_WRITER_REPO_ID`, `..._REPO_TYPE`, `..._REVISION`,
-    `..._PRIVATE`, `..._PATH_IN_REPO`, `..._COMMIT_EVERY` (for `every`), `..._SQUASH_HISTORY`, `..._CLOSE_TIMEOUT` and
-    `..._MODEL_CARD`. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is pushed, and the end names
-    the command that does it later; with `HF_SUMMARY_WRITER_MODE=disabled` nothing is pushed and nothing is said.
+    Arguments that are left out are read from environment variables such as `HF_SUMMARY_WRITER_REPO_ID`; the page
+    "Environment variables" lists them. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is uploaded,
+    and the script prints at exit the command that uploads it later; with `HF_SUMMARY_WRITER_MODE=disabled` nothing is
+    uploaded or printed.
 
     Raises:
         TypeError: If an argument is of the wrong type, or nothing names the repo.
@@ -99,23 +105,13 @@ class CommitScheduler:
     # Whether writers below the folder leave the pushing to this.
     _marks_folder = True
 
-    @fills_in(
-        repo_id="REPO_ID",
-        repo_type="REPO_TYPE",
-        revision="REVISION",
-        private="PRIVATE",
-        path_in_repo="PATH_IN_REPO",
-        every="COMMIT_EVERY",
-        squash_history="SQUASH_HISTORY",
-        close_timeout="CLOSE_TIMEOUT",
-        model_card="MODEL_CARD",
-    )
+    @complete_arguments
     def __init__(
         self,
         *,
         repo_id: str | None = None,
         folder_path: str | os.PathLike[str],
-        every: float = 5,
+        every: float | None = None,
         path_in_repo: str | None = None,
         repo_type: str | None = None,
         revision: str | None = None,
@@ -132,44 +128,35 @@ class CommitScheduler:
         model_card: bool = True,
     ) -> None:
         """Check the arguments, create the folder and start the thread."""
-        repo_id = checks.check_repo_id(repo_id)
-        self.every = every
-        interval = checks.check_interval("every", every) * 60
-        self.path_in_repo = checks.check_path_in_repo(path_in_repo)
-        self.repo_type = repo_type
-        self.revision = revision
-        self.private = private
-        self.allow_patterns = allow_patterns
-        self.ignore_patterns = ignore_patterns
-        self.squash_history = squash_history
-        self.close_timeout = checks.check_seconds("close_timeout", close_timeout)
-        self.push_on_sigterm = check_push_on_sigterm(push_on_sigterm)
-        kind, branch = checks.check_repo_type(repo_type), checks.check_revision(revision)
-        self._hub = Hub(repo_id, kind, branch, private, checks.check_token(token), hf_api)
-        self._settings = Settings(
-            as_patterns(allow_patterns, "allow_patterns"),
-            as_patterns(ignore_patterns, "ignore_patterns"),
-            private,
-            squash_history,
-            model_card,
-        )
-        self.folder_path = checks.check_folder(folder_path)
+        config = self._config = PushConfig.from_arguments(locals(), endpoint_of(hf_api))
+        self.every = config.minutes
+        self.path_in_repo = config.path_in_repo
+        self.repo_type = config.repo_type
+        self.revision = config.revision
+        self.private = config.private
+        self.allow_patterns = config.allow_patterns
+        self.ignore_patterns = config.ignore_patterns
+        self.squash_history = config.squash_history
+        self.close_timeout = config.close_timeout
+        self.push_on_sigterm = check_push_on_sigterm(config.push_on_sigterm)
+        self.folder_path = check_folder(folder_path)
         self._mode = mode_for(self.folder_path)
+        where = config.destination
+        self._hub = Hub(where.repo_id, where.repo_type, where.revision, config.private, config.token, hf_api)
         self.lock = threading.RLock()
         self._caller = Caller("hf-summary-writer-hub")
         self._seat = seat_at(self._hub, self._invite)
         self._pusher = Pusher(
             self.folder_path,
-            Destination(self._hub.endpoint, kind, repo_id, branch, self.path_in_repo),
-            self._settings,
+            config,
             self._hub,
             self._caller,
             self.lock,
             self._committed,
             self._seat,
         )
-        self._on_commit = functools.partial(_call_hook, on_commit)
-        self._on_error = functools.partial(_call_hook, on_error)
+        self._on_commit = functools.partial(_call_hook, config.on_commit)
+        self._on_error = functools.partial(_call_hook, config.on_error)
         self._said_offline = False
         self._trouble = Trouble(self.folder_path)
         self._leaving = Leaving(
@@ -179,13 +166,11 @@ class CommitScheduler:
             self._pusher.inventory,
             self.close_timeout,
         )
-        self._mark = (
-            WatchMark(self.folder_path, self._pusher.destination, self._settings) if self._marks_folder else None
-        )
+        self._mark = WatchMark(self.folder_path, config) if self._marks_folder else None
         self._trouble_file = TroubleFile.beside(self._pusher.ledger.path)
         self._loop = PushLoop(
             self._push_and_end,
-            interval,
+            self.every * 60,
             at_start=self._caller.start,
             at_end=self._at_end,
             name="hf-summary-writer-push",
@@ -423,7 +408,7 @@ class CommitScheduler:
 
     @property
     def _command(self) -> str:
-        return sync_command(self._pusher.destination, self.folder_path, self._settings, default_endpoint())
+        return self._config.sync_command(self.folder_path, default_endpoint())
 
 
 def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:

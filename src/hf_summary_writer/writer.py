@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer import config as checks
-from hf_summary_writer.config import commits_per_hour, fills_in, mode_for
+from hf_summary_writer.config import (
+    DEFAULT_CLOSE_TIMEOUT,
+    PushConfig,
+    check_folder,
+    check_path_in_repo,
+    commits_per_hour,
+    complete_arguments,
+    mode_for,
+)
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
 from hf_summary_writer.folder.lease import watcher_of
-from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.hub.client import client_of
+from hf_summary_writer.hub.client import client_of, endpoint_of
 from hf_summary_writer.process import check_push_on_sigterm
-from hf_summary_writer.scheduler import DEFAULT_CLOSE_TIMEOUT, RankedScheduler
+from hf_summary_writer.scheduler import CommitScheduler, RankedScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
-    from hf_summary_writer.scheduler import CommitScheduler
 
 __all__ = ["HFSummaryWriter"]
 
@@ -51,10 +57,11 @@ class HFSummaryWriter(EventWriter):
     of its own. A token given as a string is not part of it: the copy reads the one that is stored on the machine.
 
     Args:
-        repo_id: The repo, as `name` (of the token's user) or `namespace/name`. It is created if it does not exist.
-            Needed, unless the environment names it.
+        repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
+            `hf://datasets/user/name@branch/folder`. It is created if it does not exist. Needed, unless the environment
+            names it.
         logdir: The folder of the run, also accepted as `log_dir`; `runs/<date>_<host>` by default.
-        commit_every: Minutes between pushes; fractions are fine.
+        commit_every: Minutes between pushes, 5 by default; fractions are fine.
         squash_history: Whether to fold the branch's history into one commit after each push that added something.
         repo_type: `"model"` (the default), `"dataset"` or `"space"`.
         repo_revision: The branch; `main` by default. One that does not exist is created.
@@ -79,10 +86,10 @@ class HFSummaryWriter(EventWriter):
             first commit. A README.md that is there is never touched.
         **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is pushed.
 
-    What is left out is taken from the environment: `HF_SUMMARY_WRITER_REPO_ID`, `..._REPO_TYPE`, `..._REVISION`,
-    `..._PRIVATE`, `..._PATH_IN_REPO`, `..._COMMIT_EVERY`, `..._SQUASH_HISTORY`, `..._CLOSE_TIMEOUT` and
-    `..._MODEL_CARD`. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is pushed, and the end names
-    the command that does it later; with `HF_SUMMARY_WRITER_MODE=disabled` nothing is pushed and nothing is said.
+    Arguments that are left out are read from environment variables such as `HF_SUMMARY_WRITER_REPO_ID`; the page
+    "Environment variables" lists them. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is uploaded,
+    and the script prints at exit the command that uploads it later; with `HF_SUMMARY_WRITER_MODE=disabled` nothing is
+    uploaded or printed.
 
     Raises:
         TypeError: If an argument is of the wrong type, or nothing names the repo.
@@ -93,23 +100,13 @@ class HFSummaryWriter(EventWriter):
         scheduler: The `CommitScheduler` that pushes; call its `trigger()` to push now.
     """
 
-    @fills_in(
-        repo_id="REPO_ID",
-        repo_type="REPO_TYPE",
-        repo_revision="REVISION",
-        repo_private="PRIVATE",
-        path_in_repo="PATH_IN_REPO",
-        commit_every="COMMIT_EVERY",
-        squash_history="SQUASH_HISTORY",
-        close_timeout="CLOSE_TIMEOUT",
-        model_card="MODEL_CARD",
-    )
+    @complete_arguments
     def __init__(
         self,
         repo_id: str | None = None,
         logdir: str | os.PathLike[str] | None = None,
         *,
-        commit_every: float = 5,
+        commit_every: float | None = None,
         squash_history: bool = False,
         repo_type: str | None = None,
         repo_revision: str | None = None,
@@ -129,65 +126,32 @@ class HFSummaryWriter(EventWriter):
     ) -> None:
         """Check the arguments, open the event file and start the scheduler."""
         # All before the first file or thread exists, and under the names that these arguments have here.
-        checks.check_repo_id(repo_id)
-        checks.check_interval("commit_every", commit_every)
-        checks.check_repo_type(repo_type)
-        checks.check_revision(repo_revision)
-        checks.check_seconds("close_timeout", close_timeout)
-        checks.check_token(token)
-        check_push_on_sigterm(push_on_sigterm)
+        config = PushConfig.from_arguments(locals(), endpoint_of(hf_api))
+        check_push_on_sigterm(config.push_on_sigterm)
         mode_for()
         commits_per_hour()
-        PathFilter(repo_allow_patterns, repo_ignore_patterns)
         logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
         logdir = logdir or default_logdir(kwargs.get("comment", ""))
-        _place_in_repo(path_in_repo, checks.check_folder(logdir, "logdir"))
+        _in_repo(config, check_folder(logdir, "logdir"))
 
         inherited = set(vars(self))
         super().__init__(logdir=logdir, **kwargs)
         # Not by `check_folder`, since SummaryWriter takes a leading "~" literally.
         folder = Path(os.path.realpath(self.logdir))
+        arguments = _in_repo(config, folder).arguments_for(CommitScheduler)
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,
-            every_rank=push_every_rank,
-            repo_id=repo_id,
+            every_rank=config.push_every_rank,
             folder_path=folder,
-            every=commit_every,
-            path_in_repo=_place_in_repo(path_in_repo, folder),
-            repo_type=repo_type,
-            revision=repo_revision,
-            private=repo_private,
-            token=token,
-            allow_patterns=repo_allow_patterns,
-            ignore_patterns=repo_ignore_patterns,
-            squash_history=squash_history,
             hf_api=hf_api,
-            close_timeout=close_timeout,
-            push_on_sigterm=push_on_sigterm,
-            on_commit=on_commit,
-            on_error=on_error,
-            model_card=model_card,
+            **arguments,
         )
-        self._hub_arguments: dict[str, Any] = {
-            "repo_id": repo_id,
+        self._hub_arguments = {
+            **config.arguments_for(HFSummaryWriter),
             # Where another process would find it, whatever its working folder is.
             "logdir": str(folder),
-            "commit_every": commit_every,
-            "squash_history": squash_history,
-            "repo_type": repo_type,
-            "repo_revision": repo_revision,
-            "repo_private": repo_private,
-            "path_in_repo": path_in_repo,
-            "repo_allow_patterns": repo_allow_patterns,
-            "repo_ignore_patterns": repo_ignore_patterns,
             "token": None if isinstance(token, str) else token,
-            "close_timeout": close_timeout,
-            "push_on_sigterm": push_on_sigterm,
-            "push_every_rank": push_every_rank,
-            "on_commit": on_commit,
-            "on_error": on_error,
-            "model_card": model_card,
         }
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
         self._own = frozenset(vars(self)) - inherited | {"_own"}
@@ -305,6 +269,6 @@ class _RunScheduler(RankedScheduler):
         return info
 
 
-def _place_in_repo(path_in_repo: str | None, folder: Path) -> str:
-    parent = checks.check_path_in_repo(path_in_repo)
-    return checks.check_path_in_repo(f"{parent}/{folder.name}")
+def _in_repo(config: PushConfig, folder: Path) -> PushConfig:
+    """Return the config of a run: below the folder of all runs, under its own name."""
+    return dataclasses.replace(config, path_in_repo=check_path_in_repo(f"{config.path_in_repo}/{folder.name}"))

@@ -22,12 +22,12 @@ import remote
 from faults.mounts import a_disk_of
 from faults.rights import an_ordinary_user
 from hf_summary_writer import CommitScheduler
-from hf_summary_writer.config import Destination, Settings
+from hf_summary_writer.config import PushConfig
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import snapshot
 from hf_summary_writer.folder import snapshot as batches
 from hf_summary_writer.folder.ledger import STATE_FOLDER
-from hf_summary_writer.push.push import Plan, sync
+from hf_summary_writer.push.push import sync
 from hf_summary_writer.push.status import known_folders
 
 if TYPE_CHECKING:
@@ -250,8 +250,8 @@ def test_a_folder_that_may_not_be_looked_into_hides_no_other(schedule: Callable[
 def test_a_sync_says_that_it_could_not_look_into_a_folder(api: HfApi, repo_id: str, folder: Path) -> None:
     (folder / "file.txt").write_bytes(b"file")
     (folder / "closed").mkdir(mode=0)
-    plan = Plan(Destination(api.endpoint, "model", repo_id, "main", ""), Settings())
-    synced = sync(folder, plan, api, lambda _: None)
+    config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, allow_patterns=None)
+    synced = sync(folder, config, api, lambda _: None)
     assert str(synced.error) == "1 folders in it cannot be listed"
     assert remote.files(api, repo_id) == {"file.txt": b"file"}
 

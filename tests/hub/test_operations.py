@@ -38,7 +38,7 @@ def _card(title: str) -> str:
 
 
 def surveyed(scheduler: CommitScheduler) -> Status:
-    return survey(scheduler.folder_path, scheduler._pusher.destination, scheduler._pusher._settings)
+    return survey(scheduler.folder_path, scheduler._config)
 
 
 def test_the_links_lead_to_the_metrics_and_to_the_folder(

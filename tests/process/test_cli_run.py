@@ -144,6 +144,6 @@ def test_a_command_that_cannot_be_run_gives_the_code_that_a_shell_gives(
 
 def test_a_mistake_is_told_before_the_command_runs(hub: HubProcess, here: Path) -> None:
     ended = commands.run(hub, "run", "a/b/c", *python(""), home=here)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "repo_id" in ended.stderr
     assert not (here / "runs").exists()

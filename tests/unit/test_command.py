@@ -1,23 +1,20 @@
-"""The command that is printed says, and leaves unsaid, what the command line understands as the same."""
+"""The printed command means to the command line what it meant to the process that printed it."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_summary_writer.cli.options import Target
+from hf_summary_writer.cli.options import config_of
 from hf_summary_writer.cli.sync import sync
-from hf_summary_writer.config import UNSAID, Destination, Settings, sync_command
+from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.client import default_endpoint
-
-if TYPE_CHECKING:
-    from hf_summary_writer.push.push import Plan
 
 PUBLIC = "https://huggingface.co"
 FOLDER = Path("/")  # one that exists, since the command line looks
@@ -25,17 +22,21 @@ HERE = Destination(PUBLIC, "model", "user/run", "main", "tensorboard/run")
 PATTERNS = st.none() | st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"))).map(tuple)
 
 
-def plan_of(words: list[str]) -> Plan:
-    options = sync.make_context("sync", words).params
-    for name in ("watch", "every", "close_timeout", "dry_run", "as_json"):
-        del options[name]
-    return Target(**{key: value for key, value in options.items() if key not in {"logdir", "repo_id"}}).plan(
-        options["logdir"], options["repo_id"]
+def config_at(where: Destination, **settings: object) -> PushConfig:
+    return PushConfig.from_arguments(
+        {**dataclasses.asdict(where), "path_in_repo": where.path, **settings}, where.endpoint
     )
 
 
+def config_of_words(words: list[str]) -> PushConfig:
+    options = sync.make_context("sync", words).params
+    for name in ("watch", "dry_run", "as_json"):
+        del options[name]
+    return config_of(options.pop("logdir"), options.pop("repo_id"), options)
+
+
 def test_the_usual_command_is_short() -> None:
-    command = sync_command(HERE, FOLDER, UNSAID, PUBLIC)
+    command = config_at(HERE).sync_command(FOLDER, PUBLIC)
     assert command == "hf-summary-writer sync / user/run --into tensorboard/run"
 
 
@@ -48,20 +49,28 @@ def test_the_usual_command_is_short() -> None:
         st.sampled_from(["main", "dev", "runs/1"]),
         st.sampled_from(["", "x", "it's/a run", "--x"]),
     ),
-    st.builds(Settings, PATTERNS, PATTERNS, st.none() | st.booleans(), squash=st.booleans(), card=st.booleans()),
+    st.fixed_dictionaries(
+        {
+            "allow_patterns": PATTERNS,
+            "ignore_patterns": PATTERNS,
+            "private": st.none() | st.booleans(),
+            "squash_history": st.booleans(),
+            "model_card": st.booleans(),
+        }
+    ),
 )
-@example(HERE, Settings(allow=()))
-@example(HERE, Settings(allow=("--into", "-x"), ignore=("--", "a b")))
-def test_the_command_line_understands_it_as_it_was_meant(where: Destination, how: Settings) -> None:
-    _, _, *words = shlex.split(sync_command(where, FOLDER, how, where.endpoint))
-    plan = plan_of(words)
-    assert plan.destination == where
-    assert (plan.settings.private, plan.settings.squash, plan.settings.card) == (how.private, how.squash, how.card)
-    assert plan.settings.ignore == (how.ignore or None)
-    if how.allow:
-        assert plan.settings.allow == how.allow
-    else:
-        assert PathFilter(plan.settings.allow)("a/b\nc.txt") == (how.allow is None)
+@example(HERE, {"allow_patterns": ()})
+@example(HERE, {"allow_patterns": ("--into", "-x"), "ignore_patterns": ("--", "a b")})
+def test_the_command_line_reads_the_config_that_was_printed(where: Destination, settings: dict[str, object]) -> None:
+    config = config_at(where, **settings)
+    _, _, *words = shlex.split(config.sync_command(FOLDER, where.endpoint))
+    read = config_of_words(words)
+    assert read.destination == where
+    patterns = read.allow_patterns
+    assert PathFilter(patterns)("a/b\nc.txt") == PathFilter(config.allow_patterns)("a/b\nc.txt")
+    assert dataclasses.replace(read, repo_type=config.repo_type, revision=config.revision) == dataclasses.replace(
+        config, allow_patterns=patterns
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,5 +84,5 @@ def test_the_command_line_understands_it_as_it_was_meant(where: Destination, how
     ],
 )
 def test_the_hub_is_named_unless_any_shell_means_it(endpoint: str, assumed: str, named: bool) -> None:
-    where = Destination(endpoint, "model", "user/run", "main", "")
-    assert sync_command(where, FOLDER, UNSAID, assumed).startswith(f"HF_ENDPOINT={endpoint} ") == named
+    config = config_at(Destination(endpoint, "model", "user/run", "main", ""))
+    assert config.sync_command(FOLDER, assumed).startswith(f"HF_ENDPOINT={endpoint} ") == named

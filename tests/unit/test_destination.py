@@ -74,13 +74,13 @@ def test_slashes_around_a_path_in_repo_do_not_matter(path: str | None, meant: st
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
 def test_an_interval_that_no_timer_can_wait_for_is_a_value_error(minutes: float) -> None:
     with pytest.raises(ValueError, match="commit_every"):
-        checks.check_interval("commit_every", minutes)
+        checks.check_interval(minutes, "commit_every")
 
 
 @pytest.mark.parametrize("minutes", ["5", None, True])
 def test_an_interval_that_is_no_number_is_a_type_error(minutes: object) -> None:
     with pytest.raises(TypeError, match="commit_every"):
-        checks.check_interval("commit_every", minutes)
+        checks.check_interval(minutes, "commit_every")
 
 
 @pytest.mark.parametrize("repo_type", ["models", "kernel", "bucket", "", 1])

@@ -6,15 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from hf_summary_writer.config import Mode, fills_in, mode_for
+from hf_summary_writer.config import Mode, complete_arguments, mode_for
 
 
 class Example:
-    @fills_in(every="COMMIT_EVERY", path="PATH_IN_REPO", squash="SQUASH_HISTORY", repo_id="REPO_ID")
+    @complete_arguments
     def __init__(
-        self, repo_id: str | None = None, *, every: float = 5, path: str | None = "logs", squash: bool = False
+        self,
+        repo_id: str | None = None,
+        *,
+        every: float | None = None,
+        path_in_repo: str | None = "logs",
+        squash_history: bool = False,
+        **_: object,
     ) -> None:
-        self.all = (repo_id, every, path, squash)
+        self.all = (repo_id, every, path_in_repo, squash_history)
 
 
 @pytest.fixture
@@ -35,13 +41,18 @@ def test_what_is_left_out_comes_from_the_environment() -> None:
 
 @pytest.mark.usefixtures("filled")
 def test_what_is_given_stays_though_it_is_the_default() -> None:
-    assert Example("mine", every=5, path="logs", squash=False).all == ("mine", 5, "logs", False)
-    assert Example(path=None).all[2] is None
+    assert Example("mine", every=5, path_in_repo="logs", squash_history=False).all == ("mine", 5, "logs", False)
+    assert Example(path_in_repo=None).all[2] is None
+
+
+@pytest.mark.usefixtures("filled")
+def test_none_means_left_out_unless_it_means_something() -> None:
+    assert Example(None, every=None, path_in_repo=None, squash_history=None).all == ("user/x", 0.5, None, True)  # type: ignore[arg-type]
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_COMMIT_EVERY", " ")
-    assert Example().all == (None, 5, "logs", False)
+    assert Example().all == (None, None, "logs", False)
 
 
 @pytest.mark.parametrize(

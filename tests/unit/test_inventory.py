@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.config import Destination, Settings
+from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder.disk import WarnOnce
 from hf_summary_writer.folder.ledger import Ledger, LedgerEntry, Signature
 from hf_summary_writer.folder.scan import Inventory
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def test_what_waits_longest_comes_first_whenever_it_was_written(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl", Destination("https://hub", "model", "run", "main", ""))
-    inventory = Inventory(tmp_path, Settings(allow=("*.txt",)), ledger, WarnOnce())
+    config = PushConfig(repo_id="run", endpoint="https://hub", allow_patterns=("*.txt",))
+    inventory = Inventory(tmp_path, config, ledger, WarnOnce())
     for number, name in enumerate(["new", "newer", "c", "b", "a"]):
         path = tmp_path / f"{name}.txt"
         path.write_text(name)

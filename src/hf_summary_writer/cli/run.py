@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer import config
-from hf_summary_writer.cli.options import Target, target_options, timing_options
+from hf_summary_writer.cli.options import config_of, config_options
 from hf_summary_writer.cli.terminal import log_to_stderr, say
 from hf_summary_writer.cli.watching import scheduler_of
+from hf_summary_writer.config import PREFIX, PUSHED_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,12 +112,9 @@ def _in_foreground() -> bool:
     show_default=True,
     help="The folder that COMMAND logs to, one run or many; made if it is not there.",
 )
-@timing_options
-@target_options
+@config_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(
-    repo_id: str, logdir: Path, every: float, close_timeout: float, command: tuple[str, ...], **options: Any
-) -> None:
+def run(repo_id: str, logdir: Path, command: tuple[str, ...], **options: Any) -> None:
     """Run COMMAND and push what it logs to REPO_ID, while it runs and after it ends, however it ends.
 
     \b
@@ -131,9 +128,9 @@ def run(
     """  # noqa: D301 - click asks for that very character
     log_to_stderr()
     folder = logdir.resolve()
-    plan = Target(**options).plan(folder, repo_id)
+    config = config_of(folder, repo_id, options)
     try:
-        scheduler = scheduler_of(folder, plan, every, close_timeout, as_json=False, err=True)
+        scheduler = scheduler_of(folder, config, as_json=False, err=True)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
@@ -142,7 +139,7 @@ def run(
         if number == signal.SIGTERM:
             scheduler.trigger()
 
-    variables = {f"{config.PREFIX}REPO_ID": repo_id, **os.environ, config.PUSHED_FOLDER: str(folder)}
+    variables = {f"{PREFIX}REPO_ID": repo_id, **os.environ, PUSHED_FOLDER: str(folder)}
     try:
         code = Child(command, variables, hurry).run()
     except OSError as error:

@@ -10,7 +10,6 @@ import click
 
 from hf_summary_writer.cli.options import existing_folder
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, say, size
-from hf_summary_writer.config import UNSAID
 from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.status import known_folders, survey
 
@@ -37,7 +36,7 @@ def status(logdir: Path, as_json: bool, exit_code: bool) -> None:
     known = known_folders(folder)
     if not known:
         raise click.UsageError(f"{folder} was never pushed from here")
-    found = [survey(each, ledger.destination, ledger.settings or UNSAID) for each, ledger in known]
+    found = [survey(each, ledger.known_config) for each, ledger in known]
     for each in found:
         if as_json:
             emit(each.as_dict())

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer import config
-from hf_summary_writer.cli.options import Target, existing_folder, target_options, timing_options
+from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, progress, say, size
 from hf_summary_writer.cli.watching import describe, scheduler_of, tell
-from hf_summary_writer.config import UNSAID
-from hf_summary_writer.push.push import Plan, known_plans
+from hf_summary_writer.config import MODE
+from hf_summary_writer.push.push import known_configs
 from hf_summary_writer.push.push import sync as send
 from hf_summary_writer.push.status import known_folders, missing
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
     from hf_summary_writer.push.status import Status
     from hf_summary_writer.scheduler import CommitScheduler
@@ -38,16 +38,13 @@ __all__ = ["sync"]
 @click.option(
     "--watch", is_flag=True, help="Keep sending what is new, --every so many minutes, until Ctrl-C or SIGTERM."
 )
-@timing_options
 @click.option("--dry-run", is_flag=True, help="Send nothing; list what would be sent.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line.")
-@target_options
+@config_options
 def sync(
     logdir: Path,
     repo_id: str | None,
     watch: bool,
-    every: float,
-    close_timeout: float,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -65,38 +62,60 @@ def sync(
     Exits with 0 only if all has arrived; with --dry-run, if there is nothing to send.
     """
     log_to_stderr()
-    plans = _plans(logdir.resolve(), repo_id, Target(**options))
+    folder = logdir.resolve()
+    _check_modes(options, repo_id, watch=watch, dry_run=dry_run)
+    configs = _configs(folder, repo_id, options)
     if dry_run:
-        arrived = [_listed(folder, plan, as_json=as_json) for folder, plan in plans]
+        arrived = [_listed(each, config, as_json=as_json) for each, config in configs]
     elif watch:
-        later = (lambda: plans) if repo_id is not None else (lambda: _known_plans(logdir.resolve()))
-        arrived = _watched(plans, later, every, close_timeout, as_json=as_json)
+        later = (lambda: configs) if repo_id is not None else (lambda: _known_configs(folder, options))
+        arrived = _watched(configs, later, as_json=as_json)
     else:
-        arrived = [_synced(folder, plan, as_json=as_json) for folder, plan in plans]
+        arrived = [_synced(each, config, as_json=as_json) for each, config in configs]
     sys.exit(0 if all(arrived) else 1)
 
 
-def _plans(folder: Path, repo_id: str | None, target: Target) -> list[tuple[Path, Plan]]:
+# They say where a folder goes, which without REPO_ID its state files say.
+_PLACE = ("repo_type", "revision", "path_in_repo", "into")
+
+_ONLY_WATCHING = ("every", "close_timeout")
+
+
+def _check_modes(options: dict[str, Any], repo_id: str | None, *, watch: bool, dry_run: bool) -> None:
+    """Refuse options that would change nothing."""
+    if watch and dry_run:
+        raise click.UsageError("--dry-run lists once what would be sent: leave out --watch")
+    for name in given(options):
+        flag = f"--{name.replace('_', '-')}"
+        if repo_id is None and name in _PLACE:
+            raise click.UsageError(f"{flag} needs REPO_ID: without it LOGDIR goes where it went before")
+        if not watch and name in _ONLY_WATCHING:
+            raise click.UsageError(f"{flag} needs --watch")
+
+
+def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> list[tuple[Path, PushConfig]]:
     if repo_id is not None:
-        return [(folder, target.plan(folder, repo_id, known_plans(folder)))]
-    plans = _known_plans(folder)
-    if not plans:
+        return [(folder, config_of(folder, repo_id, options, known_configs(folder)))]
+    configs = _known_configs(folder, options)
+    if not configs:
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
-    return plans
+    return configs
 
 
-def _known_plans(folder: Path) -> list[tuple[Path, Plan]]:
-    return [(each, Plan(ledger.destination, ledger.settings or UNSAID)) for each, ledger in known_folders(folder)]
+def _known_configs(folder: Path, options: dict[str, Any]) -> list[tuple[Path, PushConfig]]:
+    return [
+        (each, dataclasses.replace(ledger.known_config, **given(options))) for each, ledger in known_folders(folder)
+    ]
 
 
-def _listed(folder: Path, plan: Plan, *, as_json: bool) -> bool:
-    files = missing(folder, plan.destination, plan.settings)
+def _listed(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
+    files = missing(folder, config)
     total = sum(file.bytes for file in files)
     if as_json:
         emit(
             {
                 "folder": str(folder),
-                "repo_id": plan.destination.repo_id,
+                "repo_id": config.repo_id,
                 "files": [dataclasses.asdict(file) for file in files],
                 "bytes": total,
             }
@@ -104,15 +123,15 @@ def _listed(folder: Path, plan: Plan, *, as_json: bool) -> bool:
     else:
         for file in files:
             say(f"{size(file.bytes):>12}  {file.path!a} to {file.path_in_repo!a}")
-        say(f"{len(files)} files, {size(total)} of {folder} would be sent to {plan.destination.repo_id}")
+        say(f"{len(files)} files, {size(total)} of {folder} would be sent to {config.repo_id}")
     return not files
 
 
-def _synced(folder: Path, plan: Plan, *, as_json: bool) -> bool:
+def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
     from huggingface_hub import HfApi
 
     commits: list[CommitDetails] = []
-    total = len(missing(folder, plan.destination, plan.settings))
+    total = len(missing(folder, config))
     with progress(total, folder.name, wanted=not as_json) as advance:
 
         def note(commit: CommitDetails) -> None:
@@ -121,51 +140,50 @@ def _synced(folder: Path, plan: Plan, *, as_json: bool) -> bool:
                 tell(commit, as_json=False)
             advance(commit.files)
 
-        synced = send(folder, plan, HfApi(endpoint=plan.destination.endpoint), note)
+        synced = send(folder, config, HfApi(endpoint=config.endpoint), note)
     arrived = synced.error is None and not synced.missing
     if as_json:
         emit(
             {
                 "folder": str(folder),
-                "repo_id": commits[-1].repo_id if commits else plan.destination.repo_id,
+                "repo_id": commits[-1].repo_id if commits else config.repo_id,
                 "commits": [describe(commit) for commit in commits],
                 "missing": synced.missing,
                 "error": None if synced.error is None else str(synced.error),
             }
         )
     elif synced.error is not None:
-        say(f"{folder} could not be pushed to {plan.destination.repo_id}: {synced.error}", colour="red", err=True)
+        say(f"{folder} could not be pushed to {config.repo_id}: {synced.error}", colour="red", err=True)
     elif synced.missing:
         say(f"{synced.missing} files of {folder} did not arrive", colour="red", err=True)
     else:
-        say(f"{folder} is in {plan.destination.repo_id}", colour="green")
+        say(f"{folder} is in {config.repo_id}", colour="green")
     return arrived
 
 
 def _watched(
-    plans: list[tuple[Path, Plan]],
-    later: Callable[[], list[tuple[Path, Plan]]],
-    every: float,
-    close_timeout: float,
+    configs: list[tuple[Path, PushConfig]],
+    later: Callable[[], list[tuple[Path, PushConfig]]],
     *,
     as_json: bool,
 ) -> list[bool]:
-    """Push until somebody says to stop; ask in every interval which plans there are `later`: runs come and go."""
+    """Push until somebody says to stop; ask in every interval which configs there are `later`: runs come and go."""
     # What keeps a training script from pushing is not meant for who asks for it by a command.
-    os.environ.pop(config.MODE, None)
-    by_plan: dict[tuple[Path, str], CommitScheduler] = {}
+    os.environ.pop(MODE, None)
+    minutes = configs[0][1].minutes
+    by_config: dict[tuple[Path, str], CommitScheduler] = {}
     with _until_told_to_stop() as told:
         while True:
-            for folder, plan in plans:
-                key = folder, plan.destination.key
-                if key not in by_plan:
-                    by_plan[key] = scheduler_of(folder, plan, every, close_timeout, as_json=as_json, err=False)
+            for folder, config in configs:
+                key = folder, config.destination.key
+                if key not in by_config:
+                    by_config[key] = scheduler_of(folder, config, as_json=as_json, err=False)
                     if not as_json:
-                        say(f"{folder} goes to {plan.destination.repo_id} every {every:g} min, until Ctrl-C")
-            if told.wait(every * 60):
+                        say(f"{folder} goes to {config.repo_id} every {minutes:g} min, until Ctrl-C")
+            if told.wait(minutes * 60):
                 break
-            plans = later()
-        statuses = _finished(list(by_plan.values()))
+            configs = later()
+        statuses = _finished(list(by_config.values()))
     for status in statuses:
         if as_json:
             emit({"status": status.as_dict()})

@@ -14,33 +14,17 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
+    from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
-    from hf_summary_writer.push.push import Plan
 
 __all__ = ["describe", "scheduler_of", "tell"]
 
 
-def scheduler_of(
-    folder: Path, plan: Plan, every: float, close_timeout: float, *, as_json: bool, err: bool
-) -> CommitScheduler:
+def scheduler_of(folder: Path, config: PushConfig, *, as_json: bool, err: bool) -> CommitScheduler:
     """Start to push `folder` every so many minutes, and tell of each commit."""
-    where, how = plan.destination, plan.settings
-    return CommitScheduler(
-        repo_id=where.repo_id,
-        folder_path=folder,
-        every=every,
-        path_in_repo=where.path,
-        repo_type=where.repo_type,
-        revision=where.revision,
-        private=how.private,
-        allow_patterns=None if how.allow is None else list(how.allow),
-        ignore_patterns=None if how.ignore is None else list(how.ignore),
-        squash_history=how.squash,
-        hf_api=_client_of_another_hub(where.endpoint),
-        close_timeout=close_timeout,
-        model_card=how.card,
-        on_commit=lambda commit: tell(commit, as_json=as_json, err=err),
-    )
+    arguments = config.arguments_for(CommitScheduler)
+    arguments["on_commit"] = lambda commit: tell(commit, as_json=as_json, err=err)
+    return CommitScheduler(folder_path=folder, hf_api=_client_of_another_hub(config.endpoint), **arguments)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import filelock
 
-    from hf_summary_writer.config import Destination, Settings
+    from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder.disk import WarnOnce
 
 __all__ = [
@@ -200,15 +200,15 @@ class WatchMark:
 
     Args:
         folder: The folder, an absolute path without links.
-        destination: Where it goes.
-        settings: Which files of it.
+        config: Where it goes, and which files of it.
     """
 
-    def __init__(self, folder: Path, destination: Destination, settings: Settings) -> None:
+    def __init__(self, folder: Path, config: PushConfig) -> None:
+        destination = config.destination
         self._folder = folder
         self._path = folder / STATE_FOLDER / f"{destination.key}.watch.json"
         self._destination = destination
-        self._settings = settings
+        self._config = config
         self._said: dict[str, Any] = {}
         self._lock: Any = None
         self._locked: tuple[int, int] | None = None
@@ -225,8 +225,8 @@ class WatchMark:
             "repo_type": where.repo_type,
             "repo_ids": sorted({where.repo_id, repo_id}),
             "revision": where.revision,
-            "allow": self._settings.allow,
-            "ignore": self._settings.ignore,
+            "allow": self._config.allow_patterns,
+            "ignore": self._config.ignore_patterns,
         }
         with contextlib.suppress(OSError, NotImplementedError):
             if not self._folder.is_dir():

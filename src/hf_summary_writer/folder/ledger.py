@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer import config as checks
-from hf_summary_writer.config import Destination, Settings
+from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder import disk
 
 if TYPE_CHECKING:
@@ -34,12 +34,10 @@ __all__ = [
     "of_commit",
     "of_destination",
     "of_repo",
-    "of_settings",
     "parsed_arrival",
     "parsed_commit",
     "parsed_destination",
     "parsed_repo",
-    "parsed_settings",
 ]
 
 
@@ -128,28 +126,6 @@ def of_repo(repo_id: str | None, *, is_new: bool) -> dict[str, Any]:
 def parsed_repo(entry: dict[str, Any]) -> tuple[str, bool]:
     """Return the repo of an entry, and whether it was created for this folder."""
     return checks.check_repo_id(_typed(entry["repo"], str)), _typed(entry.get("new", False), bool)
-
-
-def of_settings(settings: Settings) -> dict[str, Any]:
-    """Return the entry of the settings."""
-    return {"settings": asdict(settings)}
-
-
-def parsed_settings(entry: dict[str, Any]) -> Settings:
-    """Return the settings of an entry."""
-
-    def patterns(value: Any) -> tuple[str, ...] | None:
-        return None if value is None else tuple(_typed(pattern, str) for pattern in _typed(value, list))
-
-    settings = entry["settings"]
-    private = settings["private"]
-    return Settings(
-        allow=patterns(settings["allow"]),
-        ignore=patterns(settings["ignore"]),
-        private=None if private is None else _typed(private, bool),
-        squash=_typed(settings["squash"], bool),
-        card=_typed(settings.get("card", True), bool),
-    )
 
 
 def of_destination(destination: Destination) -> dict[str, Any]:
@@ -399,11 +375,16 @@ class Ledger:
         self.repo_id: str | None = None
         self.is_new = False
         self.commit: CommitRecord | None = None
-        self.settings: Settings | None = None
+        self.config: PushConfig | None = None
         self._entries_by_path: dict[str, LedgerEntry] = {}
         self._journal = Journal(path, destination)
         # Whether memory holds what the file that was seen does not, since it could not be written.
         self._ahead = False
+
+    @property
+    def known_config(self) -> PushConfig:
+        """How the folder is pushed: as noted last, or by default."""
+        return self.config or PushConfig.from_ledger(self.destination, {})
 
     @property
     def entries(self) -> Mapping[str, LedgerEntry]:
@@ -455,15 +436,15 @@ class Ledger:
         if self._is_meant(repo_id):
             self._write([of_repo(repo_id, is_new=is_new)])
 
-    def record_settings(self, settings: Settings) -> None:
+    def record_config(self, config: PushConfig) -> None:
         """Note how the folder is pushed, unless that is what was noted last.
 
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        if settings != self.settings:
-            self.settings = settings
-            self._write([of_settings(settings)])
+        if self.config is None or config.settings != self.config.settings:
+            self.config = config
+            self._write([{"settings": config.settings}])
 
     def start_over(self) -> None:
         """Take back that anything arrived, durably: the repo is gone, and what comes back in its place may be empty.
@@ -492,7 +473,7 @@ class Ledger:
         self._entries_by_path[relpath] = entry
 
     def _forget(self) -> None:
-        self.repo_id, self.commit, self.settings, self._entries_by_path = None, None, None, {}
+        self.repo_id, self.commit, self.config, self._entries_by_path = None, None, None, {}
         self.is_new = self._ahead = False
 
     def _apply(self, entry: dict[str, Any]) -> None:
@@ -504,7 +485,7 @@ class Ledger:
                 raise ValueError(repo_id)
             self.repo_id = repo_id
         elif "settings" in entry:
-            self.settings = parsed_settings(entry)
+            self.config = PushConfig.from_ledger(self.destination, entry["settings"])
         else:
             self.commit = parsed_commit(entry)
 
@@ -516,8 +497,8 @@ class Ledger:
         found = []
         if self.repo_id is not None and self._is_meant(self.repo_id):
             found.append(of_repo(self.repo_id, is_new=self.is_new))
-        if self.settings is not None:
-            found.append(of_settings(self.settings))
+        if self.config is not None:
+            found.append({"settings": self.config.settings})
         found.extend(of_arrival(relpath, entry) for relpath, entry in self._entries_by_path.items())
         if self.commit is not None:
             found.append(of_commit(self.commit))

@@ -11,10 +11,12 @@ import fnmatch
 import re
 from typing import TYPE_CHECKING
 
+from hf_summary_writer.config import as_patterns
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["DEFAULT_IGNORE_PATTERNS", "SECRET_PATTERNS", "PathFilter", "as_patterns"]
+__all__ = ["DEFAULT_IGNORE_PATTERNS", "SECRET_PATTERNS", "PathFilter"]
 
 # What huggingface_hub never uploads from a folder (its `DEFAULT_IGNORE_PATTERNS`; a test holds the two together).
 DEFAULT_IGNORE_PATTERNS = (
@@ -63,21 +65,6 @@ class PathFilter:
         """Tell whether nothing below `reldir` can ever be meant, so that a scan need not go there."""
         parts = f"/{reldir}/"
         return "/.git/" in parts or "/.cache/huggingface/" in parts
-
-
-def as_patterns(patterns: Iterable[str] | str | None, name: str = "patterns") -> tuple[str, ...] | None:
-    """Return one or several patterns as a tuple.
-
-    Raises:
-        TypeError: If one of them is not a string; the message calls them `name`.
-    """
-    if patterns is None:
-        return None
-    several = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    for pattern in several:
-        if not isinstance(pattern, str):
-            raise TypeError(f"{name} must be a str or a list of str, but holds a {type(pattern).__name__}")
-    return several
 
 
 def _normal(pattern: str) -> str:

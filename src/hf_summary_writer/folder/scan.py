@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from hf_summary_writer.config import Settings
+    from hf_summary_writer.config import PushConfig
     from hf_summary_writer.folder.disk import WarnOnce
     from hf_summary_writer.folder.ledger import Ledger, LedgerEntry
 
@@ -191,7 +191,7 @@ class Inventory:
 
     Args:
         folder: The folder, an absolute path without links.
-        settings: Which files of it.
+        config: Which files of it.
         ledger: What has arrived.
         once: Names the files that no repo can hold.
 
@@ -199,10 +199,10 @@ class Inventory:
         left_behind: How many files the latest push could not read as they were; whoever pushes counts them here.
     """
 
-    def __init__(self, folder: Path, settings: Settings, ledger: Ledger, once: WarnOnce) -> None:
+    def __init__(self, folder: Path, config: PushConfig, ledger: Ledger, once: WarnOnce) -> None:
         """Look at nothing yet."""
         self._folder = folder
-        self._meant = PathFilter(settings.allow, settings.ignore)
+        self._meant = PathFilter(config.allow_patterns, config.ignore_patterns)
         self._ledger = ledger
         self._once = once
         # Files that cannot be sent as they are; they are looked at again when they change.

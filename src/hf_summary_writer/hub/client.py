@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["BYTES_AT_ONCE", "Hub", "Quiet", "Switch", "client_home", "client_of", "default_endpoint", "over_xet"]
+__all__ = [
+    "BYTES_AT_ONCE",
+    "Hub",
+    "Quiet",
+    "Switch",
+    "client_home",
+    "client_of",
+    "default_endpoint",
+    "endpoint_of",
+    "over_xet",
+]
 
 
 class Switch(Protocol):
@@ -105,6 +115,11 @@ def default_endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
+def endpoint_of(api: HfApi | None) -> str:
+    """Return the address of the Hub that `api` talks to, or the default one."""
+    return str(getattr(api, "endpoint", None) or default_endpoint())
+
+
 def client_home() -> Path:
     """Return the folder in which `huggingface_hub` keeps what is the user's on this machine (`HF_HOME`)."""
     return Path(constants.HF_HOME)
@@ -170,7 +185,7 @@ class Hub:
     @property
     def endpoint(self) -> str:
         """The Hub's address."""
-        return str(getattr(vars(self).get("api"), "endpoint", None) or default_endpoint())
+        return endpoint_of(vars(self).get("api"))
 
     def check_token(self) -> None:
         """Make sure, without a request, that there is a token that can be sent.

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
-    from hf_summary_writer.config import Destination, Settings
+    from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder.ledger import Ledger, LedgerEntry, Signature
     from hf_summary_writer.folder.scan import ChangedFile
     from hf_summary_writer.folder.snapshot import Batch, FileSnapshot
@@ -57,11 +57,10 @@ __all__ = [
     "PIECE_BYTES",
     "Delivered",
     "Delivery",
-    "Plan",
     "Pusher",
     "SentAhead",
     "Synced",
-    "known_plans",
+    "known_configs",
     "sync",
 ]
 
@@ -351,8 +350,7 @@ class Pusher:
 
     Args:
         folder: The folder, an absolute path without links.
-        destination: Where it goes.
-        settings: Which files of it, and how.
+        config: Where it goes, which files of it, and how.
         hub: The branch it goes to.
         caller: Runs what talks to the Hub.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
@@ -367,8 +365,7 @@ class Pusher:
     def __init__(
         self,
         folder: Path,
-        destination: Destination,
-        settings: Settings,
+        config: PushConfig,
         hub: Hub,
         caller: Caller,
         content_lock: AbstractContextManager[object],
@@ -377,16 +374,16 @@ class Pusher:
     ) -> None:
         """Look at nothing yet."""
         self.folder = folder
-        self.destination = destination
-        self._settings = settings
+        self.destination = config.destination
+        self._config = config
         self._hub = hub
         self._content_lock = content_lock
         self._on_commit = on_commit
         self._seat = seat
         self._once = WarnOnce()
-        self._books = Books(folder, destination, self._once)
-        self.inventory = Inventory(folder, settings, self.ledger, self._once)
-        self.delivery = Delivery(folder.name, destination, settings.card, self._books, hub, caller, seat)
+        self._books = Books(folder, self.destination, self._once)
+        self.inventory = Inventory(folder, config, self.ledger, self._once)
+        self.delivery = Delivery(folder.name, self.destination, config.model_card, self._books, hub, caller, seat)
         # What to make sure of before a push, since that costs less than to read all that would be sent.
         self._first: Callable[[], None] | None = None
         # The losses that the ledger knows of. One from before this object may not stand in what is on disk.
@@ -429,7 +426,7 @@ class Pusher:
             self.refresh()
             self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
-            self._note_settings()
+            self._note_config()
             push = functools.partial(self._push_what_is_new, refused, last=last, interrupted=interrupted)
             try:
                 info = push()
@@ -445,7 +442,7 @@ class Pusher:
             return  # whoever deleted it does not want it back
         self.refresh()
         with suppress(TemporaryError), self._books.locked(0, lambda: True):
-            self._note_settings()
+            self._note_config()
 
     def squash(self, since: int | None = None) -> None:
         """Fold the history into one commit; if it fails, the commits still count.
@@ -464,8 +461,8 @@ class Pusher:
         except Exception as error:  # noqa: BLE001 - the data has arrived; the next squash covers this one
             logger.warning("The history of %s could not be squashed: %s", self._hub.repo_id, error)
 
-    def _note_settings(self) -> None:
-        self._books.note(lambda: self.ledger.record_settings(self._settings))
+    def _note_config(self) -> None:
+        self._books.note(lambda: self.ledger.record_config(self._config))
 
     def _push_what_is_new(
         self, refused: Mapping[str, Signature], *, last: bool, interrupted: Callable[[], bool]
@@ -518,7 +515,7 @@ class Pusher:
                     logger.info("%d of %d files of %s are done", done, len(candidates), self.folder)
         finally:
             outbox.clear()
-        if latest is not None and self._settings.squash:
+        if latest is not None and self._config.squash_history:
             self.squash(latest.number)
         if failed is not None:
             candidate, error = failed
@@ -603,14 +600,6 @@ LOCK_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Where a folder goes, and how."""
-
-    destination: Destination
-    settings: Settings
-
-
-@dataclass(frozen=True, slots=True)
 class Synced:
     """What came of it: how many files are still missing on the Hub, and why."""
 
@@ -618,26 +607,24 @@ class Synced:
     error: PushError | None
 
 
-def known_plans(folder: Path) -> list[Plan]:
-    """Return the plans that earlier processes pushed `folder` by, or were to, as far as its ledgers tell."""
-    return [Plan(ledger.destination, ledger.settings) for ledger in ledgers_of(folder) if ledger.settings is not None]
+def known_configs(folder: Path) -> list[PushConfig]:
+    """Return the configs that earlier processes pushed `folder` with, or were to, as far as its ledgers tell."""
+    return [ledger.config for ledger in ledgers_of(folder) if ledger.config is not None]
 
 
-def sync(folder: Path, plan: Plan, api: HfApi, on_commit: Callable[[CommitDetails], None]) -> Synced:
+def sync(folder: Path, config: PushConfig, api: HfApi, on_commit: Callable[[CommitDetails], None]) -> Synced:
     """Push what the Hub does not hold yet of `folder`.
 
     Args:
         folder: The folder, an absolute path without links.
-        plan: Where it goes, and how.
+        config: Where it goes, and how.
         api: The client.
         on_commit: Told of every commit.
     """
-    destination = plan.destination
-    hub = Hub(
-        destination.repo_id, destination.repo_type, destination.revision, plan.settings.private, token=None, api=api
-    )
+    where = config.destination
+    hub = Hub(where.repo_id, where.repo_type, where.revision, config.private, token=None, api=api)
     caller = Caller("hf-summary-writer-hub")
-    pusher = Pusher(folder, destination, plan.settings, hub, caller, threading.Lock(), on_commit, seat_at(hub))
+    pusher = Pusher(folder, config, hub, caller, threading.Lock(), on_commit, seat_at(hub))
     error: PushError | None = None
     try:
         pusher.push(last=True, interrupted=lambda: False, lock_seconds=LOCK_SECONDS)

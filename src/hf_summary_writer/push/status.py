@@ -24,7 +24,7 @@ from hf_summary_writer.push.timetable import Stretched
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hf_summary_writer.config import Destination, Settings
+    from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder.ledger import CommitRecord
     from hf_summary_writer.folder.scan import Pending
     from hf_summary_writer.push.loop import State
@@ -214,24 +214,27 @@ def known_folders(root: Path) -> list[tuple[Path, Ledger]]:
     return found or [(folder, ledger) for folder in _below(root) for ledger in ledgers_of(folder)]
 
 
-def missing(folder: Path, destination: Destination, settings: Settings) -> list[Missing]:
+def missing(folder: Path, config: PushConfig) -> list[Missing]:
     """Return what a push of `folder` would send, as far as sizes tell. Makes no request."""
-    _, inventory = _look(folder, destination, settings)
+    _, inventory = _look(folder, config)
+    destination = config.destination
     return [
         Missing(candidate.relpath, destination.path_in_repo(candidate.relpath), size)
         for candidate, size in inventory.missing()
     ]
 
 
-def survey(folder: Path, destination: Destination, settings: Settings) -> Status:
-    """Return how far `folder`, an absolute path without links, has come to `destination`. Makes no request.
+def survey(folder: Path, config: PushConfig) -> Status:
+    """Return how far `folder`, an absolute path without links, has been pushed with `config`. Makes no request.
 
     May be called while another process pushes; it then tells of one moment or another.
     """
-    books, inventory = _look(folder, destination, settings)
+    books, inventory = _look(folder, config)
     ledger = books.ledger
     trouble, stretched = TroubleFile.beside(ledger.path).read()
-    named = dataclasses.replace(destination, repo_id=ledger.repo_id or destination.repo_id)
+    named = config.destination
+    if ledger.repo_id is not None:
+        named = dataclasses.replace(named, repo_id=ledger.repo_id)
     if is_locked(books.lock_path):
         phase = Phase.PUSHING
     else:
@@ -239,13 +242,13 @@ def survey(folder: Path, destination: Destination, settings: Settings) -> Status
     return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, trouble, stretched)
 
 
-def _look(folder: Path, destination: Destination, settings: Settings) -> tuple[Books, Inventory]:
+def _look(folder: Path, config: PushConfig) -> tuple[Books, Inventory]:
     once = WarnOnce()
-    books = Books(folder, destination, once)
+    books = Books(folder, config.destination, once)
     # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
     with contextlib.suppress(LedgerError, OSError):
         books.ledger.refresh()
-    return books, Inventory(folder, settings, books.ledger, once)
+    return books, Inventory(folder, config, books.ledger, once)
 
 
 def _below(root: Path) -> Iterator[Path]:

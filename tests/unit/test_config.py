@@ -1,0 +1,212 @@
+"""A field of `PushConfig` is an argument, a variable, an option and a line in the docs, and all of them agree."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.cli.run import run
+from hf_summary_writer.cli.sync import sync
+from hf_summary_writer.config import PREFIX, Destination, PushConfig, complete_arguments, option_of
+
+if TYPE_CHECKING:
+    from dataclasses import Field
+
+FIELDS = fields(PushConfig)
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
+
+# What a constructor takes besides: where the logs are, and a client, which may hold a token.
+NO_FIELDS: dict[Any, set[str]] = {
+    HFSummaryWriter: {"logdir", "hf_api", "kwargs"},
+    CommitScheduler: {"folder_path", "hf_api"},
+}
+
+# The client has an address, and a scheduler by itself knows no ranks.
+IN_NO_SIGNATURE: dict[Any, set[str]] = {HFSummaryWriter: {"endpoint"}, CommitScheduler: {"endpoint", "push_every_rank"}}
+
+
+def name_in(constructor: Any, each: Field[Any]) -> str:
+    return (constructor is HFSummaryWriter and option_of(each).writer) or each.name
+
+
+@pytest.mark.parametrize("constructor", [HFSummaryWriter, CommitScheduler])
+def test_every_field_is_an_argument_and_every_argument_a_field(constructor: Any) -> None:
+    expected = {name_in(constructor, each) for each in FIELDS if each.name not in IN_NO_SIGNATURE[constructor]}
+    assert set(inspect.signature(constructor).parameters) - NO_FIELDS[constructor] == expected
+
+
+@pytest.mark.parametrize("constructor", [HFSummaryWriter, CommitScheduler])
+def test_every_argument_is_documented(constructor: Any) -> None:
+    documented = set(re.findall(r"^    (?:    )?\**(\w+): ", inspect.getdoc(constructor) or "", re.MULTILINE))
+    assert set(inspect.signature(constructor).parameters) <= documented
+
+
+@pytest.mark.parametrize("constructor", [HFSummaryWriter, CommitScheduler])
+def test_defaults_are_those_of_the_fields(constructor: Any) -> None:
+    parameters = inspect.signature(constructor).parameters
+    # Writers and commands put a run below a folder of all runs; a scheduler pushes any file of a folder.
+    own = {"repo_id", "path_in_repo", "allow_patterns"}
+    for each in FIELDS:
+        if each.name not in own and name_in(constructor, each) in parameters:
+            assert parameters[name_in(constructor, each)].default == each.default, each.name
+
+
+def test_the_table_of_variables_names_what_they_stand_for() -> None:
+    rows = re.findall(rf"^\| `{PREFIX}(\w+)` \| (.*?) \| `", (DOCS / "environment.md").read_text(), re.MULTILINE)
+    documented = {variable: set(re.findall(r"`(\w+)`(?!:)", names)) for variable, names in rows}
+    assert documented == {
+        option.variable: {each.name, option.writer or each.name}
+        for each in FIELDS
+        if (option := option_of(each)).variable
+    }
+
+
+@pytest.mark.parametrize("command", [sync, run])
+def test_commands_have_the_options_of_the_fields(command: Any) -> None:
+    flags = {"/".join([*option.opts, *option.secondary_opts]) for option in command.params}
+    assert {option_of(each).flags for each in FIELDS} - {""} <= flags
+
+
+@pytest.mark.parametrize("name", ["every", "close_timeout", "revision", "path_in_repo"])
+def test_a_variable_and_an_option_are_checked_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    option = next(option_of(each) for each in FIELDS if each.name == name)
+    nothing_like_it = "-1" if name != "path_in_repo" else "../x"
+    with pytest.raises(click.BadParameter, match=option.flags):
+        sync.make_context("sync", [str(tmp_path), "user/run", f"{option.flags}={nothing_like_it}"])
+    monkeypatch.setenv(PREFIX + option.variable, nothing_like_it)
+    makers: list[tuple[Any, str]] = [(HFSummaryWriter, "logdir"), (CommitScheduler, "folder_path")]
+    for constructor, folder in makers:
+        with pytest.raises(ValueError, match=PREFIX + option.variable):
+            constructor(repo_id="user/run", **{folder: tmp_path / "run"})
+    assert not (tmp_path / "run").exists()
+
+
+SAMPLES: dict[str, Any] = {
+    "repo_id": "user/run",
+    "endpoint": "https://hub",
+    "repo_type": "dataset",
+    "revision": "dev",
+    "path_in_repo": "logs/run",
+    "private": True,
+    "every": 0.5,
+    "allow_patterns": ("*.txt",),
+    "ignore_patterns": ("a", "b"),
+    "squash_history": True,
+    "model_card": False,
+    "close_timeout": 3.0,
+    "token": "hf_secret",
+    "push_on_sigterm": True,
+    "push_every_rank": True,
+    "on_commit": print,
+    "on_error": print,
+}
+
+
+def sample() -> PushConfig:
+    return PushConfig(**SAMPLES)
+
+
+def test_there_is_a_sample_of_every_field_that_is_not_its_default() -> None:
+    assert list(SAMPLES) == [each.name for each in FIELDS]
+    assert all(SAMPLES[each.name] != each.default for each in FIELDS)
+
+
+@pytest.mark.parametrize("constructor", [HFSummaryWriter, CommitScheduler])
+def test_arguments_of_a_constructor_make_the_same_config(constructor: Any) -> None:
+    arguments = sample().arguments_for(constructor)
+    again = PushConfig.from_arguments(arguments, "https://hub")
+    for each in FIELDS:
+        if each.name not in IN_NO_SIGNATURE[constructor]:
+            assert getattr(again, each.name) == SAMPLES[each.name], each.name
+
+
+def test_a_ledger_keeps_what_a_later_process_needs() -> None:
+    config = sample()
+    again = PushConfig.from_ledger(config.destination, config.settings)
+    assert again.destination == config.destination
+    assert (
+        again.settings
+        == config.settings
+        == {
+            "private": True,
+            "allow": ["*.txt"],
+            "ignore": ["a", "b"],
+            "squash": True,
+            "card": False,
+        }
+    )
+
+
+def test_settings_of_older_ledgers_are_read() -> None:
+    where = Destination("https://hub", "model", "run", "main", "")
+    config = PushConfig.from_ledger(where, {"allow": None, "ignore": None, "private": None, "squash": True})
+    assert (config.allow_patterns, config.squash_history, config.model_card) == (None, True, True)
+
+
+@pytest.mark.parametrize(
+    "settings", [3, [], {"private": "yes"}, {"squash": 1}, {"allow": [1]}, {"ignore": 5}, {"card": []}], ids=str
+)
+def test_settings_that_mean_nothing_are_refused(settings: Any) -> None:
+    with pytest.raises(TypeError):
+        PushConfig.from_ledger(Destination("https://hub", "model", "run", "main", ""), settings)
+
+
+def test_a_config_shows_no_token_and_can_be_pickled() -> None:
+    assert "hf_secret" not in repr(sample())
+    assert pickle.loads(pickle.dumps(sample())) == sample()
+
+
+@pytest.mark.parametrize(
+    ("uri", "destination"),
+    [
+        ("hf://user/run", ("model", "user/run", "main", "")),
+        ("hf://run", ("model", "run", "main", "")),
+        ("hf://models/user/run/logs/all", ("model", "user/run", "main", "logs/all")),
+        ("hf://datasets/user/run@dev/logs", ("dataset", "user/run", "dev", "logs")),
+        ("hf://spaces/user/run@runs%2F7", ("space", "user/run", "runs/7", "")),
+        ("hf://datasets/user/run@refs/pr/3/logs", ("dataset", "user/run", "refs/pr/3", "logs")),
+    ],
+)
+def test_a_uri_names_the_destination(uri: str, destination: tuple[str, ...]) -> None:
+    config = PushConfig.from_arguments({"repo_id": uri}, "https://hub")
+    assert config.destination == Destination("https://hub", *destination)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["hf://", "hf://buckets/user/logs", "hf://datasets/", "hf://user/run@", "hf:///x", "hf://a--b/c", "hf://a/b/../c"],
+)
+def test_a_uri_of_no_repo_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"hf://|repo_id|path_in_repo"):
+        PushConfig.from_arguments({"repo_id": uri}, "https://hub")
+
+
+def test_a_uri_goes_before_the_environment_and_an_argument_may_not_contradict_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    got: list[dict[str, object]] = []
+
+    @complete_arguments
+    def constructor(
+        repo_id: object = None, repo_type: object = None, repo_revision: object = None, path_in_repo: object = "logs"
+    ) -> None:
+        got.append({"repo": repo_id, "type": repo_type, "revision": repo_revision, "path": path_in_repo})
+
+    monkeypatch.setenv(f"{PREFIX}REPO_TYPE", "space")
+    monkeypatch.setenv(f"{PREFIX}REVISION", "other")
+    monkeypatch.setenv(f"{PREFIX}REPO_ID", "hf://datasets/user/run@dev")
+    constructor()
+    assert got.pop() == {"repo": "user/run", "type": "dataset", "revision": "dev", "path": "logs"}
+    constructor("hf://user/own/folder")
+    assert got.pop() == {"repo": "user/own", "type": "model", "revision": "other", "path": "folder"}
+    for contradiction in ({"repo_type": "model"}, {"repo_revision": "main"}):
+        with pytest.raises(ValueError, match="leave one of them out"):
+            constructor(**contradiction)
