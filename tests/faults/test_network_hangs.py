@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from huggingface_hub import close_session, constants
 
+import events
 import remote
 import scripts
 from faults.conftest import SECONDS, SOON, wait_for_our_threads
@@ -120,6 +121,8 @@ def test_a_push_that_was_left_behind_fails_without_a_second_warning(
 ) -> None:
     run = with_something_new(schedule, folder, SECONDS, close_timeout=0.5)
     proxy.add(*REQUESTS["preupload"], Hang(), FOREVER)
+    run.scheduler.trigger()
+    events.wait_until(lambda: any(seen.action == Hang() for seen in proxy.requests), SECONDS)
     run.scheduler.close()
     proxy.clear()
     assert isinstance(run.next_error(), TemporaryError)
