@@ -15,7 +15,6 @@ import math
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,11 +22,12 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Read when the client is imported.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+from chromium import BROWSERS, Browser, find_browser
 from huggingface_hub import HfApi
 
 from hf_summary_writer import HFSummaryWriter
@@ -36,25 +36,11 @@ from hf_summary_writer.localhub import LocalHub
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from typing_extensions import Self
 
 PICTURE = Path(__file__).parents[1] / "docs" / "tensorboard.png"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RATES = {"rate-0.1": 40, "rate-0.03": 90}
 TAGS = ("accuracy/test", "loss/train")
 SECONDS = 120
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--window-size=1280,1000",
-)
 # Every name is there, and each card shows two curves, drawn and no longer moving.
 SHOWN = f"""
 (() => {{
@@ -67,11 +53,6 @@ SHOWN = f"""
   return done && Date.now() - window.shownSince > 2000;
 }})()
 """
-
-
-def find_browser() -> str | None:
-    """Return the path of a Chromium, if there is one."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def main() -> None:
@@ -132,73 +113,6 @@ def fetched(address: str) -> str:
     """Return what is at an address."""
     with urllib.request.urlopen(address, timeout=SECONDS) as answer:
         return str(answer.read(), "utf-8")
-
-
-class Browser:
-    """A page of a Chromium without a window, driven by its DevTools protocol over a pair of pipes.
-
-    Args:
-        program: The Chromium.
-        profile: A new folder for what it keeps.
-    """
-
-    def __init__(self, program: str, profile: Path) -> None:
-        """Start it, with an empty page."""
-        to_browser, self._write = os.pipe()
-        self._read, from_browser = os.pipe()
-        command = [program, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
-        # The protocol takes descriptors 3 and 4, which the shell puts in place.
-        redirect = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
-        self._process = subprocess.Popen(
-            ["/bin/bash", "-c", redirect, "bash", *command],
-            pass_fds=(to_browser, from_browser),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_browser)
-        os.close(from_browser)
-        self._late = threading.Timer(SECONDS, self._process.kill)
-        self._late.start()
-        self._answers = os.fdopen(self._read, "rb")
-        self._rest = b""
-        self._id = 0
-        self._session: dict[str, str] = {}
-        pages = self.call("Target.getTargets")["targetInfos"]
-        target = next(page["targetId"] for page in pages if page["type"] == "page")
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = {"sessionId": attached["sessionId"]}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._late.cancel()
-        os.close(self._write)
-        self._process.kill()
-        self._process.wait()
-        self._answers.close()
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the protocol and return its result."""
-        self._id += 1
-        message = {"id": self._id, "method": method, "params": parameters, **self._session}
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            while b"\0" not in self._rest:
-                chunk = os.read(self._answers.fileno(), 2**16)
-                if not chunk:
-                    sys.exit("The browser ended, or took too long.")
-                self._rest += chunk
-            line, _, self._rest = self._rest.partition(b"\0")
-            answer = json.loads(line)
-            if answer.get("id") == self._id:
-                if "error" in answer:
-                    sys.exit(f"{method}: {answer['error']}")
-                return dict(answer["result"])
-
-    def wait_for(self, script: str) -> None:
-        """Wait until a script in the page says true."""
-        while not self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value"):
-            time.sleep(0.2)
 
 
 if __name__ == "__main__":

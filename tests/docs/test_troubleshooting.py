@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import runpy
 from pathlib import Path
+
+from messages import messages
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "troubleshooting.md"
-messages = runpy.run_path(str(ROOT / "scripts" / "messages.py"))["messages"]
 
 
 def listed() -> set[str]:
