@@ -71,9 +71,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation, and let no warning pass; `nox -s docs -- serve` shows it while it is written."""
-    session.install(*group("docs"), "-e", ".")
+    """Build the documentation and check its pages in Chromium, if there is one; `nox -s docs -- serve` shows them."""
+    session.install(*group("docs"), *group("test"), "-e", ".[demo]")
     session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
+    if not session.posargs:
+        session.run("python", "-m", "pytest", "-m", "browser", "tests/browser/test_docs.py")
 
 
 @nox.session
