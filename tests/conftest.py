@@ -11,6 +11,8 @@ import uuid
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING
 
+CONTRACT_VARIABLES = ("HF_SUMMARY_WRITER_TEST_ENDPOINT", "HF_SUMMARY_WRITER_TEST_TOKEN")
+
 # Read by huggingface_hub when it is first imported, so they must stand before any test module does that.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -18,8 +20,10 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "0"
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
+# Of ours, only those that name the Hub which tests/hub/test_contract.py is to be run against.
 for name in [name for name in os.environ if name.startswith("HF_SUMMARY_WRITER_")]:
-    del os.environ[name]
+    if name not in CONTRACT_VARIABLES:
+        del os.environ[name]
 
 # A shell that starts this in the background may ignore them, and whoever is started from here inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -72,6 +76,11 @@ def leaves_nothing_behind() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: threads {threads}, child processes {children}")
         time.sleep(0.02)
+
+
+def pytest_report_header() -> str:
+    """Name the Hub that the contract is run against."""
+    return f"contract against: {os.environ.get(CONTRACT_VARIABLES[0]) or 'the local Hub'}"
 
 
 _session_token = ""
