@@ -68,12 +68,16 @@ def repo_id(api: HfApi) -> Iterator[str]:
     name = f"{api.whoami()['name']}/contract-{uuid.uuid4().hex[:12]}"
     yield name
     for kind in KINDS:
-        try:
-            api.delete_repo(name, repo_type=kind)
-        except HfHubHTTPError as error:
-            # Not by the error's class, which depends on a header of the Hub.
-            if error.response.status_code != 404:
-                raise
+        delete_if_there(api, name, kind)
+
+
+def delete_if_there(api: HfApi, repo_id: str, kind: str) -> None:
+    try:
+        api.delete_repo(repo_id, repo_type=kind)
+    except HfHubHTTPError as error:
+        # Not by the error's class, which depends on a header of the Hub.
+        if error.response.status_code != 404:
+            raise
 
 
 @pytest.fixture(params=KINDS)
