@@ -36,10 +36,13 @@ class HubProcess:
         root: Where it keeps its repos.
         *arguments: Its options.
         launcher: The words before its command, such as those that run a command on another host.
+        any_namespace: Whether its user may use every namespace.
     """
 
-    def __init__(self, root: Path, *arguments: str, launcher: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, *arguments: str, launcher: Sequence[str] = (), any_namespace: bool = True) -> None:
         self.root = root
+        if any_namespace:
+            arguments = (*arguments, "--any-namespace")
         command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(root), *arguments]
         self._command = [*launcher, *command]
         self.process: subprocess.Popen[str] | None = None

@@ -140,13 +140,17 @@ def test_a_private_repo_is_private_until_its_settings_change(
     api: HfApi, repo: str, client: Callable[..., HfApi]
 ) -> None:
     stranger = client(_Named(api.endpoint, ""), token=False)
-    with pytest.raises(RepositoryNotFoundError):
-        stranger.repo_info(repo)
+    # An anonymous caller is told to log in, whether there is a repo or not.
+    for name in (repo, f"{repo}-absent"):
+        with pytest.raises(HfHubHTTPError) as caught:
+            stranger.repo_info(name)
+        assert status_of(caught) == 401
     api.update_repo_settings(repo, private=False)
     assert not stranger.repo_info(repo).private
     api.update_repo_settings(repo, private=True)
-    with pytest.raises(RepositoryNotFoundError):
+    with pytest.raises(HfHubHTTPError) as caught:
         stranger.list_repo_files(repo)
+    assert status_of(caught) == 401
 
 
 def test_a_deleted_repo_is_gone(api: HfApi, repo: str) -> None:

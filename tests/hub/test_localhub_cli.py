@@ -88,8 +88,7 @@ def test_a_repo_is_moved_and_changed(hf: Hf, repos: str, repo_id: str, api: HfAp
     hf(repos, "settings", repo_id, "--private")
     assert api.repo_info(repo_id).private
     hf(repos, "move", repo_id, f"{repo_id}-moved")
-    assert not api.repo_exists(repo_id)
-    assert api.repo_exists(f"{repo_id}-moved")
+    assert api.repo_info(repo_id).id == f"{repo_id}-moved"
 
 
 def test_what_does_not_exist_is_said_so(hf: Hf, repo_id: str) -> None:

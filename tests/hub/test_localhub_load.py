@@ -92,7 +92,7 @@ def test_a_caller_who_goes_away_in_a_download_leaves_no_file_open(hub: HubProces
     address = hub.endpoint.removeprefix("http://").split(":")
     for _ in range(5):
         with socket.create_connection((address[0], int(address[1]))) as connection:
-            connection.sendall(f"GET /{repo_id}/resolve/main/large.bin HTTP/1.1\r\nHost: hub\r\n\r\n".encode())
+            connection.sendall(f"GET /{repo_id}/resolve/main/large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
     server, deadline = psutil.Process(hub.process.pid), time.monotonic() + 20
     while any(oid in file.path for file in server.open_files()):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
 from hf_summary_writer.localhub import LocalHub
 from hub_process import HubProcess
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def test_a_hub_serves_while_the_block_runs_and_leaves_nothing(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     before = set(threading.enumerate())
-    with LocalHub(tmp_path) as hub:
+    with LocalHub(tmp_path, any_namespace=True) as hub:
         assert client(hub).whoami()["name"] == "local"
         address = hub.endpoint.removeprefix("http://").split(":")
     assert set(threading.enumerate()) - before == set()
@@ -54,15 +54,15 @@ def test_a_taken_port_is_an_error_that_leaves_the_folder_free(tmp_path: Path) ->
 
 def test_repos_files_and_settings_outlive_the_hub(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     content = bytes(range(256)) * 1000
-    with LocalHub(tmp_path) as hub:
+    with LocalHub(tmp_path, any_namespace=True) as hub:
         api = client(hub)
         api.create_repo("tester/kept", private=True, repo_type="dataset")
         operations = [CommitOperationAdd("events.tfevents.1", content)]
         info = api.create_commit("tester/kept", operations, commit_message="Add", repo_type="dataset")
-    with LocalHub(tmp_path) as hub:
+    with LocalHub(tmp_path, any_namespace=True) as hub:
         about = client(hub).repo_info("tester/kept", repo_type="dataset")
         assert (about.sha, about.private) == (info.oid, True)
-        with pytest.raises(RepositoryNotFoundError):
+        with pytest.raises(HfHubHTTPError, match="401"):
             client(hub, token=False).repo_info("tester/kept", repo_type="dataset")
         path = client(hub).hf_hub_download(
             "tester/kept", "events.tfevents.1", repo_type="dataset", local_dir=tmp_path / "download"
@@ -71,7 +71,7 @@ def test_repos_files_and_settings_outlive_the_hub(tmp_path: Path, client: Callab
 
 
 def test_requests_and_bytes_are_counted_by_kind(tmp_path: Path, client: Callable[..., HfApi]) -> None:
-    with LocalHub(tmp_path) as hub:
+    with LocalHub(tmp_path, any_namespace=True) as hub:
         assert hub.stats.requests == 0
         client(hub).create_repo("tester/counted")
         assert hub.stats.api.requests == 1
@@ -99,7 +99,7 @@ def test_as_a_process_it_says_in_one_line_why_it_cannot_start(tmp_path: Path) ->
         command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Another local Hub serves {tmp_path}: stop it, or choose another folder.\n"
+    assert done.stderr == f"Error: Another local Hub serves {tmp_path}: stop it, or choose another folder.\n"
 
 
 def test_a_hub_on_every_address_names_one_that_can_be_reached(tmp_path: Path, client: Callable[..., HfApi]) -> None:

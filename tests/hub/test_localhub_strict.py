@@ -137,12 +137,12 @@ def test_an_upload_url_is_for_one_object_and_cannot_be_forged(hub: HubProcess, r
     assert send(hub, "PUT", href.split("?")[0], content, token=None).status == 403
 
 
-def test_at_most_256_files_are_asked_about_at_once(hub: HubProcess, repo: str) -> None:
+def test_at_most_1000_files_are_asked_about_at_once(hub: HubProcess, repo: str) -> None:
     def ask(number: int) -> int:
         files = [{"path": f"{n}.txt", "size": 1, "sample": ""} for n in range(number)]
         return send(hub, "POST", f"/api/models/{repo}/preupload/main", {"files": files}).status
 
-    assert (ask(256), ask(257)) == (200, 400)
+    assert (ask(1000), ask(1001)) == (200, 400)
 
 
 @pytest.mark.parametrize(

@@ -207,8 +207,8 @@ def test_hashes_are_those_of_the_published_reference() -> None:
 
 def test_xorbs_survive_a_restart(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     content = random.Random(6).randbytes(300_000)
-    with LocalHub(tmp_path) as hub:
+    with LocalHub(tmp_path, any_namespace=True) as hub:
         client(hub).create_repo("tester/x")
         push(client(hub), "tester/x", content)
-    with LocalHub(tmp_path) as hub:
+    with LocalHub(tmp_path, any_namespace=True) as hub:
         assert send(hub, "GET", f"/tester/x/resolve/main/{LOG}").body == content

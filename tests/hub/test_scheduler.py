@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
 import remote
 from hf_summary_writer import CommitScheduler
@@ -181,7 +181,7 @@ def test_other_kinds_of_repos_and_new_branches_are_created(
     assert remote.files(api, repo_id, repo_type=repo_type, revision="runs/first")["a.txt"] == b"1"
     assert "a.txt" not in api.list_repo_files(repo_id, repo_type=repo_type)
     assert api.repo_info(repo_id, repo_type=repo_type).private
-    with pytest.raises(RepositoryNotFoundError):
+    with pytest.raises(HfHubHTTPError, match="401"):
         HfApi(endpoint=api.endpoint, token=False).repo_info(repo_id, repo_type=repo_type)
 
 

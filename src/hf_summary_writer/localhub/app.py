@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -17,6 +20,7 @@ from hf_summary_writer.localhub.routes import (
     commits,
     history,
     lfs,
+    nameless,
     pages,
     repos,
     resolve,
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.hub import Hub
 
 
+_MAX_REST_BYTES = 16 * 1024 * 1024
+# For each piece.
+_REST_SECONDS = 2
+
+
 async def _answer_http_exception(_request: Request, _error: Exception) -> Response:
     # A page has the same form of path as much of what does not exist, so 405 is 404 as well: clients that try a
     # newer version of the API first need to read that there is none.
@@ -43,7 +52,7 @@ async def _answer_crash(_request: Request, error: Exception) -> Response:
 
 def build_app(hub: Hub) -> ASGIApp:
     """Return the application that serves `hub`."""
-    areas = (account, settings, repos, commits, history, trees, cas, lfs, resolve, pages)
+    areas = (account, settings, repos, commits, history, trees, cas, lfs, resolve, nameless, pages)
     app = Starlette(
         routes=[route for area in areas for route in area.ROUTES],
         exception_handlers={
@@ -72,6 +81,7 @@ class _Gate:
         scope = {**scope, "path": raw.decode("ascii", "replace")}
         exchange = _Exchange(scope, receive, send, self._hub)
         try:
+            self._hub.hosts.check(Headers(scope=scope).get("host"))
             if exchange.kind == "api":
                 self._hub.limits.count_request()
             await self._app(scope, exchange.receive, exchange.send)
@@ -96,7 +106,7 @@ class _Exchange:
         if self.kind == "api":
             self._headers |= hub.limits.headers()
         self._received = self._sent = self._status = 0
-        self._recorded = False
+        self._recorded = self._is_whole = False
 
     def record(self) -> None:
         """Count the request, once."""
@@ -108,11 +118,21 @@ class _Exchange:
     async def receive(self) -> Message:
         message = await self._receive()
         self._received += len(message.get("body", b""))
+        self._is_whole = not message.get("more_body")
         return message
+
+    async def _read_rest(self) -> None:
+        """Read what a caller who is refused still sends: a closed connection would hide the reason from them."""
+        most = self._received + _MAX_REST_BYTES
+        with suppress(asyncio.TimeoutError):
+            while not self._is_whole and self._received < most:
+                await asyncio.wait_for(self.receive(), _REST_SECONDS)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            if self._status >= 300:
+                await self._read_rest()
             raw: list[tuple[bytes, bytes]] = list(message["headers"])
             known = {name for name, _ in raw}
             extra = [(name.lower().encode(), value.encode()) for name, value in self._headers.items()]

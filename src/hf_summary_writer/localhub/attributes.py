@@ -5,13 +5,17 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from dulwich.attrs import Pattern, parse_git_attributes
-from dulwich.ignore import IgnoreFilter, read_ignore_patterns
+from dulwich.attrs import parse_git_attributes
+from dulwich.ignore import read_ignore_patterns
+
+from hf_summary_writer.localhub.errors import BadRequestError
+from hf_summary_writer.localhub.globs import Glob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 LARGE_BYTES = 10_000_000
+_MAX_RULES_BYTES = 64 * 1024
 
 # What a new repo on the Hub keeps outside Git from the start.
 _LARGE = (
@@ -32,10 +36,14 @@ class UploadRules:
     """
 
     def __init__(self, attributes: bytes, ignore: bytes) -> None:
+        if max(len(attributes), len(ignore)) > _MAX_RULES_BYTES:
+            raise BadRequestError(f".gitattributes and .gitignore may have {_MAX_RULES_BYTES} bytes each.")
         self._attributes = [
-            (Pattern(pattern), settings) for pattern, settings in parse_git_attributes(BytesIO(attributes))
+            (Glob(_decode(pattern)), settings) for pattern, settings in parse_git_attributes(BytesIO(attributes))
         ]
-        self._ignored = IgnoreFilter(read_ignore_patterns(BytesIO(ignore)))
+        lines = [_decode(line) for line in read_ignore_patterns(BytesIO(ignore))]
+        # Whether a pattern ignores, or brings back what an earlier one ignores.
+        self._ignored = [(Glob(line.removeprefix("!")), not line.startswith("!")) for line in lines]
 
     def is_large(self, path: str, size: int, sample: bytes) -> bool:
         """Return whether a file is kept outside Git: by its name, its size, or because it is no text."""
@@ -43,13 +51,26 @@ class UploadRules:
             return True
         large: bool | None = None
         for pattern, settings in self._attributes:
-            if pattern.match(path.encode()) and b"filter" in settings:
+            if b"filter" in settings and pattern.matches(path.split("/")):
                 large = settings[b"filter"] == b"lfs"
         return not _is_text(sample) if large is None else large
 
     def is_ignored(self, path: str) -> bool:
         """Return whether the repo wants this file not to be uploaded."""
-        return any(self._ignored.is_ignored(name) for name in _with_parents(path))
+        parts = path.split("/")
+        # What is in a folder that is ignored is not brought back.
+        folders = (parts[:end] for end in range(1, len(parts)))
+        return any(self._ignores(folder, is_folder=True) for folder in folders) or self._ignores(parts, is_folder=False)
+
+    def _ignores(self, parts: Sequence[str], *, is_folder: bool) -> bool:
+        for pattern, ignores in reversed(self._ignored):
+            if (is_folder or not pattern.folders_only) and pattern.matches(parts):
+                return ignores
+        return False
+
+
+def _decode(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _is_text(sample: bytes) -> bool:
@@ -61,10 +82,3 @@ def _is_text(sample: bytes) -> bool:
         # A character may be cut in two where the sample ends.
         return error.reason == "unexpected end of data"
     return True
-
-
-def _with_parents(path: str) -> Iterable[str]:
-    parts = path.split("/")
-    for end in range(1, len(parts)):
-        yield "/".join(parts[:end]) + "/"
-    yield path

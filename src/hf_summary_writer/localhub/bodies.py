@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
+from hf_summary_writer.localhub.urls import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,7 +34,7 @@ class Upload:
 
 async def _pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
     announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced) > limit:
+    if not NUMBER.fullmatch(announced) or int(announced) > limit:
         raise HubError(413, f"The body is larger than {limit} bytes.")
     size = 0
     async for piece in request.stream():
@@ -51,12 +52,21 @@ async def read_bytes(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
 async def read_json(request: Request) -> dict[str, Any]:
     """Return a body that is a JSON object; an empty body is an empty object."""
     body = await read_bytes(request)
-    try:
-        value = json.loads(body or b"{}")
-    except ValueError as error:
-        raise BadRequestError(f"The body is not JSON: {error}") from error
+    value = parse_json(body or b"{}", "The body")
     if not isinstance(value, dict):
         raise BadRequestError("The body is not a JSON object.")
+    return value
+
+
+def parse_json(text: bytes, where: str) -> Any:
+    """Return what JSON text says; `where` names it in the refusal."""
+    try:
+        value = json.loads(text)
+        # Half of a surrogate pair is no text: nothing behind here could write it down.
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"{where} is not JSON: {str(error)[:200]}") from error
     return value
 
 

@@ -8,19 +8,24 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 _BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(?P<yaml>.*?)\r?\n?---[ \t]*(\r?\n|\Z)", re.DOTALL)
+# Parsing takes about a second for this, in Python.
+_MAX_METADATA_CHARACTERS = 64 * 1024
+_MAX_ERROR_CHARACTERS = 500
 _LISTS = ("tags", "model-index", "datasets", "metrics", "pipeline_tags")
 _EMPTY = "empty or missing yaml metadata in repo card"
 
 
 def check_card(content: str) -> tuple[list[str], list[str]]:
     """Return what the Hub warns of, and what it refuses, in the text of a README.md."""
-    match = _BLOCK.match(content)
+    match = _BLOCK.match(content[:_MAX_METADATA_CHARACTERS])
+    if not match and len(content) > _MAX_METADATA_CHARACTERS and content.lstrip("\ufeff\r\n ").startswith("---"):
+        return [], [f"The metadata is longer than {_MAX_METADATA_CHARACTERS} characters."]
     if not match or not match["yaml"].strip():
         return [_EMPTY], []
     try:
         metadata = yaml.safe_load(match["yaml"])
-    except yaml.YAMLError as error:
-        return [], [f"The metadata is not YAML: {' '.join(str(error).split())}"]
+    except (yaml.YAMLError, RecursionError) as error:
+        return [], [f"The metadata is not YAML: {' '.join(str(error).split())[:_MAX_ERROR_CHARACTERS]}"]
     if metadata is None:
         return [_EMPTY], []
     if not isinstance(metadata, dict):

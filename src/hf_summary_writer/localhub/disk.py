@@ -24,11 +24,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder` and its parents so that they survive a loss of power."""
+    """Create `folder` and its parents, for this user alone, so that they survive a loss of power."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(0o700, exist_ok=True)
     sync_folder(folder.parent)
 
 

@@ -2,7 +2,9 @@
 
 HubError                  any refusal: a status, a message, perhaps a code the client knows
 ├── BadRequestError            400: the request is malformed, or what it names is not as it says
-├── RepoNotFoundError          404: no such repo, or a private one that the caller may not see
+├── ForbiddenError             403: the caller is known, and has no right to do this
+├── MovedError                 307: the repo has another name now
+├── RepoNotFoundError          404, or 401 to anonymous callers: no such repo, or one that the caller may not see
 ├── RevisionNotFoundError      404: no such branch, tag or commit
 └── EntryNotFoundError         404: no such file or folder at that revision
 """
@@ -36,7 +38,7 @@ class HubError(Exception):
         """Return the answer that carries this refusal."""
         # A header is one line of printable ASCII, whatever name of the caller's the message quotes.
         line = self.message.encode("unicode_escape").decode()
-        headers = {"X-Error-Message": line[:1000], **self.headers}
+        headers = {"X-Error-Message": line[:1000].strip(), **self.headers}
         if self.code:
             headers["X-Error-Code"] = self.code
         return JSONResponse({"error": self.message, **self.extra}, self.status, headers)
@@ -49,13 +51,31 @@ class BadRequestError(HubError):
         super().__init__(400, message)
 
 
+class ForbiddenError(HubError):
+    """The caller is known, and has no right to do this."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(403, message)
+
+
+class MovedError(HubError):
+    """The repo has another name now: `location` is the path that the request would have had with it."""
+
+    def __init__(self, location: str) -> None:
+        # A path alone: clients do not follow a redirect of a download to what might be another host.
+        super().__init__(307, "This repository has moved.", headers={"Location": location})
+
+
 class RepoNotFoundError(HubError):
     """No such repo, or a private one that the caller may not see: the answer is the same, so it tells nothing."""
 
-    code = "RepoNotFound"
-
-    def __init__(self) -> None:
-        super().__init__(404, "Repository not found")
+    def __init__(self, *, anonymous: bool = False) -> None:
+        if anonymous:
+            # Without a code, as the real Hub answers.
+            super().__init__(401, "Invalid username or password.")
+        else:
+            super().__init__(404, "Repository not found")
+            self.code = "RepoNotFound"
 
 
 class RevisionNotFoundError(HubError):

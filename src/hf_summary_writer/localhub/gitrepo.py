@@ -17,6 +17,7 @@ from dulwich.repo import Repo
 from hf_summary_writer.localhub.attributes import DEFAULT_ATTRIBUTES
 from hf_summary_writer.localhub.disk import sync_all, sync_folder
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError, RevisionNotFoundError
+from hf_summary_writer.localhub.lfs import MAX_POINTER_BYTES, parse_pointer
 from hf_summary_writer.localhub.trees import TreeEditor, is_folder
 
 if TYPE_CHECKING:
@@ -25,11 +26,16 @@ if TYPE_CHECKING:
 
     from dulwich.objects import ShaFile
 
+    from hf_summary_writer.localhub.lfs import Pointer
+
 MAIN = "main"
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
-_AUTHOR = b"local <local@localhost>"
-_OID = re.compile(r"[0-9a-f]{40}")
+STALE = "The branch was updated since you opened this page. Please refresh and try again."
+# A ref is a file, which has a lock beside it.
+_MAX_REF_PART_BYTES = 200
+# Shorter ones are too likely to be the name of a branch that was deleted.
+_OID = re.compile(r"[0-9a-f]{7,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class LoggedCommit:
     oid: str
     message: str
     time: int
+    author: str
 
     @property
     def title(self) -> str:
@@ -70,14 +77,13 @@ class GitRepo:
         self._folders: dict[bytes, Tree] = {}
 
     @staticmethod
-    def create(path: Path) -> None:
+    def create(path: Path, author: str) -> None:
         """Make `path`, an empty folder, a repository with a first commit, as the Hub does."""
         Repo.init_bare(str(path), default_branch=MAIN.encode()).close()
         sync_all(path)
         with GitRepo.open(path) as git:
-            git.commit(
-                MAIN, None, lambda tree: tree.write(".gitattributes", DEFAULT_ATTRIBUTES.encode()), "initial commit"
-            )
+            attributes = DEFAULT_ATTRIBUTES.encode()
+            git.commit(MAIN, None, lambda tree: tree.write(".gitattributes", attributes), "initial commit", author)
 
     @staticmethod
     @contextmanager
@@ -101,14 +107,17 @@ class GitRepo:
                 lock.unlink()
 
     def resolve(self, revision: str) -> str:
-        """Return the commit that a branch, a tag, a full ref or a commit id names."""
+        """Return the commit that a branch, a tag, a full ref, `HEAD`, or a commit id names, also an abbreviated one."""
         for name in (revision, HEADS + revision, TAGS + revision):
             if name.startswith("refs/") and (found := self.ref(name)):
                 return found
+        if revision == "HEAD":
+            return self.resolve(HEADS + MAIN)
         if _OID.fullmatch(revision):
-            oid = ObjectID(revision.encode())
-            if oid in self._repo.object_store and isinstance(self._repo[oid], Commit):
-                return revision
+            candidates = self._repo.object_store.iter_prefix(revision.encode())
+            commits = [oid.decode() for oid in candidates if isinstance(self._repo[oid], Commit)]
+            if len(commits) == 1:
+                return commits[0]
         raise RevisionNotFoundError(revision)
 
     def ref(self, name: str) -> str | None:
@@ -133,7 +142,7 @@ class GitRepo:
     def set_ref(self, name: str, oid: str, expected: str | None = None) -> None:
         """Point a ref to a commit, for good; where one is expected, only if that is what it points to."""
         raw = name.encode("utf-8", "surrogatepass")
-        if not check_ref_format(Ref(raw)):
+        if not check_ref_format(Ref(raw)) or any(len(part) > _MAX_REF_PART_BYTES for part in raw.split(b"/")):
             raise BadRequestError(f"{name!r} is no name for a branch or a tag.")
         try:
             done = self._repo.refs.set_if_equals(
@@ -142,7 +151,7 @@ class GitRepo:
         except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
             raise HubError(409, f"{name} is in the way of, or under, another branch or tag.") from error
         if not done:
-            raise HubError(412, "A commit has happened since. Please refresh and try again.")
+            raise HubError(412, STALE)
         self._sync_folders_of(name)
 
     def delete_ref(self, name: str) -> None:
@@ -182,15 +191,20 @@ class GitRepo:
 
     def walk(self, folder: Entry, *, recursive: bool) -> Iterator[Entry]:
         """Yield what is in a folder, by path."""
-        tree = self._repo[ObjectID(folder.oid.encode())]
-        if not isinstance(tree, Tree):
-            return
-        for item in tree.items():
-            path = f"{folder.path}/{item.path.decode()}".lstrip("/")
-            entry = Entry(path, item.sha.decode(), is_folder(item.mode))
+        # Not by recursion: a repo that came by Git itself may be deeper than Python's stack.
+        to_come = self._children(folder)
+        while to_come:
+            entry = to_come.pop()
             yield entry
             if recursive and entry.is_folder:
-                yield from self.walk(entry, recursive=True)
+                to_come += self._children(entry)
+
+    def _children(self, folder: Entry) -> list[Entry]:
+        """Return what stands directly in a folder, the first last."""
+        tree = self._repo[ObjectID(folder.oid.encode())]
+        items = tree.items() if isinstance(tree, Tree) else []
+        paths = [(f"{folder.path}/{item.path.decode()}".lstrip("/"), item) for item in reversed(items)]
+        return [Entry(path, item.sha.decode(), is_folder(item.mode)) for path, item in paths]
 
     def blob(self, oid: str) -> bytes:
         """Return the content of a file that Git itself holds."""
@@ -200,6 +214,10 @@ class GitRepo:
         """Return the size of a file that Git itself holds."""
         return self._repo[ObjectID(oid.encode())].raw_length()
 
+    def pointer(self, entry: Entry) -> Pointer | None:
+        """Return the pointer that stands for a large file, or None for a file that Git itself holds."""
+        return None if self.size(entry.oid) > MAX_POINTER_BYTES else parse_pointer(self.blob(entry.oid))
+
     def log(self, commit: str) -> Iterator[LoggedCommit]:
         """Yield the commits that led to `commit`, newest first."""
         oid = ObjectID(commit.encode())
@@ -207,7 +225,8 @@ class GitRepo:
             found = self._repo[oid]
             if not isinstance(found, Commit):
                 return
-            yield LoggedCommit(found.id.decode(), found.message.decode(errors="replace"), found.commit_time)
+            message, author = (raw.decode(errors="replace") for raw in (found.message, found.author))
+            yield LoggedCommit(found.id.decode(), message, found.commit_time, author.partition(" <")[0])
             if not found.parents:
                 return
             oid = found.parents[0]
@@ -237,21 +256,29 @@ class GitRepo:
             if entry and entry.path:
                 yield change.type, entry.path.decode(errors="replace")
 
-    def commit(self, branch: str, parent: str | None, edit: Callable[[TreeEditor], None], message: str) -> str:
+    def commit(
+        self, branch: str, parent: str | None, edit: Callable[[TreeEditor], None], message: str, author: str
+    ) -> str:
         """Commit what `edit` does to the tree of `parent`, and point the branch to it, for good."""
         written: list[ShaFile] = []
         tree = TreeEditor(self._repo.object_store, self._tree_of(parent) if parent else Tree(), written)
         edit(tree)
-        commit = _new_commit(tree.finish(), parent, message)
+        commit = _new_commit(tree.finish(), parent, message, author)
         self._publish(branch, parent, [*written, commit])
         return commit.id.decode()
 
-    def squash(self, branch: str, message: str) -> str:
+    def squash(self, branch: str, message: str, author: str) -> str:
         """Replace the history of a branch by one commit with the same tree."""
         head = self.resolve(HEADS + branch)
-        commit = _new_commit(self._tree_of(head).id, None, message)
+        commit = _new_commit(self._tree_of(head).id, None, message, author)
         self._publish(branch, head, [commit])
         return commit.id.decode()
+
+    def start(self, branch: str, message: str, author: str, replaced: str | None) -> None:
+        """Begin a branch with a commit that has no parent and no files, perhaps in place of what is there."""
+        tree = Tree()
+        self._repo.object_store.add_object(tree)
+        self._publish(branch, replaced, [tree, _new_commit(tree.id, None, message, author)])
 
     def _publish(self, branch: str, head: str | None, objects: list[ShaFile]) -> None:
         """Point a branch to the last of some objects, once they are there for good."""
@@ -271,11 +298,11 @@ class GitRepo:
         raise RevisionNotFoundError(commit)
 
 
-def _new_commit(tree: ObjectID, parent: str | None, message: str) -> Commit:
+def _new_commit(tree: ObjectID, parent: str | None, message: str, author: str) -> Commit:
     commit = Commit()
     commit.tree = tree
     commit.parents = [ObjectID(parent.encode())] if parent else []
-    commit.author = commit.committer = _AUTHOR
+    commit.author = commit.committer = f"{author} <{author}@localhost>".encode()
     commit.author_time = commit.commit_time = int(time.time())
     commit.author_timezone = commit.commit_timezone = 0
     commit.encoding = b"UTF-8"

@@ -1,17 +1,17 @@
-"""What every route works with."""
+"""The stores, accounts and limits that every route works with."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from hf_summary_writer.localhub.disk import Disk
-from hf_summary_writer.localhub.errors import HubError, RepoNotFoundError
+from hf_summary_writer.localhub.errors import ForbiddenError, HubError, MovedError, RepoNotFoundError
 from hf_summary_writer.localhub.limits import Limits
-from hf_summary_writer.localhub.repos import KINDS, RepoId, RepoStore
+from hf_summary_writer.localhub.names import KINDS, RepoId
+from hf_summary_writer.localhub.repos import RepoStore
 from hf_summary_writer.localhub.signing import Signer
 from hf_summary_writer.localhub.stats import Recorder
 from hf_summary_writer.localhub.xet.store import XetStore
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from starlette.requests import HTTPConnection
 
-USER = "local"
+    from hf_summary_writer.localhub.accounts import Accounts, User
+    from hf_summary_writer.localhub.hosts import Hosts
+
 # More would only wait for each other: the work is on the disk.
 _WORKERS = 16
 
@@ -36,13 +38,15 @@ class Hub:
     def __init__(
         self,
         root: Path,
-        token: str,
+        accounts: Accounts,
+        hosts: Hosts,
         *,
         commits_per_hour: int | None = None,
         requests_per_5min: int | None = None,
         multipart_bytes: int,
     ) -> None:
-        self.token = token
+        self.accounts = accounts
+        self.hosts = hosts
         self.multipart_bytes = multipart_bytes
         self.disk = Disk(root / "unfinished")
         self.signer = Signer(root / "secret", self.disk)
@@ -73,49 +77,101 @@ class Hub:
                 coming.add_done_callback(lambda _: pieces.close())
 
     def lock(self, repo: RepoId) -> asyncio.Lock:
-        """Return the lock that whoever changes a repo holds meanwhile: its changes come one after the other."""
-        return self._locks.setdefault(repo, asyncio.Lock())
+        """Return the lock of a repo, for all spellings of its name: its changes come one after the other."""
+        return self._locks.setdefault(repo.key, asyncio.Lock())
 
     def close(self) -> None:
         """Wait for the work under way."""
         self._workers.shutdown(wait=True)
 
-    def knows(self, request: HTTPConnection, *, people: bool = False) -> bool:
-        """Return whether the caller has shown the token; refuse a caller who shows another one.
+    def caller(self, request: HTTPConnection, *, people: bool = False) -> User | None:
+        """Return the user whose token the caller has shown, or None for an anonymous caller.
 
-        People may show it as a password, on pages: these only read, so another site that makes a browser
-        send the password changes nothing.
+        People and Git may show it as a password: what takes it only reads, so another site that makes a
+        browser send the password changes nothing.
+
+        Raises:
+            HubError: 401, the token is nobody's.
         """
         shown = request.headers.get("authorization")
         if shown is None:
-            return False
+            return None
         scheme, _, token = shown.partition(" ")
         scheme = scheme.lower()
         if people and scheme == "basic":
             scheme, token = "bearer", _password(token)
-        if scheme != "bearer" or not hmac.compare_digest(token.strip().encode(), self.token.encode()):
+        if scheme != "bearer":
             raise HubError(401, "Invalid credentials in Authorization header")
-        return True
+        return self.accounts.with_token(token.strip())
 
-    def require_user(self, request: HTTPConnection) -> None:
-        """Refuse a caller who has not shown the token."""
-        if not self.knows(request):
+    def require_user(self, request: HTTPConnection) -> User:
+        """Return the user whose token the caller has shown; refuse an anonymous caller."""
+        user = self.caller(request)
+        if user is None:
             raise HubError(401, "Invalid username or password.")
+        return user
+
+    def require_writer(self, request: HTTPConnection, namespace: str) -> User:
+        """Return the caller, who must have the right to write to a namespace."""
+        user = self.require_user(request)
+        if not user.may_write:
+            raise ForbiddenError("This token gives read access only: use a token with write access.")
+        if not self.accounts.may_use(user, namespace):
+            raise ForbiddenError(f"You don't have the rights to write under the namespace {namespace!r}.")
+        return user
+
+    def may_read(self, user: User | None, repo: RepoId, private: bool) -> bool:
+        """Return whether a user, or an anonymous caller, may read a repo."""
+        return not private or (user is not None and self.accounts.may_use(user, repo.namespace))
 
     async def readable(self, request: HTTPConnection, kind: str | None = None, *, people: bool = False) -> RepoId:
-        """Return the repo that the path names, if the caller may read it."""
-        repo = repo_of(request, kind)
-        known = self.knows(request, people=people)
-        settings = await self.run(self.repos.settings, repo)
-        if settings.private and not known:
-            raise RepoNotFoundError
-        return repo
+        """Return the repo that the path names, as it was created; the caller must have the right to read it.
+
+        Raises:
+            MovedError: the repo has another name now.
+            RepoNotFoundError: there is no such repo for this caller.
+        """
+        asked, user = repo_of(request, kind), self.caller(request, people=people)
+        current = await self.run(self._find, asked, user)
+        if current.key != asked.key:
+            raise MovedError(_renamed(request, asked, current))
+        return current
+
+    def _find(self, asked: RepoId, user: User | None) -> RepoId:
+        found = self.repos.index.find(asked) or self.repos.index.find_former(asked)
+        if found is None or not self.may_read(user, found, self.repos.settings(found).private):
+            raise RepoNotFoundError(anonymous=user is None)
+        return found
 
     async def writable(self, request: HTTPConnection, kind: str | None = None) -> RepoId:
-        """Return the repo that the path names, if the caller may write to it."""
-        repo = await self.readable(request, kind)
+        """Return the repo that the path names; the caller must have the right to write to it."""
         self.require_user(request)
+        repo = await self.readable(request, kind)
+        self.require_writer(request, repo.namespace)
         return repo
+
+    def uid_of(self, repo: RepoId) -> str:
+        """Return the id of a repo, which stays when it is renamed."""
+        return self.repos.settings(repo).uid
+
+    def reader(self, user: User | None) -> Callable[[str], bool]:
+        """Return the function that says whether a caller may read what an owner of stored chunks has."""
+
+        def may_read(owner: str) -> bool:
+            if user is not None and owner == owner_of(user):
+                return True
+            repo = self.repos.index.with_uid(owner)
+            try:
+                return repo is not None and self.may_read(user, repo, self.repos.settings(repo).private)
+            except RepoNotFoundError:
+                return False
+
+        return may_read
+
+
+def owner_of(user: User) -> str:
+    """Return the label of a user among the owners of stored chunks."""
+    return f"user:{user.name}"
 
 
 def _password(credentials: str) -> str:
@@ -132,6 +188,12 @@ def repo_of(request: HTTPConnection, kind: str | None = None) -> RepoId:
     if kind not in KINDS:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
     return RepoId(kind, params["namespace"], params["name"])
+
+
+def _renamed(request: HTTPConnection, asked: RepoId, current: RepoId) -> str:
+    path, query = request.scope["path"], request.scope["query_string"].decode("ascii", "replace")
+    path = path.replace(f"/{asked.full_name}", f"/{current.full_name}", 1)
+    return f"{path}?{query}" if query else path
 
 
 def base_url(request: HTTPConnection) -> str:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from hf_summary_writer.localhub.xet.store import RegisteredFile, XetStore
+    from hf_summary_writer.localhub.xet.store import XetStore
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_POINTER_BYTES = 1024
+# What the Hub takes at most.
+MAX_FILE_BYTES = 500 * 10**9
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>\d{1,18})\n"
 )
@@ -75,10 +77,10 @@ class LfsStore:
         """Keep a file that was uploaded as one object and has this sha256."""
         self._disk.move(temporary, sharded(self._objects, oid))
 
-    def add_link(self, file: RegisteredFile) -> None:
+    def add_link(self, sha256: str, xet_hash: str, size: int) -> None:
         """Remember that a shard made this file known for this repo."""
-        link = json.dumps({"xetHash": file.xet_hash, "size": file.size})
-        self._disk.write(sharded(self._links, file.sha256), link.encode())
+        link = json.dumps({"xetHash": xet_hash, "size": size})
+        self._disk.write(sharded(self._links, sha256), link.encode())
 
     def read(self, file: StoredFile, start: int, end: int) -> Generator[bytes, None, None]:
         """Yield bytes `start` to `end` (exclusive) of the file, a piece at a time."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from hf_summary_writer.localhub.attributes import LARGE_BYTES
+from hf_summary_writer.localhub.bodies import parse_json
 from hf_summary_writer.localhub.cards import check_card
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
-from hf_summary_writer.localhub.lfs import SHA256, Pointer, parse_pointer
+from hf_summary_writer.localhub.lfs import MAX_FILE_BYTES, SHA256, Pointer, parse_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,8 @@ MAX_OPERATIONS = 25_000
 _MAX_LINE_BYTES = LARGE_BYTES * 4 // 3 + 64 * 1024
 _MAX_PATH_BYTES = 4096
 _MAX_NAME_BYTES = 255
+# Git's own tools, and those that read a tree folder by folder, use a stack.
+_MAX_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class CommitRequest:
     message: str
     parent: str | None
     body: IO[bytes] = field(repr=False)
+    lfs: LfsStore = field(repr=False)
 
     def apply(self, tree: TreeEditor) -> None:
         """Carry the operations out, one by one."""
@@ -42,9 +45,11 @@ class CommitRequest:
             if key == "file":
                 tree.write(path, _content(value))
             elif key == "lfsFile":
-                tree.write(path, _pointer(value).encode())
-            elif key in ("deletedFile", "deletedFolder"):
-                tree.delete(path.rstrip("/"), folder=key == "deletedFolder")
+                tree.write(path, _pointer(value, self.lfs).encode())
+            elif key == "deletedFile":
+                tree.delete(path)
+            elif key == "deletedFolder":
+                tree.delete(path.rstrip("/"), folder=True)
 
 
 def read_commit(body: IO[bytes], lfs: LfsStore) -> CommitRequest:
@@ -66,7 +71,7 @@ def read_commit(body: IO[bytes], lfs: LfsStore) -> CommitRequest:
         raise BadRequestError("The header of the commit needs a summary, and a description that is text.")
     if parent is not None and not isinstance(parent, str):
         raise BadRequestError("The parentCommit of the commit must be text.")
-    return CommitRequest(f"{summary}\n\n{description}".strip(), parent, body)
+    return CommitRequest(f"{summary}\n\n{description}".strip(), parent, body, lfs)
 
 
 def _lines(body: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -76,10 +81,7 @@ def _lines(body: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
             raise HubError(413, f"A file over {LARGE_BYTES} bytes must be uploaded as a large file, by LFS or Xet.")
         if not line.strip():
             continue
-        try:
-            item = json.loads(line)
-        except ValueError as error:
-            raise BadRequestError(f"A line of the commit is not JSON: {error}") from error
+        item = parse_json(line, "A line of the commit")
         if not isinstance(item, dict) or not isinstance(item.get("value"), dict):
             raise BadRequestError("A line of the commit is no object with a key and a value.")
         yield str(item.get("key")), item["value"]
@@ -99,7 +101,7 @@ def _check_operation(key: str, value: dict[str, Any], lfs: LfsStore) -> None:
         if pointer := parse_pointer(content):
             _check_arrived(path, pointer, lfs)
     elif key == "lfsFile":
-        _check_arrived(path, _pointer(value), lfs)
+        _check_arrived(path, _pointer(value, lfs), lfs)
     elif key not in ("deletedFile", "deletedFolder"):
         raise BadRequestError(f"There is no commit operation {key!r}.")
 
@@ -122,7 +124,9 @@ def _check_arrived(path: str, pointer: Pointer, lfs: LfsStore) -> None:
 
 
 def check_path(path: str) -> None:
-    """Refuse a path that is no place for a file of a repo."""
+    """Refuse a path that is no place for a file."""
+    if "\\" in path:
+        raise HubError(422, f"The path {path!r} has a backslash: use / between folders.")
     try:
         raw = path.encode()
     except UnicodeEncodeError as error:
@@ -134,6 +138,8 @@ def check_path(path: str) -> None:
         raise BadRequestError(
             f"A name in the path {path[:80]!r}… is over {_MAX_NAME_BYTES} bytes, or the path too long."
         )
+    if len(parts) > _MAX_DEPTH:
+        raise BadRequestError(f"The path {path[:80]!r}… is more than {_MAX_DEPTH} folders deep.")
 
 
 def _content(value: dict[str, Any]) -> bytes:
@@ -148,10 +154,14 @@ def _content(value: dict[str, Any]) -> bytes:
         raise BadRequestError(f"The content of a file is not base64: {error}") from error
 
 
-def _pointer(value: dict[str, Any]) -> Pointer:
+def _pointer(value: dict[str, Any], lfs: LfsStore) -> Pointer:
     oid, size = value.get("oid"), value.get("size")
     if value.get("algo") != "sha256" or not isinstance(oid, str) or not SHA256.fullmatch(oid):
         raise BadRequestError("A large file is named by its sha256, 64 hexadecimal digits.")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise BadRequestError("A large file needs a size.")
+    if size is None:
+        # A copy of a file that is there: clients send no size with it.
+        stored = lfs.find(oid)
+        size = stored.size if stored else 0
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_FILE_BYTES:
+        raise BadRequestError("The size of a large file is a number of bytes.")
     return Pointer(oid, size)

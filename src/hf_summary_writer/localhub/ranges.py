@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.localhub.hub import Hub
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# Not more digits: Python refuses to read thousands of them.
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def parse_range(value: str | None, size: int | None) -> tuple[int, int | None] | None:

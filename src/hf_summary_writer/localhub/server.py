@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import signal
 import socket
 import threading
@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 import uvicorn
 from filelock import FileLock, Timeout
 
+from hf_summary_writer.localhub.accounts import OWNER, Accounts, Organization, User, new_token
 from hf_summary_writer.localhub.app import build_app
+from hf_summary_writer.localhub.connections import Connection
 from hf_summary_writer.localhub.disk import make_folder
+from hf_summary_writer.localhub.hosts import Hosts
 from hf_summary_writer.localhub.hub import Hub
 
 if TYPE_CHECKING:
-    import os
     from collections import deque
+    from collections.abc import Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -43,11 +46,15 @@ class LocalHub:
     Args:
         root: the folder that holds the repos; created if need be. One Hub at a time serves it.
         port: where to listen; 0 takes a free port.
-        token: the token that opens the Hub; None makes one up.
+        token: the access token of the user `local`; None makes one up.
         host: the address to listen on.
         commits_per_hour: answer 429 to more commits than this; None for no limit.
         requests_per_5min: answer 429 to more API requests than this; None for no limit.
         multipart_bytes: plain LFS objects over this size are uploaded in parts of this size.
+        users: more users.
+        organizations: namespaces that several users share.
+        any_namespace: let every user use every namespace.
+        allowed_hosts: more host names that requests may come to; addresses and this machine's names need not be named.
 
     Raises:
         RuntimeError: another Hub serves `root`.
@@ -63,8 +70,14 @@ class LocalHub:
         commits_per_hour: int | None = None,
         requests_per_5min: int | None = None,
         multipart_bytes: int = _MULTIPART_BYTES,
+        users: Sequence[User] = (),
+        organizations: Sequence[Organization] = (),
+        any_namespace: bool = False,
+        allowed_hosts: Sequence[str] = (),
     ) -> None:
-        self.token = token or f"hf_{secrets.token_hex(16)}"
+        self.token = token or new_token()
+        self._accounts = Accounts([User(OWNER, self.token), *users], organizations, any_namespace=any_namespace)
+        self._hosts = Hosts([*allowed_hosts, host])
         self._root = Path(root).absolute()
         self._address = (host, port)
         self._limits = {"commits_per_hour": commits_per_hour, "requests_per_5min": requests_per_5min}
@@ -76,6 +89,7 @@ class LocalHub:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._root.parent.mkdir(parents=True, exist_ok=True)
         make_folder(self._root)
         try:
             self._lock.acquire(timeout=0)
@@ -94,11 +108,12 @@ class LocalHub:
         self._close()
 
     def _start(self) -> None:
-        self._hub = Hub(self._root, self.token, **self._limits, multipart_bytes=self._multipart_bytes)
+        self._hub = Hub(self._root, self._accounts, self._hosts, **self._limits, multipart_bytes=self._multipart_bytes)
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         self._socket = socket.create_server(self._address, family=family, backlog=_BACKLOG)
         config = uvicorn.Config(
             build_app(self._hub),
+            http=Connection,
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -156,22 +171,18 @@ class LocalHub:
         self._running().recorder.reset()
 
 
-def serve(
-    root: str | os.PathLike[str],
-    host: str = "127.0.0.1",
-    port: int = 0,
-    token: str | None = None,
-    commits_per_hour: int | None = None,
-    requests_per_5min: int | None = None,
-) -> None:
+def serve(hub: LocalHub) -> None:
     """Serve until SIGINT or SIGTERM; print one line with address and token once clients can connect."""
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(each, lambda *_: stop.set()) for each in signals]
+    # Private repos are for those with a token, not for all users of the machine.
+    mask = os.umask(0o077)
     try:
-        with LocalHub(root, port, token, host, commits_per_hour, requests_per_5min) as hub:
+        with hub:
             print(f"HF_ENDPOINT={hub.endpoint} HF_TOKEN={hub.token}", flush=True)  # noqa: T201
             stop.wait()
     finally:
+        os.umask(mask)
         for each, handler in zip(signals, previous, strict=True):
             signal.signal(each, handler)

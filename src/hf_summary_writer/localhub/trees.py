@@ -43,14 +43,14 @@ class TreeEditor:
         self._add(blob)
         self._put(path.encode().split(b"/"), (_FILE_MODE, blob.id), path)
 
-    def delete(self, path: str, *, folder: bool) -> None:
-        """Remove the file, or the folder with all in it, at `path`."""
+    def delete(self, path: str, *, folder: bool = False) -> None:
+        """Remove the file or the folder, with all in it, at `path`; with `folder`, a folder alone."""
         *folders, name = path.encode().split(b"/")
         editor: TreeEditor | None = self
         for each in folders:
             editor = editor._folder(each) if editor else None  # noqa: SLF001
         found = editor._entries.get(name) if editor else None  # noqa: SLF001
-        if editor is None or found is None or _is_folder(found) != folder:
+        if editor is None or found is None or (folder and not _is_folder(found)):
             raise EntryNotFoundError(path)
         del editor._entries[name]  # noqa: SLF001
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -10,6 +11,10 @@ from hf_summary_writer.localhub.lfs import SHA256
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+
+# Not more digits: Python refuses to read thousands of them, and no number here needs 19.
+NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def param(request: Request, name: str) -> str:
@@ -36,9 +41,14 @@ def hash_of(request: Request, name: str = "hash") -> str:
 def count_of(request: Request, name: str, default: int, largest: int) -> int:
     """Return a number that the query gives."""
     value = request.query_params.get(name, str(default))
-    if not value.isdecimal():
+    if not NUMBER.fullmatch(value):
         raise BadRequestError(f"{name!r} must be a number.")
     return min(int(value), largest)
+
+
+def is_true(value: object) -> bool:
+    """Return whether a field of a form or query says yes."""
+    return str(value).lower() in ("1", "true")
 
 
 def next_page(base: str, request: Request, **changes: str | int) -> dict[str, str]:

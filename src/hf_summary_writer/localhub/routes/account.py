@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hf_summary_writer.localhub.hub import USER, Hub
-
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from hf_summary_writer.localhub.hub import Hub
 
 
 async def whoami(request: Request) -> Response:
     """Say whose token the caller has shown."""
     hub: Hub = request.app.state.hub
-    hub.require_user(request)
-    token = {"displayName": "localhub", "role": "write", "createdAt": "2025-01-01T00:00:00.000Z"}
+    user = hub.require_user(request)
+    role = "write" if user.may_write else "read"
+    token = {"displayName": "localhub", "role": role, "createdAt": "2025-01-01T00:00:00.000Z"}
+    organizations = hub.accounts.organizations_of(user)
     return JSONResponse(
         {
             "type": "user",
             "id": "0" * 24,
-            "name": USER,
-            "fullname": USER,
+            "name": user.name,
+            "fullname": user.name,
             "isPro": False,
-            "orgs": [],
+            "orgs": [{"type": "org", "name": each.name, "fullname": each.name} for each in organizations],
             "auth": {"type": "access_token", "accessToken": token},
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
@@ -10,10 +11,9 @@ from starlette.routing import Route
 from hf_summary_writer.localhub.bodies import read_bytes, receive
 from hf_summary_writer.localhub.disk import read_range
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
-from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.hub import Hub, base_url, owner_of
 from hf_summary_writer.localhub.ranges import content_response, parse_range
-from hf_summary_writer.localhub.repos import RepoId
-from hf_summary_writer.localhub.urls import hash_of, revision_of
+from hf_summary_writer.localhub.urls import hash_of, is_true, revision_of
 from hf_summary_writer.localhub.xet.shard import MAX_SHARD_BYTES
 from hf_summary_writer.localhub.xet.xorb import MAX_XORB_BYTES
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.lfs import LfsStore
+    from hf_summary_writer.localhub.names import RepoId
+    from hf_summary_writer.localhub.xet.owners import MayRead
     from hf_summary_writer.localhub.xet.store import Piece, RegisteredFile
 
-_READ, _WRITE, _XORB = "xet-read", "xet-write", "xorb"
+READ, WRITE, _XORB = "xet-read", "xet-write", "xorb"
 # The headers of the chunks, and the footer of older clients, come on top of the data.
 _XORB_BODY_BYTES = MAX_XORB_BYTES + 8 * 1024 * 1024
 _PREFIXES = ("default", "default-merkledb")
@@ -32,23 +34,32 @@ _PREFIXES = ("default", "default-merkledb")
 async def write_token(request: Request) -> Response:
     """Hand out a token to upload to a repo."""
     hub: Hub = request.app.state.hub
-    return await _token(request, await hub.writable(request), _WRITE)
+    return await _token(request, await hub.writable(request), WRITE)
 
 
 async def read_token(request: Request) -> Response:
     """Hand out a token to download from a repo."""
     hub: Hub = request.app.state.hub
-    return await _token(request, await hub.readable(request), _READ)
+    return await _token(request, await hub.readable(request), READ)
 
 
 async def _token(request: Request, repo: RepoId, scope: str) -> Response:
     hub: Hub = request.app.state.hub
-    await hub.run(_check_revision, hub, repo, revision_of(request))
-    subject = f"{repo.kind}/{repo.full_name}"
+    # A pull request makes a branch of its own.
+    if not is_true(request.query_params.get("create_pr")):
+        await hub.run(_check_revision, hub, repo, revision_of(request))
+    answer, headers = xet_grant(hub, request, scope, repo)
+    return JSONResponse(answer, headers=headers)
+
+
+def xet_grant(hub: Hub, request: Request, scope: str, repo: RepoId) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a token of the storage API for a repo: as the body of an answer, and as headers."""
+    user = hub.caller(request)
+    subject = f"{user.name if user else ''}/{hub.uid_of(repo)}"
     grant, expires = hub.signer.grant(scope, subject)
     url, token = base_url(request), f"{scope}:{subject}:{grant}"
     headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
-    return JSONResponse({"casUrl": url, "accessToken": token, "exp": expires}, headers=headers)
+    return {"casUrl": url, "accessToken": token, "exp": expires}, headers
 
 
 def _check_revision(hub: Hub, repo: RepoId, revision: str) -> None:
@@ -56,26 +67,36 @@ def _check_revision(hub: Hub, repo: RepoId, revision: str) -> None:
         git.resolve(revision)
 
 
-def _authorize(request: Request, scope: str) -> RepoId:
+@dataclass(frozen=True, slots=True)
+class _Bearer:
+    """The user and the repo that a token of the storage API is for."""
+
+    uid: str
+    owners: tuple[str, ...]
+    may_read: MayRead
+
+
+def _authorize(request: Request, scope: str) -> _Bearer:
     hub: Hub = request.app.state.hub
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
     granted, _, rest = token.partition(":")
     subject, _, grant = rest.rpartition(":")
     try:
         hub.signer.check(grant, granted, subject)
-        kind, namespace, name = subject.split("/")
-    except (HubError, ValueError):
+    except HubError:
         raise HubError(401, "The access token is wrong or has expired: ask the Hub for a new one.") from None
-    if scope == _WRITE and granted != _WRITE:
+    if scope == WRITE and granted != WRITE:
         raise HubError(403, "This access token is for reading.")
-    return RepoId(kind, namespace, name)
+    name, _, uid = subject.partition("/")
+    user = hub.accounts.named(name)
+    return _Bearer(uid, (uid, owner_of(user)) if user else (uid,), hub.reader(user))
 
 
 async def chunk(request: Request) -> Response:
     """Tell about the neighbours of a chunk that is known, so that the client need not send them again."""
     hub: Hub = request.app.state.hub
-    _authorize(request, _READ)
-    answer = await hub.run(hub.xet.dedup_answer, hash_of(request))
+    bearer = _authorize(request, READ)
+    answer = await hub.run(hub.xet.dedup_answer, hash_of(request), bearer.may_read)
     if answer is None:
         raise HubError(404, "The chunk is not known.")
     return Response(answer, media_type="application/octet-stream")
@@ -84,29 +105,31 @@ async def chunk(request: Request) -> Response:
 async def add_xorb(request: Request) -> Response:
     """Take a xorb."""
     hub: Hub = request.app.state.hub
-    _authorize(request, _WRITE)
+    bearer = _authorize(request, WRITE)
     if request.path_params["prefix"] not in _PREFIXES:
         raise BadRequestError("The only prefix is default.")
     name = hash_of(request)
     async with receive(request, hub.disk, _XORB_BODY_BYTES) as body:
-        new = await hub.run(hub.xet.add_xorb, body.file, body.path, name)
+        new = await hub.run(hub.xet.add_xorb, body.file, body.path, name, bearer.owners)
     return JSONResponse({"was_inserted": new})
 
 
 async def add_shard(request: Request) -> Response:
     """Take a shard, and make the files in it known to the repo that the token is for."""
     hub: Hub = request.app.state.hub
-    repo = _authorize(request, _WRITE)
-    await hub.run(hub.repos.settings, repo)
+    bearer = _authorize(request, WRITE)
     async with receive(request, hub.disk, MAX_SHARD_BYTES) as body:
-        files = await hub.run(hub.xet.add_shard, body.file)
-    await hub.run(_link, hub.repos.lfs(repo), files)
+        files = await hub.run(hub.xet.add_shard, body.file, bearer.owners, bearer.may_read)
+    if repo := hub.repos.index.with_uid(bearer.uid):
+        await hub.run(_link, hub.repos.lfs(repo), files)
     return JSONResponse({"result": 1})
 
 
 def _link(lfs: LfsStore, files: list[RegisteredFile]) -> None:
     for file in files:
-        lfs.add_link(file)
+        if file.sha256 is None:
+            raise BadRequestError(f"The shard gives no sha256 for the file {file.xet_hash}, which a repo needs.")
+        lfs.add_link(file.sha256, file.xet_hash, file.size)
 
 
 async def telemetry(request: Request) -> Response:
@@ -118,15 +141,15 @@ async def telemetry(request: Request) -> Response:
 async def reconstruction(request: Request) -> Response:
     """Say which xorbs make up a file, or a range of it."""
     hub: Hub = request.app.state.hub
-    _authorize(request, _READ)
+    bearer = _authorize(request, READ)
     start, end = parse_range(request.headers.get("range"), None) or (0, None)
-    recipe = await hub.run(hub.xet.recipe, hash_of(request), start, end)
+    recipe = await hub.run(hub.xet.recipe, hash_of(request), start, end, bearer.may_read)
     base = base_url(request)
     fetch: dict[str, list[dict[str, Any]]] = {}
     for piece in recipe.fetches():
         fetch.setdefault(piece.xorb, []).append(
             {
-                "url": f"{base}/xorbs/{piece.xorb}?grant={hub.signer.grant(_XORB, piece.xorb)[0]}",
+                "url": f"{base}/xorbs/{piece.xorb}?{_signed_part(hub, piece)}",
                 "url_range": {"start": piece.byte_start, "end": piece.byte_end - 1},
                 "range": _chunks(piece),
             }
@@ -139,13 +162,23 @@ def _chunks(piece: Piece) -> dict[str, int]:
     return {"start": piece.chunk_start, "end": piece.chunk_end}
 
 
+def _signed_part(hub: Hub, piece: Piece) -> str:
+    # Another part of the same xorb may be of a file that the caller may not read.
+    part = f"{piece.byte_start}-{piece.byte_end}"
+    return f"part={part}&grant={hub.signer.grant(_XORB, f'{piece.xorb}/{part}')[0]}"
+
+
 async def xorb(request: Request) -> Response:
-    """Serve bytes of a xorb as it was uploaded."""
+    """Serve bytes of a xorb as it was uploaded, within the part that the URL is for."""
     hub: Hub = request.app.state.hub
-    name = hash_of(request)
-    hub.signer.check(request.query_params.get("grant", ""), _XORB, name)
+    name, part = hash_of(request), request.query_params.get("part", "")
+    hub.signer.check(request.query_params.get("grant", ""), _XORB, f"{name}/{part}")
+    first, last = map(int, part.split("-"))
     path = hub.xet.xorb_path(name)
     size = (await hub.run(path.stat)).st_size
+    start, end = parse_range(request.headers.get("range"), size) or (0, size)
+    if start < first or end is None or end > last:
+        raise HubError(403, f"This URL is for the bytes {part} of the xorb: ask for no others.")
     return await content_response(request, size, lambda start, end: read_range(path, start, end), {})
 
 

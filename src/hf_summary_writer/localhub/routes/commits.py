@@ -12,9 +12,8 @@ from starlette.routing import Route
 from hf_summary_writer.localhub.attributes import UploadRules
 from hf_summary_writer.localhub.bodies import read_json, receive, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RevisionNotFoundError
-from hf_summary_writer.localhub.gitrepo import HEADS
+from hf_summary_writer.localhub.gitrepo import HEADS, STALE
 from hf_summary_writer.localhub.hub import Hub, base_url
-from hf_summary_writer.localhub.lfs import MAX_POINTER_BYTES, parse_pointer
 from hf_summary_writer.localhub.operations import MAX_COMMIT_BYTES, CommitRequest, check_path, read_commit
 from hf_summary_writer.localhub.urls import revision_of
 
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.gitrepo import GitRepo
-    from hf_summary_writer.localhub.repos import RepoId
+    from hf_summary_writer.localhub.names import RepoId
 
-MAX_PREUPLOAD_FILES = 256
+MAX_PREUPLOAD_FILES = 1000
 
 
 async def preupload(request: Request) -> Response:
@@ -55,7 +54,7 @@ def _plan(
 def _plan_one(git: GitRepo, head: str, rules: UploadRules, file: dict[str, Any]) -> dict[str, Any]:
     path, size = text_field(file, "path"), file.get("size")
     check_path(path)
-    if not isinstance(size, int) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise BadRequestError(f"The size of {path} must be a number of bytes.")
     try:
         sample = base64.b64decode(text_field(file, "sample", ""), validate=True)
@@ -67,7 +66,7 @@ def _plan_one(git: GitRepo, head: str, rules: UploadRules, file: dict[str, Any])
         "shouldIgnore": rules.is_ignored(path),
     }
     if (entry := git.entry(head, path)) and not entry.is_folder:
-        pointer = parse_pointer(git.blob(entry.oid)) if git.size(entry.oid) <= MAX_POINTER_BYTES else None
+        pointer = git.pointer(entry)
         answer["oid"] = pointer.oid if pointer else entry.oid
     return answer
 
@@ -80,19 +79,19 @@ def _file(git: GitRepo, head: str, path: str) -> bytes:
 async def commit(request: Request) -> Response:
     """Commit what the lines of the body say."""
     hub: Hub = request.app.state.hub
-    repo = await hub.writable(request)
+    user, repo = hub.require_user(request), await hub.writable(request)
     branch = revision_of(request).removeprefix(HEADS)
     if request.query_params.get("create_pr") in ("1", "true"):
         raise HubError(403, "Pull requests are not part of the local Hub: commit to a branch.")
     async with receive(request, hub.disk, MAX_COMMIT_BYTES) as upload:
         asked = await hub.run(read_commit, upload.file, hub.repos.lfs(repo))
         async with hub.lock(repo):
-            oid = await hub.run(_commit, hub, repo, branch, asked)
+            oid = await hub.run(_commit, hub, repo, branch, asked, user.name)
     url = f"{base_url(request)}{repo.page}/commit/{oid}"
     return JSONResponse({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
 
-def _commit(hub: Hub, repo: RepoId, branch: str, asked: CommitRequest) -> str:
+def _commit(hub: Hub, repo: RepoId, branch: str, asked: CommitRequest, author: str) -> str:
     # The repo may have gone, or changed, while the body arrived.
     hub.repos.settings(repo)
     with hub.repos.git(repo) as git:
@@ -100,9 +99,9 @@ def _commit(hub: Hub, repo: RepoId, branch: str, asked: CommitRequest) -> str:
         if head is None:
             raise RevisionNotFoundError(branch)
         if asked.parent not in (None, head):
-            raise HubError(412, "A commit has happened since. Please refresh and try again.")
+            raise HubError(412, STALE)
         hub.limits.check_commit()
-        oid = git.commit(branch, head, asked.apply, asked.message)
+        oid = git.commit(branch, head, asked.apply, asked.message, author)
         hub.limits.count_commit()
         return oid
 

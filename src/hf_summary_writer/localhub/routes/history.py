@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
@@ -11,14 +10,15 @@ from starlette.routing import Route
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RevisionNotFoundError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
-from hf_summary_writer.localhub.hub import USER, Hub, base_url
+from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.urls import count_of, next_page, param, revision_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from hf_summary_writer.localhub.repos import RepoId
+    from hf_summary_writer.localhub.gitrepo import GitRepo
+    from hf_summary_writer.localhub.names import RepoId
 
 _MAX_SQUASH_MESSAGE = 500
 _COMMITS_PER_PAGE = 50
@@ -29,10 +29,13 @@ async def create_branch(request: Request) -> Response:
     """Create a branch at a revision, at main's head without one."""
     hub: Hub = request.app.state.hub
     repo, branch = await hub.writable(request), param(request, "branch")
-    body = await read_json(request)
-    start = text_field(body, "startingPoint", MAIN)
+    user, body = hub.require_user(request), await read_json(request)
+    start, overwrite = text_field(body, "startingPoint", MAIN), body.get("overwrite") is True
     async with hub.lock(repo):
-        await hub.run(_point, hub, repo, HEADS + branch, start)
+        if body.get("emptyBranch") is True:
+            await hub.run(_start, hub, repo, branch, user.name, overwrite=overwrite)
+        else:
+            await hub.run(_point, hub, repo, HEADS + branch, start, overwrite=overwrite)
     return JSONResponse({"success": True}, 201)
 
 
@@ -46,11 +49,21 @@ async def create_tag(request: Request) -> Response:
     return JSONResponse({"success": True}, 201)
 
 
-def _point(hub: Hub, repo: RepoId, ref: str, revision: str) -> None:
+def _point(hub: Hub, repo: RepoId, ref: str, revision: str, *, overwrite: bool = False) -> None:
     with hub.repos.git(repo) as git:
-        if git.ref(ref) is not None:
-            raise HubError(409, f"Reference {ref} already exists")
-        git.set_ref(ref, git.resolve(revision))
+        git.set_ref(ref, git.resolve(revision), _replaced(git, ref, overwrite=overwrite))
+
+
+def _start(hub: Hub, repo: RepoId, branch: str, author: str, *, overwrite: bool) -> None:
+    with hub.repos.git(repo) as git:
+        git.start(branch, "Start an empty branch", author, _replaced(git, HEADS + branch, overwrite=overwrite))
+
+
+def _replaced(git: GitRepo, ref: str, *, overwrite: bool) -> str | None:
+    there = git.ref(ref)
+    if there is not None and not overwrite:
+        raise HubError(409, f"Reference {ref} already exists")
+    return there
 
 
 async def delete_branch(request: Request) -> Response:
@@ -99,21 +112,22 @@ def _refs(hub: Hub, repo: RepoId) -> dict[str, Any]:
 async def squash(request: Request) -> Response:
     """Make one commit of a branch's history."""
     hub: Hub = request.app.state.hub
+    user = hub.require_user(request)
     repo, branch = await hub.writable(request), param(request, "branch").removeprefix(HEADS)
     body = await read_json(request)
     message = text_field(body, "message", f"Super-squash branch '{branch}'")
     if len(message) > _MAX_SQUASH_MESSAGE:
         raise BadRequestError(f"The message of a squash has at most {_MAX_SQUASH_MESSAGE} characters.")
     async with hub.lock(repo):
-        await hub.run(_squash, hub, repo, branch, message)
+        await hub.run(_squash, hub, repo, branch, message, user.name)
     return JSONResponse({"success": True})
 
 
-def _squash(hub: Hub, repo: RepoId, branch: str, message: str) -> None:
+def _squash(hub: Hub, repo: RepoId, branch: str, message: str, author: str) -> None:
     with hub.repos.git(repo) as git:
         if git.ref(HEADS + branch) is None:
             raise RevisionNotFoundError(branch)
-        git.squash(branch, message)
+        git.squash(branch, message, author)
 
 
 async def commits(request: Request) -> Response:
@@ -122,25 +136,25 @@ async def commits(request: Request) -> Response:
     repo = await hub.readable(request)
     page = count_of(request, "p", 0, 10**9)
     limit = max(1, count_of(request, "limit", _COMMITS_PER_PAGE, _MOST_COMMITS_PER_PAGE))
-    answer, more = await hub.run(_commits, hub, repo, revision_of(request), page * limit, limit)
-    headers = next_page(base_url(request), request, p=page + 1) if more else None
-    return JSONResponse(answer, headers=headers)
+    answer, total = await hub.run(_commits, hub, repo, revision_of(request), page * limit, limit)
+    headers = next_page(base_url(request), request, p=page + 1) if total > (page + 1) * limit else {}
+    return JSONResponse(answer, headers={"X-Total-Count": str(total), **headers})
 
 
-def _commits(hub: Hub, repo: RepoId, revision: str, start: int, limit: int) -> tuple[list[dict[str, Any]], bool]:
+def _commits(hub: Hub, repo: RepoId, revision: str, start: int, limit: int) -> tuple[list[dict[str, Any]], int]:
     with hub.repos.git(repo) as git:
-        wanted = itertools.islice(git.log(git.resolve(revision)), start, start + limit + 1)
-        found = [
-            {
-                "id": commit.oid,
-                "title": commit.title,
-                "message": commit.description,
-                "authors": [{"user": USER}],
-                "date": iso(commit.time),
-            }
-            for commit in wanted
-        ]
-    return found[:limit], len(found) > limit
+        history = list(git.log(git.resolve(revision)))
+    answer = [
+        {
+            "id": commit.oid,
+            "title": commit.title,
+            "message": commit.description,
+            "authors": [{"user": commit.author}],
+            "date": iso(commit.time),
+        }
+        for commit in history[start : start + limit]
+    ]
+    return answer, len(history)
 
 
 _REPO = "/api/{kind}/{namespace}/{name}"

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hf_summary_writer.localhub.bodies import read_json, receive
-from hf_summary_writer.localhub.errors import BadRequestError, HubError
+from hf_summary_writer.localhub.bodies import read_json, receive, text_field
+from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
+from hf_summary_writer.localhub.gitrepo import MAIN
 from hf_summary_writer.localhub.hub import Hub, base_url
-from hf_summary_writer.localhub.lfs import SHA256
-from hf_summary_writer.localhub.repos import RepoId
-from hf_summary_writer.localhub.urls import hash_of
+from hf_summary_writer.localhub.lfs import MAX_FILE_BYTES, SHA256
+from hf_summary_writer.localhub.names import RepoId, split_name
+from hf_summary_writer.localhub.ranges import content_response
+from hf_summary_writer.localhub.routes.cas import WRITE, xet_grant
+from hf_summary_writer.localhub.routes.repos import kind_of_type
+from hf_summary_writer.localhub.urls import NUMBER, hash_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from starlette.requests import Request
@@ -26,7 +31,7 @@ _TYPE = {"Content-Type": "application/vnd.git-lfs+json"}
 _MAX_OBJECTS = 1000
 _MAX_PARTS = 10_000
 _PART = re.compile(r"[1-9]\d{0,4}")
-_UPLOAD, _PART_UPLOAD, _COMPLETION = "lfs-upload", "lfs-part", "lfs-complete"
+_UPLOAD, _PART_UPLOAD, _COMPLETION, _DOWNLOAD = "lfs-upload", "lfs-part", "lfs-complete", "lfs-download"
 
 
 def _objects(body: dict[str, Any]) -> list[tuple[str, int]]:
@@ -38,8 +43,10 @@ def _objects(body: dict[str, Any]) -> list[tuple[str, int]]:
 
 def _object(item: Any) -> tuple[str, int]:
     oid, size = (item.get("oid"), item.get("size")) if isinstance(item, dict) else (None, None)
-    if not isinstance(oid, str) or not SHA256.fullmatch(oid) or not isinstance(size, int) or size < 0:
-        raise HubError(422, "An object needs an oid, 64 hexadecimal digits, and a size.")
+    if not isinstance(oid, str) or not SHA256.fullmatch(oid):
+        raise HubError(422, "An object needs an oid, 64 hexadecimal digits.")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_FILE_BYTES:
+        raise HubError(422, f"An object needs a size, at most {MAX_FILE_BYTES} bytes.")
     return oid, size
 
 
@@ -70,6 +77,20 @@ class _Links:
         return {"upload": {"href": self.link(_COMPLETION, oid, size), "header": header}, "verify": verify}
 
 
+class _XetLinks(_Links):
+    """Leads to Xet: the URL and the headers that its clients get a token with."""
+
+    def __init__(self, hub: Hub, request: Request, repo: RepoId) -> None:
+        base = base_url(request)
+        super().__init__(hub, repo, base)
+        _, header = xet_grant(hub, request, WRITE, repo)
+        self._upload = {"href": f"{base}/api/{repo.kind}/{repo.full_name}/xet-write-token/{MAIN}", "header": header}
+
+    def actions(self, oid: str, size: int) -> dict[str, Any]:
+        """Return how to upload an object: the same for all, since Xet joins them."""
+        return {"upload": self._upload, "verify": super().actions(oid, size)["verify"]}
+
+
 def _subject(repo: RepoId, oid: str, size: int, part: int | None) -> str:
     return f"{repo.kind}/{repo.full_name}/{oid}/{size}/{part or ''}"
 
@@ -78,26 +99,30 @@ async def batch(request: Request) -> Response:
     """Say of each object whether it is there, and how to upload or download it."""
     hub: Hub = request.app.state.hub
     kind = request.path_params.get("kind", "models")
+    # Git itself shows the token as a password, and may download with it.
+    repo = await hub.readable(request, kind, people=True)
     body = await read_json(request)
-    operation = body.get("operation")
+    operation, transfers = body.get("operation"), body.get("transfers") or ["basic"]
+    if operation not in ("upload", "download") or not isinstance(transfers, list):
+        raise BadRequestError("The operation must be upload or download, and the transfers a list.")
     if operation == "upload":
-        repo = await hub.writable(request, kind)
-    elif operation == "download":
-        repo = await hub.readable(request, kind)
-    else:
-        raise BadRequestError("The operation must be upload or download.")
-    transfers = body.get("transfers") or ["basic"]
+        hub.require_writer(request, repo.namespace)
     objects = _objects(body)
-    answer = await hub.run(_batch, hub, repo, objects, base_url(request), operation)
-    # Clients of before 2.0 choose Xet only when the Hub does.
-    transfer = "xet" if operation == "upload" and "xet" in transfers else "basic"
+    if sum(size // hub.multipart_bytes for _, size in objects) > _MAX_PARTS:
+        raise HubError(422, f"These objects take more than {_MAX_PARTS} parts: ask about fewer at once.")
+    by_xet = operation == "upload" and "xet" in transfers
+    links = _XetLinks(hub, request, repo) if by_xet else _Links(hub, repo, base_url(request))
+    answer = await hub.run(_batch, hub, repo, objects, links, operation)
+    transfer = "xet" if by_xet else "basic"
     if transfer == "basic" and any("header" in item.get("actions", {}).get("upload", {}) for item in answer):
         transfer = "multipart"
     return JSONResponse({"transfer": transfer, "objects": answer, "hash_algo": "sha256"}, headers=_TYPE)
 
 
-def _batch(hub: Hub, repo: RepoId, objects: list[tuple[str, int]], base: str, operation: str) -> list[dict[str, Any]]:
-    lfs, links, answer = hub.repos.lfs(repo), _Links(hub, repo, base), []
+def _batch(
+    hub: Hub, repo: RepoId, objects: list[tuple[str, int]], links: _Links, operation: str
+) -> list[dict[str, Any]]:
+    lfs, answer = hub.repos.lfs(repo), []
     for oid, size in objects:
         item: dict[str, Any] = {"oid": oid, "size": size}
         stored = lfs.find(oid)
@@ -105,7 +130,7 @@ def _batch(hub: Hub, repo: RepoId, objects: list[tuple[str, int]], base: str, op
             item["error"] = {"code": 422, "message": f"The object {oid} has {stored.size} bytes, not {size}."}
         elif operation == "download":
             if stored:
-                item["actions"] = {"download": {"href": links.link("lfs-download", oid, size)}}
+                item["actions"] = {"download": {"href": links.link(_DOWNLOAD, oid, size)}}
             else:
                 item["error"] = {"code": 404, "message": f"The object {oid} is not there."}
         elif not stored:
@@ -118,13 +143,18 @@ def _granted(request: Request, purpose: str) -> tuple[RepoId, str, int, int | No
     hub: Hub = request.app.state.hub
     params = request.path_params
     repo = RepoId(params["kind"], params["namespace"], params["name"])
-    oid, size = hash_of(request, "oid"), params["size"]
+    if not NUMBER.fullmatch(params["size"]):
+        raise BadRequestError(f"{params['size'][:80]!r} is no size.")
+    oid, size = hash_of(request, "oid"), int(params["size"])
     part = params.get("part")
     if part is not None and (not _PART.fullmatch(part) or int(part) > _MAX_PARTS):
         raise BadRequestError(f"{part!r} is no number of a part.")
     number = int(part) if part else None
     hub.signer.check(request.query_params.get("grant", ""), purpose, _subject(repo, oid, size, number))
-    return repo, oid, size, number
+    current = hub.repos.index.find(repo) or hub.repos.index.find_former(repo)
+    if current is None:
+        raise RepoNotFoundError
+    return current, oid, size, number
 
 
 async def upload(request: Request) -> Response:
@@ -208,12 +238,59 @@ async def verify(request: Request) -> Response:
     return JSONResponse({"message": "ok"}, headers=_TYPE)
 
 
-_OBJECT = "/lfs-objects/{kind}/{namespace}/{name}/{oid}/{size:int}"
+async def duplicate(request: Request) -> Response:
+    """Make large files of a repo known to another one, so that a commit there can name them."""
+    hub: Hub = request.app.state.hub
+    source = await hub.readable(request)
+    user = hub.require_user(request)
+    body = await read_json(request)
+    target, files = body.get("target"), body.get("files")
+    if not isinstance(target, dict) or not isinstance(files, list) or len(files) > _MAX_OBJECTS:
+        raise BadRequestError(f"The body needs a target and at most {_MAX_OBJECTS} files.")
+    asked = RepoId(kind_of_type(target), *split_name(text_field(target, "name")))
+    destination = hub.repos.index.find(asked)
+    if destination is None:
+        raise RepoNotFoundError
+    hub.require_writer(request, destination.namespace)
+    hashes = [text_field(file if isinstance(file, dict) else {}, "sha256") for file in files]
+    failed = await hub.run(_duplicate, hub, source, destination, hashes, hub.reader(user))
+    return JSONResponse({"failed": failed})
+
+
+def _duplicate(
+    hub: Hub, source: RepoId, target: RepoId, hashes: list[str], may_read: Callable[[str], bool]
+) -> list[dict[str, str]]:
+    there, here, failed = hub.repos.lfs(source), hub.repos.lfs(target), []
+    uid = hub.repos.settings(target).uid
+    for oid in hashes:
+        stored = there.find(oid) if SHA256.fullmatch(oid) else None
+        if stored is None or stored.xet_hash is None:
+            failed.append({"sha256": oid, "error": "The file is not there, or was not uploaded with Xet."})
+            continue
+        hub.xet.share_file(stored.xet_hash, [uid], may_read)
+        here.add_link(oid, stored.xet_hash, stored.size)
+    return failed
+
+
+async def download(request: Request) -> Response:
+    """Serve a whole object, or ranges of it."""
+    hub: Hub = request.app.state.hub
+    repo, oid, size, _ = _granted(request, _DOWNLOAD)
+    lfs = hub.repos.lfs(repo)
+    stored = await hub.run(lfs.find, oid)
+    if stored is None:
+        raise HubError(404, f"The object {oid} is not there.")
+    return await content_response(request, size, lambda start, end: lfs.read(stored, start, end), {})
+
+
+_OBJECT = "/lfs-objects/{kind}/{namespace}/{name}/{oid}/{size}"
 ROUTES = [
     Route("/{kind}/{namespace}/{name}.git/info/lfs/objects/batch", batch, methods=["POST"]),
     Route("/{namespace}/{name}.git/info/lfs/objects/batch", batch, methods=["POST"]),
+    Route(_OBJECT, download, methods=["GET", "HEAD"]),
     Route(_OBJECT, upload, methods=["PUT"]),
     Route(_OBJECT, complete, methods=["POST"]),
     Route(_OBJECT + "/{part}", upload_part, methods=["PUT"]),
+    Route("/api/{kind}/{namespace}/{name}/lfs-files/duplicate", duplicate, methods=["POST"]),
     Route("/lfs-verify/{kind}/{namespace}/{name}", verify, methods=["POST"]),
 ]

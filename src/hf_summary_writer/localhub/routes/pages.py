@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -12,9 +12,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from hf_summary_writer.localhub import html
-from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError
+from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
-from hf_summary_writer.localhub.repos import KINDS
+from hf_summary_writer.localhub.names import KINDS
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.routes.trees import describe_all
 from hf_summary_writer.localhub.urls import count_of, param, revision_of
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.localhub.gitrepo import LoggedCommit
     from hf_summary_writer.localhub.hub import Hub
-    from hf_summary_writer.localhub.repos import ListedRepo, RepoId
+    from hf_summary_writer.localhub.names import RepoId
+    from hf_summary_writer.localhub.repos import ListedRepo
 
     Handler = Callable[[Request], Awaitable[Response]]
 
@@ -53,20 +54,24 @@ def _page(handler: Handler) -> Handler:
 
 async def _shown(request: Request) -> RepoId:
     hub: Hub = request.app.state.hub
-    return await hub.readable(request, request.path_params.get("kind", "models"), people=True)
+    try:
+        return await hub.readable(request, request.path_params.get("kind", "models"), people=True)
+    except RepoNotFoundError:
+        # To people a page that they may not see is one that is not there.
+        raise RepoNotFoundError from None
 
 
 @_page
 async def index(request: Request) -> Response:
     """List the repos that the visitor may see."""
     hub: Hub = request.app.state.hub
-    everything = hub.knows(request, people=True)
+    user = hub.caller(request, people=True)
 
     def rows() -> list[Sequence[object]]:
-        found = sorted(hub.repos.listed(private=everything), key=lambda listed: -listed.changed)
+        found = sorted(hub.repos.listed(partial(hub.may_read, user)), key=lambda listed: -listed.changed)
         return [(html.link(each.repo.page, each.repo.full_name), _kind(each), _time(each.changed)) for each in found]
 
-    note = "" if everything else html.join(["Private repos are not shown: ", html.link("/login", "sign in"), "."])
+    note = "" if user else html.join(["Private repos are not shown: ", html.link("/login", "sign in"), "."])
     parts = [html.tag("h1", "Repos"), html.table(["Repo", "Kind", "Last change"], await hub.run(rows))]
     return html.page("Local Hub", [*parts, html.tag("p", note)])
 
@@ -80,7 +85,7 @@ async def login(request: Request) -> Response:
     """Have the browser ask for the token, as the password of any user."""
     hub: Hub = request.app.state.hub
     with suppress(HubError):
-        if hub.knows(request, people=True):
+        if hub.caller(request, people=True):
             return RedirectResponse("/", 302)
     headers = {"WWW-Authenticate": 'Basic realm="Local Hub: the token is the password", charset="UTF-8"'}
     raise HubError(401, "Sign in with any name; the password is the token of this Hub.", headers=headers)

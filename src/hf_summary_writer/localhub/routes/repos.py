@@ -11,12 +11,16 @@ from starlette.routing import Route
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.gitrepo import MAIN
-from hf_summary_writer.localhub.hub import USER, Hub, base_url
-from hf_summary_writer.localhub.repos import KINDS, SDKS, RepoId, Settings, check_name
-from hf_summary_writer.localhub.urls import revision_of
+from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.names import KINDS, RepoId, check_name
+from hf_summary_writer.localhub.repos import SDKS, Settings
+from hf_summary_writer.localhub.urls import is_true, revision_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from hf_summary_writer.localhub.accounts import User
+    from hf_summary_writer.localhub.gitrepo import Entry, GitRepo
 
 
 def iso(seconds: float) -> str:
@@ -32,8 +36,8 @@ def kind_of_type(body: dict[str, Any]) -> str:
     return kind
 
 
-def _named(body: dict[str, Any]) -> RepoId:
-    repo = RepoId(kind_of_type(body), text_field(body, "organization", USER), text_field(body, "name"))
+def _named(body: dict[str, Any], user: User) -> RepoId:
+    repo = RepoId(kind_of_type(body), text_field(body, "organization", user.name), text_field(body, "name"))
     check_name(repo.namespace, repo.name)
     return repo
 
@@ -51,31 +55,35 @@ def wants_private(body: dict[str, Any]) -> bool:
 async def create(request: Request) -> Response:
     """Create a repo."""
     hub: Hub = request.app.state.hub
-    hub.require_user(request)
+    user = hub.require_user(request)
     body = await read_json(request)
-    repo = _named(body)
+    repo = _named(body, user)
+    hub.require_writer(request, repo.namespace)
     settings = Settings(private=wants_private(body))
     if repo.kind == "spaces":
         sdk = text_field(body, "sdk", "")
         if sdk not in SDKS:
             raise BadRequestError(f"A Space needs an sdk: one of {', '.join(SDKS)}.")
         settings = Settings(private=settings.private, sdk=sdk)
-    url = base_url(request) + repo.page
     async with hub.lock(repo):
-        if await hub.run(hub.repos.exists, repo):
+        if there := hub.repos.index.find(repo):
+            url = base_url(request) + there.page
             raise HubError(409, f"You already created this {repo.kind[:-1]} repo", url=url)
-        await hub.run(hub.repos.create, repo, settings)
+        await hub.run(hub.repos.create, repo, settings, user.name)
+    url = base_url(request) + repo.page
     return JSONResponse({"url": url, "name": repo.full_name, "id": repo.full_name, "private": settings.private})
 
 
 async def delete(request: Request) -> Response:
     """Delete a repo."""
     hub: Hub = request.app.state.hub
-    hub.require_user(request)
-    repo = _named(await read_json(request))
-    async with hub.lock(repo):
-        if not await hub.run(hub.repos.exists, repo):
+    user = hub.require_user(request)
+    asked = _named(await read_json(request), user)
+    async with hub.lock(asked):
+        repo = hub.repos.index.find(asked)
+        if repo is None or not hub.may_read(user, repo, (await hub.run(hub.repos.settings, repo)).private):
             raise RepoNotFoundError
+        hub.require_writer(request, repo.namespace)
         await hub.run(hub.repos.delete, repo)
     return Response(status_code=200)
 
@@ -85,18 +93,19 @@ async def info(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     revision = revision_of(request) if "revision" in request.path_params else None
-    return JSONResponse(await hub.run(describe, hub, repo, revision))
+    return JSONResponse(await hub.run(describe, hub, repo, revision, blobs=is_true(request.query_params.get("blobs"))))
 
 
-def describe(hub: Hub, repo: RepoId, revision: str | None) -> dict[str, Any]:
-    """Return what the Hub tells about a repo."""
+def describe(hub: Hub, repo: RepoId, revision: str | None, *, blobs: bool = False) -> dict[str, Any]:
+    """Return what the Hub tells about a repo; with `blobs`, size and hash of each file too."""
     settings = hub.repos.settings(repo)
     with hub.repos.git(repo) as git:
         head = git.resolve(revision or MAIN)
-        files = [entry.path for entry in git.walk(git.root(head), recursive=True) if not entry.is_folder]
+        files = [entry for entry in git.walk(git.root(head), recursive=True) if not entry.is_folder]
+        siblings = [{"rfilename": entry.path, **(_blob(git, entry) if blobs else {})} for entry in files]
         changed = next(git.log(head)).time
     about = {
-        "_id": "0" * 24,
+        "_id": settings.uid,
         "id": repo.full_name,
         "author": repo.namespace,
         "sha": head,
@@ -108,13 +117,21 @@ def describe(hub: Hub, repo: RepoId, revision: str | None) -> dict[str, Any]:
         "likes": 0,
         "downloads": 0,
         "tags": [],
-        "siblings": [{"rfilename": path} for path in files],
+        "siblings": siblings,
     }
     if repo.kind == "models":
         about["modelId"] = repo.full_name
     if settings.sdk:
         about["sdk"] = settings.sdk
     return about
+
+
+def _blob(git: GitRepo, entry: Entry) -> dict[str, Any]:
+    size, pointer = git.size(entry.oid), git.pointer(entry)
+    if pointer is None:
+        return {"blobId": entry.oid, "size": size}
+    lfs = {"sha256": pointer.oid, "size": pointer.size, "pointerSize": size}
+    return {"blobId": entry.oid, "size": pointer.size, "lfs": lfs}
 
 
 ROUTES = [

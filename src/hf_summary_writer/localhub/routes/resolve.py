@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from hf_summary_writer.localhub.repos import RepoId
+    from hf_summary_writer.localhub.names import RepoId
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,9 @@ async def resolve(request: Request) -> Response:
     repo = await hub.readable(request, request.path_params.get("kind", "models"), people=True)
     path = param(request, "path")
     found = await hub.run(_find, hub, repo, revision_of(request), path)
-    name = quote(path.rpartition("/")[2])
-    headers = {
-        "ETag": f'"{found.etag}"',
-        "X-Repo-Commit": found.commit,
-        "Content-Disposition": f"inline; filename*=UTF-8''{name}",
-        "X-Content-Type-Options": "nosniff",
-    }
-    content = found.content
+    headers, content = _headers(found, path), found.content
     if isinstance(content, bytes):
-        # A small file of somebody else's must not run as a page of this Hub.
-        headers["Content-Type"] = "text/plain; charset=utf-8"
-        return await content_response(request, found.size, lambda start, end: _part(content, start, end), headers)
+        return await _small(request, content, headers)
     headers["X-Linked-Size"], headers["X-Linked-ETag"] = str(found.size), headers["ETag"]
     if content.xet_hash:
         headers["X-Xet-Hash"] = content.xet_hash
@@ -61,11 +52,35 @@ async def resolve(request: Request) -> Response:
     return await content_response(request, found.size, read, headers)
 
 
+async def raw(request: Request) -> Response:
+    """Serve what Git itself holds: of a large file, its pointer."""
+    hub: Hub = request.app.state.hub
+    repo = await hub.readable(request, request.path_params.get("kind", "models"), people=True)
+    path = param(request, "path")
+    found = await hub.run(_find, hub, repo, revision_of(request), path, raw=True)
+    return await _small(request, found.content if isinstance(found.content, bytes) else b"", _headers(found, path))
+
+
+def _headers(found: _Found, path: str) -> dict[str, str]:
+    return {
+        "ETag": f'"{found.etag}"',
+        "X-Repo-Commit": found.commit,
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(path.rpartition('/')[2])}",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+async def _small(request: Request, content: bytes, headers: dict[str, str]) -> Response:
+    # A file of somebody else's must not run as a page of this Hub.
+    headers = {**headers, "Content-Type": "text/plain; charset=utf-8"}
+    return await content_response(request, len(content), lambda start, end: _part(content, start, end), headers)
+
+
 def _part(content: bytes, start: int, end: int) -> Generator[bytes, None, None]:
     yield content[start:end]
 
 
-def _find(hub: Hub, repo: RepoId, revision: str, path: str) -> _Found:
+def _find(hub: Hub, repo: RepoId, revision: str, path: str, *, raw: bool = False) -> _Found:
     with hub.repos.git(repo) as git:
         commit = git.resolve(revision)
         entry = git.entry(commit, path)
@@ -75,7 +90,7 @@ def _find(hub: Hub, repo: RepoId, revision: str, path: str) -> _Found:
             error.headers["X-Repo-Commit"] = commit
             raise error
         blob = git.blob(entry.oid)
-    pointer = parse_pointer(blob) if len(blob) <= MAX_POINTER_BYTES else None
+    pointer = parse_pointer(blob) if len(blob) <= MAX_POINTER_BYTES and not raw else None
     if pointer is None:
         return _Found(commit, entry.oid, len(blob), blob)
     stored = hub.repos.lfs(repo).find(pointer.oid)
@@ -87,4 +102,6 @@ def _find(hub: Hub, repo: RepoId, revision: str, path: str) -> _Found:
 ROUTES = [
     Route("/{kind}/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"]),
     Route("/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"]),
+    Route("/{kind}/{namespace}/{name}/raw/{revision}/{path:path}", raw, methods=["GET", "HEAD"]),
+    Route("/{namespace}/{name}/raw/{revision}/{path:path}", raw, methods=["GET", "HEAD"]),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
@@ -13,7 +14,7 @@ from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.cards import check_card
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.hub import Hub, base_url
-from hf_summary_writer.localhub.repos import KINDS, RepoId, check_name
+from hf_summary_writer.localhub.names import KINDS, RepoId, check_name, split_name
 from hf_summary_writer.localhub.routes.repos import describe, iso, kind_of_type, wants_private
 from hf_summary_writer.localhub.urls import count_of
 
@@ -40,28 +41,24 @@ async def change(request: Request) -> Response:
 async def move(request: Request) -> Response:
     """Give a repo another name."""
     hub: Hub = request.app.state.hub
-    hub.require_user(request)
+    user = hub.require_user(request)
     body = await read_json(request)
     kind = kind_of_type(body)
-    source, target = (RepoId(kind, *_split(text_field(body, name))) for name in ("fromRepo", "toRepo"))
+    asked, target = (RepoId(kind, *split_name(text_field(body, name))) for name in ("fromRepo", "toRepo"))
     check_name(target.namespace, target.name)
     async with AsyncExitStack() as locks:
         # Always in the same order, so that two moves never wait for each other.
-        for repo in sorted({source, target}, key=lambda repo: repo.full_name):
-            await locks.enter_async_context(hub.lock(repo))
-        if not await hub.run(hub.repos.exists, source):
+        for key in sorted({asked.key, target.key}, key=lambda repo: repo.full_name):
+            await locks.enter_async_context(hub.lock(key))
+        source, there = hub.repos.index.find(asked), hub.repos.index.find(target)
+        if source is None or not hub.may_read(user, source, (await hub.run(hub.repos.settings, source)).private):
             raise RepoNotFoundError
-        if await hub.run(hub.repos.exists, target):
+        hub.require_writer(request, source.namespace)
+        hub.require_writer(request, target.namespace)
+        if there not in (None, source):
             raise HubError(409, f"There is a {kind[:-1]} repo {target.full_name} already.")
         await hub.run(hub.repos.move, source, target)
     return JSONResponse({"url": base_url(request) + target.page})
-
-
-def _split(name: str) -> tuple[str, str]:
-    namespace, slash, rest = name.partition("/")
-    if not slash or "/" in rest:
-        raise BadRequestError(f"{name!r} is no full name of a repo: namespace/name.")
-    return namespace, rest
 
 
 async def auth_check(request: Request) -> Response:
@@ -79,12 +76,12 @@ async def listing(request: Request) -> Response:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
     author, search = request.query_params.get("author"), request.query_params.get("search", "").lower()
     limit = count_of(request, "limit", _MOST_LISTED, _MOST_LISTED)
-    everything = hub.knows(request)
+    user = hub.caller(request)
 
     def find() -> list[dict[str, Any]]:
         found = (
             listed.repo
-            for listed in hub.repos.listed(private=everything)
+            for listed in hub.repos.listed(partial(hub.may_read, user))
             if listed.repo.kind == kind
             and author in (None, listed.repo.namespace)
             and search in listed.repo.full_name.lower()
@@ -95,9 +92,9 @@ async def listing(request: Request) -> Response:
 
 
 async def own_repos(request: Request) -> Response:
-    """List all repos, with what they are."""
+    """List the repos of the caller, or of an organization of the caller."""
     hub: Hub = request.app.state.hub
-    hub.require_user(request)
+    user = hub.require_user(request)
     namespace = request.path_params.get("namespace")
 
     def find() -> list[dict[str, Any]]:
@@ -109,7 +106,7 @@ async def own_repos(request: Request) -> Response:
                 "visibility": "private" if listed.settings.private else "public",
                 "storage": 0,
             }
-            for listed in hub.repos.listed(private=True)
+            for listed in hub.repos.listed(lambda repo, _: hub.accounts.may_use(user, repo.namespace))
             if namespace in (None, listed.repo.namespace)
         ]
 
@@ -118,9 +115,11 @@ async def own_repos(request: Request) -> Response:
 
 async def validate_yaml(request: Request) -> Response:
     """Check the metadata of a README.md before it is committed."""
+    hub: Hub = request.app.state.hub
+    hub.require_user(request)
     body = await read_json(request)
     text_field(body, "repoType", "model")
-    warnings, errors = check_card(text_field(body, "content"))
+    warnings, errors = await hub.run(check_card, text_field(body, "content"))
     answer = {"warnings": [{"message": text} for text in warnings], "errors": [{"message": text} for text in errors]}
     return JSONResponse(answer, 400 if errors else 200)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hf_summary_writer.localhub.bodies import read_bytes
+from hf_summary_writer.localhub.bodies import parse_json, read_bytes
 from hf_summary_writer.localhub.errors import BadRequestError, EntryNotFoundError
 from hf_summary_writer.localhub.hub import Hub, base_url
-from hf_summary_writer.localhub.lfs import MAX_POINTER_BYTES, LfsStore, parse_pointer
 from hf_summary_writer.localhub.routes.repos import iso
-from hf_summary_writer.localhub.urls import count_of, next_page, param, revision_of
+from hf_summary_writer.localhub.urls import count_of, is_true, next_page, param, revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,15 +21,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.gitrepo import Entry, GitRepo
-    from hf_summary_writer.localhub.repos import RepoId
+    from hf_summary_writer.localhub.lfs import LfsStore
+    from hf_summary_writer.localhub.names import RepoId
 
 _ENTRIES_PER_PAGE = 1000
 _EXPANDED_ENTRIES_PER_PAGE = 50
 _MAX_PATHS = 1000
-
-
-def _is_true(value: object) -> bool:
-    return str(value).lower() in ("1", "true")
 
 
 async def tree(request: Request) -> Response:
@@ -37,7 +34,7 @@ async def tree(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     path = param(request, "path").rstrip("/") if "path" in request.path_params else ""
-    recursive, expand = (_is_true(request.query_params.get(name)) for name in ("recursive", "expand"))
+    recursive, expand = (is_true(request.query_params.get(name)) for name in ("recursive", "expand"))
     most = _EXPANDED_ENTRIES_PER_PAGE if expand else _ENTRIES_PER_PAGE
     limit = max(1, count_of(request, "limit", most, most))
     # The cursor is the number of entries before the page: revisions do not change, and the client only hands it back.
@@ -71,18 +68,15 @@ async def paths_info(request: Request) -> Response:
 
 
 async def _read_paths(request: Request) -> tuple[list[str], bool]:
-    import json
-    from urllib.parse import parse_qsl
-
     body = await read_bytes(request)
     try:
         if request.headers.get("content-type", "").startswith("application/json"):
-            value = json.loads(body)
-            paths, expand = value.get("paths", []), _is_true(value.get("expand"))
+            value = parse_json(body, "The body")
+            paths, expand = value.get("paths", []), is_true(value.get("expand"))
         else:
             fields = parse_qsl(body.decode(), keep_blank_values=True)
             paths = [value for key, value in fields if key == "paths"]
-            expand = any(_is_true(value) for key, value in fields if key == "expand")
+            expand = any(is_true(value) for key, value in fields if key == "expand")
     except (ValueError, AttributeError) as error:
         raise BadRequestError(f"The body is no form and no JSON object: {error}") from error
     if isinstance(paths, str):
@@ -117,8 +111,7 @@ def _describe(git: GitRepo, lfs: LfsStore, entry: Entry) -> dict[str, Any]:
         return {"type": "directory", "oid": entry.oid, "size": 0, "path": entry.path}
     size = git.size(entry.oid)
     answer: dict[str, Any] = {"type": "file", "oid": entry.oid, "size": size, "path": entry.path}
-    pointer = parse_pointer(git.blob(entry.oid)) if size <= MAX_POINTER_BYTES else None
-    if pointer:
+    if pointer := git.pointer(entry):
         answer["size"] = pointer.size
         answer["lfs"] = {"oid": pointer.oid, "size": pointer.size, "pointerSize": size}
         if (stored := lfs.find(pointer.oid)) and stored.xet_hash:

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 from hf_summary_writer.localhub.disk import Disk, make_folder, sharded
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
 from hf_summary_writer.localhub.xet.hashing import (
+    HASH_BYTES,
     file_hash,
     from_hex,
     is_dedup_candidate,
@@ -15,14 +16,19 @@ from hf_summary_writer.localhub.xet.hashing import (
     to_hex,
     xorb_hash,
 )
+from hf_summary_writer.localhub.xet.owners import add_owner, covers, readable_parts
 from hf_summary_writer.localhub.xet.shard import Term, dedup_shard, pack_terms, read_shard, unpack_terms
 from hf_summary_writer.localhub.xet.xorb import MAX_CHUNKS, Chunk, pack_index, read_chunks, read_data, unpack_index
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
+    from hf_summary_writer.localhub.xet.owners import MayRead
     from hf_summary_writer.localhub.xet.shard import FileEntry, Shard
+
+# So many files are kept in mind for a chunk: the readers of some may not read the others.
+_FILES_PER_CHUNK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class RegisteredFile:
     """A file that a shard has made known."""
 
     xet_hash: str
-    sha256: str
+    sha256: str | None
     size: int
 
 
@@ -68,6 +74,10 @@ class Recipe:
             yield run
 
 
+def _not_uploaded(xorb: bytes) -> BadRequestError:
+    return BadRequestError(f"The xorb {to_hex(xorb)} was not uploaded.")
+
+
 class XetStore:
     """Xorbs, their chunks and the files made of them, in a folder; any thread may use it."""
 
@@ -83,37 +93,41 @@ class XetStore:
         """Return where the xorb with this hash is, or would be."""
         return sharded(self._xorbs, name)
 
-    def add_xorb(self, body: IO[bytes], path: Path, name: str) -> bool:
-        """Keep an uploaded xorb, if it is what its hash says; return whether it was new."""
+    def add_xorb(self, body: IO[bytes], path: Path, name: str, owners: Sequence[str]) -> bool:
+        """Keep an uploaded xorb for its owners, if it is what its hash says; return whether it was new."""
         chunks = list(read_chunks(body))
         if not 0 < len(chunks) <= MAX_CHUNKS:
             raise BadRequestError(f"A xorb holds 1 to {MAX_CHUNKS} chunks; this one holds {len(chunks)}.")
         if to_hex(xorb_hash([(chunk.hash, chunk.size) for chunk in chunks])) != name:
             raise BadRequestError(f"The body is not the xorb {name}.")
         target = self.xorb_path(name)
-        if target.exists():
-            return False
-        body.truncate(chunks[-1].frame_end)
-        body.flush()
-        # The index first: a xorb that can be seen can be used.
-        self._disk.write(target.with_suffix(".index"), pack_index(chunks))
-        self._disk.move(path, target)
-        return True
+        is_new = not target.exists()
+        if is_new:
+            body.truncate(chunks[-1].frame_end)
+            body.flush()
+            # The index first: a xorb that can be seen can be used.
+            self._disk.write(target.with_suffix(".index"), pack_index(chunks))
+            self._disk.move(path, target)
+        for owner in owners:
+            add_owner(target, owner, 0, len(chunks))
+        return is_new
 
-    def add_shard(self, body: IO[bytes]) -> list[RegisteredFile]:
-        """Make the files of an uploaded shard known, if every chunk they name is here and proven."""
+    def add_shard(self, body: IO[bytes], owners: Sequence[str], may_read: MayRead) -> list[RegisteredFile]:
+        """Give the files of an uploaded shard to their owners, if its author may read and proves every chunk."""
         shard = read_shard(body)
-        chunks_of_files = [(file, self._check(file)) for file in shard.files]
-        return [self._register(shard, file, chunks) for file, chunks in chunks_of_files]
+        chunks_of_files = [(file, self._check(file, may_read)) for file in shard.files]
+        return [self._register(shard, file, chunks, owners) for file, chunks in chunks_of_files]
 
-    def _check(self, file: FileEntry) -> list[Chunk]:
+    def _check(self, file: FileEntry, may_read: MayRead) -> list[Chunk]:
         name = to_hex(file.hash)
-        if file.sha256 is None or len(file.proofs) != len(file.terms):
-            raise BadRequestError(f"The shard gives no sha256 or no verification entries for the file {name}.")
+        if len(file.proofs) != len(file.terms):
+            raise BadRequestError(f"The shard gives no verification entries for the file {name}.")
         chunks: list[Chunk] = []
         indexes: dict[bytes, list[Chunk]] = {}
         for term, proof in zip(file.terms, file.proofs, strict=True):
             known = indexes.get(term.xorb) or indexes.setdefault(term.xorb, self._index(term.xorb))
+            if not covers(readable_parts(self._path_of(term), may_read), term.start, term.end):
+                raise _not_uploaded(term.xorb)
             part = known[term.start : term.end]
             if not term.start < term.end <= len(known) or sum(chunk.size for chunk in part) != term.size:
                 raise BadRequestError(f"The shard names chunks that the xorb {to_hex(term.xorb)} does not have.")
@@ -124,45 +138,94 @@ class XetStore:
             raise BadRequestError(f"The chunks that the shard names do not make the file {name}.")
         return chunks
 
-    def _register(self, shard: Shard, file: FileEntry, chunks: list[Chunk]) -> RegisteredFile:
+    def _register(self, shard: Shard, file: FileEntry, chunks: list[Chunk], owners: Sequence[str]) -> RegisteredFile:
         name = to_hex(file.hash)
         target = sharded(self._files, name)
         if not target.exists():
             self._disk.write(target, pack_terms(file.terms))
+        self._share(target, owners)
         # The last file that begins with a chunk, or holds it, is the best guess at what a client pushes again.
         candidates = {
             chunk.hash for chunk in chunks if chunk.hash in shard.candidates or is_dedup_candidate(chunk.hash)
         }
         for raw in {*candidates, *(chunk.hash for chunk in chunks[:1])}:
-            self._disk.write(sharded(self._chunks, to_hex(raw)), file.hash)
-        return RegisteredFile(name, to_hex(file.sha256 or b""), sum(chunk.size for chunk in chunks))
+            path = sharded(self._chunks, to_hex(raw))
+            files = [file.hash, *(known for known in self._files_with(path) if known != file.hash)]
+            self._disk.write(path, b"".join(files[:_FILES_PER_CHUNK]))
+        sha256 = to_hex(file.sha256) if file.sha256 else None
+        return RegisteredFile(name, sha256, sum(chunk.size for chunk in chunks))
+
+    def _share(self, file: Path, owners: Sequence[str]) -> None:
+        terms = unpack_terms(file.read_bytes())
+        for owner in owners:
+            for term in terms:
+                add_owner(self._path_of(term), owner, term.start, term.end)
+            # The file last: what can be found can be read.
+            add_owner(file, owner, 0, 1)
+
+    def share_file(self, name: str, owners: Sequence[str], may_read: MayRead) -> int:
+        """Let a file that the caller may read have more owners, and return its size."""
+        file = sharded(self._files, name)
+        terms = self._terms(name, may_read)
+        self._share(file, owners)
+        return sum(term.size for term in terms)
+
+    @staticmethod
+    def _files_with(chunk: Path) -> list[bytes]:
+        try:
+            raw = chunk.read_bytes()
+        except FileNotFoundError:
+            return []
+        return [raw[start : start + HASH_BYTES] for start in range(0, len(raw), HASH_BYTES)]
+
+    def _path_of(self, term: Term) -> Path:
+        return self.xorb_path(to_hex(term.xorb))
 
     def _index(self, xorb: bytes) -> list[Chunk]:
         path = self.xorb_path(to_hex(xorb))
         if not path.exists():
-            raise BadRequestError(f"The xorb {to_hex(xorb)} was not uploaded.")
+            raise _not_uploaded(xorb)
         return unpack_index(path.with_suffix(".index").read_bytes())
 
-    def dedup_answer(self, chunk: str) -> bytes | None:
-        """Return a shard on the xorbs of the last file that held `chunk`, or None for a chunk never seen."""
-        try:
-            raw = sharded(self._chunks, chunk).read_bytes()
-        except FileNotFoundError:
-            return None
-        xorbs = dict.fromkeys(term.xorb for term in self._terms(to_hex(raw)))
-        return dedup_shard([(xorb, self._index(xorb)) for xorb in xorbs], frozenset({from_hex(chunk)}))
+    def dedup_answer(self, chunk: str, may_read: MayRead) -> bytes | None:
+        """Return a shard on the xorbs of a file that holds `chunk`; None if the caller may read no such file."""
+        for raw in self._files_with(sharded(self._chunks, chunk)):
+            name = to_hex(raw)
+            if readable_parts(sharded(self._files, name), may_read):
+                xorbs = {term.xorb: self._path_of(term) for term in self._terms(name, may_read)}
+                shown = [(xorb, self._shown(xorb, path, may_read)) for xorb, path in xorbs.items()]
+                return dedup_shard(shown, frozenset({from_hex(chunk)}))
+        return None
 
-    def _terms(self, name: str) -> list[Term]:
-        try:
-            return unpack_terms(sharded(self._files, name).read_bytes())
-        except FileNotFoundError:
-            raise HubError(404, f"The file {name} is not known.") from None
+    def _shown(self, xorb: bytes, path: Path, may_read: MayRead) -> list[Chunk]:
+        # The places of the chunks count, so those of others stand there under a hash that nothing has.
+        parts = readable_parts(path, may_read)
+        return [
+            chunk if covers(parts, number, number + 1) else replace(chunk, hash=bytes(HASH_BYTES))
+            for number, chunk in enumerate(self._index(xorb))
+        ]
 
-    def recipe(self, name: str, start: int, end: int | None) -> Recipe:
-        """Say how to put bytes `start` to `end` (exclusive; None: all) of the file with this Xet hash together."""
+    def _terms(self, name: str, may_read: MayRead | None) -> list[Term]:
+        file = sharded(self._files, name)
+        if may_read and not readable_parts(file, may_read):
+            raise HubError(404, f"The file {name} is not known.")
+        try:
+            return unpack_terms(file.read_bytes())
+        except FileNotFoundError as error:
+            raise HubError(404, f"The file {name} is not known.") from error
+
+    def size(self, name: str, may_read: MayRead | None = None) -> int:
+        """Return the size of the file with this Xet hash."""
+        return sum(term.size for term in self._terms(name, may_read))
+
+    def recipe(self, name: str, start: int, end: int | None, may_read: MayRead | None = None) -> Recipe:
+        """Say how to put bytes `start` to `end` (exclusive; None: all) of the file with this Xet hash together.
+
+        With `may_read`, only for a caller who may read a repo that has the file.
+        """
         pieces: list[Piece] = []
         position = skip = 0
-        for term in self._terms(name):
+        for term in self._terms(name, may_read):
             first, position = position, position + term.size
             if position <= start or (end is not None and first >= end):
                 continue

@@ -1,0 +1,125 @@
+"""Users, their access tokens, and the namespaces that each may use."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.localhub.errors import HubError
+from hf_summary_writer.localhub.names import check_part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The owner of a Hub that was started without users.
+OWNER = "local"
+_TOKEN = re.compile(r"[!-9;-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user with one access token.
+
+    Args:
+        name: the user's own namespace.
+        token: the access token.
+        may_write: whether the token gives write access.
+    """
+
+    name: str
+    token: str = field(repr=False)
+    may_write: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> User:
+        """Return the user that `NAME:TOKEN` or `NAME:TOKEN:read` describes.
+
+        Raises:
+            ValueError: the text has another form.
+        """
+        name, _, rest = text.partition(":")
+        token, _, role = rest.partition(":")
+        if not _TOKEN.fullmatch(token) or role not in ("", "read", "write"):
+            raise ValueError("describe a user as NAME:TOKEN or NAME:TOKEN:read")
+        _check_name(name)
+        return cls(name, token, role != "read")
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """A namespace that several users share."""
+
+    name: str
+    members: frozenset[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Organization:
+        """Return the organization that `NAME:USER,USER` describes.
+
+        Raises:
+            ValueError: the text has another form.
+        """
+        name, _, members = text.partition(":")
+        _check_name(name)
+        return cls(name, frozenset(filter(None, members.split(","))))
+
+
+def _check_name(name: str) -> None:
+    try:
+        check_part(name)
+    except HubError as error:
+        raise ValueError(error.message) from None
+
+
+def new_token() -> str:
+    """Return a random access token."""
+    return f"hf_{secrets.token_hex(16)}"
+
+
+class Accounts:
+    """All users and organizations of a Hub.
+
+    Args:
+        users: the users; a user may have several tokens.
+        organizations: the organizations.
+        any_namespace: let every user use every namespace.
+    """
+
+    def __init__(
+        self, users: Iterable[User], organizations: Iterable[Organization] = (), *, any_namespace: bool = False
+    ) -> None:
+        self._users = tuple(users)
+        self._organizations = tuple(organizations)
+        self._any_namespace = any_namespace
+
+    def with_token(self, token: str) -> User:
+        """Return the user of an access token.
+
+        Raises:
+            HubError: 401, nobody has this token.
+        """
+        # Every token is compared, so that the time of the answer does not depend on which one matches.
+        found = [user for user in self._users if hmac.compare_digest(token.encode(), user.token.encode())]
+        if not found:
+            raise HubError(401, "Invalid credentials in Authorization header")
+        return found[0]
+
+    def named(self, name: str) -> User | None:
+        """Return the user with this name, or None."""
+        return next((user for user in self._users if user.name == name), None)
+
+    def may_use(self, user: User, namespace: str) -> bool:
+        """Return whether a namespace is the user's own or that of an organization of the user."""
+        name = namespace.lower()
+        return (
+            self._any_namespace
+            or name == user.name.lower()
+            or any(name == each.name.lower() for each in self.organizations_of(user))
+        )
+
+    def organizations_of(self, user: User) -> list[Organization]:
+        """Return the organizations that a user is a member of."""
+        return [each for each in self._organizations if user.name in each.members]
