@@ -41,6 +41,8 @@ PICTURE = Path(__file__).parents[1] / "docs" / "tensorboard.png"
 RATES = {"rate-0.1": 40, "rate-0.03": 90}
 TAGS = ("accuracy/test", "loss/train")
 SECONDS = 120
+# Both charts fit.
+SIZE = {"width": 1280, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
 # Every name is there, and each card shows two curves, drawn and no longer moving.
 SHOWN = f"""
 (() => {{
@@ -69,6 +71,7 @@ def main() -> None:
             api.snapshot_download("local/my-experiments", local_dir=folder / "download")
         with tensorboard(folder / "download" / "tensorboard") as address:
             with Browser(program, folder / "profile") as browser:
+                browser.call("Emulation.setDeviceMetricsOverride", **SIZE)
                 browser.call("Page.navigate", url=f"{address}?darkMode=false#timeseries")
                 browser.wait_for(SHOWN)
                 taken = browser.call("Page.captureScreenshot", format="png")
