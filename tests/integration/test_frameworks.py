@@ -151,7 +151,7 @@ def _shared(run_name: str) -> str:
 
 
 def test_the_page_names_the_versions_of_the_lane() -> None:
-    [table] = re.findall(r"^\| framework .*?\n\n", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    [table] = re.findall(r"^\| Framework .*?\n\n", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     project = (PAGE.parents[1] / "pyproject.toml").read_text()
     lane = project[project.index("\nintegration-fast = [") : project.index("[tool.hatch")]
     versions = re.findall(r'"[a-z0-9-]+(?:\[[a-z]+\])?==([0-9.]+?)(?:\.\*)?"', lane)
