@@ -29,6 +29,7 @@ SCHEMAS = {
 # more workers than cores, and a worker that has nothing left to do takes over tests of another one.
 IN_PARALLEL = ("-n", str(min(16, 2 * (os.cpu_count() or 2) + 1)), "--dist", "worksteal")
 QUICK = "not slow and not integration"
+CLIENT = f"client and {QUICK}"
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -41,11 +42,16 @@ def lowest(package: str) -> str:
     return str(requirement).split(",")[0].replace(">=", "==")
 
 
+_built: list[Path] = []
+
+
 def wheel(session: nox.Session) -> Path:
-    """Build the wheel; it, and not the source tree, is what gets tested."""
-    session.install(*group("package"))
-    session.run("python", "-m", "build", "--quiet", "--outdir", str(WHEELS), silent=True)
-    return max(WHEELS.glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve()
+    """Build the wheel, once for all sessions; it, and not the source tree, is what gets tested."""
+    if not _built:
+        session.install(*group("package"))
+        session.run("python", "-m", "build", "--quiet", "--outdir", str(WHEELS), silent=True)
+        _built.append(max(WHEELS.glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve())
+    return _built[0]
 
 
 @nox.session
@@ -82,6 +88,7 @@ def docs(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Build the wheel and look into it."""
     path = wheel(session)
+    session.install(*group("package"))
     session.run("twine", "check", "--strict", str(path), *map(str, WHEELS.glob(f"*-{path.name.split('-')[1]}.tar.gz")))
     names = set(zipfile.ZipFile(path).namelist())
     for needed in (
@@ -101,15 +108,20 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests but the slow ones on the built wheel, over Xet, with the newest client."""
+    """Run all tests but the slow ones on the built wheel over Xet, and those that depend on the client over LFS."""
+    install_wheel(session)
     run_tests(session, *IN_PARALLEL, "-m", QUICK)
+    if not session.posargs:
+        run_tests(session, *IN_PARALLEL, "-m", CLIENT, transport="lfs")
 
 
 @nox.session
-@nox.parametrize(("client", "transport"), [("newest", "lfs"), ("lowest", "xet"), ("lowest", "lfs")])
-def clients(session: nox.Session, client: str, transport: str) -> None:
-    """Repeat the tests that depend on the client: over the other transport, and with the oldest client allowed."""
-    run_tests(session, *IN_PARALLEL, "-m", f"client and {QUICK}", client=client, transport=transport)
+def clients(session: nox.Session) -> None:
+    """Repeat the tests that depend on the client with the oldest one that is allowed, over Xet and over LFS."""
+    install_wheel(session)
+    session.install(*(lowest(package) for package in ("huggingface_hub", "filelock", "tensorboardX")))
+    for transport in ("xet", "lfs"):
+        run_tests(session, *IN_PARALLEL, "-m", CLIENT, transport=transport)
 
 
 @nox.session
@@ -127,6 +139,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def ordeals(session: nox.Session) -> None:
     """Run the slow tests: random kills, a failing network for a minute, a Hub under load."""
+    install_wheel(session)
     run_tests(session, "-m", "slow")
 
 
@@ -139,7 +152,7 @@ def faults(session: nox.Session) -> None:
         at = given.index("--times")
         times = int(given[at + 1])
         del given[at : at + 2]
-    session.install(f"{wheel(session)}[demo]", *group("test"))
+    install_wheel(session)
     for _ in range(times):
         # In another random order each time.
         session.run("python", "-m", "pytest", "-m", "faults", *IN_PARALLEL, *given, env={"PYTHONSAFEPATH": "1"})
@@ -163,6 +176,7 @@ def soak(session: nox.Session) -> None:
 @nox.session(python=[version for version in PYTHONS if version != THIS_PYTHON])
 def other_pythons(session: nox.Session) -> None:
     """Run the tests on the other versions of Python, as far as they are installed."""
+    install_wheel(session)
     run_tests(session, *IN_PARALLEL, "-m", QUICK)
 
 
@@ -212,10 +226,11 @@ def scale(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "scale", *(session.posargs or ["tests/scale"]))
 
 
-def run_tests(session: nox.Session, *arguments: str, client: str = "newest", transport: str = "xet") -> None:
+def install_wheel(session: nox.Session) -> None:
     session.install(f"{wheel(session)}[demo]", *group("test"))
-    if client == "lowest":
-        session.install(*(lowest(package) for package in ("huggingface_hub", "filelock", "tensorboardX")))
+
+
+def run_tests(session: nox.Session, *arguments: str, transport: str = "xet") -> None:
     # The full number of kills takes a quarter of an hour; CONTRIBUTING.md says how to ask for it.
     environment = {"TEST_KILLS": os.environ.get("TEST_KILLS", "40")}
     if transport == "lfs":
