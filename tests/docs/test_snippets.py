@@ -1,7 +1,7 @@
 """The code of README and docs works: each page is a session whose blocks run in order, in one folder.
 
 Blocks of `python` and `sh` are run; blocks of other languages need an account, a cluster or a terminal. A block with a
-title is a file of that name, which later blocks can run. Variables that a block exports are set in later blocks. A
+title is a file of that name, which is run here unless a later block does it. Variables that a block exports are set in later blocks. A
 comment before a block can give its expected exit code, or keep it running in the background until the page ends.
 """
 
@@ -76,13 +76,16 @@ def test_the_snippets_of_a_page_work(hub: HubProcess, tmp_path: Path, page: Path
     folder = tmp_path / "session"
     folder.mkdir()
     port = str(free_port())
+    session = snippets(page)
     with contextlib.ExitStack() as background:
-        for number, snippet in enumerate(snippets(page)):
+        for number, snippet in enumerate(session):
             code = snippet.code.replace(PORT, port)
             file = folder / (snippet.title or f"snippet-{number}")
             file.write_text(code, encoding="utf-8")
             if snippet.background:
                 background.enter_context(server(["bash", "-c", f"exec {code}"], folder, environment, int(port)))
+                continue
+            if snippet.title and any(snippet.title in later.code for later in session[number + 1 :]):
                 continue
             exports = tmp_path / "exports"
             if snippet.language == "sh":
