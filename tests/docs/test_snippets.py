@@ -1,8 +1,9 @@
 """The code of README and docs works: each page is a session whose blocks run in order, in one folder.
 
 Blocks of `python` and `sh` are run; blocks of other languages need an account, a cluster or a terminal. A block with a
-title is a file of that name, which is run here unless a later block does it. Variables that a block exports are set in later blocks. A
-comment before a block can give its expected exit code, or keep it running in the background until the page ends.
+title is a file of that name, which is run here unless a later block does it. Variables that a block exports are set in
+later blocks. A comment before a block can give its expected exit code, or keep it running in the background until the
+page ends.
 """
 
 from __future__ import annotations
