@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import scripts
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from hub_process import HasEndpoint
 
-__all__ = ["Nowhere", "command", "objects", "pasted", "printed", "run", "start"]
+__all__ = ["Nowhere", "Shown", "command", "objects", "on_terminal", "pasted", "printed", "run", "start"]
 
 SECONDS = 60.0
 
@@ -60,9 +62,37 @@ def start(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) ->
     )
 
 
+class Shown(NamedTuple):
+    """What a command wrote to its terminal, escape codes included, and its exit code."""
+
+    text: str
+    code: int
+
+
+def on_terminal(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> Shown:
+    """Run a command to its end on a terminal."""
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        command(*arguments),
+        env={**scripts.environment(hub, home), "TERM": "xterm", "COLUMNS": "100", **variables},
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    ) as process:
+        os.close(its)
+        written = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(ours, 65536):
+                written += piece
+        code = process.wait(SECONDS)
+    os.close(ours)
+    return Shown(written.decode(), code)
+
+
 def printed(said: str) -> str:
     """Return the command that a script was told to send the rest with."""
-    return str(re.findall(r": ((?:HF_ENDPOINT=\S+ )?hf-summary-writer sync .*)", said)[-1])
+    return str(re.findall(r": ((?:[A-Z_]+=\S+ )*hf-summary-writer sync .*)", said)[-1])
 
 
 def pasted(line: str, hub: HasEndpoint, home: Path) -> subprocess.CompletedProcess[str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMITS_PER_HOUR",
     "DEFAULT_CLOSE_TIMEOUT",
+    "DEFAULT_MINUTES",
     "DEFAULT_REVISION",
     "DEFAULT_TYPE",
     "EVENT_FILES",
@@ -39,6 +40,7 @@ __all__ = [
     "Option",
     "PushConfig",
     "as_patterns",
+    "check_endpoint",
     "check_folder",
     "check_interval",
     "check_path_in_repo",
@@ -52,6 +54,7 @@ __all__ = [
     "mode_for",
     "option_of",
     "with_uri",
+    "without_password",
 ]
 
 P = ParamSpec("P")
@@ -72,6 +75,10 @@ _REPO_NAME = re.compile(r"(?:\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", flags=re.ASCI
 _REVISION_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)\.|/$|^/|\.$")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+_ENDPOINT = re.compile(r"https?://[!-~]+", flags=re.IGNORECASE)
+
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
 
 # Folders that the Hub keeps for itself or that its client refuses to write to.
 _FORBIDDEN_PARTS = frozenset({".git", ".cache"})
@@ -229,6 +236,22 @@ def check_seconds(seconds: object, name: str = "close_timeout") -> float:
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
     return float(seconds)
+
+
+def check_endpoint(endpoint: object, name: str = "endpoint") -> str:
+    """Return the address of a Hub without a slash at its end."""
+    if not isinstance(endpoint, str):
+        raise TypeError(f"{name} must be a str such as 'https://huggingface.co', not {type(endpoint).__name__}")
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise ValueError(f"{name} {without_password(endpoint)!r} is no address such as 'https://huggingface.co'")
+    if _PASSWORD.search(endpoint):
+        raise ValueError(f"{name} holds a password, which others may see: set HF_ENDPOINT instead")
+    return endpoint.rstrip("/")
+
+
+def without_password(text: str) -> str:
+    """Return `text` without the user names and passwords of the addresses in it."""
+    return _PASSWORD.sub("", text)
 
 
 def check_switch(value: object, name: str) -> bool | None:
@@ -398,7 +421,7 @@ RUNS_FOLDER = "tensorboard"
 
 DEFAULT_CLOSE_TIMEOUT = 20.0
 
-_DEFAULT_MINUTES = 5.0
+DEFAULT_MINUTES = 5.0
 
 _PUBLIC_HUB = "https://huggingface.co"
 
@@ -452,10 +475,6 @@ def _checked_if_given(check: Callable[[object, str], T]) -> Callable[[object, st
     return lambda value, name: None if value is None else check(value, name)
 
 
-def _as_it_is(value: str, _: str) -> str:
-    return value
-
-
 # On the command line no pattern means the default ones. These mean all files, and none.
 _ALL, _NONE = ("*",), ("",)
 
@@ -469,7 +488,14 @@ class PushConfig:
     """
 
     repo_id: str = field(metadata=_option(_check_repo, variable="REPO_ID"))
-    endpoint: str = field(metadata=_option(_as_it_is))
+    endpoint: str = field(
+        metadata=_option(
+            check_endpoint,
+            flags="--endpoint",
+            metavar="URL",
+            help="The address of the Hub.  [default: HF_ENDPOINT, or https://huggingface.co]",
+        )
+    )
     repo_type: str | None = field(
         default=None,
         metadata=_option(
@@ -523,7 +549,7 @@ class PushConfig:
             variable="COMMIT_EVERY",
             flags="--every",
             metavar="MINUTES",
-            help=f"Minutes between pushes.  [default: {_DEFAULT_MINUTES:g}]",
+            help=f"Minutes between pushes.  [default: {DEFAULT_MINUTES:g}]",
         ),
     )
     allow_patterns: tuple[str, ...] | None = field(
@@ -596,14 +622,17 @@ class PushConfig:
 
         Args:
             arguments: By their names in a constructor or by those of the fields; others are passed over.
-            endpoint: The address of the Hub.
+            endpoint: The address of the Hub, unless it is among the arguments; a password in it is left out.
 
         Raises:
             TypeError: If an argument is of the wrong type, or there is no repo.
             ValueError: If an argument is something that the Hub cannot have.
         """
         arguments = with_uri(arguments)
-        values: dict[str, Any] = {"repo_id": check_repo_id(arguments.get("repo_id")), "endpoint": endpoint}
+        values: dict[str, Any] = {
+            "repo_id": check_repo_id(arguments.get("repo_id")),
+            "endpoint": without_password(endpoint).rstrip("/"),
+        }
         for each, name in _named_in(arguments):
             value, option = arguments[name], option_of(each)
             if value is None and option.none_is_unset and each.default is not MISSING:
@@ -638,7 +667,7 @@ class PushConfig:
     @property
     def minutes(self) -> float:
         """The minutes between pushes."""
-        return _DEFAULT_MINUTES if self.every is None else self.every
+        return DEFAULT_MINUTES if self.every is None else self.every
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -660,6 +689,9 @@ class PushConfig:
         """
         where = self.destination
         words = ["hf-summary-writer", "sync", str(folder), where.repo_id, "--into", where.path or "/"]
+        # Whether the shell that it is pasted into has the variables of this process is not known.
+        if not where.endpoint == without_password(assumed_endpoint) == _PUBLIC_HUB:
+            words += ["--endpoint", where.endpoint]
         if where.repo_type != DEFAULT_TYPE:
             words += ["--repo-type", where.repo_type]
         if where.revision != DEFAULT_REVISION:
@@ -668,11 +700,7 @@ class PushConfig:
             value = getattr(self, each.name)
             if value != each.default:
                 words += _words(option_of(each).flags, value)
-        command = shlex.join(words)
-        # Whether the shell that it is pasted into has the variables of this process is not known.
-        if where.endpoint == assumed_endpoint == _PUBLIC_HUB:
-            return command
-        return f"HF_ENDPOINT={shlex.quote(where.endpoint)} {command}"
+        return shlex.join(words)
 
 
 def _words(flags: str, value: bool | tuple[str, ...] | None) -> list[str]:

@@ -129,7 +129,7 @@ def test_watching_sends_what_comes_until_a_signal_and_then_the_rest(
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run 1")
 
 
-def test_watching_sends_to_the_hub_where_the_runs_went_before_whatever_the_shell_says(
+def test_watching_sends_to_the_hub_that_the_command_names_whatever_the_shell_says(
     tmp_path: Path, repo_id: str, client: Callable[..., HfApi]
 ) -> None:
     runs = tmp_path / "runs"
@@ -144,7 +144,7 @@ def test_watching_sends_to_the_hub_where_the_runs_went_before_whatever_the_shell
             with SummaryWriter(str(runs / name)) as writer:
                 writer.add_scalar("loss", 2.0, 1)
         before = len(remote.commits(client(theirs), repo_id))
-        options = ["--watch", "--every", 5, "--json"]
+        options = ["--watch", "--every", 5, "--json", "--endpoint", theirs.endpoint]
         with commands.start(another, "sync", runs, *options, home=tmp_path) as process:
             assert process.stdout is not None
             told = [commands.objects(process.stdout.readline())[0]["commit"] for _ in ("1", "2")]
@@ -202,7 +202,7 @@ def test_it_fails_if_the_hub_did_not_take_a_file(
     assert told.startswith("1 file,")
     assert process.returncode == 1, errors
     assert " is in " not in rest
-    assert ("1 of which it did not take" if options else "1 files of") in errors
+    assert ("1 of which it did not take" if options else "1 file of") in errors
 
 
 def test_watching_fails_if_something_never_arrived(logdir: Path, repo_id: str) -> None:

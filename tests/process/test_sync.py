@@ -107,7 +107,8 @@ def test_the_command_that_an_unfinished_exit_prints_sends_the_rest(
     assert ended.returncode == 0, ended.stderr
     printed = re.findall(r"hf-summary-writer (sync .*)", ended.stderr)
     assert len(printed) == 1, ended.stderr
-    sent = sync(hub, *shlex.split(printed[0])[1:], home=tmp_path)
+    command = printed[0].replace(Nowhere.endpoint, hub.endpoint)
+    sent = sync(hub, *shlex.split(command)[1:], home=tmp_path)
     assert sent.returncode == 0, sent.stderr
     assert remote.files(api, repo_id, revision="dev") == remote.under(logdir, "x/it's a run")
     assert events.steps(logdir, "loss") == [0]

@@ -43,7 +43,7 @@ def test_the_usual_command_is_short() -> None:
 @given(
     st.builds(
         Destination,
-        st.just(default_endpoint()),
+        st.sampled_from([default_endpoint(), "https://hub.example"]),
         st.sampled_from(["model", "dataset", "space"]),
         st.sampled_from(["run", "user/run"]),
         st.sampled_from(["main", "dev", "runs/1"]),
@@ -85,4 +85,4 @@ def test_the_command_line_reads_the_config_that_was_printed(where: Destination, 
 )
 def test_the_hub_is_named_unless_any_shell_means_it(endpoint: str, assumed: str, named: bool) -> None:
     config = config_at(Destination(endpoint, "model", "user/run", "main", ""))
-    assert config.sync_command(FOLDER, assumed).startswith(f"HF_ENDPOINT={endpoint} ") == named
+    assert config.sync_command(FOLDER, assumed).endswith(f" --endpoint {endpoint}") == named

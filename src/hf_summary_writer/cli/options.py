@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from dataclasses import Field
 
-__all__ = ["config_of", "config_options", "existing_folder", "given"]
+__all__ = ["config_of", "config_option", "config_options", "existing_folder", "given"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -34,6 +34,11 @@ def config_options(command: F) -> F:
         if option_of(each).flags:
             command = _click_option(each)(command)
     return command
+
+
+def config_option(name: str) -> Callable[[F], F]:
+    """Add the option of one field."""
+    return _click_option(next(each for each in fields(PushConfig) if each.name == name))
 
 
 def _click_option(field: Field[Any]) -> Callable[[F], F]:

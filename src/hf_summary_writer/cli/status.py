@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hf_summary_writer.cli.options import existing_folder
-from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, say, size
+from hf_summary_writer.cli.terminal import ago, amount, emit, log_to_stderr, now_or_later, say
 from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.status import known_folders, survey
 
@@ -59,7 +59,7 @@ def _show(status: Status) -> None:
         rows.append(("pending", "nothing", "green"))
     else:
         waits = ago(time.time() - pending.oldest)
-        rows.append(("pending", f"{pending.files} files, {size(pending.bytes)}, the oldest for {waits}", "yellow"))
+        rows.append(("pending", f"{amount(pending.files, pending.bytes)}, the oldest for {waits}", "yellow"))
     trouble = status.trouble
     if status.phase is Phase.WAITING and trouble is not None and trouble.until is not None:
         rows.append(("state", f"waiting until {now_or_later(trouble.until)}", "yellow"))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
-from hf_summary_writer.cli.terminal import emit, log_to_stderr, progress, say, size
-from hf_summary_writer.cli.watching import describe, scheduler_of, tell
-from hf_summary_writer.config import MODE
+from hf_summary_writer.cli.terminal import amount, emit, files, log_to_stderr, progress, say, size
+from hf_summary_writer.cli.watching import client_of_another_hub, describe, scheduler_of, tell
+from hf_summary_writer.config import DEFAULT_MINUTES, MODE, without_password
+from hf_summary_writer.hub.client import client_of, default_endpoint
 from hf_summary_writer.push.push import known_configs
 from hf_summary_writer.push.push import sync as send
 from hf_summary_writer.push.status import known_folders, missing
@@ -64,15 +66,15 @@ def sync(
     log_to_stderr()
     folder = logdir.resolve()
     _check_modes(options, repo_id, watch=watch, dry_run=dry_run)
-    configs = _configs(folder, repo_id, options)
+    configs, complete = _configs(folder, repo_id, options)
     if dry_run:
         arrived = [_listed(each, config, as_json=as_json) for each, config in configs]
     elif watch:
-        later = (lambda: configs) if repo_id is not None else (lambda: _known_configs(folder, options))
+        later = (lambda: configs) if repo_id is not None else (lambda: _known_configs(folder, options)[0])
         arrived = _watched(configs, later, as_json=as_json)
     else:
         arrived = [_synced(each, config, as_json=as_json) for each, config in configs]
-    sys.exit(0 if all(arrived) else 1)
+    sys.exit(0 if complete and all(arrived) else 1)
 
 
 # They say where a folder goes, which without REPO_ID its state files say.
@@ -93,43 +95,60 @@ def _check_modes(options: dict[str, Any], repo_id: str | None, *, watch: bool, d
             raise click.UsageError(f"{flag} needs --watch")
 
 
-def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> list[tuple[Path, PushConfig]]:
+_Configs: TypeAlias = "list[tuple[Path, PushConfig]]"
+
+
+def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tuple[_Configs, bool]:
+    """Return which folders are pushed and how, and whether those are all that should be."""
     if repo_id is not None:
-        return [(folder, config_of(folder, repo_id, options, known_configs(folder)))]
-    configs = _known_configs(folder, options)
-    if not configs:
+        return [(folder, config_of(folder, repo_id, options, known_configs(folder)))], True
+    configs, complete = _known_configs(folder, options)
+    if complete and not configs:
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
-    return configs
+    return configs, complete
 
 
-def _known_configs(folder: Path, options: dict[str, Any]) -> list[tuple[Path, PushConfig]]:
-    return [
-        (each, dataclasses.replace(ledger.known_config, **given(options))) for each, ledger in known_folders(folder)
-    ]
+def _known_configs(folder: Path, options: dict[str, Any]) -> tuple[_Configs, bool]:
+    """Return how the known folders were pushed to the user's Hub, and whether all of them were."""
+    # A folder may come from anybody. What it says of its Hub is no reason to send the user's token there.
+    endpoint = options["endpoint"] or without_password(default_endpoint())
+    found = [(each, ledger.known_config) for each, ledger in known_folders(folder)]
+    ours = [(each, config) for each, config in found if config.endpoint == endpoint]
+    for each, config in found:
+        if config.endpoint != endpoint:
+            _name_other_hub(each, config, endpoint)
+    changes = given(options)
+    complete = {each for each, _ in found} == {each for each, _ in ours}
+    return [(each, dataclasses.replace(config, **changes)) for each, config in ours], complete
+
+
+@functools.cache
+def _name_other_hub(folder: Path, config: PushConfig, endpoint: str) -> None:
+    command = config.sync_command(folder, endpoint)
+    say(f"{folder} was pushed to {config.endpoint}, not to {endpoint}. To push it there: {command}", err=True)
 
 
 def _listed(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
-    files = missing(folder, config)
-    total = sum(file.bytes for file in files)
+    found = missing(folder, config)
+    total = sum(file.bytes for file in found)
     if as_json:
         emit(
             {
                 "folder": str(folder),
                 "repo_id": config.repo_id,
-                "files": [dataclasses.asdict(file) for file in files],
+                "files": [dataclasses.asdict(file) for file in found],
                 "bytes": total,
             }
         )
     else:
-        for file in files:
+        for file in found:
             say(f"{size(file.bytes):>12}  {file.path!a} to {file.path_in_repo!a}")
-        say(f"{len(files)} files, {size(total)} of {folder} would be sent to {config.repo_id}")
-    return not files
+        say(f"{amount(len(found), total)} of {folder} would be sent to {config.repo_id}")
+    return not found
 
 
 def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
-    from huggingface_hub import HfApi
-
+    api = client_of_another_hub(config.endpoint) or client_of(default_endpoint(), token=None)
     commits: list[CommitDetails] = []
     total = len(missing(folder, config))
     with progress(total, folder.name, wanted=not as_json) as advance:
@@ -140,7 +159,7 @@ def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
                 tell(commit, as_json=False)
             advance(commit.files)
 
-        synced = send(folder, config, HfApi(endpoint=config.endpoint), note)
+        synced = send(folder, config, api, note)
     arrived = synced.error is None and not synced.missing
     if as_json:
         emit(
@@ -155,22 +174,22 @@ def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
     elif synced.error is not None:
         say(f"{folder} could not be pushed to {config.repo_id}: {synced.error}", colour="red", err=True)
     elif synced.missing:
-        say(f"{synced.missing} files of {folder} did not arrive", colour="red", err=True)
+        say(f"{files(synced.missing)} of {folder} did not arrive", colour="red", err=True)
     else:
         say(f"{folder} is in {config.repo_id}", colour="green")
     return arrived
 
 
 def _watched(
-    configs: list[tuple[Path, PushConfig]],
-    later: Callable[[], list[tuple[Path, PushConfig]]],
+    configs: _Configs,
+    later: Callable[[], _Configs],
     *,
     as_json: bool,
 ) -> list[bool]:
     """Push until somebody says to stop; ask in every interval which configs there are `later`: runs come and go."""
     # What keeps a training script from pushing is not meant for who asks for it by a command.
     os.environ.pop(MODE, None)
-    minutes = configs[0][1].minutes
+    minutes = configs[0][1].minutes if configs else DEFAULT_MINUTES
     by_config: dict[tuple[Path, str], CommitScheduler] = {}
     with _until_told_to_stop() as told:
         while True:

@@ -15,13 +15,24 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ago", "emit", "log_to_stderr", "now_or_later", "progress", "say", "size"]
+__all__ = ["ago", "amount", "emit", "files", "log_to_stderr", "now_or_later", "printable", "progress", "say", "size"]
 
 
 def say(text: str, *, colour: str | None = None, err: bool = False) -> None:
     """Write one line, to standard output or standard error."""
     # click leaves colours out of a pipe by itself. A variable that is there at all means no colours: no-color.org.
-    click.secho(text, err=err, fg=None if "NO_COLOR" in os.environ else colour)
+    click.secho(printable(text), err=err, fg=None if "NO_COLOR" in os.environ else colour)
+
+
+def printable(text: str) -> str:
+    """Return `text` without characters that a terminal obeys instead of showing them."""
+    # Names of files, state files and the Hub's words may come from anybody.
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+class _Lines(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that `logging` gives it
+        return printable(super().formatMessage(record))
 
 
 def emit(value: dict[str, Any]) -> None:
@@ -33,7 +44,7 @@ def log_to_stderr() -> None:
     """Let what the library warns of appear, and keep the client's own progress bars from between our lines."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Lines("%(message)s"))
     logger = logging.getLogger("hf_summary_writer")
     logger.addHandler(handler)
     logger.propagate = False
@@ -50,10 +61,20 @@ def progress(length: int, label: str, *, wanted: bool) -> Iterator[Callable[[int
         yield lambda _: None
 
 
+def files(count: int) -> str:
+    """Return a number of files for people."""
+    return f"{count} file{'' if count == 1 else 's'}"
+
+
+def amount(count: int, length: int) -> str:
+    """Return a number of files and of their bytes for people."""
+    return f"{files(count)}, {size(length)}"
+
+
 def size(count: int) -> str:
     """Return a number of bytes for people."""
     if count < 1000:
-        return f"{count} bytes"
+        return f"{count} byte{'' if count == 1 else 's'}"
     for unit, length in (("GB", 10**9), ("MB", 10**6)):
         if count >= length:
             return f"{count / length:.1f} {unit}"

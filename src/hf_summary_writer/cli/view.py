@@ -10,15 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer import config as checks
-from hf_summary_writer.cli.terminal import log_to_stderr, say, size
-from hf_summary_writer.config import EVENT_FILES
+from hf_summary_writer.cli.options import config_option
+from hf_summary_writer.cli.terminal import amount, log_to_stderr, say
+from hf_summary_writer.cli.watching import client_of_another_hub
+from hf_summary_writer.config import EVENT_FILES, PushConfig, check_path_in_repo
+from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.hub.client import client_of, default_endpoint
+from hf_summary_writer.hub.responses import answer_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,11 +75,15 @@ def _update_file(source: Path, shown: Path) -> int:
 
 _END_SECONDS = 10.0
 
+# As the client's own download of a whole repo.
+_DOWNLOADS = 8
+
 
 @click.command()
 @click.argument("repo_id")
-@click.option("--repo-type", type=click.Choice(checks.REPO_TYPES), help="The kind of repo.  [default: model]")
+@config_option("repo_type")
 @click.option("--revision", help="The branch, tag or commit.  [default: main]")
+@config_option("endpoint")
 @click.option("--refresh", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds between looks.")
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="TensorBoard's port.")
 @click.option(
@@ -83,7 +92,13 @@ _END_SECONDS = 10.0
     help="Keep the event files in this folder, so that the next time only what is new is fetched.",
 )
 def view(
-    repo_id: str, repo_type: str | None, revision: str | None, refresh: float, port: int, folder: Path | None
+    repo_id: str,
+    repo_type: str | None,
+    revision: str | None,
+    endpoint: str | None,
+    refresh: float,
+    port: int,
+    folder: Path | None,
 ) -> None:
     """Download the event files of REPO_ID and open TensorBoard on them, until Ctrl-C.
 
@@ -94,40 +109,92 @@ def view(
     if importlib.util.find_spec("tensorboard") is None:
         raise click.ClickException("this command needs TensorBoard: pip install tensorboard")
     try:
-        checks.check_repo_id(repo_id)
+        config = PushConfig.from_arguments({"repo_id": repo_id, "repo_type": repo_type}, endpoint or default_endpoint())
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
-    from huggingface_hub import HfApi
-
-    api = HfApi()
+        raise click.UsageError(str(error)) from None
+    revision = revision or config.revision
+    api = client_of_another_hub(config.endpoint) or client_of(default_endpoint(), token=None)
+    known: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-view-")))
         shown, download = folder / "shown", folder / "download"
         try:
-            _fetch(api, repo_id, repo_type, revision, download, shown)
+            name = _full_name(api, config.repo_id)
+            _fetch(api, name, config.repo_type, revision, download, shown, known)
         except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
-            raise click.ClickException(f"{repo_id} could not be read: {error}") from None
+            raise click.ClickException(_failure(config, error)) from None
         board = stack.enter_context(_tensorboard(shown, port, refresh))
         while board.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 board.wait(refresh)
                 break
             try:
-                _fetch(api, repo_id, repo_type, revision, download, shown)
+                _fetch(api, name, config.repo_type, revision, download, shown, known)
             except Exception as error:  # noqa: BLE001 - what is on this disk can still be looked at
-                say(f"{time.strftime('%H:%M:%S')}  {repo_id} could not be read: {error}", colour="yellow", err=True)
+                say(f"{time.strftime('%H:%M:%S')}  {_failure(config, error)}", colour="yellow", err=True)
         code = board.returncode
     sys.exit(code)
 
 
-def _fetch(api: HfApi, repo_id: str, repo_type: str | None, revision: str | None, download: Path, shown: Path) -> None:
-    api.snapshot_download(
-        repo_id, repo_type=repo_type, revision=revision, local_dir=download, allow_patterns=list(EVENT_FILES)
-    )
-    changed = update(download, shown)
-    if changed.files:
-        say(f"{time.strftime('%H:%M:%S')}  {changed.files} files, {size(changed.bytes)} are new")
+def _full_name(api: HfApi, repo_id: str) -> str:
+    return repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
+
+
+def _failure(config: PushConfig, error: Exception) -> str:
+    answer = answer_of(error)
+    reason = one_line(str(error)) if answer is None else f"{answer.status} {answer.message}"
+    return f"{config.repo_id} could not be read from {config.endpoint}: {reason}"
+
+
+def _fetch(
+    api: HfApi,
+    repo_id: str,
+    repo_type: str | None,
+    revision: str | None,
+    download: Path,
+    shown: Path,
+    known: dict[str, str] | None = None,
+) -> None:
+    """Download the event files that are not `known`, by path and id, and add them to it."""
+    known = {} if known is None else known
+    commit = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
+    changed = {path: blob for path, blob in _event_files(api, repo_id, repo_type, commit) if known.get(path) != blob}
+
+    def fetch(path: str) -> None:
+        api.hf_hub_download(repo_id, path, repo_type=repo_type, revision=commit, local_dir=download)
+        known[path] = changed[path]
+
+    with ThreadPoolExecutor(_DOWNLOADS) as pool:
+        downloads = {path: pool.submit(fetch, path) for path in changed}
+    for path, done in downloads.items():
+        error = done.exception()
+        if error is not None:
+            say(f"{path} could not be downloaded: {one_line(str(error))}", colour="yellow", err=True)
+    grown = update(download, shown)
+    if grown.files:
+        say(f"{time.strftime('%H:%M:%S')}  new: {amount(grown.files, grown.bytes)}")
+
+
+def _event_files(api: HfApi, repo_id: str, repo_type: str | None, commit: str | None) -> Iterator[tuple[str, str]]:
+    """Yield path and id of the event files of a commit; name those whose path is not safe on this disk."""
+    is_event_file = PathFilter(EVENT_FILES)
+    for each in api.list_repo_tree(repo_id, recursive=True, revision=commit, repo_type=repo_type):
+        blob = getattr(each, "blob_id", None)  # a folder has none
+        if blob is None or not is_event_file(each.path):
+            continue
+        if _is_safe(each.path):
+            yield each.path, blob
+        else:
+            say(f"{each.path!a} is left out: it is no path of a file below a folder", colour="yellow", err=True)
+
+
+def _is_safe(path: str) -> bool:
+    # Not left to the client: older ones write `../x` outside of the folder.
+    try:
+        return check_path_in_repo(path) == path and ":" not in path.partition("/")[0]
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.cli.terminal import emit, say, size
+from hf_summary_writer.cli.terminal import amount, emit, say
+from hf_summary_writer.config import without_password
 from hf_summary_writer.hub.client import client_of, default_endpoint
 from hf_summary_writer.scheduler import CommitScheduler
 
@@ -17,21 +18,23 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["describe", "scheduler_of", "tell"]
+__all__ = ["client_of_another_hub", "describe", "scheduler_of", "tell"]
 
 
 def scheduler_of(folder: Path, config: PushConfig, *, as_json: bool, err: bool) -> CommitScheduler:
     """Start to push `folder` every so many minutes, and tell of each commit."""
     arguments = config.arguments_for(CommitScheduler)
     arguments["on_commit"] = lambda commit: tell(commit, as_json=as_json, err=err)
-    return CommitScheduler(folder_path=folder, hf_api=_client_of_another_hub(config.endpoint), **arguments)
+    return CommitScheduler(folder_path=folder, hf_api=client_of_another_hub(config.endpoint), **arguments)
 
 
 @functools.cache
-def _client_of_another_hub(endpoint: str) -> HfApi | None:
-    # One for all folders, since only schedulers with the same client share their commits; and none for the usual Hub,
-    # whose schedulers make their own when they push, for to import it takes long.
-    return None if endpoint == default_endpoint() else client_of(endpoint, token=None)
+def client_of_another_hub(endpoint: str) -> HfApi | None:
+    """Return a client of the Hub at `endpoint`, always the same; `None` for the default one.
+
+    Schedulers share commits only if they have the same client. Those without one import it when they push first.
+    """
+    return None if endpoint == without_password(default_endpoint()) else client_of(endpoint, token=None)
 
 
 def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
@@ -39,8 +42,7 @@ def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
     if as_json:
         emit({"commit": describe(commit)})
     else:
-        files = f"{commit.files} file{'s' if commit.files > 1 else ''}"
-        say(f"{files}, {size(commit.bytes)}, {commit.seconds:.1f} s: {commit.url}", err=err)
+        say(f"{amount(commit.files, commit.bytes)}, {commit.seconds:.1f} s: {commit.url}", err=err)
 
 
 def describe(commit: CommitDetails) -> dict[str, object]:

@@ -137,7 +137,7 @@ def parsed_destination(entry: dict[str, Any]) -> Destination:
     """Return the destination that the head of a journal names."""
     destination = entry["destination"]
     return Destination(
-        endpoint=_typed(destination["endpoint"], str),
+        endpoint=checks.check_endpoint(destination["endpoint"]),
         repo_type=checks.check_repo_type(destination["repo_type"]),
         repo_id=checks.check_repo_id(destination["repo_id"]),
         revision=checks.check_revision(destination["revision"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ from huggingface_hub import constants
 
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub import deadline
-from hf_summary_writer.hub.responses import judge_exception
+from hf_summary_writer.hub.responses import judge_exception, redacted
 from hf_summary_writer.hub.uploads import Uploaded, exists, is_identical, is_left_out, together
 from hf_summary_writer.process import tell_after_fork
 
@@ -346,6 +347,28 @@ class Hub:
 
         os.environ.setdefault(*_XET_BLOCK)  # read when the client makes its Xet session, which it does only once
         deadline.install_hooks(get_session())
+        _redact_http_logs()
+
+
+class _Redaction(logging.Filter):
+    """Keeps secrets out of the log of the HTTP client: a Hub may repeat a request, and an address hold a password."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        clean = redacted(said)
+        if clean != said:
+            record.msg, record.args = clean, ()
+        return True
+
+
+_redaction = _Redaction()
+
+
+def _redact_http_logs() -> None:
+    # A filter of a logger does not see what is logged below it.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("httpx", "httpcore")):
+            logging.getLogger(name).addFilter(_redaction)
 
 
 def _fingerprint(endpoint: str, token: str | bool | None) -> str:

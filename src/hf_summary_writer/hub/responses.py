@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hf_summary_writer.config import without_password
 from hf_summary_writer.errors import (
     ActionNeededError,
     BranchGoneError,
@@ -26,7 +27,16 @@ from hf_summary_writer.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Answer", "judge_answer", "judge_exception", "judge_network", "one_line", "wait_asked_for"]
+__all__ = [
+    "Answer",
+    "answer_of",
+    "judge_answer",
+    "judge_exception",
+    "judge_network",
+    "one_line",
+    "redacted",
+    "wait_asked_for",
+]
 
 # No limit of the Hub has a window longer than an hour; whoever asks for more is not believed.
 MAX_WAIT_SECONDS = 3600.0
@@ -78,9 +88,14 @@ class Answer:
         return one_line(self.headers.get("x-error-message") or self.text)
 
 
+def redacted(text: str) -> str:
+    """Return `text` without tokens and passwords."""
+    return without_password(_TOKENS.sub("<token>", text))
+
+
 def one_line(text: str) -> str:
     """Return `text` as one short printable line that holds no token."""
-    text = _TOKENS.sub("<token>", _ESCAPES.sub("", text[: 4 * _MAX_TEXT]))
+    text = redacted(_ESCAPES.sub("", text[: 4 * _MAX_TEXT]))
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _MAX_TEXT else f"{line[: _MAX_TEXT - 1]}…"
 
