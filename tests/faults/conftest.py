@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import remote
 from faults.mounts import a_disk_of
 from faults.proxy import FaultProxy
 from hf_summary_writer import CommitScheduler
@@ -140,34 +141,85 @@ def watch(
     assert watch.leaks == []
 
 
-@pytest.fixture
-def schedule(
-    proxied: HfApi, proxy: FaultProxy, repo_id: str, folder: Path, watch: Watch
-) -> Iterator[Callable[..., Run]]:
-    """Return a function that makes a scheduler behind the proxy."""
-    runs: list[Run] = []
+@dataclass(slots=True)
+class World:
+    """A folder, the Hub behind a proxy that it is pushed to, its schedulers, and what they log.
 
-    def make(**arguments: Any) -> Run:
+    Attributes:
+        hub: The Hub.
+        proxy: The proxy in front of it, which breaks what a test tells it to.
+        api: A client that reaches the Hub through the proxy.
+        repo_id: A repo that does not exist yet.
+        folder: The folder, empty.
+        watch: Collects what could show the token.
+    """
+
+    hub: HubProcess
+    proxy: FaultProxy
+    api: HfApi
+    repo_id: str
+    folder: Path
+    watch: Watch
+    _log: pytest.LogCaptureFixture
+    _runs: list[Run] = field(default_factory=list)
+
+    def schedule(self, **arguments: Any) -> Run:
+        """Start a scheduler behind the proxy."""
         commits: queue.SimpleQueue[CommitDetails] = queue.SimpleQueue()
         errors: queue.SimpleQueue[ErrorDetails] = queue.SimpleQueue()
 
         def failed(details: ErrorDetails) -> None:
-            watch.see(repr(details))
-            watch.see_error(details.error)
+            self.watch.see(repr(details))
+            self.watch.see_error(details.error)
             errors.put(details)
 
-        settings = {"repo_id": repo_id, "folder_path": folder, "every": HOUR, "hf_api": proxied, **arguments}
+        settings = {"repo_id": self.repo_id, "folder_path": self.folder, "every": HOUR, "hf_api": self.api, **arguments}
         scheduler = CommitScheduler(on_commit=commits.put, on_error=failed, **settings)
-        runs.append(Run(scheduler, commits, errors))
-        watch.see(repr(scheduler))
-        return runs[-1]
+        self._runs.append(Run(scheduler, commits, errors))
+        self.watch.see(repr(scheduler))
+        return self._runs[-1]
 
-    yield make
-    for run in runs:
-        run.scheduler.stop()
-    proxy.clear()
-    # While the proxy still passes on: the native client takes its time to give up a Hub that went away.
-    wait_for_our_threads()
+    def said(self, level: int) -> list[str]:
+        """Return what users read, at a level or above it, from us and from the client."""
+        return [
+            record.getMessage()
+            for record in self._log.records
+            if record.levelno >= level and record.name.startswith(("hf_summary_writer", "huggingface_hub"))
+        ]
+
+    def uploaded(self) -> dict[str, bytes]:
+        """Return the files in the repo."""
+        return remote.files(self.api, self.repo_id)
+
+    def on_disk(self) -> dict[str, bytes]:
+        """Return the files in the folder, under the names that they get in the repo."""
+        return remote.under(self.folder, "", "*")
+
+    def commits(self) -> list[str]:
+        """Return the titles of the commits, the newest first."""
+        return remote.commits(self.api, self.repo_id)
+
+    def end(self) -> None:
+        for run in self._runs:
+            run.scheduler.stop()
+        self.proxy.clear()
+        # While the proxy still passes on: the native client takes its time to give up a Hub that went away.
+        wait_for_our_threads()
+
+
+@pytest.fixture
+def world(
+    hub: HubProcess,
+    proxy: FaultProxy,
+    proxied: HfApi,
+    repo_id: str,
+    folder: Path,
+    watch: Watch,
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[World]:
+    world = World(hub, proxy, proxied, repo_id, folder, watch, caplog)
+    yield world
+    world.end()
 
 
 def wait_for_our_threads() -> None:
@@ -176,17 +228,3 @@ def wait_for_our_threads() -> None:
     while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("hf-summary-writer")]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[str]]:
-    """Return a function that tells what users of ours read, at a level or above it, from us and from the client."""
-
-    def said(level: int) -> list[str]:
-        return [
-            record.getMessage()
-            for record in caplog.records
-            if record.levelno >= level and record.name.startswith(("hf_summary_writer", "huggingface_hub"))
-        ]
-
-    return said

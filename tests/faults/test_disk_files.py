@@ -31,12 +31,12 @@ from hf_summary_writer.push.push import sync
 from hf_summary_writer.push.status import known_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from huggingface_hub import HfApi
 
-    from faults.conftest import Run
+    from faults.conftest import World
     from hf_summary_writer.errors import CommitDetails
 
 pytestmark = pytest.mark.faults
@@ -48,43 +48,43 @@ VERSION = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2")
 
 
 @pytest.mark.faults("D3")
-def test_a_folder_deleted_and_made_again_is_pushed_on_and_the_deletion_is_not(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
-) -> None:
-    (folder / "old.txt").write_bytes(b"old")
-    (folder / "kept.txt").write_bytes(b"1")
-    run = schedule()
+def test_a_folder_deleted_and_made_again_is_pushed_on_and_the_deletion_is_not(world: World, api: HfApi) -> None:
+    (world.folder / "old.txt").write_bytes(b"old")
+    (world.folder / "kept.txt").write_bytes(b"1")
+    run = world.schedule()
     run.next_commit()
     run.settle()
-    shutil.rmtree(folder)
+    shutil.rmtree(world.folder)
     assert run.push() is None
-    assert not folder.exists()
-    folder.mkdir()
-    (folder / "kept.txt").write_bytes(b"2")
-    (folder / "new.txt").write_bytes(b"new")
+    assert not world.folder.exists()
+    world.folder.mkdir()
+    (world.folder / "kept.txt").write_bytes(b"2")
+    (world.folder / "new.txt").write_bytes(b"new")
     assert run.push() is not None
     run.scheduler.close()
-    assert remote.files(api, repo_id) == {"old.txt": b"old", "kept.txt": b"2", "new.txt": b"new"}
-    assert said(logging.WARNING) == []
-    assert schedule().push() is None
+    assert remote.files(api, world.repo_id) == {"old.txt": b"old", "kept.txt": b"2", "new.txt": b"new"}
+    assert world.said(logging.WARNING) == []
+    assert world.schedule().push() is None
 
 
 def test_a_folder_deleted_in_the_middle_of_a_push_ends_it_quietly(
-    proxied: HfApi, api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 1)
     for number in range(3):
-        (folder / f"{number}.txt").write_bytes(b"%d" % number)
-        os.utime(folder / f"{number}.txt", (number, number))
+        (world.folder / f"{number}.txt").write_bytes(b"%d" % number)
+        os.utime(world.folder / f"{number}.txt", (number, number))
 
     def delete(_: CommitDetails) -> None:
-        shutil.rmtree(folder)
+        shutil.rmtree(world.folder)
 
-    scheduler = CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=proxied, on_commit=delete)
+    scheduler = CommitScheduler(
+        repo_id=world.repo_id, folder_path=world.folder, every=HOUR, hf_api=world.api, on_commit=delete
+    )
     scheduler.trigger().result(SECONDS)
     assert scheduler.trigger().result(SECONDS) is None
     scheduler.close()
-    assert remote.files(api, repo_id) == {"0.txt": b"0"}
+    assert remote.files(api, world.repo_id) == {"0.txt": b"0"}
 
 
 class Busy:
@@ -129,17 +129,15 @@ class Busy:
 
 
 @pytest.mark.faults("D4")
-def test_of_files_that_change_all_the_time_every_commit_holds_one_moment_of_each(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path
-) -> None:
-    busy = Busy(folder)
-    run = schedule(ignore_patterns="new")
+def test_of_files_that_change_all_the_time_every_commit_holds_one_moment_of_each(world: World, api: HfApi) -> None:
+    busy = Busy(world.folder)
+    run = world.schedule(ignore_patterns="new")
     with busy:
         infos = [run.push() for _ in range(5)]
     run.scheduler.close()
-    published = [remote.files(api, repo_id, revision=info.oid) for info in infos if info is not None]
+    published = [remote.files(api, world.repo_id, revision=info.oid) for info in infos if info is not None]
     assert len(published) > 1
-    log, events = (folder / "log.jsonl").read_bytes(), busy.events.read_bytes()
+    log, events = (world.folder / "log.jsonl").read_bytes(), busy.events.read_bytes()
     for files in published:
         state = files.get("state.bin")
         assert state is None or hashlib.sha256(state[32:]).digest() == state[:32]
@@ -147,53 +145,48 @@ def test_of_files_that_change_all_the_time_every_commit_holds_one_moment_of_each
         seen = files.get("a.tfevents.1", b"")
         assert events.startswith(seen)
         assert not seen or frame_ends(seen)
-    last = remote.files(api, repo_id)
+    last = remote.files(api, world.repo_id)
     whole = last.pop("a.tfevents.1")
-    assert last == {"state.bin": (folder / "state.bin").read_bytes(), "log.jsonl": log}
+    assert last == {"state.bin": (world.folder / "state.bin").read_bytes(), "log.jsonl": log}
     assert events.startswith(whole)
     assert frame_ends(whole)
 
 
 @pytest.mark.faults("D4")
 def test_what_changes_while_the_last_push_reads_it_is_named_as_missing(
-    schedule: Callable[..., Run],
-    api: HfApi,
-    repo_id: str,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = snapshot._read
 
     def then_rewritten(file: BinaryIO, size: int) -> bytes:
         body = original(file, size)
-        (folder / "state.json").write_bytes(os.urandom(1000))
+        (world.folder / "state.json").write_bytes(os.urandom(1000))
         return body
 
-    (folder / "a.bin").write_bytes(b"1")
-    (folder / "state.json").write_bytes(os.urandom(1000))
+    (world.folder / "a.bin").write_bytes(b"1")
+    (world.folder / "state.json").write_bytes(os.urandom(1000))
     monkeypatch.setattr(snapshot, "_read", then_rewritten)
-    run = schedule()
+    run = world.schedule()
     run.settle()
     run.scheduler.close()
-    assert set(remote.files(api, repo_id)) == {"a.bin"}
+    assert set(remote.files(api, world.repo_id)) == {"a.bin"}
     assert not run.scheduler.status().all_arrived
-    assert [line for line in said(logging.INFO) if line.startswith("All")] == []
-    [warning] = said(logging.WARNING)
-    assert warning == said(logging.INFO)[-1]
+    assert [line for line in world.said(logging.INFO) if line.startswith("All")] == []
+    [warning] = world.said(logging.WARNING)
+    assert warning == world.said(logging.INFO)[-1]
     assert "1 files (0.0 MB)" in warning
 
 
-def test_what_is_written_after_the_last_push_is_neither_claimed_nor_named_as_missing(
-    proxied: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
-) -> None:
+def test_what_is_written_after_the_last_push_is_neither_claimed_nor_named_as_missing(world: World) -> None:
     def go_on(commit: CommitDetails) -> None:
-        (folder / f"{commit.oid}.bin").write_bytes(b"1")
+        (world.folder / f"{commit.oid}.bin").write_bytes(b"1")
 
-    (folder / "a.bin").write_bytes(b"1")
-    CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=proxied, on_commit=go_on).close()
-    assert said(logging.INFO)[-1].startswith("All that the last push found of")
-    assert said(logging.WARNING) == []
+    (world.folder / "a.bin").write_bytes(b"1")
+    CommitScheduler(
+        repo_id=world.repo_id, folder_path=world.folder, every=HOUR, hf_api=world.api, on_commit=go_on
+    ).close()
+    assert world.said(logging.INFO)[-1].startswith("All that the last push found of")
+    assert world.said(logging.WARNING) == []
 
 
 def frame_ends(content: bytes) -> bool:
@@ -212,38 +205,36 @@ def ordinary_user() -> Iterator[None]:
 
 @pytest.mark.faults("D5")
 @pytest.mark.usefixtures("ordinary_user")
-def test_what_may_not_be_read_waits_and_the_rest_is_pushed(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
-) -> None:
-    (folder / "closed").mkdir()
+def test_what_may_not_be_read_waits_and_the_rest_is_pushed(world: World, api: HfApi) -> None:
+    (world.folder / "closed").mkdir()
     for name in ("readable.txt", "secret.txt", "closed/inside.txt"):
-        (folder / name).write_bytes(name.encode())
-    (folder / "secret.txt").chmod(0)
-    (folder / "closed").chmod(0)
-    run = schedule()
+        (world.folder / name).write_bytes(name.encode())
+    (world.folder / "secret.txt").chmod(0)
+    (world.folder / "closed").chmod(0)
+    run = world.schedule()
     run.next_commit()
     run.settle()
     assert run.push() is None
-    assert remote.files(api, repo_id) == {"readable.txt": b"readable.txt"}
-    warnings = said(logging.WARNING)
+    assert remote.files(api, world.repo_id) == {"readable.txt": b"readable.txt"}
+    warnings = world.said(logging.WARNING)
     assert [sum(name in line for line in warnings) for name in ("'secret.txt'", "'closed'")] == [1, 1]
     assert len(warnings) == 2
-    (folder / "secret.txt").unlink()
+    (world.folder / "secret.txt").unlink()
     status = run.scheduler.status()
     assert (status.pending.files, status.pending.unlisted, status.all_arrived) == (0, 1, False)
-    (folder / "secret.txt").write_bytes(b"secret.txt")
-    (folder / "secret.txt").chmod(0o600)
-    (folder / "closed").chmod(0o700)
+    (world.folder / "secret.txt").write_bytes(b"secret.txt")
+    (world.folder / "secret.txt").chmod(0o600)
+    (world.folder / "closed").chmod(0o700)
     assert run.push() is not None
-    assert set(remote.files(api, repo_id)) == {"readable.txt", "secret.txt", "closed/inside.txt"}
+    assert set(remote.files(api, world.repo_id)) == {"readable.txt", "secret.txt", "closed/inside.txt"}
 
 
 @pytest.mark.usefixtures("ordinary_user")
-def test_a_folder_that_may_not_be_looked_into_hides_no_other(schedule: Callable[..., Run], folder: Path) -> None:
-    (folder / "file.txt").write_bytes(b"file")
-    schedule().next_commit()
-    (folder.parent / "closed").mkdir(mode=0)
-    assert [known for known, _ in known_folders(folder.parent)] == [folder]
+def test_a_folder_that_may_not_be_looked_into_hides_no_other(world: World) -> None:
+    (world.folder / "file.txt").write_bytes(b"file")
+    world.schedule().next_commit()
+    (world.folder.parent / "closed").mkdir(mode=0)
+    assert [known for known, _ in known_folders(world.folder.parent)] == [world.folder]
 
 
 @pytest.mark.usefixtures("ordinary_user")
@@ -256,53 +247,49 @@ def test_a_sync_says_that_it_could_not_look_into_a_folder(api: HfApi, repo_id: s
     assert remote.files(api, repo_id) == {"file.txt": b"file"}
 
 
-def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
-) -> None:
-    (folder.parent / "secret.txt").write_bytes(b"secret")
-    (folder / "sub").mkdir()
-    (folder / "sub" / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
+def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(world: World, api: HfApi) -> None:
+    (world.folder.parent / "secret.txt").write_bytes(b"secret")
+    (world.folder / "sub").mkdir()
+    (world.folder / "sub" / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
     for name, target in {"out": "../secret.txt", "loop": "x.tfevents.loop", "dangling": "nothing", "up": ".."}.items():
-        (folder / f"x.tfevents.{name}").symlink_to(target)
-    os.mkfifo(folder / "x.tfevents.fifo")
+        (world.folder / f"x.tfevents.{name}").symlink_to(target)
+    os.mkfifo(world.folder / "x.tfevents.fifo")
     with contextlib.suppress(PermissionError):  # only root makes devices
-        os.mknod(folder / "x.tfevents.device", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+        os.mknod(world.folder / "x.tfevents.device", stat.S_IFCHR | 0o600, os.makedev(1, 5))
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "x.tfevents.socket"))
-        run = schedule()
+        listener.bind(str(world.folder / "x.tfevents.socket"))
+        run = world.schedule()
         run.next_commit()
         run.scheduler.close()
-    assert remote.files(api, repo_id) == {"sub/fine.tfevents.1": VERSION + frame(b"x")}
-    assert said(logging.WARNING) == []
+    assert remote.files(api, world.repo_id) == {"sub/fine.tfevents.1": VERSION + frame(b"x")}
+    assert world.said(logging.WARNING) == []
 
 
-def test_files_that_come_and_go_all_the_time_hold_up_no_other(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
-) -> None:
+def test_files_that_come_and_go_all_the_time_hold_up_no_other(world: World, api: HfApi) -> None:
     stop = threading.Event()
 
     def come_and_go() -> None:
         for number in itertools.count():
             if stop.is_set():
                 return
-            path = folder / f"passing-{number % 7}.txt"
+            path = world.folder / f"passing-{number % 7}.txt"
             path.write_bytes(b"x" * 1000)
-            (folder / f"passing-{(number + 3) % 7}.txt").unlink(missing_ok=True)
+            (world.folder / f"passing-{(number + 3) % 7}.txt").unlink(missing_ok=True)
 
     thread = threading.Thread(target=come_and_go)
-    run = schedule()
+    run = world.schedule()
     thread.start()
     try:
         for number in range(10):
-            (folder / f"stays-{number}.txt").write_bytes(b"%d" * 100)
+            (world.folder / f"stays-{number}.txt").write_bytes(b"%d" * 100)
             run.push()
     finally:
         stop.set()
         thread.join()
     run.scheduler.close()
-    held = remote.files(api, repo_id)
-    assert {path: held.get(path) for path in remote.under(folder, "", "*")} == remote.under(folder, "", "*")
-    assert said(logging.WARNING) == []
+    held = remote.files(api, world.repo_id)
+    assert {path: held.get(path) for path in world.on_disk()} == world.on_disk()
+    assert world.said(logging.WARNING) == []
 
 
 FINE = [
@@ -326,60 +313,56 @@ ODD = [b"a\nb", b"a\\b", b"a\x7fb", b"a\x1b[31mb", b"a\xffb", b"a:b"]
 
 
 @pytest.mark.faults("D8")
-def test_odd_names_arrive_as_they_are_or_stay_with_one_escaped_warning_each(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
-) -> None:
-    (folder / "a b").mkdir()
-    (folder / ".cache").mkdir()
+def test_odd_names_arrive_as_they_are_or_stay_with_one_escaped_warning_each(world: World, api: HfApi) -> None:
+    (world.folder / "a b").mkdir()
+    (world.folder / ".cache").mkdir()
     local = {name: name.encode() for name in FINE if name != "a b"} | {"a b/#": b"1"}
     for name, content in local.items():
-        (folder / name).write_bytes(content)
+        (world.folder / name).write_bytes(content)
     for raw in ODD:
-        (folder / os.fsdecode(raw)).write_bytes(b"1")
-    (folder / ".cache" / "theirs.txt").write_bytes(b"1")
-    run = schedule()
+        (world.folder / os.fsdecode(raw)).write_bytes(b"1")
+    (world.folder / ".cache" / "theirs.txt").write_bytes(b"1")
+    run = world.schedule()
     run.next_commit()
     run.settle()
     assert run.push() is None
-    assert remote.files(api, repo_id) == local
-    warnings = said(logging.WARNING)
+    assert remote.files(api, world.repo_id) == local
+    warnings = world.said(logging.WARNING)
     assert len(warnings) == len(ODD) + 1
     assert all(line.isascii() and line.isprintable() for line in warnings)
     for raw in ODD:
         assert [ascii(os.fsdecode(raw)) in line for line in warnings].count(True) == 1
 
 
-def test_of_many_odd_names_only_the_first_are_said(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, said: Callable[[int], list[str]]
-) -> None:
+def test_of_many_odd_names_only_the_first_are_said(world: World, api: HfApi) -> None:
     for number in range(100):
-        (folder / f"a\n{number}").write_bytes(b"1")
-    (folder / "a").write_bytes(b"1")
-    run = schedule()
+        (world.folder / f"a\n{number}").write_bytes(b"1")
+    (world.folder / "a").write_bytes(b"1")
+    run = world.schedule()
     run.next_commit()
-    assert remote.files(api, repo_id) == {"a": b"1"}
-    assert len(said(logging.WARNING)) == 11
-    assert said(logging.WARNING)[-1].endswith("more like it are not named")
+    assert remote.files(api, world.repo_id) == {"a": b"1"}
+    assert len(world.said(logging.WARNING)) == 11
+    assert world.said(logging.WARNING)[-1].endswith("more like it are not named")
 
 
 def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 10)
-    run = schedule()
+    run = world.schedule()
     run.settle()
-    outbox = folder / STATE_FOLDER / f"{run.scheduler._pusher.destination.key}.outbox"
+    outbox = world.folder / STATE_FOLDER / f"{run.scheduler._pusher.destination.key}.outbox"
     outbox.parent.mkdir(parents=True, exist_ok=True)
     outbox.touch()
-    (folder / "small.txt").write_bytes(b"1")
-    (folder / "large.txt").write_bytes(b"1" * 100)
+    (world.folder / "small.txt").write_bytes(b"1")
+    (world.folder / "large.txt").write_bytes(b"1" * 100)
     with monkeypatch.context() as nowhere:
-        nowhere.setattr(tempfile, "tempdir", str(folder / "nowhere"))
+        nowhere.setattr(tempfile, "tempdir", str(world.folder / "nowhere"))
         error = run.fail()
     assert "'large.txt' could not be read or copied" in str(error)
-    assert remote.files(api, repo_id) == {"small.txt": b"1"}
+    assert remote.files(api, world.repo_id) == {"small.txt": b"1"}
     run.push()  # unless the scheduler was quicker, which tries again by itself
-    assert remote.files(api, repo_id) == {"small.txt": b"1", "large.txt": b"1" * 100}
+    assert remote.files(api, world.repo_id) == {"small.txt": b"1", "large.txt": b"1" * 100}
 
 
 @pytest.fixture
@@ -390,13 +373,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.faults("D11")
 def test_a_push_does_not_fill_the_disk_that_the_training_writes_to(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, disk: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, api: HfApi, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 10)
     (disk / "ballast").write_bytes(bytes(40 * MB))
     folder, content = disk / "run", os.urandom(13 * MB)
     folder.mkdir()
-    run = schedule(folder_path=folder)
+    run = world.schedule(folder_path=folder)
     run.settle()
     over, free = threading.Event(), [10 * MB]
 
@@ -414,18 +397,16 @@ def test_a_push_does_not_fill_the_disk_that_the_training_writes_to(
     assert min(free) > 9 * MB
     assert "'large.bin' could not be read or copied" in str(error)
     assert "13.6 MB" in str(error)
-    assert remote.files(api, repo_id) == {"small.txt": b"1"}
+    assert remote.files(api, world.repo_id) == {"small.txt": b"1"}
     (disk / "ballast").unlink()
     run.push()  # unless the scheduler was quicker, which tries again by itself
-    assert remote.files(api, repo_id) == {"small.txt": b"1", "large.bin": content}
+    assert remote.files(api, world.repo_id) == {"small.txt": b"1", "large.bin": content}
 
 
-def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(
-    schedule: Callable[..., Run], api: HfApi, repo_id: str, folder: Path
-) -> None:
-    run = schedule()
+def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(world: World, api: HfApi) -> None:
+    run = world.schedule()
     run.settle()
-    (folder / "a.txt").write_bytes(b"1")
+    (world.folder / "a.txt").write_bytes(b"1")
     taken: list[int] = []
     try:
         while True:
@@ -437,4 +418,4 @@ def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(
             os.close(descriptor)
     assert "Too many open files" in str(error)
     run.push()  # unless the scheduler was quicker, which tries again by itself
-    assert remote.files(api, repo_id) == {"a.txt": b"1"}
+    assert remote.files(api, world.repo_id) == {"a.txt": b"1"}

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-    from faults.conftest import Run
-    from faults.proxy import FaultProxy
+    from faults.conftest import World
 
 RECORDS = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2") + frame(b"x" * 50)
 NAME = "a.tfevents.1"
@@ -71,62 +70,51 @@ def unwritable(request: pytest.FixtureRequest, tmp_path: Path, folder: Path) -> 
 
 @pytest.mark.faults("D2")
 def test_without_a_place_for_state_pushes_go_on_from_memory_with_one_warning(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    api: HfApi,
-    repo_id: str,
-    said: Callable[[int], list[str]],
-    unwritable: Place,
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, api: HfApi, unwritable: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 0)  # private copies need a place as well
     (unwritable.written / NAME).write_bytes(RECORDS)
-    run = schedule(folder_path=unwritable.seen, allow_patterns="*.tfevents.*")
+    run = world.schedule(folder_path=unwritable.seen, allow_patterns="*.tfevents.*")
     run.next_commit()
     run.settle()
-    before = proxy.requests
+    before = world.proxy.requests
     assert run.push() is None
-    assert proxy.requests == before
+    assert world.proxy.requests == before
     with (unwritable.written / NAME).open("ab") as file:
         file.write(frame(b"y" * 50))
     assert run.push() is not None
     run.scheduler.close()
-    assert remote.files(api, repo_id) == {NAME: RECORDS + frame(b"y" * 50)}
-    assert [line for line in said(logging.WARNING) if "cannot be used" not in line] == []
-    assert len(said(logging.WARNING)) == 1
+    assert remote.files(api, world.repo_id) == {NAME: RECORDS + frame(b"y" * 50)}
+    assert [line for line in world.said(logging.WARNING) if "cannot be used" not in line] == []
+    assert len(world.said(logging.WARNING)) == 1
 
 
 @pytest.mark.faults("D2")
 def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    api: HfApi,
-    repo_id: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 1)
     for number in range(3):
-        (folder / f"{number}.bin").write_bytes(b"%d" % number)
-    run = schedule()
+        (world.folder / f"{number}.bin").write_bytes(b"%d" % number)
+    run = world.schedule()
     run.settle()
-    api.delete_repo(repo_id)
-    (folder / "late.bin").write_bytes(b"late")
+    api.delete_repo(world.repo_id)
+    (world.folder / "late.bin").write_bytes(b"late")
     with monkeypatch.context() as disk:
         disk.setattr(Journal, "rewrite", full)
         assert isinstance(run.fail(), RepoGoneError)
-    api.create_repo(repo_id)
-    proxy.add("POST", "/commit/", Pass())
-    proxy.add("POST", "/commit/", Answer(503))
+    api.create_repo(world.repo_id)
+    world.proxy.add("POST", "/commit/", Pass())
+    world.proxy.add("POST", "/commit/", Answer(503))
     assert isinstance(run.fail(), TemporaryError)
     run.scheduler.stop()
-    [ledger] = ledgers_of(folder)  # as the next process reads it
-    assert list(ledger.entries) == list(remote.files(api, repo_id))
-    schedule().scheduler.close()
-    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+    [ledger] = ledgers_of(world.folder)  # as the next process reads it
+    assert list(ledger.entries) == list(remote.files(api, world.repo_id))
+    world.schedule().scheduler.close()
+    assert remote.files(api, world.repo_id) == world.on_disk()
 
 
 def fill_up(ballast: Path) -> None:
@@ -138,17 +126,12 @@ def fill_up(ballast: Path) -> None:
 
 @pytest.mark.faults("D2")
 def test_a_ledger_on_a_full_disk_costs_an_idle_run_no_request_and_is_whole_once_there_is_space(
-    tiny_disk: Path,
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    api: HfApi,
-    repo_id: str,
-    said: Callable[[int], list[str]],
+    world: World, tiny_disk: Path, api: HfApi
 ) -> None:
     folder = tiny_disk / "run"
     folder.mkdir()
     (folder / "first.bin").write_bytes(b"1")
-    run = schedule(folder_path=folder)
+    run = world.schedule(folder_path=folder)
     run.next_commit()
     run.settle()
     for number in range(30):  # what is noted of them takes more than one page of the disk
@@ -156,41 +139,36 @@ def test_a_ledger_on_a_full_disk_costs_an_idle_run_no_request_and_is_whole_once_
     ballast = tiny_disk / "ballast"
     fill_up(ballast)
     assert run.push() is not None
-    before = len(proxy.requests)
+    before = len(world.proxy.requests)
     assert [run.push() for _ in range(3)] == [None] * 3
-    assert len(proxy.requests) == before
+    assert len(world.proxy.requests) == before
     assert run.missing() == 0
     ballast.unlink()
     (folder / "last.bin").write_bytes(b"3")
     run.scheduler.close()
-    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
-    assert ["cannot be used" in line for line in said(logging.WARNING)] == [True]
+    assert remote.files(api, world.repo_id) == remote.under(folder, "", "*")
+    assert ["cannot be used" in line for line in world.said(logging.WARNING)] == [True]
     [ledger] = ledgers_of(folder)
     assert len(ledger.entries) == 32
 
 
 @pytest.mark.faults("D2")
 def test_a_disk_that_fills_up_during_the_last_push_is_not_taken_for_another_process(
-    tiny_disk: Path,
-    schedule: Callable[..., Run],
-    api: HfApi,
-    repo_id: str,
-    said: Callable[[int], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, tiny_disk: Path, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 25)
     folder = tiny_disk / "run"
     folder.mkdir()
     (folder / "first.bin").write_bytes(b"1")
-    run = schedule(folder_path=folder)
+    run = world.schedule(folder_path=folder)
     run.next_commit()
     run.settle()
     for number in range(50):
         (folder / f"{number:0100}.bin").touch()
     fill_up(tiny_disk / "ballast")
     run.scheduler.close()
-    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
-    assert ["cannot be used" in line for line in said(logging.WARNING)] == [True]
+    assert remote.files(api, world.repo_id) == remote.under(folder, "", "*")
+    assert ["cannot be used" in line for line in world.said(logging.WARNING)] == [True]
 
 
 def emptied(ledger: Path) -> None:
@@ -254,58 +232,51 @@ def about_somebody_elses_repo(ledger: Path) -> None:
     ],
 )
 def test_a_damaged_ledger_is_set_aside_and_the_folder_planned_afresh(
-    damaged: Callable[[Path], None],
-    schedule: Callable[..., Run],
-    api: HfApi,
-    repo_id: str,
-    said: Callable[[int], list[str]],
-    folder: Path,
+    world: World, damaged: Callable[[Path], None], api: HfApi
 ) -> None:
-    (folder.parent / "secret.tfevents.1").write_bytes(RECORDS)
-    (folder / NAME).write_bytes(RECORDS)
-    first = schedule()
+    (world.folder.parent / "secret.tfevents.1").write_bytes(RECORDS)
+    (world.folder / NAME).write_bytes(RECORDS)
+    first = world.schedule()
     first.next_commit()
     first.scheduler.close()
-    (ledger,) = (folder / STATE_FOLDER).glob("*.jsonl")
+    (ledger,) = (world.folder / STATE_FOLDER).glob("*.jsonl")
     damaged(ledger)
 
-    second = schedule()
+    second = world.schedule()
     second.settle()
-    assert len(remote.commits(api, repo_id)) == 2  # the one that the Hub makes, and the first scheduler's
-    (folder / "b.tfevents.1").write_bytes(RECORDS)
+    assert len(remote.commits(api, world.repo_id)) == 2  # the one that the Hub makes, and the first scheduler's
+    (world.folder / "b.tfevents.1").write_bytes(RECORDS)
     assert second.push() is not None
     second.scheduler.close()
-    assert remote.files(api, repo_id) == {NAME: RECORDS, "b.tfevents.1": RECORDS}
-    assert ["set aside" in line for line in said(logging.WARNING)] == [True]
+    assert remote.files(api, world.repo_id) == {NAME: RECORDS, "b.tfevents.1": RECORDS}
+    assert ["set aside" in line for line in world.said(logging.WARNING)] == [True]
     (kept,) = ledger.parent.glob("*.set-aside-*")
     if kept.is_file() and not kept.is_symlink():
         kept.unlink()  # or the watch over the token reads all of a huge one
 
-    third = schedule()
+    third = world.schedule()
     third.settle()
     assert third.missing() == 0
-    assert len(said(logging.WARNING)) == 1
+    assert len(world.said(logging.WARNING)) == 1
 
 
 @pytest.mark.client  # the client tells of a commit in between
-def test_what_another_host_pushes_in_spite_of_the_lock_is_put_right(
-    schedule: Callable[..., Run], proxy: FaultProxy, api: HfApi, repo_id: str, folder: Path
-) -> None:
+def test_what_another_host_pushes_in_spite_of_the_lock_is_put_right(world: World, api: HfApi) -> None:
     """Two commits cross, since the lock does not hold on the other host: theirs, with less, comes after ours."""
-    (folder / NAME).write_bytes(RECORDS)
-    run = schedule(allow_patterns="*.tfevents.*")
+    (world.folder / NAME).write_bytes(RECORDS)
+    run = world.schedule(allow_patterns="*.tfevents.*")
     run.push()
     longer = RECORDS + frame(b"y" * 50)
-    (folder / NAME).write_bytes(longer)
-    proxy.add("POST", "/commit/", Delay(60), times=1)
+    (world.folder / NAME).write_bytes(longer)
+    world.proxy.add("POST", "/commit/", Delay(60), times=1)
     coming = run.scheduler.trigger()
-    wait_until(lambda: remote.files(api, repo_id)[NAME] == longer)
-    api.upload_file(path_or_fileobj=RECORDS, path_in_repo=NAME, repo_id=repo_id)
-    [other] = ledgers_of(folder)
+    wait_until(lambda: remote.files(api, world.repo_id)[NAME] == longer)
+    api.upload_file(path_or_fileobj=RECORDS, path_in_repo=NAME, repo_id=world.repo_id)
+    [other] = ledgers_of(world.folder)
     other.record({}, other.commit)
-    proxy.clear()
+    world.proxy.clear()
     assert coming.result(20) is not None
     assert run.push() is not None
-    assert remote.files(api, repo_id) == {NAME: longer}
+    assert remote.files(api, world.repo_id) == {NAME: longer}
     assert run.push() is None
     assert run.missing() == 0

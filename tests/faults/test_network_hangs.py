@@ -11,7 +11,6 @@ import pytest
 from huggingface_hub import close_session, constants
 
 import events
-import remote
 import scripts
 from faults.conftest import SECONDS, SOON, wait_for_our_threads
 from faults.proxy import (
@@ -32,13 +31,7 @@ from hf_summary_writer.errors import DeadlineError, PushError, TemporaryError
 from hf_summary_writer.push import push as delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from huggingface_hub import HfApi
-
-    from faults.conftest import Run, Watch
-    from faults.proxy import FaultProxy
+    from faults.conftest import Run, World
 
 pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client has no deadlines of its own
 
@@ -59,12 +52,12 @@ def silence(kind: str) -> Action:
     return Delay(HOURS) if kind in XET else Hang()
 
 
-def with_something_new(schedule: Callable[..., Run], folder: Path, seconds: float, **arguments: Any) -> Run:
+def with_something_new(world: World, seconds: float, **arguments: Any) -> Run:
     """Return a run that has a file to push and waits to be told, with so much time for every call to the Hub."""
-    run = schedule(**arguments)
+    run = world.schedule(**arguments)
     run.settle()
     run.allow(seconds)
-    (folder / "a.bin").write_bytes(os.urandom(50_000))
+    (world.folder / "a.bin").write_bytes(os.urandom(50_000))
     return run
 
 
@@ -79,169 +72,143 @@ def deliver(run: Run) -> None:
 @pytest.mark.faults("N9")
 @pytest.mark.parametrize("how", ["silence", "drip"])
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_a_hub_that_never_answers_is_given_up_and_later_pushes_work(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    proxied: HfApi,
-    repo_id: str,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    kind: str,
-    how: str,
-) -> None:
-    run = with_something_new(schedule, folder, 0.7)
-    proxy.add(*REQUESTS[kind], silence(kind) if how == "silence" else Drip(seconds_per_byte=0.3))
+def test_a_hub_that_never_answers_is_given_up_and_later_pushes_work(world: World, kind: str, how: str) -> None:
+    run = with_something_new(world, 0.7)
+    world.proxy.add(*REQUESTS[kind], silence(kind) if how == "silence" else Drip(seconds_per_byte=0.3))
     began = time.monotonic()
     assert isinstance(run.fail(), DeadlineError)
     assert time.monotonic() - began < SOON
     assert run.missing() == 1
     deliver(run)
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
-    assert len(said(logging.WARNING)) == 1
-    proxy.clear()
+    assert world.uploaded() == world.on_disk()
+    assert len(world.said(logging.WARNING)) == 1
+    world.proxy.clear()
     run.scheduler.stop()
     wait_for_our_threads()
-    assert len(remote.commits(proxied, repo_id)) == 2
+    assert len(world.commits()) == 2
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_leaving_takes_no_longer_than_it_may_while_the_hub_hangs(
-    schedule: Callable[..., Run], proxy: FaultProxy, folder: Path, said: Callable[[int], list[str]], kind: str
-) -> None:
-    run = with_something_new(schedule, folder, SECONDS, close_timeout=0.5)
-    proxy.add(*REQUESTS[kind], silence(kind), FOREVER)
+def test_leaving_takes_no_longer_than_it_may_while_the_hub_hangs(world: World, kind: str) -> None:
+    run = with_something_new(world, SECONDS, close_timeout=0.5)
+    world.proxy.add(*REQUESTS[kind], silence(kind), FOREVER)
     began = time.monotonic()
     run.scheduler.close()
     assert time.monotonic() - began < SOON
-    assert "hf-summary-writer sync" in said(logging.WARNING)[-1]
+    assert "hf-summary-writer sync" in world.said(logging.WARNING)[-1]
 
 
-def test_a_push_that_was_left_behind_fails_without_a_second_warning(
-    schedule: Callable[..., Run], proxy: FaultProxy, folder: Path, said: Callable[[int], list[str]]
-) -> None:
-    run = with_something_new(schedule, folder, SECONDS, close_timeout=0.5)
-    proxy.add(*REQUESTS["preupload"], Hang(), FOREVER)
+def test_a_push_that_was_left_behind_fails_without_a_second_warning(world: World) -> None:
+    run = with_something_new(world, SECONDS, close_timeout=0.5)
+    world.proxy.add(*REQUESTS["preupload"], Hang(), FOREVER)
     run.scheduler.trigger()
-    events.wait_until(lambda: any(seen.action == Hang() for seen in proxy.requests), SECONDS)
+    events.wait_until(lambda: any(seen.action == Hang() for seen in world.proxy.requests), SECONDS)
     run.scheduler.close()
-    proxy.clear()
+    world.proxy.clear()
     assert isinstance(run.next_error(), TemporaryError)
     wait_for_our_threads()
-    [warning] = said(logging.WARNING)
+    [warning] = world.said(logging.WARNING)
     assert "hf-summary-writer sync" in warning
 
 
 @pytest.mark.parametrize("kind", [UPLOAD, "commit"])
-def test_a_script_ends_on_time_while_the_hub_hangs(
-    proxy: FaultProxy, repo_id: str, folder: Path, watch: Watch, kind: str
-) -> None:
-    proxy.add(*REQUESTS[kind], Delay(HOURS), FOREVER)
+def test_a_script_ends_on_time_while_the_hub_hangs(world: World, kind: str) -> None:
+    world.proxy.add(*REQUESTS[kind], Delay(HOURS), FOREVER)
     body = """
     scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, close_timeout=1)
     open(logdir + "/a.bin", "wb").write(os.urandom(50_000))
     import atexit
     atexit.register(lambda began=time.monotonic(): print(time.monotonic() - began))
     """
-    done = scripts.run(body, proxy, folder, repo_id)
-    watch.see(done.stdout, done.stderr)
+    done = scripts.run(body, world.proxy, world.folder, world.repo_id)
+    world.watch.see(done.stdout, done.stderr)
     assert done.returncode == 0
     assert float(done.stdout) < SOON
     assert "hf-summary-writer sync" in done.stderr
 
 
-def test_text_has_the_time_that_it_takes_on_a_slow_line(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    proxied: HfApi,
-    repo_id: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_text_has_the_time_that_it_takes_on_a_slow_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "SLOW_LINE_BYTES_PER_SECOND", 2_000_000)
-    run = schedule()
+    run = world.schedule()
     run.settle()
     run.allow(0.7)
     for number in range(4):
-        (folder / f"{number}.jsonl").write_bytes(b'{"loss": 1}\n' * 250_000)  # 3 MB, and 4 MB within the commit
-    proxy.add("POST", "/commit/", Throttle(bytes_per_second=4_000_000), FOREVER)
+        (world.folder / f"{number}.jsonl").write_bytes(b'{"loss": 1}\n' * 250_000)  # 3 MB, and 4 MB within the commit
+    world.proxy.add("POST", "/commit/", Throttle(bytes_per_second=4_000_000), FOREVER)
     assert run.push() is not None
     assert run.missing() == 0
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
-    assert len(remote.commits(proxied, repo_id)) == 3
+    assert world.uploaded() == world.on_disk()
+    assert len(world.commits()) == 3
 
 
-def test_of_text_in_several_commits_what_arrived_is_not_sent_again(
-    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path
-) -> None:
-    run = schedule()
+def test_of_text_in_several_commits_what_arrived_is_not_sent_again(world: World) -> None:
+    run = world.schedule()
     run.settle()
     for number in range(4):
-        (folder / f"{number}.jsonl").write_bytes(b'{"loss": 1}\n' * 250_000)
-    proxy.add("POST", "/commit/", Pass())
-    proxy.add("POST", "/commit/", Reset())
+        (world.folder / f"{number}.jsonl").write_bytes(b'{"loss": 1}\n' * 250_000)
+    world.proxy.add("POST", "/commit/", Pass())
+    world.proxy.add("POST", "/commit/", Reset())
     assert isinstance(run.fail(), PushError)
     assert run.missing() == 2
     deliver(run)
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
-    assert len(remote.commits(proxied, repo_id)) == 3
+    assert world.uploaded() == world.on_disk()
+    assert len(world.commits()) == 3
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "the client is made anew"])
 def test_an_attempt_that_was_given_up_commits_nothing_behind_the_back_of_a_newer_one(
-    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path, meanwhile: str
+    world: World, meanwhile: str
 ) -> None:
     old, new = os.urandom(1000), os.urandom(1000)
-    run = schedule()
+    run = world.schedule()
     run.settle()
-    (folder / "first.txt").write_bytes(b"1")
+    (world.folder / "first.txt").write_bytes(b"1")
     run.push()
     run.allow(0.7)
-    (folder / "a.bin").write_bytes(old)
+    (world.folder / "a.bin").write_bytes(old)
     # Over Xet the old attempt is in the middle of its upload, over LFS about to begin it.
     stuck = "preupload" if constants.HF_HUB_DISABLE_XET else "xorb"
-    proxy.add(*REQUESTS[stuck], Drip(seconds_per_byte=1.0) if constants.HF_HUB_DISABLE_XET else Delay(HOURS))
+    world.proxy.add(*REQUESTS[stuck], Drip(seconds_per_byte=1.0) if constants.HF_HUB_DISABLE_XET else Delay(HOURS))
     assert isinstance(run.fail(), DeadlineError)
     run.allow(SECONDS)
-    (folder / "a.bin").write_bytes(new)
+    (world.folder / "a.bin").write_bytes(new)
     run.push()  # unless the scheduler was quicker, which tries again by itself
     if meanwhile == "the client is made anew":
         close_session()
-    asked = len(proxy.requests)
-    proxy.clear()
+    asked = len(world.proxy.requests)
+    world.proxy.clear()
     run.scheduler.stop()
     wait_for_our_threads()
-    assert remote.files(proxied, repo_id)["a.bin"] == new
-    assert len(remote.commits(proxied, repo_id)) == 3
-    assert not [seen for seen in proxy.requests[asked:] if "/commit/" in seen.path]
+    assert world.uploaded()["a.bin"] == new
+    assert len(world.commits()) == 3
+    assert not [seen for seen in world.proxy.requests[asked:] if "/commit/" in seen.path]
 
 
-def test_a_commit_that_comes_too_late_is_put_right_by_the_next_push(
-    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path
-) -> None:
+def test_a_commit_that_comes_too_late_is_put_right_by_the_next_push(world: World) -> None:
     old, new = os.urandom(1000), os.urandom(1000)
-    run = schedule()
+    run = world.schedule()
     run.settle()
-    (folder / "first.txt").write_bytes(b"1")
+    (world.folder / "first.txt").write_bytes(b"1")
     run.push()
     run.allow(0.7)
-    (folder / "a.bin").write_bytes(old)
-    proxy.add("POST", "/commit/", Hold())
+    (world.folder / "a.bin").write_bytes(old)
+    world.proxy.add("POST", "/commit/", Hold())
     error = run.fail()
     assert isinstance(error, DeadlineError)
     assert error.in_doubt
     run.allow(SECONDS)
-    (folder / "a.bin").write_bytes(new)
+    (world.folder / "a.bin").write_bytes(new)
     run.push()  # unless the scheduler was quicker, which tries again by itself
-    proxy.clear()
+    world.proxy.clear()
     deadline = time.monotonic() + SECONDS
-    while remote.files(proxied, repo_id)["a.bin"] != old:
+    while world.uploaded()["a.bin"] != old:
         assert time.monotonic() < deadline
     assert run.push() is not None
-    assert remote.files(proxied, repo_id)["a.bin"] == new
+    assert world.uploaded()["a.bin"] == new
     assert run.missing() == 0
-    asked = len(proxy.requests)
+    asked = len(world.proxy.requests)
     assert run.push() is None
-    assert len(proxy.requests) == asked
+    assert len(world.proxy.requests) == asked
 
 
 @pytest.mark.faults("N10")
@@ -267,17 +234,10 @@ def test_a_commit_that_comes_too_late_is_put_right_by_the_next_push(
     ids=lambda value: value if isinstance(value, str) else repr(value)[:32],
 )
 def test_half_an_answer_or_a_strangers_is_no_commit_and_the_next_push_delivers(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    proxied: HfApi,
-    repo_id: str,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    kind: str,
-    action: Action,
+    world: World, kind: str, action: Action
 ) -> None:
-    run = with_something_new(schedule, folder, 2.0)
-    proxy.add(*REQUESTS[kind], action)
+    run = with_something_new(world, 2.0)
+    world.proxy.add(*REQUESTS[kind], action)
     error = run.scheduler.trigger().exception(SECONDS)
     if kind == "xorb" and error is None:
         pass  # the native client tried it again in time
@@ -285,28 +245,26 @@ def test_half_an_answer_or_a_strangers_is_no_commit_and_the_next_push_delivers(
         # The client would have come through if it had tried again on its own.
         assert isinstance(error, PushError)
         assert run.missing() == 1
-        [warning] = said(logging.WARNING)
+        [warning] = world.said(logging.WARNING)
         if action is HTML:
             assert "login page" in warning
     deliver(run)
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
-    assert len(remote.commits(proxied, repo_id)) == 2
+    assert world.uploaded() == world.on_disk()
+    assert len(world.commits()) == 2
 
 
 @pytest.mark.faults("N11")
-def test_a_commit_whose_answer_is_lost_is_not_made_again(
-    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path
-) -> None:
-    (folder / "a.bin").write_bytes(os.urandom(1000))
-    (folder / "b.txt").write_bytes(b"1")
-    proxy.add("POST", "/commit/", LoseAnswer())
-    run = schedule()
+def test_a_commit_whose_answer_is_lost_is_not_made_again(world: World) -> None:
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    (world.folder / "b.txt").write_bytes(b"1")
+    world.proxy.add("POST", "/commit/", LoseAnswer())
+    run = world.schedule()
     error = run.next_error()
     assert isinstance(error, PushError)
     assert error.in_doubt
     assert run.push() is None
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
-    assert len(remote.commits(proxied, repo_id)) == 2
-    asked = len(proxy.requests)
+    assert world.uploaded() == world.on_disk()
+    assert len(world.commits()) == 2
+    asked = len(world.proxy.requests)
     assert run.push() is None
-    assert len(proxy.requests) == asked
+    assert len(world.proxy.requests) == asked

@@ -18,12 +18,10 @@ from hub_process import HubProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from huggingface_hub import HfApi
 
-    from faults.conftest import Run
-    from faults.proxy import FaultProxy
+    from faults.conftest import World
 
 pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client would wait and retry
 
@@ -60,22 +58,14 @@ def in_seconds(seconds: float) -> str:
 )
 @pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/"])
 def test_a_wait_that_the_hub_asks_for_is_kept_by_triggers_and_left_at_once_by_an_exit(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    headers: dict[str, str],
-    body: bytes,
-    least: float,
-    most: float,
-    request_: str,
+    world: World, headers: dict[str, str], body: bytes, least: float, most: float, request_: str
 ) -> None:
-    proxy.add("POST", request_, Answer(429, headers, body), FOREVER)
-    (folder / "a.bin").write_bytes(b"1")
-    run = schedule(every=OFTEN)
+    world.proxy.add("POST", request_, Answer(429, headers, body), FOREVER)
+    (world.folder / "a.bin").write_bytes(b"1")
+    run = world.schedule(every=OFTEN)
     assert isinstance(run.next_error(), RateLimitError)
     run.settle()
-    asked = len(proxy.requests)
+    asked = len(world.proxy.requests)
     for _ in range(3):
         future = run.scheduler.trigger()
         error = future.exception(0)
@@ -86,9 +76,9 @@ def test_a_wait_that_the_hub_asks_for_is_kept_by_triggers_and_left_at_once_by_an
     began = time.monotonic()
     run.scheduler.close()
     assert time.monotonic() - began < SOON
-    assert len(proxy.requests) == asked
-    assert len([line for line in said(logging.WARNING) if "limits the rate" in line]) == 1
-    assert "hf-summary-writer sync" in said(logging.WARNING)[-1]
+    assert len(world.proxy.requests) == asked
+    assert len([line for line in world.said(logging.WARNING) if "limits the rate" in line]) == 1
+    assert "hf-summary-writer sync" in world.said(logging.WARNING)[-1]
 
 
 @pytest.mark.parametrize(
@@ -104,41 +94,30 @@ def test_a_wait_that_the_hub_asks_for_is_kept_by_triggers_and_left_at_once_by_an
     ],
     ids=["absent", "past date", "negative", "zero", "nan", "word", "nonsense"],
 )
-def test_a_wait_that_is_none_is_replaced_by_our_own(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    proxied: HfApi,
-    repo_id: str,
-    folder: Path,
-    headers: dict[str, str],
-) -> None:
-    proxy.add("POST", "/preupload/", Answer(429, headers), FOREVER)
-    (folder / "a.bin").write_bytes(b"1")
-    run = schedule()
+def test_a_wait_that_is_none_is_replaced_by_our_own(world: World, headers: dict[str, str]) -> None:
+    world.proxy.add("POST", "/preupload/", Answer(429, headers), FOREVER)
+    (world.folder / "a.bin").write_bytes(b"1")
+    run = world.schedule()
     assert isinstance(run.next_error(), RateLimitError)
     run.settle()
     assert run.scheduler._loop.state.seconds <= HOUR * 60
     # What nobody asked for can be cut short.
     assert isinstance(run.fail(), RateLimitError)
-    proxy.clear()
+    world.proxy.clear()
     run.push()  # unless the scheduler was quicker, which tries again by itself
-    assert remote.files(proxied, repo_id) == {"a.bin": b"1"}
+    assert world.uploaded() == {"a.bin": b"1"}
 
 
 def test_the_limit_on_commits_of_a_hub_is_kept_and_what_it_delays_arrives_later(
-    schedule: Callable[..., Run],
-    tmp_path_factory: pytest.TempPathFactory,
-    client: Callable[..., HfApi],
-    repo_id: str,
-    folder: Path,
+    world: World, tmp_path_factory: pytest.TempPathFactory, client: Callable[..., HfApi]
 ) -> None:
     root = tmp_path_factory.mktemp("limited")
     with HubProcess(root, "--commits-per-hour", "1", "--token", "hf_" + "t" * 30) as limited:
         api = client(limited)
-        run = schedule(hf_api=api, every=OFTEN)
-        (folder / "a.bin").write_bytes(os.urandom(1000))
+        run = world.schedule(hf_api=api, every=OFTEN)
+        (world.folder / "a.bin").write_bytes(os.urandom(1000))
         run.next_commit()
-        (folder / "b.bin").write_bytes(os.urandom(1000))
+        (world.folder / "b.bin").write_bytes(os.urandom(1000))
         error = run.next_error()
         assert isinstance(error, RateLimitError)
         assert error.retry_after == 3600
@@ -147,10 +126,10 @@ def test_the_limit_on_commits_of_a_hub_is_kept_and_what_it_delays_arrives_later(
         assert isinstance(run.scheduler.trigger().exception(0), RateLimitError)
         run.scheduler.close()
         assert len(limited.requests) == asked
-        assert set(remote.files(api, repo_id)) == {"a.bin"}
+        assert set(remote.files(api, world.repo_id)) == {"a.bin"}
     with HubProcess(root, "--port", limited.endpoint.rpartition(":")[2], "--token", "hf_" + "t" * 30):
-        schedule(hf_api=api).scheduler.close()
-        assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+        world.schedule(hf_api=api).scheduler.close()
+        assert remote.files(api, world.repo_id) == world.on_disk()
 
 
 @pytest.mark.faults("N6")
@@ -161,78 +140,59 @@ def test_the_limit_on_commits_of_a_hub_is_kept_and_what_it_delays_arrives_later(
     ids=["429", "503 with a wait", "503"],
 )
 def test_the_last_push_leaves_on_time_and_the_next_process_sends_the_rest(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    proxied: HfApi,
-    repo_id: str,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    answer: Answer,
-    close_timeout: float,
+    world: World, answer: Answer, close_timeout: float
 ) -> None:
-    run = schedule(close_timeout=close_timeout)
+    run = world.schedule(close_timeout=close_timeout)
     run.settle()
-    (folder / "a.bin").write_bytes(os.urandom(1000))
-    proxy.add("POST", "/commit/", answer, FOREVER)
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    world.proxy.add("POST", "/commit/", answer, FOREVER)
     began = time.monotonic()
     run.scheduler.close()
     assert time.monotonic() - began < SOON
-    assert "hf-summary-writer sync" in said(logging.WARNING)[-1]
-    proxy.clear()
-    schedule().scheduler.close()
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert "hf-summary-writer sync" in world.said(logging.WARNING)[-1]
+    world.proxy.clear()
+    world.schedule().scheduler.close()
+    assert world.uploaded() == world.on_disk()
 
 
-def test_the_last_push_waits_when_there_is_time_for_what_the_hub_asks(
-    schedule: Callable[..., Run], proxy: FaultProxy, proxied: HfApi, repo_id: str, folder: Path
-) -> None:
-    run = schedule()
+def test_the_last_push_waits_when_there_is_time_for_what_the_hub_asks(world: World) -> None:
+    run = world.schedule()
     run.settle()
-    (folder / "a.bin").write_bytes(os.urandom(1000))
-    proxy.add("POST", "/commit/", Answer(429, {"Retry-After": "1"}))
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    world.proxy.add("POST", "/commit/", Answer(429, {"Retry-After": "1"}))
     run.scheduler.close()
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert world.uploaded() == world.on_disk()
 
 
 @pytest.mark.faults("N7")
 @pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/"])
-def test_a_hub_that_is_ill_ten_times_is_asked_ever_less_often_and_spoken_of_twice(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    proxied: HfApi,
-    repo_id: str,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    request_: str,
-) -> None:
+def test_a_hub_that_is_ill_ten_times_is_asked_ever_less_often_and_spoken_of_twice(world: World, request_: str) -> None:
     for number in range(10):
-        proxy.add("POST", request_, Answer((500, 502, 503, 504)[number % 4], body=b"<html>ill</html>"))
-    (folder / "a.bin").write_bytes(os.urandom(1000))
-    (folder / "b.txt").write_bytes(b"1")
+        world.proxy.add("POST", request_, Answer((500, 502, 503, 504)[number % 4], body=b"<html>ill</html>"))
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    (world.folder / "b.txt").write_bytes(b"1")
     began = time.monotonic()
-    run = schedule(every=OFTEN)
+    run = world.schedule(every=OFTEN)
     run.next_commit()
     assert time.monotonic() - began < 10 * OFTEN * 60 + 2 * SOON  # the interval caps the waits
     run.settle()
     assert all(isinstance(run.next_error(), TemporaryError) for _ in range(10))
     assert run.errors.empty()
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
-    assert len(remote.commits(proxied, repo_id)) == 2
-    commits = [seen.action for seen in proxy.requests if "/commit/" in seen.path]
+    assert world.uploaded() == world.on_disk()
+    assert len(world.commits()) == 2
+    commits = [seen.action for seen in world.proxy.requests if "/commit/" in seen.path]
     assert commits.count(Pass()) == 1
-    [warning] = said(logging.WARNING)
+    [warning] = world.said(logging.WARNING)
     assert "the Hub answered 500" in warning
-    [over] = [line for line in said(logging.INFO) if "again, after" in line]
+    [over] = [line for line in world.said(logging.INFO) if "again, after" in line]
     assert "10 failed attempts: 2 files" in over
 
 
-def test_kinds_of_trouble_that_take_turns_are_named_once_each(
-    schedule: Callable[..., Run], proxy: FaultProxy, folder: Path, said: Callable[[int], list[str]]
-) -> None:
+def test_kinds_of_trouble_that_take_turns_are_named_once_each(world: World) -> None:
     for _ in range(4):
-        proxy.add("POST", "/repos/create", Answer(500))
-        proxy.add("POST", "/repos/create", Answer(429))
-    (folder / "a.bin").write_bytes(b"1")
-    run = schedule(every=OFTEN)
+        world.proxy.add("POST", "/repos/create", Answer(500))
+        world.proxy.add("POST", "/repos/create", Answer(429))
+    (world.folder / "a.bin").write_bytes(b"1")
+    run = world.schedule(every=OFTEN)
     run.next_commit()
-    assert len(said(logging.WARNING)) == 2
+    assert len(world.said(logging.WARNING)) == 2

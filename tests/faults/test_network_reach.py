@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from faults.conftest import Run, Watch
+    from faults.conftest import World
     from hub_process import HubProcess
 
 pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client meets the network first
@@ -73,18 +73,17 @@ def test_a_run_that_is_told_to_stay_offline_tries_nothing_and_all_of_it_arrives_
     ids=["refused", "no such host", "no route", "proxy down"],
 )
 def test_a_run_without_a_network_starts_at_once_and_all_of_it_arrives_later(
+    world: World,
     hub: HubProcess,
     api: HfApi,
-    repo_id: str,
     folder: Path,
-    watch: Watch,
     monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
     reason: str,
 ) -> None:
     monkeypatch.setattr(scripts, "environment", lambda hub, folder: {**_environment(hub, folder), **environment})
-    done = scripts.run(LOGGING_WITHOUT_A_HUB, hub, folder, repo_id)
-    watch.see(done.stdout, done.stderr)
+    done = scripts.run(LOGGING_WITHOUT_A_HUB, hub, folder, world.repo_id)
+    world.watch.see(done.stdout, done.stderr)
     assert done.returncode == 0, done.stderr
     constructed, logged = (float(line) for line in done.stdout.split())
     assert constructed < SOON
@@ -93,10 +92,10 @@ def test_a_run_without_a_network_starts_at_once_and_all_of_it_arrives_later(
     assert [line for line in lines if "could not be pushed" in line and reason in line] == lines[:1]
     assert len(lines) == 2, lines
     assert "hf-summary-writer sync" in lines[1]
-    with CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=api):
+    with CommitScheduler(repo_id=world.repo_id, folder_path=folder, every=HOUR, hf_api=api):
         pass
-    assert len(remote.files(api, repo_id)) == 3
-    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+    assert len(remote.files(api, world.repo_id)) == 3
+    assert remote.files(api, world.repo_id) == remote.under(folder, "", "*")
 
 
 _environment = scripts.environment
@@ -104,124 +103,95 @@ _environment = scripts.environment
 
 @pytest.mark.parametrize("known", [False, True], ids=["from the start", "in mid-run"])
 def test_a_network_that_comes_back_gets_all_that_was_written_meanwhile(
-    hub: HubProcess,
-    client: Callable[..., HfApi],
-    schedule: Callable[..., Run],
-    repo_id: str,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    known: bool,
+    world: World, client: Callable[..., HfApi], known: bool
 ) -> None:
-    with FaultProxy(hub) as first:
+    with FaultProxy(world.hub) as first:
         api = client(first)
         port = int(first.endpoint.rpartition(":")[2])
         if known:
-            (folder / "early.bin").write_bytes(os.urandom(1000))
-            schedule(hf_api=api).scheduler.close()
-    run = schedule(hf_api=api, every=OFTEN)
+            (world.folder / "early.bin").write_bytes(os.urandom(1000))
+            world.schedule(hf_api=api).scheduler.close()
+    run = world.schedule(hf_api=api, every=OFTEN)
     run.settle()
     for number in range(3):
-        (folder / f"{number}.bin").write_bytes(os.urandom(1000))
+        (world.folder / f"{number}.bin").write_bytes(os.urandom(1000))
         began = time.monotonic()
         assert isinstance(run.next_error(), TemporaryError)
         assert time.monotonic() - began < SOON, "the client waited and tried on its own"
-    with FaultProxy(hub, port):
+    with FaultProxy(world.hub, port):
         run.next_commit()
         run.settle()
         run.scheduler.close()
-        assert remote.files(api, repo_id) == remote.under(folder, "", "*")
-    assert len(said(logging.WARNING)) == 1
+        assert remote.files(api, world.repo_id) == world.on_disk()
+    assert len(world.said(logging.WARNING)) == 1
 
 
 @pytest.mark.faults("N12")
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/", "/info/lfs/objects/batch"])
-def test_a_redirect_to_another_host_is_refused_by_name(
-    proxy: FaultProxy,
-    proxied: HfApi,
-    schedule: Callable[..., Run],
-    repo_id: str,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    status: int,
-    request_: str,
-) -> None:
+def test_a_redirect_to_another_host_is_refused_by_name(world: World, status: int, request_: str) -> None:
     with Stranger() as elsewhere:
-        proxy.add("POST", request_, Answer(status, {"Location": f"{elsewhere.endpoint}/login"}), FOREVER)
-        (folder / "a.bin").write_bytes(os.urandom(1000))
-        run = schedule()
+        world.proxy.add("POST", request_, Answer(status, {"Location": f"{elsewhere.endpoint}/login"}), FOREVER)
+        (world.folder / "a.bin").write_bytes(os.urandom(1000))
+        run = world.schedule()
         run.settle()
-        if not [seen for seen in proxy.requests if request_ in seen.path]:
+        if not [seen for seen in world.proxy.requests if request_ in seen.path]:
             assert "lfs" in request_  # over Xet nothing is asked by LFS
             return
         assert isinstance(run.fail(), ActionNeededError)
-        [warning] = said(logging.WARNING)
+        [warning] = world.said(logging.WARNING)
         assert f"redirects to {elsewhere.endpoint}" in warning
         assert "HF_ENDPOINT" in warning
         assert elsewhere.received == []
-    proxy.clear()
+    world.proxy.clear()
     assert run.push() is not None
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert world.uploaded() == world.on_disk()
 
 
 @pytest.mark.skipif(constants.HF_HUB_DISABLE_XET, reason="asks for no token of Xet")
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_who_follows_a_redirect_of_the_request_for_a_token_of_xet_takes_ours_to_no_other_host(
-    proxy: FaultProxy,
-    proxied: HfApi,
-    schedule: Callable[..., Run],
-    repo_id: str,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    status: int,
+    world: World, status: int
 ) -> None:
     with Stranger() as elsewhere:
-        proxy.add("GET", "/xet-write-token/", Answer(status, {"Location": f"{elsewhere.endpoint}/token"}))
-        (folder / "a.bin").write_bytes(os.urandom(1000))
-        run = schedule()
+        world.proxy.add("GET", "/xet-write-token/", Answer(status, {"Location": f"{elsewhere.endpoint}/token"}))
+        (world.folder / "a.bin").write_bytes(os.urandom(1000))
+        run = world.schedule()
         run.allow(2.0)
         run.settle()
         came = list(elsewhere.received)
     # The native client asks for that token itself and follows; what older clients ask for is refused as any redirect.
-    refused = any("redirects to" in line for line in said(logging.WARNING))
+    refused = any("redirects to" in line for line in world.said(logging.WARNING))
     assert refused is not bool(came)
-    assert [request for request in came if proxy.token.encode() in request] == []
+    assert [request for request in came if world.proxy.token.encode() in request] == []
     if came:
         assert came[0].startswith(b"GET /token ")
         assert b"authorization" not in came[0].lower()
     run.allow(SECONDS)
     run.scheduler.close()
-    assert remote.files(proxied, repo_id) == remote.under(folder, "", "*")
+    assert world.uploaded() == world.on_disk()
 
 
-def test_a_redirect_on_the_same_host_is_followed_as_for_a_repo_that_was_renamed(
-    proxy: FaultProxy, proxied: HfApi, schedule: Callable[..., Run], repo_id: str, folder: Path
-) -> None:
-    run = schedule()
+def test_a_redirect_on_the_same_host_is_followed_as_for_a_repo_that_was_renamed(world: World) -> None:
+    run = world.schedule()
     run.settle()
-    (folder / "a.bin").write_bytes(os.urandom(1000))
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
     run.push()
-    renamed = f"{repo_id}-renamed"
-    proxied.move_repo(repo_id, renamed)
+    renamed = f"{world.repo_id}-renamed"
+    world.api.move_repo(world.repo_id, renamed)
     for action in ("preupload", "commit"):
         there = Answer(307, {"Location": f"/api/models/{renamed}/{action}/main"})
-        proxy.add("POST", f"/{repo_id}/{action}/", there, FOREVER)
-    (folder / "b.txt").write_bytes(b"1")
+        world.proxy.add("POST", f"/{world.repo_id}/{action}/", there, FOREVER)
+    (world.folder / "b.txt").write_bytes(b"1")
     assert run.push() is not None
-    assert remote.files(proxied, renamed) == remote.under(folder, "", "*")
+    assert remote.files(world.api, renamed) == world.on_disk()
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["from the start", "in mid-run"])
-def test_a_certificate_that_nobody_vouches_for_gets_no_data(
-    schedule: Callable[..., Run],
-    proxy: FaultProxy,
-    folder: Path,
-    said: Callable[[int], list[str]],
-    known: bool,
-) -> None:
-    (folder / "a.bin").write_bytes(os.urandom(1000))
+def test_a_certificate_that_nobody_vouches_for_gets_no_data(world: World, known: bool) -> None:
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
     with SelfSignedServer() as stranger:
-        run = schedule(hf_api=HfApi(endpoint=stranger.endpoint, token=proxy.token))
+        run = world.schedule(hf_api=HfApi(endpoint=stranger.endpoint, token=world.proxy.token))
         if known:
             run.settle()
             run.scheduler._pusher.ledger.record_repo("tester/known")
@@ -229,6 +199,6 @@ def test_a_certificate_that_nobody_vouches_for_gets_no_data(
         assert isinstance(run.fail(), ActionNeededError)
         assert stranger.callers >= 2
         assert stranger.received == b""
-    [warning] = said(logging.WARNING)
+    [warning] = world.said(logging.WARNING)
     assert "not trusted" in warning
     assert "check certificates" in warning

@@ -16,12 +16,11 @@ from faults.proxy import Answer, CutAnswer, Reset
 from hf_summary_writer.errors import PushError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from huggingface_hub import HfApi
 
-    from faults.conftest import Run
+    from faults.conftest import World
     from faults.proxy import FaultProxy
 
 pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client logs requests and quotes answers
@@ -48,28 +47,26 @@ def break_everything_once(proxy: FaultProxy) -> None:
 
 @pytest.mark.faults("S2")
 def test_no_trouble_at_all_makes_the_token_readable_even_to_who_debugs(
-    proxy: FaultProxy, api: HfApi, repo_id: str, folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    break_everything_once(proxy)
+    break_everything_once(world.proxy)
     monkeypatch.setenv("HF_DEBUG", "1")
-    done = scripts.run(TALKATIVE, proxy, folder, repo_id)
+    done = scripts.run(TALKATIVE, world.proxy, world.folder, world.repo_id)
     assert done.returncode == 0
     assert "DEBUG" in done.stderr
-    watch.see(done.stdout, done.stderr)
-    assert watch.leaks == []
-    assert remote.files(api, repo_id) == remote.under(folder, "", "*")
+    world.watch.see(done.stdout, done.stderr)
+    assert world.watch.leaks == []
+    assert remote.files(api, world.repo_id) == world.on_disk()
 
 
-def test_what_a_push_fails_with_can_be_kept_sent_and_shown(
-    proxy: FaultProxy, schedule: Callable[..., Run], folder: Path, watch: Watch
-) -> None:
-    break_everything_once(proxy)
-    (folder / "a.bin").write_bytes(os.urandom(10_000))
-    run = schedule()
+def test_what_a_push_fails_with_can_be_kept_sent_and_shown(world: World) -> None:
+    break_everything_once(world.proxy)
+    (world.folder / "a.bin").write_bytes(os.urandom(10_000))
+    run = world.schedule()
     while (error := run.scheduler.trigger().exception(30)) is not None:
         assert isinstance(error, PushError)
-        watch.see(pickle.dumps(error).decode("latin-1"))
-        watch.see_error(error)
+        world.watch.see(pickle.dumps(error).decode("latin-1"))
+        world.watch.see_error(error)
 
 
 def test_the_watch_finds_a_token_wherever_it_stands(tmp_path: Path) -> None:
@@ -90,17 +87,15 @@ def test_the_watch_finds_a_token_wherever_it_stands(tmp_path: Path) -> None:
 
 @pytest.mark.faults("S4")
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500])
-def test_whatever_a_server_says_becomes_one_short_clean_line(
-    proxy: FaultProxy, schedule: Callable[..., Run], folder: Path, said: Callable[[int], list[str]], status: int
-) -> None:
-    text = b"\x1b[31mred\x1b[0m\r\n\x07line two\tof " + proxy.token.encode() + b"x" * 10_000_000
+def test_whatever_a_server_says_becomes_one_short_clean_line(world: World, status: int) -> None:
+    text = b"\x1b[31mred\x1b[0m\r\n\x07line two\tof " + world.proxy.token.encode() + b"x" * 10_000_000
     # What is refused is tried once more, without the new repo's card.
     times = 2 if status == 400 else 1
-    proxy.add("POST", "/commit/", Answer(status, {"Content-Type": "text/plain"}, text), times=times)
-    (folder / "a.bin").write_bytes(os.urandom(100))
-    run = schedule()
+    world.proxy.add("POST", "/commit/", Answer(status, {"Content-Type": "text/plain"}, text), times=times)
+    (world.folder / "a.bin").write_bytes(os.urandom(100))
+    run = world.schedule()
     run.settle()
-    [warning] = said(logging.WARNING)
+    [warning] = world.said(logging.WARNING)
     assert "red line two of <token>" in warning
     assert len(warning) < 1000
     assert warning.isprintable()
