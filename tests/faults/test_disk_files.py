@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import logging
@@ -11,7 +12,6 @@ import random
 import shutil
 import socket
 import stat
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO
@@ -26,7 +26,7 @@ from hf_summary_writer.config import PushConfig
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import snapshot
 from hf_summary_writer.folder import snapshot as batches
-from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.folder.disk import PrivateCopies
 from hf_summary_writer.push.push import sync
 from hf_summary_writer.push.status import known_folders
 
@@ -345,19 +345,20 @@ def test_of_many_odd_names_only_the_first_are_said(world: World, api: HfApi) -> 
     assert world.said(logging.WARNING)[-1].endswith("more like it are not named")
 
 
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
     world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 10)
     run = world.schedule()
     run.settle()
-    outbox = world.folder / STATE_FOLDER / f"{run.scheduler._pusher.destination.key}.outbox"
-    outbox.parent.mkdir(parents=True, exist_ok=True)
-    outbox.touch()
     (world.folder / "small.txt").write_bytes(b"1")
     (world.folder / "large.txt").write_bytes(b"1" * 100)
-    with monkeypatch.context() as nowhere:
-        nowhere.setattr(tempfile, "tempdir", str(world.folder / "nowhere"))
+    with monkeypatch.context() as full:
+        full.setattr(PrivateCopies, "copy", no_space)
         error = run.fail()
     assert "'large.txt' could not be read or copied" in str(error)
     assert remote.files(api, world.repo_id) == {"small.txt": b"1"}

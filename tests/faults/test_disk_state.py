@@ -20,7 +20,7 @@ from faults.rights import an_ordinary_user
 from hf_summary_writer.errors import RepoGoneError, TemporaryError
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import snapshot as batches
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Journal, ledgers_of
+from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, ledgers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +104,7 @@ def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
     api.delete_repo(world.repo_id)
     (world.folder / "late.bin").write_bytes(b"late")
     with monkeypatch.context() as disk:
-        disk.setattr(Journal, "rewrite", full)
+        disk.setattr(Ledger, "_rewrite", full)
         assert isinstance(run.fail(), RepoGoneError)
     api.create_repo(world.repo_id)
     world.proxy.add("POST", "/commit/", Pass())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # The script kills itself at a step that cannot be seen from outside.
 KILL = """
+from stat import S_ISDIR
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 from hf_summary_writer.folder import ledger, scan
@@ -40,10 +41,10 @@ STEPS = {
     "planned": "client.Hub.commit = kill",
     "commit acknowledged, ledger not written": "ledger.Ledger.record = kill",
     "ledger half written": AFTER_THE_COMMIT
-    % "self._journal.append = lambda entries: open(self.path, 'ab').write(b'{\"file\": \"x') and kill()",
-    "ledger temporary file written": AFTER_THE_COMMIT
-    % "ledger._MIN_LINES_TO_COMPACT = 0; type(self.path).replace = kill",
-    "ledger renamed": AFTER_THE_COMMIT % "ledger._MIN_LINES_TO_COMPACT = 0; ledger._fsync_folder = kill",
+    % "self._append = lambda entries: open(self.path, 'ab').write(b'{\"file\": \"x') and kill()",
+    "ledger temporary file written": AFTER_THE_COMMIT % "ledger._MIN_LINES_TO_COMPACT = 0; os.replace = kill",
+    "ledger renamed": AFTER_THE_COMMIT
+    % "ledger._MIN_LINES_TO_COMPACT = 0; os.fsync = lambda fd: S_ISDIR(os.fstat(fd).st_mode) and kill()",
     "ledger written": AFTER_THE_COMMIT % "pass",
 }
 # These can: the proxy holds the request back.
@@ -87,7 +88,7 @@ def test_a_kill_at_any_step_costs_nothing_but_a_look(
     assert events.steps(logdir, "loss") == list(range(1000))
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
     assert len([title for title in remote.commits(api, repo_id) if title.startswith("Logs of")]) == 1
-    assert not list(logdir.rglob("*.tmp"))
+    assert not list(logdir.rglob("tmp-*"))
 
     before = len(proxy.requests)
     assert scripts.run(CATCH_UP, proxy, logdir, repo_id).returncode == 0

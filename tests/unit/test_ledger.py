@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_summary_writer.config import Destination
+from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder.ledger import (
     STATE_FOLDER,
     CommitRecord,
-    Journal,
     Ledger,
     LedgerEntry,
     LedgerError,
@@ -85,18 +85,18 @@ def test_what_is_recorded_is_on_the_disk_before_it_has_its_name_and_its_name_is_
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    fsync, replace = os.fsync, type(path).replace
+    fsync, replace = os.fsync, os.replace
 
     def noted_fsync(descriptor: int) -> None:
         steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         fsync(descriptor)
 
-    def noted_replace(self: Path, target: Path) -> Path:
+    def noted_replace(*args: Any, **kwargs: Any) -> None:
         steps.append("rename")
-        return replace(self, target)
+        replace(*args, **kwargs)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(type(path), "replace", noted_replace)
+    monkeypatch.setattr(os, "replace", noted_replace)
     ledger = Ledger(path, DESTINATION)
     ledger.record({"a": entry()})
     assert steps == ["file", "rename", "folder"]
@@ -126,6 +126,7 @@ def test_outdated_lines_are_dropped_in_time(path: Path) -> None:
     assert reread(path).entries == {"a": entry(2999)}
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(cut=st.integers(1, 50))
 def test_a_last_line_torn_by_a_crash_is_ignored_and_overwritten(
     tmp_path_factory: pytest.TempPathFactory, cut: int
@@ -167,6 +168,13 @@ HEAD = line(version=1, destination=asdict(DESTINATION))
         HEAD + line(file="../../etc/passwd", signature=[1, 2, 3, 4], length=3),
         HEAD + line(commit={"oid": 3}),
         HEAD + line(commit={"oid": "1", "url": "", "time": 10**400}),
+        HEAD + line(commit={"oid": "1", "url": "", "time": 10**15}),
+        HEAD + line(commit={"oid": "1", "url": "", "time": -1}),
+        HEAD + line(commit={"oid": "1", "url": "", "time": float("nan")}),
+        HEAD + line(commit={"oid": "1", "url": "\x1b]0;title\x07", "time": 1}),
+        HEAD + line(file="a", signature=[1, 2, 3, 4, 10**30], length=3),
+        HEAD + line(file="a", signature=[1, 2, 3, 4, 5], length=3, verified=True),
+        HEAD + line(file="a", signature=[1, 2, 3, 4, 5], length=3, young="yes"),
         HEAD + line(repo="somebody/elses"),
         HEAD + line(repo="../run"),
         HEAD + b"[" * 100_000 + b"\n",
@@ -218,7 +226,7 @@ def test_what_another_process_recorded_is_seen(path: Path) -> None:
 def test_memory_holds_what_the_disk_cannot(path: Path) -> None:
     path.parent.write_text("a file where the folder should be")
     ledger = Ledger(path, DESTINATION)
-    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+    with pytest.raises(OSError, match="a link, or no folder"):
         ledger.record({"a": entry()}, COMMIT)
     assert ledger.entries == {"a": entry()}
 
@@ -228,7 +236,7 @@ def test_what_could_not_be_written_is_written_with_what_comes_next(path: Path) -
     ledger.record({"a": entry()})
     kept = path.parent.rename(path.parent.with_name("kept"))
     path.parent.write_text("in the way")
-    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+    with pytest.raises(OSError, match="a link, or no folder"):
         ledger.record({"b": entry()})
     path.parent.unlink()
     kept.rename(path.parent)
@@ -265,7 +273,7 @@ def test_a_start_over_that_could_not_be_written_is_written_with_what_comes_next(
     ledger = Ledger(path, DESTINATION)
     ledger.record({"a": entry(), "b": entry()})
     with monkeypatch.context() as full:
-        full.setattr(Journal, "rewrite", no_space)
+        full.setattr(Ledger, "_rewrite", no_space)
         with pytest.raises(OSError, match="No space"):
             ledger.start_over()
     ledger.refresh()
@@ -292,3 +300,54 @@ def test_a_ledger_that_was_deleted_is_written_again_in_full(path: Path) -> None:
     ledger.refresh()
     ledger.record({"b": entry()})
     assert set(reread(path).entries) == {"a", "b"}
+
+
+def test_a_ledger_of_an_earlier_version_is_read_and_names_its_folder_with_the_next_record(path: Path) -> None:
+    path.parent.mkdir()
+    old = (
+        line(file="a", signature=[1, 2, 10, 4], length=10, tail="t"),
+        line(file="b", signature=[1, 2, 3, 4], length=3, digest="d"),
+    )
+    path.write_bytes(HEAD + b"".join(old))
+    ledger = reread(path)
+    assert ledger.entries["a"] == entry()
+    assert ledger.entries["b"].young
+    ledger.record({"c": entry()})
+    assert json.loads(path.read_bytes().splitlines()[0])["folder"]["path"] == str(path.parents[1])
+    assert set(reread(path).entries) == {"a", "b", "c"}
+
+
+@pytest.mark.faults("S11")
+def test_the_ledger_of_a_copied_folder_is_named_and_not_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    original, copy, moved = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    path = original / STATE_FOLDER / f"{DESTINATION.key}.jsonl"
+    Ledger(path, DESTINATION).record({"x": entry()})
+    shutil.copytree(original, copy)
+    assert list(ledgers_of(copy)) == []
+    assert f"{str(copy)!r} holds the upload state of {str(original)!r}" in caplog.text
+    assert f"hf-summary-writer sync {copy} run --into tensorboard" in caplog.text
+    original.rename(moved)
+    assert [set(ledger.entries) for ledger in ledgers_of(moved)] == [{"x"}]
+    # The command of the warning names the destination, and from then on the ledger is that of the copy.
+    followed = Ledger(copy / STATE_FOLDER / path.name, DESTINATION)
+    followed.refresh()
+    followed.record_config(PushConfig.from_ledger(DESTINATION, {}))
+    assert [set(ledger.entries) for ledger in ledgers_of(copy)] == [{"x"}]
+
+
+@pytest.mark.faults("S12")
+def test_the_ledger_of_another_user_means_nothing_and_is_not_replaced(path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root may give a file away")
+    Ledger(path, DESTINATION).record({"a": entry()})
+    os.chown(path, 12345, -1)
+    before = path.read_bytes()
+    ledger = Ledger(path, DESTINATION)
+    with pytest.raises(LedgerError, match="another user"):
+        ledger.refresh()
+    with pytest.raises(PermissionError):
+        ledger.record({"b": entry()})
+    assert path.read_bytes() == before
+    assert set(ledger.entries) == {"b"}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +16,19 @@ from hypothesis import strategies as st
 
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import scan, snapshot
-from hf_summary_writer.folder.disk import PrivateCopies
-from hf_summary_writer.folder.ledger import LedgerEntry
+from hf_summary_writer.folder.disk import PrivateCopies, StateFolder, WarnOnce
+from hf_summary_writer.folder.ledger import STATE_FOLDER, LedgerEntry
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.folder.scan import ChangedFile, unpushable
-from hf_summary_writer.folder.snapshot import ClosedSegments, FileSnapshot, SkipReason
+from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 VERSION = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2")
 EVERYTHING = PathFilter()
 MB = 2**20
+TOKEN = "hf_0123456789abcdefghij"
 EVENTS = "events.out.tfevents.1700000000.host.1_0000_00000{}"
 
 
@@ -36,7 +38,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: dict[str, LedgerEntry] = {}
-        self.outbox = PrivateCopies(path / ".cache" / "outbox")
+        self.reader = SnapshotReader(str(path), StateFolder(path / STATE_FOLDER), WarnOnce(), [TOKEN])
 
     def scan(self) -> dict[str, ChangedFile]:
         return {candidate.relpath: candidate for candidate in scan.scan(str(self.path), EVERYTHING, EVERYTHING.prunes)}
@@ -50,10 +52,7 @@ class Folder:
     ) -> FileSnapshot | LedgerEntry | SkipReason:
         candidate = self.scan()[name]
         between()
-        closed = ClosedSegments(str(self.path))
-        return snapshot.take_snapshot(
-            str(self.path), candidate, self.entries.get(name), self.outbox, closed, memory=memory, last=last
-        )
+        return self.reader.take(candidate, self.entries.get(name), memory=memory, last=last)
 
     def push(self, name: str, *, memory: int = MB, last: bool = False) -> bytes | None:
         """Take a file, note it as arrived, and return what would be on the Hub; `None` if nothing was to be sent."""
@@ -66,13 +65,15 @@ class Folder:
         body = taken.body if isinstance(taken.body, bytes) else taken.body.read_bytes()
         assert len(body) == taken.entry.length
         self.entries[name] = taken.entry
-        self.outbox.clear()
+        self.reader.clear()
         return body
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path.resolve())
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    folder = Folder(tmp_path.resolve())
+    yield folder
+    folder.reader.clear()
 
 
 def record(size: int = 20, fill: bytes = b"x") -> bytes:
@@ -109,7 +110,7 @@ def test_whatever_follows_the_whole_records_only_they_are_published(
 def test_an_event_file_without_an_event_waits_for_the_last_push(folder: Folder) -> None:
     (folder.path / "a.tfevents.1").write_bytes(VERSION)
     (folder.path / "b.tfevents.1").write_bytes(b"")
-    (folder.path / "c.tfevents.1").write_bytes(b"no record at all")
+    (folder.path / "c.tfevents.1").write_bytes(VERSION[:-1])
     assert folder.take("a.tfevents.1") is SkipReason.NO_EVENT
     assert folder.take("b.tfevents.1", last=True) is SkipReason.NO_RECORD
     assert folder.take("c.tfevents.1", last=True) is SkipReason.NO_RECORD
@@ -144,19 +145,39 @@ def test_an_event_file_that_did_not_just_grow_is_looked_at_from_the_start(folder
     assert folder.push(path.name) == new
 
 
-def test_a_closed_segment_is_handed_over_by_its_own_path_and_an_open_one_is_not(folder: Folder) -> None:
+def test_a_sealed_segment_is_handed_over_as_it_was_opened_and_an_open_one_is_copied(folder: Folder) -> None:
     first, second = EVENTS.format(0), EVENTS.format(1)
     for name in (first, second):
         (folder.path / name).write_bytes(VERSION + record(2 * MB))
-    closed, still_open = folder.take(first, memory=0), folder.take(second, memory=0)
-    assert isinstance(closed, FileSnapshot)
-    assert closed.body == folder.path / first
+    sealed, still_open = folder.take(first, memory=0), folder.take(second, memory=0)
+    assert isinstance(sealed, FileSnapshot)
+    assert isinstance(sealed.body, Path)
+    assert sealed.body.samefile(folder.path / first)
     assert isinstance(still_open, FileSnapshot)
     assert isinstance(still_open.body, Path)
-    assert still_open.body != folder.path / second
-    folder.outbox.clear()
+    assert not still_open.body.samefile(folder.path / second)
+    folder.reader.clear()
     assert not still_open.body.exists()
     assert (folder.path / first).exists()
+
+
+@pytest.mark.faults("S9")
+def test_a_sealed_segment_that_is_exchanged_or_written_to_is_never_another_file(folder: Folder) -> None:
+    path, secret = folder.path / EVENTS.format(0), folder.path / "secret"
+    content = VERSION + record(2 * MB)
+    path.write_bytes(content)
+    (folder.path / EVENTS.format(1)).write_bytes(VERSION)
+    secret.write_bytes(b"root")
+    sealed = folder.take(path.name, memory=0)
+    assert isinstance(sealed, FileSnapshot)
+    assert isinstance(sealed.body, Path)
+    assert sealed.is_intact()
+    path.rename(folder.path / "original")
+    path.symlink_to(secret)
+    assert sealed.body.read_bytes() == content
+    with (folder.path / "original").open("r+b") as file:
+        file.write(b"!")
+    assert not sealed.is_intact()
 
 
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
@@ -233,14 +254,112 @@ def test_a_file_too_young_to_tell_two_versions_apart_is_looked_at_once_more(fold
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert folder.push(path.name) == b"two"
     os.utime(path, ns=(0, 0))
-    assert folder.push(path.name) == b"two"
-    assert folder.changed() == []
+    assert folder.push(path.name) is None
+    assert folder.changed() == [path.name]
 
 
 def test_a_young_file_that_did_not_change_sends_nothing(folder: Folder) -> None:
     (folder.path / "state.json").write_bytes(b"one")
     folder.push("state.json")
     assert folder.push("state.json") is None
+
+
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+@pytest.mark.faults("D13")
+def test_an_event_file_rewritten_in_place_is_sent_again(folder: Folder, memory: int) -> None:
+    path, status = folder.path / "a.tfevents.1", None
+    path.write_bytes(VERSION + record(500) * 20)
+    folder.push(path.name, memory=memory)
+    status = path.stat()
+    new = VERSION + record(500, b"y") * 10 + record(500) * 10
+    path.write_bytes(new)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert folder.push(path.name, memory=memory) == new
+    os.utime(path)
+    assert folder.push(path.name, memory=memory) is None
+
+
+def test_an_event_file_that_only_grows_is_compared_in_full_once_a_day(folder: Folder) -> None:
+    path = folder.path / "a.tfevents.1"
+    path.write_bytes(VERSION + record(5000) * 2)
+    folder.push(path.name)
+    new = VERSION + record(5000, b"y") + record(5000) * 2
+    path.write_bytes(new)
+    assert folder.push(path.name) == new
+    known = folder.entries[path.name]
+    folder.entries[path.name] = known._replace(digest="00000000")
+    path.write_bytes(new + record())
+    folder.push(path.name)
+    assert folder.entries[path.name].verified == known.verified
+    folder.entries[path.name] = folder.entries[path.name]._replace(verified=known.verified - 86400)
+    path.write_bytes(new + record() * 2)
+    assert folder.push(path.name) == new + record() * 2
+    assert folder.entries[path.name].verified >= known.verified
+
+
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+@pytest.mark.faults("D13")
+def test_a_plain_file_whose_size_and_time_were_kept_is_sent_again(folder: Folder, memory: int) -> None:
+    path = folder.path / "scores.json"
+    path.write_bytes(b"1" * 100)
+    os.utime(path, (1000, 1000))
+    folder.push(path.name)
+    folder.entries[path.name] = folder.entries[path.name]._replace(young=False)
+    path.write_bytes(b"2" * 100)
+    os.utime(path, (1000, 1000))
+    assert folder.push(path.name, memory=memory) == b"2" * 100
+
+
+def test_a_file_whose_time_lies_in_the_future_is_not_read_for_ever(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.path / "big.json"
+    path.write_bytes(b"1")
+    os.utime(path, (time.time() + 86400,) * 2)
+    folder.push(path.name)
+    now = time.time_ns() + 3 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    folder.push(path.name)
+    assert folder.changed() == []
+
+
+@pytest.mark.faults("D14")
+def test_no_damaged_record_holds_back_the_records_behind_it(folder: Folder) -> None:
+    path = folder.path / "a.tfevents.1"
+    damaged = bytearray(record(100))
+    damaged[50] ^= 1
+    content = VERSION + record() + bytes(damaged) + record() * 3
+    path.write_bytes(content + record()[:-1])
+    assert folder.push(path.name) == content
+    path.write_bytes(content + record() * 2)
+    assert folder.push(path.name) == content + record() * 2
+    path.write_bytes(VERSION + record() + record(100) + record() * 9)
+    assert folder.push(path.name) == VERSION + record() + record(100) + record() * 9
+
+
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+@pytest.mark.parametrize("content", [b"\x1f\x8b" + b"compressed" * 99, bytes(5000), VERSION + record() + b"!" * 99])
+@pytest.mark.faults("D14")
+def test_a_damaged_or_compressed_event_file_is_sent_whole_once_it_does_not_grow(
+    folder: Folder, content: bytes, memory: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.path / "a.tfevents.1.gz"
+    path.write_bytes(content)
+    assert folder.push(path.name, memory=memory) != content
+    assert caplog.messages == []
+    now = time.time_ns() + 61 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    assert folder.changed() == [path.name]
+    assert folder.push(path.name, memory=memory) == content
+    assert folder.changed() == []
+    assert ["holds damaged records" in message for message in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+@pytest.mark.faults("S10")
+def test_a_small_file_that_holds_the_token_is_never_sent(folder: Folder, memory: int) -> None:
+    (folder.path / "dump.json").write_text(f'{{"HF_TOKEN": "{TOKEN}"}}')
+    assert folder.take("dump.json", memory=memory) is SkipReason.SECRET
 
 
 def test_a_file_that_disappears_after_the_scan_is_passed_over(folder: Folder) -> None:

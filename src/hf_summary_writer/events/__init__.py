@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_summary_writer.events.encoding import file_version
     from hf_summary_writer.events.files import followed, parse_name
-    from hf_summary_writer.events.tfrecord import boundaries, frame
+    from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
     from hf_summary_writer.events.thread import writer_thread
     from hf_summary_writer.events.writer import EventWriter, default_logdir
 else:
@@ -17,9 +17,12 @@ else:
         "EventWriter": "writer",
         "boundaries": "tfrecord",
         "default_logdir": "writer",
+        "extend_crc": "tfrecord",
         "file_version": "encoding",
         "followed": "files",
         "frame": "tfrecord",
+        "is_torn": "tfrecord",
+        "next_record": "tfrecord",
         "parse_name": "files",
         "writer_thread": "thread",
     }
@@ -35,9 +38,12 @@ __all__ = [
     "EventWriter",
     "boundaries",
     "default_logdir",
+    "extend_crc",
     "file_version",
     "followed",
     "frame",
+    "is_torn",
+    "next_record",
     "parse_name",
     "writer_thread",
 ]

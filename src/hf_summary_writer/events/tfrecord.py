@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import warnings
 from typing import IO, TYPE_CHECKING
@@ -16,7 +17,17 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["FOOTER_BYTES", "HEADER_BYTES", "boundaries", "frame", "frames", "masked_crc"]
+__all__ = [
+    "FOOTER_BYTES",
+    "HEADER_BYTES",
+    "boundaries",
+    "extend_crc",
+    "frame",
+    "frames",
+    "is_torn",
+    "masked_crc",
+    "next_record",
+]
 
 with warnings.catch_warnings():
     # Where there is no wheel for the platform, google-crc32c is slow and says so to every user of ours.
@@ -25,7 +36,7 @@ with warnings.catch_warnings():
 
 crc32c: Callable[[bytes], int] = google_crc32c.value
 
-_extend: Callable[[int, bytes], int] = google_crc32c.extend
+extend_crc: Callable[[int, bytes], int] = google_crc32c.extend
 
 HEADER_BYTES = 12
 
@@ -118,6 +129,47 @@ def boundaries(source: IO[bytes] | int, start: int = 0, end: int | None = None) 
         yield offset
 
 
+def is_torn(source: IO[bytes] | int, offset: int, end: int) -> bool:
+    """Tell whether the bytes from `offset` to `end` may be the beginning of a record that is still being written.
+
+    If not, they are damaged: a checksum is wrong.
+    """
+    head = _reader(source)[0](offset, min(HEADER_BYTES, end - offset))
+    if len(head) < HEADER_BYTES:
+        return True
+    length, crc = _HEADER.unpack(head)
+    return bool(crc == masked_crc(head[:8]) and length > end - offset - HEADER_BYTES - FOOTER_BYTES)
+
+
+def next_record(source: IO[bytes] | int, start: int, end: int) -> int | None:
+    """Return where the first whole record at or behind `start` begins, whatever lies before it; `None` if none does.
+
+    Records of 4 GB and more are not found: in the length of all others four bytes are zero, and to look for these
+    alone is what makes the search fast.
+    """
+    read, _ = _reader(source)
+    while end - start >= HEADER_BYTES + FOOTER_BYTES:
+        block = read(start, min(_BLOCK_BYTES, end - start))
+        at = 0
+        while (zeros := block.find(bytes(4), at + 4)) >= 0 and zeros + 8 <= len(block):
+            at = zeros - 4
+            if _CRC.unpack_from(block, zeros + 4)[0] == masked_crc(block[at : zeros + 4]):
+                if next(boundaries(source, start + at, end), None) is not None:
+                    return start + at
+            elif not any(block[at : at + HEADER_BYTES]):
+                # Within a hole no record begins, but the length of one may reach into it from its end.
+                hole = _NOT_ZERO.search(block, at)
+                at = (hole.start() if hole else len(block)) - HEADER_BYTES
+            at += 1
+        if len(block) < HEADER_BYTES:
+            return None
+        start += len(block) - HEADER_BYTES + 1
+    return None
+
+
+_NOT_ZERO = re.compile(rb"[^\0]")
+
+
 class _Window:
     """A moving block of a file, so that thousands of small records cost one read."""
 
@@ -141,7 +193,7 @@ class _Window:
             return crc32c(self.take(offset, length))
         crc = 0
         for at in range(offset, offset + length, _BLOCK_BYTES):
-            crc = _extend(crc, self.take(at, min(_BLOCK_BYTES, offset + length - at)))
+            crc = extend_crc(crc, self.take(at, min(_BLOCK_BYTES, offset + length - at)))
         return crc
 
 

@@ -1,4 +1,4 @@
-"""Access to the disk that never follows a link or waits, small JSON files, private copies, and warnings given once."""
+"""Access to the disk that never follows a link and never blocks: content, state files, private copies, and warnings."""
 
 from __future__ import annotations
 
@@ -7,20 +7,46 @@ import errno
 import json
 import logging
 import os
+import re
 import stat
+import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-__all__ = ["OUT_OF_DESCRIPTORS", "PrivateCopies", "WarnOnce", "read_json", "regular_file", "reserve", "write_json"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "OUT_OF_DESCRIPTORS",
+    "STATE_FOLDER",
+    "PrivateCopies",
+    "StateFolder",
+    "WarnOnce",
+    "most_open_files",
+    "read_json",
+    "regular_file",
+    "reserve",
+    "write_json",
+]
 
 logger = logging.getLogger("hf_summary_writer")
 
-# O_NONBLOCK: opening a FIFO for reading must not wait for a writer. The names missing on Windows mean nothing there.
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+# The Hub's client never uploads anything below `.cache/huggingface`.
+STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")
 
-_FILE_FLAGS = _FLAGS | getattr(os, "O_NONBLOCK", 0)
+# O_NONBLOCK: opening a FIFO must not wait for its other end. The names missing on Windows mean nothing there.
+_SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
-_FOLDER_FLAGS = _FLAGS | getattr(os, "O_DIRECTORY", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
+
+# The names of all temporary files of ours. Nothing else is ever swept.
+_TEMPORARY = re.compile(r"tmp-[0-9a-f]{32}")
+
+_ATTEMPTS = 5
+
+_HAS_DIR_FD = os.open in os.supports_dir_fd
 
 
 def regular_file(root: str, relpath: str, buffering: int = 0) -> BinaryIO:
@@ -32,52 +58,233 @@ def regular_file(root: str, relpath: str, buffering: int = 0) -> BinaryIO:
     Raises:
         OSError: If it is not there, not readable, a link, or not a regular file.
     """
-    descriptor = _open_below(root, relpath.split("/"))
+    *folders, name = relpath.split("/")
+    if not _HAS_DIR_FD:
+        return _checked(os.open(os.path.join(root, *folders, name), os.O_RDONLY | _SAFE), relpath, buffering)
+    with _folder_below(root, folders) as folder:
+        return _checked(os.open(name, os.O_RDONLY | _SAFE | _NONBLOCK, dir_fd=folder), relpath, buffering)
+
+
+def _checked(descriptor: int, name: str, buffering: int, mode: str = "rb") -> BinaryIO:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", relpath)
-        return open(descriptor, "rb", buffering=buffering)
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        return open(descriptor, mode, buffering=buffering)  # type: ignore[return-value]  # a binary mode
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _open_below(root: str, parts: list[str]) -> int:
-    if os.open not in os.supports_dir_fd:
-        return os.open(os.path.join(root, *parts), _FILE_FLAGS)
-    folder = os.open(root, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | os.O_DIRECTORY)
+@contextlib.contextmanager
+def _folder_below(root: str, parts: list[str], *, create: bool = False) -> Iterator[int]:
+    folder = os.open(root, os.O_RDONLY | _DIRECTORY | getattr(os, "O_CLOEXEC", 0))
     try:
-        for part in parts[:-1]:
-            deeper = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
+        for part in parts:
+            if create:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=folder)
+            try:
+                deeper = os.open(part, os.O_RDONLY | _DIRECTORY | _SAFE, dir_fd=folder)
+            except OSError as error:
+                if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
+                    raise
+                raise NotADirectoryError(errno.ENOTDIR, "a link, or no folder", part) from None
             os.close(folder)
             folder = deeper
-        return os.open(parts[-1], _FILE_FLAGS, dir_fd=folder)
+        yield folder
     finally:
         os.close(folder)
 
 
+class StateFolder:
+    """A folder of this library's own files. Everything in it that is not a regular file of this user is refused.
+
+    Whoever can write to the folder of a run can put links, FIFOs and files of their own here.
+
+    Args:
+        path: The folder. If it is the state folder of a run, no part of it below the run may be a link; of another
+            folder only the last part is checked.
+
+    Attributes:
+        root: The folder that it belongs to: the run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        depth = len(STATE_FOLDER.parts)
+        if path.parts[-depth:] != STATE_FOLDER.parts:
+            depth = 1
+        self.path = path
+        self.root = path.parents[depth - 1]
+        self._parts = list(path.parts[-depth:])
+
+    @contextlib.contextmanager
+    def opened(self, *, create: bool = False) -> Iterator[int]:
+        """Yield a descriptor of the folder.
+
+        Raises:
+            OSError: If it is missing and not to be created, is a link, or cannot be reached without following one.
+        """
+        if not _HAS_DIR_FD:
+            raise OSError(errno.ENOTSUP, "files cannot be opened relative to a folder on this system", str(self.path))
+        if create:
+            self.root.mkdir(parents=True, exist_ok=True)
+        with _folder_below(str(self.root), self._parts, create=create) as folder:
+            yield folder
+
+    def open(self, name: str, mode: str = "rb", buffering: int = -1) -> BinaryIO:
+        """Open one file, by the modes `rb` or `r+b`.
+
+        Raises:
+            PermissionError: If it belongs to another user.
+            OSError: If it is not there, not readable, a link, or not a regular file.
+        """
+        access = os.O_RDONLY if mode == "rb" else os.O_RDWR
+        with self.opened() as folder:
+            file = _checked(os.open(name, access | _SAFE | _NONBLOCK, dir_fd=folder), name, buffering, mode)
+            if not _is_ours(os.fstat(file.fileno()), folder):
+                file.close()
+                raise PermissionError(errno.EPERM, "belongs to another user", name)
+            return file
+
+    def write(self, name: str, content: bytes, *, durable: bool = False) -> os.stat_result:
+        """Replace one file in one step by a file with `content` that only this user can read; return its status.
+
+        Args:
+            name: The file.
+            content: All of it.
+            durable: Return only after a power loss could not undo it.
+
+        Raises:
+            PermissionError: If there is one that belongs to another user.
+            OSError: If it could not be written; the file is then as it was, and nothing else is left behind.
+        """
+        with self.opened(create=True) as folder:
+            with contextlib.suppress(FileNotFoundError):
+                if not _is_ours(os.stat(name, dir_fd=folder, follow_symlinks=False), folder):
+                    raise PermissionError(errno.EPERM, "belongs to another user", name)
+            temporary, file = _new_temporary(folder)
+            with file:
+                try:
+                    file.write(content)
+                    file.flush()
+                    if durable:
+                        os.fsync(file.fileno())
+                    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        os.unlink(temporary, dir_fd=folder)
+                    raise
+                status = os.fstat(file.fileno())
+            if durable:
+                with contextlib.suppress(OSError):  # the rename must survive as well; not every file system can say so
+                    os.fsync(folder)
+            return status
+
+    def remove(self, name: str) -> None:
+        """Remove one file; one that is missing, or not a regular file of this user, is left alone.
+
+        Raises:
+            OSError: If it is ours and cannot be removed.
+        """
+        with contextlib.suppress(FileNotFoundError), self.opened() as folder:
+            if _is_ours_at(name, folder):
+                os.unlink(name, dir_fd=folder)
+
+    def set_aside(self, name: str, suffix: str) -> None:
+        """Rename whatever has the name `name`, without opening it."""
+        with contextlib.suppress(OSError), self.opened() as folder:
+            os.rename(name, f"{name}.{suffix}", src_dir_fd=folder, dst_dir_fd=folder)
+
+    def names(self, ending: str) -> list[str]:
+        """Return the sorted names with this ending; none if the folder cannot be listed."""
+        with contextlib.suppress(OSError), self.opened() as folder:
+            return sorted(name for name in os.listdir(folder) if name.endswith(ending))  # noqa: PTH208 - by descriptor
+        return []
+
+    def sweep(self) -> None:
+        """Remove the temporary files of processes that were killed; those of live processes are locked."""
+        with contextlib.suppress(OSError), self.opened() as folder:
+            for name in filter(_TEMPORARY.fullmatch, os.listdir(folder)):  # noqa: PTH208 - by descriptor
+                with contextlib.suppress(OSError):
+                    _remove_if_abandoned(name, folder)
+
+
+def _new_temporary(folder: int) -> tuple[str, BinaryIO]:
+    """Return a new file, locked so that no other process sweeps it, and its name."""
+    for _ in range(_ATTEMPTS):
+        # Never a name that somebody else can predict or choose: in containers that share a folder, pids are the same.
+        name = f"tmp-{os.urandom(16).hex()}"
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, 0o600, dir_fd=folder)
+        file = open(descriptor, "w+b")  # noqa: SIM115 - the caller closes it
+        try:
+            _lock(file.fileno())
+            if os.fstat(file.fileno()).st_nlink:
+                return name, file
+        except BaseException:
+            os.unlink(name, dir_fd=folder)
+            file.close()
+            raise
+        file.close()  # swept before it was locked
+    raise OSError(errno.EAGAIN, "another process removes every new file")
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file while it is open; tell whether that is possible. The lock of a process that dies ends with it."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_if_abandoned(name: str, folder: int) -> None:
+    if not _is_ours_at(name, folder):
+        return
+    descriptor = os.open(name, os.O_RDONLY | _SAFE | _NONBLOCK, dir_fd=folder)
+    try:
+        if _lock(descriptor):
+            os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours_at(name: str, folder: int) -> bool:
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return stat.S_ISREG(status.st_mode) and _is_ours(status, folder)
+
+
+def _is_ours(status: os.stat_result, folder: int) -> bool:
+    if status.st_uid == os.geteuid():
+        return True
+    # A share may give all files one owner, whoever creates them.
+    with contextlib.suppress(OSError):
+        name, file = _new_temporary(folder)
+        with file:
+            os.unlink(name, dir_fd=folder)
+            return status.st_uid == os.fstat(file.fileno()).st_uid
+    return False
+
+
 def read_json(path: Path, most_bytes: int) -> Any:
-    """Return what the file at `path` holds, of which no more than `most_bytes` are read.
+    """Return the content of a state file, of which no more than `most_bytes` are read.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If it cannot be read, or is not a regular file of this user.
         ValueError: If it is no JSON, or RecursionError if it nests too far.
     """
-    with path.open("rb") as file:
+    with StateFolder(path.parent).open(path.name) as file:
         return json.loads(file.read(most_bytes))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Put `value` into the file at `path`, readable by this user alone; makes its folder if need be.
+    """Replace a state file in one step; create its folder if need be.
 
     Raises:
-        OSError: If it cannot be written; the file is then what it was.
+        OSError: If it could not be written; the file is then as it was.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(value, file, separators=(",", ":"))
-    temporary.replace(path)
+    StateFolder(path.parent).write(path.name, json.dumps(value, separators=(",", ":")).encode())
 
 
 # Trouble of this process or machine and not of one file: a scan that passed over it would take a full folder for empty.
@@ -90,77 +297,101 @@ _LEAST_RESERVE, _MOST_RESERVE = 16 * 2**20, 2**30
 # The request of Linux to let one file share the blocks of another (`linux/fs.h`).
 _FICLONE = 0x40049409
 
+# Opening a name in here opens the very file of a descriptor, whatever became of its path. `/dev/fd` will not do: on
+# other systems all who open it share one position.
+_DESCRIPTORS = Path("/proc/self/fd")
+
 
 def reserve(disk: int) -> int:
     """Return how many bytes of a disk of so many a copy leaves free: a twentieth, at least 16 MB and at most 1 GB.
 
-    Whoever trains writes to the same disk, and comes first.
+    The training writes to the same disk and comes first.
     """
     return min(max(disk // 20, _LEAST_RESERVE), _MOST_RESERVE)
 
 
+def most_open_files() -> int:
+    """Return how many files one push holds open: a quarter of what the process may, which needs the rest."""
+    try:
+        import resource
+
+        return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+    except (ImportError, OSError, ValueError):  # not on this system
+        return 64
+
+
 class PrivateCopies:
-    """A folder for private copies, emptied after every push whatever happens.
+    """The files that one push hands to the Hub's client by path, which nobody else can exchange.
+
+    Where the system allows, they are handed over by descriptor: copies then have no name at all, and nothing is left
+    behind by a kill. Elsewhere a copy has a random name in the state folder.
 
     Args:
-        folder: Where the copies go; on the same file system as the originals, a copy may cost no space. Where it
-            cannot be, a folder for temporary files takes its place.
+        state: Where the copies go; on the file system of the originals, a copy may cost no space. A folder for
+            temporary files takes its place if need be.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Make nothing yet."""
-        self._folder = folder
-        self._elsewhere: Path | None = None
+    def __init__(self, state: StateFolder) -> None:
+        self._state = state
+        self._copies: list[BinaryIO] = []
+        self._originals: list[int] = []
+        self._named: list[Path] = []
+
+    def hold(self, file: BinaryIO) -> Path | None:
+        """Return a path that opens `file` itself until `clear`; `None` if this system has none."""
+        if not _DESCRIPTORS.is_dir():
+            return None
+        self._originals.append(os.dup(file.fileno()))
+        return _DESCRIPTORS / str(self._originals[-1])
 
     def copy(self, source: BinaryIO, length: int) -> tuple[Path, BinaryIO]:
-        """Return a copy of the first `length` bytes, or of what there is of them, and its path.
+        """Return a path and the open file of a copy of the first `length` bytes, or as many as there are.
+
+        Both are valid until `clear`.
 
         Raises:
             OSError: If it could not be made, or would not leave enough of the disk to others.
         """
-        path, copy = self.new_file()
+        path, copy = self._new_file()
+        self._copies.append(copy)
         try:
             if not _shared(source, copy, length):
                 _check_room(copy, length)
                 _copy(source, copy, length)
         except BaseException:
-            copy.close()
-            path.unlink(missing_ok=True)
+            copy.truncate(0)
             raise
         return path, copy
 
-    def new_file(self) -> tuple[Path, BinaryIO]:
-        """Return a fresh file, readable by this user alone, and its path.
-
-        Raises:
-            OSError: If there can be none, here or elsewhere.
-        """
-        if self._elsewhere is None:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                return self._created(self._folder)
-            except OSError as error:
-                if error.errno in OUT_OF_DESCRIPTORS:
-                    raise
-            import tempfile
-
-            self._elsewhere = Path(tempfile.mkdtemp(prefix="hf-summary-writer-"))
-        return self._created(self._elsewhere)
-
-    def _created(self, folder: Path) -> tuple[Path, BinaryIO]:
-        # Never a name that somebody else may choose, too: in containers that share a folder, pids are the same.
-        path = folder / os.urandom(16).hex()
-        return path, open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
-
     def clear(self) -> None:
-        """Remove all copies, also those that a killed process left in the folder."""
-        elsewhere, self._elsewhere = self._elsewhere, None
-        for folder in filter(None, (self._folder, elsewhere)):
+        """Remove all copies and close all files."""
+        while self._copies:
+            with contextlib.suppress(OSError), self._copies.pop() as copy:
+                copy.truncate(0)  # a forked process may hold the descriptor, and with it the space, for days
+        while self._originals:
+            os.close(self._originals.pop())
+        while self._named:
             with contextlib.suppress(OSError):
-                for path in folder.iterdir():
-                    with contextlib.suppress(OSError):
-                        path.unlink()
-                folder.rmdir()
+                self._named.pop().unlink()
+
+    def _new_file(self) -> tuple[Path, BinaryIO]:
+        try:
+            with self._state.opened(create=True) as folder:
+                name, file = _new_temporary(folder)
+                path = self._state.path / name
+                if _DESCRIPTORS.is_dir():
+                    os.unlink(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno in OUT_OF_DESCRIPTORS:
+                raise
+            descriptor, elsewhere = tempfile.mkstemp(prefix="hf-summary-writer-")
+            file, path = open(descriptor, "w+b"), Path(elsewhere)  # noqa: SIM115 - `clear` closes it
+            if _DESCRIPTORS.is_dir():
+                path.unlink()
+        if _DESCRIPTORS.is_dir():
+            return _DESCRIPTORS / str(file.fileno()), file
+        self._named.append(path)
+        return path, file
 
 
 def _shared(source: BinaryIO, target: BinaryIO, length: int) -> bool:
@@ -220,7 +451,7 @@ class WarnOnce:
         """Have said nothing yet."""
         self._said: dict[str, set[str]] = {}
 
-    def warn(self, kind: str, message: str, about: str = "") -> None:
+    def warn(self, kind: str, message: str, about: str = "", level: int = logging.WARNING) -> None:
         """Log `message`, unless one of this `kind` was logged `about` the same thing, or about many."""
         said = self._said.setdefault(kind, set())
         if about in said or len(said) > _NAMED:
@@ -228,4 +459,4 @@ class WarnOnce:
         said.add(about)
         if len(said) > _NAMED:
             message = f"{message}; more like it are not named"
-        logger.warning("%s", message)
+        logger.log(level, "%s", message)

@@ -166,7 +166,8 @@ class Books:
         """
         with contextlib.ExitStack() as held:
             try:
-                self.state_folder.mkdir(parents=True, exist_ok=True)
+                with disk.StateFolder(self.state_folder).opened(create=True):
+                    pass  # neither a link nor a file
                 held.enter_context(folder_lock(self.lock_path, seconds, interrupted))
             except (LockUnavailableError, OSError) as error:
                 # Pushes are safe without the lock, since they only ever repeat; they may then send something twice.

@@ -1,4 +1,4 @@
-"""Which files of a folder are meant: allow and ignore patterns with the Hub's own meaning.
+"""Allow and ignore patterns with the Hub's own meaning, and the files that hold credentials.
 
 Patterns are those of `huggingface_hub.utils.filter_repo_objects`: case-sensitive `fnmatch` patterns against the whole
 relative path, where `*` also matches `/`, and a pattern that ends in `/` means everything below that folder. All
@@ -8,15 +8,17 @@ patterns of a list are joined into one regular expression, since a folder may ho
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.config import as_patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["DEFAULT_IGNORE_PATTERNS", "SECRET_PATTERNS", "PathFilter"]
+__all__ = ["DEFAULT_IGNORE_PATTERNS", "SECRET_PATTERNS", "PathFilter", "private_places"]
 
 # What huggingface_hub never uploads from a folder (its `DEFAULT_IGNORE_PATTERNS`; a test holds the two together).
 DEFAULT_IGNORE_PATTERNS = (
@@ -31,13 +33,29 @@ DEFAULT_IGNORE_PATTERNS = (
 )
 
 # Files that by convention hold credentials: a watched folder may be somebody's working or home folder.
-_SECRETS = (".env", ".env.*", ".envrc", ".netrc", ".git-credentials", ".ssh/*", ".aws/*", ".gnupg/*")
+_SECRETS = (
+    # Environments, and the credentials of HTTP clients.
+    *(".env", ".env.*", ".envrc", ".netrc", "_netrc", ".git-credentials", ".htpasswd"),
+    # Package registries.
+    *(".npmrc", ".yarnrc", ".yarnrc.yml", ".pypirc", ".condarc", ".gem/credentials", ".cargo/credentials*"),
+    # Keys.
+    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.ppk", "*.p12", "*.pfx"),
+    *(".ssh/*", ".gnupg/*", ".vault-token", ".pgpass", ".my.cnf"),
+    # Clouds and clusters.
+    *(".aws/*", ".azure/*", ".boto", ".s3cfg", ".config/gcloud/*", "gcloud/*.db", ".databrickscfg"),
+    *("application_default_credentials.json", ".docker/config.json", ".dockercfg", ".kube/*", ".terraformrc"),
+    # Services that experiments use.
+    *(".huggingface/*", "huggingface/token", "huggingface/stored_tokens", ".kaggle/*", "kaggle.json"),
+    *(".config/gh/*", ".config/wandb/*", "wandb/settings", ".streamlit/secrets.toml"),
+)
 
 SECRET_PATTERNS = tuple(pattern for secret in _SECRETS for pattern in (secret, f"*/{secret}"))
 
 
 class PathFilter:
     """Decides by its relative path whether a file is to be pushed.
+
+    Files with credentials never are, whatever the case of their names.
 
     Args:
         allow: A pattern or patterns, of which a path must match at least one; `None` allows all.
@@ -47,19 +65,20 @@ class PathFilter:
         TypeError: If a pattern is not a string.
     """
 
-    __slots__ = ("_allow", "_ignore")
+    __slots__ = ("_allow", "_ignore", "_is_secret")
 
     def __init__(self, allow: Iterable[str] | str | None = None, ignore: Iterable[str] | str | None = None) -> None:
         """Compile the patterns."""
         allowed, ignored = as_patterns(allow, "allow_patterns"), as_patterns(ignore, "ignore_patterns") or ()
         self._allow = None if allowed is None else _compiled(allowed)
-        self._ignore = _compiled([*ignored, *DEFAULT_IGNORE_PATTERNS, *SECRET_PATTERNS])
+        self._ignore = _compiled([*ignored, *DEFAULT_IGNORE_PATTERNS])
+        self._is_secret = _compiled(SECRET_PATTERNS, re.IGNORECASE)
 
     def __call__(self, relpath: str) -> bool:
         """Tell whether the file at `relpath` (with `/` between its parts) is meant."""
         if self._allow is not None and not self._allow(relpath):
             return False
-        return not self._ignore(relpath)
+        return not (self._ignore(relpath) or self._is_secret(relpath))
 
     def prunes(self, reldir: str) -> bool:
         """Tell whether nothing below `reldir` can ever be meant, so that a scan need not go there."""
@@ -72,6 +91,21 @@ def _normal(pattern: str) -> str:
     return pattern + "*" if pattern.endswith("/") else pattern
 
 
-def _compiled(patterns: Iterable[str]) -> Callable[[str], object]:
+def private_places(folder: Path, environment: Mapping[str, str]) -> frozenset[str]:
+    """Return the paths in `folder` of the client's own home (`HF_HOME`) and of its tokens, as far as they lie in it."""
+    cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    home = _real(environment.get("HF_HOME") or f"{cache}/huggingface")
+    tokens = {environment.get("HF_TOKEN_PATH"), environment.get("HF_STORED_TOKENS_PATH")} - {None, ""}
+    places = {home, home / "token", home / "stored_tokens", *(_real(token) for token in tokens if token)}
+    # A user who pushes the home itself, or a folder in it, means that folder.
+    return frozenset(place.relative_to(folder).as_posix() for place in places if folder in place.parents)
+
+
+def _real(path: str) -> Path:
+    # Unlike the methods of a Path these raise nothing, whatever is wrong with the path.
+    return Path(os.path.realpath(os.path.expanduser(os.path.expandvars(path))))  # noqa: PTH111
+
+
+def _compiled(patterns: Iterable[str], flags: int = 0) -> Callable[[str], object]:
     # "(?!)" matches nothing: of no patterns, none matches.
-    return re.compile("|".join(fnmatch.translate(_normal(pattern)) for pattern in patterns) or r"(?!)").match
+    return re.compile("|".join(fnmatch.translate(_normal(pattern)) for pattern in patterns) or r"(?!)", flags).match

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
 from hf_summary_writer.folder.ledger import Signature
-from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.folder.patterns import PathFilter, private_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +47,7 @@ class ChangedFile:
 
 
 def unpushable(relpath: str) -> str | None:
-    """Say why no file of this name can be in a repo, or `None` if it can."""
+    """Return why no file of this name can be in a repo, or `None` if it can."""
     if not relpath.isprintable() and any(ord(c) < ord(" ") or c == "\x7f" for c in relpath):
         return "its name holds control characters"
     if "\\" in relpath:
@@ -140,8 +140,8 @@ def _changed(entry: os.DirEntry[str], root: str, relpath: str, before: LedgerEnt
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if before is not None and before.signature == signature and not before.digest:
+    signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if before is not None and before.signature == signature and not before.young:
         return None
     return ChangedFile(relpath, Signature(*signature), target)
 
@@ -203,6 +203,7 @@ class Inventory:
         """Look at nothing yet."""
         self._folder = folder
         self._meant = PathFilter(config.allow_patterns, config.ignore_patterns)
+        self._private = private_places(folder, os.environ)
         self._ledger = ledger
         self._once = once
         # Files that cannot be sent as they are; they are looked at again when they change.
@@ -299,17 +300,20 @@ class Inventory:
 
         known = self._ledger.entries
         try:
-            for file in scan(str(self._folder), self._wanted, self._meant.prunes, known, note):
+            for file in scan(str(self._folder), self._wanted, self._prunes, known, note):
                 if self._empty.get(file.relpath) != file.signature:
                     yield file
         except OSError as error:
             raise TemporaryError(f"the folder cannot be listed: {error}") from None
 
+    def _prunes(self, reldir: str) -> bool:
+        return reldir in self._private or self._meant.prunes(reldir)
+
     def _is_refused(self, file: ChangedFile) -> bool:
         return self._refused.get(file.relpath) == file.signature
 
     def _wanted(self, relpath: str) -> bool:
-        if not self._meant(relpath):
+        if not self._meant(relpath) or relpath in self._private:
             return False
         reason = unpushable(relpath)
         if reason is not None:

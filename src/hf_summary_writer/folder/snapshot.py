@@ -1,9 +1,9 @@
-"""What one push will send of a file: content that is stable, and whole.
+"""Snapshots of changed files: the whole, stable content that one push sends.
 
-Nothing here ever hands over something that may still change. A file is read through a descriptor that was opened
-without following links, its content is checked on what was read and not on what lies on disk a moment later, and event
-files are cut at the last whole record. Small content is handed over as `bytes`; large content as the path of a private
-copy, or of a closed segment of our own writer, which by its name is known never to change again.
+Nothing here hands over content that may still change. A file is read through a descriptor that was opened without
+following links, its content is checked on the bytes that were read and not on the disk a moment later, and event files
+are cut at the last whole record. Small content is handed over as `bytes`; large content as a private copy, or as the
+opened file of a sealed segment of our own writer, which by its name is known never to change again.
 """
 
 from __future__ import annotations
@@ -16,36 +16,41 @@ import os
 import time
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from hf_summary_writer.errors import InterruptedPushError
-from hf_summary_writer.events import boundaries, followed
+from hf_summary_writer.events import boundaries, extend_crc, followed, is_torn, next_record
 from hf_summary_writer.folder import disk
-from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
+from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS, PrivateCopies, most_open_files
 from hf_summary_writer.folder.ledger import LedgerEntry, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
-    from hf_summary_writer.folder.disk import PrivateCopies
+    from hf_summary_writer.folder.disk import StateFolder, WarnOnce
     from hf_summary_writer.folder.scan import ChangedFile
 
 __all__ = [
     "MAX_FILES_PER_COMMIT",
     "MAX_POSTED_BYTES_PER_COMMIT",
     "Batch",
-    "ClosedSegments",
     "FileSnapshot",
     "SkipReason",
+    "SnapshotReader",
     "batches",
     "is_event_file",
-    "take_snapshot",
 ]
 
 # Two changes within the coarsest clock tick of a file system in use (2 s: FAT; NFS caches about as long) may leave the
 # same signature, so a file this young is looked at once more.
 YOUNG_NS = 2 * 10**9
+
+# A file that was not written to for this long is taken for complete, whatever its end looks like.
+_SETTLED_NS = 60 * 10**9
+
+# A full comparison costs as much as the file is long, so a file that only grows is compared once a day.
+_SECONDS_UNTIL_DUE = 24 * 3600
 
 _TAIL_BYTES = 4096
 
@@ -57,35 +62,46 @@ _DIGEST_CHUNK = 4 * 2**20
 # The first record of an event file is no event, the second is one.
 _RECORDS_WORTH_A_COPY = 2
 
+# A shorter token is one of a test, and may well stand in a file by chance.
+_SHORTEST_SECRET = 16
+
 
 @dataclass(frozen=True, slots=True)
 class FileSnapshot:
-    """What a commit will hold of one file; nothing changes it any more.
+    """The content that a commit will hold of one file.
 
     Attributes:
         relpath: The file's path in the folder.
-        body: The bytes, or the path of a file that holds exactly them.
-        arrival: What to note in the ledger once it is on the Hub.
+        body: The bytes, or a path that opens a file with exactly them.
+        entry: The entry for the ledger once the content is on the Hub.
+        is_original: Whether `body` opens the file itself and not a copy of it.
     """
 
     relpath: str
     body: bytes | Path
     entry: LedgerEntry
+    is_original: bool = False
 
     @property
     def in_memory(self) -> int:
-        """How many bytes of memory the body takes."""
+        """The number of bytes of memory that the body takes."""
         return len(self.body) if isinstance(self.body, bytes) else 0
+
+    def is_intact(self) -> bool:
+        """Tell whether the content is still that of the entry, for a check between upload and commit."""
+        return not self.is_original or Signature.of(os.stat(self.body)) == self.entry.signature  # noqa: PTH116 - or bytes
 
 
 class SkipReason(Enum):
-    """Why a changed has nothing to send right now."""
+    """Why a changed file has nothing to send right now."""
 
     NO_EVENT = "holds no event yet"
     NO_RECORD = "holds no whole record"
     BUSY = "changes while it is read"
+    DAMAGED = "ends in a damaged record and may still grow"
     GONE = "is no file any more"
     DENIED = "may not be read"
+    SECRET = "holds the access token"  # noqa: S105 - no password
 
 
 def is_event_file(relpath: str) -> bool:
@@ -93,159 +109,242 @@ def is_event_file(relpath: str) -> bool:
     return ".tfevents." in relpath.rpartition("/")[2]
 
 
-class ClosedSegments:
-    """Which event files of a folder are segments of our own writer that it has left for a later one.
+class SnapshotReader:
+    """Reads changed files of a folder for one push.
 
-    Args:
-        folder: The folder. Each of its sub-folders is listed at most once.
-    """
-
-    def __init__(self, folder: str) -> None:
-        """List nothing yet."""
-        self._folder = folder
-        self._closed: dict[str, frozenset[str]] = {}
-
-    def __contains__(self, relpath: str) -> bool:
-        """Tell whether the file at `relpath` never changes again."""
-        reldir, _, name = relpath.rpartition("/")
-        if reldir not in self._closed:
-            names: list[str] = []
-            with contextlib.suppress(OSError):
-                names = os.listdir(os.path.join(self._folder, reldir))  # noqa: PTH208 - names are wanted
-            self._closed[reldir] = frozenset(followed(names))
-        return name in self._closed[reldir]
-
-
-def take_snapshot(
-    folder: str,
-    changed: ChangedFile,
-    known: LedgerEntry | None,
-    outbox: PrivateCopies,
-    closed: ClosedSegments,
-    *,
-    memory: int,
-    last: bool,
-) -> FileSnapshot | LedgerEntry | SkipReason:
-    """Read one changed into something stable.
+    Not thread-safe. What it returns is valid until `clear`.
 
     Args:
         folder: The folder's real path.
-        changed: The file, as the scan saw it.
-        known: What the Hub holds of it.
-        outbox: Where private copies go.
-        closed: Which event files may be handed over by their own path.
-        memory: Up to how many bytes content is handed over as `bytes`; larger content becomes a path.
-        last: Whether event files that hold no event are meant too.
-
-    Returns:
-        The content to send; or, if the Hub already has it, what to note in the ledger; or why there is nothing now.
-
-    Raises:
-        OSError: If it could not be read to its end, or no private copy could be made.
+        state: Where private copies go.
+        warn_once: Names damaged and rewritten files.
+        secrets: Tokens; a file in which one of them is found is never sent.
     """
-    try:
-        file = disk.regular_file(folder, changed.target)
-    except PermissionError:
-        return SkipReason.DENIED
-    except OSError as error:
-        if error.errno in OUT_OF_DESCRIPTORS:
-            raise
-        return SkipReason.GONE
-    with file:
-        signature = Signature.of(os.fstat(file.fileno()))
-        reading = _Reading(folder, changed, file, signature, known, outbox, closed, memory)
-        return reading.take_event_file(last=last) if is_event_file(changed.relpath) else reading.take_plain_file()
+
+    def __init__(self, folder: str, state: StateFolder, warn_once: WarnOnce, secrets: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self.copies = PrivateCopies(state)
+        self.warn_once = warn_once
+        self._secrets = [secret.encode() for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        self._sealed: dict[str, frozenset[str]] = {}
+
+    def take(
+        self, changed: ChangedFile, known: LedgerEntry | None, *, memory: int, last: bool
+    ) -> FileSnapshot | LedgerEntry | SkipReason:
+        """Read one file.
+
+        Args:
+            changed: The file, as the scan saw it.
+            known: The part of it that is on the Hub.
+            memory: Up to how many bytes content is handed over as `bytes`; larger content becomes a path.
+            last: Whether to send event files that hold no event, or that are damaged and may still grow.
+
+        Returns:
+            The content to send; or, if the Hub already has it, the new entry for the ledger; or why there is nothing.
+
+        Raises:
+            OSError: If it could not be read to its end, or no private copy could be made.
+        """
+        try:
+            file = disk.regular_file(self.folder, changed.target)
+        except PermissionError:
+            return SkipReason.DENIED
+        except OSError as error:
+            if error.errno in OUT_OF_DESCRIPTORS:
+                raise
+            return SkipReason.GONE
+        with file:
+            signature = Signature.of(os.fstat(file.fileno()))
+            read = _EventFile if is_event_file(changed.relpath) else _PlainFile
+            taken = read(self, changed, file, signature, known, memory).take(last=last)
+        if isinstance(taken, FileSnapshot) and self._holds_secret(taken):
+            return SkipReason.SECRET
+        return taken
+
+    def clear(self) -> None:
+        """Remove all private copies and close all files."""
+        self.copies.clear()
+
+    def is_sealed(self, relpath: str) -> bool:
+        """Tell whether a file is a segment of our own writer that never changes again, since a later one follows."""
+        reldir, _, name = relpath.rpartition("/")
+        if reldir not in self._sealed:
+            names: list[str] = []
+            with contextlib.suppress(OSError):
+                names = os.listdir(os.path.join(self.folder, reldir))  # noqa: PTH208 - names are wanted
+            self._sealed[reldir] = frozenset(followed(names))
+        return name in self._sealed[reldir]
+
+    def _holds_secret(self, taken: FileSnapshot) -> bool:
+        if not self._secrets or (not isinstance(taken.body, bytes) and taken.entry.length > _SMALL):
+            return False
+        body = taken.body if isinstance(taken.body, bytes) else taken.body.read_bytes()
+        return any(secret in body for secret in self._secrets)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """One open file on its way to becoming content."""
+class _OpenFile:
+    """One open file on its way to a snapshot."""
 
-    folder: str
+    reader: SnapshotReader
     changed: ChangedFile
     file: BinaryIO
     signature: Signature
     known: LedgerEntry | None
-    outbox: PrivateCopies
-    closed: ClosedSegments
     memory: int
 
-    def take_event_file(self, *, last: bool) -> FileSnapshot | LedgerEntry | SkipReason:
-        closed = self.signature.size > _SMALL and self.changed.target in self.closed
-        if self.signature.size <= self.memory and not closed:
-            body = _read(self.file, self.signature.size)
-            end = self._whole_end(io.BytesIO(body), last=last)
-            return end if not isinstance(end, int) else self._content(body[:end], _tail(io.BytesIO(body), end))
-        # To look through a large file takes long: for an original that is to be copied, see only that it is worth it.
-        end = self._whole_end(self.file, last=last, records=None if closed else _RECORDS_WORTH_A_COPY)
-        if not isinstance(end, int):
-            return end
-        if closed and end == self.signature.size:
-            path = Path(self.folder, self.changed.target)
-            return self._content(path, _tail(self.file, end), end)
-        path, copy = self.outbox.copy(self.file, self.signature.size)
-        with copy:
-            end = self._whole_end(copy, last=last)
-            if not isinstance(end, int):
-                return end
-            copy.truncate(end)
-            return self._content(path, _tail(copy, end), end)
+    def is_older_than(self, nanoseconds: int) -> bool:
+        """Tell whether the last change is at least so long ago, or, after a clock went back, so far in the future."""
+        now = time.time_ns()
+        return all(abs(now - then) >= nanoseconds for then in (self.signature.mtime_ns, self.signature.ctime_ns))
 
-    def take_plain_file(self) -> FileSnapshot | LedgerEntry | SkipReason:
+    def copied(self) -> tuple[Path, BinaryIO]:
+        return self.reader.copies.copy(self.file, self.signature.size)
+
+    def warn(self, kind: str, what: str) -> None:
+        relpath = self.changed.relpath
+        self.reader.warn_once.warn(kind, f"{relpath!a} of {self.reader.folder!a} {what}", relpath)
+
+
+class _PlainFile(_OpenFile):
+    __slots__ = ()
+
+    def take(self, *, last: bool) -> FileSnapshot | LedgerEntry | SkipReason:  # noqa: ARG002 - as event files are taken
         known, size = self.known, self.signature.size
-        young = time.time_ns() - self.signature.mtime_ns < YOUNG_NS
-        if known is not None and known.digest and known.signature == self.signature:
-            if _digest(self.file, size) == known.digest:
-                return known if young else known._replace(digest="")
-            self.file.seek(0)
+        young = not self.is_older_than(YOUNG_NS)
+        if known is not None and known.digest and known.length == size and _digest(self.file, size) == known.digest:
+            return known._replace(signature=self.signature, young=young)
+        stable: BinaryIO
+        body: bytes | Path
         if size <= self.memory:
             body = _read(self.file, size)
-            stable: BinaryIO = io.BytesIO(body)
-            if not self._same_as(stable, len(body)):
-                return SkipReason.BUSY
-            return self._content(body, digest=_digest(stable, size) if young else "")
-        path, copy = self.outbox.copy(self.file, size)
-        with copy:
-            if not self._same_as(copy, copy.seek(0, os.SEEK_END)):
-                return SkipReason.BUSY
-            return self._content(path, length=size, digest=_digest(copy, size) if young else "")
+            stable = io.BytesIO(body)
+            length = len(body)
+        else:
+            body, stable = self.copied()
+            length = stable.seek(0, os.SEEK_END)
+        if not self._is_one_version(stable, length):
+            return SkipReason.BUSY
+        entry = LedgerEntry(self.signature, length, digest=_digest(stable, length), young=young)
+        return FileSnapshot(self.changed.relpath, body, entry)
 
-    def _content(
-        self, body: bytes | Path, tail: str = "", length: int | None = None, *, digest: str = ""
-    ) -> FileSnapshot:
-        if length is None:
-            length = len(body) if isinstance(body, bytes) else self.signature.size
-        return FileSnapshot(self.changed.relpath, body, LedgerEntry(self.signature, length, tail, digest))
-
-    def _whole_end(self, stable: BinaryIO, *, last: bool, records: int | None = None) -> int | LedgerEntry | SkipReason:
-        """Return where the whole records of an event file end, or the first new `records`, or why not to send it."""
-        start = end = self._known_end(stable)
-        found = 0
-        for end in itertools.islice(boundaries(stable, start, self.signature.size), records):  # noqa: B007
-            found += 1
-        if end == 0:
-            return SkipReason.NO_RECORD
-        if end == start and self.known is not None:
-            return self.known._replace(signature=self.signature)
-        if not start and found == 1 and not last and _is_file_version(stable, end):
-            return SkipReason.NO_EVENT
-        return end
-
-    def _known_end(self, stable: BinaryIO) -> int:
-        """Return up to where the file is what the Hub already holds, if it only grew since, else 0."""
-        known = self.known
-        if known is None or known.length > self.signature.size or known.signature[:2] != self.signature[:2]:
-            return 0
-        return known.length if known.tail == _tail(stable, known.length) else 0
-
-    def _same_as(self, stable: BinaryIO, length: int) -> bool:
-        """Tell whether what was read is the file at one moment, and not two halves of two versions."""
+    def _is_one_version(self, stable: BinaryIO, length: int) -> bool:
+        """Tell whether the bytes that were read are the file at one moment, and not two halves of two versions."""
         if length != self.signature.size:
             return False
         if Signature.of(os.fstat(self.file.fileno())) == self.signature:
             return True
         # Something was written meanwhile. That is no harm if it only was appended.
         return _digest(self.file, length) == _digest(stable, length)
+
+
+class _Extent(NamedTuple):
+    """The part of an event file to send: up to `end`, of which the first `start` bytes are on the Hub already."""
+
+    start: int
+    end: int
+    is_damaged: bool = False
+    is_final: bool = True  # whether nothing behind `end` is to be sent
+
+
+class _EventFile(_OpenFile):
+    __slots__ = ()
+
+    def take(self, *, last: bool) -> FileSnapshot | LedgerEntry | SkipReason:
+        size = self.signature.size
+        sealed = size > _SMALL and self.reader.is_sealed(self.changed.target)
+        if size <= self.memory and not sealed:
+            content = _read(self.file, size)
+            stable = io.BytesIO(content)
+            extent = self._extent(stable, last=last)
+            return self._snapshot(content[: extent.end], stable, extent) if isinstance(extent, _Extent) else extent
+        # To look through a large file takes long: for an original that is to be copied, see only that it is worth it.
+        extent = self._extent(self.file, last=last, most_records=None if sealed else _RECORDS_WORTH_A_COPY)
+        if not isinstance(extent, _Extent):
+            return extent
+        path = self.reader.copies.hold(self.file) if sealed and extent.end == size else None
+        if path is not None:
+            return self._snapshot(path, self.file, extent, is_original=True)
+        path, copy = self.copied()
+        extent = self._extent(copy, last=last)
+        if not isinstance(extent, _Extent):
+            return extent
+        copy.truncate(extent.end)
+        return self._snapshot(path, copy, extent)
+
+    def _snapshot(
+        self, body: bytes | Path, stable: BinaryIO, extent: _Extent, *, is_original: bool = False
+    ) -> FileSnapshot:
+        if extent.is_damaged:
+            self.warn("damaged", "holds damaged records: it is uploaded as it is, but viewers may stop there")
+        start = extent.start
+        checksum = _checksum(stable, start, extent.end, self.known.digest if self.known and start else "")
+        # A hole that a network file system has yet to fill looks like damage, so such a file is compared every time.
+        verified = 0 if extent.is_damaged else self._verified if start else _now()
+        entry = LedgerEntry(
+            self.signature, extent.end, _tail(stable, extent.end), checksum, not extent.is_final, verified
+        )
+        return FileSnapshot(self.changed.relpath, body, entry, is_original)
+
+    def _extent(
+        self, stable: BinaryIO, *, last: bool, most_records: int | None = None
+    ) -> _Extent | LedgerEntry | SkipReason:
+        """Return the part to send, up to the first new `most_records` if there are so many."""
+        size, start = self.signature.size, self._known_end(stable)
+        settled = last or self.is_older_than(_SETTLED_NS)
+        at: int | None = start
+        end, records, damaged, final = start, 0, False, True
+        while at is not None:
+            for end in itertools.islice(boundaries(stable, at, size), most_records):  # noqa: B007
+                records += 1
+            if (records and most_records is not None) or is_torn(stable, end, size):
+                break
+            if not (records or start or settled):
+                return (
+                    SkipReason.DAMAGED
+                )  # perhaps no event file at all: search it for records only once it is complete
+            at = next_record(stable, end + 1, size)
+            if at is not None or settled:
+                damaged, end = True, size
+            else:
+                final = False
+        if end == 0:
+            return SkipReason.NO_RECORD
+        if end == start and self.known is not None:
+            return (
+                self.known._replace(signature=self.signature, verified=self._verified) if final else SkipReason.DAMAGED
+            )
+        if not start and records == 1 and not last and _is_file_version(stable, end):
+            return SkipReason.NO_EVENT
+        return _Extent(start, end, damaged, final)
+
+    def _known_end(self, stable: BinaryIO) -> int:
+        """Return the length of the part that is on the Hub, if the file only grew since, else 0."""
+        known = self.known
+        if known is None or known.length > self.signature.size or known.signature[:2] != self.signature[:2]:
+            return 0
+        if known.tail != _tail(stable, known.length):
+            return 0
+        if known.digest and self._is_due and _checksum(stable, 0, known.length) != known.digest:
+            self.warn("rewritten", "was rewritten in place: all of it is uploaded again")
+            return 0
+        return known.length
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether all of the known part is to be compared."""
+        known = self.known
+        if known is None:
+            return False
+        # Something changed, and not the size: the content, or only the time or the owner.
+        return known.signature.size == self.signature.size or not 0 <= _now() - known.verified < _SECONDS_UNTIL_DUE
+
+    @property
+    def _verified(self) -> int:
+        known = self.known
+        return (
+            0 if known is None or (known.digest and not known.verified) else _now() if self._is_due else known.verified
+        )
 
 
 def _read(file: BinaryIO, length: int) -> bytes:
@@ -270,6 +369,20 @@ def _digest(file: BinaryIO, length: int) -> str:
         digest.update(chunk)
         length -= len(chunk)
     return digest.hexdigest()
+
+
+def _checksum(file: BinaryIO, start: int, end: int, before: str = "") -> str:
+    """Return the CRC-32C of the first `end` bytes, of which the first `start` have the checksum `before`."""
+    crc, start = (int(before, 16), start) if before else (0, 0)
+    file.seek(start)
+    while start < end and (chunk := file.read(min(_DIGEST_CHUNK, end - start))):
+        crc = extend_crc(crc, chunk)
+        start += len(chunk)
+    return f"{crc:08x}"
+
+
+def _now() -> int:
+    return int(time.time())
 
 
 def _is_file_version(file: BinaryIO, end: int) -> bool:
@@ -297,7 +410,7 @@ MAX_FILES_READ = 1000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one commit takes, and what was learned on the way of files that it does not take.
+    """The content of one commit, and the files that were read for it and have nothing to send.
 
     Attributes:
         snapshots: The content to commit; may be empty.
@@ -323,7 +436,7 @@ def batches(
     lock: contextlib.AbstractContextManager[object],
     interrupted: Callable[[], bool],
 ) -> Iterator[Batch]:
-    """Yield batches until all changed are read. What was yielded must be sent before the next one is asked for.
+    """Yield batches until all files are read. Each must be sent before the next one is asked for.
 
     Args:
         changed: The files.
@@ -349,7 +462,7 @@ def _read_batch(
     interrupted: Callable[[], bool],
 ) -> Batch:
     batch = Batch()
-    memory, size = MAX_BYTES_IN_MEMORY, 0
+    memory, size, most_open, opened = MAX_BYTES_IN_MEMORY, 0, most_open_files(), 0
     for file in remaining:
         if interrupted():
             raise InterruptedPushError("the push was interrupted")
@@ -362,6 +475,7 @@ def _read_batch(
             batch.snapshots.append(taken)
             memory -= taken.in_memory
             size += taken.entry.length
+            opened += not isinstance(taken.body, bytes)
         elif isinstance(taken, LedgerEntry):
             batch.unchanged[file.relpath] = taken
         else:
@@ -369,6 +483,7 @@ def _read_batch(
         if (
             len(batch.snapshots) == MAX_FILES_PER_COMMIT
             or size >= MAX_BYTES_PER_COMMIT
+            or opened >= most_open
             or batch.files >= MAX_FILES_READ
         ):
             break

@@ -271,6 +271,10 @@ class Hub:
             )
         )
 
+    def secret(self) -> str | None:
+        """Return the token that the next request sends, so that no file that holds it is uploaded."""
+        return self._token_now() or None
+
     def _token_now(self) -> Any:
         """Return the token that the next request sends; nothing, or `False`, if it sends none."""
         from huggingface_hub import get_token

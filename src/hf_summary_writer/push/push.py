@@ -20,16 +20,15 @@ from hf_summary_writer.errors import (
     RepoGoneError,
     TemporaryError,
 )
-from hf_summary_writer.folder import snapshot
-from hf_summary_writer.folder.disk import PrivateCopies, WarnOnce
+from hf_summary_writer.folder.disk import StateFolder, WarnOnce
 from hf_summary_writer.folder.lease import Books
 from hf_summary_writer.folder.ledger import CommitRecord, ledgers_of
 from hf_summary_writer.folder.scan import Inventory
 from hf_summary_writer.folder.snapshot import (
     MAX_FILES_PER_COMMIT,
     MAX_POSTED_BYTES_PER_COMMIT,
-    ClosedSegments,
     SkipReason,
+    SnapshotReader,
     batches,
 )
 from hf_summary_writer.hub import uploads
@@ -277,13 +276,17 @@ class Delivery:
             self._send_ahead(content)
         readme = self._card_due(contents)
         try:
-            return self._caller.call(functools.partial(self._hub.upload, files, readme), seconds)
+            uploaded = self._caller.call(functools.partial(self._hub.upload, files, readme), seconds)
         except RejectedError:
             if readme is None:
                 raise
-        # It may be the card that is refused, and no card is worth a log.
-        self._wants_card = False
-        return self._caller.call(functools.partial(self._hub.upload, files), seconds)
+            # It may be the card that is refused, and no card is worth a log.
+            self._wants_card = False
+            uploaded = self._caller.call(functools.partial(self._hub.upload, files), seconds)
+        for content in contents:
+            if not content.is_intact():
+                raise TemporaryError(f"{content.relpath!a} changed while it was uploaded")
+        return uploaded
 
     def _committed(self, uploaded: Uploaded, last: bool, interrupted: Callable[[], bool]) -> tuple[CommitInfo, int]:
         part = Part(
@@ -424,7 +427,6 @@ class Pusher:
         with self._books.locked(lock_seconds, interrupted):
             self._seat.begin()
             self.refresh()
-            self.ledger.sweep()
             # From now on a later process knows where this folder is to go, whatever becomes of this one.
             self._note_config()
             push = functools.partial(self._push_what_is_new, refused, last=last, interrupted=interrupted)
@@ -499,22 +501,25 @@ class Pusher:
         self._books.note(self.ledger.start_over)
 
     def _push(self, candidates: list[ChangedFile], *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
-        # One outbox per destination: pushes of a folder take turns only where it can be locked.
-        outbox = PrivateCopies(self._books.state_folder / f"{self.destination.key}.outbox")
-        take = functools.partial(self._take, outbox=outbox, closed=ClosedSegments(str(self.folder)), last=last)
+        reader = SnapshotReader(
+            str(self.folder), StateFolder(self._books.state_folder), self._once, filter(None, [self._hub.secret()])
+        )
+
+        def take(file: ChangedFile, memory: int) -> FileSnapshot | LedgerEntry | SkipReason:
+            return reader.take(file, self.ledger.entries.get(file.relpath), memory=memory, last=last)
+
         deliver = functools.partial(self.delivery.deliver, last=last, interrupted=interrupted)
         latest, failed, done = None, None, 0
-        outbox.clear()
         try:
             for batch in batches(candidates, take, self._content_lock, interrupted):
                 latest = self._deliver(batch, deliver) or latest
-                outbox.clear()
+                reader.clear()
                 failed = failed or next(iter(batch.failed.items()), None)
                 done += batch.files
                 if len(candidates) > MAX_FILES_PER_COMMIT:
                     logger.info("%d of %d files of %s are done", done, len(candidates), self.folder)
         finally:
-            outbox.clear()
+            reader.clear()
         if latest is not None and self._config.squash_history:
             self.squash(latest.number)
         if failed is not None:
@@ -523,12 +528,6 @@ class Pusher:
         if last and self._crossed:
             raise TemporaryError("another process pushed this folder at the same time, in spite of its lock")
         return None if latest is None else latest.info
-
-    def _take(
-        self, candidate: ChangedFile, memory: int, *, outbox: PrivateCopies, closed: ClosedSegments, last: bool
-    ) -> FileSnapshot | LedgerEntry | SkipReason:
-        known = self.ledger.entries.get(candidate.relpath)
-        return snapshot.take_snapshot(str(self.folder), candidate, known, outbox, closed, memory=memory, last=last)
 
     def _deliver(
         self, batch: Batch, deliver: Callable[[list[FileSnapshot]], Iterator[tuple[Delivered, list[FileSnapshot]]]]
@@ -565,12 +564,16 @@ class Pusher:
     def _pass_over(self, candidate: ChangedFile, why: SkipReason) -> None:
         if why is SkipReason.NO_RECORD:
             self.inventory.set_aside(candidate.relpath, candidate.signature)
+        elif why is SkipReason.SECRET:
+            self.inventory.refuse(candidate.relpath, candidate.signature)
+            said = f"{candidate.relpath!a} of {self.folder} holds the access token: it is never uploaded"
+            self._once.warn("secret", said, candidate.relpath, logging.ERROR)
         elif why is SkipReason.DENIED:
             said = f"{candidate.relpath!a} of {self.folder} may not be read: it stays only on this disk until then"
             self._once.warn("denied", said, candidate.relpath)
             self.inventory.left_behind += 1
         elif why is not SkipReason.NO_EVENT:
-            self.inventory.left_behind += why is SkipReason.BUSY
+            self.inventory.left_behind += why in {SkipReason.BUSY, SkipReason.DAMAGED}
             logger.debug("%r waits for a later push: it %s", candidate.relpath, why.value)
 
     def _refuse(self, content: FileSnapshot, why: str) -> None:

@@ -1,0 +1,105 @@
+"""Private copies: of one moment, without a name, and never at the expense of the training's disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hf_summary_writer.folder import disk
+from hf_summary_writer.folder.disk import PrivateCopies, StateFolder, reserve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MB, GB = 2**20, 2**30
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture(params=["by descriptor", "by name"])
+def copies(state: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateCopies]:
+    if request.param == "by name":
+        monkeypatch.setattr(disk, "_DESCRIPTORS", state / "nowhere")
+    copies = PrivateCopies(StateFolder(state))
+    yield copies
+    copies.clear()
+
+
+@pytest.mark.parametrize(
+    ("disk", "left"), [(64 * MB, 16 * MB), (4 * GB, 4 * GB // 20), (100 * GB, GB), (10_000 * GB, GB)]
+)
+def test_a_part_of_the_disk_is_left_to_others_neither_too_little_nor_too_much(disk: int, left: int) -> None:
+    assert reserve(disk) == left
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(b"1234567890")
+    return path
+
+
+def disk_of(blocks: int, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = SimpleNamespace(f_blocks=blocks, f_bavail=free, f_frsize=1)
+    monkeypatch.setattr(disk.os, "fstatvfs", lambda _: status)  # type: ignore[attr-defined]
+
+
+def test_a_copy_is_gone_after_clear_even_if_a_forked_process_holds_it(
+    source: Path, copies: PrivateCopies, state: Path
+) -> None:
+    with source.open("rb") as file:
+        path, copy = copies.copy(file, 10)
+        held = os.dup(copy.fileno())
+        assert path.read_bytes() == b"1234567890"
+        copies.clear()
+    assert not path.exists()
+    assert list(state.iterdir()) == []
+    assert os.fstat(held).st_size == 0
+    os.close(held)
+
+
+@pytest.mark.faults("D11")
+def test_a_copy_that_would_touch_the_reserve_is_not_begun(
+    source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "_shared", lambda *_: False)
+    disk_of(GB, reserve(GB) + 9, monkeypatch)
+    with source.open("rb") as file:
+        with pytest.raises(OSError, match="left to others") as caught:
+            copies.copy(file, 10)
+        assert caught.value.errno == errno.ENOSPC
+        path, _ = copies.copy(file, 9)
+        assert path.read_bytes() == b"123456789"
+
+
+def test_a_disk_that_tells_nothing_about_itself_is_copied_to(
+    source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_of(0, 0, monkeypatch)
+    with source.open("rb") as file:
+        path, _ = copies.copy(file, 10)
+    assert path.read_bytes() == b"1234567890"
+
+
+def test_a_copy_that_shares_its_blocks_needs_no_room_and_ends_where_it_is_to(
+    source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def share(target: int, request: int, original: int) -> int:
+        assert request == 0x40049409
+        return os.pwrite(target, os.pread(original, 100, 0), 0)
+
+    monkeypatch.setattr(fcntl, "ioctl", share)
+    disk_of(GB, 0, monkeypatch)
+    with source.open("rb") as file:
+        path, copy = copies.copy(file, 4)
+    assert copy.read() == b"1234"
+    assert path.read_bytes() == b"1234"

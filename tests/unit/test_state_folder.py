@@ -1,0 +1,120 @@
+"""State files: only regular files of this user count, no link is followed, nothing of others is deleted."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder, read_json, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ABANDONED = "tmp-" + "0" * 32
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    state = StateFolder(tmp_path / "run" / STATE_FOLDER)
+    with state.opened(create=True):
+        return state
+
+
+def as_another_user() -> None:
+    if os.geteuid():
+        pytest.skip("only root may give a file away")
+
+
+@pytest.mark.faults("S12")
+@pytest.mark.parametrize("part", [".cache", ".cache/huggingface", str(STATE_FOLDER)])
+def test_a_linked_state_folder_is_neither_read_nor_written(tmp_path: Path, part: str) -> None:
+    elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
+    write_json(elsewhere / STATE_FOLDER / "a.json", 1)
+    (run / part).parent.mkdir(parents=True)
+    (run / part).symlink_to(elsewhere / part)
+    for step in (lambda: read_json(run / STATE_FOLDER / "a.json", 99), lambda: write_json(run / STATE_FOLDER / "b", 1)):
+        with pytest.raises(NotADirectoryError, match="a link"):
+            step()
+    assert [path.name for path in (elsewhere / STATE_FOLDER).iterdir()] == ["a.json"]
+
+
+@pytest.mark.faults("S12")
+def test_links_pipes_and_files_of_others_are_never_read(state: StateFolder, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("1")
+    (state.path / "link").symlink_to(tmp_path / "outside")
+    os.mkfifo(state.path / "pipe")
+    (state.path / "folder").mkdir()
+    for name in ("link", "pipe", "folder"):
+        with pytest.raises(OSError, match=r"symbolic links|not a regular file"):
+            read_json(state.path / name, 99)
+    as_another_user()
+    write_json(state.path / "theirs", 1)
+    os.chown(state.path / "theirs", 12345, -1)
+    with pytest.raises(PermissionError, match="another user"):
+        read_json(state.path / "theirs", 99)
+    with pytest.raises(PermissionError, match="another user"):
+        write_json(state.path / "theirs", 2)
+
+
+@pytest.mark.faults("S12")
+def test_a_link_in_the_place_of_a_state_file_is_replaced_and_not_followed(state: StateFolder, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("years of work")
+    (state.path / "a.json").symlink_to(outside)
+    write_json(state.path / "a.json", {"b": 1})
+    assert outside.read_text() == "years of work"
+    assert read_json(state.path / "a.json", 99) == {"b": 1}
+
+
+@pytest.mark.parametrize("step", ["replace", "fstat", "open"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    state: StateFolder, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(state.path / "a.json", 1)
+    before = set(state.path.iterdir())
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, step, fail)
+        with pytest.raises(OSError, match="No space"):
+            write_json(state.path / "a.json", 2)
+    assert set(state.path.iterdir()) == before
+    assert json.loads((state.path / "a.json").read_text()) == 1
+
+
+def test_only_this_user_can_read_a_state_file(state: StateFolder) -> None:
+    write_json(state.path / "a.json", 1)
+    assert (state.path / "a.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.faults("S12")
+def test_only_temporary_files_of_dead_processes_are_swept(state: StateFolder, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("years of work")
+    (state.path / ABANDONED).touch()
+    kept = [f"tmp-{digit * 32}" for digit in "123"] + ["thesis.tmp", "tmp-1"]
+    (state.path / kept[0]).symlink_to(outside)
+    (state.path / kept[1]).mkdir()
+    for name in kept[2:]:
+        (state.path / name).touch()
+    with (state.path / kept[2]).open("rb") as live:
+        fcntl.flock(live, fcntl.LOCK_EX)
+        state.sweep()
+    assert sorted(path.name for path in state.path.iterdir()) == sorted(kept)
+    assert outside.read_text() == "years of work"
+
+
+def test_a_file_system_that_gives_all_files_one_owner_is_used(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(state.path / "a.json", 1)
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    assert read_json(state.path / "a.json", 99) == 1
+    assert [path.name for path in state.path.iterdir()] == ["a.json"]
