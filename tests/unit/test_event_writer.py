@@ -392,6 +392,7 @@ def test_logdir_may_be_given_in_each_of_the_known_ways(tmp_path: Path) -> None:
             assert writer.logdir == writer.log_dir == writer.get_logdir() == str(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("what_tensorboardx_leaves_open_is_closed_here")
 def test_the_default_logdir_is_tensorboardx_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with EventWriter(comment="_note") as writer, tensorboardX.SummaryWriter(comment="_note") as theirs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ from tensorboardX.event_file_writer import EventFileWriter as _TheirEventFileWri
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.writer import FileWriter as _TheirFileWriter
 
+from hf_summary_writer.events.device import Snapshot
 from hf_summary_writer.events.encoding import SUMMARY, event_payload
-from hf_summary_writer.events.queue import Deferred
+from hf_summary_writer.events.queue import Deferred, OnDevice, scalar_on_device
 from hf_summary_writer.events.thread import writer_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from google.protobuf.message import Message
 
@@ -99,24 +101,58 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
             event_payload(self._wall_time(walltime), self._step(global_step), SUMMARY, summary.SerializeToString())
         )
 
-    def add_scalar(self, prefix: bytes, value: float, global_step: Any = None, walltime: float | None = None) -> None:
-        """Add a scalar whose tag was encoded by `encoding.scalar_prefix`."""
-        self._events.put((self._wall_time(walltime), prefix, value, self._step(global_step)))
+    def add_scalar(
+        self,
+        prefix: bytes,
+        value: float | Snapshot,
+        global_step: Any = None,
+        walltime: float | None = None,
+        on_read: Callable[[float], None] | None = None,
+    ) -> None:
+        """Add a scalar whose tag was encoded by `encoding.scalar_prefix`; `on_read` is told what a snapshot held."""
+        wall_time, step = self._wall_time(walltime), self._step(global_step)
+        if isinstance(value, Snapshot):
+            self._events.put(scalar_on_device(wall_time, prefix, value, step, on_read))
+        else:
+            self._events.put((wall_time, prefix, value, step))
 
     def add_deferred(
-        self, make_summary: Callable[[], Message], nbytes: int, global_step: Any = None, walltime: float | None = None
+        self,
+        make_summary: Callable[..., Message],
+        nbytes: int,
+        global_step: Any = None,
+        walltime: float | None = None,
+        values: Sequence[Any] = (),
     ) -> None:
-        """Add the summary that `make_summary` returns in the writer thread; it keeps `nbytes` of memory until then."""
+        """Add the summary that `make_summary` returns in the writer thread.
+
+        Args:
+            make_summary: Called with `values`, once those among them that are snapshots have been read.
+            nbytes: Memory that it and the values hold until then.
+            global_step: As for `add_summary`.
+            walltime: As for `add_summary`.
+            values: Arguments of `make_summary`.
+        """
         wall_time, step = self._wall_time(walltime), self._step(global_step)
 
-        def encode() -> bytes:
-            return event_payload(wall_time, step, SUMMARY, make_summary().SerializeToString())
+        def encode(*values: Any) -> bytes:
+            return event_payload(wall_time, step, SUMMARY, make_summary(*values).SerializeToString())
 
-        self._events.put(Deferred(encode, nbytes))
+        self.add_work(encode, nbytes, values)
 
-    def add_work(self, work: Callable[[], None], nbytes: int) -> None:
-        """Do `work` in the writer thread, in order with the events."""
-        self._events.put(Deferred(work, nbytes))
+    def add_work(self, work: Callable[..., bytes | None], nbytes: int, values: Sequence[Any] = ()) -> None:
+        """Do `work` in the writer thread, in order with the events; arguments as for `add_deferred`."""
+        snapshots = tuple(value for value in values if isinstance(value, Snapshot))
+        if not snapshots:
+            self._events.put(Deferred(functools.partial(work, *values), nbytes))
+            return
+
+        def finish(*read: Any) -> Deferred:
+            on_host = iter(read)
+            arguments = [next(on_host) if isinstance(value, Snapshot) else value for value in values]
+            return Deferred(functools.partial(work, *arguments), nbytes)
+
+        self._events.put(OnDevice(snapshots, finish, nbytes))
 
     def begin_flush(self) -> FlushRequest:
         return self._events.request_flush()

@@ -15,25 +15,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tensorboardX.embedding import TB_MAX_SPRITE_SIZE, append_pbtxt, make_mat, make_sprite, make_tsv
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
+from tensorboardX.summary import _clean_tag
 
+from hf_summary_writer.events.device import device_of
 from hf_summary_writer.events.files import sync_file
 from hf_summary_writer.events.summaries import is_torch, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from hf_summary_writer.events.device import Device, Snapshot
+    from hf_summary_writer.events.queue import MemoryLimit
 
 __all__ = [
+    "are_meshes",
+    "copy_of",
     "fits_sprite",
     "has_a_bin",
+    "histogram_from_statistics",
     "is_audio",
+    "is_curve",
     "is_image",
     "is_installed",
     "is_matrix",
     "is_video",
     "label_strings",
     "mono_audio",
-    "snapshot",
+    "outline",
     "write_embedding",
 ]
 
@@ -45,7 +54,7 @@ _NUMBERS = "fiu"
 
 _PIXELS = "fiub"
 
-_LAYOUTS = {2: "HW", 3: "CHW", 4: "CNHW", 5: "CHNTW"}
+_LAYOUTS = {2: "HW", 3: "CHW", 4: "CHNW", 5: "CHNTW"}
 
 """The letters that a `dataformats` of that length has to have, sorted."""
 
@@ -58,17 +67,81 @@ _IN_RANGE = 1e19
 """Safely inside of the outermost of tensorboardX's default bins."""
 
 
-def snapshot(values: Any, is_certain: Callable[[np.ndarray], bool]) -> np.ndarray | None:
-    """Return a copy of `values` if its encoding is certain to succeed."""
+def outline(values: Any) -> np.ndarray | None:
+    """Return an array of the shape and type of `values`, and of its numbers unless these are on a device.
+
+    `None` for what is certain only once it has been encoded, such as lists.
+    """
+    if (device := device_of(values)) is not None:
+        return device.stand_in(values)
     if type(values) is np.ndarray:
-        array = values
-    elif is_torch(values):
-        array = unwrapped(values)
-    elif "jax" in str(type(values)):
-        array = np.asarray(values)
-    else:
+        return values
+    if is_torch(values):
+        array: np.ndarray = unwrapped(values)
+        return array
+    return np.asarray(values) if "jax" in str(type(values)) else None
+
+
+def copy_of(values: Any, memory: MemoryLimit) -> np.ndarray | Snapshot:
+    """Return a copy of what has an outline, on the device if that is where it is.
+
+    Past the limit on device memory the caller waits for the copy to the host.
+    """
+    if (device := device_of(values)) is not None:
+        return _on_device(device, values, memory) or np.asarray(unwrapped(values))
+    return np.array(unwrapped(values))
+
+
+def _on_device(device: Device, values: Any, memory: MemoryLimit) -> Snapshot | None:
+    nbytes: int = values.nbytes
+    if not memory.acquire_on_device(nbytes):
         return None
-    return array.copy() if is_certain(array) else None
+    taken: Snapshot | None = None
+    try:
+        taken = device.snapshot(values)
+    finally:
+        if taken is None:
+            memory.acquire_on_device(-nbytes)
+    return taken
+
+
+def is_curve(labels: np.ndarray, predictions: np.ndarray) -> bool:
+    return (
+        labels.shape == predictions.shape
+        and labels.size > 0
+        and labels.dtype.kind in _PIXELS
+        and predictions.dtype.kind == "f"
+    )
+
+
+def are_meshes(*arrays: np.ndarray) -> bool:
+    return all(array.ndim == 3 and array.dtype.kind in _NUMBERS for array in arrays)
+
+
+def histogram_from_statistics(tag: str, limits: Sequence[float], size: int, statistics: np.ndarray) -> Summary:
+    """Return the summary that tensorboardX makes of `size` numbers, from what `Device.histogram` returned.
+
+    Raises:
+        ValueError: No value is within the limits.
+    """
+    least, most, total, squares = statistics[:4].tolist()
+    counts = np.diff(statistics[4:])
+    full = np.flatnonzero(counts)
+    if full.size == 0:
+        raise ValueError("no value of the histogram is within its bins")
+    # The bins with values, and an empty one before them: an event holds only the right limit of each.
+    first, last = int(full[0]), int(full[-1])
+    buckets = [0.0, *counts[first : last + 1].tolist()]
+    histogram = HistogramProto(
+        min=least,
+        max=most,
+        num=size,
+        sum=total,
+        sum_squares=squares,
+        bucket_limit=list(limits[first : last + 2]),
+        bucket=buckets,
+    )
+    return Summary(value=[Summary.Value(tag=_clean_tag(tag), histo=histogram)])
 
 
 def mono_audio(tag: str, sound: Any, sample_rate: int) -> Summary:
@@ -96,10 +169,10 @@ def mono_audio(tag: str, sound: Any, sample_rate: int) -> Summary:
 
 
 def write_embedding(
-    points: np.ndarray,
-    labels: list[Any] | None,
-    images: np.ndarray | None,
+    points: Any,
+    images: Any,
     *,
+    labels: list[Any] | None,
     logdir: str,
     subdir: str,
     step: int,
@@ -107,6 +180,7 @@ def write_embedding(
     header: Sequence[Any] | None,
 ) -> None:
     """Write the files of the projector, and fsync them."""
+    points, images = unwrapped(points), unwrapped(images)
     folder = os.path.join(logdir, subdir)
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103
     if labels is not None:
@@ -184,11 +258,9 @@ def fits_sprite(array: np.ndarray, count: int) -> bool:
     )
 
 
-def label_strings(
-    metadata: Sequence[Any] | None, header: Sequence[Any] | None, points: np.ndarray | None
-) -> list[Any] | None:
-    """Return a copy of `metadata` as strings if it fits the points and the header."""
-    if points is None or metadata is None or len(metadata) != len(points):
+def label_strings(metadata: Sequence[Any] | None, header: Sequence[Any] | None, count: int) -> list[Any] | None:
+    """Return a copy of `metadata` as strings if it fits the number of points and the header."""
+    if metadata is None or len(metadata) != count:
         return None
     if not header:
         return [str(label) for label in metadata]

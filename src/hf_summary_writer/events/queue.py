@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -10,7 +11,9 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from tensorboardX.x2num import make_np
 
 from hf_summary_writer.events.encoding import Scalar, scalar_payloads
 from hf_summary_writer.events.files import SEGMENT_BYTES, EventFile
@@ -18,9 +21,11 @@ from hf_summary_writer.events.tfrecord import frame, frames
 from hf_summary_writer.events.thread import FlushRequest, Signal, writer_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Deferred", "EventQueue", "FailureLog", "Item", "MemoryLimit"]
+    from hf_summary_writer.events.device import Copy, Device, Snapshot
+
+__all__ = ["Deferred", "EventQueue", "FailureLog", "Item", "MemoryLimit", "OnDevice", "scalar_on_device"]
 
 _logger = logging.getLogger(__name__)
 
@@ -33,6 +38,14 @@ _OVERHEAD_BYTES = 256
 _SLICE_BYTES = 1 << 20
 
 """Encoded events that are written at once."""
+
+_ON_DEVICE_BYTES = 1024
+
+"""Host memory of a pending scalar on a device, rounded up."""
+
+_DEVICE_ITEMS = 4096
+
+"""Items whose values are copied from a device at once: a copy of many costs little more than one of few."""
 
 _RETRY_SECONDS = 1.0
 
@@ -58,7 +71,52 @@ class Deferred:
     nbytes: int
 
 
-Item = Scalar | bytes | Deferred | FlushRequest
+@dataclass(slots=True, eq=False)
+class OnDevice:
+    """An event whose values are still on an accelerator.
+
+    Attributes:
+        snapshots: The values.
+        finish: Returns the event's item, given the values on the host.
+        nbytes: Memory that it and its values hold on the host, once they are there.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    finish: Callable[..., Scalar | Deferred]
+    nbytes: int
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(snapshot.nbytes for snapshot in self.snapshots)
+
+
+def scalar_on_device(
+    wall_time: float,
+    prefix: bytes,
+    value: Snapshot,
+    step: int | None,
+    on_read: Callable[[float], None] | None = None,
+) -> OnDevice:
+    """Return the item of a plain scalar whose value is read later, and then given to `on_read`."""
+    return OnDevice((value,), functools.partial(_plain_scalar, wall_time, prefix, step, on_read), _ON_DEVICE_BYTES)
+
+
+def _plain_scalar(
+    wall_time: float, prefix: bytes, step: int | None, on_read: Callable[[float], None] | None, number: float
+) -> Scalar:
+    if on_read is not None:
+        on_read(number)
+    # The difference is zero for what is finite; tensorboardX warns of what is not.
+    if number - number:
+        make_np(number)
+    return wall_time, prefix, number, step
+
+
+_of_parent: list[Any] = []
+
+"""What a forked child has inherited and must never free."""
+
+Item = Scalar | bytes | Deferred | OnDevice | FlushRequest
 
 
 class MemoryLimit:
@@ -82,6 +140,7 @@ class MemoryLimit:
         self._lock = threading.RLock()
         self.waiting: deque[Signal] = deque()
         self._acquired = self._released = 0
+        self._acquired_on_device = self._released_on_device = 0
         self.items = self._items()
 
     def join(self, events: EventQueue) -> None:
@@ -102,6 +161,18 @@ class MemoryLimit:
         """Count memory that the writer thread is done with."""
         self._released += nbytes
         self.items = self._items()
+
+    def acquire_on_device(self, nbytes: int) -> bool:
+        """Count device memory that a snapshot is about to take; return False if it is more than the limit allows."""
+        with self._lock:
+            if self._acquired_on_device - self._released_on_device + nbytes > self.max_bytes:
+                return False
+            self._acquired_on_device += nbytes
+            return True
+
+    def release_on_device(self, nbytes: int) -> None:
+        """Count device memory that the writer thread is done with."""
+        self._released_on_device += nbytes
 
     def wake_waiting(self) -> None:
         with contextlib.suppress(IndexError):
@@ -126,7 +197,7 @@ class FailureLog:
         self._max_pending_bytes = max_pending_bytes
         self._lock = threading.RLock()
         self._failing: set[int] = set()
-        self._reported = self._sync_reported = False
+        self._reported = self._sync_reported = self._device_reported = False
         # Two counters, since the writer thread must not take the lock.
         self._refused = 0
         self._lost = 0
@@ -183,6 +254,12 @@ class FailureLog:
                 error,
             )
 
+    def report_device(self, error: Exception, directory: str) -> None:
+        """Log the first value that could not be read: an error of a device tends to stay."""
+        if not self._device_reported:
+            self._device_reported = True
+            _logger.error("values of %s could not be read from the device and are dropped: %s", directory, error)
+
     def recover(self, events: EventQueue) -> None:
         """Note that a queue can write, and log the end of the failure if it was the last one."""
         self._failing.discard(id(events))
@@ -212,6 +289,7 @@ class EventQueue:
             forked.
         closed: Whether no more is expected; what is appended all the same goes to a new file.
         failing: Whether the last write failed.
+        device_wait_began: Time (monotonic) since which the values of a device are waited for.
         has_metadata: Whether events get a step or time from `use_metadata`, so that `add_scalar` must not append.
     """
 
@@ -239,6 +317,9 @@ class EventQueue:
         self._flush_secs = flush_secs
         # Taken from `items` and not yet written, so that a failed write has something to try again.
         self._taken: list[Item] = []
+        # What is being copied from devices for the items in `_taken`, and since when it has been waited for.
+        self._copies: list[tuple[list[Snapshot], Copy]] = []
+        self.device_wait_began: float | None = None
         self._requests: set[FlushRequest] = set()
         self._retry_at = 0.0
         self._verify_at = 0.0
@@ -256,7 +337,7 @@ class EventQueue:
             self._fall_back(error, time.monotonic())
         writer_thread.register(self)
 
-    def put(self, item: bytes | Deferred | Scalar) -> None:
+    def put(self, item: bytes | Deferred | OnDevice | Scalar) -> None:
         """Append an item, waiting for room if there is none."""
         if not self.wait_for_room():
             return
@@ -330,6 +411,10 @@ class EventQueue:
         return self._file.is_open
 
     @property
+    def has_waiting_callers(self) -> bool:
+        return bool(self._requests or self.memory.waiting)
+
+    @property
     def pending(self) -> int:
         """Number of items."""
         return len(self.items) + len(self._taken)
@@ -343,14 +428,17 @@ class EventQueue:
         """Whether there is work at the monotonic time `now`; a failing disk is tried now and then, and on request."""
         if not self.items and not self._taken:
             return False
+        if self._copies:
+            return all(_is_ready(copy) for _, copy in self._copies)
         return not self.failing or now >= self._retry_at or bool(self._requests)
 
     def work(self, most: int, now: float) -> int:
         """Write up to `most` items, or answer one request; return how many items were done. Never raises `OSError`."""
+        if not self._taken:
+            self._take(most)
+        if self._taken and type(self._taken[0]) is OnDevice and not self._fetch():
+            return 0
         taken = self._taken
-        if not taken:
-            # One call into C, so that an exception from a signal handler cannot come between taking and keeping.
-            taken.extend(itertools.starmap(self.items.popleft, itertools.repeat((), min(most, len(self.items)))))
         before = len(taken)
         if not before:
             return 0
@@ -359,7 +447,7 @@ class EventQueue:
                 self._flush(taken[0])
                 del taken[0]
             else:
-                self._write(taken, now)
+                self._write(taken, most, now)
                 self.failing = False
                 self.failures.recover(self)
         except OSError as error:
@@ -386,6 +474,8 @@ class EventQueue:
 
     def drop(self) -> None:
         """Lose what `work` was at when it raised, and go on in a new file."""
+        self._copies = []
+        self.device_wait_began = None
         lost = self._taken or list(itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items))))
         self._taken = []
         self._file.forget()
@@ -399,9 +489,13 @@ class EventQueue:
 
     def leave_to_parent(self, *, keep_items: bool) -> None:
         """Leave pending events and the open file to the parent, in a forked child."""
-        if not keep_items:
-            self.items = deque()
+        # What is on a device is neither read nor freed here: a forked child must not touch the parent's devices.
+        _of_parent.append((self.items, self._taken, self._copies))
+        kept = [item for item in self.items if type(item) is not OnDevice] if keep_items else []
+        self.items = deque(kept)
         self._taken = []
+        self._copies = []
+        self.device_wait_began = None
         self._requests = set()
         self._file.belongs_to_parent()
         self.failing = False
@@ -409,8 +503,57 @@ class EventQueue:
         self.memory.reset()
         self.failures.reset()
 
-    def _write(self, taken: list[Item], now: float) -> None:
-        scalars = _leading_scalars(taken)
+    def _take(self, most: int) -> None:
+        # One call into C, so that an exception from a signal handler cannot come between taking and keeping.
+        self._taken.extend(itertools.starmap(self.items.popleft, itertools.repeat((), min(most, len(self.items)))))
+
+    def _fetch(self) -> bool:
+        """Bring all values of `_taken` to the host; return False while a device is at work."""
+        if not self._copies:
+            self._take(_DEVICE_ITEMS - len(self._taken))
+            self._start_copies()
+        if not all(_is_ready(copy) for _, copy in self._copies):
+            return False
+        values: dict[int, Any] = {}
+        for snapshots, copy in self._copies:
+            with self._device_errors_reported():
+                values.update(zip(map(id, snapshots), copy.values(), strict=True))
+        finished = [self._finish(item, values) if type(item) is OnDevice else item for item in self._taken]
+        self._taken = [item for item in finished if item is not None]
+        self._copies = []
+        self.device_wait_began = None
+        return True
+
+    def _start_copies(self) -> None:
+        self.device_wait_began = time.monotonic()
+        by_device: dict[Device, list[Snapshot]] = {}
+        for item in self._taken:
+            if type(item) is OnDevice:
+                for snapshot in item.snapshots:
+                    by_device.setdefault(snapshot.device, []).append(snapshot)
+        for device, snapshots in by_device.items():
+            with self._device_errors_reported():
+                self._copies.append((snapshots, device.start_copy(snapshots)))
+
+    @contextlib.contextmanager
+    def _device_errors_reported(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever a device raises
+            self.failures.report_device(error, self.directory)
+
+    def _finish(self, item: OnDevice, values: dict[int, Any]) -> Item | None:
+        finished: Item | None = None
+        if all(id(snapshot) in values for snapshot in item.snapshots):
+            finished = item.finish(*[values[id(snapshot)] for snapshot in item.snapshots])
+        else:  # the device failed
+            self.failures.lose(1)
+        self.memory.release(item.nbytes - (0 if finished is None else _memory_of(finished)))
+        self.memory.release_on_device(item.device_bytes)
+        return finished
+
+    def _write(self, taken: list[Item], most: int, now: float) -> None:
+        scalars = _leading_scalars(taken[:most])
         records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
@@ -505,6 +648,7 @@ class EventQueue:
         lost = sum(not isinstance(item, FlushRequest) for item in items)
         self.failures.lose(lost)
         self.memory.release(sum(map(_memory_of, items)))
+        self.memory.release_on_device(sum(item.device_bytes for item in items if type(item) is OnDevice))
         if lost:
             _logger.error("%d events of %s could not be written and are lost", lost, self.directory)
         for item in items:
@@ -516,7 +660,14 @@ def _memory_of(item: Item) -> int:
     """Return the bytes that are acquired for an item; plain scalars are limited by their number."""
     if type(item) is bytes:
         return len(item) + _OVERHEAD_BYTES
-    return item.nbytes if isinstance(item, Deferred) else 0
+    return item.nbytes if isinstance(item, Deferred | OnDevice) else 0
+
+
+def _is_ready(copy: Copy) -> bool:
+    try:
+        return copy.is_ready()
+    except Exception:  # noqa: BLE001 - `values` raises it again
+        return True
 
 
 def _leading_scalars(items: list[Item]) -> list[Scalar]:

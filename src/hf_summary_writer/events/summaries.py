@@ -13,11 +13,15 @@ from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboardX.summary import hparams
 from tensorboardX.x2num import make_np
 
+from hf_summary_writer.events.device import Snapshot, take
+
 __all__ = [
     "Trial",
+    "check_tensor",
     "hparams_summaries",
     "is_torch",
     "number_of",
+    "scalar_of",
     "tensor_summary",
     "torch_scalar",
     "trial_of",
@@ -49,26 +53,37 @@ _TENSOR_FIELDS = {
 
 
 def is_torch(value: Any) -> bool:
-    """Tell whether `value` is of torch, without importing that."""
+    """Return whether `value` is of torch, without importing that."""
     return "torch" in str(type(value))
 
 
 def unwrapped(value: Any) -> Any:
-    """Return `value`, but for a torch tensor a NumPy array, also of what NumPy does not know."""
+    """Return `value`, but a NumPy array for a torch tensor, in single precision where NumPy lacks its type."""
     if not is_torch(value):
         return value
     tensor = value.detach().cpu()
-    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    try:
+        return tensor.numpy()
+    except TypeError:
+        return tensor.float().numpy()
 
 
 def number_of(value: Any) -> float:
+    """Return the one number in `value`; errors and warnings as for `scalar_of`."""
+    number = scalar_of(value, may_be_read_later=False)
+    assert isinstance(number, float)  # noqa: S101 - for the type checker
+    return number
+
+
+def scalar_of(value: Any, *, may_be_read_later: bool = True) -> float | Snapshot:
     """Return the one number in `value`, which may be a number, an array or a tensor of any library.
 
-    Warns of NaN and infinity as tensorboardX does.
+    A value on a device is a snapshot. NaN and infinity are warned about as in tensorboardX.
 
     Raises:
         AssertionError: There is not exactly one number.
         NotImplementedError: It is nothing tensorboardX knows.
+        RuntimeError: A graph is being captured on the device.
     """
     kind = type(value)
     if (
@@ -81,6 +96,8 @@ def number_of(value: Any) -> float:
         if number - number:
             make_np(number)
         return number
+    if may_be_read_later and (snapshot := take(value, is_number=True)) is not None:
+        return snapshot
     array = make_np(unwrapped(value)).squeeze()
     assert array.ndim == 0, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
     return float(array)
@@ -96,10 +113,8 @@ def torch_scalar(tag: str | None, number: float, *, double_precision: bool) -> S
     return Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
 
 
-def tensor_summary(tag: str, tensor: Any) -> Summary:
-    """Return the summary that torch writes for a tensor, which may be of torch, NumPy or JAX.
-
-    Torch puts halves and `uint8` where TensorBoard's reader does not find them; these are written as that reads them.
+def check_tensor(tag: str, tensor: Any) -> tuple[str, str, str]:
+    """Return the data type of a tensor by its name, by that of TensorFlow, and the field it is stored in.
 
     Raises:
         ValueError: It has a data type that torch does not write, or 2 GiB or more.
@@ -107,10 +122,21 @@ def tensor_summary(tag: str, tensor: Any) -> Summary:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in _TENSOR_FIELDS:
         raise ValueError(f"{tag} has unsupported tensor dtype {dtype}")
-    kind, field = _TENSOR_FIELDS[dtype]
-    shape = tuple(tensor.shape)
-    if int(np.prod(shape)) * tensor.dtype.itemsize >= _MOST_TENSOR_BYTES:
+    if int(np.prod(tuple(tensor.shape))) * tensor.dtype.itemsize >= _MOST_TENSOR_BYTES:
         raise ValueError(f"{tag} has 2 GiB or more, which no event can hold")
+    return dtype, *_TENSOR_FIELDS[dtype]
+
+
+def tensor_summary(tag: str, tensor: Any) -> Summary:
+    """Return the summary that torch writes for a tensor, which may be of torch, NumPy or JAX.
+
+    Torch puts halves and `uint8` where TensorBoard's reader does not find them; these are written as that reads them.
+
+    Raises:
+        ValueError: As `check_tensor`.
+    """
+    dtype, kind, field = check_tensor(tag, tensor)
+    shape = tuple(tensor.shape)
     array = np.asarray(unwrapped(tensor)).reshape(-1)
     numbers = array.tolist()
     if dtype == "float16":

@@ -27,6 +27,10 @@ _IDLE_INTERVAL = 0.4
 
 """Seconds between two passes over the queues: after one that found something, and after one that found nothing."""
 
+_DEVICE_INTERVAL = 0.01
+
+"""Seconds between two looks at a copy from a device that is under way and nobody waits for."""
+
 _POLITE_ITEMS = 256
 
 _URGENT_ITEMS = 1024
@@ -149,6 +153,10 @@ class WriterThread:
             if began is not None and now - max(began, last_used) > _PATIENCE_SECONDS:
                 _logger.warning("event files: the disk has not answered for %d s, not waiting", _PATIENCE_SECONDS)
                 return False
+            waits = [events.device_wait_began for events in list(self._queues.values())]
+            if any(began is not None and now - began > _PATIENCE_SECONDS for began in waits):
+                _logger.warning("event files: the device has not answered for %d s, not waiting", _PATIENCE_SECONDS)
+                return False
         return True
 
     def flush(self) -> None:
@@ -208,10 +216,14 @@ class WriterThread:
         me = threading.current_thread()
         if hasattr(time, "pthread_getcpuclockid"):
             self._clock = time.pthread_getcpuclockid(threading.get_ident())
-        interval = _BUSY_INTERVAL
+        interval, awaited = _BUSY_INTERVAL, False
         while self._thread is me:
-            urgent = self._is_called(interval)
+            urgent = self._is_called(interval) or awaited
             interval = _BUSY_INTERVAL if self._serve_all(urgent=urgent) else _IDLE_INTERVAL
+            on_device = [events for events in list(self._queues.values()) if events.device_wait_began is not None]
+            awaited = any(events.has_waiting_callers for events in on_device)
+            if on_device:
+                interval = _NAP if awaited else _DEVICE_INTERVAL
             if not self._queues:
                 self._thread = None
                 # `register` adds the queue first and looks for a thread then: here it is the other way round.
@@ -291,6 +303,8 @@ class WriterThread:
             for events in list(self._queues.values()):
                 while events.is_ready(now := time.monotonic()):
                     self._work(events, _URGENT_ITEMS, now)
+                if events.device_wait_began is not None:
+                    time.sleep(_NAP)
         finally:
             self._worker = None
             self._working.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import socket
@@ -16,17 +17,19 @@ import numpy as np
 import tensorboardX
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import REGISTERED_FACTORIES
-from tensorboardX.summary import _clean_tag, audio, histogram, image, scalar, video
+from tensorboardX.summary import _clean_tag, audio, histogram, image, mesh, pr_curve, scalar, video
 
 from hf_summary_writer import process
 from hf_summary_writer.events import media
+from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import scalar_prefix
 from hf_summary_writer.events.file_writer import FileWriter
 from hf_summary_writer.events.files import SEGMENT_BYTES
-from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit
+from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit, scalar_on_device
 from hf_summary_writer.events.summaries import (
+    check_tensor,
     hparams_summaries,
-    number_of,
+    scalar_of,
     tensor_summary,
     torch_scalar,
     trial_of,
@@ -35,7 +38,7 @@ from hf_summary_writer.events.summaries import (
 from hf_summary_writer.events.thread import writer_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from hf_summary_writer.events.thread import FlushRequest
 
@@ -50,6 +53,10 @@ _MOST_TAGS = 10_000
 _NAME_BYTES = 255
 
 """What file systems take as the name of a folder; NAME_MAX of POSIX's limits.h on all of today's."""
+
+_SUMMARY_BYTES = 16 * 1024
+
+"""Memory of a summary of few numbers, rounded up."""
 
 _FLUSH_SECS = 120.0
 
@@ -266,9 +273,12 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                 tag, scalar_value, global_step, walltime, display_name, summary_description, new_style, double_precision
             )
             return
-        # The difference is zero for what is finite; number_of warns of what is not.
+        # The difference is zero for what is finite; scalar_of warns of what is not.
         if type(scalar_value) is not float or scalar_value - scalar_value:
-            scalar_value = number_of(scalar_value)
+            scalar_value = scalar_of(scalar_value)
+            if type(scalar_value) is not float:
+                events.put(scalar_on_device(time(), prefix, scalar_value, global_step))
+                return
         now = time()
         if len(events.items) >= self._memory.items and not events.wait_for_room():
             return
@@ -292,14 +302,26 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             new_style, double_precision = display_name, bool(description)
             display_name = description = ""
         if new_style:
-            summary = torch_scalar(_clean_tag(tag), number_of(value), double_precision=double_precision)
-            writer.add_summary(summary, step, walltime)
+            make = functools.partial(torch_scalar, _clean_tag(tag), double_precision=double_precision)
+            self._add_summary_of_number(make, value, step, walltime)
         elif display_name or description or not self._write_to_disk:
-            writer.add_summary(scalar(tag, value, display_name, description), step, walltime)
+            make = functools.partial(_described_scalar, tag, display_name, description)
+            self._add_summary_of_number(make, value, step, walltime)
         else:
-            writer.add_scalar(self._prefix(tag), number_of(value), step, walltime)
+            writer.add_scalar(self._prefix(tag), self._scalar_of(value), step, walltime)
         if self._has_comet:
             self._get_comet_logger().log_metric(tag, display_name, value, step)
+
+    def _scalar_of(self, value: Any) -> float | Snapshot:
+        return scalar_of(value, may_be_read_later=self._encodes_later)
+
+    def _add_summary_of_number(self, make: Callable[[Any], Any], value: Any, step: Any, walltime: float | None) -> None:
+        number = self._scalar_of(value)
+        writer = self._get_file_writer()
+        if isinstance(number, Snapshot):
+            writer.add_deferred(make, _SUMMARY_BYTES, step, walltime, (number,))
+        else:
+            writer.add_summary(make(number), step, walltime)
 
     def _prefix(self, tag: str) -> bytes:
         prefix = self._prefixes.get(tag)
@@ -321,12 +343,19 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         root = self._get_file_writer().get_logdir()
         for tag, value in tag_scalar_dict.items():
             folder = os.path.join(root, _inside(main_tag), _inside(tag))
-            number = number_of(value)
+            number = self._scalar_of(value)
+            row = [wall_time, global_step, None if isinstance(number, Snapshot) else number]
             if self._write_to_disk:
-                self._sub_writer(folder).add_scalar(self._prefix(main_tag), number, global_step, wall_time)
-            self.scalar_dict.setdefault(folder, []).append([wall_time, global_step, number])
+                on_read = functools.partial(row.__setitem__, 2)
+                self._sub_writer(folder).add_scalar(self._prefix(main_tag), number, global_step, wall_time, on_read)
+            self.scalar_dict.setdefault(folder, []).append(row)
         if self._has_comet:
             self._get_comet_logger().log_metrics(tag_scalar_dict, main_tag, step=global_step)
+
+    def export_scalars_to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write all that was given to `add_scalars` so far to a JSON file, after waiting for values on a device."""
+        self.flush()
+        super().export_scalars_to_json(path)
 
     @overload
     def add_hparams(
@@ -366,7 +395,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if not all(isinstance(given, dict) for given in (hparam_dict, metric_dict)):
             raise TypeError("hparam_dict and metric_dict should be dictionary.")
         summaries = hparams_summaries(hparam_dict, metric_dict, trial.hparam_domain_discrete or {})
-        metrics = {key: number_of(value) for key, value in metric_dict.items()}
+        metrics = {key: self._scalar_of(value) for key, value in metric_dict.items()}
         own = self._get_file_writer()
         if self._write_to_disk:
             folder = os.path.normpath(os.path.join(own.get_logdir(), trial.name or trial.run_name or str(time())))
@@ -452,9 +481,16 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         numbers = self._snapshot(tag, values, media.has_a_bin) if plain else None
         if numbers is None:
             super().add_histogram(tag, unwrapped(values), global_step, bins, walltime, max_bins)
-        else:
-            make = functools.partial(histogram, tag, numbers, self.default_bins)
-            self._defer(make, numbers, global_step, walltime)
+            return
+        limits = self.default_bins
+
+        def make(array: np.ndarray) -> Any:
+            return histogram(tag, array, limits)
+
+        if isinstance(numbers, Snapshot) and (reduce := numbers.device.histogram(limits)) is not None:
+            numbers.reduce = reduce
+            make = functools.partial(media.histogram_from_statistics, tag, limits, values.numel())
+        self._defer(make, global_step, walltime, numbers)
 
     def add_audio(
         self,
@@ -477,8 +513,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if amplitudes is None:
             super().add_audio(tag, unwrapped(snd_tensor), global_step, sample_rate, walltime)
         else:
-            make = functools.partial(audio, tag, amplitudes, sample_rate=sample_rate)
-            self._defer(make, amplitudes, global_step, walltime)
+            make = functools.partial(audio, tag, sample_rate=sample_rate)
+            self._defer(make, global_step, walltime, amplitudes)
 
     def add_video(
         self,
@@ -496,8 +532,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if frames is None:
             super().add_video(tag, unwrapped(vid_tensor), global_step, fps, walltime, dataformats)
         else:
-            make = functools.partial(video, tag, frames, fps, dataformats=dataformats)
-            self._defer(make, frames, global_step, walltime)
+            make = functools.partial(video, tag, fps=fps, dataformats=dataformats)
+            self._defer(make, global_step, walltime, frames)
 
     def add_embedding(
         self,
@@ -510,16 +546,17 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     ) -> None:
         """Add points for the projector, as files beside the event files; `mat` may be changed after the call."""
         # A list as well, in order with the others: the last one that is added is the last in the projector's list.
-        points = self._snapshot(tag, np.asarray(mat) if isinstance(mat, list) else mat, media.is_matrix)
-        labels = media.label_strings(metadata, metadata_header, points)
-        images = None
-        if label_img is not None and points is not None:
-            images = self._snapshot(tag, label_img, functools.partial(media.fits_sprite, count=len(points)))
+        points = np.asarray(mat) if isinstance(mat, list) else mat
+        outline = media.outline(points)
+        is_matrix = outline is not None and media.is_matrix(outline)
+        count = len(points) if is_matrix else 0
+        labels = media.label_strings(metadata, metadata_header, count)
+        sprites = None if label_img is None else media.outline(label_img)
         if (
-            points is None
+            not self._may_defer(tag)
+            or not is_matrix
             or (labels is None) != (metadata is None)
-            or (images is None) != (label_img is None)
-            or not isinstance(tag, str)
+            or (label_img is not None and (sprites is None or not media.fits_sprite(sprites, count)))
         ):
             try:
                 super().add_embedding(unwrapped(mat), metadata, label_img, global_step, tag, metadata_header)
@@ -532,45 +569,116 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         folder = os.path.join(writer.folder, subdir)
         if os.path.isdir(folder):  # noqa: PTH112
             _logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
+        points = media.copy_of(points, self._memory)
+        images = None if label_img is None else media.copy_of(label_img, self._memory)
         write = functools.partial(
             media.write_embedding,
-            points,
-            labels,
-            images,
             logdir=writer.folder,
             subdir=subdir,
             step=step,
             tag=tag,
             header=metadata_header,
+            labels=labels,
         )
-        writer.add_work(write, points.nbytes + (0 if images is None else images.nbytes) + 64 * len(labels or ()))
+        nbytes = points.nbytes + (0 if images is None else images.nbytes) + 64 * len(labels or ())
+        writer.add_work(write, nbytes, (points, images))
+
+    def add_pr_curve(
+        self,
+        tag: str,
+        labels: Any,
+        predictions: Any,
+        global_step: Any = None,
+        num_thresholds: int = 127,
+        weights: Any = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Add a precision-recall curve."""
+        plain = weights is None and type(num_thresholds) is int
+        taken = self._device_snapshots(tag, (labels, predictions), media.is_curve) if plain else None
+        if taken is None:
+            super().add_pr_curve(
+                tag, unwrapped(labels), unwrapped(predictions), global_step, num_thresholds, weights, walltime
+            )
+        else:
+            self._defer(functools.partial(pr_curve, tag, num_thresholds=num_thresholds), global_step, walltime, *taken)
+
+    def add_mesh(
+        self,
+        tag: str,
+        vertices: Any,
+        colors: Any = None,
+        faces: Any = None,
+        config_dict: Mapping[str, Any] | None = None,
+        global_step: Any = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Add meshes or point clouds."""
+        given = {"vertices": vertices, "colors": colors, "faces": faces}
+        present = {name: value for name, value in given.items() if value is not None}
+        taken = self._device_snapshots(tag, present.values(), media.are_meshes)
+        if taken is None:
+            colors, faces = unwrapped(colors), unwrapped(faces)
+            super().add_mesh(tag, unwrapped(vertices), colors, faces, config_dict, global_step, walltime)
+            return
+        config = json.loads(json.dumps(config_dict, sort_keys=True))
+
+        def make(*arrays: np.ndarray) -> Any:
+            return mesh(
+                tag, **{"colors": None, "faces": None, **dict(zip(present, arrays, strict=True))}, config_dict=config
+            )
+
+        self._defer(make, global_step, walltime, *taken)
 
     @property
     def _has_comet(self) -> bool:
         return self._comet_config.get("disabled") is not True
 
-    def _snapshot(self, tag: Any, values: Any, is_certain: Callable[[np.ndarray], bool]) -> np.ndarray | None:
+    @property
+    def _encodes_later(self) -> bool:
         # Comet wants what was encoded, and a writer that writes nothing to disk only finds mistakes.
-        if self._has_comet or not self._write_to_disk or not (tag is None or isinstance(tag, str)):
+        return self._write_to_disk and not self._has_comet
+
+    def _may_defer(self, tag: Any) -> bool:
+        return self._encodes_later and (tag is None or isinstance(tag, str))
+
+    def _snapshot(
+        self, tag: Any, values: Any, is_certain: Callable[[np.ndarray], bool]
+    ) -> np.ndarray | Snapshot | None:
+        """Return a copy of `values` if it can be encoded later, which is certain to succeed then."""
+        if not self._may_defer(tag):
             return None
-        return media.snapshot(values, is_certain)
+        outline = media.outline(values)
+        return media.copy_of(values, self._memory) if outline is not None and is_certain(outline) else None
+
+    def _device_snapshots(
+        self, tag: Any, values: Collection[Any], are_certain: Callable[..., bool]
+    ) -> list[np.ndarray | Snapshot] | None:
+        """Return copies of values that are encoded together, if at least one of them is on a device."""
+        if not self._may_defer(tag) or all(device_of(value) is None for value in values):
+            return None
+        outlines = [media.outline(value) for value in values]
+        if any(outline is None for outline in outlines) or not are_certain(*outlines):
+            return None
+        return [media.copy_of(value, self._memory) for value in values]
 
     def _defer_image(self, tag: str, tensor: Any, global_step: Any, walltime: float | None, dataformats: str) -> bool:
         pixels = self._snapshot(tag, tensor, functools.partial(media.is_image, dataformats=dataformats))
         if pixels is None:
             return False
-        self._defer(functools.partial(image, tag, pixels, dataformats=dataformats), pixels, global_step, walltime)
+        self._defer(functools.partial(image, tag, dataformats=dataformats), global_step, walltime, pixels)
         return True
 
     def _defer(
-        self, make_summary: Callable[[], Any], values: np.ndarray, global_step: Any, walltime: float | None
+        self, make_summary: Callable[..., Any], global_step: Any, walltime: float | None, *values: np.ndarray | Snapshot
     ) -> None:
-        def make() -> Any:
+        def make(*read: Any) -> Any:
             # Pixels that are NaN become anything; tensorboardX warns of them by a line in the log.
             with np.errstate(invalid="ignore"):
-                return make_summary()
+                return make_summary(*map(unwrapped, read))
 
-        self._get_file_writer().add_deferred(make, values.nbytes, global_step, walltime)
+        nbytes = sum(_SUMMARY_BYTES if getattr(value, "reduce", None) else value.nbytes for value in values)
+        self._get_file_writer().add_deferred(make, nbytes, global_step, walltime, values)
 
     # What only torch's writer has.
 
@@ -605,7 +713,14 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         Raises:
             ValueError: It has a data type that torch does not write, or 2 GiB or more.
         """
-        self._get_file_writer().add_summary(tensor_summary(tag, tensor), global_step, walltime)
+        make = functools.partial(tensor_summary, tag)
+        writer = self._get_file_writer()
+        if device_of(tensor) is not None and self._may_defer(tag):
+            check_tensor(tag, tensor)
+            taken = media.copy_of(tensor, self._memory)
+            writer.add_deferred(make, tensor.nbytes, global_step, walltime, (taken,))
+        else:
+            writer.add_summary(make(tensor), global_step, walltime)
 
     def add_onnx_graph(
         self,
@@ -641,6 +756,10 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             "segment_bytes": self._segment_bytes,
             "max_pending_bytes": self._memory.max_bytes,
         }
+
+
+def _described_scalar(tag: str, display_name: str, description: str, number: Any) -> Any:
+    return scalar(tag, number, display_name, description)
 
 
 def _wait_for(requests: list[FlushRequest]) -> None:
