@@ -333,7 +333,7 @@ def mode_for(folder: Path | None = None) -> Mode:
     if said == Mode.DISABLED.value or (folder is not None and _is_pushed_from_outside(folder)):
         return Mode.DISABLED
     # The client reads this variable too, when it is imported; whoever sets it wants no request to be tried.
-    if said == Mode.OFFLINE.value or os.environ.get("HF_HUB_OFFLINE", "").lower() in _YES:
+    if said == Mode.OFFLINE.value or _is_client_offline():
         return Mode.OFFLINE
     return Mode.ONLINE
 
@@ -350,6 +350,10 @@ def commits_per_hour() -> float | None:
     if not text.isascii() or not text.isdigit():
         raise ValueError(f"{COMMITS_PER_HOUR} is {text!r}: use a whole number, 0 for no limit")
     return float(text)
+
+
+def _is_client_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in _YES
 
 
 def _is_pushed_from_outside(folder: Path) -> bool:
@@ -382,6 +386,7 @@ class Option:
         writer: The argument of `HFSummaryWriter`, if it is not called as the field and that of `CommitScheduler`.
         variable: The environment variable, without its prefix.
         flags: The command-line option, in the notation of click.
+        aliases: Other names that the command line takes, in the same notation.
         metavar: The name of its value in the command line's help.
         choices: The values among which the command line lets choose.
         several: Whether the command line takes it more than once.
@@ -395,6 +400,7 @@ class Option:
     writer: str = ""
     variable: str = ""
     flags: str = ""
+    aliases: tuple[str, ...] = ()
     metavar: str = ""
     choices: tuple[str, ...] = ()
     several: bool = False
@@ -536,6 +542,7 @@ class PushConfig:
             writer="repo_private",
             variable="PRIVATE",
             flags="--private/--public",
+            aliases=(" /--no-private",),
             help="Create the repo as private or public, if it does not exist.  [default: the account's setting]",
             ledger="private",
         ),
@@ -558,6 +565,7 @@ class PushConfig:
             as_patterns,
             writer="repo_allow_patterns",
             flags="--allow",
+            aliases=("--include",),
             metavar="PATTERN",
             several=True,
             help=f"Push only files that match. Repeatable.  [default: {EVENT_FILES[0]}]",
@@ -571,6 +579,7 @@ class PushConfig:
             lambda patterns, name: as_patterns(patterns, name) or None,
             writer="repo_ignore_patterns",
             flags="--ignore",
+            aliases=("--exclude",),
             metavar="PATTERN",
             several=True,
             help="Do not push files that match. Repeatable.",
@@ -610,7 +619,16 @@ class PushConfig:
             help=f"Seconds that the last push may take.  [default: {DEFAULT_CLOSE_TIMEOUT:g}]",
         ),
     )
-    token: str | bool | None = field(default=None, repr=False, metadata=_option(check_token))
+    token: str | bool | None = field(
+        default=None,
+        repr=False,
+        metadata=_option(
+            check_token,
+            flags="--token",
+            metavar="TOKEN",
+            help="The access token. HF_TOKEN keeps it out of the process list.  [default: the stored one]",
+        ),
+    )
     push_on_sigterm: bool = field(default=False, metadata=_option(check_switch))
     push_every_rank: bool = field(default=False, metadata=_option(check_switch))
     on_commit: Callable[[CommitDetails], object] | None = field(default=None, metadata=_option(check_hook))
@@ -690,6 +708,7 @@ class PushConfig:
         where = self.destination
         words = ["hf-summary-writer", "sync", str(folder), where.repo_id, "--into", where.path or "/"]
         # Whether the shell that it is pasted into has the variables of this process is not known.
+        online = "HF_HUB_OFFLINE=0 " if _is_client_offline() else ""
         if not where.endpoint == without_password(assumed_endpoint) == _PUBLIC_HUB:
             words += ["--endpoint", where.endpoint]
         if where.repo_type != DEFAULT_TYPE:
@@ -700,7 +719,7 @@ class PushConfig:
             value = getattr(self, each.name)
             if value != each.default:
                 words += _words(option_of(each).flags, value)
-        return shlex.join(words)
+        return online + shlex.join(words)
 
 
 def _words(flags: str, value: bool | tuple[str, ...] | None) -> list[str]:

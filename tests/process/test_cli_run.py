@@ -142,6 +142,28 @@ def test_a_command_that_cannot_be_run_gives_the_code_that_a_shell_gives(
     assert "Traceback" not in ended.stderr
 
 
+def test_nothing_leaves_the_machine_when_the_command_is_not_found(hub: HubProcess, here: Path) -> None:
+    (here / "runs").mkdir()
+    (here / "runs" / "old.tfevents.1").write_bytes(b"")
+    (here / "plain.txt").write_text("no program")
+    before = hub.requests
+    for command, code in (("no-such-command", 127), ("./no-such-command", 127), ("./plain.txt", 126)):
+        ended = commands.run(hub, "run", "my-runs", "--", command, home=here)
+        assert ended.returncode == code
+        assert command in ended.stderr
+    for words in (["python", "train.py"], ["--", "python", "train.py"], ["train.py", "--", "python"]):
+        ended = commands.run(hub, "run", *words, home=here)
+        assert ended.returncode == 2
+        assert "REPO_ID" in ended.stderr
+    assert hub.requests == before
+
+
+def test_it_says_that_nothing_appeared_in_the_logdir(hub: HubProcess, repo_id: str, here: Path) -> None:
+    ended = commands.run(hub, "run", repo_id, "--logdir", "wrong", *python("sys.exit(4)"), home=here)
+    assert ended.returncode == 4
+    assert "--logdir" in ended.stderr
+
+
 def test_a_mistake_is_told_before_the_command_runs(hub: HubProcess, here: Path) -> None:
     ended = commands.run(hub, "run", "a/b/c", *python(""), home=here)
     assert ended.returncode == 2

@@ -40,7 +40,7 @@ def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
 
 def test_a_dry_run_lists_files_and_bytes_and_asks_nobody(hub: HubProcess, repo_id: str, logdir: Path) -> None:
     before = hub.requests
-    listed = commands.run(hub, "sync", logdir, repo_id, "--dry-run", "--json", home=logdir.parent)
+    listed = commands.run(hub, "sync", logdir, repo_id, "--dry-run", "--exit-code", "--json", home=logdir.parent)
     (found,) = commands.objects(listed.stdout)
     (file,) = logdir.iterdir()
     size = file.stat().st_size
@@ -50,6 +50,7 @@ def test_a_dry_run_lists_files_and_bytes_and_asks_nobody(hub: HubProcess, repo_i
     assert hub.requests == before
     text = commands.run(hub, "sync", logdir, repo_id, "--dry-run", home=logdir.parent)
     assert file.name in text.stdout
+    assert text.returncode == 0
     assert list(logdir.iterdir()) == [file]
 
 
@@ -59,9 +60,28 @@ def test_after_a_sync_a_dry_run_lists_nothing(hub: HubProcess, repo_id: str, log
     assert sent.returncode == 0, sent.stderr
     assert (found["missing"], found["error"], found["repo_id"], len(found["commits"])) == (0, None, repo_id, 1)
     assert found["commits"][0]["files"] == 1
-    listed = commands.run(hub, "sync", logdir, "--dry-run", home=logdir.parent)
+    listed = commands.run(hub, "sync", logdir, "--dry-run", "--exit-code", home=logdir.parent)
     assert listed.returncode == 0
     assert "0 files" in listed.stdout
+
+
+def test_a_folder_in_which_nothing_matches_is_an_outcome_of_its_own(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "metrics.jsonl").write_text("{}")
+    before = hub.requests
+    done = commands.run(hub, "sync", tmp_path / "logs", repo_id, home=tmp_path)
+    assert done.returncode == 3
+    assert "no file in" in done.stderr
+    assert "*.tfevents.*" in done.stderr
+    assert hub.requests == before
+    name = repo_id.rpartition("/")[2]
+    done = commands.run(hub, "sync", tmp_path / "logs", name, "--include", "*.jsonl", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    host = hub.endpoint.removeprefix("http://")
+    assert f"is in {api.whoami()['name']}/{name} on {host}" in done.stdout
+    assert "1 file, 2 bytes" in done.stdout
 
 
 def test_an_error_is_told_as_json_too(logdir: Path, repo_id: str) -> None:

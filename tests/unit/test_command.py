@@ -86,3 +86,8 @@ def test_the_command_line_reads_the_config_that_was_printed(where: Destination, 
 def test_the_hub_is_named_unless_any_shell_means_it(endpoint: str, assumed: str, named: bool) -> None:
     config = config_at(Destination(endpoint, "model", "user/run", "main", ""))
     assert config.sync_command(FOLDER, assumed).endswith(f" --endpoint {endpoint}") == named
+
+
+def test_a_command_that_an_offline_process_prints_goes_online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert config_at(HERE).sync_command(FOLDER, PUBLIC).startswith("HF_HUB_OFFLINE=0 hf-summary-writer sync ")

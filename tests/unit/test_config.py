@@ -71,8 +71,14 @@ def test_the_table_of_variables_names_what_they_stand_for() -> None:
 
 @pytest.mark.parametrize("command", [sync, run])
 def test_commands_have_the_options_of_the_fields(command: Any) -> None:
-    flags = {"/".join([*option.opts, *option.secondary_opts]) for option in command.params}
-    assert {option_of(each).flags for each in FIELDS} - {""} <= flags
+    flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+    expected = {
+        flag.strip()
+        for each in FIELDS
+        for flags_of_one in (option_of(each).flags, *option_of(each).aliases)
+        for flag in flags_of_one.split("/")
+    }
+    assert expected - {""} <= flags
 
 
 @pytest.mark.parametrize("name", ["every", "close_timeout", "revision", "path_in_repo"])

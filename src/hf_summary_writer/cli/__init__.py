@@ -13,8 +13,21 @@ from hf_summary_writer.cli.view import view
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="hf-summary-writer")
+# As the shells have it for a command that SIGINT ended.
+_INTERRUPTED = 130
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(None, "-V", "--version", package_name="hf-summary-writer")
 def main() -> None:
     """Keep a Hugging Face Hub repo up to date with TensorBoard logs.
 

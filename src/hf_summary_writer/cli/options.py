@@ -54,6 +54,7 @@ def _click_option(field: Field[Any]) -> Callable[[F], F]:
 
     return click.option(
         option.flags,
+        *option.aliases,
         field.name,
         type=click.Choice(option.choices) if option.choices else None,
         metavar=option.metavar or None,

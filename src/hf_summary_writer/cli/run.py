@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_summary_writer.cli.options import config_of, config_options
-from hf_summary_writer.cli.terminal import log_to_stderr, say
+from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
 from hf_summary_writer.cli.watching import scheduler_of
-from hf_summary_writer.config import PREFIX, PUSHED_FOLDER
+from hf_summary_writer.config import PREFIX, PUSHED_FOLDER, check_folder, commits_per_hour, mode_for
+from hf_summary_writer.push.status import matches_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from hf_summary_writer.scheduler import CommitScheduler
 
 __all__ = ["Child", "run"]
 
@@ -49,8 +53,11 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
 
-    def run(self) -> int:
+    def run(self, started: Callable[[], object]) -> int:
         """Run it to its end, pass signals on to it, and return its exit code: 128 + n if signal n ended it.
+
+        Args:
+            started: Called once it runs.
 
         Raises:
             OSError: If it cannot be started; `exit_code_of` tells what a shell would answer.
@@ -59,6 +66,7 @@ class Child:
             self._process = subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - what it is for
             for number in self._early:
                 self._process.send_signal(number)
+            started()
             code = self._process.wait()
         return code if code >= 0 else _BY_SIGNAL - code
 
@@ -103,7 +111,33 @@ def _in_foreground() -> bool:
         os.close(terminal)
 
 
-@click.command()
+class _RunCommand(click.Command):
+    """A command with another command behind `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--help" in args or "-h" in args[:1] or not args:
+            return super().parse_args(ctx, args)
+        try:
+            separator = args.index("--")
+        except ValueError:
+            raise click.UsageError(f"-- is missing between REPO_ID and COMMAND: {_EXAMPLE}", ctx) from None
+        ctx.meta[_COMMAND] = args[separator + 1 :]
+        if not ctx.meta[_COMMAND]:
+            raise click.UsageError(f"COMMAND is missing: {_EXAMPLE}", ctx)
+        if not separator:
+            raise click.UsageError(f"REPO_ID is missing: {_EXAMPLE}", ctx)
+        return super().parse_args(ctx, args[:separator])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "-- COMMAND [ARGUMENTS]..."]
+
+
+_EXAMPLE = "hf-summary-writer run user/my-runs -- python train.py"
+
+_COMMAND = "hf_summary_writer.command"
+
+
+@click.command(cls=_RunCommand)
 @click.argument("repo_id")
 @click.option(
     "--logdir",
@@ -113,8 +147,8 @@ def _in_foreground() -> bool:
     help="The folder that COMMAND logs to, one run or many; made if it is not there.",
 )
 @config_options
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(repo_id: str, logdir: Path, command: tuple[str, ...], **options: Any) -> None:
+@click.pass_context
+def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> None:
     """Run COMMAND and push what it logs to REPO_ID, while it runs and after it ends, however it ends.
 
     \b
@@ -127,24 +161,39 @@ def run(repo_id: str, logdir: Path, command: tuple[str, ...], **options: Any) ->
     is its default repo.
     """  # noqa: D301 - click asks for that very character
     log_to_stderr()
-    folder = logdir.resolve()
-    config = config_of(folder, repo_id, options)
+    command = ctx.meta[_COMMAND]
+    if repo_id.endswith(".py"):
+        raise click.UsageError(f"REPO_ID is {repo_id}, a script: {_EXAMPLE}")
     try:
-        scheduler = scheduler_of(folder, config, as_json=False, err=True)
+        folder = check_folder(logdir, "--logdir")
+        config = config_of(folder, repo_id, options)
+        mode_for()
+        commits_per_hour()
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.UsageError(str(error)) from None
+    if shutil.which(command[0]) is None:
+        # Before anything leaves this machine: the words may be in the wrong order.
+        found = os.path.lexists(command[0]) and os.sep in command[0]
+        reason, code = ("is not executable", _NOT_EXECUTABLE) if found else ("is not found", _NOT_FOUND)
+        say(f"{command[0]} cannot be run: it {reason}", colour="red", err=True)
+        sys.exit(code)
+    schedulers: list[CommitScheduler] = []
 
     def hurry(number: int) -> None:
         # What ends jobs on a cluster comes some seconds before the end of everything.
         if number == signal.SIGTERM:
-            scheduler.trigger()
+            for scheduler in schedulers:
+                scheduler.trigger()
 
     variables = {f"{PREFIX}REPO_ID": repo_id, **os.environ, PUSHED_FOLDER: str(folder)}
     try:
-        code = Child(command, variables, hurry).run()
+        code = Child(command, variables, hurry).run(
+            lambda: schedulers.append(scheduler_of(folder, config, as_json=False, err=True))
+        )
     except OSError as error:
         say(f"{command[0]} cannot be run: {error.strerror}", colour="red", err=True)
-        code = Child.exit_code_of(error)
+        sys.exit(Child.exit_code_of(error))
+    [scheduler] = schedulers
     try:
         # From here on a signal ends the wait for the last push, and not this process before it gave the code back.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -152,4 +201,6 @@ def run(repo_id: str, logdir: Path, command: tuple[str, ...], **options: Any) ->
     except KeyboardInterrupt:
         say("The last push was cut short", colour="red", err=True)
     scheduler.stop()
+    if matches_nothing(folder, config):
+        say(f"no file in {folder} matches {patterns(config)}: is --logdir right?", colour="yellow", err=True)
     sys.exit(code)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from hf_summary_writer.cli.options import existing_folder
-from hf_summary_writer.cli.terminal import ago, amount, emit, log_to_stderr, now_or_later, say
+from hf_summary_writer.cli.terminal import ago, amount, emit, log_to_stderr, now_or_later, patterns, say
 from hf_summary_writer.push.loop import Phase
-from hf_summary_writer.push.status import known_folders, survey
+from hf_summary_writer.push.status import known_folders, matches_nothing, survey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hf_summary_writer.config import PushConfig
     from hf_summary_writer.push.status import Status
 
 __all__ = ["status"]
@@ -36,16 +37,16 @@ def status(logdir: Path, as_json: bool, exit_code: bool) -> None:
     known = known_folders(folder)
     if not known:
         raise click.UsageError(f"{folder} was never pushed from here")
-    found = [survey(each, ledger.known_config) for each, ledger in known]
-    for each in found:
+    found = [(survey(each, ledger.known_config), ledger.known_config) for each, ledger in known]
+    for each, config in found:
         if as_json:
             emit(each.as_dict())
         else:
-            _show(each)
-    sys.exit(1 if exit_code and not all(each.all_arrived for each in found) else 0)
+            _show(each, config)
+    sys.exit(1 if exit_code and not all(each.all_arrived for each, _ in found) else 0)
 
 
-def _show(status: Status) -> None:
+def _show(status: Status, config: PushConfig) -> None:
     where = status.destination
     place = f"{where.repo_type} {where.repo_id}, branch {where.revision}, {where.path or 'root'}"
     rows: list[tuple[str, str, str | None]] = [
@@ -55,7 +56,9 @@ def _show(status: Status) -> None:
     commit = status.commit
     rows.append(("last commit", f"{now_or_later(commit.time)}: {commit.url}" if commit else "none", None))
     pending = status.pending
-    if pending.oldest is None:
+    if matches_nothing(status.folder, config):
+        rows.append(("pending", f"nothing: no file matches {patterns(config)}", "yellow"))
+    elif pending.oldest is None:
         rows.append(("pending", "nothing", "green"))
     else:
         waits = ago(time.time() - pending.oldest)

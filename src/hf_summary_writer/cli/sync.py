@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
-from hf_summary_writer.cli.terminal import amount, emit, files, log_to_stderr, progress, say, size
+from hf_summary_writer.cli.terminal import amount, emit, files, log_to_stderr, patterns, place, progress, say, size
 from hf_summary_writer.cli.watching import client_of_another_hub, describe, scheduler_of, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE, without_password
 from hf_summary_writer.hub.client import client_of, default_endpoint
 from hf_summary_writer.push.push import known_configs
 from hf_summary_writer.push.push import sync as send
-from hf_summary_writer.push.status import known_folders, missing
+from hf_summary_writer.push.status import known_folders, matches_nothing, missing, survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +41,7 @@ __all__ = ["sync"]
     "--watch", is_flag=True, help="Keep sending what is new, --every so many minutes, until Ctrl-C or SIGTERM."
 )
 @click.option("--dry-run", is_flag=True, help="Send nothing; list what would be sent.")
+@click.option("--exit-code", is_flag=True, help="With --dry-run, exit with 1 if there is something to send.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line.")
 @config_options
 def sync(
@@ -48,6 +49,7 @@ def sync(
     repo_id: str | None,
     watch: bool,
     dry_run: bool,
+    exit_code: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -61,11 +63,11 @@ def sync(
     While this watches LOGDIR, every HFSummaryWriter in it that goes to the same branch leaves the pushing to it: all
     runs of a sweep then take one commit per interval, and not one each.
 
-    Exits with 0 only if all has arrived; with --dry-run, if there is nothing to send.
+    Exits with 0 only if all has arrived, with 1 if not, and with 3 if no file matches.
     """
     log_to_stderr()
     folder = logdir.resolve()
-    _check_modes(options, repo_id, watch=watch, dry_run=dry_run)
+    _check_modes(options, repo_id, watch=watch, dry_run=dry_run, exit_code=exit_code)
     configs, complete = _configs(folder, repo_id, options)
     if dry_run:
         arrived = [_listed(each, config, as_json=as_json) for each, config in configs]
@@ -74,8 +76,15 @@ def sync(
         arrived = _watched(configs, later, as_json=as_json)
     else:
         arrived = [_synced(each, config, as_json=as_json) for each, config in configs]
-    sys.exit(0 if complete and all(arrived) else 1)
+    if dry_run and not exit_code:
+        sys.exit(0)
+    if not (complete and all(arrived)):
+        sys.exit(1)
+    sys.exit(_NOTHING_MATCHED if all(matches_nothing(*each) for each in configs) else 0)
 
+
+# An exit code of its own: neither is anything wrong, nor did anything arrive.
+_NOTHING_MATCHED = 3
 
 # They say where a folder goes, which without REPO_ID its state files say.
 _PLACE = ("repo_type", "revision", "path_in_repo", "into")
@@ -83,10 +92,12 @@ _PLACE = ("repo_type", "revision", "path_in_repo", "into")
 _ONLY_WATCHING = ("every", "close_timeout")
 
 
-def _check_modes(options: dict[str, Any], repo_id: str | None, *, watch: bool, dry_run: bool) -> None:
+def _check_modes(options: dict[str, Any], repo_id: str | None, *, watch: bool, dry_run: bool, exit_code: bool) -> None:
     """Refuse options that would change nothing."""
     if watch and dry_run:
         raise click.UsageError("--dry-run lists once what would be sent: leave out --watch")
+    if exit_code and not dry_run:
+        raise click.UsageError("--exit-code needs --dry-run: without it the exit code always tells")
     for name in given(options):
         flag = f"--{name.replace('_', '-')}"
         if repo_id is None and name in _PLACE:
@@ -143,12 +154,14 @@ def _listed(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
     else:
         for file in found:
             say(f"{size(file.bytes):>12}  {file.path!a} to {file.path_in_repo!a}")
-        say(f"{amount(len(found), total)} of {folder} would be sent to {config.repo_id}")
+        say(f"{amount(len(found), total)} of {folder} would be sent to {place(config)}")
+        if matches_nothing(folder, config):
+            say(_no_match(folder, config), colour="yellow", err=True)
     return not found
 
 
 def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
-    api = client_of_another_hub(config.endpoint) or client_of(default_endpoint(), token=None)
+    api = client_of_another_hub(config.endpoint, config.token) or client_of(default_endpoint(), config.token)
     commits: list[CommitDetails] = []
     total = len(missing(folder, config))
     with progress(total, folder.name, wanted=not as_json) as advance:
@@ -161,23 +174,31 @@ def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
 
         synced = send(folder, config, api, note)
     arrived = synced.error is None and not synced.missing
+    empty = arrived and matches_nothing(folder, config)
+    config = dataclasses.replace(config, repo_id=survey(folder, config).destination.repo_id)
     if as_json:
         emit(
             {
                 "folder": str(folder),
-                "repo_id": commits[-1].repo_id if commits else config.repo_id,
+                "repo_id": config.repo_id,
                 "commits": [describe(commit) for commit in commits],
                 "missing": synced.missing,
-                "error": None if synced.error is None else str(synced.error),
+                "error": _no_match(folder, config) if empty else None if synced.error is None else str(synced.error),
             }
         )
     elif synced.error is not None:
-        say(f"{folder} could not be pushed to {config.repo_id}: {synced.error}", colour="red", err=True)
+        say(f"{folder} could not be pushed to {place(config)}: {synced.error}", colour="red", err=True)
     elif synced.missing:
         say(f"{files(synced.missing)} of {folder} did not arrive", colour="red", err=True)
+    elif empty:
+        say(_no_match(folder, config), colour="yellow", err=True)
     else:
-        say(f"{folder} is in {config.repo_id}", colour="green")
+        say(f"{folder} is in {place(config)}", colour="green")
     return arrived
+
+
+def _no_match(folder: Path, config: PushConfig) -> str:
+    return f"no file in {folder} matches {patterns(config)}: nothing was sent; choose others with --allow"
 
 
 def _watched(
@@ -198,7 +219,9 @@ def _watched(
                 if key not in by_config:
                     by_config[key] = scheduler_of(folder, config, as_json=as_json, err=False)
                     if not as_json:
-                        say(f"{folder} goes to {config.repo_id} every {minutes:g} min, until Ctrl-C")
+                        say(f"{folder} goes to {place(config)} every {minutes:g} min, until Ctrl-C")
+                        if matches_nothing(folder, config):
+                            say(f"no file in {folder} matches {patterns(config)} yet", colour="yellow", err=True)
             if told.wait(minutes * 60):
                 break
             configs = later()
@@ -206,8 +229,8 @@ def _watched(
     for status in statuses:
         if as_json:
             emit({"status": status.as_dict()})
-        elif status.all_arrived:
-            say(f"{status.folder} is in {status.destination.repo_id}", colour="green")
+        elif status.all_arrived and status.commit is not None:
+            say(f"{status.folder} is in {place(status.destination)}", colour="green")
     return [status.all_arrived for status in statuses]
 
 

@@ -9,13 +9,29 @@ import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ago", "amount", "emit", "files", "log_to_stderr", "now_or_later", "printable", "progress", "say", "size"]
+    from hf_summary_writer.config import Destination, PushConfig
+
+__all__ = [
+    "ago",
+    "amount",
+    "emit",
+    "files",
+    "log_to_stderr",
+    "now_or_later",
+    "patterns",
+    "place",
+    "printable",
+    "progress",
+    "say",
+    "size",
+]
 
 
 def say(text: str, *, colour: str | None = None, err: bool = False) -> None:
@@ -59,6 +75,17 @@ def progress(length: int, label: str, *, wanted: bool) -> Iterator[Callable[[int
             yield bar.update
     else:
         yield lambda _: None
+
+
+def patterns(config: PushConfig) -> str:
+    """Return which files a config chooses, for people."""
+    allowed = "any file" if config.allow_patterns is None else " or ".join(config.allow_patterns) or "nothing"
+    return f"{allowed} but {' or '.join(config.ignore_patterns)}" if config.ignore_patterns else allowed
+
+
+def place(where: PushConfig | Destination) -> str:
+    """Return repo and Hub for people."""
+    return f"{where.repo_id} on {urlsplit(where.endpoint).netloc}"
 
 
 def files(count: int) -> str:

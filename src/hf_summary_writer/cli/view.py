@@ -84,6 +84,7 @@ _DOWNLOADS = 8
 @config_option("repo_type")
 @click.option("--revision", help="The branch, tag or commit.  [default: main]")
 @config_option("endpoint")
+@config_option("token")
 @click.option("--refresh", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds between looks.")
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="TensorBoard's port.")
 @click.option(
@@ -96,6 +97,7 @@ def view(
     repo_type: str | None,
     revision: str | None,
     endpoint: str | None,
+    token: str | None,
     refresh: float,
     port: int,
     folder: Path | None,
@@ -109,11 +111,13 @@ def view(
     if importlib.util.find_spec("tensorboard") is None:
         raise click.ClickException("this command needs TensorBoard: pip install tensorboard")
     try:
-        config = PushConfig.from_arguments({"repo_id": repo_id, "repo_type": repo_type}, endpoint or default_endpoint())
+        config = PushConfig.from_arguments(
+            {"repo_id": repo_id, "repo_type": repo_type, "token": token}, endpoint or default_endpoint()
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     revision = revision or config.revision
-    api = client_of_another_hub(config.endpoint) or client_of(default_endpoint(), token=None)
+    api = client_of_another_hub(config.endpoint, config.token) or client_of(default_endpoint(), config.token)
     known: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         if folder is None:

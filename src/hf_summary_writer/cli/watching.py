@@ -25,16 +25,16 @@ def scheduler_of(folder: Path, config: PushConfig, *, as_json: bool, err: bool) 
     """Start to push `folder` every so many minutes, and tell of each commit."""
     arguments = config.arguments_for(CommitScheduler)
     arguments["on_commit"] = lambda commit: tell(commit, as_json=as_json, err=err)
-    return CommitScheduler(folder_path=folder, hf_api=client_of_another_hub(config.endpoint), **arguments)
+    return CommitScheduler(folder_path=folder, hf_api=client_of_another_hub(config.endpoint, config.token), **arguments)
 
 
 @functools.cache
-def client_of_another_hub(endpoint: str) -> HfApi | None:
+def client_of_another_hub(endpoint: str, token: str | bool | None) -> HfApi | None:
     """Return a client of the Hub at `endpoint`, always the same; `None` for the default one.
 
     Schedulers share commits only if they have the same client. Those without one import it when they push first.
     """
-    return None if endpoint == without_password(default_endpoint()) else client_of(endpoint, token=None)
+    return None if endpoint == without_password(default_endpoint()) else client_of(endpoint, token)
 
 
 def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:

@@ -16,7 +16,8 @@ from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.disk import WarnOnce
 from hf_summary_writer.folder.lease import Books, is_locked
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
-from hf_summary_writer.folder.scan import Inventory
+from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.folder.scan import Inventory, scan
 from hf_summary_writer.hub.responses import one_line
 from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.timetable import Stretched
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder.scan import Pending
     from hf_summary_writer.push.loop import State
 
-__all__ = ["LastTrouble", "Missing", "Status", "TroubleFile", "Word", "known_folders", "missing", "survey"]
+__all__ = [
+    "LastTrouble",
+    "Missing",
+    "Status",
+    "TroubleFile",
+    "Word",
+    "known_folders",
+    "matches_nothing",
+    "missing",
+    "survey",
+]
 
 _MAX_BYTES = 16 * 2**10
 
@@ -222,6 +233,15 @@ def missing(folder: Path, config: PushConfig) -> list[Missing]:
         Missing(candidate.relpath, destination.path_in_repo(candidate.relpath), size)
         for candidate, size in inventory.missing()
     ]
+
+
+def matches_nothing(folder: Path, config: PushConfig) -> bool:
+    """Tell whether no file of `folder` is one that `config` means."""
+    chosen = PathFilter(config.allow_patterns, config.ignore_patterns)
+    try:
+        return next(scan(str(folder), chosen, chosen.prunes), None) is None
+    except OSError:
+        return False  # nobody knows
 
 
 def survey(folder: Path, config: PushConfig) -> Status:

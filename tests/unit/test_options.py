@@ -1,0 +1,123 @@
+"""Every option of a command changes what it does, in every mode, or is a usage error."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from hf_summary_writer.cli.options import config_of
+from hf_summary_writer.cli.run import run
+from hf_summary_writer.cli.sync import _check_modes, _configs, sync
+from hf_summary_writer.config import Destination, PushConfig, option_of
+from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger
+from hf_summary_writer.hub.client import default_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# A value of each that is not the default, in one of its spellings.
+VALUES = {
+    "--endpoint": ["--endpoint", "https://hub.example"],
+    "--repo-type": ["--repo-type", "dataset"],
+    "--revision": ["--revision", "dev"],
+    "--path-in-repo": ["--path-in-repo", "logs"],
+    "--into": ["--into", "logs/run"],
+    "--private/--public": ["--no-private"],
+    "--every": ["--every", "0.5"],
+    "--allow": ["--include", "*.txt"],
+    "--ignore": ["--exclude", "*.tmp"],
+    "--squash-history/--no-squash-history": ["--squash-history"],
+    "--model-card/--no-model-card": ["--no-model-card"],
+    "--close-timeout": ["--close-timeout", "3"],
+    "--token": ["--token", "hf_other"],
+}
+MODES = {"once": [], "watch": ["--watch"], "dry run": ["--dry-run"]}
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    """Return a folder that was pushed before."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    where = Destination(default_endpoint(), "model", "user/run", "main", "tensorboard/run")
+    ledger = Ledger(folder / STATE_FOLDER / f"{where.key}.jsonl", where)
+    ledger.record_config(PushConfig.from_ledger(where, {}))
+    return folder
+
+
+def planned(folder: Path, *words: str) -> list[tuple[Path, PushConfig]]:
+    options = sync.make_context("sync", [str(folder), *words]).params
+    modes = {name: options.pop(name) for name in ("watch", "dry_run", "exit_code")}
+    options.pop("as_json")
+    repo_id = options.pop("repo_id")
+    _check_modes(options, repo_id, **modes)
+    return _configs(options.pop("logdir"), repo_id, options)[0]
+
+
+def test_there_is_a_value_for_every_option() -> None:
+    assert set(VALUES) == {option_of(each).flags for each in fields(PushConfig)} - {""} | {"--into"}
+
+
+@pytest.mark.parametrize("option", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("repo_id", [[], ["user/run"]], ids=["known", "named"])
+def test_no_option_of_sync_is_passed_over(
+    known: Path, repo_id: Sequence[str], mode: Sequence[str], option: Sequence[str]
+) -> None:
+    plain = planned(known, *repo_id, *mode)
+    assert plain[0][1].destination.repo_id == "user/run"
+    try:
+        changed = planned(known, *repo_id, *mode, *option)
+    except click.UsageError as error:
+        refused: str | None = error.message
+    else:
+        refused = None
+    assert changed != plain if refused is None else option[0] in refused
+
+
+@pytest.mark.parametrize("option", VALUES.values(), ids=VALUES)
+def test_no_option_of_run_is_passed_over(tmp_path: Path, option: Sequence[str]) -> None:
+    def config(*words: str) -> PushConfig:
+        options: dict[str, Any] = run.make_context("run", ["user/run", *words, "--", "true"]).params
+        return config_of(tmp_path, options.pop("repo_id"), {k: v for k, v in options.items() if k != "logdir"})
+
+    assert config(*option) != config()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["user/run", "--watch", "--dry-run"],
+        ["user/run", "--into", "a", "--path-in-repo", "b"],
+        ["user/run", "--exit-code"],
+        ["hf://datasets/user/run", "--repo-type", "model"],
+        ["hf://user/run/logs", "--path-in-repo", "b"],
+        ["a/b/c"],
+        ["user/run", "--every", "0"],
+        ["user/run", "--endpoint", "hub.example"],
+        ["user/run", "--endpoint", "https://user:password@hub.example"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_contradict_each_other_are_refused(known: Path, words: list[str]) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        planned(known, *words)
+    assert "password@" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["python", "train.py"], "-- is missing"),
+        (["--", "python", "train.py"], "REPO_ID is missing"),
+        (["user/run", "--"], "COMMAND is missing"),
+        (["user/run"], "-- is missing"),
+    ],
+)
+def test_run_needs_a_repo_and_a_command_with_a_separator_between(words: list[str], missing: str) -> None:
+    with pytest.raises(click.UsageError, match=missing):
+        run.make_context("run", words)
