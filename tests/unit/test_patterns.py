@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from huggingface_hub import hf_api
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_summary_writer.folder.patterns import DEFAULT_IGNORE_PATTERNS, SECRET_PATTERNS, PathFilter
+from hf_summary_writer.folder.patterns import DEFAULT_IGNORE_PATTERNS, SECRET_PATTERNS, PathFilter, private_places
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PATHS = st.text("ab.*/[]!git", min_size=1, max_size=8)
 PATTERNS = st.none() | PATHS | st.lists(PATHS, max_size=3)
@@ -40,11 +45,43 @@ def test_a_folder_that_is_never_entered_holds_nothing_that_is_meant(name: str, f
     assert not everything(f"{folder}/{name}")
 
 
-def test_files_that_hold_credentials_are_never_meant() -> None:
-    everything = PathFilter("*")
-    for secret in (".env", "sub/.env", ".env.local", ".envrc", ".netrc", ".git/config", "home/.ssh/id_rsa"):
-        assert not everything(secret)
-    assert everything("environment.yml")
+@pytest.mark.parametrize(
+    "secret",
+    [
+        *(".env", "sub/.env", ".env.local", ".ENV", ".envrc", ".netrc", "_netrc", ".git/config", "home/.ssh/id_rsa"),
+        *(".npmrc", ".pypirc", "id_rsa", "ID_ED25519.pub", "aws.pem", ".docker/config.json", ".kube/config"),
+        *(".config/gcloud/credentials.db", ".aws/credentials", "kaggle.json", "a/huggingface/token"),
+    ],
+)
+def test_files_with_credentials_are_never_included(secret: str) -> None:
+    assert not PathFilter("*")(secret)
+
+
+@pytest.mark.parametrize(
+    "name", ["environment.yml", "id_to_label.json", "config.json", "token", "events.env.tfevents.1"]
+)
+def test_files_that_only_look_like_credentials_are_included(name: str) -> None:
+    assert PathFilter("*")(name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "places"),
+    [
+        ({"HF_HOME": "{}/hf"}, {"hf", "hf/token", "hf/stored_tokens"}),
+        ({"HF_HOME": "{}"}, {"token", "stored_tokens"}),
+        ({"HF_HOME": "{}/.."}, set()),
+        ({"HF_HOME": "/elsewhere", "HF_TOKEN_PATH": "{}/t", "HF_STORED_TOKENS_PATH": "{}/u/v"}, {"t", "u/v"}),
+        ({"XDG_CACHE_HOME": "{}/x"}, {"x/huggingface", "x/huggingface/token", "x/huggingface/stored_tokens"}),
+        ({"HOME": "{}"}, {f".cache/huggingface{name}" for name in ("", "/token", "/stored_tokens")}),
+    ],
+)
+def test_the_home_and_the_tokens_of_the_client_are_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], places: set[str]
+) -> None:
+    given = {name: value.format(tmp_path) for name, value in variables.items()}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert private_places(tmp_path, given) == places
 
 
 def test_a_pattern_that_is_no_text_is_a_type_error() -> None:

@@ -437,22 +437,21 @@ def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
     target.flush()
 
 
-# Of so many files a user wants to know by name that something is wrong with them; more only hide other lines.
+# So many files of one kind are named; more only hide other lines.
 _NAMED = 10
 
 
 class WarnOnce:
     """Logs each warning once, and of many alike only the first few.
 
-    Not thread-safe, which costs at most a line that stands twice.
+    Not thread-safe, which costs at most a repeated line.
     """
 
     def __init__(self) -> None:
-        """Have said nothing yet."""
         self._said: dict[str, set[str]] = {}
 
     def warn(self, kind: str, message: str, about: str = "", level: int = logging.WARNING) -> None:
-        """Log `message`, unless one of this `kind` was logged `about` the same thing, or about many."""
+        """Log `message`, unless one of this `kind` was logged `about` the same thing, or about many things."""
         said = self._said.setdefault(kind, set())
         if about in said or len(said) > _NAMED:
             return

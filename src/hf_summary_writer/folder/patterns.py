@@ -53,7 +53,7 @@ SECRET_PATTERNS = tuple(pattern for secret in _SECRETS for pattern in (secret, f
 
 
 class PathFilter:
-    """Decides by its relative path whether a file is to be pushed.
+    """Decides by its relative path whether a file is pushed.
 
     Files with credentials never are, whatever the case of their names.
 
@@ -68,20 +68,19 @@ class PathFilter:
     __slots__ = ("_allow", "_ignore", "_is_secret")
 
     def __init__(self, allow: Iterable[str] | str | None = None, ignore: Iterable[str] | str | None = None) -> None:
-        """Compile the patterns."""
         allowed, ignored = as_patterns(allow, "allow_patterns"), as_patterns(ignore, "ignore_patterns") or ()
         self._allow = None if allowed is None else _compiled(allowed)
         self._ignore = _compiled([*ignored, *DEFAULT_IGNORE_PATTERNS])
         self._is_secret = _compiled(SECRET_PATTERNS, re.IGNORECASE)
 
     def __call__(self, relpath: str) -> bool:
-        """Tell whether the file at `relpath` (with `/` between its parts) is meant."""
+        """Return whether the file at `relpath` (with `/` between its parts) is pushed."""
         if self._allow is not None and not self._allow(relpath):
             return False
         return not (self._ignore(relpath) or self._is_secret(relpath))
 
     def prunes(self, reldir: str) -> bool:
-        """Tell whether nothing below `reldir` can ever be meant, so that a scan need not go there."""
+        """Return whether no file below `reldir` can ever be pushed, so that a scan need not go there."""
         parts = f"/{reldir}/"
         return "/.git/" in parts or "/.cache/huggingface/" in parts
 

@@ -38,7 +38,7 @@ class ChangedFile:
     Attributes:
         relpath: Its path in the folder, with `/` between the parts.
         signature: What tells whether it changed.
-        target: The path in the folder of the file to read; differs from `relpath` for a link to another file inside.
+        target: The path in the folder of the file to read; for a link, that of the file that it leads to.
     """
 
     relpath: str
@@ -66,22 +66,22 @@ def unpushable(relpath: str) -> str | None:
 
 def scan(
     folder: str,
-    meant: Callable[[str], bool],
-    prunes: Callable[[str], bool] = lambda _: False,
+    is_included: Callable[[str], bool],
+    is_pruned: Callable[[str], bool] = lambda _: False,
     known: Mapping[str, LedgerEntry] = MappingProxyType({}),
     unlisted: Callable[[str, OSError], object] = lambda _, __: None,
 ) -> Iterator[ChangedFile]:
-    """Yield the regular files below `folder` that may hold something new; never follow a link to a folder.
+    """Yield the regular files below `folder` that may have changed; never follow a link to a folder.
 
-    What disappears meanwhile is passed over.
+    Files that disappear meanwhile are skipped.
 
     Args:
         folder: The folder.
-        meant: Tells by its path in the folder whether a file is to be pushed at all.
-        prunes: Tells of a folder whether nothing in it can be meant.
-        known: What has arrived. Files that have not changed since are left out, unless they were too young then to
-            be sure. Most files of a folder are such, so for them even the question whether they are meant is saved.
-        unlisted: Told of every folder in it that is there and cannot be listed, and why.
+        is_included: Returns by its path in the folder whether a file is to be pushed at all.
+        is_pruned: Returns whether no file in a sub-folder is to be pushed.
+        known: The files on the Hub. Those that have not changed since are left out, unless they were too young then to
+            be sure. Most files of a folder are such, so `is_included` is not called for them.
+        unlisted: Called with every sub-folder that exists and cannot be listed, and the error.
 
     Raises:
         OSError: If `folder` itself is there and cannot be listed, or no descriptor is left to list a folder with.
@@ -94,14 +94,14 @@ def scan(
             for entry in entries:
                 relpath = f"{reldir}/{entry.name}" if reldir else entry.name
                 if _is_folder(entry):
-                    if not prunes(relpath):
+                    if not is_pruned(relpath):
                         pending.append(relpath)
                     continue
                 before = known.get(relpath)
-                if before is None and not meant(relpath):
+                if before is None and not is_included(relpath):
                     continue
                 file = _changed(entry, root, relpath, before)
-                if file is not None and (before is None or meant(relpath)):
+                if file is not None and (before is None or is_included(relpath)):
                     yield file
 
 
@@ -125,7 +125,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _changed(entry: os.DirEntry[str], root: str, relpath: str, before: LedgerEntry | None) -> ChangedFile | None:
-    """Return the file if it is one and not what arrived."""
+    """Return the file if it is a regular one that may have changed."""
     target = relpath
     try:
         if entry.is_symlink():
@@ -147,7 +147,7 @@ def _changed(entry: os.DirEntry[str], root: str, relpath: str, before: LedgerEnt
 
 
 def _target(root: str, relpath: str) -> str | None:
-    """Return where in the folder a link leads, `None` if it leads out."""
+    """Return the path in the folder that a link leads to, `None` if it leads out."""
     target = os.path.realpath(os.path.join(root, relpath))
     if os.path.commonpath((root, target)) != root:
         return None
@@ -156,15 +156,15 @@ def _target(root: str, relpath: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What the Hub does not hold yet.
+    """The part of a folder that is not on the Hub yet.
 
     Attributes:
-        files: How many files wait for a push.
-        bytes: How many bytes the Hub lacks, of files of both kinds.
-        oldest: When the oldest of them was last written (seconds since the epoch).
-        refused: How many more files a push has tried to send and the Hub did not take. They wait until they change, or
-            for the last push.
-        unlisted: How many folders could not be listed, of whose files nothing is known.
+        files: The number of files that wait for a push.
+        bytes: The number of bytes missing on the Hub, refused files included.
+        oldest: When the oldest of these files was last written (seconds since the epoch).
+        refused: The number of further files that the Hub did not accept. They wait until they change, or for the last
+            push.
+        unlisted: The number of folders that could not be listed, of whose files nothing is known.
     """
 
     files: int = 0
@@ -175,37 +175,38 @@ class Pending:
 
     @property
     def missing(self) -> int:
-        """How many files the Hub does not hold as they are, for whatever reason."""
+        """The number of files whose content is not on the Hub, for whatever reason."""
         return self.files + self.refused
 
     @property
     def nothing(self) -> bool:
-        """Whether the Hub holds all there is."""
+        """Whether everything is on the Hub."""
         return not (self.missing or self.unlisted)
 
 
 class Inventory:
-    """Compares a folder with what has arrived of it.
+    """Compares a folder with its ledger.
 
-    May be used from any thread, as far as the ledger is not written meanwhile.
+    May be used from any thread, as long as the ledger is not written meanwhile.
 
     Args:
         folder: The folder, an absolute path without links.
-        config: Which files of it.
-        ledger: What has arrived.
-        once: Names the files that no repo can hold.
+        config: The patterns of the files to push, and where they go.
+        ledger: The files on the Hub.
+        warn_once: Names the files that no repo can hold.
 
     Attributes:
-        left_behind: How many files the latest push could not read as they were; whoever pushes counts them here.
+        left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
     """
 
-    def __init__(self, folder: Path, config: PushConfig, ledger: Ledger, once: WarnOnce) -> None:
-        """Look at nothing yet."""
+    def __init__(self, folder: Path, config: PushConfig, ledger: Ledger, warn_once: WarnOnce) -> None:
         self._folder = folder
-        self._meant = PathFilter(config.allow_patterns, config.ignore_patterns)
+        self._filter = PathFilter(config.allow_patterns, config.ignore_patterns)
         self._private = private_places(folder, os.environ)
         self._ledger = ledger
-        self._once = once
+        self._warn_once = warn_once
+        # The Hub applies the one at the root of a repo to all uploads: a `*` in it would keep every file out.
+        self._gitignore = ".gitignore" if not config.path_in_repo else None
         # Files that cannot be sent as they are; they are looked at again when they change.
         self._empty: dict[str, Signature] = {}
         self._refused: dict[str, Signature] = {}
@@ -213,11 +214,11 @@ class Inventory:
 
     @property
     def refused(self) -> Mapping[str, Signature]:
-        """What the Hub did not take, by relative path, as it was then."""
+        """The signatures of the files that the Hub did not accept, by relative path."""
         return self._refused
 
     def changed(self) -> Iterator[ChangedFile]:
-        """Yield the files that may hold something new and that the Hub may take.
+        """Yield the files that may have changed and that the Hub may accept.
 
         Raises:
             TemporaryError: If the folder could not be listed to the end.
@@ -225,10 +226,10 @@ class Inventory:
         return (file for file in self._scan() if not self._is_refused(file))
 
     def longest_waiting_first(self) -> list[ChangedFile]:
-        """Return the files in a fair order, for when there are more than can be pushed at once.
+        """Return the changed files in a fair order, for when there are more than one push can send.
 
-        What never arrived comes first, the older before the newer; then the rest, as it arrived. The time of the last
-        write would not do: files that are written all the time would come in no order at all.
+        Files that are not on the Hub come first, the older before the newer; then the one that was uploaded longest
+        ago. The time of the last write would not do: files that are written all the time would be in no order at all.
 
         Raises:
             TemporaryError: If the folder could not be listed to the end.
@@ -240,10 +241,10 @@ class Inventory:
         return sorted(found, key=lambda each: (arrived.get(each.relpath, -1), each.signature.mtime_ns))
 
     def missing(self, unlisted: list[str] | None = None) -> Iterator[tuple[ChangedFile, int]]:
-        """Yield the files that the Hub does not hold as they are, and how many bytes of each, as far as sizes tell.
+        """Yield the files whose content is not on the Hub, and the number of missing bytes, as far as sizes tell.
 
         Args:
-            unlisted: The folders in it that cannot be listed are appended to it.
+            unlisted: Sub-folders that cannot be listed are appended to it.
 
         Raises:
             TemporaryError: If the folder could not be listed to the end.
@@ -256,7 +257,7 @@ class Inventory:
                 yield file, max(missing, 0)
 
     def pending(self) -> Pending:
-        """Sum up what the Hub does not hold yet, as far as sizes tell."""
+        """Sum up what is not on the Hub yet, as far as sizes tell."""
         files, size, oldest, refused = 0, 0, None, 0
         unlisted: list[str] = []
         try:
@@ -268,20 +269,20 @@ class Inventory:
                 size += missing
                 written = file.signature.mtime_ns / 1e9
                 oldest = written if oldest is None else min(oldest, written)
-        except TemporaryError:  # what was seen before it is the best that can be said
+        except TemporaryError:  # the files seen before it are the best that can be said
             unlisted.append("")
         return Pending(files, size, oldest, refused, len(unlisted))
 
     def set_aside(self, relpath: str, signature: Signature) -> None:
-        """Leave out a file that holds nothing to send, until it changes."""
+        """Leave out a file that has nothing to send, until it changes."""
         self._empty[relpath] = signature
 
     def refuse(self, relpath: str, signature: Signature) -> None:
-        """Leave out a file that the Hub does not take, until it changes or is to be tried again."""
+        """Leave out a file that the Hub does not accept, until it changes or `try_again` names it."""
         self._refused[relpath] = signature
 
     def try_again(self, refused: Mapping[str, Signature]) -> list[ChangedFile]:
-        """Return what the Hub did not take before, as in `refused`, and has not taken or refused since.
+        """Return the files that the Hub refused as they are in `refused`, and has not accepted or refused since.
 
         Raises:
             TemporaryError: If the folder could not be listed to the end.
@@ -294,28 +295,28 @@ class Inventory:
     def _scan(self, unlisted: list[str] | None = None) -> Iterator[ChangedFile]:
         def note(reldir: str, error: OSError) -> None:
             said = f"the folder {reldir!a} of {self._folder} cannot be listed, what is in it waits: {error.strerror}"
-            self._once.warn("unlisted", said, reldir)
+            self._warn_once.warn("unlisted", said, reldir)
             if unlisted is not None:
                 unlisted.append(reldir)
 
         known = self._ledger.entries
         try:
-            for file in scan(str(self._folder), self._wanted, self._prunes, known, note):
+            for file in scan(str(self._folder), self._is_included, self._is_pruned, known, note):
                 if self._empty.get(file.relpath) != file.signature:
                     yield file
         except OSError as error:
             raise TemporaryError(f"the folder cannot be listed: {error}") from None
 
-    def _prunes(self, reldir: str) -> bool:
-        return reldir in self._private or self._meant.prunes(reldir)
+    def _is_pruned(self, reldir: str) -> bool:
+        return reldir in self._private or self._filter.prunes(reldir)
 
     def _is_refused(self, file: ChangedFile) -> bool:
         return self._refused.get(file.relpath) == file.signature
 
-    def _wanted(self, relpath: str) -> bool:
-        if not self._meant(relpath) or relpath in self._private:
+    def _is_included(self, relpath: str) -> bool:
+        if not self._filter(relpath) or relpath in self._private or relpath == self._gitignore:
             return False
         reason = unpushable(relpath)
         if reason is not None:
-            self._once.warn("name", f"{relpath!a} stays only on this disk: {reason}", relpath)
+            self._warn_once.warn("name", f"{relpath!a} stays only on this disk: {reason}", relpath)
         return reason is None

@@ -1,0 +1,161 @@
+"""A folder that somebody else made, copied or damaged: what it brings along leads no data astray and loses none."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import commands
+import remote
+from hf_summary_writer.events import file_version, frame
+from hf_summary_writer.folder.ledger import STATE_FOLDER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from faults.conftest import World
+    from hub_process import HubProcess
+
+NAME = "events.out.tfevents.1.host"
+RECORDS = [frame(file_version(1.0)), *(frame(bytes([number]) * 50) for number in range(200))]
+
+
+def sync(hub: HubProcess, folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run `sync` and return what it printed."""
+    ended = commands.run(hub, "sync", folder, *arguments, home=folder.parent)
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+@pytest.mark.faults("S10")
+def test_a_file_with_the_token_is_named_and_never_uploaded(world: World) -> None:
+    dump = world.folder / "environment.json"
+    dump.write_text(f'{{"HF_TOKEN": "{world.hub.token}"}}')
+    (world.folder / "scores.json").write_text("{}")
+    run = world.schedule()
+    run.settle()
+    run.scheduler.close()
+    assert world.uploaded() == {"scores.json": b"{}"}
+    assert [line for line in world.said(logging.ERROR) if "holds the access token" in line and dump.name in line] != []
+    dump.unlink()
+
+
+@pytest.mark.faults("S5")
+def test_credentials_and_the_home_of_the_client_are_never_uploaded(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    secrets = [".ENV", ".npmrc", "sub/.pypirc", "_netrc", "Id_Rsa", ".docker/config.json", ".kube/config", "a/key.PEM"]
+    secrets += [".config/gcloud/credentials.db", "hf-home/stored_tokens", "hf-home/hub/notes.txt", ".gitignore"]
+    for name in (*secrets, "scores.json"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("*")
+    ended = commands.run(hub, "sync", project, repo_id, "--allow", "*", "--into", "/", home=project)
+    assert ended.returncode == 0, ended.stderr
+    assert list(remote.files(api, repo_id)) == ["scores.json"]
+
+
+@pytest.mark.faults("S11")
+def test_a_copied_run_goes_to_the_place_of_the_original_only_when_told_to(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    original, copy = tmp_path / "a", tmp_path / "b"
+    original.mkdir()
+    (original / NAME).write_bytes(b"".join(RECORDS))
+    sync(hub, original, repo_id)
+    shutil.copytree(original, copy)
+    (copy / "new.tfevents.2").write_bytes(b"".join(RECORDS))
+    told = sync(hub, copy, code=2)
+    assert list(remote.files(api, repo_id)) == [f"tensorboard/a/{NAME}"]
+    (line,) = [line for line in told.splitlines() if "seems to be a copy" in line]
+    pasted = commands.pasted(line.rpartition("run: ")[2], hub, copy.parent)
+    assert pasted.returncode == 0, pasted.stderr
+    assert list(remote.files(api, repo_id)) == [f"tensorboard/a/{NAME}", "tensorboard/a/new.tfevents.2"]
+    sync(hub, copy)
+
+
+@pytest.mark.faults("S12")
+def test_a_linked_state_folder_costs_its_target_nothing(world: World, tmp_path: Path) -> None:
+    outside = tmp_path / "outside" / STATE_FOLDER.relative_to(".cache")
+    outside.mkdir(parents=True)
+    kept = [f"tmp-{'0' * 32}", "thesis.tex"]
+    for name in kept:
+        (outside / name).write_text("years of work")
+    (world.folder / ".cache").symlink_to(tmp_path / "outside")
+    (world.folder / "a.json").write_text("{}")
+    run = world.schedule()
+    run.settle()
+    run.scheduler.close()
+    assert world.uploaded() == {"a.json": b"{}"}
+    assert sorted(path.name for path in outside.iterdir()) == kept[::-1]
+    assert ["cannot be used" in line for line in world.said(logging.WARNING)].count(True) == 1
+
+
+@pytest.mark.faults("S12")
+def test_pipes_in_the_place_of_state_files_hang_nobody(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"".join(RECORDS))
+    sync(hub, folder, repo_id)
+    state = folder / STATE_FOLDER
+    (ledger,) = state.glob("*.jsonl")
+    for name in (f"{ledger.stem}.{kind}.json" for kind in ("trouble", "watch", "lease", "status")):
+        os.mkfifo(state / name)
+    assert commands.run(hub, "status", folder, home=tmp_path).returncode == 0
+    (folder / "new.tfevents.2").write_bytes(b"".join(RECORDS))
+    sync(hub, folder)
+    assert remote.files(api, repo_id) == remote.under(folder, "tensorboard/run")
+
+
+@pytest.mark.faults("P1")
+def test_a_look_sweeps_what_a_kill_left_behind_though_nothing_is_new(
+    hub: HubProcess, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"".join(RECORDS))
+    sync(hub, folder, repo_id)
+    left = folder / STATE_FOLDER / f"tmp-{'0' * 32}"
+    left.touch()
+    sync(hub, folder)
+    assert not left.exists()
+
+
+@pytest.mark.faults("D14")
+def test_damaged_and_compressed_event_files_are_uploaded_and_named(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    damaged = bytearray(b"".join(RECORDS))
+    damaged[sum(map(len, RECORDS[:10])) + 20] ^= 1
+    (folder / NAME).write_bytes(damaged)
+    (folder / "compressed.tfevents.2.gz").write_bytes(gzip.compress(b"".join(RECORDS)))
+    told = sync(hub, folder, repo_id)
+    assert remote.files(api, repo_id) == remote.under(folder, "tensorboard/run")
+    assert told.count("holds damaged records") == 2
+    assert "holds damaged records" not in sync(hub, folder)
+
+
+@pytest.mark.faults("D13")
+def test_a_file_rewritten_in_place_is_uploaded_again(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path = folder / NAME
+    path.write_bytes(b"".join(RECORDS))
+    sync(hub, folder, repo_id)
+    status = path.stat()
+    path.write_bytes(b"".join([RECORDS[0], RECORDS[2], RECORDS[1], *RECORDS[3:]]))
+    os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
+    assert "was rewritten" in sync(hub, folder)
+    assert remote.files(api, repo_id) == remote.under(folder, "tensorboard/run")
