@@ -70,9 +70,12 @@ def tensorboard_scalars(logdir: Path | str, tag: str) -> list[tuple[int, float]]
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
     """Return as soon as `condition` holds."""
     deadline = time.monotonic() + seconds
+    pause = 0.01
     while not condition():
         assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.01)
+        time.sleep(pause)
+        # Asking a Hub costs more than the wait, and takes the time of those who work towards the condition.
+        pause = min(2 * pause, 0.2)
 
 
 # tensorboardX imports torch where it is installed, which takes seconds that these scripts have no use for.
