@@ -28,7 +28,7 @@ SCHEMAS = {
 # Tests wait more than they compute: for a process to start or to end, for an answer, for a fault to pass. So there are
 # more workers than cores, and a worker that has nothing left to do takes over tests of another one.
 IN_PARALLEL = ("-n", str(min(16, 2 * (os.cpu_count() or 2) + 1)), "--dist", "worksteal")
-QUICK = "not slow and not integration"
+QUICK = "not slow and not integration and not browser"
 CLIENT = f"client and {QUICK}"
 
 
@@ -81,7 +81,7 @@ def docs(session: nox.Session) -> None:
     session.install(*group("docs"), *group("test"), "-e", ".[demo]")
     session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
     if not session.posargs:
-        session.run("python", "-m", "pytest", "-m", "browser", "tests/browser/test_docs.py")
+        session.run("python", "-m", "pytest", "-m", "browser", "tests/browser")
 
 
 @nox.session
