@@ -15,7 +15,7 @@ from tensorboardX.record_writer import RecordWriter
 from tensorboardX.record_writer import masked_crc32c as their_masked_crc
 
 from hf_summary_writer.events import tfrecord
-from hf_summary_writer.events.tfrecord import boundaries, frame, masked_crc
+from hf_summary_writer.events.tfrecord import boundaries, frame, frames, is_torn, masked_crc, next_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,3 +142,35 @@ def test_a_file_that_shrinks_under_the_scan_ends_it(tmp_path: Path) -> None:
         with path.open("r+b") as other:
             other.truncate(len(frames[0]) + 10)
         assert list(found) == []
+
+
+def first_whole_record(content: bytes, start: int) -> int | None:
+    """Return what `next_record` returns, the slow way."""
+    found = (at for at in range(start, len(content)) if next(boundaries(io.BytesIO(content), at), None) is not None)
+    return next(found, None)
+
+
+NOISE = st.lists(st.sampled_from([bytes(1), bytes(13), bytes(40), b"\x01", b"noise", frame(b"")[:-1]])).map(b"".join)
+
+
+@given(before=NOISE, payloads=st.lists(st.binary(max_size=40), max_size=2), after=NOISE, start=st.integers(0, 30))
+def test_the_next_record_is_found_whatever_lies_before_it(
+    before: bytes, payloads: list[bytes], after: bytes, start: int
+) -> None:
+    content = before + b"".join(frames(payloads)) + after
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(tfrecord, "_BLOCK_BYTES", 64)
+        found = next_record(io.BytesIO(content), start, len(content))
+    assert found == first_whole_record(content, start)
+
+
+@given(payload=st.binary(max_size=40), cut=st.integers(1, 60), flipped=st.integers(0, 50))
+def test_a_record_that_is_still_being_written_is_told_from_a_damaged_one(
+    payload: bytes, cut: int, flipped: int
+) -> None:
+    record = frame(payload)
+    torn = record[:-cut]
+    assert is_torn(io.BytesIO(torn), 0, len(torn))
+    damaged = bytearray(record)
+    damaged[flipped % len(record)] ^= 1
+    assert not is_torn(io.BytesIO(damaged), 0, len(damaged))
