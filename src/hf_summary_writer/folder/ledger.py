@@ -372,15 +372,13 @@ def ledgers_of(folder: Path) -> Iterator[Ledger]:
             if ledger.moved_from is None:
                 yield ledger
             else:
-                logger.warning("%s", _how_to_follow(folder, ledger))
-
-
-def _how_to_follow(folder: Path, ledger: Ledger) -> str:
-    command = ledger.known_config.sync_command(folder, "")
-    return (
-        f"{str(folder)!a} holds the upload state of {ledger.moved_from!a}, of which it seems to be a copy: that state"
-        f" is not used; to upload this folder in the place of the other one, run: {command}"
-    )
+                logger.warning(
+                    "%a holds the upload state of %a, of which it seems to be a copy: that state is not used; to upload"
+                    " this folder to the place of the other one, run: %s",
+                    str(folder),
+                    ledger.moved_from,
+                    ledger.known_config.sync_command(folder, ""),
+                )
 
 
 def _destination_in(line: bytes) -> Destination:

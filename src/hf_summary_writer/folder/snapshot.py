@@ -201,9 +201,9 @@ class _OpenFile:
     def copied(self) -> tuple[Path, BinaryIO]:
         return self.reader.copies.copy(self.file, self.signature.size)
 
-    def warn(self, kind: str, what: str) -> None:
-        relpath = self.changed.relpath
-        self.reader.warn_once.warn(kind, f"{relpath!a} of {self.reader.folder!a} {what}", relpath)
+    @property
+    def name(self) -> str:
+        return f"{self.changed.relpath!a} of {self.reader.folder!a}"
 
 
 class _PlainFile(_OpenFile):
@@ -276,7 +276,8 @@ class _EventFile(_OpenFile):
         self, body: bytes | Path, stable: BinaryIO, extent: _Extent, *, is_original: bool = False
     ) -> FileSnapshot:
         if extent.is_damaged:
-            self.warn("damaged", "holds damaged records: it is uploaded as it is, but viewers may stop there")
+            text = f"{self.name} holds damaged records: it is uploaded as it is, but viewers may stop there"
+            self.reader.warn_once.warn("damaged", text, self.changed.relpath)
         start = extent.start
         checksum = _checksum(stable, start, extent.end, self.known.digest if self.known and start else "")
         # A hole that a network file system has yet to fill looks like damage, so such a file is compared every time.
@@ -326,7 +327,8 @@ class _EventFile(_OpenFile):
         if known.tail != _tail(stable, known.length):
             return 0
         if known.digest and self._is_due and _checksum(stable, 0, known.length) != known.digest:
-            self.warn("rewritten", "was rewritten in place: all of it is uploaded again")
+            text = f"{self.name} was rewritten in place: all of it is uploaded again"
+            self.reader.warn_once.warn("rewritten", text, self.changed.relpath)
             return 0
         return known.length
 
