@@ -111,6 +111,11 @@ class Accounts:
         """Return the user with this name, or None."""
         return next((user for user in self._users if user.name == name), None)
 
+    def knows(self, namespace: str) -> bool:
+        """Return whether a namespace is that of a user or an organization."""
+        names = [*(user.name for user in self._users), *(each.name for each in self._organizations)]
+        return namespace.lower() in map(str.lower, names)
+
     def may_use(self, user: User, namespace: str) -> bool:
         """Return whether a namespace is the user's own or that of an organization of the user."""
         name = namespace.lower()

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from hf_summary_writer.localhub.errors import HubError, answer_hub_error
 from hf_summary_writer.localhub.routes import (
     account,
+    buckets,
     cas,
     commits,
     history,
@@ -52,7 +53,7 @@ async def _answer_crash(_request: Request, error: Exception) -> Response:
 
 def build_app(hub: Hub) -> ASGIApp:
     """Return the application that serves `hub`."""
-    areas = (account, settings, repos, commits, history, trees, cas, lfs, resolve, nameless, pages)
+    areas = (account, buckets, settings, repos, commits, history, trees, cas, lfs, resolve, nameless, pages)
     app = Starlette(
         routes=[route for area in areas for route in area.ROUTES],
         exception_handlers={

@@ -7,10 +7,12 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from hf_summary_writer.localhub.buckets.events import Bell
+from hf_summary_writer.localhub.buckets.store import BucketStore
 from hf_summary_writer.localhub.disk import Disk
 from hf_summary_writer.localhub.errors import ForbiddenError, HubError, MovedError, RepoNotFoundError
 from hf_summary_writer.localhub.limits import Limits
-from hf_summary_writer.localhub.names import KINDS, RepoId
+from hf_summary_writer.localhub.names import BUCKETS, KINDS, RepoId
 from hf_summary_writer.localhub.repos import RepoStore
 from hf_summary_writer.localhub.signing import Signer
 from hf_summary_writer.localhub.stats import Recorder
@@ -52,6 +54,8 @@ class Hub:
         self.signer = Signer(root / "secret", self.disk)
         self.xet = XetStore(root / "xet", self.disk)
         self.repos = RepoStore(root / "repos", self.xet, self.disk)
+        self.buckets = BucketStore(root / "buckets", self.disk)
+        self.bell = Bell()
         self.limits = Limits(commits_per_hour, requests_per_5min)
         self.recorder = Recorder()
         self._workers = ThreadPoolExecutor(_WORKERS, "hf-summary-writer-localhub-worker")
@@ -132,16 +136,22 @@ class Hub:
             RepoNotFoundError: there is no such repo for this caller.
         """
         asked, user = repo_of(request, kind), self.caller(request, people=people)
-        current = await self.run(self._find, asked, user)
+        current = await self.run(self.find, asked, user)
         if current.key != asked.key:
             raise MovedError(_renamed(request, asked, current))
         return current
 
-    def _find(self, asked: RepoId, user: User | None) -> RepoId:
-        found = self.repos.index.find(asked) or self.repos.index.find_former(asked)
-        if found is None or not self.may_read(user, found, self.repos.settings(found).private):
+    def find(self, asked: RepoId, user: User | None) -> RepoId:
+        """Return a repo or bucket, by any name that it has or had, which a caller must have the right to read."""
+        index = self.store(asked).index
+        found = index.find(asked) or index.find_former(asked)
+        if found is None or not self.may_read(user, found, self.store(found).settings(found).private):
             raise RepoNotFoundError(anonymous=user is None)
         return found
+
+    def store(self, repo: RepoId) -> RepoStore | BucketStore:
+        """Return the store that a repo or bucket is in, or would be."""
+        return self.buckets if repo.kind == BUCKETS else self.repos
 
     async def writable(self, request: HTTPConnection, kind: str | None = None) -> RepoId:
         """Return the repo that the path names; the caller must have the right to write to it."""
@@ -152,7 +162,7 @@ class Hub:
 
     def uid_of(self, repo: RepoId) -> str:
         """Return the id of a repo, which stays when it is renamed."""
-        return self.repos.settings(repo).uid
+        return self.store(repo).settings(repo).uid
 
     def reader(self, user: User | None) -> Callable[[str], bool]:
         """Return the function that says whether a caller may read what an owner of stored chunks has."""
@@ -160,9 +170,9 @@ class Hub:
         def may_read(owner: str) -> bool:
             if user is not None and owner == owner_of(user):
                 return True
-            repo = self.repos.index.with_uid(owner)
+            repo = self.repos.index.with_uid(owner) or self.buckets.index.with_uid(owner)
             try:
-                return repo is not None and self.may_read(user, repo, self.repos.settings(repo).private)
+                return repo is not None and self.may_read(user, repo, self.store(repo).settings(repo).private)
             except RepoNotFoundError:
                 return False
 
@@ -182,12 +192,12 @@ def _password(credentials: str) -> str:
 
 
 def repo_of(request: HTTPConnection, kind: str | None = None) -> RepoId:
-    """Return the repo that the path names."""
+    """Return the repo that the path names: of a kind in the path, of models without one; of another kind if given."""
     params = request.path_params
-    kind = kind or params["kind"]
-    if kind not in KINDS:
+    named = params.get("kind", KINDS[0])
+    if kind is None and named not in KINDS:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
-    return RepoId(kind, params["namespace"], params["name"])
+    return RepoId(kind or named, params["namespace"], params["name"])
 
 
 def _renamed(request: HTTPConnection, asked: RepoId, current: RepoId) -> str:

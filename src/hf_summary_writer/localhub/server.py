@@ -131,6 +131,8 @@ class LocalHub:
         self._thread.start()
 
     def _close(self) -> None:
+        if self._hub is not None:
+            self._hub.bell.close()
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:

@@ -98,9 +98,8 @@ def _subject(repo: RepoId, oid: str, size: int, part: int | None) -> str:
 async def batch(request: Request) -> Response:
     """Say of each object whether it is there, and how to upload or download it."""
     hub: Hub = request.app.state.hub
-    kind = request.path_params.get("kind", "models")
     # Git itself shows the token as a password, and may download with it.
-    repo = await hub.readable(request, kind, people=True)
+    repo = await hub.readable(request, people=True)
     body = await read_json(request)
     operation, transfers = body.get("operation"), body.get("transfers") or ["basic"]
     if operation not in ("upload", "download") or not isinstance(transfers, list):

@@ -55,7 +55,7 @@ def _page(handler: Handler) -> Handler:
 async def _shown(request: Request) -> RepoId:
     hub: Hub = request.app.state.hub
     try:
-        return await hub.readable(request, request.path_params.get("kind", "models"), people=True)
+        return await hub.readable(request, people=True)
     except RepoNotFoundError:
         # To people a page that they may not see is one that is not there.
         raise RepoNotFoundError from None

@@ -34,7 +34,7 @@ class _Found:
 async def resolve(request: Request) -> Response:
     """Serve a file of a revision, whole or in ranges, whatever way it was uploaded."""
     hub: Hub = request.app.state.hub
-    repo = await hub.readable(request, request.path_params.get("kind", "models"), people=True)
+    repo = await hub.readable(request, people=True)
     path = param(request, "path")
     found = await hub.run(_find, hub, repo, revision_of(request), path)
     headers, content = _headers(found, path), found.content
@@ -55,7 +55,7 @@ async def resolve(request: Request) -> Response:
 async def raw(request: Request) -> Response:
     """Serve what Git itself holds: of a large file, its pointer."""
     hub: Hub = request.app.state.hub
-    repo = await hub.readable(request, request.path_params.get("kind", "models"), people=True)
+    repo = await hub.readable(request, people=True)
     path = param(request, "path")
     found = await hub.run(_find, hub, repo, revision_of(request), path, raw=True)
     return await _small(request, found.content if isinstance(found.content, bytes) else b"", _headers(found, path))

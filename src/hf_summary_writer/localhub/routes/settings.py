@@ -12,9 +12,9 @@ from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.cards import check_card
-from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
+from hf_summary_writer.localhub.errors import BadRequestError, HubError
 from hf_summary_writer.localhub.hub import Hub, base_url
-from hf_summary_writer.localhub.names import KINDS, RepoId, check_name, split_name
+from hf_summary_writer.localhub.names import BUCKETS, KINDS, RepoId, check_name, split_name
 from hf_summary_writer.localhub.routes.repos import describe, iso, kind_of_type, wants_private
 from hf_summary_writer.localhub.urls import count_of
 
@@ -39,25 +39,24 @@ async def change(request: Request) -> Response:
 
 
 async def move(request: Request) -> Response:
-    """Give a repo another name."""
+    """Give a repo or bucket another name."""
     hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     body = await read_json(request)
-    kind = kind_of_type(body)
+    kind = BUCKETS if body.get("type") == "bucket" else kind_of_type(body)
     asked, target = (RepoId(kind, *split_name(text_field(body, name))) for name in ("fromRepo", "toRepo"))
     check_name(target.namespace, target.name)
+    store = hub.store(target)
     async with AsyncExitStack() as locks:
         # Always in the same order, so that two moves never wait for each other.
         for key in sorted({asked.key, target.key}, key=lambda repo: repo.full_name):
             await locks.enter_async_context(hub.lock(key))
-        source, there = hub.repos.index.find(asked), hub.repos.index.find(target)
-        if source is None or not hub.may_read(user, source, (await hub.run(hub.repos.settings, source)).private):
-            raise RepoNotFoundError
+        source, there = await hub.run(hub.find, asked, user), store.index.find(target)
         hub.require_writer(request, source.namespace)
         hub.require_writer(request, target.namespace)
         if there not in (None, source):
-            raise HubError(409, f"There is a {kind[:-1]} repo {target.full_name} already.")
-        await hub.run(hub.repos.move, source, target)
+            raise HubError(409, f"There is a {kind[:-1]} {target.full_name} already.")
+        await hub.run(store.move, source, target)
     return JSONResponse({"url": base_url(request) + target.page})
 
 

@@ -1,0 +1,111 @@
+"""The event feed of a bucket: its changes as they happen, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from hf_summary_writer.localhub.buckets.files import BucketFiles
+
+_KEEP_ALIVE_SECONDS = 30
+# Then the client comes back, so that nobody follows for ever what they may not read any more.
+_STREAM_SECONDS = 3600
+
+
+class Bell:
+    """Wakes all that follow a bucket; a stream belongs to the event loop, and any thread may ring."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.is_closed = False
+
+    def listen(self, uid: str) -> asyncio.Event:
+        """Return an event that is set at each change of the bucket."""
+        self._loop = asyncio.get_running_loop()
+        rung = asyncio.Event()
+        with self._lock:
+            self._waiting.setdefault(uid, set()).add(rung)
+        return rung
+
+    def leave(self, uid: str, rung: asyncio.Event) -> None:
+        """Forget an event."""
+        with self._lock:
+            listeners = self._waiting.get(uid, set())
+            listeners.discard(rung)
+            if not listeners:
+                self._waiting.pop(uid, None)
+
+    @property
+    def listeners(self) -> int:
+        """Return how many streams there are."""
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
+
+    def ring(self, uid: str) -> None:
+        """Tell that a bucket changed."""
+        with self._lock:
+            listeners = list(self._waiting.get(uid, ()))
+        self._wake(listeners)
+
+    def close(self) -> None:
+        """End all streams."""
+        self.is_closed = True
+        with self._lock:
+            listeners = [rung for each in self._waiting.values() for rung in each]
+        self._wake(listeners)
+
+    def _wake(self, listeners: list[asyncio.Event]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            for rung in listeners:
+                self._loop.call_soon_threadsafe(rung.set)
+
+
+async def follow(
+    bell: Bell, uid: str, rung: asyncio.Event, start: int | None, files: Callable[[], BucketFiles | None]
+) -> AsyncIterator[str]:
+    """Yield the events of a bucket.
+
+    Args:
+        bell: says when something changed.
+        uid: the bucket.
+        rung: what `bell.listen` gave before `start` was read.
+        start: the batch after which the replay begins, -1 for one that is too long ago; None for no replay.
+        files: returns the files, None once the caller may not read them any more.
+    """
+    try:
+        current = files()
+        at = start if start is not None or current is None else current.sequence
+        is_ready, end = False, time.monotonic() + _STREAM_SECONDS
+        while at is not None and (current := files()) is not None:
+            rung.clear()
+            batches = current.since(at)
+            if batches is None:
+                yield _event("reset", {"reason": "The log of changes does not go back so far."})
+                return
+            for batch in batches:
+                at = batch.sequence
+                yield _event("changes", {"cursor": str(at), "changes": [each.describe() for each in batch.changes]})
+            if not is_ready:
+                is_ready = True
+                yield _event("ready", {"cursor": str(at)} if at else {})
+            if bell.is_closed or time.monotonic() > end:
+                break
+            try:
+                await asyncio.wait_for(rung.wait(), _KEEP_ALIVE_SECONDS)
+            except asyncio.TimeoutError:
+                yield ": keep-alive\n\n"
+        yield _event("reconnect", {"cursor": str(at)} if at else {})
+    finally:
+        bell.leave(uid, rung)
+
+
+def _event(name: str, data: dict[str, object]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
