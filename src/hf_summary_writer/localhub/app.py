@@ -19,10 +19,12 @@ from hf_summary_writer.localhub.routes import (
     buckets,
     cas,
     commits,
+    git,
     history,
     lfs,
     nameless,
     pages,
+    pulls,
     repos,
     resolve,
     settings,
@@ -53,7 +55,7 @@ async def _answer_crash(_request: Request, error: Exception) -> Response:
 
 def build_app(hub: Hub) -> ASGIApp:
     """Return the application that serves `hub`."""
-    areas = (account, buckets, settings, repos, commits, history, trees, cas, lfs, resolve, nameless, pages)
+    areas = (account, git, buckets, settings, repos, commits, history, trees, cas, lfs, resolve, pulls, nameless, pages)
     app = Starlette(
         routes=[route for area in areas for route in area.ROUTES],
         exception_handlers={

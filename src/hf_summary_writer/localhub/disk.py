@@ -78,6 +78,10 @@ class Disk:
         finally:
             Path(name).unlink(missing_ok=True)
 
+    def scratch(self) -> IO[bytes]:
+        """Open a file without a name, which is gone once it is closed."""
+        return tempfile.TemporaryFile(dir=self._folder)
+
     def part(self, name: str) -> Path:
         """Return where a part of a file that is still to come is kept meanwhile."""
         return self._folder / f"part-{name}"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import IO, TYPE_CHECKING
 
 from dulwich.diff_tree import tree_changes
-from dulwich.errors import NotGitRepository, NotTreeError
+from dulwich.errors import GitProtocolError, NotGitRepository, NotTreeError
 from dulwich.objects import Commit, ObjectID, Tag, Tree
+from dulwich.patch import write_tree_diff
+from dulwich.protocol import ReceivableProtocol
 from dulwich.refs import Ref, check_ref_format
 from dulwich.repo import Repo
+from dulwich.server import DictBackend, UploadPackHandler
 
 from hf_summary_writer.localhub.attributes import DEFAULT_ATTRIBUTES
 from hf_summary_writer.localhub.disk import sync_all, sync_folder
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dulwich.objects import ShaFile
+    from dulwich.server import BackendRepo
 
     from hf_summary_writer.localhub.lfs import Pointer
 
@@ -83,7 +89,9 @@ class GitRepo:
         sync_all(path)
         with GitRepo.open(path) as git:
             attributes = DEFAULT_ATTRIBUTES.encode()
-            git.commit(MAIN, None, lambda tree: tree.write(".gitattributes", attributes), "initial commit", author)
+            git.commit(
+                HEADS + MAIN, None, lambda tree: tree.write(".gitattributes", attributes), "initial commit", author
+            )
 
     @staticmethod
     @contextmanager
@@ -256,38 +264,89 @@ class GitRepo:
             if entry and entry.path:
                 yield change.type, entry.path.decode(errors="replace")
 
+    def diff(self, before: str, after: str) -> dict[str, str | None]:
+        """Return the files that differ between two commits, by path, with what the second holds; None for nothing."""
+        found: dict[str, str | None] = {}
+        for change in tree_changes(self._repo.object_store, self._tree_of(before).id, self._tree_of(after).id):
+            old, new = change.old, change.new
+            if new and new.path and new.sha:
+                found[new.path.decode(errors="replace")] = new.sha.decode()
+            elif old and old.path:
+                found[old.path.decode(errors="replace")] = None
+        return found
+
+    def patch(self, before: str, after: str, most_bytes: int) -> str:
+        """Return the difference of two commits as Git shows it, its beginning if it is long."""
+        text = BytesIO()
+        write_tree_diff(text, self._repo.object_store, self._tree_of(before).id, self._tree_of(after).id)
+        return text.getvalue()[:most_bytes].decode(errors="replace")
+
+    def between(self, before: str, after: str) -> list[LoggedCommit]:
+        """Return the commits after `before` up to `after`, the oldest first."""
+        found = list(itertools.takewhile(lambda commit: commit.oid != before, self.log(after)))
+        return found[::-1]
+
     def commit(
-        self, branch: str, parent: str | None, edit: Callable[[TreeEditor], None], message: str, author: str
+        self,
+        ref: str,
+        head: str | None,
+        edit: Callable[[TreeEditor], None],
+        message: str,
+        author: str,
+        base: str | None = None,
     ) -> str:
-        """Commit what `edit` does to the tree of `parent`, and point the branch to it, for good."""
+        """Commit what `edit` does to a tree, and point a ref to the commit, for good.
+
+        Args:
+            ref: the ref.
+            head: the commit that the ref points to, None for a new one.
+            edit: changes the tree.
+            message: the message of the commit.
+            author: the name of the user.
+            base: the parent, `head` by default.
+        """
+        parent = base or head
         written: list[ShaFile] = []
         tree = TreeEditor(self._repo.object_store, self._tree_of(parent) if parent else Tree(), written)
         edit(tree)
         commit = _new_commit(tree.finish(), parent, message, author)
-        self._publish(branch, parent, [*written, commit])
+        self._publish(ref, head, [*written, commit])
         return commit.id.decode()
 
     def squash(self, branch: str, message: str, author: str) -> str:
         """Replace the history of a branch by one commit with the same tree."""
         head = self.resolve(HEADS + branch)
         commit = _new_commit(self._tree_of(head).id, None, message, author)
-        self._publish(branch, head, [commit])
+        self._publish(HEADS + branch, head, [commit])
         return commit.id.decode()
 
     def start(self, branch: str, message: str, author: str, replaced: str | None) -> None:
         """Begin a branch with a commit that has no parent and no files, perhaps in place of what is there."""
         tree = Tree()
         self._repo.object_store.add_object(tree)
-        self._publish(branch, replaced, [tree, _new_commit(tree.id, None, message, author)])
+        self._publish(HEADS + branch, replaced, [tree, _new_commit(tree.id, None, message, author)])
 
-    def _publish(self, branch: str, head: str | None, objects: list[ShaFile]) -> None:
-        """Point a branch to the last of some objects, once they are there for good."""
+    def upload_pack(self, request: IO[bytes], answer: IO[bytes], *, advertise: bool) -> None:
+        """Answer a `git fetch`, or tell its client first which refs there are."""
+        protocol = ReceivableProtocol(request.read, answer.write)
+        if advertise:
+            protocol.write_pkt_line(b"# service=git-upload-pack\n")
+            protocol.write_pkt_line(None)
+        repos: dict[str, BackendRepo] = {"/": self._repo}
+        handler = UploadPackHandler(DictBackend(repos), ["/"], protocol, stateless_rpc=True, advertise_refs=advertise)
+        try:
+            handler.handle()
+        except (GitProtocolError, ValueError, KeyError, AssertionError) as error:
+            raise BadRequestError("This is no request of a Git client.") from error
+
+    def _publish(self, ref: str, head: str | None, objects: list[ShaFile]) -> None:
+        """Point a ref to the last of some objects, once they are there for good."""
         commit = objects[-1]
         self._repo.object_store.add_object(commit)
         for folder in {each.id[:2].decode() for each in objects}:
             sync_folder(self._path / "objects" / folder)
         sync_folder(self._path / "objects")
-        self.set_ref(HEADS + branch, commit.id.decode(), head)
+        self.set_ref(ref, commit.id.decode(), head)
 
     def _tree_of(self, commit: str) -> Tree:
         found = self._repo[ObjectID(commit.encode())]

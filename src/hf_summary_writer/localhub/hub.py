@@ -6,6 +6,7 @@ import asyncio
 import base64
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from urllib.parse import unquote
 
 from hf_summary_writer.localhub.buckets.events import Bell
 from hf_summary_writer.localhub.buckets.store import BucketStore
@@ -13,9 +14,11 @@ from hf_summary_writer.localhub.disk import Disk
 from hf_summary_writer.localhub.errors import ForbiddenError, HubError, MovedError, RepoNotFoundError
 from hf_summary_writer.localhub.limits import Limits
 from hf_summary_writer.localhub.names import BUCKETS, KINDS, RepoId
+from hf_summary_writer.localhub.pulls import PULLS
 from hf_summary_writer.localhub.repos import RepoStore
 from hf_summary_writer.localhub.signing import Signer
 from hf_summary_writer.localhub.stats import Recorder
+from hf_summary_writer.localhub.urls import is_true
 from hf_summary_writer.localhub.xet.store import XetStore
 
 if TYPE_CHECKING:
@@ -159,6 +162,18 @@ class Hub:
         repo = await self.readable(request, kind)
         self.require_writer(request, repo.namespace)
         return repo
+
+    async def proposable(self, request: HTTPConnection) -> tuple[RepoId, User]:
+        """Return the repo that the path names and the caller, who may propose changes to it: any who may read it."""
+        user, repo = self.require_user(request), await self.readable(request)
+        return repo, self.require_writer(request, user.name)
+
+    async def uploadable(self, request: HTTPConnection) -> RepoId:
+        """Return the repo that the path names; the caller may write to it, or is about to propose a change to it."""
+        is_proposal = is_true(request.query_params.get("create_pr")) or unquote(
+            request.path_params.get("revision", "")
+        ).startswith(PULLS)
+        return (await self.proposable(request))[0] if is_proposal else await self.writable(request)
 
     def uid_of(self, repo: RepoId) -> str:
         """Return the id of a repo, which stays when it is renamed."""

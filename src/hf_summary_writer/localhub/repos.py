@@ -11,6 +11,7 @@ from hf_summary_writer.localhub.folders import FolderStore
 from hf_summary_writer.localhub.gitrepo import MAIN, GitRepo
 from hf_summary_writer.localhub.lfs import LfsStore
 from hf_summary_writer.localhub.names import KINDS
+from hf_summary_writer.localhub.pulls import PullStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,6 +73,10 @@ class RepoStore(FolderStore[Settings]):
     def lfs(self, repo: RepoId) -> LfsStore:
         """Return the large files of a repo that exists."""
         return LfsStore(self._path(repo), self._xet, self._disk)
+
+    def pulls(self, repo: RepoId) -> PullStore:
+        """Return the pull requests of a repo that exists."""
+        return PullStore(self._path(repo) / "pulls", self._disk)
 
     def listed(self, may_see: Callable[[RepoId, bool], bool]) -> Iterator[ListedRepo]:
         """Yield what a list of repos says of each that may be seen: `may_see(repo, private)`."""

@@ -10,6 +10,8 @@ from dulwich.objects import Blob, ObjectID, Tree
 from hf_summary_writer.localhub.errors import BadRequestError, EntryNotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dulwich.object_store import BaseObjectStore
     from dulwich.objects import ShaFile
 
@@ -42,6 +44,15 @@ class TreeEditor:
         blob = Blob.from_string(content)
         self._add(blob)
         self._put(path.encode().split(b"/"), (_FILE_MODE, blob.id), path)
+
+    def adopt(self, changes: Mapping[str, str | None]) -> None:
+        """Make files what they are in another commit: the object at each path, or None for no file."""
+        for path, oid in changes.items():
+            if oid is None:
+                self.delete(path)
+        for path, oid in changes.items():
+            if oid is not None:
+                self._put(path.encode().split(b"/"), (_FILE_MODE, ObjectID(oid.encode())), path)
 
     def delete(self, path: str, *, folder: bool = False) -> None:
         """Remove the file or the folder, with all in it, at `path`; with `folder`, a folder alone."""

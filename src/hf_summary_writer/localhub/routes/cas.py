@@ -34,7 +34,7 @@ _PREFIXES = ("default", "default-merkledb")
 async def write_token(request: Request) -> Response:
     """Hand out a token to upload to a repo."""
     hub: Hub = request.app.state.hub
-    return await _token(request, await hub.writable(request), WRITE)
+    return await _token(request, await hub.uploadable(request), WRITE)
 
 
 async def read_token(request: Request) -> Response:

@@ -11,15 +11,17 @@ from starlette.routing import Route
 
 from hf_summary_writer.localhub.attributes import UploadRules
 from hf_summary_writer.localhub.bodies import read_json, receive, text_field
-from hf_summary_writer.localhub.errors import BadRequestError, HubError, RevisionNotFoundError
-from hf_summary_writer.localhub.gitrepo import HEADS, STALE
+from hf_summary_writer.localhub.errors import BadRequestError, ForbiddenError, HubError, RevisionNotFoundError
+from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, STALE
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.operations import MAX_COMMIT_BYTES, CommitRequest, check_path, read_commit
-from hf_summary_writer.localhub.urls import revision_of
+from hf_summary_writer.localhub.pulls import MAX_TITLE_CHARACTERS, OPEN, PULL, PULLS
+from hf_summary_writer.localhub.urls import is_true, revision_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from hf_summary_writer.localhub.accounts import User
     from hf_summary_writer.localhub.gitrepo import GitRepo
     from hf_summary_writer.localhub.names import RepoId
 
@@ -29,7 +31,7 @@ MAX_PREUPLOAD_FILES = 1000
 async def preupload(request: Request) -> Response:
     """Say of each file whether it is wanted, how to upload it, and what is there under its name."""
     hub: Hub = request.app.state.hub
-    repo = await hub.writable(request)
+    repo = await hub.uploadable(request)
     body = await read_json(request)
     files = body.get("files")
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
@@ -77,33 +79,61 @@ def _file(git: GitRepo, head: str, path: str) -> bytes:
 
 
 async def commit(request: Request) -> Response:
-    """Commit what the lines of the body say."""
+    """Commit what the lines of the body say, to a branch, to a pull request, or as a new pull request."""
     hub: Hub = request.app.state.hub
-    user, repo = hub.require_user(request), await hub.writable(request)
-    branch = revision_of(request).removeprefix(HEADS)
-    if request.query_params.get("create_pr") in ("1", "true"):
-        raise HubError(403, "Pull requests are not part of the local Hub: commit to a branch.")
+    user, repo = hub.require_user(request), await hub.uploadable(request)
+    revision, as_pull = revision_of(request), is_true(request.query_params.get("create_pr"))
+    if as_pull and revision not in (MAIN, HEADS + MAIN):
+        raise BadRequestError("A pull request is for the branch main.")
+    ref = revision if revision.startswith(("refs/heads/", PULLS)) else HEADS + revision
     async with receive(request, hub.disk, MAX_COMMIT_BYTES) as upload:
         asked = await hub.run(read_commit, upload.file, hub.repos.lfs(repo))
         async with hub.lock(repo):
-            oid = await hub.run(_commit, hub, repo, branch, asked, user.name)
-    url = f"{base_url(request)}{repo.page}/commit/{oid}"
-    return JSONResponse({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+            oid, number = await hub.run(_propose if as_pull else _commit, hub, repo, ref, asked, user)
+    base = f"{base_url(request)}{repo.page}"
+    answer = {"success": True, "commitOid": oid, "commitUrl": f"{base}/commit/{oid}", "hookOutput": ""}
+    if number:
+        answer["pullRequestUrl"] = f"{base}/discussions/{number}"
+    return JSONResponse(answer)
 
 
-def _commit(hub: Hub, repo: RepoId, branch: str, asked: CommitRequest, author: str) -> str:
+def _commit(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User) -> tuple[str, int]:
     # The repo may have gone, or changed, while the body arrived.
     hub.repos.settings(repo)
+    pull = hub.repos.pulls(repo).get(int(ref.removeprefix(PULLS))) if PULL.fullmatch(ref) else None
+    if pull and not (pull.author == user.name or hub.accounts.may_use(user, repo.namespace)):
+        raise ForbiddenError("This pull request is somebody else's.")
+    if pull and pull.is_settled:
+        raise BadRequestError(f"This pull request is {pull.status}.")
     with hub.repos.git(repo) as git:
-        head = git.ref(HEADS + branch)
+        head = git.ref(ref)
         if head is None:
-            raise RevisionNotFoundError(branch)
+            raise RevisionNotFoundError(ref.removeprefix(HEADS))
         if asked.parent not in (None, head):
             raise HubError(412, STALE)
         hub.limits.check_commit()
-        oid = git.commit(branch, head, asked.apply, asked.message, author)
+        oid = git.commit(ref, head, asked.apply, asked.message, user.name)
         hub.limits.count_commit()
-        return oid
+    return oid, 0
+
+
+def _propose(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User) -> tuple[str, int]:
+    """Make the commit, on top of a commit of the branch, the first one of a new pull request."""
+    pulls = hub.repos.pulls(repo)
+    with hub.repos.git(repo) as git:
+        head = git.resolve(ref)
+        if asked.parent not in (None, *(commit.oid for commit in git.log(head))):
+            raise HubError(412, STALE)
+        summary, _, description = asked.message.partition("\n")
+        pull = pulls.new(summary[:MAX_TITLE_CHARACTERS], user.name, asked.parent or head)
+        hub.limits.check_commit()
+        oid = git.commit(pull.ref, None, asked.apply, asked.message, user.name, base=pull.base)
+        hub.limits.count_commit()
+    if description.strip():
+        pull.comment(user.name, description.strip())
+    pull.status = OPEN
+    pulls.save(pull)
+    return oid, pull.number
 
 
 ROUTES = [

@@ -11,8 +11,9 @@ from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RevisionNotFoundError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
 from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.pulls import PULLS
 from hf_summary_writer.localhub.routes.repos import iso
-from hf_summary_writer.localhub.urls import count_of, next_page, param, revision_of
+from hf_summary_writer.localhub.urls import count_of, is_true, next_page, param, revision_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -97,16 +98,21 @@ async def refs(request: Request) -> Response:
     """List branches and tags."""
     hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
-    return JSONResponse(await hub.run(_refs, hub, repo))
+    with_pulls = is_true(request.query_params.get("include_prs"))
+    return JSONResponse(await hub.run(_refs, hub, repo, with_pulls=with_pulls))
 
 
-def _refs(hub: Hub, repo: RepoId) -> dict[str, Any]:
+def _refs(hub: Hub, repo: RepoId, *, with_pulls: bool) -> dict[str, Any]:
     with hub.repos.git(repo) as git:
         branches, tags = (
             [{"name": name, "ref": prefix + name, "targetCommit": oid} for name, oid in git.refs(prefix).items()]
             for prefix in (HEADS, TAGS)
         )
-    return {"branches": branches, "converts": [], "tags": tags}
+        pulls = [
+            {"name": PULLS + name, "ref": PULLS + name, "targetCommit": oid} for name, oid in git.refs(PULLS).items()
+        ]
+    answer = {"branches": branches, "converts": [], "tags": tags}
+    return {**answer, "pullRequests": pulls} if with_pulls else answer
 
 
 async def squash(request: Request) -> Response:

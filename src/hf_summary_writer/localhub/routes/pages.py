@@ -35,7 +35,7 @@ _COMMITS_SHOWN = 50
 _FILES_SHOWN = 1000
 
 
-def _page(handler: Handler) -> Handler:
+def page_handler(handler: Handler) -> Handler:
     """Let a handler's refusals be pages too."""
 
     @wraps(handler)
@@ -52,7 +52,8 @@ def _page(handler: Handler) -> Handler:
     return answer
 
 
-async def _shown(request: Request) -> RepoId:
+async def repo_of_page(request: Request) -> RepoId:
+    """Return the repo that a page is about."""
     hub: Hub = request.app.state.hub
     try:
         return await hub.readable(request, people=True)
@@ -61,7 +62,7 @@ async def _shown(request: Request) -> RepoId:
         raise RepoNotFoundError from None
 
 
-@_page
+@page_handler
 async def index(request: Request) -> Response:
     """List the repos that the visitor may see."""
     hub: Hub = request.app.state.hub
@@ -80,7 +81,7 @@ def _kind(listed: ListedRepo) -> str:
     return f"{'private ' if listed.settings.private else ''}{listed.repo.kind[:-1]}"
 
 
-@_page
+@page_handler
 async def login(request: Request) -> Response:
     """Have the browser ask for the token, as the password of any user."""
     hub: Hub = request.app.state.hub
@@ -91,11 +92,11 @@ async def login(request: Request) -> Response:
     raise HubError(401, "Sign in with any name; the password is the token of this Hub.", headers=headers)
 
 
-@_page
+@page_handler
 async def repo(request: Request) -> Response:
     """Show a repo: a folder's files, and the last commits."""
     hub: Hub = request.app.state.hub
-    shown = await _shown(request)
+    shown = await repo_of_page(request)
     revision = revision_of(request) if "revision" in request.path_params else MAIN
     path = param(request, "path").strip("/") if "path" in request.path_params else ""
     title, parts = await hub.run(_repo_parts, hub, shown, revision, path)
@@ -113,7 +114,7 @@ def _repo_parts(hub: Hub, repo: RepoId, revision: str, path: str) -> tuple[str, 
         commits = list(itertools.islice(git.log(head), _COMMITS_SHOWN + 1))
         refs = [*git.refs(HEADS), *git.refs(TAGS)]
     kind = f"{'Private ' if hub.repos.settings(repo).private else ''}{repo.kind[:-1]}".capitalize()
-    choices = [html.link(_url(repo, "tree", name), name) for name in refs]
+    choices = [html.link(url_of(repo, "tree", name), name) for name in refs]
     here = html.join([f"{repo.full_name}/{path}".rstrip("/"), " at ", revision])
     return repo.full_name, [
         html.tag("h1", html.link(repo.page, repo.full_name)),
@@ -122,7 +123,7 @@ def _repo_parts(hub: Hub, repo: RepoId, revision: str, path: str) -> tuple[str, 
         html.table(["File", "Size>"], [_file_row(repo, revision, file) for file in files]),
         html.tag("h2", "Commits"),
         _commits_table(repo, commits[:_COMMITS_SHOWN]),
-        html.tag("p", html.link(_url(repo, "commits", revision), "all commits")),
+        html.tag("p", html.link(url_of(repo, "commits", revision), "all commits")),
     ]
 
 
@@ -130,23 +131,27 @@ def _file_row(repo: RepoId, revision: str, file: dict[str, object]) -> Sequence[
     path = str(file["path"])
     name = path.rpartition("/")[2]
     if file["type"] == "directory":
-        return html.link(_url(repo, "tree", revision, path), f"{name}/"), ""
-    return html.link(_url(repo, "resolve", revision, path), name), html.size(float(str(file["size"])))
+        return html.link(url_of(repo, "tree", revision, path), f"{name}/"), ""
+    return html.link(url_of(repo, "resolve", revision, path), name), html.size(float(str(file["size"])))
 
 
 def _commits_table(repo: RepoId, commits: Iterable[LoggedCommit]) -> html.Markup:
     rows = [
-        (html.link(_url(repo, "commit", commit.oid), commit.title or "(no title)"), _time(commit.time), commit.oid[:8])
+        (
+            html.link(url_of(repo, "commit", commit.oid), commit.title or "(no title)"),
+            _time(commit.time),
+            commit.oid[:8],
+        )
         for commit in commits
     ]
     return html.table(["Commit", "Time", "Id"], rows)
 
 
-@_page
+@page_handler
 async def commits(request: Request) -> Response:
     """List the commits of a revision, a page at a time."""
     hub: Hub = request.app.state.hub
-    shown, revision, number = await _shown(request), revision_of(request), count_of(request, "p", 0, 10**6)
+    shown, revision, number = await repo_of_page(request), revision_of(request), count_of(request, "p", 0, 10**6)
 
     def find() -> list[LoggedCommit]:
         with hub.repos.git(shown) as git:
@@ -160,15 +165,15 @@ async def commits(request: Request) -> Response:
     ]
     parts.append(_commits_table(shown, found[:_COMMITS_SHOWN]))
     if len(found) > _COMMITS_SHOWN:
-        parts.append(html.tag("p", html.link(f"{_url(shown, 'commits', revision)}?p={number + 1}", "older commits")))
+        parts.append(html.tag("p", html.link(f"{url_of(shown, 'commits', revision)}?p={number + 1}", "older commits")))
     return html.page(shown.full_name, parts)
 
 
-@_page
+@page_handler
 async def commit(request: Request) -> Response:
     """Show one commit: its message, and what it changed."""
     hub: Hub = request.app.state.hub
-    shown, revision = await _shown(request), revision_of(request)
+    shown, revision = await repo_of_page(request), revision_of(request)
 
     def find() -> tuple[LoggedCommit, list[tuple[str, str]]]:
         with hub.repos.git(shown) as git:
@@ -177,7 +182,7 @@ async def commit(request: Request) -> Response:
 
     found, changes = await hub.run(find)
     rows = [
-        (path if change == "delete" else html.link(_url(shown, "resolve", found.oid, path), path), change)
+        (path if change == "delete" else html.link(url_of(shown, "resolve", found.oid, path), path), change)
         for change, path in changes
     ]
     return html.page(
@@ -186,17 +191,19 @@ async def commit(request: Request) -> Response:
             html.tag("h1", html.link(shown.page, shown.full_name)),
             html.tag("h2", found.title),
             html.tag("pre", found.description),
-            html.tag("p", html.join([_time(found.time), " · ", html.link(_url(shown, "tree", found.oid), found.oid)])),
+            html.tag(
+                "p", html.join([_time(found.time), " · ", html.link(url_of(shown, "tree", found.oid), found.oid)])
+            ),
             html.table(["File", "Change"], rows),
         ],
     )
 
 
-@_page
+@page_handler
 async def blob(request: Request) -> Response:
     """Lead from the page of a file, as the client spells it, to the file."""
-    shown = await _shown(request)
-    return RedirectResponse(_url(shown, "resolve", revision_of(request), param(request, "path")), 302)
+    shown = await repo_of_page(request)
+    return RedirectResponse(url_of(shown, "resolve", revision_of(request), param(request, "path")), 302)
 
 
 async def metrics(request: Request) -> Response:
@@ -208,7 +215,8 @@ async def metrics(request: Request) -> Response:
     return RedirectResponse(f"/{params['namespace']}/{params['name']}", 302)
 
 
-def _url(repo: RepoId, view: str, revision: str, path: str = "") -> str:
+def url_of(repo: RepoId, view: str, revision: str, path: str = "") -> str:
+    """Return the path of a page below that of a repo."""
     return f"{repo.page}/{view}/{quote(revision, safe='')}/{quote(path)}".rstrip("/")
 
 
@@ -216,7 +224,8 @@ def _time(seconds: float) -> str:
     return iso(seconds)[:16].replace("T", " ") + " UTC"
 
 
-def _both(path: str, handler: Handler) -> list[Route]:
+def both(path: str, handler: Handler) -> list[Route]:
+    """Return the routes of a page below that of a repo."""
     return [
         Route("/{kind}/{namespace}/{name}" + path, handler, methods=["GET"]),
         Route("/{namespace}/{name}" + path, handler, methods=["GET"]),
@@ -226,11 +235,11 @@ def _both(path: str, handler: Handler) -> list[Route]:
 ROUTES = [
     Route("/", index, methods=["GET"]),
     Route("/login", login, methods=["GET"]),
-    *_both("/tree/{revision}", repo),
-    *_both("/tree/{revision}/{path:path}", repo),
-    *_both("/blob/{revision}/{path:path}", blob),
-    *_both("/commits/{revision}", commits),
-    *_both("/commit/{revision}", commit),
+    *both("/tree/{revision}", repo),
+    *both("/tree/{revision}/{path:path}", repo),
+    *both("/blob/{revision}/{path:path}", blob),
+    *both("/commits/{revision}", commits),
+    *both("/commit/{revision}", commit),
     Route("/{namespace}/{name}/tensorboard", metrics, methods=["GET"]),
-    *_both("", repo),
+    *both("", repo),
 ]

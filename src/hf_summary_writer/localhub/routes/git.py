@@ -1,0 +1,107 @@
+"""Git's own protocol over HTTP, for reading: `git clone` and `git fetch`."""
+
+from __future__ import annotations
+
+import gzip
+from io import BytesIO
+from typing import IO, TYPE_CHECKING
+
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from hf_summary_writer.localhub.bodies import read_bytes
+from hf_summary_writer.localhub.errors import BadRequestError, ForbiddenError, HubError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from starlette.requests import Request
+
+    from hf_summary_writer.localhub.hub import Hub
+    from hf_summary_writer.localhub.names import RepoId
+
+_SERVICE = "git-upload-pack"
+# The ids of what a client has and wants.
+_MAX_REQUEST_BYTES = 16 * 1024 * 1024
+_PIECE_BYTES = 256 * 1024
+
+
+async def refs(request: Request) -> Response:
+    """Tell a Git client which refs there are."""
+    repo = await _readable(request)
+    if request.query_params.get("service") != _SERVICE:
+        raise ForbiddenError("The local Hub serves git clone and git fetch only: commit over its HTTP API.")
+    return await _answer(request, repo, b"", advertise=True)
+
+
+async def fetch(request: Request) -> Response:
+    """Send a Git client the objects that it lacks."""
+    repo = await _readable(request)
+    body = await read_bytes(request, _MAX_REQUEST_BYTES)
+    if request.headers.get("content-encoding") == "gzip":
+        body = _unpack(body)
+    return await _answer(request, repo, body, advertise=False)
+
+
+async def refuse_push(request: Request) -> Response:
+    """Refuse a push."""
+    await _readable(request)
+    raise ForbiddenError("The local Hub takes no git push: commit over its HTTP API.")
+
+
+async def _readable(request: Request) -> RepoId:
+    hub: Hub = request.app.state.hub
+    try:
+        return await hub.readable(request, people=True)
+    except HubError as error:
+        if error.status == 401:
+            # Git asks for a password, or sends the one in its URL, only then.
+            error.headers["WWW-Authenticate"] = 'Basic realm="The token is the password", charset="UTF-8"'
+        raise
+
+
+def _unpack(body: bytes) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(body)) as packed:
+            return packed.read(_MAX_REQUEST_BYTES)
+    except (OSError, EOFError) as error:
+        raise BadRequestError("The body is not packed with gzip.") from error
+
+
+async def _answer(request: Request, repo: RepoId, body: bytes, *, advertise: bool) -> Response:
+    hub: Hub = request.app.state.hub
+    kind = "advertisement" if advertise else "result"
+    pieces = _pieces(await hub.run(_serve, hub, repo, body, advertise=advertise))
+    headers = {"Cache-Control": "no-cache", "Content-Type": f"application/x-{_SERVICE}-{kind}"}
+    return StreamingResponse(hub.stream(pieces), headers=headers)
+
+
+def _serve(hub: Hub, repo: RepoId, body: bytes, *, advertise: bool) -> IO[bytes]:
+    answer = hub.disk.scratch()
+    try:
+        with hub.repos.git(repo) as git:
+            git.upload_pack(BytesIO(body), answer, advertise=advertise)
+        answer.seek(0)
+    except BaseException:
+        answer.close()
+        raise
+    return answer
+
+
+def _pieces(file: IO[bytes]) -> Generator[bytes, None, None]:
+    with file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+# With and without ".git", as people type it.
+_PREFIXES = [f"{kind}/{{namespace}}/{{name}}{end}" for end in (".git", "") for kind in ("/{kind}", "")]
+ROUTES = [
+    route
+    for prefix in _PREFIXES
+    for route in (
+        Route(prefix + "/info/refs", refs, methods=["GET"]),
+        Route(prefix + "/git-upload-pack", fetch, methods=["POST"]),
+        Route(prefix + "/git-receive-pack", refuse_push, methods=["POST"]),
+    )
+]
