@@ -218,13 +218,10 @@ class GitRepo:
         """Return the content of a file that Git itself holds."""
         return self._repo[ObjectID(oid.encode())].as_raw_string()
 
-    def size(self, oid: str) -> int:
-        """Return the size of a file that Git itself holds."""
-        return self._repo[ObjectID(oid.encode())].raw_length()
-
-    def pointer(self, entry: Entry) -> Pointer | None:
-        """Return the pointer that stands for a large file, or None for a file that Git itself holds."""
-        return None if self.size(entry.oid) > MAX_POINTER_BYTES else parse_pointer(self.blob(entry.oid))
+    def describe(self, entry: Entry) -> tuple[int, Pointer | None]:
+        """Return the size of what Git itself holds of a file, and, if that stands for a large file, the pointer."""
+        blob = self.blob(entry.oid)
+        return len(blob), parse_pointer(blob) if len(blob) <= MAX_POINTER_BYTES else None
 
     def log(self, commit: str) -> Iterator[LoggedCommit]:
         """Yield the commits that led to `commit`, newest first."""

@@ -68,7 +68,7 @@ def _plan_one(git: GitRepo, head: str, rules: UploadRules, file: dict[str, Any])
         "shouldIgnore": rules.is_ignored(path),
     }
     if (entry := git.entry(head, path)) and not entry.is_folder:
-        pointer = git.pointer(entry)
+        _, pointer = git.describe(entry)
         answer["oid"] = pointer.oid if pointer else entry.oid
     return answer
 

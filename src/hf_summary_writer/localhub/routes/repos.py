@@ -127,7 +127,7 @@ def describe(hub: Hub, repo: RepoId, revision: str | None, *, blobs: bool = Fals
 
 
 def _blob(git: GitRepo, entry: Entry) -> dict[str, Any]:
-    size, pointer = git.size(entry.oid), git.pointer(entry)
+    size, pointer = git.describe(entry)
     if pointer is None:
         return {"blobId": entry.oid, "size": size}
     lfs = {"sha256": pointer.oid, "size": pointer.size, "pointerSize": size}

@@ -109,9 +109,9 @@ def describe_all(
 def _describe(git: GitRepo, lfs: LfsStore, entry: Entry) -> dict[str, Any]:
     if entry.is_folder:
         return {"type": "directory", "oid": entry.oid, "size": 0, "path": entry.path}
-    size = git.size(entry.oid)
+    size, pointer = git.describe(entry)
     answer: dict[str, Any] = {"type": "file", "oid": entry.oid, "size": size, "path": entry.path}
-    if pointer := git.pointer(entry):
+    if pointer:
         answer["size"] = pointer.size
         answer["lfs"] = {"oid": pointer.oid, "size": pointer.size, "pointerSize": size}
         if (stored := lfs.find(pointer.oid)) and stored.xet_hash:
