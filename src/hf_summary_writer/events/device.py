@@ -121,7 +121,8 @@ _finders: dict[type, Callable[[Any], Device | None]] = {}
 def _finder_of(kind: type) -> Callable[[Any], Device | None] | None:
     # Where a library is imported, never by importing it.
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
-    if torch is not None and kind in (getattr(torch, "Tensor", None), getattr(torch.nn, "Parameter", None)):
+    # A library that is being imported may lack some of its names yet.
+    if torch is not None and kind in (getattr(torch, "Tensor", 0), getattr(getattr(torch, "nn", 0), "Parameter", 0)):
         return _finders.setdefault(kind, _torch_device_of)
     if jax is not None and kind.__name__ == "ArrayImpl":
         return _finders.setdefault(kind, _jax_device_of)

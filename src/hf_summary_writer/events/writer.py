@@ -17,7 +17,7 @@ import numpy as np
 import tensorboardX
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import REGISTERED_FACTORIES
-from tensorboardX.summary import _clean_tag, audio, histogram, image, mesh, pr_curve, scalar, video
+from tensorboardX.summary import _clean_tag, audio, image, mesh, pr_curve, scalar, video
 
 from hf_summary_writer import process
 from hf_summary_writer.events import media
@@ -483,10 +483,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             super().add_histogram(tag, unwrapped(values), global_step, bins, walltime, max_bins)
             return
         limits = self.default_bins
-
-        def make(array: np.ndarray) -> Any:
-            return histogram(tag, array, limits)
-
+        make = functools.partial(media.histogram, tag, limits)
         if isinstance(numbers, Snapshot) and (reduce := numbers.device.histogram(limits)) is not None:
             numbers.reduce = reduce
             make = functools.partial(media.histogram_from_statistics, tag, limits, values.numel())
