@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import shlex
+import struct
 import subprocess
 import sys
+import termios
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import scripts
@@ -72,9 +75,12 @@ class Shown(NamedTuple):
 def on_terminal(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> Shown:
     """Run a command to its end on a terminal."""
     ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    environment = {**scripts.environment(hub, home), "TERM": "xterm"}
+    del environment["HF_HUB_DISABLE_PROGRESS_BARS"]
     with subprocess.Popen(
         command(*arguments),
-        env={**scripts.environment(hub, home), "TERM": "xterm", "COLUMNS": "100", **variables},
+        env={**environment, **variables},
         stdin=its,
         stdout=its,
         stderr=its,

@@ -8,7 +8,7 @@ import json
 import threading
 import urllib.parse
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -94,14 +94,14 @@ def write_events(folder: Path, name: str = "events.out.tfevents.1") -> None:
     (folder / name).write_bytes(frame(file_version(1.0)) + frame(b"an event"))
 
 
-def state_file(folder: Path, endpoint: str, **more: Any) -> None:
+def state_file(folder: Path, endpoint: str) -> None:
     """Put a ledger into a folder as somebody could who sends it."""
     state = folder / ".cache" / "huggingface" / "hf-summary-writer"
     state.mkdir(parents=True, exist_ok=True)
     where = {"endpoint": endpoint, "repo_type": "model", "repo_id": "evil/sink", "revision": "main", "path": "x"}
     settings = {"allow": None, "ignore": None, "private": None, "squash": False}
     home = {"path": str(folder), "inode": folder.stat().st_ino}
-    lines = [{"version": 1, "destination": where, "folder": home}, {"settings": settings}, *([more] if more else [])]
+    lines = [{"version": 1, "destination": where, "folder": home}, {"settings": settings}]
     (state / "0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -198,11 +198,11 @@ def test_no_answer_of_a_hub_paints_on_the_terminal(stranger: Stranger, tmp_path:
 
 
 @pytest.mark.faults("S4")
-def test_no_state_file_paints_on_the_terminal(stranger: Stranger, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def test_no_file_name_paints_on_the_terminal(stranger: Stranger, tmp_path: Path) -> None:
+    folder = tmp_path / f"run{ESCAPES}"
     write_events(folder)
-    state_file(folder, stranger.endpoint, commit={"oid": "1", "url": f"http://x/{ESCAPES}", "time": 1.0})
-    shown = commands.on_terminal(stranger, "status", folder, home=tmp_path)
-    assert "last commit" in shown.text
+    state_file(folder, stranger.endpoint)
+    shown = commands.on_terminal(stranger, "status", tmp_path, home=tmp_path)
+    assert "goes to" in shown.text
     assert "\x1b]0;" not in shown.text
     assert "\x1b[2J" not in shown.text

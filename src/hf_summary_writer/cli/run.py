@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_summary_writer.cli.options import config_of, config_options
+from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
-from hf_summary_writer.cli.watching import scheduler_of
+from hf_summary_writer.cli.watching import client_for, scheduler_of
 from hf_summary_writer.config import PREFIX, PUSHED_FOLDER, check_folder, commits_per_hour, mode_for
-from hf_summary_writer.push.status import matches_nothing
+from hf_summary_writer.push.status import matches_nothing, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from hf_summary_writer.config import PushConfig
     from hf_summary_writer.scheduler import CommitScheduler
 
 __all__ = ["Child", "run"]
@@ -60,7 +62,7 @@ class Child:
             started: Called once it runs.
 
         Raises:
-            OSError: If it cannot be started; `exit_code_of` tells what a shell would answer.
+            OSError: If it cannot be started.
         """
         with self._signals_passed_on():
             self._process = subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - what it is for
@@ -69,11 +71,6 @@ class Child:
             started()
             code = self._process.wait()
         return code if code >= 0 else _BY_SIGNAL - code
-
-    @staticmethod
-    def exit_code_of(error: OSError) -> int:
-        """Return the exit code for a command that could not be started."""
-        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
 
     @contextlib.contextmanager
     def _signals_passed_on(self) -> Iterator[None]:
@@ -162,22 +159,15 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     """  # noqa: D301 - click asks for that very character
     log_to_stderr()
     command = ctx.meta[_COMMAND]
-    if repo_id.endswith(".py"):
-        raise click.UsageError(f"REPO_ID is {repo_id}, a script: {_EXAMPLE}")
-    try:
-        folder = check_folder(logdir, "--logdir")
-        config = config_of(folder, repo_id, options)
-        mode_for()
-        commits_per_hour()
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    if shutil.which(command[0]) is None:
-        # Before anything leaves this machine: the words may be in the wrong order.
-        found = os.path.lexists(command[0]) and os.sep in command[0]
-        reason, code = ("is not executable", _NOT_EXECUTABLE) if found else ("is not found", _NOT_FOUND)
-        say(f"{command[0]} cannot be run: it {reason}", colour="red", err=True)
-        sys.exit(code)
+    folder = _checked_folder(repo_id, logdir)
+    config = config_of(folder, repo_id, options)
+    _check_command(command)
     schedulers: list[CommitScheduler] = []
+    # Importing the client takes long, and only a bar needs it here.
+    progress = UploadProgress(client_for(config)) if are_bars_wanted() else None
+
+    def begin() -> None:
+        schedulers.append(scheduler_of(folder, config, as_json=False, err=True, progress=progress))
 
     def hurry(number: int) -> None:
         # What ends jobs on a cluster comes some seconds before the end of everything.
@@ -187,20 +177,47 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
 
     variables = {f"{PREFIX}REPO_ID": repo_id, **os.environ, PUSHED_FOLDER: str(folder)}
     try:
-        code = Child(command, variables, hurry).run(
-            lambda: schedulers.append(scheduler_of(folder, config, as_json=False, err=True))
-        )
+        code = Child(command, variables, hurry).run(begin)
     except OSError as error:
         say(f"{command[0]} cannot be run: {error.strerror}", colour="red", err=True)
-        sys.exit(Child.exit_code_of(error))
-    [scheduler] = schedulers
-    try:
-        # From here on a signal ends the wait for the last push, and not this process before it gave the code back.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        scheduler.close()
-    except KeyboardInterrupt:
-        say("The last push was cut short", colour="red", err=True)
-    scheduler.stop()
+        sys.exit(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
+    for scheduler in schedulers:
+        _push_the_rest(scheduler, config, progress)
     if matches_nothing(folder, config):
         say(f"no file in {folder} matches {patterns(config)}: is --logdir right?", colour="yellow", err=True)
     sys.exit(code)
+
+
+def _checked_folder(repo_id: str, logdir: Path) -> Path:
+    if repo_id.endswith(".py"):
+        raise click.UsageError(f"REPO_ID is {repo_id}, a script: {_EXAMPLE}")
+    try:
+        folder = check_folder(logdir, "--logdir")
+        mode_for()
+        commits_per_hour()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return folder
+
+
+def _check_command(command: Sequence[str]) -> None:
+    # Before anything leaves this machine: the words may be in the wrong order.
+    if shutil.which(command[0]) is None:
+        is_file = os.sep in command[0] and os.path.lexists(command[0])
+        reason, code = ("is not executable", _NOT_EXECUTABLE) if is_file else ("is not found", _NOT_FOUND)
+        say(f"{command[0]} cannot be run: it {reason}", colour="red", err=True)
+        sys.exit(code)
+
+
+def _push_the_rest(scheduler: CommitScheduler, config: PushConfig, progress: UploadProgress | None) -> None:
+    with contextlib.ExitStack() as stack:
+        if progress is not None:
+            rest = missing(scheduler.folder_path, config)
+            stack.enter_context(progress.shown(scheduler.folder_path, config.destination, rest, wanted=True))
+        try:
+            # From here on a signal ends the wait for the last push, and not this process before it gave the code back.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            scheduler.close()
+        except KeyboardInterrupt:
+            say("The last push was cut short", colour="red", err=True)
+        scheduler.stop()

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
-from hf_summary_writer.cli.terminal import amount, emit, files, log_to_stderr, patterns, place, progress, say, size
-from hf_summary_writer.cli.watching import client_of_another_hub, describe, scheduler_of, tell
+from hf_summary_writer.cli.progress import UploadProgress
+from hf_summary_writer.cli.terminal import amount, emit, files, log_to_stderr, patterns, place, say, size
+from hf_summary_writer.cli.watching import client_for, describe, scheduler_of, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE, without_password
-from hf_summary_writer.hub.client import client_of, default_endpoint
+from hf_summary_writer.hub.client import default_endpoint
 from hf_summary_writer.push.push import known_configs
 from hf_summary_writer.push.push import sync as send
 from hf_summary_writer.push.status import known_folders, matches_nothing, missing, survey
@@ -161,18 +162,17 @@ def _listed(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
 
 
 def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
-    api = client_of_another_hub(config.endpoint, config.token) or client_of(default_endpoint(), config.token)
     commits: list[CommitDetails] = []
-    total = len(missing(folder, config))
-    with progress(total, folder.name, wanted=not as_json) as advance:
+    progress = UploadProgress(client_for(config))
 
-        def note(commit: CommitDetails) -> None:
-            commits.append(commit)
-            if not as_json:
-                tell(commit, as_json=False)
-            advance(commit.files)
+    def note(commit: CommitDetails) -> None:
+        commits.append(commit)
+        progress.committed(commit)
+        if not as_json:
+            tell(commit, as_json=False)
 
-        synced = send(folder, config, api, note)
+    with progress.shown(folder, config.destination, missing(folder, config), wanted=not as_json):
+        synced = send(folder, config, progress.client, note)
     arrived = synced.error is None and not synced.missing
     empty = arrived and matches_nothing(folder, config)
     config = dataclasses.replace(config, repo_id=survey(folder, config).destination.repo_id)

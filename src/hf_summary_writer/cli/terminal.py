@@ -1,4 +1,4 @@
-"""What the commands write: plain lines in a pipe, colours and a progress bar on a terminal, JSON when asked."""
+"""The lines that commands write: plain in a pipe, coloured on a terminal, JSON when asked."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from hf_summary_writer.config import Destination, PushConfig
 
@@ -28,7 +28,6 @@ __all__ = [
     "patterns",
     "place",
     "printable",
-    "progress",
     "say",
     "size",
 ]
@@ -37,7 +36,20 @@ __all__ = [
 def say(text: str, *, colour: str | None = None, err: bool = False) -> None:
     """Write one line, to standard output or standard error."""
     # click leaves colours out of a pipe by itself. A variable that is there at all means no colours: no-color.org.
-    click.secho(printable(text), err=err, fg=None if "NO_COLOR" in os.environ else colour)
+    with _beside_bars():
+        click.secho(printable(text), err=err, fg=None if "NO_COLOR" in os.environ else colour)
+
+
+@contextlib.contextmanager
+def _beside_bars() -> Iterator[None]:
+    """Take progress bars off the terminal for a moment."""
+    if "tqdm" not in sys.modules:
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield
 
 
 def printable(text: str) -> str:
@@ -51,30 +63,24 @@ class _Lines(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
+class _BesideBars(logging.StreamHandler[TextIO]):
+    def emit(self, record: logging.LogRecord) -> None:
+        with _beside_bars():
+            super().emit(record)
+
+
 def emit(value: dict[str, Any]) -> None:
     """Write a value as one line of JSON."""
     click.echo(json.dumps(value))
 
 
 def log_to_stderr() -> None:
-    """Let what the library warns of appear, and keep the client's own progress bars from between our lines."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    handler = logging.StreamHandler(sys.stderr)
+    """Let what the library warns of appear."""
+    handler = _BesideBars(sys.stderr)
     handler.setFormatter(_Lines("%(message)s"))
     logger = logging.getLogger("hf_summary_writer")
     logger.addHandler(handler)
     logger.propagate = False
-
-
-@contextlib.contextmanager
-def progress(length: int, label: str, *, wanted: bool) -> Iterator[Callable[[int], object]]:
-    """Yield what a block calls with the steps it has made; a bar shows them if somebody can see it."""
-    silenced = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in {"1", "ON", "YES", "TRUE"}
-    if wanted and length and sys.stderr.isatty() and not silenced:
-        with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-            yield bar.update
-    else:
-        yield lambda _: None
 
 
 def patterns(config: PushConfig) -> str:

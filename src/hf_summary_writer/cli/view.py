@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 import click
 
 from hf_summary_writer.cli.options import config_option
+from hf_summary_writer.cli.progress import bar
 from hf_summary_writer.cli.terminal import amount, log_to_stderr, say
-from hf_summary_writer.cli.watching import client_of_another_hub
+from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import EVENT_FILES, PushConfig, check_path_in_repo
 from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.hub.client import client_of, default_endpoint
+from hf_summary_writer.hub.client import default_endpoint
 from hf_summary_writer.hub.responses import answer_of, one_line
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def view(
     For private repos, and where the Hub's own tab "Metrics" is out of reach. What changed on the Hub is fetched again
     every --refresh seconds. Needs TensorBoard: pip install tensorboard.
     """
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
     log_to_stderr()
     if importlib.util.find_spec("tensorboard") is None:
         raise click.ClickException("this command needs TensorBoard: pip install tensorboard")
@@ -117,8 +120,9 @@ def view(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     revision = revision or config.revision
-    api = client_of_another_hub(config.endpoint, config.token) or client_of(default_endpoint(), config.token)
+    api = client_for(config)
     known: dict[str, str] = {}
+    disable_progress_bars()  # the client's own, one for each file
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-view-")))
@@ -163,32 +167,49 @@ def _fetch(
     """Download the event files that are not `known`, by path and id, and add them to it."""
     known = {} if known is None else known
     commit = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
-    changed = {path: blob for path, blob in _event_files(api, repo_id, repo_type, commit) if known.get(path) != blob}
+    changed = {
+        path: (blob, length)
+        for path, blob, length in _event_files(api, repo_id, repo_type, commit)
+        if known.get(path) != blob
+    }
+    if not changed and not known:
+        say(f"{repo_id} has no file that matches {' or '.join(EVENT_FILES)} yet", colour="yellow", err=True)
 
-    def fetch(path: str) -> None:
+    def fetch(path: str) -> str:
         api.hf_hub_download(repo_id, path, repo_type=repo_type, revision=commit, local_dir=download)
-        known[path] = changed[path]
+        return path
 
-    with ThreadPoolExecutor(_DOWNLOADS) as pool:
-        downloads = {path: pool.submit(fetch, path) for path in changed}
-    for path, done in downloads.items():
-        error = done.exception()
-        if error is not None:
-            say(f"{path} could not be downloaded: {one_line(str(error))}", colour="yellow", err=True)
+    done = 0
+    with (
+        bar(sum(length for _, length in changed.values()), len(changed), repo_id) as shown_bar,
+        ThreadPoolExecutor(_DOWNLOADS) as pool,
+    ):
+        downloads = {pool.submit(fetch, path): path for path in changed}
+        for download_ended in as_completed(downloads):
+            path = downloads[download_ended]
+            error = download_ended.exception()
+            if error is None:
+                known[path], length = changed[path]
+                done += length
+            else:
+                say(f"{path} could not be downloaded: {one_line(str(error))}", colour="yellow", err=True)
+            if shown_bar is not None:
+                shown_bar.advance(to_bytes=done, files_done=1)
     grown = update(download, shown)
     if grown.files:
         say(f"{time.strftime('%H:%M:%S')}  new: {amount(grown.files, grown.bytes)}")
 
 
-def _event_files(api: HfApi, repo_id: str, repo_type: str | None, commit: str | None) -> Iterator[tuple[str, str]]:
-    """Yield path and id of the event files of a commit; name those whose path is not safe on this disk."""
+def _event_files(api: HfApi, repo_id: str, repo_type: str | None, commit: str | None) -> Iterator[tuple[str, str, int]]:
+    """Yield path, id and size of the event files of a commit; name those whose path is not safe on this disk."""
+    from huggingface_hub.hf_api import RepoFile
+
     is_event_file = PathFilter(EVENT_FILES)
     for each in api.list_repo_tree(repo_id, recursive=True, revision=commit, repo_type=repo_type):
-        blob = getattr(each, "blob_id", None)  # a folder has none
-        if blob is None or not is_event_file(each.path):
+        if not isinstance(each, RepoFile) or not is_event_file(each.path):
             continue
         if _is_safe(each.path):
-            yield each.path, blob
+            yield each.path, each.blob_id, each.size
         else:
             say(f"{each.path!a} is left out: it is no path of a file below a folder", colour="yellow", err=True)
 

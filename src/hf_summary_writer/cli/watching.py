@@ -15,17 +15,26 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
+    from hf_summary_writer.cli.progress import UploadProgress
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["client_of_another_hub", "describe", "scheduler_of", "tell"]
+__all__ = ["client_for", "client_of_another_hub", "describe", "scheduler_of", "tell"]
 
 
-def scheduler_of(folder: Path, config: PushConfig, *, as_json: bool, err: bool) -> CommitScheduler:
+def scheduler_of(
+    folder: Path, config: PushConfig, *, as_json: bool, err: bool, progress: UploadProgress | None = None
+) -> CommitScheduler:
     """Start to push `folder` every so many minutes, and tell of each commit."""
-    arguments = config.arguments_for(CommitScheduler)
-    arguments["on_commit"] = lambda commit: tell(commit, as_json=as_json, err=err)
-    return CommitScheduler(folder_path=folder, hf_api=client_of_another_hub(config.endpoint, config.token), **arguments)
+
+    def note(commit: CommitDetails) -> None:
+        if progress is not None:
+            progress.committed(commit)
+        tell(commit, as_json=as_json, err=err)
+
+    arguments = {**config.arguments_for(CommitScheduler), "on_commit": note}
+    client = client_of_another_hub(config.endpoint, config.token) if progress is None else progress.client
+    return CommitScheduler(folder_path=folder, hf_api=client, **arguments)
 
 
 @functools.cache
@@ -35,6 +44,12 @@ def client_of_another_hub(endpoint: str, token: str | bool | None) -> HfApi | No
     Schedulers share commits only if they have the same client. Those without one import it when they push first.
     """
     return None if endpoint == without_password(default_endpoint()) else client_of(endpoint, token)
+
+
+def client_for(config: PushConfig) -> HfApi:
+    """Return a new client of the Hub of a config."""
+    another = config.endpoint != without_password(default_endpoint())
+    return client_of(config.endpoint if another else default_endpoint(), config.token)
 
 
 def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
