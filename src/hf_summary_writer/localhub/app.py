@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from hf_summary_writer.localhub.errors import HubError, answer_hub_error
 from hf_summary_writer.localhub.routes import (
     account,
+    bucket_pages,
     buckets,
     cas,
     commits,
@@ -55,7 +56,23 @@ async def _answer_crash(_request: Request, error: Exception) -> Response:
 
 def build_app(hub: Hub) -> ASGIApp:
     """Return the application that serves `hub`."""
-    areas = (account, git, buckets, settings, repos, commits, history, trees, cas, lfs, resolve, pulls, nameless, pages)
+    areas = (
+        account,
+        git,
+        buckets,
+        settings,
+        repos,
+        commits,
+        history,
+        trees,
+        cas,
+        lfs,
+        resolve,
+        pulls,
+        nameless,
+        bucket_pages,
+        pages,
+    )
     app = Starlette(
         routes=[route for area in areas for route in area.ROUTES],
         exception_handlers={

@@ -11,14 +11,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+:root {
+  color-scheme: light dark;
+  --page: #ffffff; --text: #1f2328; --muted: #59636e; --line: #d1d9e0; --link: #0b57d0; --box: #f6f8fa;
+}
+@media (prefers-color-scheme: dark) {
+  :root { --page: #0d1117; --text: #e6edf3; --muted: #9198a1; --line: #3d444d; --link: #79b8ff; --box: #151b23; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+html { background: var(--page); color: var(--text); }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
-td, th { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }
+td, th { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); }
+td, th, h1, h2, h3, p, figcaption { overflow-wrap: anywhere; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-td.time { white-space: nowrap; color: #666; }
-a { color: #0b57d0; text-decoration: none; } a:hover { text-decoration: underline; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; } code, .note { color: #666; } pre { white-space: pre-wrap; }
+a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } h3 { font-size: 1rem; margin: 0; }
+code { background: var(--box); padding: .1rem .3rem; border-radius: .25rem; overflow-wrap: anywhere; }
+pre { white-space: pre-wrap; }
+.run { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; margin: .75rem 0; }
+.run p { margin: 0; color: var(--muted); }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
+figure { margin: .75rem 0 0; min-width: 0; } figcaption { font-size: .85rem; }
+svg { display: block; width: 100%; height: 5rem; background: var(--box); border-radius: .25rem; }
+polyline { fill: none; stroke: var(--link); stroke-width: 1.5px; } circle { fill: var(--link); }
 """
+_META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -59,6 +76,11 @@ def tag(name: str, content: object) -> Markup:
     return Markup(f"<{name}>{text(content)}</{name}>")
 
 
+def element(name: str, content: object, kind: str) -> Markup:
+    """Return an element with a class, for the style of the page."""
+    return Markup(f'<{name} class="{kind}">{text(content)}</{name}>')
+
+
 def join(parts: Iterable[object], between: str = "") -> Markup:
     """Return pieces, one after the other."""
     return Markup(between.join(text(part) for part in parts))
@@ -74,6 +96,6 @@ def size(number: float) -> str:
 
 def page(title: str, parts: Iterable[object], status: int = 200) -> HTMLResponse:
     """Return a whole page."""
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    head = f"{_META}<title>{escape(title)}</title><style>{_STYLE}</style>"
     body = join([tag("p", link("/", "Local Hub")), *parts])
     return HTMLResponse(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>", status, _HEADERS)

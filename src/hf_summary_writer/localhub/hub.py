@@ -16,6 +16,7 @@ from hf_summary_writer.localhub.limits import Limits
 from hf_summary_writer.localhub.names import BUCKETS, KINDS, RepoId
 from hf_summary_writer.localhub.pulls import PULLS
 from hf_summary_writer.localhub.repos import RepoStore
+from hf_summary_writer.localhub.runs.find import RunFinder
 from hf_summary_writer.localhub.signing import Signer
 from hf_summary_writer.localhub.stats import Recorder
 from hf_summary_writer.localhub.urls import is_true
@@ -59,6 +60,7 @@ class Hub:
         self.repos = RepoStore(root / "repos", self.xet, self.disk)
         self.buckets = BucketStore(root / "buckets", self.disk)
         self.bell = Bell()
+        self.run_finder = RunFinder()
         self.limits = Limits(commits_per_hour, requests_per_5min)
         self.recorder = Recorder()
         self._workers = ThreadPoolExecutor(_WORKERS, "hf-summary-writer-localhub-worker")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from contextlib import suppress
 from functools import partial, wraps
 from typing import TYPE_CHECKING
@@ -14,17 +15,21 @@ from starlette.routing import Route
 from hf_summary_writer.localhub import html
 from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
+from hf_summary_writer.localhub.hub import base_url
 from hf_summary_writer.localhub.names import KINDS
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.routes.trees import describe_all
+from hf_summary_writer.localhub.runs.find import LoggedFile, is_event_file
+from hf_summary_writer.localhub.runs.show import show_runs
 from hf_summary_writer.localhub.urls import count_of, param, revision_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from starlette.requests import Request
 
-    from hf_summary_writer.localhub.gitrepo import LoggedCommit
+    from hf_summary_writer.localhub.accounts import User
+    from hf_summary_writer.localhub.gitrepo import Entry, GitRepo, LoggedCommit
     from hf_summary_writer.localhub.hub import Hub
     from hf_summary_writer.localhub.names import RepoId
     from hf_summary_writer.localhub.repos import ListedRepo
@@ -52,11 +57,11 @@ def page_handler(handler: Handler) -> Handler:
     return answer
 
 
-async def repo_of_page(request: Request) -> RepoId:
+async def repo_of_page(request: Request, kind: str | None = None) -> RepoId:
     """Return the repo that a page is about."""
     hub: Hub = request.app.state.hub
     try:
-        return await hub.readable(request, people=True)
+        return await hub.readable(request, kind, people=True)
     except RepoNotFoundError:
         # To people a page that they may not see is one that is not there.
         raise RepoNotFoundError from None
@@ -74,7 +79,18 @@ async def index(request: Request) -> Response:
 
     note = "" if user else html.join(["Private repos are not shown: ", html.link("/login", "sign in"), "."])
     parts = [html.tag("h1", "Repos"), html.table(["Repo", "Kind", "Last change"], await hub.run(rows))]
+    if buckets := await hub.run(_bucket_rows, hub, user):
+        parts += [html.tag("h1", "Buckets"), html.table(["Bucket", "Kind", "Last change"], buckets)]
     return html.page("Local Hub", [*parts, html.tag("p", note)])
+
+
+def _bucket_rows(hub: Hub, user: User | None) -> list[Sequence[object]]:
+    rows: list[tuple[float, Sequence[object]]] = []
+    for bucket, settings in hub.buckets.visible(partial(hub.may_read, user)):
+        changed = max(settings.created, hub.buckets.files(bucket).updated / 1000)
+        kind = f"{'private ' if settings.private else ''}bucket"
+        rows.append((changed, (html.link(bucket.page, bucket.full_name), kind, _time(changed))))
+    return [row for _, row in sorted(rows, key=lambda each: -each[0])]
 
 
 def _kind(listed: ListedRepo) -> str:
@@ -99,11 +115,11 @@ async def repo(request: Request) -> Response:
     shown = await repo_of_page(request)
     revision = revision_of(request) if "revision" in request.path_params else MAIN
     path = param(request, "path").strip("/") if "path" in request.path_params else ""
-    title, parts = await hub.run(_repo_parts, hub, shown, revision, path)
-    return html.page(title, parts)
+    parts = await hub.run(_repo_parts, hub, shown, revision, path, base_url(request))
+    return html.page(shown.full_name, parts)
 
 
-def _repo_parts(hub: Hub, repo: RepoId, revision: str, path: str) -> tuple[str, list[object]]:
+def _repo_parts(hub: Hub, repo: RepoId, revision: str, path: str, endpoint: str) -> list[object]:
     with hub.repos.git(repo) as git:
         head = git.resolve(revision)
         folder = git.entry(head, path)
@@ -113,18 +129,41 @@ def _repo_parts(hub: Hub, repo: RepoId, revision: str, path: str) -> tuple[str, 
         files = describe_all(git, hub.repos.lfs(repo), head, entries, expand=False)
         commits = list(itertools.islice(git.log(head), _COMMITS_SHOWN + 1))
         refs = [*git.refs(HEADS), *git.refs(TAGS)]
+        runs = hub.run_finder.find(_event_files(hub, repo, git, folder))
     kind = f"{'Private ' if hub.repos.settings(repo).private else ''}{repo.kind[:-1]}".capitalize()
     choices = [html.link(url_of(repo, "tree", name), name) for name in refs]
     here = html.join([f"{repo.full_name}/{path}".rstrip("/"), " at ", revision])
-    return repo.full_name, [
+    return [
         html.tag("h1", html.link(repo.page, repo.full_name)),
         html.tag("p", html.join([kind, " · ", html.join(choices, " · ")])),
+        *show_runs(runs, _view_command(repo, revision, endpoint), partial(url_of, repo, "tree", revision)),
         html.tag("h2", here),
         html.table(["File", "Size>"], [_file_row(repo, revision, file) for file in files]),
         html.tag("h2", "Commits"),
         _commits_table(repo, commits[:_COMMITS_SHOWN]),
         html.tag("p", html.link(url_of(repo, "commits", revision), "all commits")),
     ]
+
+
+def _event_files(hub: Hub, repo: RepoId, git: GitRepo, folder: Entry) -> Iterator[LoggedFile]:
+    lfs = hub.repos.lfs(repo)
+    for entry in git.walk(folder, recursive=True):
+        if not entry.is_folder and is_event_file(entry.path):
+            size, pointer = git.describe(entry)
+            if pointer is None:
+                yield LoggedFile(entry.path, size, entry.oid, partial(_blob, git, entry))
+            elif stored := lfs.find(pointer.oid):
+                yield LoggedFile(entry.path, stored.size, pointer.oid, partial(lfs.read, stored, 0, stored.size))
+
+
+def _blob(git: GitRepo, entry: Entry) -> list[bytes]:
+    return [git.blob(entry.oid)]
+
+
+def _view_command(repo: RepoId, revision: str, endpoint: str) -> str:
+    options = "" if repo.kind == KINDS[0] else f" --repo-type {repo.kind[:-1]}"
+    options += "" if revision == MAIN else f" --revision {shlex.quote(revision)}"
+    return f"HF_ENDPOINT={endpoint} hf-summary-writer view {repo.full_name}{options}"
 
 
 def _file_row(repo: RepoId, revision: str, file: dict[str, object]) -> Sequence[object]:
