@@ -262,7 +262,9 @@ def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(world: Wo
         run.next_commit()
         run.scheduler.close()
     assert remote.files(api, world.repo_id) == {"sub/fine.tfevents.1": VERSION + frame(b"x")}
-    assert world.said(logging.WARNING) == []
+    links = sorted(line.split("'")[1] for line in world.said(logging.WARNING) if "is a link out of the folder" in line)
+    assert links == ["x.tfevents.out", "x.tfevents.up"]
+    assert len(world.said(logging.WARNING)) == 2
 
 
 def test_files_that_come_and_go_all_the_time_hold_up_no_other(world: World, api: HfApi) -> None:

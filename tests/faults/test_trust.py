@@ -159,3 +159,29 @@ def test_a_file_rewritten_in_place_is_uploaded_again(hub: HubProcess, api: HfApi
     os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
     assert "was rewritten" in sync(hub, folder)
     assert remote.files(api, repo_id) == remote.under(folder, "tensorboard/run")
+
+
+@pytest.mark.faults("D6")
+def test_links_out_of_the_folder_are_named(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    for folder in (runs, elsewhere):
+        folder.mkdir()
+        (folder / NAME).write_bytes(b"".join(RECORDS))
+    (runs / "linked").symlink_to(elsewhere)
+    (runs / "linked.tfevents.2").symlink_to(elsewhere / NAME)
+    (runs / "notes.txt").symlink_to(tmp_path / "notes.txt")
+    told = sync(hub, runs, repo_id)
+    assert list(remote.files(api, repo_id)) == [f"tensorboard/runs/{NAME}"]
+    named = {line.split("'")[1] for line in told.splitlines() if "is a link out of the folder" in line}
+    assert named == {"linked", "linked.tfevents.2"}
+
+
+@pytest.mark.faults("S12")
+def test_no_other_user_can_hold_the_lock_of_a_folder(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"".join(RECORDS))
+    sync(hub, folder, repo_id)
+    state = folder / STATE_FOLDER
+    assert [oct(path.stat().st_mode & 0o077) for path in (state, *state.iterdir()) if path.is_dir()] == ["0o0"]
+    assert [path.name for path in state.iterdir() if path.stat().st_mode & 0o077] == []

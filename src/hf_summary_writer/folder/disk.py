@@ -79,10 +79,11 @@ def _checked(descriptor: int, name: str, buffering: int, mode: str = "rb") -> Bi
 def _folder_below(root: str, parts: list[str], *, create: bool = False) -> Iterator[int]:
     folder = os.open(root, os.O_RDONLY | _DIRECTORY | getattr(os, "O_CLOEXEC", 0))
     try:
-        for part in parts:
+        for depth, part in enumerate(parts, 1):
             if create:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=folder)
+                    # Whoever can open a lock file, if only for reading, can hold the lock.
+                    os.mkdir(part, 0o700 if depth == len(parts) else 0o777, dir_fd=folder)
             try:
                 deeper = os.open(part, os.O_RDONLY | _DIRECTORY | _SAFE, dir_fd=folder)
             except OSError as error:

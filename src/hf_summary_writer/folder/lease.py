@@ -52,7 +52,7 @@ def new_lock(path: Path) -> filelock.BaseFileLock:
     import filelock  # in the thread that pushes: it would be a good part of what importing this package costs
 
     # A soft lock in place of a missing real one would outlive a killed process.
-    return filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+    return filelock.FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
 
 
 def is_locked(path: Path) -> bool:

@@ -70,6 +70,7 @@ def scan(
     is_pruned: Callable[[str], bool] = lambda _: False,
     known: Mapping[str, LedgerEntry] = MappingProxyType({}),
     unlisted: Callable[[str, OSError], object] = lambda _, __: None,
+    leads_out: Callable[[str], object] = lambda _: None,
 ) -> Iterator[ChangedFile]:
     """Yield the regular files below `folder` that may have changed; never follow a link to a folder.
 
@@ -82,6 +83,7 @@ def scan(
         known: The files on the Hub. Those that have not changed since are left out, unless they were too young then to
             be sure. Most files of a folder are such, so `is_included` is not called for them.
         unlisted: Called with every sub-folder that exists and cannot be listed, and the error.
+        leads_out: Called with every link to a folder, or to a file that is to be pushed, outside of `folder`.
 
     Raises:
         OSError: If `folder` itself is there and cannot be listed, or no descriptor is left to list a folder with.
@@ -97,10 +99,15 @@ def scan(
                     if not is_pruned(relpath):
                         pending.append(relpath)
                     continue
+                target = _target(root, relpath) if entry.is_symlink() else relpath
+                if target is None:
+                    if is_included(relpath) or (entry.is_dir() and not is_pruned(relpath)):
+                        leads_out(relpath)
+                    continue
                 before = known.get(relpath)
                 if before is None and not is_included(relpath):
                     continue
-                file = _changed(entry, root, relpath, before)
+                file = _changed(entry, root, relpath, target, before)
                 if file is not None and (before is None or is_included(relpath)):
                     yield file
 
@@ -124,18 +131,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _changed(entry: os.DirEntry[str], root: str, relpath: str, before: LedgerEntry | None) -> ChangedFile | None:
+def _changed(
+    entry: os.DirEntry[str], root: str, relpath: str, target: str, before: LedgerEntry | None
+) -> ChangedFile | None:
     """Return the file if it is a regular one that may have changed."""
-    target = relpath
     try:
-        if entry.is_symlink():
-            inside = _target(root, relpath)
-            if inside is None:
-                return None
-            target = inside
-            status = os.lstat(os.path.join(root, target))
-        else:
-            status = entry.stat(follow_symlinks=False)
+        status = entry.stat(follow_symlinks=False) if target == relpath else os.lstat(os.path.join(root, target))
     except OSError:
         return None
     if not stat.S_ISREG(status.st_mode):
@@ -299,9 +300,13 @@ class Inventory:
             if unlisted is not None:
                 unlisted.append(reldir)
 
+        def leads_out(relpath: str) -> None:
+            text = f"{relpath!a} of {str(self._folder)!a} is a link out of the folder: it is not followed"
+            self._warn_once.warn("link", text, relpath)
+
         known = self._ledger.entries
         try:
-            for file in scan(str(self._folder), self._is_included, self._is_pruned, known, note):
+            for file in scan(str(self._folder), self._is_included, self._is_pruned, known, note, leads_out):
                 if self._empty.get(file.relpath) != file.signature:
                     yield file
         except OSError as error:
