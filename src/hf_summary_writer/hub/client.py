@@ -317,6 +317,7 @@ class Hub:
         return str(url.repo_id)
 
     def _upload(self, additions: list[CommitOperationAdd], card: CommitOperationAdd | None) -> Uploaded:
+        _forget_storage_tokens()
         for some in together([*additions, card] if card else additions, BYTES_AT_ONCE if over_xet() else 0):
             self.api.preupload_lfs_files(
                 repo_id=self.repo_id, repo_type=self._repo_type, revision=self._revision, additions=some
@@ -377,6 +378,17 @@ def _redact_http_logs() -> None:
 
 def _fingerprint(endpoint: str, token: str | bool | None) -> str:
     return hashlib.blake2b(f"{endpoint}\0{token}".encode(), digest_size=8, person=b"hf-summ-account").hexdigest()
+
+
+def _forget_storage_tokens() -> None:
+    """Make the client ask for new tokens of the Xet storage.
+
+    It caches them by the name of the repo. For a repo that was deleted and created again, storage takes an upload with
+    the old token, and the Hub then refuses the commit.
+    """
+    from huggingface_hub.utils import _xet
+
+    getattr(_xet, "XET_CONNECTION_INFO_CACHE", {}).clear()
 
 
 class _ProgressBars:
