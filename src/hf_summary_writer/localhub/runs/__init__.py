@@ -1,0 +1,1 @@
+"""Training runs in a repo or bucket, as its page shows them."""

@@ -1,0 +1,83 @@
+"""The runs among the files of a repo or bucket, newest first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.localhub.runs.eventfiles import Scalars, read_scalars
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+# What a page reads at most, so that it is there in seconds.
+_MOST_FILE_BYTES = 32_000_000
+_MOST_BYTES = 100_000_000
+_MOST_FILES = 500
+_REMEMBERED_FILES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedFile:
+    """An event file: its path, size, an id of its content, and how to read it."""
+
+    path: str
+    size: int
+    content: str
+    read: Callable[[], Iterable[bytes]] = field(repr=False)
+
+
+@dataclass(slots=True)
+class Run:
+    """A folder with event files, and what they say."""
+
+    name: str
+    scalars: Scalars = field(default_factory=Scalars)
+    files: int = 0
+    left_out: int = 0
+
+
+def is_event_file(path: str) -> bool:
+    """Return whether TensorBoard would take a file for an event file, by its name."""
+    return "tfevents" in path.rpartition("/")[2]
+
+
+class RunFinder:
+    """Reads event files, each content once; any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: OrderedDict[str, Scalars] = OrderedDict()
+
+    def find(self, files: Iterable[LoggedFile]) -> list[Run]:
+        """Return the runs that have these files, the one with the newest event first."""
+        runs: dict[str, Run] = {}
+        budget, number = _MOST_BYTES, 0
+        for file in files:
+            run = runs.setdefault(file.path.rpartition("/")[0], Run(file.path.rpartition("/")[0]))
+            run.files += 1
+            number += 1  # noqa: SIM113 - only of files that are looked at
+            scalars = self._remembered(file.content)
+            if scalars is None and file.size <= min(_MOST_FILE_BYTES, budget) and number <= _MOST_FILES:
+                budget -= file.size
+                scalars = read_scalars(file.read())
+                self._remember(file.content, scalars)
+            if scalars is None:
+                run.left_out += 1
+            else:
+                run.scalars.merge(scalars)
+        return sorted(runs.values(), key=lambda run: (-run.scalars.last_time, run.name))
+
+    def _remembered(self, content: str) -> Scalars | None:
+        with self._lock:
+            if content in self._known:
+                self._known.move_to_end(content)
+            return self._known.get(content)
+
+    def _remember(self, content: str, scalars: Scalars) -> None:
+        with self._lock:
+            self._known[content] = scalars
+            while len(self._known) > _REMEMBERED_FILES:
+                self._known.popitem(last=False)
