@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import scan, snapshot
 from hf_summary_writer.folder.disk import PrivateCopies, StateFolder, WarnOnce
-from hf_summary_writer.folder.ledger import STATE_FOLDER, LedgerEntry
+from hf_summary_writer.folder.ledger import STATE_FOLDER, LedgerEntry, Signature
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.folder.scan import ChangedFile, unpushable
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
@@ -295,6 +295,22 @@ def test_an_event_file_that_only_grows_is_compared_in_full_once_a_day(folder: Fo
     path.write_bytes(new + record() * 2)
     assert folder.push(path.name) == new + record() * 2
     assert folder.entries[path.name].verified >= known.verified
+
+
+@pytest.mark.faults("D13")
+def test_verifying_compares_the_whole_content_of_files_that_seem_unchanged(folder: Folder) -> None:
+    path = folder.path / "a.tfevents.1"
+    path.write_bytes(VERSION + record(5000) * 2)
+    folder.push(path.name)
+    new = VERSION + record(5000, b"y") + record(5000)
+    path.write_bytes(new)
+    # As if the disk had returned other bytes, which changes no time.
+    known = folder.entries[path.name]
+    folder.entries[path.name] = known._replace(signature=Signature.of(path.stat()), verified=known.verified + 1)
+    assert folder.changed() == []
+    folder.reader.verify = True
+    assert folder.push(path.name) == new
+    assert folder.push(path.name) is None
 
 
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])

@@ -195,17 +195,21 @@ class Inventory:
         config: The patterns of the files to push, and where they go.
         ledger: The files on the Hub.
         warn_once: Names the files that no repo can hold.
+        verify: Whether to take every file for changed, so that all content is compared with the ledger.
 
     Attributes:
         left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
     """
 
-    def __init__(self, folder: Path, config: PushConfig, ledger: Ledger, warn_once: WarnOnce) -> None:
+    def __init__(
+        self, folder: Path, config: PushConfig, ledger: Ledger, warn_once: WarnOnce, *, verify: bool = False
+    ) -> None:
         self._folder = folder
         self._filter = PathFilter(config.allow_patterns, config.ignore_patterns)
         self._private = private_places(folder, os.environ)
         self._ledger = ledger
         self._warn_once = warn_once
+        self._verify = verify
         # The Hub applies the one at the root of a repo to all uploads: a `*` in it would keep every file out.
         self._gitignore = ".gitignore" if not config.path_in_repo else None
         # Files that cannot be sent as they are; they are looked at again when they change.
@@ -304,7 +308,7 @@ class Inventory:
             text = f"{relpath!a} of {str(self._folder)!a} is a link out of the folder: it is not followed"
             self._warn_once.warn("link", text, relpath)
 
-        known = self._ledger.entries
+        known = {} if self._verify else self._ledger.entries
         try:
             for file in scan(str(self._folder), self._is_included, self._is_pruned, known, note, leads_out):
                 if self._empty.get(file.relpath) != file.signature:

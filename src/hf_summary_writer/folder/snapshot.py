@@ -119,12 +119,22 @@ class SnapshotReader:
         state: Where private copies go.
         warn_once: Names damaged and rewritten files.
         secrets: Tokens; a file in which one of them is found is never sent.
+        verify: Whether to compare all of every file with the ledger.
     """
 
-    def __init__(self, folder: str, state: StateFolder, warn_once: WarnOnce, secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: str,
+        state: StateFolder,
+        warn_once: WarnOnce,
+        secrets: Iterable[str] = (),
+        *,
+        verify: bool = False,
+    ) -> None:
         self.folder = folder
         self.copies = PrivateCopies(state)
         self.warn_once = warn_once
+        self.verify = verify
         self._secrets = [secret.encode() for secret in secrets if len(secret) >= _SHORTEST_SECRET]
         self._sealed: dict[str, frozenset[str]] = {}
 
@@ -339,7 +349,11 @@ class _EventFile(_OpenFile):
         if known is None:
             return False
         # Something changed, and not the size: the content, or only the time or the owner.
-        return known.signature.size == self.signature.size or not 0 <= _now() - known.verified < _SECONDS_UNTIL_DUE
+        return (
+            self.reader.verify
+            or known.signature.size == self.signature.size
+            or not 0 <= _now() - known.verified < _SECONDS_UNTIL_DUE
+        )
 
     @property
     def _verified(self) -> int:
