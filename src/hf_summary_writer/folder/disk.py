@@ -243,7 +243,8 @@ def _lock(descriptor: int) -> bool:
 def _remove_if_abandoned(name: str, folder: int) -> None:
     if not _is_ours_at(name, folder):
         return
-    descriptor = os.open(name, os.O_RDONLY | _SAFE | _NONBLOCK, dir_fd=folder)
+    # For writing: over NFS nothing else can be locked.
+    descriptor = os.open(name, os.O_RDWR | _SAFE | _NONBLOCK, dir_fd=folder)
     try:
         if _lock(descriptor):
             os.unlink(name, dir_fd=folder)

@@ -361,24 +361,31 @@ class Ledger:
 
 
 def ledgers_of(folder: Path) -> Iterator[Ledger]:
-    """Yield the readable ledgers of a folder; one that was made for another folder is named in a warning instead."""
+    """Yield the readable ledgers of a folder.
+
+    Those that were made for another folder are left out, and named in a warning if there are no others.
+    """
     state = StateFolder(folder / STATE_FOLDER)
+    moved, found = [], False
     for name in state.names(".jsonl"):
         with contextlib.suppress(OSError, LedgerError):
             with state.open(name) as file:
                 destination = _destination_in(file.readline(_MAX_BYTES))
             ledger = Ledger(state.path / name, destination)
             ledger.refresh()
-            if ledger.moved_from is None:
-                yield ledger
+            if ledger.moved_from is not None:
+                moved.append(ledger)
             else:
-                logger.warning(
-                    "%a holds the upload state of %a, of which it seems to be a copy: that state is not used; to upload"
-                    " this folder to the place of the other one, run: %s",
-                    str(folder),
-                    ledger.moved_from,
-                    ledger.known_config.sync_command(folder, ""),
-                )
+                found = True
+                yield ledger
+    for ledger in [] if found else moved:
+        logger.warning(
+            "%a holds the upload state of %a, of which it seems to be a copy: that state is not used; to upload"
+            " this folder to the place of the other one, run: %s",
+            str(folder),
+            ledger.moved_from,
+            ledger.known_config.sync_command(folder, ""),
+        )
 
 
 def _destination_in(line: bytes) -> Destination:

@@ -348,7 +348,7 @@ class _EventFile(_OpenFile):
         known = self.known
         if known is None:
             return False
-        # Something changed, and not the size: the content, or only the time or the owner.
+        # A change that kept the size is one of the content, or only of the time or the owner.
         return (
             self.reader.verify
             or known.signature.size == self.signature.size
