@@ -744,13 +744,22 @@ def _named_in(names: Container[str]) -> Iterator[tuple[Field[Any], str]]:
 
 
 def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
-    """Let an `hf://` URI and the environment give a constructor the arguments that its caller left out."""
+    """Let an `hf://` URI and the environment give a constructor the arguments that its caller left out.
+
+    What a URI names and `init` has no argument for becomes one of its `**kwargs`, which go to `HFSummaryWriter`.
+    """
     signature = inspect.signature(init)
+    names = signature.parameters
+    rest = next((name for name, each in names.items() if each.kind is each.VAR_KEYWORD), None)
 
     @functools.wraps(init)
     def completed(*args: P.args, **kwargs: P.kwargs) -> None:
         bound = signature.bind_partial(*args, **kwargs)
-        bound.arguments.update(_completed(signature.parameters, bound.arguments))
+        others = dict(bound.arguments.pop(rest, {})) if rest else {}
+        for name, value in _completed(names, {**bound.arguments, **others}).items():
+            (bound.arguments if name in names else others)[name] = value
+        if rest:
+            bound.arguments[rest] = others
         init(*bound.args, **bound.kwargs)
 
     return completed
@@ -765,11 +774,14 @@ def _completed(names: Container[str], given: Mapping[str, Any]) -> dict[str, Any
     repo_id = said.get("repo_id") or _from_environment("repo_id", option_of(fields(PushConfig)[0]))
     known = with_uri({**said, "repo_id": repo_id})
     found = {}
-    for each, name in _named_in(names):
+    for each in fields(PushConfig):
+        name = next((name for name in (each.name, option_of(each).writer) if name in names), None)
         if each.name in known:
-            found[name] = known[each.name]
-        elif name not in said and (value := _from_environment(name, option_of(each))) is not None:
-            found[name] = value
+            found[name or option_of(each).writer or each.name] = known[each.name]
+        elif name is not None and name not in said:
+            value = _from_environment(name, option_of(each))
+            if value is not None:
+                found[name] = value
     return found
 
 

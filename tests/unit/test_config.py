@@ -216,3 +216,28 @@ def test_a_uri_goes_before_the_environment_and_an_argument_may_not_contradict_it
     for contradiction in ({"repo_type": "model"}, {"repo_revision": "main"}):
         with pytest.raises(ValueError, match="leave one of them out"):
             constructor(**contradiction)
+
+
+def test_what_a_uri_names_besides_the_arguments_of_a_wrapper_goes_to_its_writer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    got: list[dict[str, object]] = []
+
+    @complete_arguments
+    def wrapper(repo_id: object = None, name: object = "x", path_in_repo: object = "logs", **kwargs: object) -> None:
+        got.append({"repo_id": repo_id, "name": name, "path_in_repo": path_in_repo, **kwargs})
+
+    wrapper("hf://datasets/user/run@dev", "y", close_timeout=3)
+    assert got.pop() == {
+        "repo_id": "user/run",
+        "repo_type": "dataset",
+        "repo_revision": "dev",
+        "name": "y",
+        "path_in_repo": "logs",
+        "close_timeout": 3,
+    }
+    monkeypatch.setenv(f"{PREFIX}PATH_IN_REPO", "elsewhere")
+    wrapper("user/run")
+    assert got.pop() == {"repo_id": "user/run", "name": "x", "path_in_repo": "elsewhere"}
+    with pytest.raises(ValueError, match="leave one of them out"):
+        wrapper("hf://datasets/user/run", repo_type="model")

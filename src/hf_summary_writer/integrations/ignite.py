@@ -18,11 +18,11 @@ class HubLogger(TensorboardLogger):  # type: ignore[misc]
     """Attaches all handlers that `TensorboardLogger` attaches.
 
     Args:
-        repo_id: The repo.
+        repo_id: The repo; by default the one that the environment names.
         logdir: The folder of the run.
         **kwargs: As for `HFSummaryWriter`.
     """
 
-    def __init__(self, repo_id: str, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, repo_id: str | None = None, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
         # Not the parent's: all that it does is to make a writer of its own.
         self.writer = HFSummaryWriter(repo_id, logdir, **kwargs)

@@ -14,6 +14,7 @@ else:
     from lightning.fabric.loggers.logger import rank_zero_experiment
     from lightning.pytorch.loggers import TensorBoardLogger
 
+from hf_summary_writer.config import complete_arguments
 from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
     """Logs what `TensorBoardLogger` logs. Runs land in `<path_in_repo>/<name>/<version>/` of the repo.
 
     Args:
-        repo_id: The repo.
+        repo_id: The repo; by default the one that the environment names.
         save_dir: Folder of all experiments.
         name: The experiment.
         path_in_repo: The folder of the repo under which experiments are put.
@@ -36,9 +37,10 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
             others as for `HFSummaryWriter`.
     """
 
+    @complete_arguments
     def __init__(
         self,
-        repo_id: str,
+        repo_id: str | None = None,
         save_dir: str | os.PathLike[str] = "runs",
         name: str = "lightning_logs",
         *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.logger import TBXLoggerCallback
 
+from hf_summary_writer.config import complete_arguments
 from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
@@ -22,12 +23,13 @@ class HubLoggerCallback(TBXLoggerCallback):  # type: ignore[misc]
     longer than `close_timeout`.
 
     Args:
-        repo_id: The repo.
+        repo_id: The repo; by default the one that the environment names.
         path_in_repo: The folder of the repo under which experiments are put.
         **kwargs: As for `HFSummaryWriter`.
     """
 
-    def __init__(self, repo_id: str, *, path_in_repo: str | None = "tensorboard", **kwargs: Any) -> None:
+    @complete_arguments
+    def __init__(self, repo_id: str | None = None, *, path_in_repo: str | None = "tensorboard", **kwargs: Any) -> None:
         super().__init__()
         self._repo_id = repo_id
         self._path_in_repo = path_in_repo or ""

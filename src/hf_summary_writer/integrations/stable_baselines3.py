@@ -18,12 +18,12 @@ class HubOutputFormat(TensorBoardOutputFormat):  # type: ignore[misc]
     """Writes what `TensorBoardOutputFormat` writes; one of the outputs of a `Logger`.
 
     Args:
-        repo_id: The repo.
+        repo_id: The repo; `None` for the one that the environment names.
         folder: The folder of the run.
         **kwargs: As for `HFSummaryWriter`.
     """
 
-    def __init__(self, repo_id: str, folder: str | os.PathLike[str], **kwargs: Any) -> None:
+    def __init__(self, repo_id: str | None, folder: str | os.PathLike[str], **kwargs: Any) -> None:
         # Not the parent's: all that it does is to make a writer of its own.
         self.writer = HFSummaryWriter(repo_id, folder, **kwargs)
         self._is_closed = False

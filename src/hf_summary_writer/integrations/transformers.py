@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from transformers.integrations import TensorBoardCallback
@@ -9,9 +10,7 @@ from transformers.integrations import TensorBoardCallback
 from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
-    import os
-
-    from transformers import TrainingArguments
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["HubCallback"]
 
@@ -22,22 +21,38 @@ class HubCallback(TensorBoardCallback):  # type: ignore[misc]
     That callback forgets a writer it was given when a training ends, and makes one of its own for the next. This one
     goes on in the same run.
 
+    Each trial of a hyperparameter search is a run of its own.
+
     Args:
-        repo_id: The repo.
-        logdir: The folder of the run; what the `Trainer` would choose by default.
+        repo_id: The repo; by default the one that the environment names.
+        logdir: The folder of the run, or of the trials; what the `Trainer` would choose by default.
         **kwargs: As for `HFSummaryWriter`.
     """
 
-    def __init__(self, repo_id: str, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, repo_id: str | None = None, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
         super().__init__()
+        self.tb_writer: HFSummaryWriter | None = None
         self._repo_id = repo_id
         self._logdir = logdir
         self._writer_arguments = kwargs
         self._writer: HFSummaryWriter | None = None
+        self._folder: str | None = None
+        self._trial = ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Choose the writer of this training."""
+        self._trial = (state.trial_name or "") if state.is_hyper_param_search else ""
+        self.tb_writer = None  # a trial that was pruned never came to its end
+        super().on_train_begin(args, state, control, **kwargs)
 
     def _init_summary_writer(self, args: TrainingArguments) -> None:  # noqa: ARG002 - the framework's signature
-        if self._writer is None:
-            logdir = self._logdir or self.logging_dir
-            self._writer = HFSummaryWriter(self._repo_id, logdir, **self._writer_arguments)
+        folder = self.logging_dir if self._logdir is None else os.path.join(self._logdir, self._trial)
+        if self._writer is None or self._folder != folder:
+            if self._writer is not None:
+                self._writer.close()
+            self._writer = HFSummaryWriter(self._repo_id, folder, **self._writer_arguments)
+            self._folder = folder
         # Closed at the end of a training, it opens a new file with the first event of the next one.
         self.tb_writer = self._writer

@@ -1,0 +1,149 @@
+"""What the classes for frameworks do beyond a whole training; no Hub is needed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hf_summary_writer import HFSummaryWriter
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "disabled")
+    monkeypatch.setenv("HF_SUMMARY_WRITER_PATH_IN_REPO", "logs")
+    monkeypatch.setenv("HF_SUMMARY_WRITER_COMMIT_EVERY", "0.5")
+
+
+def accelerate_writer(repo_id: str | None) -> HFSummaryWriter:
+    pytest.importorskip("accelerate")
+    from accelerate import Accelerator
+
+    from hf_summary_writer.integrations.accelerate import HubTracker
+
+    accelerator = Accelerator(log_with=HubTracker(repo_id, run_name="first"), cpu=True)
+    accelerator.init_trackers("project")
+    writer: HFSummaryWriter = accelerator.get_tracker("hub", unwrap=True)
+    return writer
+
+
+def transformers_writer(repo_id: str | None) -> HFSummaryWriter:
+    pytest.importorskip("transformers")
+    from hf_summary_writer.integrations.transformers import HubCallback
+
+    callback = HubCallback(repo_id, logdir="runs/first")
+    begin(callback)
+    assert callback.tb_writer is not None
+    return callback.tb_writer
+
+
+def ignite_writer(repo_id: str | None) -> HFSummaryWriter:
+    pytest.importorskip("ignite")
+    from hf_summary_writer.integrations.ignite import HubLogger
+
+    writer: HFSummaryWriter = HubLogger(repo_id, "runs/first").writer
+    return writer
+
+
+def stable_baselines3_writer(repo_id: str | None) -> HFSummaryWriter:
+    pytest.importorskip("stable_baselines3")
+    from hf_summary_writer.integrations.stable_baselines3 import HubOutputFormat
+
+    writer: HFSummaryWriter = HubOutputFormat(repo_id, "runs/first").writer
+    return writer
+
+
+def lightning_writer(repo_id: str | None) -> HFSummaryWriter:
+    pytest.importorskip("lightning")
+    from hf_summary_writer.integrations.lightning import HubLogger
+
+    writer: HFSummaryWriter = HubLogger(repo_id, name="", version="first").experiment
+    return writer
+
+
+def ray_writer(repo_id: str | None) -> HFSummaryWriter:
+    pytest.importorskip("ray.tune")
+    from hf_summary_writer.integrations.ray import HubLoggerCallback
+
+    callback = HubLoggerCallback(repo_id)
+    callback._experiment = ""
+    return callback._writer_of("runs/first")
+
+
+WRITERS = [
+    accelerate_writer,
+    transformers_writer,
+    ignite_writer,
+    stable_baselines3_writer,
+    lightning_writer,
+    ray_writer,
+]
+
+
+def begin(callback: Any, trial: str | None = None) -> None:
+    args = SimpleNamespace(output_dir="out", to_json_string=lambda: "{}")
+    state = SimpleNamespace(
+        is_world_process_zero=True, is_hyper_param_search=trial is not None, trial_name=trial, global_step=0
+    )
+    callback.on_train_begin(args, state, None)
+
+
+@pytest.mark.parametrize("make", WRITERS)
+def test_the_environment_reaches_every_wrapper(
+    make: Callable[[str | None], HFSummaryWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_REPO_ID", "user/of-the-environment")
+    writer = make(None)
+    writer.close()
+    assert writer.repo_id == "user/of-the-environment"
+    assert (writer.scheduler.path_in_repo, writer.scheduler.every) == ("logs/first", 0.5)
+
+
+@pytest.mark.parametrize("make", WRITERS)
+def test_a_uri_reaches_every_wrapper(make: Callable[[str | None], HFSummaryWriter]) -> None:
+    writer = make("hf://datasets/user/run@dev/elsewhere")
+    writer.close()
+    place = writer.scheduler.status().destination
+    assert (place.repo_type, place.repo_id, place.revision) == ("dataset", "user/run", "dev")
+    assert place.path == "elsewhere/first"
+
+
+def test_the_tracker_skips_what_accelerates_own_skips(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    from accelerate import Accelerator
+
+    from hf_summary_writer.integrations.accelerate import HubTracker
+
+    accelerator = Accelerator(log_with=HubTracker("user/run", run_name="first"), cpu=True)
+    accelerator.init_trackers("project")
+    accelerator.log({"none": None, "list": [0.1], "tuple": (1, 2), "loss": 0.5, "note": "text"}, step=1)
+    accelerator.end_training()
+    found = {value.tag for event in events.logged(tmp_path / "runs" / "first") for value in event.summary.value}
+    assert found == {"loss", "note/text_summary"}
+
+
+def test_each_trial_of_a_search_is_a_run_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from hf_summary_writer.integrations.transformers import HubCallback
+
+    callback = HubCallback("user/run", logdir=tmp_path / "search")
+    folders = []
+    for trial in ("run-0", "run-1", None, None):  # the first one is pruned: nothing tells of its end
+        begin(callback, trial)
+        assert callback.tb_writer is not None
+        folders.append(callback.tb_writer.logdir)
+        if trial != "run-0":
+            callback.on_train_end(None, None, None)
+    search = tmp_path / "search"
+    assert folders == [str(search / "run-0"), str(search / "run-1"), *[f"{search}/"] * 2]
