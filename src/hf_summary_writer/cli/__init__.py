@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from hf_summary_writer.cli.check import check
 from hf_summary_writer.cli.local import demo, localhub
 from hf_summary_writer.cli.run import run
 from hf_summary_writer.cli.status import status
@@ -37,10 +38,11 @@ def main() -> None:
     Push around a training command:        hf-summary-writer run user/my-runs -- python train.py
     See how far a folder has come:         hf-summary-writer status runs
     Look at a repo's runs in TensorBoard:  hf-summary-writer view user/my-runs
+    Check token, rights and network:       hf-summary-writer check user/my-runs
 
     Log in once with `hf auth login`, or set HF_TOKEN. HF_ENDPOINT leads to another Hub.
     """  # noqa: D301 - click asks for that very character
 
 
-for command in (sync, run, status, view, localhub, demo):
+for command in (sync, run, status, view, check, localhub, demo):
     main.add_command(command)

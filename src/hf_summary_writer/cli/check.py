@@ -1,0 +1,53 @@
+"""`hf-summary-writer check`: tell before a training whether its logs will arrive."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+import click
+
+from hf_summary_writer.cli.options import config_option, given
+from hf_summary_writer.cli.terminal import emit, log_to_stderr, say
+from hf_summary_writer.cli.watching import client_for
+from hf_summary_writer.config import PushConfig
+from hf_summary_writer.hub.check import check as findings_of
+from hf_summary_writer.hub.client import default_endpoint
+
+__all__ = ["check"]
+
+
+@click.command()
+@click.argument("repo_id", required=False)
+@config_option("endpoint")
+@config_option("repo_type")
+@config_option("revision")
+@config_option("token")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line.")
+def check(repo_id: str | None, as_json: bool, **options: Any) -> None:
+    """Check what uploads need: versions, mode, cache, Hub, clock, limits, token, and the right to write to REPO_ID.
+
+    Makes two requests at most, and changes nothing. Exits with 1 if something is in the way.
+    """
+    log_to_stderr()
+    if repo_id is None and (options["repo_type"] or options["revision"]):
+        raise click.UsageError("--repo-type and --revision need REPO_ID")
+    try:
+        # The name of a repo that nobody asks for stands in where there is none.
+        arguments = {"repo_id": repo_id or "none", **given(options)}
+        config = PushConfig.from_arguments(arguments, default_endpoint())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    repo = config.repo_id if repo_id else None
+    ok = True
+    for finding in findings_of(client_for(config), repo, config.repo_type, config.revision):
+        ok = ok and finding.ok
+        if as_json:
+            emit(dataclasses.asdict(finding))
+            continue
+        state, colour = ("ok", None) if finding.ok else ("FAIL", "red")
+        say(f"{state:<5} {finding.subject:<9} {finding.text}", colour=colour)
+        if finding.remedy:
+            say(f"{'':15} {finding.remedy}")
+    sys.exit(0 if ok else 1)

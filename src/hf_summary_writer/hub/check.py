@@ -1,0 +1,160 @@
+"""Checks of what a push needs: the Hub, the token and its rights, the clock, the cache of Xet. They change nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from huggingface_hub import constants
+
+from hf_summary_writer.config import MODE, Mode, check_repo_type, check_revision, mode_for, without_password
+from hf_summary_writer.hub.responses import answer_of, judge_exception, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from huggingface_hub import HfApi
+
+__all__ = ["Finding", "check"]
+
+_SECONDS = 20.0
+
+# Signed requests of uploads fail when the clocks differ by more than some minutes.
+_MAX_CLOCK_SECONDS = 120.0
+
+_PACKAGES = ("hf-summary-writer", "huggingface_hub", "hf_xet", "tensorboardX")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        subject: What was checked.
+        ok: Whether a push can rely on it.
+        text: What was found.
+        remedy: What to do about it; empty if it is all right.
+    """
+
+    subject: str
+    ok: bool
+    text: str
+    remedy: str = ""
+
+
+def check(
+    api: HfApi, repo_id: str | None = None, repo_type: str | None = None, revision: str | None = None
+) -> Iterator[Finding]:
+    """Yield one finding after the other; makes two requests at most.
+
+    Args:
+        api: The client that pushes would use.
+        repo_id: The repo that they would go to.
+        repo_type: Its type.
+        revision: Its branch.
+    """
+    yield Finding(
+        "versions", ok=True, text=", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)])
+    )
+    yield _mode()
+    yield _xet_cache()
+    endpoint = without_password(api.endpoint)
+    try:
+        answer = _ask(api, "GET", "/api/whoami-v2")
+    except Exception as error:  # noqa: BLE001 - the client raises many kinds
+        reason = str(judge_exception(error, known=False, repo="the Hub", now=time.time()))
+        if answer_of(error) is None:
+            yield Finding("Hub", ok=False, text=f"{endpoint}: {reason}", remedy="check HF_ENDPOINT, network and proxy")
+        else:
+            yield Finding("Hub", ok=True, text=endpoint)
+            yield Finding("token", ok=False, text=reason, remedy="log in with `hf auth login`, or set HF_TOKEN")
+        return
+    yield Finding("Hub", ok=True, text=endpoint)
+    yield _clock(answer.headers.get("date", ""))
+    yield _limits(answer.headers.get("ratelimit", ""))
+    account = answer.json()
+    role = str(account.get("auth", {}).get("accessToken", {}).get("role", "unknown"))
+    yield Finding(
+        "token",
+        ok=role != "read",
+        text=f"of {one_line(str(account.get('name')))}, with the role {one_line(role)}",
+        remedy="create a token that may write at https://huggingface.co/settings/tokens" if role == "read" else "",
+    )
+    if repo_id is not None:
+        name = repo_id if "/" in repo_id else f"{account.get('name')}/{repo_id}"
+        yield _rights(api, name, check_repo_type(repo_type), check_revision(revision))
+
+
+def _ask(api: HfApi, method: str, path: str, **content: Any) -> Any:
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        hf_raise_for_status,
+    )
+
+    headers = build_hf_headers(token=api.token, library_name=api.library_name)
+    answer = get_session().request(method, f"{api.endpoint}{path}", headers=headers, timeout=_SECONDS, **content)
+    hf_raise_for_status(answer)
+    return answer
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
+
+
+def _mode() -> Finding:
+    try:
+        mode = mode_for()
+    except ValueError as error:
+        return Finding("mode", ok=False, text=str(error), remedy=f"correct {MODE}")
+    online = mode is Mode.ONLINE
+    return Finding("mode", ok=online, text=mode.value, remedy="" if online else f"unset {MODE} and HF_HUB_OFFLINE")
+
+
+def _xet_cache() -> Finding:
+    if constants.HF_HUB_DISABLE_XET:
+        return Finding("Xet", ok=True, text="switched off by HF_HUB_DISABLE_XET: files go over plain LFS")
+    folder = Path(constants.HF_XET_CACHE)
+    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    remedy = "" if writable else "set HF_HOME to a folder that you may write to, or HF_HUB_DISABLE_XET=1"
+    return Finding("Xet", ok=writable, text=f"cache in {folder}{'' if writable else ', not writable'}", remedy=remedy)
+
+
+def _clock(date: str) -> Finding:
+    try:
+        distance = time.time() - parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError):
+        return Finding("clock", ok=True, text="the Hub did not tell its own")
+    ok = abs(distance) <= _MAX_CLOCK_SECONDS
+    return Finding("clock", ok=ok, text=f"{distance:+.0f} s from that of the Hub", remedy="" if ok else "set the clock")
+
+
+def _limits(header: str) -> Finding:
+    return Finding("limits", ok=True, text=f"the Hub says {one_line(header)}" if header else "the Hub names none")
+
+
+def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding:
+    """Ask for what comes before a commit, which needs the same right and changes nothing."""
+    path = f"/api/{repo_type}s/{repo_id}/preupload/{quote(revision, safe='')}"
+    probe = {"files": [{"path": "check.txt", "size": 1, "sample": "eA=="}]}
+    try:
+        _ask(api, "POST", path, json=probe)
+    except Exception as error:  # noqa: BLE001 - the client raises many kinds
+        answer = answer_of(error)
+        if answer is not None and answer.status == 404:
+            text = f"{repo_type} {repo_id} does not exist, or has no branch {revision}: the first push creates it"
+            return Finding("repo", ok=True, text=text)
+        reason = str(judge_exception(error, known=False, repo=repo_id, now=time.time()))
+        return Finding("repo", ok=False, text=reason, remedy="use a token that may write to this repo, or another repo")
+    return Finding("repo", ok=True, text=f"the token may write to {repo_type} {repo_id}")

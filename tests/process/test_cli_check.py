@@ -1,0 +1,89 @@
+"""`hf-summary-writer check`: what is in the way of uploads is named before a training, with what to do."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import commands
+from hub_process import HubProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+
+def findings(hub: Any, *words: object, home: Path, **variables: str) -> tuple[dict[str, dict[str, Any]], int]:
+    done = commands.run(hub, "check", *words, "--json", home=home, **variables)
+    assert "Traceback" not in done.stderr, done.stderr
+    return {found["subject"]: found for found in commands.objects(done.stdout)}, done.returncode
+
+
+def test_where_all_is_well_it_says_so_and_leaves_no_repo(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    name = repo_id.rpartition("/")[2]
+    found, code = findings(hub, name, home=tmp_path)
+    assert (code, all(each["ok"] for each in found.values())) == (0, True)
+    assert list(found) == ["versions", "mode", "Xet", "Hub", "clock", "limits", "token", "repo"]
+    assert "does not exist" in found["repo"]["text"]
+    assert not api.repo_exists(f"{api.whoami()['name']}/{name}")
+    api.create_repo(repo_id)
+    commits = len(api.list_repo_commits(repo_id))
+    found, code = findings(hub, repo_id, home=tmp_path)
+    assert (code, found["repo"]["ok"]) == (0, True)
+    assert "may write" in found["repo"]["text"]
+    assert len(api.list_repo_commits(repo_id)) == commits
+
+
+def test_a_token_that_is_wrong_is_named(hub: HubProcess, tmp_path: Path) -> None:
+    found, code = findings(hub, "--token", "hf_wrong", home=tmp_path)
+    assert (code, found["Hub"]["ok"], found["token"]["ok"]) == (1, True, False)
+    assert "hf auth login" in found["token"]["remedy"]
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Any]:
+    """Return a Hub, as a user with a token that may only read sees it."""
+    with HubProcess(tmp_path / "hub", "--token", "hf_writer", "--user", "guest:hf_guest:read") as hub:
+        yield SimpleNamespace(endpoint=hub.endpoint, token="hf_guest")
+
+
+def test_a_token_that_may_not_write_is_named(reader: Any, tmp_path: Path) -> None:
+    found, code = findings(reader, "guest/run", home=tmp_path)
+    assert (code, found["token"]["ok"]) == (1, False)
+
+
+def test_a_hub_that_is_out_of_reach_is_named(tmp_path: Path) -> None:
+    found, code = findings(commands.Nowhere(), home=tmp_path)
+    assert (code, found["Hub"]["ok"]) == (1, False)
+    assert commands.Nowhere.endpoint in found["Hub"]["text"]
+
+
+def test_what_keeps_uploads_from_being_tried_is_named(hub: HubProcess, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    variables = {"HF_SUMMARY_WRITER_MODE": "offline", "HF_XET_CACHE": str(tmp_path / "file" / "xet")}
+    found, code = findings(hub, home=tmp_path, **variables)
+    assert (code, found["mode"]["ok"], found["Xet"]["ok"]) == (1, False, False)
+    assert "HF_HOME" in found["Xet"]["remedy"]
+
+
+def test_a_clock_that_is_wrong_is_named() -> None:
+    from hf_summary_writer.hub.check import _clock
+
+    assert _clock(formatdate(time.time())).ok
+    assert not _clock(formatdate(time.time() - 3600)).ok
+    assert _clock("").ok
+
+
+def test_on_a_terminal_it_is_a_table(hub: HubProcess, tmp_path: Path) -> None:
+    shown = commands.on_terminal(hub, "check", home=tmp_path)
+    assert shown.code == 0
+    assert "ok    token" in shown.text
+    assert hub.token not in shown.text
