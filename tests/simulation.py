@@ -1,9 +1,9 @@
-"""A day of many runs in seconds: the real timetable, turns, budget and back-off, on a clock that only events move.
+"""A day of many runs in seconds: the real timetable, commit queue, budget and back-off, on a simulated clock.
 
-What is real: `Timetable` with `delay_after` in it, `Turns`, `Budget`, the limits of the local Hub, and what `verdict`
-reads in their answers. What is modelled: the threads around them, that is `PushLoop`, `Committer` and `Pusher`, as far
-as they decide who commits when. A run is one event file that always has something new. A process has one folder for
-each of its runs, as writers do, or one for all, as an agent on their parent folder does.
+Real are `Timetable` with `delay_after` in it, `CommitQueue`, `Budget`, the limits of the local Hub, and how the library
+reads their responses. Modelled are `PushLoop` and `Pusher`, as far as they decide what is committed when. A run is one
+event file that always has something new. A process has one folder for each of its runs, as writers do, or one for all,
+as an agent on their parent folder does.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.errors import PostponedError, PushError, RateLimitError
-from hf_summary_writer.folder.snapshot import MAX_FILES_PER_COMMIT
+from hf_summary_writer.errors import PostponedError, PushError
+from hf_summary_writer.hub.repo import MAX_FILES_PER_COMMIT
 from hf_summary_writer.hub.responses import Answer, judge_answer
 from hf_summary_writer.localhub.errors import HubError
 from hf_summary_writer.localhub.limits import Limits
-from hf_summary_writer.push.budget import SharedBudget, Turns
-from hf_summary_writer.push.timetable import Outcome, Timetable
+from hf_summary_writer.push.budget import CommitQueue, SharedBudget
+from hf_summary_writer.push.timetable import Result as Settled
+from hf_summary_writer.push.timetable import Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["HOUR", "Layout", "Result", "most_in_an_hour", "simulate"]
 
 HOUR = 3600.0
-# As in `committer`, and as `scheduler` and `push` take them by default.
-_GATHER_SECONDS, _CLOSE_SECONDS = 1.0, 20.0
+_CLOSE_SECONDS = 20.0
 _UPLOAD_SECONDS, _COMMIT_SECONDS = (0.3, 1.0), (0.5, 2.0)
 _REQUESTS_OF_UPLOAD, _REQUESTS_OF_COMMIT = 2, 1
 
@@ -219,164 +219,121 @@ class _World:
 
 
 class _Folder:
-    """What one scheduler pushes, and how far its push has come."""
+    """What one scheduler pushes."""
 
     def __init__(self, runs: list[int], timetable: Timetable) -> None:
         self.runs = runs
         self.timetable = timetable
-        self.remaining: Iterator[int] = iter(())
-        self.is_pushing = self.is_last = False
-        self.wakes = -1.0
 
+    @property
+    def is_finishing(self) -> bool:
+        return self.timetable.finish_by is not None
 
-@dataclass
-class _Part:
-    folder: _Folder
-    runs: list[int]
-    snapshot: float
+    def ready_at(self) -> float:
+        return self.timetable.ready_at(requested=self.is_finishing)
 
 
 class _Process:
-    """The committer of a branch, and the schedulers that share it."""
+    """The loop of a branch, and the folders that it serves: one push at a time, of all that are due."""
 
     def __init__(self, world: _World, machine: int, budget: SharedBudget, runs: list[int]) -> None:
         self._world = world
         self._machine = machine
         self._budget = budget
-        self._turns = self._new_turns()
-        self._is_led = False
-        self._uploading = 0
-        self._queue: list[_Part] = []
+        self._queue = self._new_queue()
+        self._is_pushing = False
+        self._last: list[_Folder] = []
+        self._wakes = -1.0
         layout = world.layout
         owned = [runs] if layout.agent else [[run] for run in runs]
         self._folders = [_Folder(each, Timetable(layout.interval, 0.0, world.chance.random)) for each in owned]
         for folder in self._folders:
             self._begin(folder, world.between((0.0, layout.start)))
 
-    def _new_turns(self) -> Turns:
-        return Turns(lambda: self._budget)
+    def _new_queue(self) -> CommitQueue:
+        return CommitQueue(lambda: self._budget)
 
     def _begin(self, folder: _Folder, moment: float) -> None:
         layout = self._world.layout
         folder.timetable = Timetable(layout.interval, moment, self._world.chance.random)
-        folder.is_last = False
         for run in folder.runs:
             self._world.begins(run, moment)
-        self._wake(folder)
+        self._wake()
         if layout.run_seconds is not None:
             self._world.at(moment + layout.run_seconds * self._world.between((0.5, 1.5)), lambda: self._end(folder))
 
-    def _wake(self, folder: _Folder) -> None:
+    def _wake(self) -> None:
         """Let the loop wait for its next push, as `PushLoop` does."""
-        ready = folder.timetable.ready_at(requested=folder.timetable.finish_by is not None)
-        if folder.timetable.is_hopeless(ready):
-            self._leave(folder, left=True)
-            return
-        folder.wakes = max(ready, self._world.now)
-        self._world.at(folder.wakes, lambda: self._push(folder))
+        for folder in self._folders:
+            if folder.timetable.is_hopeless(folder.ready_at()):
+                self._leave(folder, left=True)
+                return
+        wakes = max(min(folder.ready_at() for folder in self._folders), self._world.now)
+        if not self._is_pushing and wakes != self._wakes:
+            self._wakes = wakes
+            self._world.at(wakes, self._push)
 
-    def _push(self, folder: _Folder) -> None:
-        if folder.is_pushing or self._world.now != folder.wakes:
+    def _push(self) -> None:
+        now = self._world.now
+        if self._is_pushing or now != self._wakes:
             return  # something else came in between
-        folder.is_last = folder.timetable.finish_by is not None
+        self._wakes = -1.0
+        folders = [folder for folder in self._folders if folder.ready_at() <= now]
+        final = any(folder.is_finishing for folder in folders)
+        share = 0.9 if final else 0.5
+        folders += [each for each in self._folders if each not in folders and each.timetable.invite(now, share)]
+        self._is_pushing = True
+        self._last = [folder for folder in folders if folder.is_finishing]
         try:
-            if not folder.is_last:
-                self._turns.await_turn()
+            self._queue.wait_turn(final=final)
         except PostponedError as error:
-            self._settle(folder, error)
+            self._settle(folders, error)
             return
-        folder.is_pushing = True
-        folder.remaining = iter(self._world.longest_waiting_first(folder.runs))
-        self._upload(folder)
+        runs = [run for folder in folders for run in folder.runs]
+        self._upload(folders, iter(self._world.longest_waiting_first(runs)), final=final)
 
-    def _upload(self, folder: _Folder) -> None:
-        runs = list(islice(folder.remaining, MAX_FILES_PER_COMMIT))
+    def _upload(self, folders: list[_Folder], remaining: Iterator[int], *, final: bool) -> None:
+        runs = list(islice(remaining, MAX_FILES_PER_COMMIT))
         if not runs:
-            self._settle(folder, None)
+            self._settle(folders, None)
             return
-        self._uploading += 1
         self._world.result.requests += _REQUESTS_OF_UPLOAD
-        part = _Part(folder, runs, self._world.now)
-        self._world.at(self._world.now + self._world.between(_UPLOAD_SECONDS), lambda: self._bring(part))
+        snapshot = self._world.now
 
-    def _bring(self, part: _Part) -> None:
-        self._uploading -= 1
-        self._queue.append(part)
-        self._lead()
-
-    def _lead(self) -> None:
-        """Let whoever waits first make the next commit, as `Committer` does."""
-        while self._queue and not self._is_led:
-            folder = self._queue[0].folder
+        def commit() -> None:
             try:
-                if not folder.is_last:
-                    self._turns.await_turn()
-            except PostponedError as error:
-                self._queue.pop(0)
-                self._settle(folder, error)
-                continue
-            self._is_led = True
-            invited = [other for other in self._folders if self._invites(other)]
-            for other in invited:
-                self._wake(other)
-            seconds = _GATHER_SECONDS if invited or self._uploading else 0.0
-            self._world.at(self._world.now + seconds, self._commit)
+                with self._queue.commit(final=final):
+                    self._world.commit(self._machine)
+            except (PushError, PostponedError) as error:
+                self._settle(folders, error)
+            else:
+                self._world.at(self._world.now + self._world.between(_COMMIT_SECONDS), landed)
 
-    def _invites(self, other: _Folder) -> bool:
-        is_free = not other.is_pushing and other.timetable.finish_by is None
-        return is_free and other.timetable.invite(self._world.now, 0.5)
+        def landed() -> None:
+            for run in runs:
+                self._world.arrived(run, snapshot)
+            self._upload(folders, remaining, final=final)
 
-    def _commit(self) -> None:
-        group: list[_Part] = []
-        for part in self._queue:
-            if sum(len(each.runs) for each in (*group, part)) <= MAX_FILES_PER_COMMIT:
-                group.append(part)
-        self._queue = [part for part in self._queue if part not in group]
-        try:
-            self._turns.spend(last=any(part.folder.is_last for part in group))
-            self._ask()
-        except (PushError, PostponedError) as error:
-            self._is_led = False
-            for part in group:
-                self._settle(part.folder, error)
-            self._lead()
-        else:
-            self._world.at(self._world.now + self._world.between(_COMMIT_SECONDS), lambda: self._landed(group))
+        self._world.at(self._world.now + self._world.between(_UPLOAD_SECONDS), commit)
 
-    def _ask(self) -> None:
-        try:
-            self._world.commit(self._machine)
-        except RateLimitError as error:
-            self._turns.give_back()
-            self._turns.refused(error)
-            raise
-
-    def _landed(self, group: list[_Part]) -> None:
-        self._is_led = False
-        for part in group:
-            for run in part.runs:
-                self._world.arrived(run, part.snapshot)
-            self._upload(part.folder)
-        self._lead()
-
-    def _settle(self, folder: _Folder, error: PushError | PostponedError | None) -> None:
-        folder.is_pushing = False
-        outcome = folder.timetable.settle(self._world.now, error)
-        if outcome is Outcome.GIVEN_UP or (outcome is Outcome.DONE and folder.is_last):
-            self._leave(folder, left=outcome is Outcome.GIVEN_UP)
-        else:
-            self._wake(folder)
+    def _settle(self, folders: list[_Folder], error: PushError | PostponedError | None) -> None:
+        self._is_pushing = False
+        for folder in folders:
+            was_last = folder in self._last
+            result = folder.timetable.settle(self._world.now, error)
+            if result is Settled.GIVEN_UP or (result is Settled.DONE and was_last):
+                self._leave(folder, left=result is Settled.GIVEN_UP)
+        self._wake()
 
     def _end(self, folder: _Folder) -> None:
         if not folder.timetable.finish(self._world.now, _CLOSE_SECONDS):
             self._leave(folder, left=True)
-        elif not folder.is_pushing:
-            self._wake(folder)
+        self._wake()
 
     def _leave(self, folder: _Folder, *, left: bool) -> None:
         """End a run, and begin another one in its place."""
         self._world.result.last_pushes += 1
         self._world.result.left += left
         if len(self._folders) == 1:
-            self._turns = self._new_turns()  # it is another process
+            self._queue = self._new_queue()  # it is another process
         self._begin(folder, self._world.now)

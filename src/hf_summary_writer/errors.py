@@ -14,6 +14,7 @@ __all__ = [
     "CommitDetails",
     "DeadlineError",
     "ErrorDetails",
+    "FolderBusyError",
     "InterruptedPushError",
     "PostponedError",
     "PushError",
@@ -46,6 +47,10 @@ class TemporaryError(PushError):
 
 class BranchGoneError(TemporaryError):
     """A branch that took commits before does not exist any more; the next push makes it again and sends everything."""
+
+
+class FolderBusyError(TemporaryError):
+    """Another process, or another scheduler of this one, is pushing the folder."""
 
 
 class DeadlineError(TemporaryError):

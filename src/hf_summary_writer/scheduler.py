@@ -6,10 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer.config import (
     DEFAULT_CLOSE_TIMEOUT,
@@ -19,19 +18,20 @@ from hf_summary_writer.config import (
     complete_arguments,
     mode_for,
 )
-from hf_summary_writer.errors import ActionNeededError, CommitDetails, ErrorDetails, PostponedError, TemporaryError
-from hf_summary_writer.events import file_version, frame, parse_name
-from hf_summary_writer.folder.lease import Deputy, WatchMark, rank_of
-from hf_summary_writer.hub.client import Hub, default_endpoint, endpoint_of
-from hf_summary_writer.hub.deadline import Caller
+from hf_summary_writer.errors import CommitDetails, ErrorDetails
+from hf_summary_writer.hub.client import Client, default_endpoint, endpoint_of
+from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.process import check_push_on_sigterm, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
-from hf_summary_writer.push.loop import PushLoop, seat_at
-from hf_summary_writer.push.push import Pusher
-from hf_summary_writer.push.report import Leaving, Trouble
-from hf_summary_writer.push.status import Status, TroubleFile
+from hf_summary_writer.push.budget import commit_queue_of
+from hf_summary_writer.push.job import Job
+from hf_summary_writer.push.loop import PushLoop, PushTask, loop_to
+from hf_summary_writer.push.push import Outcomes, Pusher
+from hf_summary_writer.push.report import FailureLog, Shutdown
+from hf_summary_writer.push.status import Status, StatusFile
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from concurrent.futures import Future
     from types import TracebackType
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Self
 
     from hf_summary_writer.config import Destination
+    from hf_summary_writer.push.budget import CommitQueue
+    from hf_summary_writer.push.push import Round
 
-__all__ = ["CommitScheduler", "RankedScheduler"]
+__all__ = ["CommitScheduler"]
 
 T = TypeVar("T")
 
@@ -102,9 +104,6 @@ class CommitScheduler:
         last_future: The future of the push that began last.
     """
 
-    # Whether writers below the folder leave the pushing to this.
-    _marks_folder = True
-
     @complete_arguments
     def __init__(
         self,
@@ -141,40 +140,25 @@ class CommitScheduler:
         self.push_on_sigterm = check_push_on_sigterm(config.push_on_sigterm)
         self.folder_path = check_folder(folder_path)
         self._mode = mode_for(self.folder_path)
-        where = config.destination
-        self._hub = Hub(where.repo_id, where.repo_type, where.revision, config.private, config.token, hf_api)
         self.lock = threading.RLock()
-        self._caller = Caller("hf-summary-writer-hub")
-        self._seat = seat_at(self._hub, self._invite)
-        self._pusher = Pusher(
-            self.folder_path,
-            config,
-            self._hub,
-            self._caller,
-            self.lock,
-            self._committed,
-            self._seat,
-        )
+        self._loop = self._loop_to(RepoRemote(config, Client(config.token, hf_api)))
+        self._remote = self._loop.pusher.remote
+        self._job = self._new_job()
         self._on_commit = functools.partial(_call_hook, config.on_commit)
         self._on_error = functools.partial(_call_hook, config.on_error)
         self._said_offline = False
-        self._trouble = Trouble(self.folder_path)
-        self._leaving = Leaving(
-            self.folder_path,
-            lambda: self._destination,
-            self._command,
-            self._pusher.inventory,
-            self.close_timeout,
+        self._failures = FailureLog(self.folder_path)
+        self._shutdown = Shutdown(
+            self.folder_path, lambda: self._destination, self._command, self._job.inventory, self.close_timeout
         )
-        self._mark = WatchMark(self.folder_path, config) if self._marks_folder else None
-        self._trouble_file = TroubleFile.beside(self._pusher.ledger.path)
-        self._loop = PushLoop(
-            self._push_and_end,
+        self._status_file = StatusFile.beside(self._job.ledger.path)
+        self._task = PushTask(
+            self._loop,
+            self._job,
             self.every * 60,
-            at_start=self._caller.start,
-            at_end=self._at_end,
-            name="hf-summary-writer-push",
-            settled=self._trouble_file.note,
+            done=self._pushed,
+            settled=self._status_file.note,
+            ended=self._job.lease.release,
         )
         tell_after_fork(self)
         tell_at_exit(self)
@@ -183,12 +167,12 @@ class CommitScheduler:
     @property
     def api(self) -> HfApi:
         """The client that makes every request."""
-        return self._hub.api
+        return self._remote.api
 
     @property
     def repo_id(self) -> str:
         """The repo: as given, and with its namespace once the Hub has said which."""
-        return self._hub.repo_id
+        return self._remote.repo_id
 
     @property
     def url(self) -> str | None:
@@ -208,22 +192,22 @@ class CommitScheduler:
 
         It is what the command `hf-summary-writer status` shows. Looks at every file of the folder.
         """
-        state = self._loop.state
-        ledger = self._pusher.ledger
+        state = self._task.state
+        ledger = self._job.ledger
         return Status(
             self.folder_path,
             self._destination,
             self.url,
             ledger.commit,
-            self._pusher.inventory.pending(),
+            self._job.inventory.pending(),
             state.phase,
-            *self._trouble_file.word(state),
+            *self._status_file.word(state),
         )
 
     @property
     def last_future(self) -> Future[CommitInfo | None] | None:
         """The future of the push that began last."""
-        return self._loop.last_future
+        return self._task.last_future
 
     def trigger(self) -> Future[CommitInfo | None]:
         """Ask for a push now, without waiting for it.
@@ -236,26 +220,24 @@ class CommitScheduler:
             failed attempt, whose traceback only `on_error` and the log are given. It fails at once while the Hub has
             asked to be left alone, and resolves to `None` once the scheduler is stopped.
         """
-        return self._loop.trigger()
+        return self._task.trigger()
 
     def push_to_hub(self) -> CommitInfo | None:
         """Push what is new and return the last commit, or `None` if there was nothing.
 
-        Called by the scheduler's thread; override it to push in another way, and call `trigger` to have it called.
+        Called by the scheduler's thread in a subclass that overrides it to push in another way; called by anybody else,
+        it asks for a push as `trigger` does and waits for it.
 
         Raises:
             PushError: If something could not be delivered.
         """
-        if self._loop.forked:
-            return None
-        lock_seconds = self.close_timeout if self._loop.seconds_left is not None else max(self.every * 60, 1.0)
-        return self._pusher.push(
-            last=self._loop.seconds_left is not None, interrupted=self._loop.interrupted, lock_seconds=lock_seconds
-        )
+        if self._loop.is_current_thread():
+            return self._loop.pusher.push_one(self._job)
+        return self.trigger().result()
 
     def stop(self) -> None:
         """End the thread after a push that is running, without a last push; a stopped scheduler stays stopped."""
-        self._loop.stop()
+        self._task.stop()
         sigterm.remove(self)
 
     def close(self) -> None:
@@ -265,8 +247,8 @@ class CommitScheduler:
             KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
         """
         try:
-            patience = self._leaving.patience
-            self._await_last(self._loop.finish(patience), time.monotonic() + patience)
+            seconds = self._shutdown.remaining
+            self._await_last(self._task.finish(seconds), time.monotonic() + seconds)
         finally:
             sigterm.remove(self)
 
@@ -292,16 +274,16 @@ class CommitScheduler:
 
     def at_exit(self) -> Callable[[bool], None]:
         """Begin the last push; the thread stays, since other threads may still write."""
-        deadline = time.monotonic() + self._leaving.patience
-        future = self._loop.finish(self._leaving.patience, end=False)
+        deadline = time.monotonic() + self._shutdown.remaining
+        future = self._task.finish(self._shutdown.remaining, end=False)
 
         def await_last(hurry: bool) -> None:
             if hurry:
-                self._leaving.hurry()
+                self._shutdown.hurry()
             try:
-                self._await_last(future, deadline if self._leaving.patience else 0.0)
+                self._await_last(future, deadline if self._shutdown.remaining else 0.0)
             finally:
-                self._loop.go_on()
+                self._task.go_on()
 
         return await_last
 
@@ -312,70 +294,56 @@ class CommitScheduler:
 
     def after_fork_in_child(self) -> None:
         """Leave the pushing to the parent."""
-        self.lock = threading.RLock()
-        self._caller.after_fork_in_child()
-        self._loop.after_fork_in_child()
+        self.lock = self._job.content_lock = threading.RLock()
 
     def start(self) -> None:
         """Start the thread, also again after `close`; does nothing while it runs, after `stop`, or when offline."""
-        self._leaving.begin_anew()
+        self._shutdown.begin_anew()
         with contextlib.suppress(OSError):  # the first push says what is wrong with it
             self.folder_path.mkdir(parents=True, exist_ok=True)
         if self._mode is not Mode.ONLINE:
             self._stay_away()
             return
         try:
-            self._loop.start()
-            if self.push_on_sigterm and self._loop.alive:
+            self._task.start()
+            if self.push_on_sigterm and self._task.alive:
                 # Started again in another thread than the main one, it goes on without.
                 with contextlib.suppress(ValueError):
                     sigterm.add(self)
         except RuntimeError as error:  # the interpreter is exiting, or the system has no thread to give
             logger.warning("%s is not pushed from here: %s. To push it: %s", self.folder_path, error, self._command)
 
-    def _push_and_end(self) -> CommitInfo | None:
-        try:
-            return self._push_once()
-        finally:
-            self._seat.end()
+    def _new_job(self) -> Job:
+        return Job(
+            self.folder_path, self._config, content_lock=self.lock, flush=self._before_push, on_commit=self._committed
+        )
 
-    def _push_once(self) -> CommitInfo | None:
-        began = time.monotonic()
-        try:
-            self._before_push()
-            if self._mark is not None:
-                self._mark.hold(self.repo_id)
-            info = self._pushed()
-        except PostponedError as postponed:
-            logger.debug("%s waits for its turn, %.0f s: %s", self.folder_path, postponed.seconds, postponed)
-            raise
-        except BaseException as error:
-            failures = self._trouble.failed(error, self.repo_id, left_behind=began < self._leaving.told_at)
-            self._on_error(ErrorDetails(self.repo_id, self.folder_path, error, failures))
-            raise
-        self._trouble.passed(self.repo_id)
-        return info
-
-    def _pushed(self) -> CommitInfo | None:
-        try:
-            self._hub.check_token()
-        except ActionNeededError:
-            # Before anything is read; but a later process has to know where the folder was to go, and how.
-            self._pusher.remember()
-            raise
+    def _loop_to(self, remote: RepoRemote) -> PushLoop:
         if type(self).push_to_hub is CommitScheduler.push_to_hub:
-            return self.push_to_hub()
-        self._pusher.delivery.ensure_repo()
-        info = self.push_to_hub()
-        if info is not None and self.squash_history:
-            self._pusher.squash()
-        return info
+            return loop_to(remote)
+        return PushLoop(_OverriddenPusher(remote, commit_queue_of(remote), self._push_overridden))
+
+    def _push_overridden(self) -> CommitInfo | None:
+        self._before_push()
+        self._remote.check_token()
+        self._remote.ensure()
+        commit = self.push_to_hub()
+        if commit is not None and self.squash_history:
+            self._loop.pusher.squash([self._job])
+        return commit
+
+    def _pushed(self, error: BaseException | None) -> None:
+        if error is None:
+            self._failures.passed(self.repo_id)
+        else:
+            failures = self._failures.failed(error, self.repo_id, left_behind=self._job.began < self._shutdown.told_at)
+            self._on_error(ErrorDetails(self.repo_id, self.folder_path, error, failures))
 
     def _committed(self, details: CommitDetails) -> None:
-        self._leaving.commits += 1
-        if self._leaving.commits == 1:
+        self._shutdown.commits += 1
+        if self._shutdown.commits == 1:
             logger.info("%s can be seen at %s", self.folder_path, self.url)
-        self._trouble.delivered(details)
+        self._failures.delivered(details)
         self._on_commit(details)
 
     def _stay_away(self) -> None:
@@ -384,31 +352,38 @@ class CommitScheduler:
             logger.info(
                 "%s stays on this disk, since this process is offline. To push it: %s", self.folder_path, self._command
             )
-            self._pusher.remember()
-
-    def _invite(self, share: float) -> bool:
-        return self._loop.invite(share)
-
-    def _at_end(self) -> None:
-        self._caller.stop()
-        if self._mark is not None:
-            self._mark.drop()
+            self._job.remember()
 
     def _before_push(self) -> None:
         """Bring to disk what this push has to cover."""
 
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
-        if self._loop.forked:
+        if self._task.forked:
             return  # what is missing is the parent's to push, and to name
-        self._leaving.await_last(future, deadline, away=self._mode is Mode.OFFLINE)
+        self._shutdown.await_last(future, deadline, away=self._mode is Mode.OFFLINE)
 
     @property
     def _destination(self) -> Destination:
-        return dataclasses.replace(self._pusher.destination, repo_id=self.repo_id)
+        return dataclasses.replace(self._config.destination, repo_id=self.repo_id)
 
     @property
     def _command(self) -> str:
         return self._config.sync_command(self.folder_path, default_endpoint())
+
+
+class _OverriddenPusher(Pusher):
+    """Calls the `push_to_hub` of a subclass."""
+
+    def __init__(self, remote: RepoRemote, queue: CommitQueue, push: Callable[[], CommitInfo | None]) -> None:
+        super().__init__(remote, queue)
+        self._overridden = push
+
+    def push(self, jobs: Round) -> Outcomes:
+        outcomes = Outcomes()
+        for job in jobs.due():
+            with outcomes.guard(job):
+                outcomes[job].commit = self._overridden()
+        return outcomes
 
 
 def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:
@@ -417,71 +392,3 @@ def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:
             hook(details)
         except Exception:
             logger.exception("A hook of hf_summary_writer failed; nothing else is affected")
-
-
-_EMPTY = len(frame(file_version(1.0)))
-
-
-class RankedScheduler(CommitScheduler):
-    """A scheduler that, in a process that is not the main one of a run, leaves a folder to whoever pushes it.
-
-    In such a process it pushes when it is asked to by `trigger`; when nobody else has pushed the folder for some
-    intervals; and at the end, if the Hub does not have all that this very process has logged. Nothing is left behind,
-    whichever process ends last and whatever disks they share.
-
-    Args:
-        every_rank: Whether to push like the main process in all of them.
-        **kwargs: As for `CommitScheduler`.
-    """
-
-    def __init__(self, *, every_rank: bool, **kwargs: Any) -> None:
-        """Start the thread, after looking up which process this is."""
-        rank = rank_of(os.environ)
-        self._deputy = None if every_rank or rank.is_main else Deputy(rank)
-        self._asked = False
-        super().__init__(**kwargs)
-
-    def trigger(self) -> Future[CommitInfo | None]:
-        """Ask for a push now, in whichever process."""
-        # Before the push can begin, so that one that begins meanwhile covers this call, too.
-        self._asked = True
-        return super().trigger()
-
-    def _push_once(self) -> CommitInfo | None:
-        asked, self._asked = self._asked, False
-        if self._deputy is None:
-            return super()._push_once()
-        if not asked and not self._is_needed(self._deputy):
-            return None
-        try:
-            info = super()._push_once()
-        except PostponedError:
-            # It begins anew when its turn comes, and is still asked for then.
-            self._asked = self._asked or asked
-            raise
-        if info is not None:
-            self._deputy.pushed(info.oid)
-        return info
-
-    def _is_needed(self, deputy: Deputy) -> bool:
-        self._before_push()
-        self._pusher.refresh()
-        commit = self._pusher.ledger.commit
-        latest = None if commit is None else commit.oid
-        if self._loop.seconds_left is not None:
-            return deputy.is_in_charge(latest) or self._owes()
-        return deputy.steps_in(latest, something_waits=self._pusher.inventory.pending().files > 0)
-
-    def _owes(self) -> bool:
-        """Tell whether something that this process has logged is not on the Hub."""
-        entries = self._pusher.ledger.entries
-        try:
-            for candidate in self._pusher.inventory.changed():
-                name = parse_name(os.path.basename(candidate.relpath))  # noqa: PTH119 - as in all scans
-                if name is not None and name.pid == os.getpid():
-                    entry = entries.get(candidate.relpath)
-                    if candidate.signature.size > (_EMPTY if entry is None else entry.length):
-                        return True
-        except TemporaryError:
-            return True  # the push itself says what is wrong with the folder
-        return False

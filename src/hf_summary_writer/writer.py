@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import weakref
 from pathlib import Path
@@ -19,23 +18,22 @@ from hf_summary_writer.config import (
     mode_for,
 )
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
-from hf_summary_writer.folder.lease import watcher_of
+from hf_summary_writer.folder.lease import rank_of
 from hf_summary_writer.hub.client import client_of, endpoint_of
 from hf_summary_writer.process import check_push_on_sigterm
-from hf_summary_writer.scheduler import CommitScheduler, RankedScheduler
+from hf_summary_writer.push.job import Job
+from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from huggingface_hub import CommitInfo, HfApi
+    from huggingface_hub import HfApi
     from typing_extensions import Self
 
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
 
 __all__ = ["HFSummaryWriter"]
-
-logger = logging.getLogger("hf_summary_writer")
 
 
 class HFSummaryWriter(EventWriter):
@@ -227,46 +225,44 @@ class HFSummaryWriter(EventWriter):
         self.scheduler.start()
 
 
-class _RunScheduler(RankedScheduler):
+class _RunScheduler(CommitScheduler):
     """Pushes the logdir of one writer, and has the writer bring its events to disk first."""
 
-    _marks_folder = False
-
-    def __init__(self, writer: HFSummaryWriter, *, enabled: bool, **kwargs: Any) -> None:
+    def __init__(self, writer: HFSummaryWriter, *, enabled: bool, every_rank: bool, **kwargs: Any) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
         self._enabled = enabled
-        self._watched: Path | None = None
+        self._rank = None if every_rank else rank_of(os.environ)
         super().__init__(**kwargs)
 
     def start(self) -> None:
         if self._enabled:
             super().start()
 
+    def _new_job(self) -> Job:
+        return Job(
+            self.folder_path,
+            self._config,
+            rank=self._rank,
+            is_writer=True,
+            content_lock=self.lock,
+            flush=self._before_push,
+            on_commit=self._committed,
+        )
+
     def _before_push(self) -> None:
         writer = self._writer()
         if writer is not None:
             writer.flush()
+        else:
+            writer_thread.flush()  # it was dropped without `close`
 
-    def _push_once(self) -> CommitInfo | None:
-        watched = watcher_of(self.folder_path, self._pusher.destination, self.repo_id)
-        if watched != self._watched and watched is not None:
-            logger.info("%s is pushed with %s, by the process that watches that", self.folder_path, watched)
-        self._watched = watched
-        if watched is None:
-            return self._push_for_the_writer()
-        self._before_push()
-        return None
-
-    def _push_for_the_writer(self) -> CommitInfo | None:
-        if self._writer() is not None:
-            return super()._push_once()
-        # It was dropped without `close`: what it has logged is pushed, then nothing is left to do.
-        writer_thread.flush()
-        info = super()._push_once()
-        if self._loop.seconds_left is None and not self._pusher.inventory.pending().files:
-            self._loop.finish(self.close_timeout)
-        return info
+    def _pushed(self, error: BaseException | None) -> None:
+        super()._pushed(error)
+        is_dropped = self._writer() is None and error is None and not self._task.is_finishing
+        if is_dropped and not self._job.inventory.pending().files:
+            # All that the writer has logged is pushed, and nothing is left to do.
+            self._task.finish(self.close_timeout)
 
 
 def _in_repo(config: PushConfig, folder: Path) -> PushConfig:

@@ -91,11 +91,11 @@ class Run:
 
     def missing(self) -> int:
         """Return how many files the ledger does not know as arrived."""
-        return self.scheduler._pusher.inventory.pending().files
+        return self.scheduler._job.inventory.pending().files
 
     def allow(self, seconds: float) -> None:
         """Give every call to the Hub so much time."""
-        self.scheduler._pusher.delivery.call_seconds = seconds
+        self.scheduler._remote.call_seconds = seconds
 
 
 @dataclass(slots=True)

@@ -9,21 +9,17 @@ import uuid
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
-from unittest import mock
 
 from huggingface_hub import get_session, hf_hub_url
 from huggingface_hub.hf_api import RepoFile
 
 from events import wait_until
 from faults.proxy import Answer, CutRequest, Hold, LoseAnswer
-from hf_summary_writer import scheduler
 from hf_summary_writer.errors import TemporaryError
-from hf_summary_writer.hub.uploads import Uploaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from huggingface_hub import HfApi
     from typing_extensions import Self
@@ -147,24 +143,22 @@ class Dictionary:
     """In place of a Hub and its client, for many more examples in the same time."""
 
     repo_id = "tester/run"
-    api = None
 
     def __init__(self) -> None:
-        self.known = self.created = False
+        self.api = self
         self._pid = os.getpid()
         self._holdings = Holdings()
         self._failure: str | None = None
         self._reached, self._released = threading.Event(), threading.Event()
         self._released.set()
+        self._uploaded: dict[str, bytes] = {}
         self._commits = 0
-        self._patch = mock.patch.object(scheduler, "Hub", return_value=self)
 
     def __enter__(self) -> Self:
-        self._patch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._patch.stop()
+        """Nothing was opened."""
 
     @contextlib.contextmanager
     def fails(self, how: str) -> Iterator[None]:
@@ -189,45 +183,40 @@ class Dictionary:
     def look(self) -> Holdings:
         return self._holdings
 
-    # What follows is the face of `Hub`.
+    # What follows is the face of `HfApi`, as far as `RepoRemote` uses it.
 
     endpoint = "http://nowhere"
-    account_key = "nobody"
+    token = "nobody"
 
-    @property
-    def branch_key(self) -> int:
-        return id(self)
+    def create_repo(self, repo_id: str, **_: object) -> Any:
+        return SimpleNamespace(repo_id=repo_id)
 
-    def check_token(self) -> None:
-        """It takes none."""
+    def repo_info(self, repo_id: str, **_: object) -> Any:
+        return SimpleNamespace(id=repo_id)
 
-    def ensure_repo(self) -> str:
-        return self.repo_id
+    def preupload_lfs_files(self, repo_id: str, additions: Sequence[Any], **_: object) -> None:
+        assert repo_id == self.repo_id
+        for addition in additions:
+            with addition.as_file() as file:
+                content = file.read()
+            self._uploaded[addition.path_in_repo] = content
+            addition._should_ignore = False
+            addition._upload_mode = "lfs"
+            is_there = self._holdings.files.get(addition.path_in_repo) == content
+            addition._remote_oid = addition._local_oid if is_there else None
+            addition.path_or_fileobj = b""
 
-    def find_repo(self) -> None:
-        """It is there from the start."""
-
-    def upload(self, files: Sequence[tuple[str, bytes | Path]], readme: bytes | None = None) -> Uploaded:
-        assert readme is None, "no card was asked for"
-        new = [(path, body if isinstance(body, bytes) else body.read_bytes()) for path, body in files]
-        changed: Any = [
-            SimpleNamespace(path_in_repo=path, content=content, path_or_fileobj=b"")
-            for path, content in new
-            if self._holdings.files.get(path) != content
-        ]
-        return Uploaded(tuple(changed), None, frozenset())
-
-    def commit(self, additions: Sequence[Any], message: str) -> Any:
+    def create_commit(self, operations: Sequence[Any], commit_message: str, **_: object) -> Any:
         if os.getpid() != self._pid:
             os._exit(PUSHED_BY_A_CHILD)
-        assert message
+        assert commit_message
         self._commits += 1
         self._reached.set()
         assert self._released.wait(60)
         failure, self._failure = self._failure, None
         if failure in FAILURES[:2]:
             raise TemporaryError(failure)
-        self._holdings.commit({addition.path_in_repo: addition.content for addition in additions})
+        self._holdings.commit({each.path_in_repo: self._uploaded[each.path_in_repo] for each in operations})
         if failure is not None:
             error = TemporaryError(failure)
             error.in_doubt = True

@@ -25,8 +25,8 @@ from hf_summary_writer import CommitScheduler
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import snapshot
-from hf_summary_writer.folder import snapshot as batches
 from hf_summary_writer.folder.disk import PrivateCopies
+from hf_summary_writer.push import push as batches
 from hf_summary_writer.push.push import sync
 from hf_summary_writer.push.status import known_folders
 

@@ -19,8 +19,8 @@ from faults.proxy import Answer, Delay, Pass
 from faults.rights import an_ordinary_user
 from hf_summary_writer.errors import RepoGoneError, TemporaryError
 from hf_summary_writer.events.tfrecord import frame
-from hf_summary_writer.folder import snapshot as batches
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, ledgers_of
+from hf_summary_writer.push import push as batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -72,7 +72,7 @@ def test_a_token_that_may_not_write_is_named_with_its_repo(world: World, status:
     assert ("hf auth login" if status == 401 else "use one with write access") in warning
     run.settle()
     # Looked at once per interval, not ever more often.
-    assert HOUR * 60 - 30 < run.scheduler._loop.state.seconds <= HOUR * 60
+    assert HOUR * 60 - 30 < run.scheduler._task.state.seconds <= HOUR * 60
     assert run.push() is not None
 
 
@@ -125,34 +125,6 @@ def test_all_schedulers_of_a_process_start_over_when_one_of_them_finds_the_repo_
     before = len(world.proxy.requests)
     assert [run.push() for run in (busy, idle, later)] == [None] * 3
     assert len(world.proxy.requests) == before
-
-
-def test_a_push_that_runs_while_another_one_finds_the_repo_gone_sends_everything_too(
-    world: World, tmp_path: Path
-) -> None:
-    """Its commit lands in the repo that came back, so that it finds nothing gone itself."""
-    folders = [tmp_path / name for name in ("slow", "other")]
-    for folder in folders:
-        folder.mkdir()
-        (folder / "early.bin").write_bytes(os.urandom(1000))
-    slow, other = [world.schedule(folder_path=folder, path_in_repo=folder.name) for folder in folders]
-    for run in (slow, other):
-        run.next_commit()
-        run.settle()
-    for folder in folders:
-        (folder / "late.txt").write_bytes(b"1")
-    before = len(world.proxy.requests)
-    world.proxy.add("POST", "/commit/", Hold())
-    coming = slow.scheduler.trigger()
-    wait_until(lambda: any(seen.action == Hold() for seen in world.proxy.requests[before:]))
-    world.api.delete_repo(world.repo_id)
-    assert isinstance(other.fail(), RepoGoneError)
-    world.api.create_repo(world.repo_id)
-    world.proxy.clear()
-    assert coming.result(SECONDS) is not None
-    assert other.push() is not None
-    expected = {path: body for folder in folders for path, body in remote.under(folder, folder.name, "*").items()}
-    assert world.uploaded() == expected
 
 
 def test_a_process_that_begins_while_the_repo_is_gone_sends_everything_once_it_is_back(world: World) -> None:
@@ -340,7 +312,7 @@ def test_a_file_that_the_repos_gitignore_drops_is_named_and_does_not_count_as_ar
     [warning] = world.said(logging.WARNING)
     assert "b.tmp.bin" in warning
     assert ".gitignore" in warning
-    assert "b.tmp.bin" not in run.scheduler._pusher.ledger.entries
+    assert "b.tmp.bin" not in run.scheduler._job.ledger.entries
     world.hub.reset_stats()
     assert run.push() is None
     assert world.hub.requests == []

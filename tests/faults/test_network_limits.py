@@ -100,7 +100,7 @@ def test_a_wait_that_is_none_is_replaced_by_our_own(world: World, headers: dict[
     run = world.schedule()
     assert isinstance(run.next_error(), RateLimitError)
     run.settle()
-    assert run.scheduler._loop.state.seconds <= HOUR * 60
+    assert run.scheduler._task.state.seconds <= HOUR * 60
     # What nobody asked for can be cut short.
     assert isinstance(run.fail(), RateLimitError)
     world.proxy.clear()

@@ -194,7 +194,7 @@ def test_a_certificate_that_nobody_vouches_for_gets_no_data(world: World, known:
         run = world.schedule(hf_api=HfApi(endpoint=stranger.endpoint, token=world.proxy.token))
         if known:
             run.settle()
-            run.scheduler._pusher.ledger.record_repo("tester/known")
+            run.scheduler._job.ledger.record_repo("tester/known")
         assert isinstance(run.next_error(), ActionNeededError)
         assert isinstance(run.fail(), ActionNeededError)
         assert stranger.callers >= 2

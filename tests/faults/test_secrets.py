@@ -32,7 +32,7 @@ def show(details):
     print("".join(traceback.TracebackException.from_exception(details.error, capture_locals=True).format()))
 token = os.environ["HF_TOKEN"]
 scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, every=0.001, on_error=show, token=token)
-print(repr(scheduler), vars(scheduler), scheduler.api, repr(scheduler._hub), repr(scheduler._pusher))
+print(repr(scheduler), vars(scheduler), scheduler.api, repr(scheduler._remote), repr(scheduler._job))
 open(logdir + "/a.bin", "wb").write(os.urandom(10_000))
 scheduler.close()
 print(open("/proc/self/cmdline").read() if os.path.exists("/proc/self/cmdline") else "")

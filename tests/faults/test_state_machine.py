@@ -134,7 +134,7 @@ class FolderAndHub(RuleBasedStateMachine):
     @property
     def ledger(self) -> Ledger:
         assert self.writer is not None
-        return self.writer.scheduler._pusher.ledger
+        return self.writer.scheduler._job.ledger
 
     @rule(name=NAMES, size=SIZES)
     def append(self, name: str, size: int) -> None:
@@ -203,8 +203,8 @@ class FolderAndHub(RuleBasedStateMachine):
     def push_crashes(self, step: str) -> None:
         assert self.writer is not None
         self.log(1)
-        ledger, hub = self.ledger, self.writer.scheduler._hub
-        commit, record = hub.commit, ledger.record
+        ledger, remote = self.ledger, self.writer.scheduler._remote
+        commit, record = remote._commit, ledger.record
 
         def at_the_commit(*arguments: Any) -> None:
             if step == "after the commit":
@@ -220,7 +220,9 @@ class FolderAndHub(RuleBasedStateMachine):
             raise Crash
 
         is_commit = step in CRASHES[:2]
-        with mock.patch.object(*((hub, "commit", at_the_commit) if is_commit else (ledger, "record", at_the_ledger))):
+        with mock.patch.object(
+            *((remote, "_commit", at_the_commit) if is_commit else (ledger, "record", at_the_ledger))
+        ):
             assert isinstance(self.outcome(), Crash)
         self.restart()
 

@@ -163,10 +163,10 @@ def test_when_the_budget_is_short_a_push_waits_for_its_turn_and_says_so_and_the_
         waits = writer.scheduler.trigger()
         wait_until(lambda: writer.scheduler.status().phase is Phase.WAITING, SECONDS)
         status = writer.scheduler.status()
-        assert status.stretched is not None
-        assert status.stretched.seconds == pytest.approx(720, abs=60) or status.stretched.seconds == 3600
-        assert "8 commits per hour" in status.stretched.why
-        assert status.as_dict()["stretched_because"] == status.stretched.why
+        assert status.throttled is not None
+        assert status.throttled.seconds == pytest.approx(720, abs=60) or status.throttled.seconds == 3600
+        assert "8 commits per hour" in status.throttled.why
+        assert status.as_dict()["throttled_because"] == status.throttled.why
         assert status.trouble is None
         assert not waits.done()
     assert waits.result(SECONDS)
@@ -195,7 +195,7 @@ def test_a_hub_that_never_said_what_it_allows_is_believed_when_it_does(
             other = HFSummaryWriter(f"{repo_id}-2", tmp_path / "runs" / "b", hf_api=api, close_timeout=1)
             other.add_scalar("loss", 1.0, 0)
             other.scheduler.trigger()
-            wait_until(lambda: other.scheduler.status().stretched is not None, SECONDS)
+            wait_until(lambda: other.scheduler.status().throttled is not None, SECONDS)
             other.close()
         assert [request for request in strict_hub.requests if request.status == 429] == refused
     finally:
@@ -242,7 +242,7 @@ def test_a_scheduler_whose_folder_was_deleted_and_made_again_pushes_for_the_writ
             parent.mkdir()
             (parent / "new.txt").write_text("new")
         else:
-            [lock] = parent.rglob("*.watch.lock")
+            [lock] = parent.rglob("*.lease.lock")
             lock.unlink()
         agent.trigger().result(SECONDS)
         writer = open_writer(0)

@@ -10,7 +10,7 @@ import remote
 from events import wait_until
 from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.errors import PostponedError
-from hf_summary_writer.push.budget import Turns
+from hf_summary_writer.push.budget import CommitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,16 +109,16 @@ def test_whoever_asks_for_a_push_gets_one(
 def test_who_asked_for_a_push_gets_it_when_its_turn_has_come(
     process: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asked = Turns.await_turn, 0
+    real, asked = CommitQueue.wait_turn, 0
 
-    def await_turn(self: Turns) -> None:
+    def wait_turn(self: CommitQueue, *, final: bool) -> None:
         nonlocal asked
         asked += 1
         if asked == 1:
             raise PostponedError("others have their turn first", 0.1)
-        real(self)
+        real(self, final=final)
 
-    monkeypatch.setattr(Turns, "await_turn", await_turn)
+    monkeypatch.setattr(CommitQueue, "wait_turn", wait_turn)
     other = process(1)
     other.add_scalar("mine", 1.0, 1)
     assert other.scheduler.trigger().result(SECONDS) is not None

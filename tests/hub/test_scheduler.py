@@ -127,8 +127,8 @@ def test_a_folder_that_is_reached_by_another_name_has_the_same_lock_and_ledger_a
     before = hub.requests
     for name in (tmp_path / "link", "run", f"{folder}/", "link/../run/."):
         again = schedule(folder_path=name)
-        assert again._pusher._books.lock_path == first._pusher._books.lock_path
-        assert again._pusher.ledger.path == first._pusher.ledger.path
+        assert again._job.lease._path == first._job.lease._path
+        assert again._job.ledger.path == first._job.ledger.path
         again.close()
     assert hub.requests == before
 
@@ -350,7 +350,7 @@ def test_between_two_attempts_nothing_is_kept_of_what_could_not_be_sent(
     assert bodies() == 0
     # The hook had all of it.
     assert held[0] == 1_000_000
-    assert "in push_to_hub" in told[0]
+    assert "in _publish_together" in told[0]
 
 
 def test_of_a_failed_override_the_future_says_why_and_holds_no_frame(

@@ -41,7 +41,7 @@ def start_agent(hub: HubProcess, parent: Path, repo_id: str) -> Popen[str]:
     parent.mkdir(exist_ok=True)
     options = ["--into", "tensorboard", "--watch", "--every", OFTEN]
     process = commands.start(hub, "sync", parent, repo_id, *options, home=parent.parent)
-    wait_until(lambda: any((parent / STATE_FOLDER).glob("*.watch.json")), SECONDS)
+    wait_until(lambda: any((parent / STATE_FOLDER).glob("*.lease.json")), SECONDS)
     return process
 
 
@@ -122,7 +122,7 @@ def test_a_child_that_outlives_its_parent_watches_nothing(
     )
     assert made.returncode == 0, made.stderr
     try:
-        assert any((parent / STATE_FOLDER).glob("*.watch.json"))
+        assert any((parent / STATE_FOLDER).glob("*.lease.json"))
         logged = scripts.run(TRAIN.replace("/go on", ""), hub, parent / "a", repo_id)
         assert "/commit/" in logged.stdout, logged.stderr
     finally:

@@ -26,7 +26,7 @@ from stat import S_ISDIR
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 from hf_summary_writer.folder import ledger, scan
-from hf_summary_writer.hub import client
+from hf_summary_writer.hub import repo
 """
 AFTER_THE_COMMIT = """
 record = ledger.Ledger.record
@@ -38,7 +38,7 @@ ledger.Ledger.record = then
 """
 STEPS = {
     "before the scan": "scan.scan = kill",
-    "planned": "client.Hub.commit = kill",
+    "planned": "repo.RepoRemote._commit = kill",
     "commit acknowledged, ledger not written": "ledger.Ledger.record = kill",
     "ledger half written": AFTER_THE_COMMIT
     % "self._append = lambda entries: open(self.path, 'ab').write(b'{\"file\": \"x') and kill()",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from hf_summary_writer.hub.uploads import Uploaded, posted_bytes
+from hf_summary_writer.hub.uploads import PreparedCommit, posted_bytes
 
 
 def text(name: str, size: int) -> Any:
@@ -19,7 +19,7 @@ def binary(name: str, size: int) -> Any:
     return SimpleNamespace(path_in_repo=name, path_or_fileobj=b"", upload_info=SimpleNamespace(size=size, sha256=b""))
 
 
-def names(uploaded: Uploaded, most: int) -> list[list[str]]:
+def names(uploaded: PreparedCommit, most: int) -> list[list[str]]:
     return [[addition.path_in_repo for addition in share.additions] for share in uploaded.shares(most)]
 
 
@@ -29,22 +29,22 @@ def test_only_what_the_client_has_not_uploaded_travels_in_the_commit() -> None:
 
 def test_a_commit_takes_as_much_text_as_fits_and_any_number_of_other_files() -> None:
     additions = (text("a", 6), binary("b", 100), text("c", 4), text("d", 1), binary("e", 100), text("f", 10))
-    assert names(Uploaded(additions, None, frozenset()), 10) == [["b", "e", "a", "c"], ["d"], ["f"]]
+    assert names(PreparedCommit(additions, None, frozenset()), 10) == [["b", "e", "a", "c"], ["d"], ["f"]]
 
 
 def test_what_is_larger_than_that_goes_alone_and_nothing_goes_twice_or_is_left() -> None:
     additions = (text("a", 20), text("b", 20), text("c", 0))
-    assert names(Uploaded(additions, None, frozenset()), 10) == [["c", "a"], ["b"]]
+    assert names(PreparedCommit(additions, None, frozenset()), 10) == [["c", "a"], ["b"]]
 
 
 def test_what_is_small_enough_goes_in_one_commit_in_its_order() -> None:
-    uploaded = Uploaded((text("a", 2), text("b", 3)), None, frozenset({"left out"}))
+    uploaded = PreparedCommit((text("a", 2), text("b", 3)), None, frozenset({"left out"}))
     assert uploaded.shares(10) == [uploaded]
 
 
 def test_the_card_comes_with_the_first_commit_and_never_needs_one_of_its_own() -> None:
     card = text("README.md", 3)
-    first, second = Uploaded((text("a", 9), text("b", 9), card), card, frozenset({"left out"})).shares(10)
+    first, second = PreparedCommit((text("a", 9), text("b", 9), card), card, frozenset({"left out"})).shares(10)
     assert [addition.path_in_repo for addition in first.additions] == ["a", "README.md"]
     assert first.card is card
     assert second.card is None
@@ -53,5 +53,5 @@ def test_the_card_comes_with_the_first_commit_and_never_needs_one_of_its_own() -
 
 
 def test_without_anything_to_commit_there_is_one_empty_share() -> None:
-    nothing = Uploaded((), None, frozenset({"left out"}))
+    nothing = PreparedCommit((), None, frozenset({"left out"}))
     assert nothing.shares(10) == [nothing]

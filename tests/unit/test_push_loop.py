@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, wait
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from events import wait_until
-from hf_summary_writer.errors import ActionNeededError, PostponedError, RateLimitError, TemporaryError
-from hf_summary_writer.push.loop import Phase, PushLoop
+from hf_summary_writer.errors import (
+    ActionNeededError,
+    FolderBusyError,
+    PostponedError,
+    RateLimitError,
+    TemporaryError,
+)
+from hf_summary_writer.push.loop import Phase, PushLoop, PushTask
+from hf_summary_writer.push.push import Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,19 +31,27 @@ class Pushes:
     """A push that a test steps through: it tells when it begins and waits until it may end."""
 
     def __init__(self) -> None:
+        self.remote = SimpleNamespace(start=lambda: None, stop=lambda: None, after_fork_in_child=lambda: None)
         self.begun = threading.Semaphore(0)
         self.may_end = threading.Semaphore(0)
         self.outcomes: list[Any] = []
+        self.served: list[list[Any]] = []
         self.count = 0
 
-    def __call__(self) -> Any:
+    def push(self, jobs: Any) -> Outcomes:
         self.count += 1
+        served = [*jobs.due(), *jobs.due_soon()]
+        self.served.append(served)
         self.begun.release()
         assert self.may_end.acquire(timeout=SECONDS)
         outcome = self.outcomes.pop(0) if self.outcomes else self.count
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
             raise outcome
-        return outcome
+        outcomes = Outcomes()
+        for job in served:
+            outcomes[job].error = outcome if isinstance(outcome, Exception) else None
+            outcomes[job].commit = None if isinstance(outcome, Exception) else outcome  # type: ignore[assignment]
+        return outcomes
 
     def wait_for_begin(self) -> None:
         assert self.begun.acquire(timeout=SECONDS)
@@ -44,40 +60,52 @@ class Pushes:
         self.may_end.release(times)
 
 
+class Job:
+    asked = final = False
+    interrupted: Any = None
+
+
+def joined(task: PushTask) -> None:
+    wait_until(lambda: task._loop._thread is None, SECONDS)
+
+
 @pytest.fixture
 def pushes() -> Pushes:
     return Pushes()
 
 
 @pytest.fixture
-def make(pushes: Pushes) -> Iterator[Callable[..., PushLoop[Any]]]:
-    loops = []
+def loop(pushes: Pushes) -> PushLoop:
+    return PushLoop(pushes)  # type: ignore[arg-type]
 
-    def make(interval: float = HOUR) -> PushLoop[Any]:
-        loop: PushLoop[Any] = PushLoop(
-            pushes, interval, at_end=lambda: None, name="hf-summary-writer-test", chance=lambda: 0.0
-        )
-        loops.append(loop)
-        loop.start()
-        return loop
+
+@pytest.fixture
+def make(pushes: Pushes, loop: PushLoop) -> Iterator[Callable[..., Any]]:
+    tasks = []
+
+    def make(interval: float = HOUR, **options: Any) -> PushTask:
+        task = PushTask(loop, Job(), interval, chance=lambda: 0.0, **options)  # type: ignore[arg-type]
+        tasks.append(task)
+        task.start()
+        return task
 
     yield make
-    for loop in loops:
-        loop.stop()
-        pushes.let_end(100)
-        loop.join(SECONDS)
+    for task in tasks:
+        task.stop()
+    pushes.let_end(100)
+    wait_until(lambda: loop._thread is None, SECONDS)
 
 
-def test_the_first_push_comes_at_once(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
-    loop = make()
+def test_the_first_push_comes_at_once(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.wait_for_begin()
-    assert loop.state.phase is Phase.PUSHING
-    assert loop.last_future is not None
+    assert task.state.phase is Phase.PUSHING
+    assert task.last_future is not None
     pushes.let_end()
-    assert loop.last_future.result(SECONDS) == 1
+    assert task.last_future.result(SECONDS) == 1
 
 
-def test_the_next_push_comes_after_the_interval(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
+def test_the_next_push_comes_after_the_interval(pushes: Pushes, make: Callable[..., Any]) -> None:
     make(interval=0.01)
     for _ in range(3):
         pushes.wait_for_begin()
@@ -85,11 +113,11 @@ def test_the_next_push_comes_after_the_interval(pushes: Pushes, make: Callable[.
 
 
 @pytest.mark.faults("C3")
-def test_ten_thousand_triggers_during_a_push_make_one_more(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
-    loop = make()
+def test_ten_thousand_triggers_during_a_push_make_one_more(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.wait_for_begin()
     futures: list[Future[Any]] = []
-    threads = [threading.Thread(target=lambda: futures.extend(loop.trigger() for _ in range(200))) for _ in range(50)]
+    threads = [threading.Thread(target=lambda: futures.extend(task.trigger() for _ in range(200))) for _ in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -101,16 +129,14 @@ def test_ten_thousand_triggers_during_a_push_make_one_more(pushes: Pushes, make:
     assert wait(futures, SECONDS).not_done == set()
     assert {future.result() for future in futures} == {2}
     assert pushes.count == 2
-    loop.stop()
-    assert loop.trigger().result(SECONDS) is None
+    task.stop()
+    assert task.trigger().result(SECONDS) is None
 
 
-def test_a_trigger_during_a_push_is_not_covered_by_that_push(
-    pushes: Pushes, make: Callable[..., PushLoop[Any]]
-) -> None:
-    loop = make()
+def test_a_trigger_during_a_push_is_not_covered_by_that_push(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.wait_for_begin()
-    future = loop.trigger()
+    future = task.trigger()
     pushes.let_end()
     pushes.wait_for_begin()
     assert not future.done()
@@ -119,193 +145,225 @@ def test_a_trigger_during_a_push_is_not_covered_by_that_push(
 
 
 def test_who_asks_during_a_push_that_left_nothing_to_push_gets_that_pushs_result(
-    pushes: Pushes, make: Callable[..., PushLoop[Any]]
+    pushes: Pushes, make: Callable[..., Any]
 ) -> None:
-    loop = make()
+    task = make()
     pushes.wait_for_begin()
-    future = loop.trigger()
+    future = task.trigger()
     pushes.outcomes = ["commit", None, None]
     pushes.let_end(2)
     assert future.result(SECONDS) == "commit"
     pushes.let_end()
-    assert loop.trigger().result(SECONDS) is None
+    assert task.trigger().result(SECONDS) is None
 
 
-def test_a_failed_push_fails_its_future_and_the_loop_goes_on(
-    pushes: Pushes, make: Callable[..., PushLoop[Any]]
-) -> None:
-    loop = make()
+def test_a_failed_push_fails_its_future_and_the_loop_goes_on(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.outcomes = [SystemExit(3), KeyError("bug"), None]
     for kind in (SystemExit, KeyError):
-        future = loop.trigger() if kind is KeyError else None
+        future = task.trigger() if kind is KeyError else None
         pushes.wait_for_begin()
-        running = loop.last_future
+        running = task.last_future
         pushes.let_end()
         assert running is not None
         assert isinstance(running.exception(SECONDS), kind)
         assert future is None or future is running
-    future = loop.trigger()
+    future = task.trigger()
     pushes.wait_for_begin()
     pushes.let_end()
     assert future.result(SECONDS) is None
 
 
-def test_a_wait_that_the_hub_asked_for_is_reported_and_not_bypassed(
-    pushes: Pushes, make: Callable[..., PushLoop[Any]]
-) -> None:
-    loop = make(interval=0.01)
+def test_a_wait_that_the_hub_asked_for_is_reported_and_not_bypassed(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make(interval=0.01)
     pushes.outcomes = [RateLimitError("slow down", retry_after=HOUR)]
     pushes.wait_for_begin()
-    assert loop.last_future is not None
+    assert task.last_future is not None
     pushes.let_end()
-    assert isinstance(loop.last_future.exception(SECONDS), RateLimitError)
-    assert isinstance(loop.trigger().exception(0), RateLimitError)
-    assert loop.state.phase.value == "waiting"
-    assert loop.state.seconds > HOUR / 2
+    assert isinstance(task.last_future.exception(SECONDS), RateLimitError)
+    assert isinstance(task.trigger().exception(0), RateLimitError)
+    assert task.state.phase.value == "waiting"
+    assert task.state.seconds > HOUR / 2
     assert pushes.count == 1
-    last = loop.finish(SECONDS)
+    last = task.finish(SECONDS)
     assert isinstance(last.exception(SECONDS), RateLimitError)
-    loop.join(SECONDS)
-    assert loop.state.phase is Phase.STOPPED
+    joined(task)
+    assert task.state.phase is Phase.STOPPED
     assert pushes.count == 1
 
 
-def test_finishing_pushes_once_more_and_ends_the_thread(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
-    loop = make()
+def test_finishing_pushes_once_more_and_ends_the_thread(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.let_end(2)
     pushes.wait_for_begin()
-    assert loop.finish(SECONDS).result(SECONDS) == 2
-    loop.join(SECONDS)
-    assert not loop.alive
-    assert loop.finish(SECONDS).result(SECONDS) is None
-    assert loop.trigger().result(SECONDS) is None
+    assert task.finish(SECONDS).result(SECONDS) == 2
+    joined(task)
+    assert not task.alive
+    assert task.finish(SECONDS).result(SECONDS) is None
+    assert task.trigger().result(SECONDS) is None
 
 
-def test_the_last_push_is_tried_again_while_there_is_time(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
-    loop = make()
+def test_the_last_push_is_tried_again_while_there_is_time(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.let_end(1)
     pushes.wait_for_begin()
     pushes.outcomes = [TemporaryError("x"), TemporaryError("y"), "delivered"]
-    future = loop.finish(SECONDS)
+    future = task.finish(SECONDS)
     pushes.let_end(3)
     assert future.result(SECONDS) == "delivered"
 
 
-def test_the_last_push_gives_up_when_the_wait_is_longer_than_the_time(
-    pushes: Pushes, make: Callable[..., PushLoop[Any]]
-) -> None:
-    loop = make()
+def test_the_last_push_gives_up_when_the_wait_is_longer_than_the_time(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.let_end(1)
     pushes.wait_for_begin()
     pushes.outcomes = [TemporaryError("busy", retry_after=HOUR)]
     pushes.let_end(1)
-    future = loop.finish(SECONDS)
+    future = task.finish(SECONDS)
     assert isinstance(future.exception(SECONDS), TemporaryError)
-    loop.join(SECONDS)
-    assert not loop.alive
+    joined(task)
+    assert not task.alive
 
 
 def test_who_asks_when_the_last_push_has_failed_does_not_wait_for_a_moment_after_the_end(
-    pushes: Pushes, make: Callable[..., PushLoop[Any]]
+    pushes: Pushes, make: Callable[..., Any]
 ) -> None:
-    loop = make()
+    task = make()
     pushes.let_end(1)
     pushes.wait_for_begin()
     pushes.outcomes = [ActionNeededError("log in")]
     # Where the failed push has settled, and the thread has not ended yet.
     late: list[Future[Any]] = []
-    loop._settled = lambda _: late.append(loop.trigger())
-    loop.finish(SECONDS)
+    task._settled = lambda _: late.append(task.trigger())
+    task.finish(SECONDS)
     pushes.let_end(1)
-    loop.join(SECONDS)
+    joined(task)
     assert isinstance(late[0].exception(SECONDS), ActionNeededError)
-    assert not loop.alive
+    assert not task.alive
 
 
-def test_stopping_resolves_what_waits_and_ends_the_thread(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
-    loop = make()
+def test_stopping_resolves_what_waits_and_ends_the_thread(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.wait_for_begin()
-    waiting = loop.trigger()
-    loop.stop()
+    waiting = task.trigger()
+    task.stop()
     assert waiting.result(SECONDS) is None
     pushes.let_end()
-    loop.join(SECONDS)
-    loop.start()
-    assert not loop.alive
+    joined(task)
+    task.start()
+    assert not task.alive
 
 
-def test_a_finished_loop_can_start_again(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
-    loop = make()
+def test_a_finished_loop_can_start_again(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.let_end(10)
-    loop.finish(SECONDS).result(SECONDS)
-    loop.join(SECONDS)
-    loop.start()
-    assert loop.trigger().result(SECONDS) is not None
+    task.finish(SECONDS).result(SECONDS)
+    joined(task)
+    task.start()
+    assert task.trigger().result(SECONDS) is not None
 
 
-def test_nobody_can_cancel_a_push_that_others_wait_for(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
-    loop = make()
+def test_nobody_can_cancel_a_push_that_others_wait_for(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
     pushes.wait_for_begin()
-    mine, theirs = loop.trigger(), loop.trigger()
+    mine, theirs = task.trigger(), task.trigger()
     assert not mine.cancel()
     pushes.let_end(2)
     assert theirs.result(SECONDS) == 2
 
 
 def test_a_push_that_waits_for_its_turn_keeps_all_who_asked_waiting_with_it(
-    pushes: Pushes, make: Callable[..., PushLoop[Any]]
+    pushes: Pushes, make: Callable[..., Any]
 ) -> None:
     pushes.outcomes = [1, PostponedError("others come first", 0.2), 2]
-    loop = make()
+    task = make()
     pushes.wait_for_begin()
-    before = loop.trigger()
+    before = task.trigger()
     pushes.let_end()
     pushes.wait_for_begin()
-    meanwhile = loop.trigger()
+    meanwhile = task.trigger()
     pushes.let_end()
     pushes.wait_for_begin()
     assert not before.done()
     assert not meanwhile.done()
-    assert loop.state.error is None
+    assert task.state.error is None
     pushes.let_end()
     assert before.result(SECONDS) == meanwhile.result(SECONDS) == 2
 
 
-def test_the_end_does_not_wait_for_a_turn(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
+def test_the_end_does_not_wait_for_a_turn(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.outcomes = [PostponedError("others come first", HOUR), 2]
-    loop = make()
+    task = make()
     pushes.wait_for_begin()
-    future = loop.trigger()
+    future = task.trigger()
     pushes.let_end()
-    wait_until(lambda: loop.state.phase is Phase.WAITING)
-    assert loop.state.stretched == (HOUR, "others come first")
-    last = loop.finish(SECONDS)
+    wait_until(lambda: task.state.phase is Phase.WAITING)
+    assert task.state.throttled == (HOUR, "others come first")
+    last = task.finish(SECONDS)
     pushes.wait_for_begin()
     pushes.let_end()
     assert future.result(SECONDS) == last.result(SECONDS) == 2
 
 
 def test_a_push_that_waits_for_its_turn_when_all_is_stopped_is_no_failure(
-    pushes: Pushes, make: Callable[..., PushLoop[Any]]
+    pushes: Pushes, make: Callable[..., Any]
 ) -> None:
     pushes.outcomes = [PostponedError("others come first", HOUR)]
-    loop = make()
+    task = make()
     pushes.wait_for_begin()
-    future = loop.last_future
+    future = task.last_future
     assert future is not None
     pushes.let_end()
-    wait_until(lambda: loop.state.phase is Phase.WAITING)
-    loop.stop()
+    wait_until(lambda: task.state.phase is Phase.WAITING)
+    task.stop()
     assert future.result(SECONDS) is None
 
 
-def test_who_is_invited_pushes_what_is_due_soon(pushes: Pushes, make: Callable[..., PushLoop[Any]]) -> None:
-    loop = make(interval=0.4)
+def test_a_folder_that_is_due_soon_is_pushed_together_with_another(pushes: Pushes, make: Callable[..., Any]) -> None:
+    pushes.let_end(100)
+    frequent, rare, later = make(interval=0.2), make(interval=0.3), make(interval=HOUR)
+    wait_until(lambda: [frequent.job, rare.job] in pushes.served, SECONDS)
+    assert sum(later.job in served for served in pushes.served) == 1
+
+
+def test_folders_that_are_due_at_once_are_pushed_together(pushes: Pushes, make: Callable[..., Any]) -> None:
+    tasks = [make() for _ in range(3)]
+    pushes.let_end(3)
+    wait_until(lambda: sum(map(len, pushes.served)) >= 3, SECONDS)
+    wait_until(lambda: all(task.last_future and task.last_future.done() for task in tasks), SECONDS)
+    count = len(pushes.served)
+    with tasks[0]._loop.changed:  # the thread cannot begin before all have asked
+        futures = [task.trigger() for task in tasks]
+    pushes.let_end(100)
+    assert {future.result(SECONDS) for future in futures} == {count + 1}
+    assert sorted(map(id, pushes.served[count])) == sorted(id(task.job) for task in tasks)
+
+
+def test_a_task_that_ends_leaves_the_others_their_thread(pushes: Pushes, make: Callable[..., Any]) -> None:
+    pushes.let_end(100)
+    first, second = make(), make()
+    first.finish(SECONDS).result(SECONDS)
+    wait_until(lambda: not first.alive, SECONDS)
+    assert second.trigger().result(SECONDS) is not None
+    second.finish(SECONDS).result(SECONDS)
+    joined(second)
+
+
+def test_a_busy_folder_is_tried_again_until_it_is_free(pushes: Pushes, make: Callable[..., Any]) -> None:
+    pushes.outcomes = [1, FolderBusyError("another process is pushing this folder"), "commit"]
+    task = make()
     pushes.wait_for_begin()
-    assert not loop.invite(0.5)
-    pushes.let_end()
-    wait_until(lambda: loop.invite(0.5) or pushes.count > 1)
+    future = task.trigger()
+    pushes.let_end(3)
+    assert future.result(SECONDS) == "commit"
+    assert task.state.error is None
+
+
+def test_a_folder_that_stays_busy_fails_the_last_push_in_time(pushes: Pushes, make: Callable[..., Any]) -> None:
+    busy = FolderBusyError("another process is pushing this folder")
+    pushes.outcomes = [1, *[busy] * 90]
+    task = make()
+    pushes.let_end(100)
     pushes.wait_for_begin()
-    pushes.let_end()
-    loop.stop()
-    assert not loop.invite(0.5)
+    assert isinstance(task.finish(0.6).exception(SECONDS), FolderBusyError)
+    joined(task)

@@ -1,10 +1,10 @@
-"""Which process of a run is the main one, and when a deputy steps in."""
+"""Which process of a run is the main one."""
 
 from __future__ import annotations
 
 import pytest
 
-from hf_summary_writer.folder.lease import Deputy, Rank, rank_of
+from hf_summary_writer.folder.lease import Rank, rank_of
 
 
 @pytest.mark.parametrize(
@@ -71,37 +71,3 @@ def test_a_task_of_slurm_that_says_only_its_place_on_the_host_is_still_that_task
 @pytest.mark.parametrize("nonsense", ["", "x", "-1", "1.5", "²"])
 def test_what_is_no_number_is_no_rank(nonsense: str) -> None:
     assert rank_of({"RANK": nonsense, "LOCAL_RANK": nonsense}).is_main
-
-
-def asked(deputy: Deputy, commits: list[str | None], *, waits: bool = True) -> list[bool]:
-    return [deputy.steps_in(commit, something_waits=waits) for commit in commits]
-
-
-def test_a_deputy_leaves_a_folder_alone_that_somebody_pushes() -> None:
-    assert not any(asked(Deputy(Rank(1, 1)), ["a", "b", "b", "c", "d", "d", "e"]))
-    assert not any(asked(Deputy(Rank(8, 0)), [None, "a", "a", "b", "b", "c"]))
-
-
-def test_a_deputy_steps_in_when_nobody_pushed_what_waits() -> None:
-    assert asked(Deputy(Rank(8, 0)), [None] * 4) == [False, False, True, True]
-    assert asked(Deputy(Rank(8, 0)), ["a"] * 4) == [False, False, False, True]
-
-
-def test_the_first_process_of_a_host_steps_in_before_the_others() -> None:
-    assert asked(Deputy(Rank(9, 1)), [None] * 4) == [False, False, False, True]
-
-
-def test_a_deputy_does_not_count_intervals_in_which_nothing_waits() -> None:
-    deputy = Deputy(Rank(8, 0))
-    assert not any(asked(deputy, [None] * 9, waits=False))
-    assert asked(deputy, [None] * 3) == [False, False, True]
-
-
-def test_a_deputy_in_charge_goes_on_until_somebody_else_pushes() -> None:
-    deputy = Deputy(Rank(8, 0))
-    asked(deputy, ["a"] * 3)
-    deputy.pushed("mine")
-    assert deputy.is_in_charge("mine")
-    assert asked(deputy, ["mine", "mine"]) == [True, True]
-    assert asked(deputy, ["theirs", "theirs"]) == [False, False]
-    assert not deputy.is_in_charge("theirs")

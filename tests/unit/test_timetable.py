@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_summary_writer.errors import PostponedError, RateLimitError, TemporaryError
-from hf_summary_writer.push.timetable import Outcome, Timetable
+from hf_summary_writer.push.timetable import Result, Timetable
 
 INTERVAL = 300.0
 
@@ -17,7 +17,7 @@ def table() -> Timetable:
 
 def test_the_first_push_is_due_at_once_and_the_next_one_an_interval_after_its_end(table: Timetable) -> None:
     assert table.ready_at(requested=False) == 1000
-    assert table.settle(1010.0, None) is Outcome.DONE
+    assert table.settle(1010.0, None) is Result.DONE
     assert table.ready_at(requested=False) == 1010 + INTERVAL
     assert table.ready_at(requested=True) <= 1010
 
@@ -33,17 +33,17 @@ def test_a_request_cuts_our_own_back_off_short_but_not_a_wait_that_the_hub_asked
 
 def test_a_postponed_push_is_no_failure_and_waits_for_its_turn(table: Timetable) -> None:
     table.settle(1000.0, None)
-    assert table.settle(1300.0, PostponedError("shared with others", 500.0)) is Outcome.AGAIN
+    assert table.settle(1300.0, PostponedError("shared with others", 500.0)) is Result.AGAIN
     assert table.error is None
     # It looks again before: others may leave the queue.
     assert table.ready_at(requested=False) == table.ready_at(requested=True) == 1300 + 500 / 8
-    assert table.stretched == (800.0, "shared with others")
+    assert table.throttled == (800.0, "shared with others")
     assert table.seconds_to_wait(1300.0) == 500
-    assert table.settle(1362.5, PostponedError("shared with others", 30.0)) is Outcome.AGAIN
-    assert table.stretched == (392.5, "shared with others")
+    assert table.settle(1362.5, PostponedError("shared with others", 30.0)) is Result.AGAIN
+    assert table.throttled == (392.5, "shared with others")
     assert table.ready_at(requested=False) == 1392.5
     table.settle(1800.0, None)
-    assert table.stretched is None
+    assert table.throttled is None
     assert table.ready_at(requested=False) == 1800 + INTERVAL
 
 
@@ -52,14 +52,14 @@ def test_the_last_push_does_not_wait_for_its_turn(table: Timetable) -> None:
     assert table.finish(1100.0, 20.0)
     assert table.ready_at(requested=True) <= 1100
     # One that had begun before the end was known is made once more, at once.
-    assert table.settle(1101.0, PostponedError("shared with others", 500.0)) is Outcome.AGAIN
+    assert table.settle(1101.0, PostponedError("shared with others", 500.0)) is Result.AGAIN
     assert table.ready_at(requested=True) <= 1101
 
 
 def test_the_last_push_gives_up_what_comes_after_the_end(table: Timetable) -> None:
     assert table.finish(1000.0, 20.0)
-    assert table.settle(1001.0, TemporaryError("no route")) is Outcome.AGAIN
-    assert table.settle(1002.0, RateLimitError("429", retry_after=60)) is Outcome.GIVEN_UP
+    assert table.settle(1001.0, TemporaryError("no route")) is Result.AGAIN
+    assert table.settle(1002.0, RateLimitError("429", retry_after=60)) is Result.GIVEN_UP
     assert not table.finish(1003.0, 20.0)
 
 

@@ -68,9 +68,9 @@ def _show(status: Status, config: PushConfig) -> None:
         rows.append(("state", f"waiting until {now_or_later(trouble.until)}", "yellow"))
     else:
         rows.append(("state", status.phase.value, None))
-    if status.stretched is not None:
+    if status.throttled is not None:
         rows.append(
-            ("pushed every", f"{status.stretched.seconds / 60:.1f} min for now: {status.stretched.why}", "yellow")
+            ("pushed every", f"{status.throttled.seconds / 60:.1f} min for now: {status.throttled.why}", "yellow")
         )
     if trouble is not None:
         rows.append(("last error", f"{trouble.error}, since {now_or_later(trouble.since)}", "red"))

@@ -1,54 +1,43 @@
-"""One push at a time per folder: the push lock, the mark of a watched folder, and the ranks of a distributed run."""
+"""Who pushes a folder: the lease that a scheduler holds while it lives, the push lock, and ranks."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import random
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.errors import FolderBusyError
 from hf_summary_writer.folder import disk
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerError
+from hf_summary_writer.folder.ledger import STATE_FOLDER
 from hf_summary_writer.folder.patterns import PathFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import filelock
 
     from hf_summary_writer.config import Destination, PushConfig
-    from hf_summary_writer.folder.disk import WarnOnce
 
-__all__ = [
-    "Books",
-    "Deputy",
-    "LockUnavailableError",
-    "Rank",
-    "WatchMark",
-    "folder_lock",
-    "is_locked",
-    "new_lock",
-    "rank_of",
-    "watcher_of",
-]
+__all__ = ["PUSH_LOCK", "Lease", "Rank", "is_locked", "new_lock", "owner_above", "push_lock", "rank_of"]
 
-_POLL_SECONDS = 0.1
+PUSH_LOCK = "push.lock"
+
+_MAX_BYTES = 64 * 2**10
+# `is_locked` holds a lock for a moment, and must not be taken for its owner.
+_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.005
+# What every writer calls its files, to find out whether an owner's patterns include them.
+_AN_EVENT_FILE = "events.out.tfevents.1.host"
 
 _UNSUPPORTED = frozenset(
     {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EROFS, errno.EACCES, errno.EPERM}
 )
 
 
-class LockUnavailableError(Exception):
-    """The file system has no locks, or the folder cannot be written to; the message says which."""
-
-
 def new_lock(path: Path) -> filelock.BaseFileLock:
-    """Return a fresh lock of the system's own on the file `path`, which any thread may release."""
+    """Return a lock of the operating system on the file `path`, which any thread may release."""
     import filelock  # in the thread that pushes: it would be a good part of what importing this package costs
 
     # A soft lock in place of a missing real one would outlive a killed process.
@@ -56,14 +45,14 @@ def new_lock(path: Path) -> filelock.BaseFileLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether somebody holds the lock file `path`; makes no file, and looks like a very short holder itself."""
+    """Return whether somebody holds the lock file `path`; creates no file, and holds the lock for a moment itself."""
     import filelock
 
     if not path.exists():
         return False
     lock = new_lock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOOK_SECONDS, poll_interval=_POLL_SECONDS)
     except filelock.Timeout:
         return True
     except (OSError, NotImplementedError):
@@ -73,185 +62,137 @@ def is_locked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def folder_lock(path: Path, seconds: float, interrupted: Callable[[], bool]) -> Iterator[None]:
-    """Hold the lock file `path` for the length of a `with` block.
+def push_lock(state_folder: Path) -> Iterator[OSError | NotImplementedError | None]:
+    """Hold the lock that keeps pushes of one folder apart, across threads and processes, without waiting for it.
 
-    A fresh lock object each time: it is never shared between threads. The operating system frees the lock of a process
-    that dies; the copy of the descriptor that a forked child inherits is closed there by filelock, without unlocking.
+    The operating system frees the lock of a process that dies; a forked child closes its copy of the descriptor without
+    unlocking.
 
-    Args:
-        path: The lock's file; its folder must exist.
-        seconds: How long to wait for another holder.
-        interrupted: Asked while waiting; true ends the wait.
+    Yields:
+        `None`, or why there can be no lock here.
 
     Raises:
-        LockUnavailableError: If there can be no lock here.
-        TemporaryError: If another process or thread held it for all that time.
+        FolderBusyError: If another process or thread pushes the folder.
     """
     import filelock
 
-    lock = new_lock(path)
-    deadline = time.monotonic() + seconds
-    try:
-        while True:
-            try:
-                lock.acquire(timeout=min(_POLL_SECONDS, seconds), poll_interval=_POLL_SECONDS / 2)
-                break
-            except filelock.Timeout:
-                if interrupted() or time.monotonic() >= deadline:
-                    raise TemporaryError("another process is pushing this folder") from None
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
-            raise
-        raise LockUnavailableError(str(error)) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-class Books:
-    """What is known to have arrived of one folder at one destination, and the right to push it.
-
-    Not thread-safe: its owner uses it from one thread at a time.
-
-    Args:
-        folder: The folder, an absolute path without links.
-        destination: Where it goes.
-        once: Says what is wrong with the disk.
-
-    Attributes:
-        ledger: What has arrived.
-        state_folder: Where all that is kept on disk.
-    """
-
-    def __init__(self, folder: Path, destination: Destination, once: WarnOnce) -> None:
-        """Look at nothing yet."""
-        self._folder = folder
-        self._once = once
-        self.state_folder = folder / STATE_FOLDER
-        self.ledger = Ledger(self.state_folder / f"{destination.key}.jsonl", destination)
-
-    @property
-    def lock_path(self) -> Path:
-        """The file whose lock means that somebody pushes this folder."""
-        return self.state_folder / "push.lock"
-
-    def refresh(self) -> None:
-        """Read what other processes have pushed."""
+    unusable: OSError | NotImplementedError | None = None
+    with contextlib.ExitStack() as held:
         try:
-            self.ledger.refresh()
-        except LedgerError as error:
-            self._once.warn("ledger", f"All of {self._folder} is looked at, since what arrived is not known: {error}")
-        except OSError as error:
-            self._say_state_is_lost(error)
-
-    def note(self, write: Callable[[], None]) -> None:
-        """Write to the ledger; what cannot be written is known to this process all the same."""
-        try:
-            write()
-        except OSError as error:
-            self._say_state_is_lost(error)
-
-    @contextlib.contextmanager
-    def locked(self, seconds: float, interrupted: Callable[[], bool]) -> Iterator[None]:
-        """Push alone for the length of a `with` block.
-
-        Args:
-            seconds: How long to wait for another holder.
-            interrupted: Asked while waiting; true ends the wait.
-
-        Raises:
-            TemporaryError: If another process or thread pushed for all that time.
-        """
-        with contextlib.ExitStack() as held:
-            try:
-                with disk.StateFolder(self.state_folder).opened(create=True):
-                    pass  # neither a link nor a file
-                held.enter_context(folder_lock(self.lock_path, seconds, interrupted))
-            except (LockUnavailableError, OSError) as error:
-                # Pushes are safe without the lock, since they only ever repeat; they may then send something twice.
-                self._say_state_is_lost(error)
-            yield
-
-    def _say_state_is_lost(self, error: Exception) -> None:
-        # One cause, and one warning: where no lock can be, no ledger can be written, and the other way round.
-        self._once.warn(
-            "state",
-            f"{self.state_folder} cannot be used ({error}): pushes go on, but what arrived is known to this "
-            "process alone, so let no other one push this folder",
-        )
+            with disk.StateFolder(state_folder).opened(create=True):
+                pass  # neither a link nor a file
+            lock = new_lock(state_folder / PUSH_LOCK)
+            held.enter_context(lock.acquire(timeout=_LOOK_SECONDS, poll_interval=_POLL_SECONDS))
+        except filelock.Timeout:
+            raise FolderBusyError("another process is pushing this folder") from None
+        except (OSError, NotImplementedError) as error:
+            unusable = error
+        yield unusable
 
 
-_MAX_BYTES = 64 * 2**10
+class Lease:
+    """The right of one scheduler to push a folder to a destination in the background, held while it lives.
 
-# Who looks at a lock holds it for a moment, and must not be taken for a watcher by another one who looks.
-_LOOKS = 5
+    A lock of the operating system, so that it ends with the process, and a small file beside it that says where the
+    folder is pushed. Where there are no locks, everybody has the right.
 
-_PAUSE_SECONDS = 0.005
-
-# What every writer calls its files, to find out whether a watcher means them.
-_AN_EVENT_FILE = "events.out.tfevents.1.host"
-
-
-class WatchMark:
-    """Says for as long as it is held that a folder is pushed by this process.
-
-    Not thread-safe: its owner uses it from one thread at a time.
+    One thread at a time may use it.
 
     Args:
         folder: The folder, an absolute path without links.
         config: Where it goes, and which files of it.
+        waits: Whether to leave the first interval to others, as ranks other than 0 do, so that rank 0 comes first where
+            they share a file system.
+        covers_below: Whether writers in folders below leave their pushes to the owner of this lease.
     """
 
-    def __init__(self, folder: Path, config: PushConfig) -> None:
-        destination = config.destination
+    def __init__(self, folder: Path, config: PushConfig, *, waits: bool, covers_below: bool) -> None:
         self._folder = folder
-        self._path = folder / STATE_FOLDER / f"{destination.key}.watch.json"
-        self._destination = destination
         self._config = config
-        self._said: dict[str, Any] = {}
-        self._lock: Any = None
+        self._path = folder / STATE_FOLDER / f"{config.destination.key}.lease.json"
+        self._intervals_to_wait = 1 if waits else 0
+        self._covers_below = covers_below
+        self._written: dict[str, Any] = {}
+        self._lock: filelock.BaseFileLock | None = None
         self._locked: tuple[int, int] | None = None
 
-    def hold(self, repo_id: str) -> None:
-        """Make the mark, or make it again; does nothing where it cannot be, or another process holds it.
+    @property
+    def held(self) -> bool:
+        """Whether this process is the owner."""
+        return self._lock is not None and _file_id(self._lock_path) == self._locked
+
+    def may_claim(self) -> bool:
+        """Return whether a scheduled push has reason to go on; called once an interval."""
+        if self.held:
+            return True
+        if self._intervals_to_wait:
+            self._intervals_to_wait -= 1
+            return False
+        return not (is_locked(self._lock_path) and self._includes_ours())
+
+    def claim(self, repo_id: str) -> bool:
+        """Become the owner, or stay it; return False while another owner pushes the same files.
 
         Args:
             repo_id: The repo's id as far as it is known, with its namespace once the Hub has said which.
         """
-        where = self._destination
-        said = {
+        import filelock
+
+        if not self._folder.is_dir():
+            return True  # whoever deleted it does not want it back
+        try:
+            if not self.held:
+                self.release()  # the lock's file was deleted with its folder
+                with disk.StateFolder(self._path.parent).opened(create=True):
+                    pass  # neither a link nor a file
+                lock = new_lock(self._lock_path)
+                lock.acquire(timeout=_LOOK_SECONDS, poll_interval=_POLL_SECONDS)
+                self._lock, self._locked = lock, _file_id(self._lock_path)
+            self._write(repo_id)
+        except filelock.Timeout:
+            return not self._includes_ours()
+        except (OSError, NotImplementedError):
+            pass
+        return True
+
+    def release(self) -> None:
+        """Let another process become the owner."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                lock.release()
+
+    @property
+    def _lock_path(self) -> Path:
+        return self._path.with_suffix(".lock")
+
+    def _write(self, repo_id: str) -> None:
+        where = self._config.destination
+        value = {
             "endpoint": where.endpoint,
             "repo_type": where.repo_type,
             "repo_ids": sorted({where.repo_id, repo_id}),
             "revision": where.revision,
             "allow": self._config.allow_patterns,
             "ignore": self._config.ignore_patterns,
+            "covers_below": self._covers_below,
         }
-        with contextlib.suppress(OSError, NotImplementedError):
-            if not self._folder.is_dir():
-                return  # whoever deleted it does not want it back
-            if said != self._said or not self._path.exists():
-                disk.write_json(self._path, said)
-                self._said = said
-            path = self._path.with_suffix(".lock")
-            if self._lock is not None and _file_id(path) != self._locked:
-                self.drop()  # with its folder the file was deleted, and nobody else sees a lock on that
-            if self._lock is None:
-                lock = new_lock(path)
-                lock.acquire(timeout=0)
-                self._lock, self._locked = lock, _file_id(path)
+        if value != self._written or not self._path.exists():
+            disk.write_json(self._path, value)
+            self._written = value
 
-    def drop(self) -> None:
-        """Take the mark away."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
+    def _includes_ours(self) -> bool:
+        """Return whether the owner's patterns include all files that ours do, as far as they tell."""
+        try:
+            owner = disk.read_json(self._path, _MAX_BYTES)
+            theirs = (_patterns(owner["allow"]), _patterns(owner["ignore"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return True  # between its lock and its file
+        return theirs in ((self._config.allow_patterns, self._config.ignore_patterns), (None, None))
 
 
-def watcher_of(folder: Path, destination: Destination, repo_id: str) -> Path | None:
-    """Return the folder, `folder` itself or one above it, that some process pushes to the same branch, if there is one.
+def owner_above(folder: Path, destination: Destination, repo_id: str) -> Path | None:
+    """Return the folder, `folder` or one above it, whose owner pushes the event files in `folder` to the same branch.
 
     Args:
         folder: Where event files are written; an absolute path without links.
@@ -259,44 +200,39 @@ def watcher_of(folder: Path, destination: Destination, repo_id: str) -> Path | N
         repo_id: The repo's id as far as it is known.
     """
     for above in (folder, *folder.parents):
-        for path, said in _marks(above):
+        event_file = (folder / _AN_EVENT_FILE).relative_to(above).as_posix()
+        for path, owner in _leases(above):
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 if (
-                    said["endpoint"] == destination.endpoint
-                    and said["repo_type"] == destination.repo_type
-                    and said["revision"] == destination.revision
-                    and {destination.repo_id, repo_id} & set(said["repo_ids"])
-                    and PathFilter(said["allow"], said["ignore"])(
-                        (folder / _AN_EVENT_FILE).relative_to(above).as_posix()
-                    )
-                    and _is_held(path.with_suffix(".lock"))
+                    owner["covers_below"] is True
+                    and owner["endpoint"] == destination.endpoint
+                    and owner["repo_type"] == destination.repo_type
+                    and owner["revision"] == destination.revision
+                    and {destination.repo_id, repo_id} & set(owner["repo_ids"])
+                    and PathFilter(owner["allow"], owner["ignore"])(event_file)
+                    and is_locked(path.with_suffix(".lock"))
                 ):
                     return above
     return None
 
 
-def _marks(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _leases(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     with contextlib.suppress(OSError):
-        for path in sorted((folder / STATE_FOLDER).glob("*.watch.json")):
+        for path in sorted((folder / STATE_FOLDER).glob("*.lease.json")):
             with contextlib.suppress(OSError, ValueError, RecursionError):
                 yield path, disk.read_json(path, _MAX_BYTES)
+
+
+def _patterns(value: Any) -> tuple[str, ...] | None:
+    return None if value is None else tuple(value)
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _is_held(path: Path) -> bool:
-    for look in range(_LOOKS):
-        if not is_locked(path):
-            return False
-        if look < _LOOKS - 1:
-            time.sleep(_PAUSE_SECONDS * random.random())  # noqa: S311 - only so that two do not look in step
-    return True
 
 
 _VARIABLES = (
@@ -314,10 +250,6 @@ _VARIABLES = (
 SLURM is not among them: a batch script is its task 0, and whatever launcher the script starts inherits those variables,
 so they count only where no other launcher tells anything.
 """
-
-_PATIENCE_OF_A_HOSTS_FIRST = 2
-
-_PATIENCE_OF_OTHERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,44 +285,3 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
 def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
     text = environment.get(name, "")
     return int(text) if text.isascii() and text.isdigit() else default
-
-
-class Deputy:
-    """Decides, once per interval, whether a process that is not the main one pushes its folder.
-
-    It steps in when something has waited through several intervals in which nobody committed anything of the folder,
-    and stays until somebody else does. The first process of a host has less patience than the others, so that of the
-    processes that share a folder without a main process one steps in, and the others see it.
-
-    Args:
-        rank: The place of the process.
-    """
-
-    def __init__(self, rank: Rank) -> None:
-        self._patience = _PATIENCE_OF_A_HOSTS_FIRST if rank.local == 0 else _PATIENCE_OF_OTHERS
-        self._latest: str | None = None
-        self._own: str | None = None
-        self._intervals = 0
-
-    def steps_in(self, latest: str | None, *, something_waits: bool) -> bool:
-        """Tell whether to push now.
-
-        Args:
-            latest: The commit that last brought something of the folder to the Hub, by whomever.
-            something_waits: Whether the folder holds what the Hub does not.
-        """
-        if self.is_in_charge(latest):
-            return True
-        if latest != self._latest or not something_waits:
-            self._latest, self._intervals = latest, 0
-            return False
-        self._intervals += 1
-        return self._intervals > self._patience
-
-    def pushed(self, latest: str | None) -> None:
-        """Note which commit is the latest after a push of this process."""
-        self._own = self._latest = latest
-
-    def is_in_charge(self, latest: str | None) -> bool:
-        """Tell whether this process is the one that pushes the folder: the latest commit is its own."""
-        return latest is not None and latest == self._own

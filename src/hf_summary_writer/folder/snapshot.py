@@ -14,31 +14,26 @@ import io
 import itertools
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from hf_summary_writer.errors import InterruptedPushError
 from hf_summary_writer.events import boundaries, extend_crc, followed, is_torn, next_record
 from hf_summary_writer.folder import disk
-from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS, PrivateCopies, most_open_files
+from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS, PrivateCopies
 from hf_summary_writer.folder.ledger import LedgerEntry, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from hf_summary_writer.folder.disk import StateFolder, WarnOnce
     from hf_summary_writer.folder.scan import ChangedFile
 
 __all__ = [
-    "MAX_FILES_PER_COMMIT",
-    "MAX_POSTED_BYTES_PER_COMMIT",
-    "Batch",
     "FileSnapshot",
     "SkipReason",
     "SnapshotReader",
-    "batches",
     "is_event_file",
 ]
 
@@ -405,102 +400,3 @@ def _is_file_version(file: BinaryIO, end: int) -> bool:
     """Tell whether the only record of an event file is the one that every writer begins with."""
     file.seek(0)
     return end < _TAIL_BYTES and b"brain.Event:" in file.read(end)
-
-
-# The Hub advises under 100 files per commit.
-MAX_FILES_PER_COMMIT = 100
-
-# Bounds what one failed commit costs, and how long a commit takes.
-MAX_BYTES_PER_COMMIT = 2**30
-
-# Text travels within the request for the commit, of which the client holds several copies, and on a slow line a large
-# one would never come to its end. A single file may be larger: the Hub takes up to 10 MB in this way.
-MAX_POSTED_BYTES_PER_COMMIT = 8 * 2**20
-
-# Content is handed over as bytes up to this sum, and from private copies on disk beyond it.
-MAX_BYTES_IN_MEMORY = 32 * 2**20
-
-# Bounds how long the lock is held over files of which nothing is to be sent.
-MAX_FILES_READ = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The content of one commit, and the files that were read for it and have nothing to send.
-
-    Attributes:
-        snapshots: The content to commit; may be empty.
-        unchanged: Files whose content the Hub holds already, with their new signature, by relative path.
-        skipped: Files with nothing to send, and why.
-        failed: Files that could not be read or copied, and why.
-    """
-
-    snapshots: list[FileSnapshot] = field(default_factory=list)
-    unchanged: dict[str, LedgerEntry] = field(default_factory=dict)
-    skipped: dict[ChangedFile, SkipReason] = field(default_factory=dict)
-    failed: dict[ChangedFile, OSError] = field(default_factory=dict)
-
-    @property
-    def files(self) -> int:
-        """The number of files that were read."""
-        return len(self.snapshots) + len(self.unchanged) + len(self.skipped) + len(self.failed)
-
-
-def batches(
-    changed: Iterable[ChangedFile],
-    take: Callable[[ChangedFile, int], FileSnapshot | LedgerEntry | SkipReason],
-    lock: contextlib.AbstractContextManager[object],
-    interrupted: Callable[[], bool],
-) -> Iterator[Batch]:
-    """Yield batches until all files are read. Each must be sent before the next one is asked for.
-
-    Args:
-        changed: The files.
-        take: Reads one of them; is told up to how many bytes it may return as `bytes`.
-        lock: Held while a batch is read.
-        interrupted: Asked before every file.
-
-    Raises:
-        InterruptedPushError: If there was an interruption.
-    """
-    remaining = iter(changed)
-    while True:
-        with lock:
-            batch = _read_batch(remaining, take, interrupted)
-        if not batch.files:
-            return
-        yield batch
-
-
-def _read_batch(
-    remaining: Iterator[ChangedFile],
-    take: Callable[[ChangedFile, int], FileSnapshot | LedgerEntry | SkipReason],
-    interrupted: Callable[[], bool],
-) -> Batch:
-    batch = Batch()
-    memory, size, most_open, opened = MAX_BYTES_IN_MEMORY, 0, most_open_files(), 0
-    for file in remaining:
-        if interrupted():
-            raise InterruptedPushError("the push was interrupted")
-        try:
-            taken = take(file, memory)
-        except OSError as error:
-            batch.failed[file] = error
-            continue
-        if isinstance(taken, FileSnapshot):
-            batch.snapshots.append(taken)
-            memory -= taken.in_memory
-            size += taken.entry.length
-            opened += not isinstance(taken.body, bytes)
-        elif isinstance(taken, LedgerEntry):
-            batch.unchanged[file.relpath] = taken
-        else:
-            batch.skipped[file] = taken
-        if (
-            len(batch.snapshots) == MAX_FILES_PER_COMMIT
-            or size >= MAX_BYTES_PER_COMMIT
-            or opened >= most_open
-            or batch.files >= MAX_FILES_READ
-        ):
-            break
-    return batch

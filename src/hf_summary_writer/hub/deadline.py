@@ -21,7 +21,7 @@ from hf_summary_writer.hub.responses import Answer, judge_network
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Attempt", "Caller", "HubAnswerError", "install_hooks"]
+__all__ = ["Deadline", "HubAnswerError", "HubThread", "install_hooks"]
 
 _MODULE, _CLIENT = "huggingface_hub.utils._http", "_GLOBAL_CLIENT"
 
@@ -70,7 +70,7 @@ class HubAnswerError(Exception):
         self.answer = answer
 
 
-class Attempt:
+class Deadline:
     """The right to talk to the Hub until a deadline, on the monotonic clock in seconds.
 
     Attributes:
@@ -117,14 +117,14 @@ class Attempt:
 
 
 class _Current(threading.local):
-    attempt: Attempt | None = None
+    attempt: Deadline | None = None
 
 
 _current = _Current()
 
 
 @contextlib.contextmanager
-def _inside(attempt: Attempt) -> Iterator[None]:
+def _inside(attempt: Deadline) -> Iterator[None]:
     _current.attempt = attempt
     try:
         yield
@@ -163,7 +163,7 @@ def _before_request(request: Any) -> None:
         }
 
 
-def _watch(attempt: Attempt, to_commit: bool, event: str, details: dict[str, Any]) -> None:
+def _watch(attempt: Deadline, to_commit: bool, event: str, details: dict[str, Any]) -> None:
     """Turn trouble of the network into an exception that the client does not know, and so neither logs nor repeats."""
     error = details.get("exception")
     # A Hub that refuses a body before it has all of it answers first, and then the rest cannot be written.
@@ -208,7 +208,7 @@ def _bounded_stream(library: str) -> type:
     base: type = importlib.import_module(library).SyncByteStream
 
     class BoundedStream(base):  # type: ignore[misc]
-        def __init__(self, body: Any, attempt: Attempt) -> None:
+        def __init__(self, body: Any, attempt: Deadline) -> None:
             self._body = body
             self._attempt = attempt
 
@@ -240,7 +240,7 @@ def _answer(response: Any, text: str) -> Answer:
     return Answer(response.status_code, headers, text, str(response.url))
 
 
-class Caller:
+class HubThread:
     """Runs calls one at a time in a daemon thread of its own, and leaves the thread behind if a call takes too long.
 
     Not thread-safe: its owner calls it from one thread at a time. The thread must be started before the interpreter
@@ -286,7 +286,7 @@ class Caller:
         """
         jobs = self.start()
         future: Future[T] = Future()
-        attempt = Attempt(time.monotonic() + seconds)
+        attempt = Deadline(time.monotonic() + seconds)
 
         def job() -> None:
             try:
@@ -294,7 +294,7 @@ class Caller:
                     future.set_result(function())
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
                 if isinstance(error, PushError):
-                    error.in_doubt = attempt.unanswered
+                    error.in_doubt = error.in_doubt or attempt.unanswered
                 future.set_exception(error)
 
         jobs.put(job)

@@ -1,4 +1,4 @@
-"""Additions to a commit: the answers of the Hub to each, groups to upload together, and the README.md of a new repo."""
+"""Files on their way into a commit: uploads in pieces, the Hub's answers to each, and the README.md of a new repo."""
 
 from __future__ import annotations
 
@@ -6,17 +6,86 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from pathlib import Path
 
     from huggingface_hub import CommitOperationAdd
 
     from hf_summary_writer.config import Destination
 
-__all__ = ["CARD_PATH", "Uploaded", "exists", "is_identical", "is_left_out", "model_card", "posted_bytes", "together"]
+__all__ = [
+    "CARD_PATH",
+    "PieceReader",
+    "PreparedCommit",
+    "Upload",
+    "exists",
+    "is_identical",
+    "is_left_out",
+    "model_card",
+    "posted_bytes",
+    "together",
+]
+
+
+# Pieces of a large file that are uploaded before it: the client and its allocator hold about 20 times this. Each piece
+# takes two requests of the Hub's API.
+PIECE_BYTES = 4 * 2**20
+# Chunks are cut by content and have at most 128 kB. With this overlap two pieces nearly always agree on a cut, so that
+# no chunk of the whole file is new because it crosses the end of a piece.
+OVERLAP_BYTES = 256 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
-class Uploaded:
+class Upload:
+    """A file to publish.
+
+    Attributes:
+        path: Its path in the repo.
+        body: Its bytes, or the path of a file that holds exactly them and does not change.
+        size: How many bytes it has.
+        known_bytes: How many of them, from the start, the Hub already holds in an earlier version.
+        file_id: Identifies the file on disk across pushes.
+        is_intact: Returns whether `body` still is what it was when the upload was made up.
+    """
+
+    path: str
+    body: bytes | Path
+    size: int
+    known_bytes: int = 0
+    file_id: Hashable = None
+    is_intact: Callable[[], bool] = lambda: True
+
+
+class PieceReader:
+    """Reads the new part of large files in pieces, from where an earlier attempt ended.
+
+    The Xet client collects up to 64 MB of new chunks before it uploads them, and holds those several times over. When
+    the whole file follows its pieces, the client finds their chunks known, and they cost no memory.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[Hashable, int] = {}
+
+    def pieces(self, upload: Upload, at_least: int) -> Iterator[bytes]:
+        """Yield the pieces of a file, but for a last part of less than a piece; none if the new part is small.
+
+        Args:
+            upload: The file. One that is in memory yields nothing.
+            at_least: New parts of up to this many bytes are small.
+        """
+        # The file may be another one by now. Then too much or too little is uploaded here, which does no harm.
+        start = max(upload.known_bytes, self._ends.get(upload.file_id, 0))
+        if isinstance(upload.body, bytes) or upload.size - start <= at_least:
+            return
+        with upload.body.open("rb") as file:
+            for end in range(start + PIECE_BYTES, upload.size, PIECE_BYTES - OVERLAP_BYTES):
+                file.seek(end - PIECE_BYTES)
+                yield file.read(PIECE_BYTES)
+                self._ends[upload.file_id] = end
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCommit:
     """What is ready to be committed.
 
     Attributes:
@@ -29,7 +98,7 @@ class Uploaded:
     card: CommitOperationAdd | None
     left_out: frozenset[str]
 
-    def shares(self, most: int) -> list[Uploaded]:
+    def shares(self, most: int) -> list[PreparedCommit]:
         """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.
 
         All that posts nothing comes with the first one, and so do the card, which is small, and what is left out.
@@ -52,7 +121,7 @@ class Uploaded:
         if self.card is not None:
             found[0].append(self.card)
         first, *others = map(tuple, found)
-        return [replace(self, additions=first), *(Uploaded(each, None, frozenset()) for each in others)]
+        return [replace(self, additions=first), *(PreparedCommit(each, None, frozenset()) for each in others)]
 
 
 def posted_bytes(additions: Iterable[CommitOperationAdd]) -> int:

@@ -7,16 +7,21 @@ import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from hf_summary_writer.errors import PostponedError, RateLimitError
+from hf_summary_writer.config import commits_per_hour
+from hf_summary_writer.errors import PostponedError, PushError, RateLimitError
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.lease import new_lock
+from hf_summary_writer.hub.client import client_home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["HOUR", "Budget", "SharedBudget", "Turns"]
+    from hf_summary_writer.hub.repo import RepoRemote
+
+__all__ = ["HOUR", "Budget", "CommitQueue", "SharedBudget", "commit_queue_of"]
 
 HOUR = 3600.0
 
@@ -293,8 +298,8 @@ def _number(value: Any, least: float = 0.0) -> float:
     return float(value)
 
 
-class Turns:
-    """Keeps the commits of one branch within the budget of its account. Thread-safe.
+class CommitQueue:
+    """The position of one branch in the queue for the commits of its account. Thread-safe.
 
     Args:
         budget: Returns the budget of the account that pushes now; `None` if nothing limits it.
@@ -302,78 +307,129 @@ class Turns:
 
     def __init__(self, budget: Callable[[], SharedBudget | None]) -> None:
         self._budget = budget
-        # Held while the budget is asked, which takes a moment at most: two of one branch shall not queue up twice.
+        # Held while the budget is asked, which takes a moment at most: a branch queues up once.
         self._lock = threading.Lock()
-        self._place: int | None = None
-        self._has_come = False  # the turn of this place
-        self._used: int | None = None  # the place of the commit that was made last, or is under way
+        self._position: int | None = None
+        self._is_first = False
+        self._used: int | None = None  # the position of the commit that was made last, or is under way
 
-    def await_turn(self) -> None:
-        """Make sure that an ordinary push may commit now; those of one branch share their place in the queue.
+    def wait_turn(self, *, final: bool) -> None:
+        """Make sure that a push may commit now. The last push of a run does not queue.
 
         Raises:
-            PostponedError: If others come first; a place in the queue is taken.
+            PostponedError: If others come first; a position in the queue is taken.
         """
         budget = self._budget()
-        if budget is not None:
+        if budget is not None and not final:
             with self._lock:
-                self._await_turn(budget)
+                self._wait_turn(budget)
 
-    def spend(self, *, last: bool) -> None:
-        """Use a turn for a commit that is about to be made.
-
-        Args:
-            last: Whether it belongs to the last push of a run, which need not wait for its turn.
+    @contextlib.contextmanager
+    def commit(self, *, final: bool) -> Iterator[None]:
+        """Spend a commit of the budget on the block, and take it back if the block makes none.
 
         Raises:
             PostponedError: If others come first after all.
             RateLimitError: If not even the last push may commit within what the Hub allows.
         """
+        self._spend(final=final)
+        try:
+            yield
+        except PushError as error:
+            if not error.in_doubt:
+                self._give_back()
+            if isinstance(error, RateLimitError):
+                self._refused(error)
+            raise
+
+    def _spend(self, *, final: bool) -> None:
         budget = self._budget()
         if budget is None:
             return
         with self._lock:
-            if not last:
-                self._await_turn(budget)
-            reserved = self._place is not None
+            if not final:
+                self._wait_turn(budget)
+            reserved = self._position is not None
             after, seconds = budget.change(lambda before: before.spent(reserved=reserved))
             if seconds <= 0:
-                self._used, self._place, self._has_come = self._place, None, False
+                self._used, self._position, self._is_first = self._position, None, False
                 return
-        if last:
+        if final:
             raise RateLimitError(f"{after.why}, and there can be none just now", retry_after=seconds)
         raise PostponedError(after.why, seconds)
 
-    def give_back(self) -> None:
-        """Undo `spend`, since no commit was made. The branch keeps its place in the queue for the next attempt."""
+    def _give_back(self) -> None:
+        """Undo `_spend`, since no commit was made. The branch keeps its position for the next attempt."""
         budget = self._budget()
         if budget is None:
             return
         with self._lock:
-            place, self._used = self._used, None
-            budget.change(lambda before: (before.unspent(token=place is None), 0.0))
-            if place is not None:
-                if self._place is not None:  # somebody has queued up for the commit after that
+            position, self._used = self._used, None
+            budget.change(lambda before: (before.unspent(token=position is None), 0.0))
+            if position is not None:
+                if self._position is not None:  # somebody has queued up for the commit after that
                     budget.change(lambda before: (before.given_back(), 0.0))
-                self._place, self._has_come = place, True
+                self._position, self._is_first = position, True
 
-    def refused(self, error: RateLimitError) -> None:
-        """Tell all who push for this account that the Hub answered 429."""
+    def _refused(self, error: RateLimitError) -> None:
+        """Tell all who push for this account of a 429 Too Many Requests response."""
         budget = self._budget()
         if budget is not None and error.retry_after:
             seconds = error.retry_after
             budget.change(lambda before: (before.refused(seconds, error.commits_per_hour), 0.0))
 
-    def _await_turn(self, budget: SharedBudget) -> None:
-        if self._has_come:
+    def _wait_turn(self, budget: SharedBudget) -> None:
+        if self._is_first:
             after = budget.look()
             seconds = after.blocked
-        elif self._place is None:
+        elif self._position is None:
             after, seconds = budget.change(Budget.reserved)
-            self._place = after.issued
+            self._position = after.issued
         else:
-            place = self._place
-            after, seconds = budget.change(lambda before: before.turn_of(place))
+            position = self._position
+            after, seconds = budget.change(lambda before: before.turn_of(position))
         if seconds > 0:
             raise PostponedError(after.why, seconds)
-        self._has_come = True
+        self._is_first = True
+
+
+# huggingface.co allows ordinary accounts 128 commits per hour; some are left to the user. The limit of other Hubs is
+# unknown until one of their responses names it.
+_LIMIT_OF_THE_HUB = 120.0
+_THE_HUB = "huggingface.co"
+
+
+class AccountBudget:
+    """Finds the budget of the account that pushes now: the stored token may change while a run goes on.
+
+    Args:
+        remote: Any branch of that account.
+        limit: Commits per hour, if somebody said so; 0 for no limit at all.
+    """
+
+    def __init__(self, remote: RepoRemote, limit: float | None) -> None:
+        self._remote = remote
+        self._limit = limit
+        self._account = ""
+        self._budget: SharedBudget | None = None
+
+    def __call__(self) -> SharedBudget | None:
+        if self._limit == 0:
+            return None
+        account = self._remote.account_key
+        if account != self._account or self._budget is None:
+            host = urlsplit(self._remote.endpoint).hostname or ""
+            is_the_hub = host == _THE_HUB or host.endswith("." + _THE_HUB)
+            limit = self._limit or (_LIMIT_OF_THE_HUB if is_the_hub else None)
+            self._budget = SharedBudget(client_home() / "hf-summary-writer" / "budgets" / f"{account}.json", limit)
+            self._account = account
+        return self._budget
+
+
+def commit_queue_of(remote: RepoRemote) -> CommitQueue:
+    """Return a position for a branch in the queue of its account.
+
+    Raises:
+        ValueError: If the environment variable for the limit of commits is invalid.
+    """
+    return CommitQueue(AccountBudget(remote, commits_per_hour()))

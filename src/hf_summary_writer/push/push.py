@@ -1,622 +1,320 @@
-"""One push: upload the files that changed, commit them, and record them in the ledger."""
+"""One push: the changed files of the folders that share a destination, in as few commits as possible.
+
+The order makes a crash harmless: the ledger is written after the commit and never before, so at worst a file is looked
+at once more, and the Hub's client skips what the Hub already holds.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
-import functools
 import logging
 import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from hf_summary_writer.errors import (
+    ActionNeededError,
     BranchGoneError,
-    CommitDetails,
+    FolderBusyError,
     InterruptedPushError,
+    PostponedError,
     PushError,
     RejectedError,
     RepoGoneError,
     TemporaryError,
 )
-from hf_summary_writer.folder.disk import StateFolder, WarnOnce
-from hf_summary_writer.folder.lease import Books
-from hf_summary_writer.folder.ledger import CommitRecord, ledgers_of
-from hf_summary_writer.folder.scan import Inventory
-from hf_summary_writer.folder.snapshot import (
-    MAX_FILES_PER_COMMIT,
-    MAX_POSTED_BYTES_PER_COMMIT,
-    SkipReason,
-    SnapshotReader,
-    batches,
-)
-from hf_summary_writer.hub import uploads
-from hf_summary_writer.hub.client import BYTES_AT_ONCE, Hub, over_xet
-from hf_summary_writer.hub.deadline import Caller
-from hf_summary_writer.hub.uploads import posted_bytes
-from hf_summary_writer.push.loop import Part, isolating, seat_at
+from hf_summary_writer.folder.disk import most_open_files
+from hf_summary_writer.folder.ledger import LedgerEntry, ledgers_of
+from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason
+from hf_summary_writer.hub.client import Client
+from hf_summary_writer.hub.repo import MAX_FILES_PER_COMMIT, Published, RepoRemote
+from hf_summary_writer.hub.uploads import CARD_PATH, Upload, model_card
+from hf_summary_writer.push.budget import commit_queue_of
+from hf_summary_writer.push.job import Job, JobFile, StagedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+    from huggingface_hub import CommitInfo, HfApi
 
-    from hf_summary_writer.config import Destination, PushConfig
-    from hf_summary_writer.folder.ledger import Ledger, LedgerEntry, Signature
-    from hf_summary_writer.folder.scan import ChangedFile
-    from hf_summary_writer.folder.snapshot import Batch, FileSnapshot
-    from hf_summary_writer.hub.uploads import Uploaded
-    from hf_summary_writer.push.loop import Seat
+    from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.errors import CommitDetails
+    from hf_summary_writer.push.budget import CommitQueue
 
-__all__ = [
-    "OVERLAP_BYTES",
-    "PIECE_BYTES",
-    "Delivered",
-    "Delivery",
-    "Pusher",
-    "SentAhead",
-    "Synced",
-    "known_configs",
-    "sync",
-]
-
-# The client and the allocator below it hold about 20 times this. A piece takes two requests of the Hub's API.
-PIECE_BYTES = 4 * 2**20
-
-# A piece begins this long before the end of the one before it. Chunks are cut by content and have at most 128 kB, so
-# that in most cases both pieces agree on a cut in between, and the chunk over the end is whole in the second one. Each
-# that is not would be new in the whole file, and hold there the block that it was read with until the upload's end.
-OVERLAP_BYTES = 256 * 2**10
-
-
-class SentAhead:
-    """Up to where large files were sent ahead, for an attempt that follows one that failed in the middle."""
-
-    def __init__(self) -> None:
-        """Nothing was sent yet."""
-        self._ends: dict[tuple[int, int], int] = {}
-
-    def send(
-        self, content: FileSnapshot, known: LedgerEntry | None, at_least: int, send: Callable[[bytes], object]
-    ) -> None:
-        """Send what is new of `content`, but for a last part of less than a piece, if it is more than `at_least` bytes.
-
-        Args:
-            content: The file; only what lies in a file is sent, not what is in memory anyway.
-            known: What the Hub holds of it.
-            at_least: What is no more than this goes with the commit.
-            send: Uploads one piece.
-        """
-        # The file may be another one by now. Then too much or too little is sent ahead, which does no harm.
-        file_id = content.entry.signature[:2]
-        start = max(known.length if known else 0, self._ends.get(file_id, 0))
-        if isinstance(content.body, bytes) or content.entry.length - start <= at_least:
-            return
-        with content.body.open("rb") as file:
-            for end in range(start + PIECE_BYTES, content.entry.length, PIECE_BYTES - OVERLAP_BYTES):
-                file.seek(end - PIECE_BYTES)
-                send(file.read(PIECE_BYTES))
-                self._ends[file_id] = end
-
-
-T = TypeVar("T")
-
-# A call to the Hub may take this long, and longer by the time that the content it carries takes on a slow line.
-CALL_SECONDS = 120.0
-
-SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
-
-
-class Delivered(NamedTuple):
-    """What came of a delivery, or of a share of it.
-
-    Attributes:
-        info: The commit; `None` if the Hub held everything.
-        number: The commit's number among those of this process.
-        committed: What the commit holds.
-        arrived: What the Hub holds now for certain.
-        left_out: What the repo's `.gitignore` keeps out.
-    """
-
-    info: CommitInfo | None
-    number: int
-    committed: list[FileSnapshot]
-    arrived: list[FileSnapshot]
-    left_out: list[FileSnapshot]
-
-
-class Delivery:
-    """Delivers the content of one folder to one destination.
-
-    Not thread-safe: its owner uses it from one thread at a time.
-
-    Args:
-        name: What commits call the folder.
-        destination: Where it goes.
-        wants_card: Whether a repo that is created for the folder starts with a card.
-        books: Where it is noted which repo that is.
-        hub: The branch.
-        caller: Runs what talks to the Hub.
-        seat: The place at the committer of the branch.
-
-    Attributes:
-        call_seconds: How long a call to the Hub may take, besides the time for what it carries.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        destination: Destination,
-        wants_card: bool,
-        books: Books,
-        hub: Hub,
-        caller: Caller,
-        seat: Seat,
-    ) -> None:
-        """Connect to nothing yet."""
-        self.call_seconds = CALL_SECONDS
-        self._name = name
-        self._destination = destination
-        self._wants_card = wants_card
-        self._books = books
-        self._hub = hub
-        self._caller = caller
-        self._seat = seat
-        # Files of a commit that was asked for and not answered. It may still be made, after a newer one, and put back
-        # what these files were; so they have arrived only when a push finds them on the Hub as they are.
-        self._in_doubt: set[str] = set()
-        self._sent_ahead = SentAhead()
-
-    def ensure_repo(self) -> None:
-        """Make sure, at most once per destination, that the repo and its branch exist.
-
-        Raises:
-            PushError: If they do not and could not be created.
-        """
-        ledger = self._books.ledger
-        if ledger.repo_id is None:
-            repo_id, is_new = self._seat.committer.ensure_repo(self._made_sure_of_repo)
-            self._books.note(lambda: ledger.record_repo(repo_id, is_new=is_new))
-        self.use_known_repo()
-
-    def use_known_repo(self) -> None:
-        """Go on with the repo that the ledger names, if it does."""
-        repo_id = self._books.ledger.repo_id
-        if repo_id is not None:
-            self._hub.repo_id, self._hub.known = repo_id, True
-
-    def find_repo(self) -> None:
-        """Make sure that the repo exists, and create nothing.
-
-        Raises:
-            PushError: If it does not.
-        """
-        self._call(self._hub.find_repo)
-
-    def ensure_branch(self) -> None:
-        """Make the branch again where it does not exist any more.
-
-        Raises:
-            PushError: If it could not be made.
-        """
-        self._call(self._hub.ensure_branch)
-
-    def squash(self, since: int | None) -> None:
-        """Fold the history into one commit.
-
-        Args:
-            since: The number of the commit that was added; nothing is done if that was folded already.
-
-        Raises:
-            PushError: If it could not be done; the commits still count.
-        """
-        squash = functools.partial(self._call, lambda: self._hub.squash(f"Logs of {self._name}"))
-        if since is None:
-            squash()
-        else:
-            self._seat.committer.squash(since, squash)
-
-    def deliver(
-        self, contents: list[FileSnapshot], *, last: bool, interrupted: Callable[[], bool]
-    ) -> Iterator[tuple[Delivered, list[FileSnapshot]]]:
-        """Upload `contents` and have them committed, alone or together with what others of this process push.
-
-        Text travels within the commits and not before them, so there are as many of these as it needs. Yields what came
-        of each one, and the contents that it settles, before it asks for the next.
-
-        Args:
-            contents: What to deliver.
-            last: Whether it belongs to the last push of a run.
-            interrupted: Asked while others commit, and between commits; true ends the delivery.
-
-        Raises:
-            PostponedError: If others of the account have their turn first.
-            PushError: If it could not be delivered.
-        """
-        uploaded = self._uploaded(contents)
-        later = {addition.path_in_repo for addition in uploaded.additions}
-        for share in uploaded.shares(MAX_POSTED_BYTES_PER_COMMIT):
-            later.difference_update(addition.path_in_repo for addition in share.additions)
-            # What needs no commit is settled with the first one.
-            settled = [content for content in contents if self._place(content) not in later]
-            contents = [content for content in contents if self._place(content) in later]
-            yield self._settled(share, settled, last, interrupted), settled
-            if contents and interrupted():
-                raise InterruptedPushError("the push was interrupted")
-
-    def _settled(
-        self, uploaded: Uploaded, contents: list[FileSnapshot], last: bool, interrupted: Callable[[], bool]
-    ) -> Delivered:
-        info, number = None, 0
-        if uploaded.additions:
-            try:
-                info, number = self._committed(uploaded, last, interrupted)
-            except PushError as error:
-                if error.in_doubt:
-                    self._in_doubt.update(content.relpath for content in contents)
-                raise
-        paths = {addition.path_in_repo for addition in uploaded.additions}
-        committed = [content for content in contents if self._place(content) in paths]
-        left_out = [content for content in contents if self._place(content) in uploaded.left_out]
-        arrived = [
-            content
-            for content in contents
-            if content not in left_out and (info is None or content.relpath not in self._in_doubt)
-        ]
-        self._in_doubt.difference_update(content.relpath for content in contents)
-        return Delivered(info, number, committed, arrived, left_out)
-
-    def _uploaded(self, contents: list[FileSnapshot]) -> Uploaded:
-        files = [(self._place(content), content.body) for content in contents]
-        seconds = self._seconds_to_send(sum(content.entry.length for content in contents))
-        for content in contents:
-            self._send_ahead(content)
-        readme = self._card_due(contents)
-        try:
-            uploaded = self._caller.call(functools.partial(self._hub.upload, files, readme), seconds)
-        except RejectedError:
-            if readme is None:
-                raise
-            # It may be the card that is refused, and no card is worth a log.
-            self._wants_card = False
-            uploaded = self._caller.call(functools.partial(self._hub.upload, files), seconds)
-        for content in contents:
-            if not content.is_intact():
-                raise TemporaryError(f"{content.relpath!a} changed while it was uploaded")
-        return uploaded
-
-    def _committed(self, uploaded: Uploaded, last: bool, interrupted: Callable[[], bool]) -> tuple[CommitInfo, int]:
-        part = Part(
-            uploaded.additions,
-            frozenset(addition.path_in_repo for addition in uploaded.additions),
-            self._name,
-            len(uploaded.additions) - (uploaded.card is not None),
-            posted_bytes(uploaded.additions),
-            last,
-            self._commit,
-        )
-        try:
-            return self._seat.commit(part, interrupted)
-        except RejectedError:
-            if uploaded.card is None:
-                raise
-        self._wants_card = False
-        without = tuple(addition for addition in uploaded.additions if addition is not uploaded.card)
-        return self._seat.commit(dataclasses.replace(part, additions=without), interrupted)
-
-    def _commit(self, additions: Sequence[CommitOperationAdd], message: str) -> CommitInfo:
-        on_the_wire = posted_bytes(additions) * 4 / 3  # base64
-        return self._caller.call(
-            functools.partial(self._hub.commit, additions, message), self._seconds_to_send(on_the_wire)
-        )
-
-    def _seconds_to_send(self, nbytes: float) -> float:
-        return self.call_seconds + nbytes / SLOW_LINE_BYTES_PER_SECOND
-
-    def _send_ahead(self, content: FileSnapshot) -> None:
-        def send(piece: bytes) -> None:
-            self._call(functools.partial(self._hub.send_ahead, self._place(content), piece))
-
-        if over_xet():
-            self._sent_ahead.send(content, self._books.ledger.entries.get(content.relpath), BYTES_AT_ONCE, send)
-
-    def _card_due(self, contents: list[FileSnapshot]) -> bytes | None:
-        """Return the card that the first commit to a repo that was created for this folder brings along."""
-        ledger = self._books.ledger
-        if not self._wants_card or not ledger.is_new or ledger.commit is not None:
-            return None
-        if any(self._place(content) == uploads.CARD_PATH for content in contents):
-            return None
-        return uploads.model_card(dataclasses.replace(self._destination, repo_id=self._hub.repo_id))
-
-    def _made_sure_of_repo(self) -> tuple[str, bool]:
-        return self._call(self._hub.ensure_repo), self._hub.created
-
-    def _place(self, content: FileSnapshot) -> str:
-        return self._destination.path_in_repo(content.relpath)
-
-    def _call(self, function: Callable[[], T]) -> T:
-        return self._caller.call(function, self.call_seconds)
-
+__all__ = ["Outcome", "Outcomes", "Pusher", "Round", "Synced", "known_configs", "sync"]
 
 logger = logging.getLogger("hf_summary_writer")
 
+# Bounds what one failed commit costs, and how long a commit takes.
+MAX_BYTES_PER_COMMIT = 2**30
+# FileSnapshot is handed over as bytes up to this sum, and from private copies on disk beyond it.
+MAX_BYTES_IN_MEMORY = 32 * 2**20
+# Bounds how long a folder's lock is held over files of which nothing is to be sent.
+MAX_FILES_LOOKED_AT = 1000
+
+# How long `sync` waits for another process that is pushing the folder.
+LOCK_SECONDS = 300.0
+_BUSY_SECONDS = 0.2
+
+# So many files refused in a row, and none accepted, is no matter of single files.
+_REFUSED_IN_A_ROW = 5
+
+
+class Round(Protocol):
+    """The jobs that one push serves."""
+
+    def due(self) -> Iterator[Job]:
+        """Yield the jobs whose push is due, those that become due meanwhile included."""
+
+    def due_soon(self) -> Iterator[Job]:
+        """Yield the jobs whose push is due soon, and comes together with the others."""
+
+    def others_wait(self) -> bool:
+        """Return whether a job that this push does not serve has become due."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one job: the last commit that holds files of it, and why it is not complete."""
+
+    commit: CommitInfo | None = None
+    error: Exception | None = None
+
+
+class Outcomes(dict[Job, Outcome]):
+    """The outcome of each job of a push."""
+
+    def __missing__(self, job: Job) -> Outcome:
+        return self.setdefault(job, Outcome())
+
+    @contextlib.contextmanager
+    def guard(self, job: Job) -> Iterator[None]:
+        """Keep what fails in the block to this job."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a bug in one folder's push is no other folder's failure
+            self.fail([job], error)
+
+    def fail(self, jobs: Iterable[Job], error: Exception) -> None:
+        """Note why jobs are not complete."""
+        for job in jobs:
+            self[job].error = error
+            # Another one for the next: who is handed the same exception may change it or keep its frames.
+            error = copy.copy(error) if isinstance(error, (PushError, PostponedError)) else error
+
 
 class Pusher:
-    """Brings one folder to one destination.
-
-    Not thread-safe: its owner pushes from one thread at a time. Several pushers on one folder, in this process or in
-    others, take turns.
+    """Pushes folders to one branch. One thread at a time may use it.
 
     Args:
-        folder: The folder, an absolute path without links.
-        config: Where it goes, which files of it, and how.
-        hub: The branch it goes to.
-        caller: Runs what talks to the Hub.
-        content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
-        on_commit: Told of every commit.
-        seat: Its place at the committer of the branch.
-
-    Attributes:
-        inventory: What there is to push.
-        delivery: How that comes to the Hub.
+        remote: The branch.
+        queue: The branch's place in the account's budget of commits.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: PushConfig,
-        hub: Hub,
-        caller: Caller,
-        content_lock: AbstractContextManager[object],
-        on_commit: Callable[[CommitDetails], None],
-        seat: Seat,
-    ) -> None:
-        """Look at nothing yet."""
-        self.folder = folder
-        self.destination = config.destination
-        self._config = config
-        self._hub = hub
-        self._content_lock = content_lock
-        self._on_commit = on_commit
-        self._seat = seat
-        self._once = WarnOnce()
-        self._books = Books(folder, self.destination, self._once)
-        self.inventory = Inventory(folder, config, self.ledger, self._once)
-        self.delivery = Delivery(folder.name, self.destination, config.model_card, self._books, hub, caller, seat)
-        # What to make sure of before a push, since that costs less than to read all that would be sent.
-        self._first: Callable[[], None] | None = None
-        # The losses that the ledger knows of. One from before this object may not stand in what is on disk.
-        self._losses = 0
-        # Files of commits that crossed those of somebody else, whom the folder's lock does not keep out. Which of them
-        # the Hub made last nobody can tell, so a push has to find these files there as they are.
-        self._crossed: set[str] = set()
+    def __init__(self, remote: RepoRemote, queue: CommitQueue) -> None:
+        self.remote = remote
+        self.queue = queue
+        self._batch_began = 0.0
 
-    @property
-    def ledger(self) -> Ledger:
-        """What has arrived."""
-        return self._books.ledger
+    def push(self, jobs: Round) -> Outcomes:
+        """Send what is new in the folders that share the destination.
 
-    def refresh(self) -> None:
-        """Read in the ledger what other processes have pushed."""
-        self._books.refresh()
-        self.ledger.forget(self._crossed)
-        self.delivery.use_known_repo()
+        What fails on a disk fails one job; what fails at the Hub, all that had something to send.
+        """
+        outcomes = Outcomes()
+        ready = self._with_news(jobs, outcomes)
+        if not ready:
+            return outcomes
+        with contextlib.ExitStack() as locks:
+            try:
+                self.queue.wait_turn(final=any(job.final for job in ready))
+                ready = [job for job in ready if _entered(job, locks, outcomes)]
+                self._send_all(ready, jobs.others_wait, outcomes)
+            except (PushError, PostponedError) as error:
+                outcomes.fail((job for job in ready if outcomes[job].error is None), error)
+        return outcomes
 
-    def push(self, *, last: bool, interrupted: Callable[[], bool], lock_seconds: float) -> CommitInfo | None:
-        """Send what is new; return the last commit, or `None` if there was nothing to send.
+    def _with_news(self, jobs: Round, outcomes: Outcomes) -> list[Job]:
+        """Return the jobs that have something to send, those of last pushes first."""
+        ready: list[Job] = []
 
-        Args:
-            last: Whether event files that hold no event are meant too, and what the Hub refused before.
-            interrupted: Asked between commits and while another process pushes; true ends the push.
-            lock_seconds: How long to wait while another process pushes this folder.
+        def take(some: Iterable[Job]) -> None:
+            for job in some:
+                with outcomes.guard(job):
+                    if job.has_news(self.remote):
+                        ready.append(job)
+
+        take(jobs.due())
+        if ready:
+            take(jobs.due_soon())
+            take(jobs.due())  # who asked while the others were looked at
+        return sorted(ready, key=lambda job: not job.final)
+
+    def _send_all(self, jobs: list[Job], others_wait: Callable[[], bool], outcomes: Outcomes) -> None:
+        try:
+            self.remote.recheck()
+            self._send(jobs, others_wait, outcomes)
+        except BranchGoneError as error:
+            logger.warning("All of %s is sent once more: %s", ", ".join(str(job.folder) for job in jobs), error)
+            self.remote.lost_branch()
+            self._start_over(jobs)
+            self.remote.recheck()
+            self._send(jobs, others_wait, outcomes)
+        except RepoGoneError:
+            self.remote.lost_repo()
+            self._start_over(jobs)
+            raise
+
+    def _start_over(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            job.start_over(self.remote)
+
+    def _send(self, jobs: list[Job], others_wait: Callable[[], bool], outcomes: Outcomes) -> None:
+        changed = _changed(jobs, self.remote, outcomes)
+        unsent = Counter(file.job for file in changed)
+        self._batch_began = time.monotonic()
+        try:
+            for batch in batches(changed, lambda: all(job.interrupted() for job in jobs)):
+                unsent.subtract(_settle_unsent(batch))
+                staged = [file for file in batch.staged if outcomes[file.job].error is None]
+                for receipt in self._publish(staged, outcomes):
+                    unsent.subtract(self._record(receipt, staged, outcomes))
+                if +unsent and others_wait():
+                    raise PostponedError("other runs have asked for a push meanwhile")
+        except (BranchGoneError, RepoGoneError):
+            raise
+        except (PushError, PostponedError) as error:
+            outcomes.fail((job for job in +unsent if outcomes[job].error is None), error)
+        finally:
+            for job in jobs:
+                job.batch_done()
+        for job in jobs:
+            if outcomes[job].error is None:
+                with outcomes.guard(job):
+                    job.check_complete()
+        if any(outcomes[job].commit and job.config.squash_history for job in jobs):
+            self.squash([job for job in jobs if outcomes[job].commit])
+
+    def _publish(self, files: list[StagedFile], outcomes: Outcomes) -> Iterator[Published]:
+        """Publish files; halve what the Hub refuses until each refused file is alone."""
+        waiting = [files] if files else []
+        refused: Counter[Job] = Counter()
+        accepted: set[Job] = set()
+        while waiting:
+            part = [file for file in waiting.pop() if outcomes[file.job].error is None]
+            try:
+                for receipt in self._publish_together(part):
+                    accepted.update(file.job for file in part if file.path in receipt.settled)
+                    part = [file for file in part if file.path not in receipt.settled]
+                    yield receipt
+            except RejectedError as error:
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    waiting += [part[middle:], part[:middle]]
+                    continue
+                [(job, snapshot)] = part
+                refused[job] += 1
+                if refused[job] >= _REFUSED_IN_A_ROW and job not in accepted:
+                    outcomes.fail([job], ActionNeededError(str(error)))
+                else:
+                    job.refuse(snapshot, str(error))
+                    yield Published(None, frozenset(), frozenset(), frozenset(), frozenset({part[0].path}))
+
+    def _publish_together(self, files: list[StagedFile]) -> Iterator[Published]:
+        jobs = list(dict.fromkeys(file.job for file in files))
+        is_new = self.remote.ensure()
+        for job in jobs:
+            job.record_repo(self.remote, is_new=is_new)
+            is_new = False  # one README.md is enough
+
+        def title(paths: frozenset[str]) -> str:
+            return _title([file for file in files if file.path in paths])
+
+        yield from self.remote.publish(
+            [
+                Upload(
+                    file.path,
+                    file.snapshot.body,
+                    file.snapshot.entry.length,
+                    file.job.known_bytes(file.snapshot),
+                    file.snapshot.entry.signature[:2],
+                    file.snapshot.is_intact,
+                )
+                for file in files
+            ],
+            title,
+            lambda: self.queue.commit(final=any(job.final for job in jobs)),
+            card=self._card(files),
+            interrupted=lambda: all(job.interrupted() for job in jobs),
+        )
+
+    def _card(self, files: list[StagedFile]) -> bytes | None:
+        """Return the README.md that the first commit to a repo created for one of the folders brings along."""
+        job = next((file.job for file in files if file.job.wants_card()), None)
+        if job is None or any(file.path == CARD_PATH for file in files):
+            return None
+        return model_card(dataclasses.replace(job.destination, repo_id=self.remote.repo_id))
+
+    def _record(self, receipt: Published, files: list[StagedFile], outcomes: Outcomes) -> Counter[Job]:
+        """Note in each ledger what is on the Hub now; return how many files of each job that settles."""
+        settled = [file for file in files if file.path in receipt.settled]
+        seconds = time.monotonic() - self._batch_began
+        self._batch_began = time.monotonic()
+        for job, mine in _by_job(settled).items():
+            committed = [file.snapshot for file in mine if file.path in receipt.committed]
+            commit = receipt.commit if committed else None
+            for file in mine:
+                if file.path in receipt.left_out:
+                    job.refuse(file.snapshot, f"the .gitignore of {self.remote.repo_id} leaves it out")
+            arrived = [file.snapshot for file in mine if file.path in receipt.arrived]
+            job.record(commit, {snapshot.relpath: snapshot.entry for snapshot in arrived})
+            if commit is not None:
+                outcomes[job].commit = commit
+                job.announce(commit, committed, self.remote.repo_id, seconds)
+        return Counter(file.job for file in settled)
+
+    def push_one(self, job: Job) -> CommitInfo | None:
+        """Push one folder; return the last commit, or `None` if there was nothing new.
 
         Raises:
             PostponedError: If others of the account have their turn first.
-            PushError: If something could not be delivered; what was delivered before is in the ledger.
+            PushError: If something could not be delivered.
         """
-        self.refresh()
-        self.inventory.left_behind = 0
-        refused = dict(self.inventory.refused) if last else {}
-        if not (self._has_lost or refused) and next(self.inventory.changed(), None) is None:
-            return None
-        self._seat.await_turn(last=last)
-        with self._books.locked(lock_seconds, interrupted):
-            self._seat.begin()
-            self.refresh()
-            # From now on a later process knows where this folder is to go, whatever becomes of this one.
-            self._note_config()
-            push = functools.partial(self._push_what_is_new, refused, last=last, interrupted=interrupted)
-            try:
-                info = push()
-            except BranchGoneError as error:
-                logger.warning("All of %s is sent once more: %s", self.folder, error)
-                info = push()
-            # What arrived before another scheduler found it gone is in nothing that came back since.
-            return (push() or info) if self._has_lost else info
+        outcome = self.push(_OneJob(job))[job]
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.commit
 
-    def remember(self) -> None:
-        """Note where the folder is to go, without pushing anything, for the process that does."""
-        if not self.folder.is_dir():
-            return  # whoever deleted it does not want it back
-        self.refresh()
-        with suppress(TemporaryError), self._books.locked(0, lambda: True):
-            self._note_config()
-
-    def squash(self, since: int | None = None) -> None:
-        """Fold the history into one commit; if it fails, the commits still count.
-
-        Args:
-            since: The number of the commit that was added; nothing is done if it was folded already.
+    def squash(self, jobs: list[Job]) -> None:
+        """Squash the history of the branch; where that fails, the commits still count.
 
         Raises:
-            RepoGoneError: If the repo is gone, and the commits with it.
-            BranchGoneError: If the branch is.
+            BranchGoneError: If the branch is gone, and the commits with it.
+            RepoGoneError: If the repo is.
         """
         try:
-            self.delivery.squash(since)
-        except (RepoGoneError, BranchGoneError):
+            self.remote.squash(f"Logs of {_name_of(jobs)}")
+        except (BranchGoneError, RepoGoneError):
             raise
-        except Exception as error:  # noqa: BLE001 - the data has arrived; the next squash covers this one
-            logger.warning("The history of %s could not be squashed: %s", self._hub.repo_id, error)
-
-    def _note_config(self) -> None:
-        self._books.note(lambda: self.ledger.record_config(self._config))
-
-    def _push_what_is_new(
-        self, refused: Mapping[str, Signature], *, last: bool, interrupted: Callable[[], bool]
-    ) -> CommitInfo | None:
-        if self._has_lost:
-            self._start_over()
-        try:
-            if self._first is not None:
-                self._first()
-                self._first = None
-            push = functools.partial(self._push, last=last, interrupted=interrupted)
-            info = push(self.inventory.longest_waiting_first())
-            # After the rest, which is not to wait while it is found out that they are refused once more.
-            return (push(self.inventory.try_again(refused)) if refused else None) or info
-        except RepoGoneError:
-            self._lose(self.delivery.find_repo)
-            raise
-        except BranchGoneError:
-            self._lose(self.delivery.ensure_branch)
-            raise
-
-    @property
-    def _has_lost(self) -> bool:
-        return self._losses != self._seat.committer.losses
-
-    def _lose(self, first: Callable[[], None]) -> None:
-        self._first = first
-        self._seat.committer.forget_repo(self._losses)
-        self._start_over()
-
-    def _start_over(self) -> None:
-        self._losses = self._seat.committer.losses
-        # What comes back under its name may be empty. Noted before it does: later on nothing would tell.
-        self._books.note(self.ledger.start_over)
-
-    def _push(self, candidates: list[ChangedFile], *, last: bool, interrupted: Callable[[], bool]) -> CommitInfo | None:
-        reader = SnapshotReader(
-            str(self.folder), StateFolder(self._books.state_folder), self._once, filter(None, [self._hub.secret()])
-        )
-
-        def take(file: ChangedFile, memory: int) -> FileSnapshot | LedgerEntry | SkipReason:
-            return reader.take(file, self.ledger.entries.get(file.relpath), memory=memory, last=last)
-
-        deliver = functools.partial(self.delivery.deliver, last=last, interrupted=interrupted)
-        latest, failed, done = None, None, 0
-        try:
-            for batch in batches(candidates, take, self._content_lock, interrupted):
-                latest = self._deliver(batch, deliver) or latest
-                reader.clear()
-                failed = failed or next(iter(batch.failed.items()), None)
-                done += batch.files
-                if len(candidates) > MAX_FILES_PER_COMMIT:
-                    logger.info("%d of %d files of %s are done", done, len(candidates), self.folder)
-        finally:
-            reader.clear()
-        if latest is not None and self._config.squash_history:
-            self.squash(latest.number)
-        if failed is not None:
-            candidate, error = failed
-            raise TemporaryError(f"{candidate.relpath!r} could not be read or copied: {error}")
-        if last and self._crossed:
-            raise TemporaryError("another process pushed this folder at the same time, in spite of its lock")
-        return None if latest is None else latest.info
-
-    def _deliver(
-        self, batch: Batch, deliver: Callable[[list[FileSnapshot]], Iterator[tuple[Delivered, list[FileSnapshot]]]]
-    ) -> Delivered | None:
-        """Deliver what there is to deliver of a batch, and note all that is known of it; return what made a commit."""
-        latest = None
-        if batch.snapshots:
-            self.delivery.ensure_repo()
-        began = time.monotonic()
-        for delivered, _ in isolating(batch.snapshots, deliver, self._refuse):
-            self._note(delivered)
-            if delivered.info is not None:
-                latest = delivered
-                self._tell(delivered.info, delivered.committed, time.monotonic() - began)
-            began = time.monotonic()
-        self._books.note(lambda: self.ledger.record(batch.unchanged))
-        for candidate, why in batch.skipped.items():
-            self._pass_over(candidate, why)
-        return latest
-
-    def _note(self, delivered: Delivered) -> None:
-        for content in delivered.left_out:
-            self._refuse(content, f"the .gitignore of {self._hub.repo_id} leaves it out")
-        info = delivered.info
-        commit = None if info is None else CommitRecord(info.oid, info.commit_url, time.time())
-        entries = {content.relpath: content.entry for content in delivered.arrived}
-        if info is not None and self.ledger.is_outdated():
-            self._crossed.update(entries)
-            self.refresh()
-            entries = {}
-        self._crossed.difference_update(entries)
-        self._books.note(lambda: self.ledger.record(entries, commit))
-
-    def _pass_over(self, candidate: ChangedFile, why: SkipReason) -> None:
-        if why is SkipReason.NO_RECORD:
-            self.inventory.set_aside(candidate.relpath, candidate.signature)
-        elif why is SkipReason.SECRET:
-            self.inventory.refuse(candidate.relpath, candidate.signature)
-            said = f"{candidate.relpath!a} of {self.folder} holds the access token: it is never uploaded"
-            self._once.warn("secret", said, candidate.relpath, logging.ERROR)
-        elif why is SkipReason.DENIED:
-            said = f"{candidate.relpath!a} of {self.folder} may not be read: it stays only on this disk until then"
-            self._once.warn("denied", said, candidate.relpath)
-            self.inventory.left_behind += 1
-        elif why is not SkipReason.NO_EVENT:
-            self.inventory.left_behind += why in {SkipReason.BUSY, SkipReason.DAMAGED}
-            logger.debug("%r waits for a later push: it %s", candidate.relpath, why.value)
-
-    def _refuse(self, content: FileSnapshot, why: str) -> None:
-        self.inventory.refuse(content.relpath, content.entry.signature)
-        said = (
-            f"{content.relpath!r} of {self.folder} stays here, and is tried again when it changes and at the end: {why}"
-        )
-        self._once.warn("refused", said, content.relpath)
-
-    def _tell(self, info: CommitInfo, contents: list[FileSnapshot], seconds: float) -> None:
-        size = sum(content.entry.length for content in contents)
-        details = CommitDetails(self._hub.repo_id, self.folder, info.oid, info.commit_url, len(contents), size, seconds)
-        logger.info(
-            "%d files (%.1f MB) of %s are in %s after %.1f s: %s",
-            details.files,
-            size / 1e6,
-            self.folder,
-            details.repo_id,
-            seconds,
-            details.url,
-        )
-        self._on_commit(details)
-
-
-# How long to wait for another process that is pushing the folder.
-LOCK_SECONDS = 300.0
+        except PushError as error:
+            logger.warning("The history of %s could not be squashed: %s", self.remote.repo_id, error)
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What came of it: how many files are still missing on the Hub, and why."""
+    """The outcome of `sync`: how many files the Hub still lacks, and why."""
 
     missing: int
     error: PushError | None
 
 
-def known_configs(folder: Path) -> list[PushConfig]:
-    """Return the configs that earlier processes pushed `folder` with, or were to, as far as its ledgers tell."""
-    return [ledger.config for ledger in ledgers_of(folder) if ledger.config is not None]
-
-
 def sync(folder: Path, config: PushConfig, api: HfApi, on_commit: Callable[[CommitDetails], None]) -> Synced:
-    """Push what the Hub does not hold yet of `folder`.
+    """Push what is new in a folder, once, in the calling thread.
 
     Args:
         folder: The folder, an absolute path without links.
@@ -624,18 +322,168 @@ def sync(folder: Path, config: PushConfig, api: HfApi, on_commit: Callable[[Comm
         api: The client.
         on_commit: Told of every commit.
     """
-    where = config.destination
-    hub = Hub(where.repo_id, where.repo_type, where.revision, config.private, token=None, api=api)
-    caller = Caller("hf-summary-writer-hub")
-    pusher = Pusher(folder, config, hub, caller, threading.Lock(), on_commit, seat_at(hub))
+    remote = RepoRemote(config, Client(None, api))
+    pusher = Pusher(remote, commit_queue_of(remote))
+    job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit)
+    job.asked = job.final = True
     error: PushError | None = None
     try:
-        pusher.push(last=True, interrupted=lambda: False, lock_seconds=LOCK_SECONDS)
+        _push_when_free(pusher, job)
     except PushError as raised:
         error = raised
     finally:
-        caller.stop()
-    pending = pusher.inventory.pending()
+        remote.stop()
+    pending = job.inventory.pending()
     if error is None and pending.unlisted:
         error = TemporaryError(f"{pending.unlisted} folders in it cannot be listed")
     return Synced(pending.missing, error)
+
+
+def known_configs(folder: Path) -> list[PushConfig]:
+    """Return the configs that earlier processes pushed `folder` with, or were to, as far as its ledgers tell."""
+    return [ledger.config for ledger in ledgers_of(folder) if ledger.config is not None]
+
+
+def _push_when_free(pusher: Pusher, job: Job) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while (error := pusher.push(_OneJob(job))[job].error) is not None:
+        if not isinstance(error, FolderBusyError) or time.monotonic() > deadline:
+            raise error
+        time.sleep(_BUSY_SECONDS)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The files that one commit takes, and those that were found to have nothing to send.
+
+    Attributes:
+        staged: What to send.
+        unchanged: Files that the Hub holds already, with a new signature.
+        skipped: Files that have nothing to send, and why.
+        failed: Files that could not be read or copied.
+    """
+
+    staged: list[StagedFile] = field(default_factory=list)
+    unchanged: list[tuple[JobFile, LedgerEntry]] = field(default_factory=list)
+    skipped: list[tuple[JobFile, SkipReason]] = field(default_factory=list)
+    failed: list[tuple[JobFile, OSError]] = field(default_factory=list)
+    _paths: set[str] = field(default_factory=set)
+    _bytes: int = 0
+    _memory: int = field(default_factory=lambda: MAX_BYTES_IN_MEMORY)
+    _most_open: int = field(default_factory=most_open_files)
+    _open: int = 0
+
+    def takes(self, file: JobFile) -> bool:
+        """Return whether a commit should take one more file, and can take this one."""
+        return (
+            len(self.staged) < MAX_FILES_PER_COMMIT
+            and self._bytes < MAX_BYTES_PER_COMMIT
+            and self._open < self._most_open
+            and len(self._paths) < MAX_FILES_LOOKED_AT
+            and file.path not in self._paths
+        )
+
+    def add(self, file: JobFile) -> None:
+        """Read a file."""
+        self._paths.add(file.path)
+        try:
+            found = file.job.read(file.file, self._memory)
+        except OSError as error:
+            self.failed.append((file, error))
+            return
+        if isinstance(found, FileSnapshot):
+            self.staged.append(StagedFile(file.job, found))
+            self._memory -= found.in_memory
+            self._bytes += found.entry.length
+            self._open += not isinstance(found.body, bytes)
+        elif isinstance(found, LedgerEntry):
+            self.unchanged.append((file, found))
+        else:
+            self.skipped.append((file, found))
+
+
+def batches(changed: Iterable[JobFile], interrupted: Callable[[], bool]) -> Iterator[Batch]:
+    """Yield batches of files with stable content, until all are read; the caller sends one before it asks for the next.
+
+    The lock of a job is held while its files of one batch are read. Two files that go to the same path of the repo are
+    in different batches.
+
+    Raises:
+        InterruptedPushError: If there is no more time.
+    """
+    waiting = deque(changed)
+    while waiting:
+        batch = Batch()
+        while waiting and batch.takes(waiting[0]):
+            job = waiting[0].job
+            with job.content_lock:
+                while waiting and waiting[0].job is job and batch.takes(waiting[0]):
+                    if interrupted():
+                        raise InterruptedPushError("the push was interrupted")
+                    batch.add(waiting.popleft())
+        yield batch
+
+
+class _OneJob:
+    """The round of a single job."""
+
+    def __init__(self, job: Job) -> None:
+        self._jobs = [job]
+
+    def due(self) -> Iterator[Job]:
+        while self._jobs:
+            yield self._jobs.pop()
+
+    def due_soon(self) -> Iterator[Job]:
+        return iter(())
+
+    def others_wait(self) -> bool:
+        return False
+
+
+def _entered(job: Job, locks: contextlib.ExitStack, outcomes: Outcomes) -> bool:
+    """Take the push lock of a job; a folder that another process pushes is left to a later round."""
+    with outcomes.guard(job):
+        locks.enter_context(job.locked())
+        return True
+    return False
+
+
+def _changed(jobs: Iterable[Job], remote: RepoRemote, outcomes: Outcomes) -> list[JobFile]:
+    """Return the changed files of all jobs, and at the end those that the Hub refused before."""
+    changed: list[JobFile] = []
+    again: list[JobFile] = []
+    for job in jobs:
+        with outcomes.guard(job):
+            found, refused = job.changed(remote)
+            changed += found
+            again += refused
+    return changed + again
+
+
+def _settle_unsent(batch: Batch) -> Counter[Job]:
+    """Note what is known of the files of a batch that are not sent; return how many of each job they are."""
+    for job in {file.job for file, _ in batch.unchanged}:
+        job.record(None, {file.file.relpath: entry for file, entry in batch.unchanged if file.job is job})
+    for file, reason in batch.skipped:
+        file.job.skip(file.file, reason)
+    for file, error in batch.failed:
+        file.job.could_not_read(file.file, error)
+    return Counter(file.job for file, _ in [*batch.unchanged, *batch.skipped, *batch.failed])
+
+
+def _by_job(files: Iterable[StagedFile]) -> dict[Job, list[StagedFile]]:
+    found: dict[Job, list[StagedFile]] = {}
+    for file in files:
+        found.setdefault(file.job, []).append(file)
+    return found
+
+
+def _title(files: list[StagedFile]) -> str:
+    count = len(files)
+    return f"Logs of {_name_of(dict.fromkeys(file.job for file in files))}: {count} file{'s' if count > 1 else ''}"
+
+
+def _name_of(jobs: Iterable[Job]) -> str:
+    names = [job.folder.name for job in jobs]
+    return names[0] if len(names) == 1 else f"{len(names)} runs"

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from hf_summary_writer.errors import CommitDetails
     from hf_summary_writer.folder.scan import Inventory, Pending
 
-__all__ = ["Leaving", "Trouble", "wait"]
+__all__ = ["FailureLog", "Shutdown"]
 
 logger = logging.getLogger("hf_summary_writer")
 
 
-class Trouble:
+class FailureLog:
     """Counts the failures in a row of pushing one folder, and logs what a user should know of them.
 
     Not thread-safe: pushes of one folder come one after the other.
@@ -94,7 +94,7 @@ class Trouble:
         self._failures = self._files = self._bytes = 0
 
 
-def wait(future: Future[Any], seconds: float) -> bool:
+def _wait(future: Future[Any], seconds: float) -> bool:
     """Wait for a future without raising what it holds; tell whether it is done."""
     try:
         future.exception(max(0.0, seconds))
@@ -107,8 +107,8 @@ def wait(future: Future[Any], seconds: float) -> bool:
 _SECONDS_BEFORE_EXPLAINING = 1.0
 
 
-class Leaving:
-    """Waits for the last push of one folder. `close` and both passes of an exit share one patience.
+class Shutdown:
+    """Waits for the last push of one folder. `close` and both passes of an exit share one time limit.
 
     May be used from any thread.
 
@@ -120,7 +120,7 @@ class Leaving:
         seconds: How long all the waits of one leaving may take together.
 
     Attributes:
-        patience: What is left of that.
+        remaining: What is left of that.
         commits: How many commits were made; whoever makes one counts it here.
         told_at: When the files that are missing were named last, on the monotonic clock.
     """
@@ -133,19 +133,19 @@ class Leaving:
         self._destination = destination
         self._command = command
         self._inventory = inventory
-        self._seconds = self.patience = seconds
+        self._seconds = self.remaining = seconds
         self._said_missing: Pending | None = None
         self._said_all = False
         self.commits = 0
         self.told_at = -math.inf
 
     def begin_anew(self) -> None:
-        """Have all the patience again: the run goes on."""
-        self.patience = self._seconds
+        """Have all the time again: the run goes on."""
+        self.remaining = self._seconds
 
     def hurry(self) -> None:
         """Wait no more."""
-        self.patience = 0.0
+        self.remaining = 0.0
 
     def await_last(self, future: Future[CommitInfo | None], deadline: float, *, away: bool) -> None:
         """Wait for the last push, and say in one line what became of it.
@@ -160,14 +160,14 @@ class Leaving:
         """
         began = time.monotonic()
         try:
-            if not wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
+            if not _wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
                 self._explain_the_wait(deadline - time.monotonic())
-                wait(future, deadline - time.monotonic())
+                _wait(future, deadline - time.monotonic())
         except KeyboardInterrupt:
             self.hurry()
             raise
         finally:
-            self.patience = max(0.0, self.patience - (time.monotonic() - began))
+            self.remaining = max(0.0, self.remaining - (time.monotonic() - began))
             if away or not future.done() or future.exception() is not None:
                 self._say_what_is_missing(self._inventory.pending())
             else:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.disk import WarnOnce
-from hf_summary_writer.folder.lease import Books, is_locked
+from hf_summary_writer.folder.lease import PUSH_LOCK, is_locked
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.folder.scan import Inventory, scan
 from hf_summary_writer.hub.responses import one_line
 from hf_summary_writer.push.loop import Phase
-from hf_summary_writer.push.timetable import Stretched
+from hf_summary_writer.push.timetable import Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ __all__ = [
     "LastTrouble",
     "Missing",
     "Status",
-    "TroubleFile",
+    "StatusFile",
     "Word",
     "known_folders",
     "matches_nothing",
@@ -77,7 +77,7 @@ class Status:
             epoch), and how many folders are `unlisted`, since they cannot be read.
         phase: `idle`, `pushing`, `waiting` after a failed push, or `stopped` if this process does not push.
         trouble: Why the last push failed; `None` if it did not.
-        stretched: If pushes come less often than they were asked for: how many `seconds` they are apart, and `why`.
+        throttled: If pushes come less often than they were asked for: how many `seconds` they are apart, and `why`.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ class Status:
     pending: Pending
     phase: Phase
     trouble: LastTrouble | None
-    stretched: Stretched | None
+    throttled: Throttled | None
 
     @property
     def all_arrived(self) -> bool:
@@ -96,7 +96,7 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON can hold; times as ISO 8601 in UTC."""
-        trouble, commit, stretched = self.trouble, self.commit, self.stretched
+        trouble, commit, throttled = self.trouble, self.commit, self.throttled
         return {
             "folder": str(self.folder),
             "destination": dataclasses.asdict(self.destination),
@@ -107,8 +107,8 @@ class Status:
             "waiting_until": _iso(trouble.until) if trouble else None,
             "error": trouble.error if trouble else None,
             "error_since": _iso(trouble.since) if trouble else None,
-            "stretched_interval": stretched.seconds if stretched else None,
-            "stretched_because": stretched.why if stretched else None,
+            "throttled_interval": throttled.seconds if throttled else None,
+            "throttled_because": throttled.why if throttled else None,
         }
 
 
@@ -116,10 +116,10 @@ class Word(NamedTuple):
     """What only the process that pushes knows of how it goes on; nothing if all is well."""
 
     trouble: LastTrouble | None = None
-    stretched: Stretched | None = None
+    throttled: Throttled | None = None
 
 
-class TroubleFile:
+class StatusFile:
     """The file in which a pushing process leaves word for others while there is trouble, or a wait for its turn.
 
     Not thread-safe: its owner writes it from the thread that pushes.
@@ -135,13 +135,13 @@ class TroubleFile:
         self._may_exist = True
 
     @classmethod
-    def beside(cls, ledger: Path) -> TroubleFile:
+    def beside(cls, ledger: Path) -> StatusFile:
         """Return the one that belongs to a ledger."""
         return cls(ledger.with_suffix(".trouble.json"))
 
     def word(self, state: State) -> Word:
         """Return what is to be said of this process."""
-        return Word(self._trouble(state), state.stretched)
+        return Word(self._trouble(state), state.throttled)
 
     def _trouble(self, state: State) -> LastTrouble | None:
         if state.error is None:
@@ -169,10 +169,10 @@ class TroubleFile:
             until = None if said["until"] is None else float(said["until"])
             if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
                 until = None
-            error, stretched = said["error"], said["stretched"]
+            error, throttled = said["error"], said["throttled"]
             return Word(
                 None if error is None else LastTrouble(str(error), float(said["since"]), until),
-                None if stretched is None or until is None else Stretched(float(stretched[0]), str(stretched[1])),
+                None if throttled is None or until is None else Throttled(float(throttled[0]), str(throttled[1])),
             )
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return Word()
@@ -183,7 +183,7 @@ class TroubleFile:
             "error": trouble and trouble.error,
             "since": trouble and trouble.since,
             "until": trouble.until if trouble else time.time() + seconds,
-            "stretched": word.stretched,
+            "throttled": word.throttled,
             "pid": os.getpid(),
             "host": socket.gethostname(),
         }
@@ -249,26 +249,25 @@ def survey(folder: Path, config: PushConfig) -> Status:
 
     May be called while another process pushes; it then tells of one moment or another.
     """
-    books, inventory = _look(folder, config)
-    ledger = books.ledger
-    trouble, stretched = TroubleFile.beside(ledger.path).read()
+    ledger, inventory = _look(folder, config)
+    trouble, throttled = StatusFile.beside(ledger.path).read()
     named = config.destination
     if ledger.repo_id is not None:
         named = dataclasses.replace(named, repo_id=ledger.repo_id)
-    if is_locked(books.lock_path):
+    if is_locked(folder / STATE_FOLDER / PUSH_LOCK):
         phase = Phase.PUSHING
     else:
-        phase = Phase.WAITING if stretched or (trouble and trouble.until is not None) else Phase.IDLE
-    return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, trouble, stretched)
+        phase = Phase.WAITING if throttled or (trouble and trouble.until is not None) else Phase.IDLE
+    return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, trouble, throttled)
 
 
-def _look(folder: Path, config: PushConfig) -> tuple[Books, Inventory]:
+def _look(folder: Path, config: PushConfig) -> tuple[Ledger, Inventory]:
     once = WarnOnce()
-    books = Books(folder, config.destination, once)
+    ledger = Ledger(folder / STATE_FOLDER / f"{config.destination.key}.jsonl", config.destination)
     # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
     with contextlib.suppress(LedgerError, OSError):
-        books.ledger.refresh()
-    return books, Inventory(folder, config, books.ledger, once)
+        ledger.refresh()
+    return ledger, Inventory(folder, config, ledger, once)
 
 
 def _below(root: Path) -> Iterator[Path]:

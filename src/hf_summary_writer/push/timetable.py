@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from hf_summary_writer.errors import ActionNeededError, PostponedError, PushError
+from hf_summary_writer.errors import ActionNeededError, FolderBusyError, PostponedError, PushError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Outcome", "Stretched", "Timetable", "delay_after"]
+__all__ = ["Result", "Throttled", "Timetable", "delay_after"]
 
 BASE_SECONDS = 2.0
 
@@ -42,9 +42,11 @@ def delay_after(error: Exception, failures: int, interval: float, chance: float)
 
 # Who waits for a turn looks now and then whether it comes sooner than it seemed: others may have left the queue.
 _LOOK_AGAIN_SECONDS = 60.0
+# After so long it is tried again whether another process still pushes the folder.
+_BUSY_SECONDS = 0.25
 
 
-class Stretched(NamedTuple):
+class Throttled(NamedTuple):
     """That pushes come less often than they were asked for.
 
     Attributes:
@@ -56,7 +58,7 @@ class Stretched(NamedTuple):
     why: str
 
 
-class Outcome(Enum):
+class Result(Enum):
     """What follows from a push that has ended."""
 
     DONE = "done"
@@ -81,6 +83,7 @@ class Timetable:
         self._not_before = 0.0
         self._postponed: PostponedError | None = None
         self._postponed_at = self._postponed_until = 0.0
+        self._busy_since: float | None = None
         self._last_done: float | None = None
         self._failures = 0
         self.error: Exception | None = None
@@ -130,24 +133,33 @@ class Timetable:
         """Tell whether a push that may begin at `ready` comes after the end."""
         return self.finish_by is not None and ready >= self.finish_by
 
-    def settle(self, now: float, error: BaseException | None) -> Outcome:
+    def settle(self, now: float, error: BaseException | None) -> Result:
         """Draw the consequences of a push that ended just now, well or with `error`."""
         self._postponed, self._postponed_until = None, 0.0
+        if isinstance(error, FolderBusyError):
+            self._busy_since = now if self._busy_since is None else self._busy_since
+            if self.is_hopeless(now + _BUSY_SECONDS):
+                self.error = error
+                return Result.GIVEN_UP
+            if self.finish_by is not None or now - self._busy_since < max(self.interval, 1.0):
+                self._postponed_until = now + _BUSY_SECONDS
+                return Result.AGAIN
+        self._busy_since = None
         if error is None:
             self._failures, self.error, self._not_before = 0, None, 0.0
             self._due, self._last_done = now + self.interval, now
-            return Outcome.DONE
+            return Result.DONE
         if isinstance(error, PostponedError):
             if self.finish_by is None:  # else it has become the last push, which need not wait for its turn
                 self._postponed, self._postponed_at = error, now
                 self._postponed_until = now + min(error.seconds, max(_LOOK_AGAIN_SECONDS, error.seconds / 8))
-            return Outcome.AGAIN
+            return Result.AGAIN
         self._failures += 1
         self.error = error if isinstance(error, Exception) else RuntimeError(repr(error))
         self._not_before = self._due = now + delay_after(self.error, self._failures, self.interval, self._chance())
         if self.finish_by is None:
-            return Outcome.FAILED
-        return Outcome.GIVEN_UP if self.is_hopeless(self._not_before) else Outcome.AGAIN
+            return Result.FAILED
+        return Result.GIVEN_UP if self.is_hopeless(self._not_before) else Result.AGAIN
 
     def seconds_to_wait(self, now: float) -> float:
         """Return how much longer, as it seems now, no push may begin, besides that none is due; 0 for not at all."""
@@ -160,10 +172,10 @@ class Timetable:
         return isinstance(self.error, PushError) and bool(self.error.retry_after)
 
     @property
-    def stretched(self) -> Stretched | None:
+    def throttled(self) -> Throttled | None:
         """How far the last push and the one that waits for its turn are apart; `None` if none waits for that."""
         if self._postponed is None:
             return None
         since = self._last_done if self._last_done is not None else self._postponed_at
         apart = self._postponed_at - since + self._postponed.seconds
-        return Stretched(max(self.interval, apart), str(self._postponed))
+        return Throttled(max(self.interval, apart), str(self._postponed))

@@ -1,0 +1,354 @@
+"""One folder on its way to one destination: its changed files, and the record of what the Hub holds of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from hf_summary_writer.errors import CommitDetails, TemporaryError
+from hf_summary_writer.events import file_version, frame, parse_name
+from hf_summary_writer.folder.disk import StateFolder, WarnOnce
+from hf_summary_writer.folder.lease import Lease, owner_above, push_lock
+from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerError
+from hf_summary_writer.folder.scan import Inventory
+from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from huggingface_hub import CommitInfo
+
+    from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.folder.lease import Rank
+    from hf_summary_writer.folder.ledger import LedgerEntry
+    from hf_summary_writer.folder.scan import ChangedFile
+    from hf_summary_writer.hub.repo import RepoRemote
+
+__all__ = ["Job", "JobFile", "StagedFile"]
+
+logger = logging.getLogger("hf_summary_writer")
+
+# An event file with its first record alone, which is no event.
+_NO_EVENT_BYTES = len(frame(file_version(1.0)))
+
+
+class JobFile(NamedTuple):
+    """A file of a job that may hold something new."""
+
+    job: Job
+    file: ChangedFile
+
+    @property
+    def path(self) -> str:
+        """Its path in the repo."""
+        return self.job.destination.path_in_repo(self.file.relpath)
+
+
+class StagedFile(NamedTuple):
+    """A file of a job with the stable content that a batch sends of it."""
+
+    job: Job
+    snapshot: FileSnapshot
+
+    @property
+    def path(self) -> str:
+        """Its path in the repo."""
+        return self.job.destination.path_in_repo(self.snapshot.relpath)
+
+
+class Job:
+    """A folder to push.
+
+    The thread that pushes uses it, but for `inventory`, which any thread may ask.
+
+    Args:
+        folder: The folder, an absolute path without links.
+        config: Where it goes, which files of it, and how.
+        rank: The rank of this process in a distributed run, if ranks other than 0 leave scheduled pushes to others.
+        is_writer: Whether it is the logdir of a writer, which leaves its pushes to an owner of a folder above.
+        content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
+        flush: Brings to disk what a push has to include.
+        on_commit: Told of every commit.
+
+    Attributes:
+        asked: Whether somebody asked for this push, as `trigger` does.
+        final: Whether it is the last push of the run.
+        began: When this push began, on the monotonic clock.
+        interrupted: Returns whether there is no more time for the push.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: PushConfig,
+        *,
+        rank: Rank | None = None,
+        is_writer: bool = False,
+        content_lock: AbstractContextManager[object],
+        flush: Callable[[], None] = lambda: None,
+        on_commit: Callable[[CommitDetails], None] = lambda _: None,
+    ) -> None:
+        self.folder = folder
+        self.destination = destination = config.destination
+        self.config = config
+        self.content_lock = content_lock
+        self.asked = self.final = False
+        self.began = 0.0
+        self.interrupted: Callable[[], bool] = lambda: False
+        self._flush = flush
+        self._on_commit = on_commit
+        self._is_writer = is_writer
+        self._is_other_rank = rank is not None and not rank.is_main
+        self._once = WarnOnce()
+        self._state_folder = folder / STATE_FOLDER
+        self.ledger = Ledger(self._state_folder / f"{destination.key}.jsonl", destination)
+        self.inventory = Inventory(folder, config, self.ledger, self._once)
+        self.lease = Lease(folder, config, waits=self._is_other_rank, covers_below=not is_writer)
+        self._reader: SnapshotReader | None = None
+        # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
+        self._losses = 0
+        # Files of commits that crossed those of a process that the push lock does not keep out. Which of them the Hub
+        # made last is unknown, so a push has to find these files there as they are.
+        self._crossed: set[str] = set()
+        self._owner_above: Path | None = None
+        self._failed: tuple[ChangedFile, OSError] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {str(self.folder)!r}>"
+
+    def has_news(self, remote: RepoRemote) -> bool:
+        """Return whether this process should push the folder now, and whether there is anything new in it.
+
+        Raises:
+            ActionNeededError: If there is no token.
+            TemporaryError: If the folder could not be listed.
+        """
+        self._flush()
+        if self._is_writer:
+            if self._is_left_to_owner_above(remote):
+                return False
+            if not (self.asked or self.final) and not self.lease.may_claim():
+                return False
+        elif self.final:
+            # Before the folder is looked at: a writer below that closes later has to push for itself.
+            self.lease.release()
+        else:
+            self.lease.claim(remote.repo_id)
+        try:
+            remote.check_token()
+        except Exception:
+            self.remember()  # a later process has to know where the folder was to go
+            raise
+        self.refresh(remote)
+        if not self._has_news(remote):
+            return False
+        if not self._is_writer or self.asked:
+            return True
+        if self.final and not (self._is_other_rank and not self.lease.held):
+            return True
+        return self._owes() if self.final else self.lease.claim(remote.repo_id)
+
+    def refresh(self, remote: RepoRemote) -> None:
+        """Read what other processes have pushed."""
+        try:
+            self.ledger.refresh()
+        except LedgerError as error:
+            self._once.warn("ledger", f"All of {self.folder} is looked at, since what arrived is not known: {error}")
+        except OSError as error:
+            self._warn_of_state(error)
+        self.ledger.forget(self._crossed)
+        if self.ledger.repo_id is not None:
+            remote.use(self.ledger.repo_id)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other pushes of the folder out.
+
+        Raises:
+            FolderBusyError: If another process or thread pushes it.
+        """
+        with push_lock(self._state_folder) as unusable:
+            if unusable is not None:
+                # Pushes are safe without the lock, since they only ever repeat; they may then send something twice.
+                self._warn_of_state(unusable)
+            yield
+
+    def changed(self, remote: RepoRemote) -> tuple[list[JobFile], list[JobFile]]:
+        """Return the files that may hold something new, those that waited longest first; only while locked.
+
+        The second list holds what the Hub refused before and a last push tries once more.
+
+        Raises:
+            TemporaryError: If the folder could not be listed.
+        """
+        self.refresh(remote)
+        self._reader = SnapshotReader(
+            str(self.folder), StateFolder(self._state_folder), self._once, filter(None, [remote.secret()])
+        )
+        self._failed = None
+        self.inventory.left_behind = 0
+        # From now on a later process knows where this folder is to go, whatever becomes of this one.
+        self._note(lambda: self.ledger.record_config(self.config))
+        if self._losses != remote.losses:
+            self.start_over(remote)
+        refused = dict(self.inventory.refused) if self.final else {}
+        first = [JobFile(self, file) for file in self.inventory.longest_waiting_first()]
+        again = self.inventory.try_again(refused) if refused else []
+        return first, [JobFile(self, file) for file in again]
+
+    def start_over(self, remote: RepoRemote) -> None:
+        """Take back that anything arrived: the repo or its branch is gone, and may come back empty."""
+        self._losses = remote.losses
+        # Noted before it comes back: later on nothing would tell.
+        self._note(self.ledger.start_over)
+
+    def read(self, file: ChangedFile, memory: int) -> FileSnapshot | LedgerEntry | SkipReason:
+        """Read one file into something stable.
+
+        Args:
+            file: The file.
+            memory: Up to how many bytes the content may be returned as `bytes`.
+
+        Raises:
+            OSError: If it could not be read or copied.
+        """
+        if self._reader is None:
+            raise RuntimeError("files are read after `changed`")
+        return self._reader.take(file, self.ledger.entries.get(file.relpath), memory=memory, last=self.final)
+
+    def known_bytes(self, snapshot: FileSnapshot) -> int:
+        """Return how many bytes of an earlier version of a file the Hub holds."""
+        known = self.ledger.entries.get(snapshot.relpath)
+        return known.length if known else 0
+
+    def wants_card(self) -> bool:
+        """Return whether the next commit should bring the README.md of a repo that was created for this folder."""
+        return self.config.model_card and self.ledger.is_new and self.ledger.commit is None
+
+    def record_repo(self, remote: RepoRemote, *, is_new: bool) -> None:
+        """Note that the repo exists, unless the ledger knows."""
+        if self.ledger.repo_id is None:
+            self._note(lambda: self.ledger.record_repo(remote.repo_id, is_new=is_new))
+
+    def record(self, commit: CommitInfo | None, arrived: Mapping[str, LedgerEntry]) -> None:
+        """Note what a commit delivered; with no commit, what the Hub held already."""
+        record = None if commit is None else CommitRecord(commit.oid, commit.commit_url, time.time())
+        if commit is not None and self.ledger.is_outdated():
+            self._crossed.update(arrived)
+            with contextlib.suppress(LedgerError, OSError):
+                self.ledger.refresh()
+            arrived = {}
+        self._crossed.difference_update(arrived)
+        self._note(lambda: self.ledger.record(arrived, record))
+
+    def announce(self, commit: CommitInfo, snapshots: Iterable[FileSnapshot], repo_id: str, seconds: float) -> None:
+        """Log a commit, and tell the hook."""
+        sizes = [snapshot.entry.length for snapshot in snapshots]
+        details = CommitDetails(repo_id, self.folder, commit.oid, commit.commit_url, len(sizes), sum(sizes), seconds)
+        logger.info(
+            "%d files (%.1f MB) of %s are in %s after %.1f s: %s",
+            details.files,
+            details.bytes / 1e6,
+            self.folder,
+            details.repo_id,
+            seconds,
+            details.url,
+        )
+        self._on_commit(details)
+
+    def skip(self, file: ChangedFile, reason: SkipReason) -> None:
+        """Note why there is nothing to send of a file."""
+        if reason is SkipReason.NO_RECORD:
+            self.inventory.set_aside(file.relpath, file.signature)
+        elif reason is SkipReason.DENIED:
+            said = f"{file.relpath!a} of {self.folder} may not be read: it stays only on this disk until then"
+            self._once.warn("denied", said, file.relpath)
+            self.inventory.left_behind += 1
+        elif reason is SkipReason.SECRET:
+            self.inventory.refuse(file.relpath, file.signature)
+            said = f"{file.relpath!a} of {self.folder} holds the access token: it is never uploaded"
+            self._once.warn("secret", said, file.relpath, logging.ERROR)
+        elif reason is not SkipReason.NO_EVENT:
+            self.inventory.left_behind += reason in {SkipReason.BUSY, SkipReason.DAMAGED}
+            logger.debug("%r waits for a later push: it %s", file.relpath, reason.value)
+
+    def refuse(self, snapshot: FileSnapshot, reason: str) -> None:
+        """Note that the Hub does not take a file as it is."""
+        self.inventory.refuse(snapshot.relpath, snapshot.entry.signature)
+        said = (
+            f"{snapshot.relpath!r} of {self.folder} stays here, and is tried again when it changes and at the end: "
+            f"{reason}"
+        )
+        self._once.warn("refused", said, snapshot.relpath)
+
+    def could_not_read(self, file: ChangedFile, error: OSError) -> None:
+        """Note a file that could not be read or copied."""
+        self._failed = self._failed or (file, error)
+
+    def batch_done(self) -> None:
+        """Remove the private copies of what was sent."""
+        if self._reader is not None:
+            self._reader.clear()
+
+    def check_complete(self) -> None:
+        """Raise what kept the push from being complete, though nothing failed on the way.
+
+        Raises:
+            TemporaryError: If a file could not be read, or what arrived is uncertain.
+        """
+        if self._failed is not None:
+            file, error = self._failed
+            raise TemporaryError(f"{file.relpath!r} could not be read or copied: {error}")
+        if self.final and self._crossed:
+            raise TemporaryError("another process pushed this folder at the same time, in spite of its lock")
+
+    def remember(self) -> None:
+        """Note where the folder is to go, without pushing anything, for the process that does."""
+        if not self.folder.is_dir():
+            return  # whoever deleted it does not want it back
+        with contextlib.suppress(LedgerError, OSError):
+            self.ledger.refresh()
+        with contextlib.suppress(TemporaryError), self.locked():
+            self._note(lambda: self.ledger.record_config(self.config))
+
+    def _is_left_to_owner_above(self, remote: RepoRemote) -> bool:
+        above = owner_above(self.folder, self.destination, remote.repo_id)
+        if above != self._owner_above and above is not None:
+            logger.info("%s is pushed with %s, by the process that watches that", self.folder, above)
+        self._owner_above = above
+        return above is not None
+
+    def _has_news(self, remote: RepoRemote) -> bool:
+        if self._losses != remote.losses or (self.final and self.inventory.refused):
+            return True
+        return next(self.inventory.changed(), None) is not None
+
+    def _owes(self) -> bool:
+        """Return whether something that this very process has logged is not on the Hub."""
+        for file in self.inventory.changed():
+            name = parse_name(os.path.basename(file.relpath))  # noqa: PTH119 - as in all scans
+            if name is not None and name.pid == os.getpid():
+                known = self.ledger.entries.get(file.relpath)
+                if file.signature.size > (_NO_EVENT_BYTES if known is None else known.length):
+                    return True
+        return False
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """Write to the ledger; what cannot be written is known to this process all the same."""
+        try:
+            write()
+        except OSError as error:
+            self._warn_of_state(error)
+
+    def _warn_of_state(self, error: Exception) -> None:
+        # One cause, and one warning: where no lock can be, no ledger can be written, and the other way round.
+        self._once.warn(
+            "state",
+            f"{self._state_folder} cannot be used ({error}): pushes go on, but what arrived is known to this "
+            "process alone, so let no other one push this folder",
+        )
