@@ -285,13 +285,13 @@ def test_meshes_have_torchs_numbers_under_tensorboardx_names(tmp_path: Path) -> 
 
 def test_sound_without_the_package_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    from hf_summary_writer.events.media import is_installed
+    from hf_summary_writer.events.media import is_usable
 
-    is_installed.cache_clear()
+    is_usable.cache_clear()
     monkeypatch.setitem(sys.modules, "soundfile", None)
     loud = torch.sin(torch.arange(400.0) / 9) * 1.5
     same(tmp_path, [("add_audio", ("sound", wave, 1), {"sample_rate": 8000}) for wave in (loud / 2, loud, loud[None])])
-    is_installed.cache_clear()
+    is_usable.cache_clear()
 
 
 def test_figures_one_and_many(tmp_path: Path) -> None:

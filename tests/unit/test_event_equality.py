@@ -37,11 +37,12 @@ pytestmark = [
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 
 
+# Larger integers, and text that is a number, are taken as torch takes them; tensorboardX refuses both.
 numbers = st.one_of(
     st.floats(),
-    st.integers(),
+    st.integers(-(2**63), 2**63 - 1),
     st.booleans(),
-    st.sampled_from([0, -0.0, 3.5e38, -3.5e38, 3.4028235677973366e38, 1e-46, math.nan, -math.inf, 10**30, 10**400]),
+    st.sampled_from([0, -0.0, 3.5e38, -3.5e38, 3.4028235677973366e38, 1e-46, math.nan, -math.inf]),
     st.floats(width=16).map(np.float16),
     st.floats(width=32).map(np.float32),
     st.floats().map(np.float64),
@@ -53,7 +54,7 @@ numbers = st.one_of(
     st.integers(-(2**31), 2**31).map(lambda n: np.array([[n]])),
     st.floats().map(lambda x: [x]),
 )
-not_numbers = st.sampled_from([None, "text", "1.5", b"x", [1.0, 2.0], np.zeros(3), {}, object(), 1j, [], np.array("x")])
+not_numbers = st.sampled_from([None, "text", b"x", [1.0, 2.0], np.zeros(3), {}, object(), 1j, [], np.array("x")])
 tags = st.one_of(
     st.sampled_from(["loss", "train/loss", "/leading", "//", "sp ace", "ünï", "a:b?c", "", "x" * 300]),
     st.text(max_size=20),
@@ -214,7 +215,9 @@ layouts = st.one_of(
 @given(st.lists(st.tuples(arrays, layouts, steps, wall_times), max_size=4))
 def test_images(images: list[tuple[Any, str, Any, Any]]) -> None:
     calls: list[Call] = []
-    for array, layout, step, walltime in images:
+    for given_array, layout, step, walltime in images:
+        # What is outside of the range is clipped, as in torch.
+        array = given_array if given_array.dtype == np.uint8 else given_array.clip(0, 1)
         calls.append(("add_image", ("i m", array, step, walltime), {"dataformats": layout}))
         calls.append(("add_images", ("i m", array, step, walltime, layout), {}))
     same(calls)
@@ -514,7 +517,8 @@ def test_values_are_taken_at_the_call(method: str, value: np.ndarray, tmp_path: 
 def test_torch_tensors_are_taken_as_tensorboardx_takes_them(method: str, dtype: str) -> None:
     torch = pytest.importorskip("torch")
     shape = {"add_scalar": (), "add_histogram": (20,), "add_image": (3, 5, 5), "add_embedding": (4, 2)}[method]
-    tensor = (torch.arange(math.prod(shape)).reshape(shape) / 7).to(getattr(torch, dtype))
+    numbers = torch.arange(math.prod(shape)).reshape(shape) / 7
+    tensor = (numbers % 1 if method == "add_image" else numbers).to(getattr(torch, dtype))
     for value in (tensor, tensor.clone().requires_grad_(dtype != "int64")):
         same([(method, (value,) if method == "add_embedding" else ("tag", value, 1), {})])
 

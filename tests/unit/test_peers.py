@@ -96,9 +96,10 @@ def test_a_list_of_pictures_in_the_layout_of_one() -> None:
     same([("add_images", ("list", [np.full((3, 10, 11), n / 5) for n in range(5)]), {"dataformats": "CHW"})])
 
 
-def test_pictures_beyond_the_range_and_with_transparency() -> None:
+def test_pictures_of_all_layouts_and_with_transparency() -> None:
     for shape, layout in (((3, 32, 32), "CHW"), ((4, 8, 8), "CHW"), ((2, 4, 8, 8), "NCHW"), ((8, 8), "HW")):
-        same([("add_image", ("i", np.arange(float(np.prod(shape))).reshape(shape)), {"dataformats": layout})])
+        pixels = np.linspace(0, 1, int(np.prod(shape))).reshape(shape)
+        same([("add_image", ("i", pixels), {"dataformats": layout})])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from hf_summary_writer.events.tracing import keep_out_of_graphs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -123,6 +125,7 @@ def _finder_of(kind: type) -> Callable[[Any], Device | None] | None:
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
     # A library that is being imported may lack some of its names yet.
     if torch is not None and kind in (getattr(torch, "Tensor", 0), getattr(getattr(torch, "nn", 0), "Parameter", 0)):
+        keep_out_of_graphs()
         return _finders.setdefault(kind, _torch_device_of)
     if jax is not None and kind.__name__ == "ArrayImpl":
         return _finders.setdefault(kind, _jax_device_of)

@@ -5,9 +5,8 @@ A value is encoded in the background if it is certain that its encoding succeeds
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
+import importlib
 import io
 import math
 import os
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "are_meshes",
+    "as_frames",
+    "clipped",
     "copy_of",
     "fits_sprite",
     "has_a_bin",
@@ -39,8 +40,8 @@ __all__ = [
     "is_audio",
     "is_curve",
     "is_image",
-    "is_installed",
     "is_matrix",
+    "is_usable",
     "is_video",
     "label_strings",
     "mono_audio",
@@ -153,13 +154,29 @@ def histogram_from_statistics(tag: str, limits: Sequence[float], size: int, stat
     return Summary(value=[Summary.Value(tag=_clean_tag(tag), histo=histogram)])
 
 
+def clipped(pixels: Any) -> Any:
+    """Return pixels within 0 and 1 where these are not bytes, as torch does; tensorboardX lets them overflow."""
+    if isinstance(pixels, np.ndarray) and pixels.dtype.kind in _NUMBERS and pixels.dtype != np.uint8:
+        return pixels.clip(0, 1)
+    return pixels
+
+
+def as_frames(sound: Any) -> Any:
+    """Return a sound of one channel as torch takes it, `(1, L)`, in the layout of tensorboardX, `(L,)`."""
+    shape = tuple(getattr(sound, "shape", ()))
+    is_row = len(shape) > 1 and shape[0] == 1 and math.prod(shape) == max(shape) > 2
+    return sound.reshape(-1) if is_row else sound
+
+
 def mono_audio(tag: str, sound: Any, sample_rate: int) -> Summary:
     """Return the summary of a sound of one channel as torch writes it, without `soundfile`."""
     import wave
 
     amplitudes = np.asarray(unwrapped(sound)).squeeze()
     assert amplitudes.ndim == 1, "input tensor should be 1 dimensional."  # noqa: S101 - what torch raises
-    samples = (amplitudes.clip(-1, 1) * _LOUDEST).astype("<i2")
+    if amplitudes.dtype != np.int16:
+        amplitudes = amplitudes.clip(-1, 1) * _LOUDEST
+    samples = amplitudes.astype("<i2")
     with io.BytesIO() as file:
         with wave.open(file, "wb") as recording:
             recording.setnchannels(1)
@@ -204,10 +221,13 @@ def write_embedding(
 
 
 @functools.cache
-def is_installed(package: str) -> bool:
-    with contextlib.suppress(ImportError, ValueError):
-        return importlib.util.find_spec(package) is not None
-    return False
+def is_usable(package: str) -> bool:
+    """Return whether a package is there and can be imported: one that lacks its library raises whatever it likes."""
+    try:
+        importlib.import_module(package)
+    except Exception:  # noqa: BLE001
+        return False
+    return True
 
 
 def _sizes(array: np.ndarray, dataformats: Any) -> dict[str, int]:
@@ -227,7 +247,7 @@ def is_image(array: np.ndarray, dataformats: Any) -> bool:
         and "T" not in sizes
         and sizes.get("C", 1) in _IMAGE_CHANNELS
         and array.dtype.kind in _PIXELS
-        and is_installed("PIL")
+        and is_usable("PIL.Image")
     )
 
 
@@ -263,7 +283,7 @@ def fits_sprite(array: np.ndarray, count: int) -> bool:
         and height == width
         and channels in _COLOURS
         and per_row * width <= TB_MAX_SPRITE_SIZE
-        and is_installed("PIL")
+        and is_usable("PIL.Image")
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import numbers
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +56,9 @@ _TENSOR_FIELDS = {
 
 
 def is_torch(value: Any) -> bool:
-    """Return whether `value` is of torch, without importing that."""
-    return "torch" in str(type(value))
+    """Return whether `value` is a tensor of torch or of a subclass, without importing that."""
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    return tensor is not None and isinstance(value, tensor)
 
 
 def unwrapped(value: Any) -> Any:
@@ -62,6 +66,11 @@ def unwrapped(value: Any) -> Any:
     if not is_torch(value):
         return value
     tensor = value.detach().cpu()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    elif tensor.layout is not sys.modules["torch"].strided:
+        tensor = tensor.to_dense()
+    tensor = tensor.resolve_conj().resolve_neg()
     try:
         return tensor.numpy()
     except TypeError:
@@ -98,9 +107,23 @@ def scalar_of(value: Any, *, may_be_read_later: bool = True) -> float | Snapshot
         return number
     if may_be_read_later and (snapshot := take(value, is_number=True)) is not None:
         return snapshot
+    if (plain := _python_number(value)) is not None:
+        return float(make_np(plain))
     array = make_np(unwrapped(value)).squeeze()
     assert array.ndim == 0, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
     return float(array)
+
+
+def _python_number(value: Any) -> float | None:
+    """Return what torch takes besides what tensorboardX takes: numbers of any kind and size, and text that is one."""
+    if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
+        value = value.item()
+    if isinstance(value, numbers.Number) and not isinstance(value, complex | np.generic):
+        return float(value)  # type: ignore[arg-type]
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return None
 
 
 def torch_scalar(tag: str | None, number: float, *, double_precision: bool) -> Summary:
@@ -202,8 +225,10 @@ def hparams_summaries(
         TypeError: `domains` names something that is no hyperparameter, or its values are not of the same type.
     """
     # tensorboardX has no value for a tensor; torch takes its one number.
-    numbers = {key: number_of(value) if is_torch(value) else value for key, value in hparam_dict.items()}
-    experiment, start, end = hparams(numbers, metric_dict)
+    plain = {
+        key: number_of(value) if is_torch(value) and value.numel() == 1 else value for key, value in hparam_dict.items()
+    }
+    experiment, start, end = hparams(plain, metric_dict)
     for key, values in domains.items():
         if key not in hparam_dict or not all(isinstance(value, type(hparam_dict[key])) for value in values):
             raise TypeError(f"hparam_domain_discrete[{key!r}] should list values of the type of hparam_dict[{key!r}]")

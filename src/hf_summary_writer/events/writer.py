@@ -36,6 +36,7 @@ from hf_summary_writer.events.summaries import (
     unwrapped,
 )
 from hf_summary_writer.events.thread import writer_thread
+from hf_summary_writer.events.tracing import keep_out_of_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -57,6 +58,8 @@ _NAME_BYTES = 255
 _SUMMARY_BYTES = 16 * 1024
 
 """Memory of a summary of few numbers, rounded up."""
+
+_STEPS = 1 << 63
 
 _FLUSH_SECS = 120.0
 
@@ -142,6 +145,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             comet_config=dict(comet_config),
         )
         process.tell_after_fork(self)
+        keep_out_of_graphs()
 
     # Files.
 
@@ -267,7 +271,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             or summary_description
             or new_style
             or events.has_metadata
-            or (global_step is not None and (type(global_step) is not int or global_step >> 63))
+            or (global_step is not None and (type(global_step) is not int or not 0 <= global_step < _STEPS))
         ):
             self._add_any_scalar(
                 tag, scalar_value, global_step, walltime, display_name, summary_description, new_style, double_precision
@@ -424,7 +428,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     ) -> None:
         """Add an image; `img_tensor` may be changed after the call."""
         if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
-            super().add_image(tag, unwrapped(img_tensor), global_step, walltime, dataformats)
+            super().add_image(tag, media.clipped(unwrapped(img_tensor)), global_step, walltime, dataformats)
 
     def add_images(
         self,
@@ -436,7 +440,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     ) -> None:
         """Add several images as one; `img_tensor` may be changed after the call."""
         if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
-            super().add_images(tag, unwrapped(img_tensor), global_step, walltime, dataformats)
+            super().add_images(tag, media.clipped(unwrapped(img_tensor)), global_step, walltime, dataformats)
 
     def add_image_with_boxes(
         self,
@@ -465,7 +469,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             raise TypeError("add_image_with_boxes takes dataformats and labels, or rescale, dataformats and labels")
         named = {"rescale": rescale, "dataformats": dataformats, "labels": labels}
         named.update(zip(names, positional, strict=False))
-        super().add_image_with_boxes(tag, img_tensor, box_tensor, global_step, walltime, **named)
+        pixels, boxes = media.clipped(unwrapped(img_tensor)), unwrapped(box_tensor)
+        super().add_image_with_boxes(tag, pixels, boxes, global_step, walltime, **named)
 
     def add_histogram(
         self,
@@ -501,7 +506,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
         `snd_tensor` may be changed after the call.
         """
-        if not media.is_installed("soundfile"):
+        snd_tensor = media.as_frames(snd_tensor)
+        if not media.is_usable("soundfile"):
             summary = media.mono_audio(tag, snd_tensor, sample_rate)
             self._get_file_writer().add_summary(summary, global_step, walltime)
             return
@@ -527,9 +533,12 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         is_video = functools.partial(media.is_video, dataformats=dataformats)
         frames = self._snapshot(tag, vid_tensor, is_video) if plain else None
         if frames is None:
-            super().add_video(tag, unwrapped(vid_tensor), global_step, fps, walltime, dataformats)
+            super().add_video(tag, media.clipped(unwrapped(vid_tensor)), global_step, fps, walltime, dataformats)
         else:
-            make = functools.partial(video, tag, fps=fps, dataformats=dataformats)
+
+            def make(pixels: np.ndarray) -> Any:
+                return video(tag, media.clipped(pixels), fps, dataformats)
+
             self._defer(make, global_step, walltime, frames)
 
     def add_embedding(
@@ -663,7 +672,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         pixels = self._snapshot(tag, tensor, functools.partial(media.is_image, dataformats=dataformats))
         if pixels is None:
             return False
-        self._defer(functools.partial(image, tag, dataformats=dataformats), global_step, walltime, pixels)
+
+        def make(array: np.ndarray) -> Any:
+            return image(tag, media.clipped(array), dataformats=dataformats)
+
+        self._defer(make, global_step, walltime, pixels)
         return True
 
     def _defer(
