@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import os
 import shutil
@@ -13,8 +14,10 @@ import pytest
 
 import commands
 import remote
+from faults.proxy import Answer
 from hf_summary_writer.events import file_version, frame
 from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.push.status import survey
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,7 +112,7 @@ def test_pipes_in_the_place_of_state_files_hang_nobody(
     sync(hub, folder, repo_id)
     state = folder / STATE_FOLDER
     (ledger,) = state.glob("*.jsonl")
-    for name in (f"{ledger.stem}.{kind}.json" for kind in ("trouble", "watch", "lease", "status")):
+    for name in (f"{ledger.stem}.{kind}.json" for kind in ("trouble", "lease")):
         os.mkfifo(state / name)
     assert commands.run(hub, "status", folder, home=tmp_path).returncode == 0
     (folder / "new.tfevents.2").write_bytes(b"".join(RECORDS))
@@ -185,3 +188,33 @@ def test_no_other_user_can_hold_the_lock_of_a_folder(hub: HubProcess, repo_id: s
     state = folder / STATE_FOLDER
     assert [oct(path.stat().st_mode & 0o077) for path in (state, *state.iterdir()) if path.is_dir()] == ["0o0"]
     assert [path.name for path in state.iterdir() if path.stat().st_mode & 0o077] == []
+
+
+ODD = [1e300, 10**400, float("nan"), -1, True, None, [], {}, [{}] * 5, "x\x1b]0;title\x07"]
+
+
+@pytest.mark.faults("S12")
+@pytest.mark.parametrize("odd", ODD, ids=[ascii(odd)[:12] for odd in ODD])
+def test_odd_values_in_state_files_are_never_shown_nor_raised(world: World, odd: object) -> None:
+    (world.folder / "a.json").write_text("{}")
+    run = world.schedule()
+    run.next_commit()
+    run.settle()
+    (world.folder / "b.json").write_text("{}")
+    world.proxy.add("*", "/api/", Answer(503))
+    run.fail()
+    config = run.scheduler._config
+    files = [path for path in (world.folder / STATE_FOLDER).iterdir() if path.suffix in {".json", ".jsonl"}]
+    assert {path.suffix for path in files} == {".json", ".jsonl"}
+    for path in files:
+        before = path.read_text()
+        lines = [json.loads(line) for line in before.splitlines()]
+        for number, line in enumerate(lines):
+            for name in line:
+                changed = [*lines[:number], {**line, name: odd}, *lines[number + 1 :]]
+                path.write_text("\n".join(map(json.dumps, changed)) + "\n")
+                shown = json.dumps(survey(world.folder, config).as_dict(), ensure_ascii=False)
+                assert shown.isprintable()
+                assert "\\u001b" not in shown
+                path.write_text(before)
+    world.proxy.clear()

@@ -193,9 +193,26 @@ def test_where_nothing_is_limited_nothing_is_written_until_a_refusal_names_a_lim
     assert SharedBudget(path, None, lambda: NOW).change(Budget.reserved)[1] >= 60
 
 
+WHOLE = {
+    "at": NOW,
+    "tokens": 1.0,
+    "commits": [],
+    "share": 1.0,
+    "blocked": 0.0,
+    "named": None,
+    "named_since": 0.0,
+    "issued": 0,
+    "idle": 0.0,
+    "cut_since": 0.0,
+}
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        # Each of these would keep all runs of the machine waiting, for years or at all.
+        *(json.dumps({**WHOLE, "blocked": odd}).encode() for odd in (1e9, -1, True, float("nan"), 10**400, "x")),
+        *(json.dumps({**WHOLE, "tokens": odd}).encode() for odd in (-1e8, None, [])),
         b"",
         b"{",
         b"[]",

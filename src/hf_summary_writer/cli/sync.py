@@ -171,11 +171,11 @@ def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
         if not as_json:
             tell(commit, as_json=False)
 
-    with progress.shown(folder, config.destination, missing(folder, config), wanted=not as_json):
+    with progress.shown(folder, config.destination, missing(folder, config, quiet=True), wanted=not as_json):
         synced = send(folder, config, progress.client, note)
     arrived = synced.error is None and not synced.missing
     empty = arrived and matches_nothing(folder, config)
-    config = dataclasses.replace(config, repo_id=survey(folder, config).destination.repo_id)
+    config = dataclasses.replace(config, repo_id=survey(folder, config, quiet=True).destination.repo_id)
     if as_json:
         emit(
             {

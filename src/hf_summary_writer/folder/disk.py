@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "LAST_SECOND",
+    "MALFORMED",
     "OUT_OF_DESCRIPTORS",
     "STATE_FOLDER",
     "PrivateCopies",
@@ -26,6 +28,8 @@ __all__ = [
     "read_json",
     "regular_file",
     "reserve",
+    "seconds",
+    "text",
     "write_json",
 ]
 
@@ -33,6 +37,12 @@ logger = logging.getLogger("hf_summary_writer")
 
 # The Hub's client never uploads anything below `.cache/huggingface`.
 STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")
+
+# The last second of the year 9999: no calendar goes further.
+LAST_SECOND = 253_402_300_799
+
+# What parsing raises for anything but what this library wrote, JSON that nests or counts too far included.
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError)
 
 # O_NONBLOCK: opening a FIFO must not wait for its other end. The names missing on Windows mean nothing there.
 _SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -280,6 +290,34 @@ def read_json(path: Path, most_bytes: int) -> Any:
         return json.loads(file.read(most_bytes))
 
 
+def seconds(value: Any, most: float = LAST_SECOND) -> float:
+    """Return a number of seconds, or a time in seconds since the epoch, that a state file gives.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is negative, not finite, or greater than `most`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(value)
+    if not 0 <= value <= most:
+        raise ValueError(value)
+    return float(value)
+
+
+def text(value: Any) -> str:
+    """Return a text that a state file gives and that can be shown: no escape codes may reach a terminal.
+
+    Raises:
+        TypeError: If it is no text.
+        ValueError: If it holds control characters.
+    """
+    if not isinstance(value, str):
+        raise TypeError(value)
+    if not value.isprintable():
+        raise ValueError(value)
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a state file in one step; create its folder if need be.
 
@@ -447,9 +485,13 @@ class WarnOnce:
     """Logs each warning once, and of many alike only the first few.
 
     Not thread-safe, which costs at most a repeated line.
+
+    Args:
+        quiet: Whether to log at the level `DEBUG`, since somebody else warns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._said: dict[str, set[str]] = {}
 
     def warn(self, kind: str, message: str, about: str = "", level: int = logging.WARNING) -> None:
@@ -460,4 +502,4 @@ class WarnOnce:
         said.add(about)
         if len(said) > _NAMED:
             message = f"{message}; more like it are not named"
-        logger.log(level, "%s", message)
+        logger.log(logging.DEBUG if self._quiet else level, "%s", message)

@@ -186,7 +186,7 @@ class Lease:
         try:
             owner = disk.read_json(self._path, _MAX_BYTES)
             theirs = (_patterns(owner["allow"]), _patterns(owner["ignore"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, *disk.MALFORMED):
             return True  # between its lock and its file
         return theirs in ((self._config.allow_patterns, self._config.ignore_patterns), (None, None))
 
@@ -202,7 +202,7 @@ def owner_above(folder: Path, destination: Destination, repo_id: str) -> Path | 
     for above in (folder, *folder.parents):
         event_file = (folder / _AN_EVENT_FILE).relative_to(above).as_posix()
         for path, owner in _leases(above):
-            with contextlib.suppress(KeyError, TypeError, ValueError):
+            with contextlib.suppress(*disk.MALFORMED):
                 if (
                     owner["covers_below"] is True
                     and owner["endpoint"] == destination.endpoint

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from hf_summary_writer import config as checks
 from hf_summary_writer.config import Destination, PushConfig
-from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder
+from hf_summary_writer.folder.disk import MALFORMED, STATE_FOLDER, StateFolder, seconds, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -33,14 +33,8 @@ _MAX_BYTES = 256 * 2**20
 # A rewrite costs as much as the folder has files, so it waits until it at least halves the file.
 _MIN_LINES_TO_COMPACT = 1000
 
-# The last second of the year 9999: no calendar goes further.
-_LAST_SECOND = 253_402_300_799
-
 # What opening something else than a regular file raises: a folder or FIFO, a link, a socket.
 _NO_FILE = frozenset({errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO})
-
-# What parsing raises for anything but the lines of a ledger, JSON that nests or counts too far included.
-_MALFORMED = (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError)
 
 
 class LedgerError(Exception):
@@ -248,7 +242,7 @@ class Ledger:
                 (self._apply if self._lines else self._apply_head)(json.loads(line))
                 self._lines += 1
                 self._whole_bytes += len(line)
-        except _MALFORMED:
+        except MALFORMED:
             raise LedgerError(f"its line {self._lines + 1} does not mean anything") from None
         if not self._lines:
             raise LedgerError("it is empty")
@@ -277,7 +271,7 @@ class Ledger:
             self.config = _parsed_config(self.destination, line["settings"])
         else:
             commit = line["commit"]
-            self.commit = CommitRecord(_text(commit["oid"]), _text(commit["url"]), _seconds(commit["time"]))
+            self.commit = CommitRecord(text(commit["oid"]), text(commit["url"]), seconds(commit["time"]))
 
     def _put_last(self, relpath: str, entry: LedgerEntry) -> None:
         # A dictionary keeps the order in which its keys came.
@@ -398,7 +392,7 @@ def _destination_in(line: bytes) -> Destination:
             revision=checks.check_revision(destination["revision"]),
             path=checks.check_path_in_repo(destination["path"]),
         )
-    except _MALFORMED:
+    except MALFORMED:
         raise LedgerError("its head does not mean anything") from None
 
 
@@ -414,18 +408,18 @@ def _parsed_file(line: dict[str, Any]) -> tuple[str, LedgerEntry]:
     length = _integer(line["length"])
     if not 0 <= length <= signature.size or relpath.startswith("/") or ".." in relpath.split("/"):
         raise ValueError(relpath)
-    digest = _text(line.get("digest", ""))
+    digest = text(line.get("digest", ""))
     # An earlier version, whose signatures have four numbers, knew the digest of young files only.
     young = _typed(line.get("young", bool(digest) and len(line["signature"]) == 4), bool)
     verified = _integer(line.get("verified", 0))
-    return relpath, LedgerEntry(signature, length, _text(line.get("tail", "")), digest, young, verified)
+    return relpath, LedgerEntry(signature, length, text(line.get("tail", "")), digest, young, verified)
 
 
 def _parsed_config(destination: Destination, settings: dict[str, Any]) -> PushConfig:
     for value in settings.values():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str):
-                _text(each)
+                text(each)
     return PushConfig.from_ledger(destination, settings)
 
 
@@ -435,25 +429,11 @@ def _typed(value: Any, kind: type[T]) -> T:
     return value
 
 
-def _text(value: Any) -> str:
-    """Return a text that can be shown: escape codes from a state file must not reach a terminal."""
-    text = _typed(value, str)
-    if not text.isprintable():
-        raise ValueError(text)
-    return text
-
-
 def _integer(value: Any) -> int:
     number = _typed(value, int)
     if abs(number) >= 2**64:
         raise ValueError(number)
     return number
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not 0 <= value <= _LAST_SECOND:
-        raise ValueError(value)
-    return float(value)
 
 
 def _encoded(lines: Iterable[dict[str, Any]]) -> bytes:

@@ -219,6 +219,9 @@ _MAX_BYTES = 2**20
 
 _MOST = 1e9
 
+# More positions in a queue than a machine has runs would keep all of them waiting for days.
+_MOST_QUEUED = 10_000.0
+
 
 class SharedBudget:
     """The budget of one account. Thread-safe.
@@ -233,6 +236,7 @@ class SharedBudget:
         self._path = path
         self._limit = limit
         self._clock = clock
+        disk.StateFolder(path.parent).sweep()
         # What is known where the file cannot be used.
         self._own = Budget.fresh(limit, clock())
 
@@ -268,7 +272,7 @@ class SharedBudget:
     def _read(self) -> Budget | None:
         try:
             return _parsed(disk.read_json(self._path, _MAX_BYTES), self._limit)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, *disk.MALFORMED):
             return None
 
     def _write(self, budget: Budget) -> None:
@@ -280,10 +284,10 @@ def _parsed(said: dict[str, Any], limit: float | None) -> Budget:
     return Budget(
         limit,
         at=_number(said["at"]),
-        tokens=_number(said["tokens"], least=-_MOST),
+        tokens=_number(said["tokens"], least=-_MOST_QUEUED),
         commits=tuple(_number(age) for age in said["commits"]),
         share=min(1.0, max(1e-3, _number(said["share"]))),
-        blocked=_number(said["blocked"]),
+        blocked=disk.seconds(said["blocked"], HOUR),
         named=None if named is None else max(1.0, _number(named)),
         named_since=_number(said["named_since"]),
         issued=int(_number(said["issued"])),

@@ -159,22 +159,24 @@ class StatusFile:
             if any(word):
                 self._write(word, state.seconds)
             elif self._may_exist:
-                self._path.unlink(missing_ok=True)
+                disk.StateFolder(self._path.parent).remove(self._path.name)
                 self._may_exist = False
 
     def read(self) -> Word:
         """Return what a process left; nothing if there is nothing that can be read."""
         try:
             said = disk.read_json(self._path, _MAX_BYTES)
-            until = None if said["until"] is None else float(said["until"])
+            until = None if said["until"] is None else disk.seconds(said["until"])
             if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
                 until = None
             error, throttled = said["error"], said["throttled"]
             return Word(
-                None if error is None else LastTrouble(str(error), float(said["since"]), until),
-                None if throttled is None or until is None else Throttled(float(throttled[0]), str(throttled[1])),
+                None if error is None else LastTrouble(disk.text(error), disk.seconds(said["since"]), until),
+                None
+                if throttled is None or until is None
+                else Throttled(disk.seconds(throttled[0]), disk.text(throttled[1])),
             )
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+        except (OSError, *disk.MALFORMED):
             return Word()
 
     def _write(self, word: Word, seconds: float) -> None:
@@ -225,9 +227,15 @@ def known_folders(root: Path) -> list[tuple[Path, Ledger]]:
     return found or [(folder, ledger) for folder in _below(root) for ledger in ledgers_of(folder)]
 
 
-def missing(folder: Path, config: PushConfig) -> list[Missing]:
-    """Return what a push of `folder` would send, as far as sizes tell. Makes no request."""
-    _, inventory = _look(folder, config)
+def missing(folder: Path, config: PushConfig, *, quiet: bool = False) -> list[Missing]:
+    """Return what a push of `folder` would send, as far as sizes tell. Makes no request.
+
+    Args:
+        folder: The folder, an absolute path without links.
+        config: Where it goes, and which files of it.
+        quiet: Whether to leave it to the push to warn of files that cannot be sent.
+    """
+    _, inventory = _look(folder, config, quiet=quiet)
     destination = config.destination
     return [
         Missing(candidate.relpath, destination.path_in_repo(candidate.relpath), size)
@@ -244,12 +252,12 @@ def matches_nothing(folder: Path, config: PushConfig) -> bool:
         return False  # nobody knows
 
 
-def survey(folder: Path, config: PushConfig) -> Status:
+def survey(folder: Path, config: PushConfig, *, quiet: bool = False) -> Status:
     """Return how far `folder`, an absolute path without links, has been pushed with `config`. Makes no request.
 
     May be called while another process pushes; it then tells of one moment or another.
     """
-    ledger, inventory = _look(folder, config)
+    ledger, inventory = _look(folder, config, quiet=quiet)
     trouble, throttled = StatusFile.beside(ledger.path).read()
     named = config.destination
     if ledger.repo_id is not None:
@@ -261,13 +269,12 @@ def survey(folder: Path, config: PushConfig) -> Status:
     return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, trouble, throttled)
 
 
-def _look(folder: Path, config: PushConfig) -> tuple[Ledger, Inventory]:
-    once = WarnOnce()
+def _look(folder: Path, config: PushConfig, *, quiet: bool) -> tuple[Ledger, Inventory]:
     ledger = Ledger(folder / STATE_FOLDER / f"{config.destination.key}.jsonl", config.destination)
     # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
     with contextlib.suppress(LedgerError, OSError):
         ledger.refresh()
-    return ledger, Inventory(folder, config, ledger, once)
+    return ledger, Inventory(folder, config, ledger, WarnOnce(quiet=quiet))
 
 
 def _below(root: Path) -> Iterator[Path]:
