@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "hf_summary_writer"
 LEVELS = {"warning", "error", "exception", "critical", "log"}
 # Errors that reach a warning as its reason, and the functions that make them.
-ERRORS = re.compile(r"(ActionNeeded|BranchGone|Deadline|InterruptedPush|RateLimit|Rejected|RepoGone|Temporary)Error")
+ERRORS = re.compile(
+    r"(ActionNeeded|BranchGone|Deadline|FolderBusy|InterruptedPush|RateLimit|Rejected|RepoGone|Temporary)Error"
+)
 PLACEHOLDER = re.compile(r"%\.?\d*[sdrfa]|%%")
 GAPS = re.compile(r"…(?:['\"]?…)+")
 

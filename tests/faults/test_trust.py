@@ -190,7 +190,7 @@ def test_no_other_user_can_hold_the_lock_of_a_folder(hub: HubProcess, repo_id: s
     assert [path.name for path in state.iterdir() if path.stat().st_mode & 0o077] == []
 
 
-ODD = [1e300, 10**400, float("nan"), -1, True, None, [], {}, [{}] * 5, "x\x1b]0;title\x07"]
+ODD: list[object] = [1e300, 10**400, float("nan"), -1, True, None, [], {}, [{}] * 5, "x\x1b]0;title\x07"]
 
 
 @pytest.mark.faults("S12")
