@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -30,6 +31,13 @@ SCHEMAS = {
 IN_PARALLEL = ("-n", str(min(16, 2 * (os.cpu_count() or 2) + 1)), "--dist", "worksteal")
 QUICK = "not slow and not integration and not browser"
 CLIENT = f"client and {QUICK}"
+
+
+# The tests of what other clients, and other versions of the client, say to the local Hub.
+SPEAKING = [f"tests/hub/test_{name}.py" for name in ("contract", "localhub_cli", "localhub_buckets", "localhub_pulls")]
+HUGGINGFACE_JS = "2.17.5"
+# The first with buckets, copies, shards without sha256 and errors of batches, and the first with today's major version.
+CLIENT_VERSIONS = ("1.5.0", "1.10.2", "1.19.0", "1.33.0", "2.0.0")
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -141,6 +149,26 @@ def ordeals(session: nox.Session) -> None:
     """Run the slow tests: random kills, a failing network for a minute, a Hub under load."""
     install_wheel(session)
     run_tests(session, "-m", "slow")
+
+
+@nox.session
+def other_clients(session: nox.Session) -> None:
+    """Try other clients on the local Hub: @huggingface/hub, datasets, and some versions of huggingface_hub.
+
+    `nox -s other_clients -- 1.8.0 2.2.0` tries these versions instead.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        session.skip("npm is not installed")
+    folder = Path(session.create_tmp(), "node")
+    folder.mkdir(exist_ok=True)
+    package = f"@huggingface/hub@{HUGGINGFACE_JS}"
+    session.run(npm, "install", "--no-fund", "--no-audit", "--prefix", str(folder), package, external=True)
+    session.install("-e", ".[localhub]", *group("test"), *group("other-clients"))
+    session.run("python", "-m", "pytest", "tests/clients", env={"OTHER_CLIENTS_NODE": str(folder)})
+    for version in session.posargs or CLIENT_VERSIONS:
+        session.install(f"huggingface_hub=={version}")
+        session.run("python", "-m", "pytest", "-n", "2", "-m", QUICK, *SPEAKING)
 
 
 @nox.session(python=PYTHONS)

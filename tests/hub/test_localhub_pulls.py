@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
+pytestmark = pytest.mark.client
 LOG = "events.tfevents.1"
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
+pytestmark = pytest.mark.client
 LONG = 60
 NEVER = 10_000
 

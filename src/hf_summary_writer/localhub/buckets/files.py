@@ -51,6 +51,18 @@ class BucketFile:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketFolder:
+    """What some paths begin with, and when the last of these files was uploaded."""
+
+    path: str
+    uploaded: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the Hub tells about the folder."""
+        return {"type": "directory", "path": self.path, "uploadedAt": iso(self.uploaded)}
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A file as it is now, or, without one, the deletion of what was at the path."""
 
@@ -190,8 +202,8 @@ class BucketFiles:
 
     def listing(
         self, prefix: str, after: str, limit: int, *, recursive: bool
-    ) -> tuple[list[BucketFile | str], str | None]:
-        """Return a page of what begins with a prefix, folders as text, and how to ask for the next page.
+    ) -> tuple[list[BucketFile | BucketFolder], str | None]:
+        """Return a page of what begins with a prefix, and how to ask for the next page.
 
         Not recursive, what is deeper than one level below the prefix is the folder that it is in.
         """
@@ -200,7 +212,7 @@ class BucketFiles:
                 self._paths = sorted(self._files)
             paths = self._paths
             at = max(bisect_left(paths, prefix), bisect_right(paths, after)) if after else bisect_left(paths, prefix)
-            found: list[BucketFile | str] = []
+            found: list[BucketFile | BucketFolder] = []
             while at < len(paths) and paths[at].startswith(prefix):
                 if len(found) == limit:
                     return found, after
@@ -213,9 +225,10 @@ class BucketFiles:
                     found.append(self._files[path])
                     after, at = path, at + 1
                 else:
-                    found.append(path[:slash])
                     after = f"{path[:slash]}/{_LAST}"
-                    at = bisect_right(paths, after)
+                    first, at = at, bisect_right(paths, after)
+                    uploaded = max(self._files[each].uploaded for each in paths[first:at])
+                    found.append(BucketFolder(path[:slash], uploaded))
             return found, None
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.routing import Route
 
 from hf_summary_writer.localhub import html
-from hf_summary_writer.localhub.buckets.files import BucketFile, iso
+from hf_summary_writer.localhub.buckets.files import BucketFile, BucketFolder, iso
 from hf_summary_writer.localhub.hub import base_url
 from hf_summary_writer.localhub.names import BUCKETS
 from hf_summary_writer.localhub.routes.pages import page_handler, repo_of_page
@@ -70,13 +70,13 @@ def _event_files(hub: Hub, files: BucketFiles, prefix: str) -> Iterator[LoggedFi
                 yield LoggedFile(file.path, file.size, file.xet_hash, read if file.size else tuple)
 
 
-def _row(bucket: RepoId, prefix: str, entry: BucketFile | str) -> Sequence[object]:
-    if isinstance(entry, str):
-        name = entry.removeprefix(prefix)
-        return html.link(_tree_url(bucket, entry), f"{name}/"), "", ""
+def _row(bucket: RepoId, prefix: str, entry: BucketFile | BucketFolder) -> Sequence[object]:
     name = entry.path.removeprefix(prefix)
+    uploaded = iso(entry.uploaded)[:16].replace("T", " ") + " UTC"
+    if isinstance(entry, BucketFolder):
+        return html.link(_tree_url(bucket, entry.path), f"{name}/"), "", uploaded
     path = f"{bucket.page}/resolve/{quote(entry.path, safe='')}"
-    return html.link(path, name), html.size(entry.size), iso(entry.uploaded)[:16].replace("T", " ") + " UTC"
+    return html.link(path, name), html.size(entry.size), uploaded
 
 
 def _tree_url(bucket: RepoId, folder: str) -> str:

@@ -23,6 +23,7 @@ from hf_summary_writer.localhub.names import BUCKETS, RepoId, check_name, split_
 from hf_summary_writer.localhub.ranges import content_response
 from hf_summary_writer.localhub.routes.cas import READ, WRITE, xet_grant
 from hf_summary_writer.localhub.routes.repos import kind_of_type, wants_private
+from hf_summary_writer.localhub.routes.xetfiles import info_response, xet_headers
 from hf_summary_writer.localhub.urls import NUMBER, count_of, next_page, param
 
 if TYPE_CHECKING:
@@ -142,14 +143,10 @@ async def tree(request: Request) -> Response:
 
     def find() -> tuple[list[dict[str, Any]], str | None]:
         entries, more = hub.buckets.files(bucket).listing(prefix, after, limit, recursive=recursive)
-        return [_entry(each) for each in entries], more
+        return [each.describe() for each in entries], more
 
     answer, more = await hub.run(find)
     return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=more) if more else None)
-
-
-def _entry(entry: BucketFile | str) -> dict[str, Any]:
-    return {"type": "directory", "path": entry} if isinstance(entry, str) else entry.describe()
 
 
 async def paths_info(request: Request) -> Response:
@@ -222,18 +219,18 @@ async def resolve(request: Request) -> Response:
     file = (await hub.run(hub.buckets.files, bucket)).find(path)
     if file is None:
         raise EntryNotFoundError(path)
-    token_url = f"{base_url(request)}/api/{BUCKETS}/{bucket.full_name}/xet-read-token"
+    token_path = f"/api/{BUCKETS}/{bucket.full_name}/xet-read-token"
     headers = {
+        **xet_headers(base_url(request), token_path, file.xet_hash),
         "ETag": f'"{file.xet_hash}"',
         "X-Linked-ETag": f'"{file.xet_hash}"',
         "X-Linked-Size": str(file.size),
-        "X-Xet-Hash": file.xet_hash,
-        "X-Xet-Refresh-Route": token_url,
-        "Link": f'<{token_url}>; rel="xet-auth"',
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(path.rpartition('/')[2])}",
         "Content-Type": _harmless(file),
         "X-Content-Type-Options": "nosniff",
     }
+    if answer := info_response(request, headers, file.size):
+        return answer
 
     def read(start: int, end: int) -> Generator[bytes, None, None]:
         return hub.xet.read(file.xet_hash, start, end)

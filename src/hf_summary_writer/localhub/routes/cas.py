@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.lfs import LfsStore
     from hf_summary_writer.localhub.names import RepoId
     from hf_summary_writer.localhub.xet.owners import MayRead
-    from hf_summary_writer.localhub.xet.store import Piece, RegisteredFile
+    from hf_summary_writer.localhub.xet.store import Piece, Recipe, RegisteredFile
 
 READ, WRITE, _XORB = "xet-read", "xet-write", "xorb"
 # The headers of the chunks, and the footer of older clients, come on top of the data.
@@ -140,32 +140,49 @@ async def telemetry(request: Request) -> Response:
 
 async def reconstruction(request: Request) -> Response:
     """Say which xorbs make up a file, or a range of it."""
+    recipe = await _recipe(request)
+    fetch: dict[str, list[dict[str, Any]]] = {}
+    for piece in recipe.fetches():
+        place = {"url": _xorb_url(request, piece), "url_range": _bytes(piece), "range": _chunks(piece)}
+        fetch.setdefault(piece.xorb, []).append(place)
+    return JSONResponse({"offset_into_first_range": recipe.skip, "terms": _terms(recipe), "fetch_info": fetch})
+
+
+async def reconstruction_v2(request: Request) -> Response:
+    """Say the same in the form of version 2, where a URL could be for several ranges."""
+    recipe = await _recipe(request)
+    xorbs: dict[str, list[dict[str, Any]]] = {}
+    for piece in recipe.fetches():
+        ranges = [{"chunks": _chunks(piece), "bytes": _bytes(piece)}]
+        xorbs.setdefault(piece.xorb, []).append({"url": _xorb_url(request, piece), "ranges": ranges})
+    return JSONResponse({"offset_into_first_range": recipe.skip, "terms": _terms(recipe), "xorbs": xorbs})
+
+
+async def _recipe(request: Request) -> Recipe:
     hub: Hub = request.app.state.hub
     bearer = _authorize(request, READ)
     start, end = parse_range(request.headers.get("range"), None) or (0, None)
-    recipe = await hub.run(hub.xet.recipe, hash_of(request), start, end, bearer.may_read)
-    base = base_url(request)
-    fetch: dict[str, list[dict[str, Any]]] = {}
-    for piece in recipe.fetches():
-        fetch.setdefault(piece.xorb, []).append(
-            {
-                "url": f"{base}/xorbs/{piece.xorb}?{_signed_part(hub, piece)}",
-                "url_range": {"start": piece.byte_start, "end": piece.byte_end - 1},
-                "range": _chunks(piece),
-            }
-        )
-    terms = [{"hash": piece.xorb, "range": _chunks(piece), "unpacked_length": piece.size} for piece in recipe.pieces]
-    return JSONResponse({"offset_into_first_range": recipe.skip, "terms": terms, "fetch_info": fetch})
+    return await hub.run(hub.xet.recipe, hash_of(request), start, end, bearer.may_read)
+
+
+def _terms(recipe: Recipe) -> list[dict[str, Any]]:
+    return [{"hash": piece.xorb, "range": _chunks(piece), "unpacked_length": piece.size} for piece in recipe.pieces]
+
+
+def _bytes(piece: Piece) -> dict[str, int]:
+    return {"start": piece.byte_start, "end": piece.byte_end - 1}
 
 
 def _chunks(piece: Piece) -> dict[str, int]:
     return {"start": piece.chunk_start, "end": piece.chunk_end}
 
 
-def _signed_part(hub: Hub, piece: Piece) -> str:
+def _xorb_url(request: Request, piece: Piece) -> str:
+    hub: Hub = request.app.state.hub
     # Another part of the same xorb may be of a file that the caller may not read.
     part = f"{piece.byte_start}-{piece.byte_end}"
-    return f"part={part}&grant={hub.signer.grant(_XORB, f'{piece.xorb}/{part}')[0]}"
+    grant, _ = hub.signer.grant(_XORB, f"{piece.xorb}/{part}")
+    return f"{base_url(request)}/xorbs/{piece.xorb}?part={part}&grant={grant}"
 
 
 async def xorb(request: Request) -> Response:
@@ -191,5 +208,6 @@ ROUTES = [
     Route("/v1/shards", add_shard, methods=["POST"]),
     Route("/v1/telemetry", telemetry, methods=["POST"]),
     Route("/v1/reconstructions/{hash}", reconstruction, methods=["GET"]),
+    Route("/v2/reconstructions/{hash}", reconstruction_v2, methods=["GET"]),
     Route("/xorbs/{hash}", xorb, methods=["GET", "HEAD"]),
 ]

@@ -105,7 +105,8 @@ async def batch(request: Request) -> Response:
     if operation not in ("upload", "download") or not isinstance(transfers, list):
         raise BadRequestError("The operation must be upload or download, and the transfers a list.")
     if operation == "upload":
-        hub.require_writer(request, repo.namespace)
+        # For a branch or for a pull request, which the request does not say: the commit tells.
+        await hub.proposable(request)
     objects = _objects(body)
     if sum(size // hub.multipart_bytes for _, size in objects) > _MAX_PARTS:
         raise HubError(422, f"These objects take more than {_MAX_PARTS} parts: ask about fewer at once.")
@@ -227,7 +228,7 @@ def _join(hub: Hub, repo: RepoId, oid: str, size: int, etags: list[str]) -> None
 async def verify(request: Request) -> Response:
     """Say whether an object has arrived with its size."""
     hub: Hub = request.app.state.hub
-    repo = await hub.writable(request)
+    repo, _ = await hub.proposable(request)
     oid, size = _object(await read_json(request))
     stored = await hub.run(hub.repos.lfs(repo).find, oid)
     if stored is None:

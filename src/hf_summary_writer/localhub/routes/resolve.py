@@ -12,6 +12,7 @@ from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.lfs import MAX_POINTER_BYTES, StoredFile, parse_pointer
 from hf_summary_writer.localhub.ranges import content_response
+from hf_summary_writer.localhub.routes.xetfiles import info_response, xet_headers
 from hf_summary_writer.localhub.urls import param, revision_of
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ async def resolve(request: Request) -> Response:
         return await _small(request, content, headers)
     headers["X-Linked-Size"], headers["X-Linked-ETag"] = str(found.size), headers["ETag"]
     if content.xet_hash:
-        headers["X-Xet-Hash"] = content.xet_hash
-        route = f"{base_url(request)}/api/{repo.kind}/{repo.full_name}/xet-read-token/{found.commit}"
-        headers["Link"] = f'<{route}>; rel="xet-auth"'
+        token_path = f"/api/{repo.kind}/{repo.full_name}/xet-read-token/{found.commit}"
+        headers |= xet_headers(base_url(request), token_path, content.xet_hash)
+        if info := info_response(request, headers, found.size):
+            return info
 
     def read(start: int, end: int) -> Generator[bytes, None, None]:
         return hub.repos.lfs(repo).read(content, start, end)
