@@ -201,7 +201,7 @@ class CommitScheduler:
             ledger.commit,
             self._job.inventory.pending(),
             state.phase,
-            *self._status_file.word(state),
+            *self._status_file.report(state),
         )
 
     @property

@@ -112,7 +112,7 @@ def test_pipes_in_the_place_of_state_files_hang_nobody(
     sync(hub, folder, repo_id)
     state = folder / STATE_FOLDER
     (ledger,) = state.glob("*.jsonl")
-    for name in (f"{ledger.stem}.{kind}.json" for kind in ("trouble", "lease")):
+    for name in (f"{ledger.stem}.{kind}.json" for kind in ("status", "lease")):
         os.mkfifo(state / name)
     assert commands.run(hub, "status", folder, home=tmp_path).returncode == 0
     (folder / "new.tfevents.2").write_bytes(b"".join(RECORDS))

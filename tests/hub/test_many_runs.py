@@ -167,7 +167,7 @@ def test_when_the_budget_is_short_a_push_waits_for_its_turn_and_says_so_and_the_
         assert status.throttled.seconds == pytest.approx(720, abs=60) or status.throttled.seconds == 3600
         assert "8 commits per hour" in status.throttled.why
         assert status.as_dict()["throttled_because"] == status.throttled.why
-        assert status.trouble is None
+        assert status.failure is None
         assert not waits.done()
     assert waits.result(SECONDS)
     assert remote.files(strict_api, repo_id) == local(tmp_path)

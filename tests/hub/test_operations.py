@@ -84,12 +84,12 @@ def test_the_status_tells_what_is_pending_and_what_arrived(api: HfApi, repo_id: 
         then = scheduler.status()
     assert then.all_arrived
     assert then.phase is Phase.IDLE
-    assert then.trouble is None
+    assert then.failure is None
     assert then.commit is not None
     assert (then.commit.oid, then.commit.url) == (info.oid, info.commit_url)
     assert then.as_dict()["pending"] == {"files": 0, "bytes": 0, "oldest": None, "refused": 0, "unlisted": 0}
     assert surveyed(scheduler) == then
-    assert not list(tmp_path.rglob("*.trouble.json"))
+    assert not list(tmp_path.rglob("*.status.json"))
 
 
 def test_trouble_is_seen_from_inside_and_outside_until_it_is_over(api: HfApi, repo_id: str, tmp_path: Path) -> None:
@@ -101,15 +101,15 @@ def test_trouble_is_seen_from_inside_and_outside_until_it_is_over(api: HfApi, re
         assert isinstance(scheduler.trigger().exception(SECONDS), Exception)
         for status in (scheduler.status(), surveyed(scheduler)):
             assert status.phase is Phase.WAITING
-            assert status.trouble is not None
-            assert status.trouble.until is not None
-            assert status.trouble.until > time.time()
-            assert status.as_dict()["error"] == status.trouble.error
+            assert status.failure is not None
+            assert status.failure.until is not None
+            assert status.failure.until > time.time()
+            assert status.as_dict()["error"] == status.failure.error
         broken.token = api.token
         assert scheduler.trigger().result(SECONDS) is not None
-        assert scheduler.status().trouble is None
-        assert surveyed(scheduler).trouble is None
-        assert not list(tmp_path.rglob("*.trouble.json"))
+        assert scheduler.status().failure is None
+        assert surveyed(scheduler).failure is None
+        assert not list(tmp_path.rglob("*.status.json"))
 
 
 def test_the_file_about_trouble_holds_no_token(repo_id: str, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_the_file_about_trouble_holds_no_token(repo_id: str, tmp_path: Path) -> 
         repo_id=repo_id, folder_path=tmp_path, every=HOUR, hf_api=NOWHERE, close_timeout=0
     ) as scheduler:
         scheduler.trigger().exception(SECONDS)
-    (file,) = tmp_path.rglob("*.trouble.json")
+    (file,) = tmp_path.rglob("*.status.json")
     assert "hf_none" not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
 

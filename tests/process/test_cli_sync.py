@@ -195,7 +195,7 @@ def test_watching_over_an_outage_sends_all_of_it_when_the_hub_is_back(
             with SummaryWriter(str(logdir)) as writer:
                 writer.add_scalar("loss", 2.0, 1)
             # The client itself tries for half a minute to reach a Hub that is gone.
-            until(lambda: any(logdir.rglob("*.trouble.json")), 200)
+            until(lambda: any(logdir.rglob("*.status.json")), 200)
             with HubProcess(tmp_path / "hub", "--port", str(port), "--token", "hf_test") as again:
                 assert "commit" in process.stdout.readline()
                 process.send_signal(signal.SIGTERM)
@@ -228,7 +228,7 @@ def test_it_fails_if_the_hub_did_not_take_a_file(
 def test_watching_fails_if_something_never_arrived(logdir: Path, repo_id: str) -> None:
     options = ["--watch", "--close-timeout", 0.5, "--json"]
     with commands.start(commands.Nowhere(), "sync", logdir, repo_id, *options, home=logdir.parent) as process:
-        until(lambda: any(logdir.rglob("*.trouble.json")))
+        until(lambda: any(logdir.rglob("*.status.json")))
         process.send_signal(signal.SIGTERM)
         out, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1

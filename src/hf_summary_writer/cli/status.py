@@ -63,17 +63,17 @@ def _show(status: Status, config: PushConfig) -> None:
     else:
         waits = ago(time.time() - pending.oldest)
         rows.append(("pending", f"{amount(pending.files, pending.bytes)}, the oldest for {waits}", "yellow"))
-    trouble = status.trouble
-    if status.phase is Phase.WAITING and trouble is not None and trouble.until is not None:
-        rows.append(("state", f"waiting until {now_or_later(trouble.until)}", "yellow"))
+    failure = status.failure
+    if status.phase is Phase.WAITING and failure is not None and failure.until is not None:
+        rows.append(("state", f"waiting until {now_or_later(failure.until)}", "yellow"))
     else:
         rows.append(("state", status.phase.value, None))
     if status.throttled is not None:
         rows.append(
             ("pushed every", f"{status.throttled.seconds / 60:.1f} min for now: {status.throttled.why}", "yellow")
         )
-    if trouble is not None:
-        rows.append(("last error", f"{trouble.error}, since {now_or_later(trouble.since)}", "red"))
+    if failure is not None:
+        rows.append(("last error", f"{failure.error}, since {now_or_later(failure.since)}", "red"))
     say(str(status.folder))
     for name, text, colour in rows:
         say(f"  {name:<12} {text}", colour=colour)

@@ -38,27 +38,19 @@ _NO_EVENT_BYTES = len(frame(file_version(1.0)))
 
 
 class JobFile(NamedTuple):
-    """A file of a job that may hold something new."""
+    """A file of a job that may hold something new, and its path in the repo."""
 
     job: Job
     file: ChangedFile
-
-    @property
-    def path(self) -> str:
-        """Its path in the repo."""
-        return self.job.destination.path_in_repo(self.file.relpath)
+    path: str
 
 
 class StagedFile(NamedTuple):
-    """A file of a job with the stable content that a batch sends of it."""
+    """A file of a job with the stable content that a batch sends of it, and its path in the repo."""
 
     job: Job
     snapshot: FileSnapshot
-
-    @property
-    def path(self) -> str:
-        """Its path in the repo."""
-        return self.job.destination.path_in_repo(self.snapshot.relpath)
+    path: str
 
 
 class Job:
@@ -197,9 +189,12 @@ class Job:
         if self._losses != remote.losses:
             self.start_over(remote)
         refused = dict(self.inventory.refused) if self.final else {}
-        first = [JobFile(self, file) for file in self.inventory.longest_waiting_first()]
+        first = self.inventory.longest_waiting_first()
         again = self.inventory.try_again(refused) if refused else []
-        return first, [JobFile(self, file) for file in again]
+        return self._with_paths(first), self._with_paths(again)
+
+    def _with_paths(self, files: Iterable[ChangedFile]) -> list[JobFile]:
+        return [JobFile(self, file, self.destination.path_in_repo(file.relpath)) for file in files]
 
     def start_over(self, remote: RepoRemote) -> None:
         """Take back that anything arrived: the repo or its branch is gone, and may come back empty."""

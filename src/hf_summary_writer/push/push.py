@@ -217,13 +217,13 @@ class Pusher:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
                     continue
-                [(job, snapshot)] = part
+                [(job, snapshot, path)] = part
                 refused[job] += 1
                 if refused[job] >= _REFUSED_IN_A_ROW and job not in accepted:
                     outcomes.fail([job], ActionNeededError(str(error)))
                 else:
                     job.refuse(snapshot, str(error))
-                    yield Published(None, frozenset(), frozenset(), frozenset(), frozenset({part[0].path}))
+                    yield Published(None, frozenset(), frozenset(), frozenset(), frozenset({path}))
 
     def _publish_together(self, files: list[StagedFile]) -> Iterator[Published]:
         jobs = list(dict.fromkeys(file.job for file in files))
@@ -392,7 +392,7 @@ class Batch:
             self.failed.append((file, error))
             return
         if isinstance(found, FileSnapshot):
-            self.staged.append(StagedFile(file.job, found))
+            self.staged.append(StagedFile(file.job, found, file.path))
             self._memory -= found.in_memory
             self._bytes += found.entry.length
             self._open += not isinstance(found.body, bytes)

@@ -63,7 +63,7 @@ class FailureLog:
         self._said.add(type(error))
         logger.log(
             logging.ERROR if isinstance(error, RepoGoneError) else logging.WARNING,
-            "%s could not be pushed to %s: %s. Nothing is lost, and it is tried again",
+            "%s could not be pushed to %s: %s. The data is safe on disk, and the push is retried",
             self._folder,
             repo_id,
             said,

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.loop import State
 
 __all__ = [
-    "LastTrouble",
+    "LastFailure",
     "Missing",
+    "Report",
     "Status",
     "StatusFile",
-    "Word",
     "known_folders",
     "matches_nothing",
     "missing",
@@ -49,12 +49,12 @@ _LATE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class LastTrouble:
+class LastFailure:
     """Why the last push failed, and how the pushing goes on.
 
     Attributes:
         error: One line on what went wrong and what to do.
-        since: When the trouble began (seconds since the epoch).
+        since: When pushes began to fail (seconds since the epoch).
         until: When it is tried again; `None` if nobody will, since the process has ended or given up.
     """
 
@@ -76,7 +76,7 @@ class Status:
             process tried to send them, the `bytes` of both, when the `oldest` was last written (seconds since the
             epoch), and how many folders are `unlisted`, since they cannot be read.
         phase: `idle`, `pushing`, `waiting` after a failed push, or `stopped` if this process does not push.
-        trouble: Why the last push failed; `None` if it did not.
+        failure: Why the last push failed; `None` if it did not.
         throttled: If pushes come less often than they were asked for: how many `seconds` they are apart, and `why`.
     """
 
@@ -86,7 +86,7 @@ class Status:
     commit: CommitRecord | None
     pending: Pending
     phase: Phase
-    trouble: LastTrouble | None
+    failure: LastFailure | None
     throttled: Throttled | None
 
     @property
@@ -96,7 +96,7 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON can hold; times as ISO 8601 in UTC."""
-        trouble, commit, throttled = self.trouble, self.commit, self.throttled
+        failure, commit, throttled = self.failure, self.commit, self.throttled
         return {
             "folder": str(self.folder),
             "destination": dataclasses.asdict(self.destination),
@@ -104,23 +104,23 @@ class Status:
             "commit": commit and {"oid": commit.oid, "url": commit.url, "time": _iso(commit.time)},
             "pending": {**dataclasses.asdict(self.pending), "oldest": _iso(self.pending.oldest)},
             "phase": self.phase.value,
-            "waiting_until": _iso(trouble.until) if trouble else None,
-            "error": trouble.error if trouble else None,
-            "error_since": _iso(trouble.since) if trouble else None,
+            "waiting_until": _iso(failure.until) if failure else None,
+            "error": failure.error if failure else None,
+            "error_since": _iso(failure.since) if failure else None,
             "throttled_interval": throttled.seconds if throttled else None,
             "throttled_because": throttled.why if throttled else None,
         }
 
 
-class Word(NamedTuple):
+class Report(NamedTuple):
     """What only the process that pushes knows of how it goes on; nothing if all is well."""
 
-    trouble: LastTrouble | None = None
+    failure: LastFailure | None = None
     throttled: Throttled | None = None
 
 
 class StatusFile:
-    """The file in which a pushing process leaves word for others while there is trouble, or a wait for its turn.
+    """The file in which the process that pushes tells others of a failure, or of a wait for its turn.
 
     Not thread-safe: its owner writes it from the thread that pushes.
 
@@ -137,32 +137,32 @@ class StatusFile:
     @classmethod
     def beside(cls, ledger: Path) -> StatusFile:
         """Return the one that belongs to a ledger."""
-        return cls(ledger.with_suffix(".trouble.json"))
+        return cls(ledger.with_suffix(".status.json"))
 
-    def word(self, state: State) -> Word:
+    def report(self, state: State) -> Report:
         """Return what is to be said of this process."""
-        return Word(self._trouble(state), state.throttled)
+        return Report(self._failure(state), state.throttled)
 
-    def _trouble(self, state: State) -> LastTrouble | None:
+    def _failure(self, state: State) -> LastFailure | None:
         if state.error is None:
             return None
         now = time.time()
         until = now + state.seconds if state.phase is Phase.WAITING else None
-        return LastTrouble(one_line(str(state.error) or repr(state.error)), self._since or now, until)
+        return LastFailure(one_line(str(state.error) or repr(state.error)), self._since or now, until)
 
     def note(self, state: State) -> None:
-        """Leave word of what a push ended in."""
+        """Leave report of what a push ended in."""
         # Whatever is wrong with the disk, the push said so already, and this file is only a convenience.
         with contextlib.suppress(OSError):
-            word = self.word(state)
-            self._since = word.trouble.since if word.trouble else None
-            if any(word):
-                self._write(word, state.seconds)
+            report = self.report(state)
+            self._since = report.failure.since if report.failure else None
+            if any(report):
+                self._write(report, state.seconds)
             elif self._may_exist:
                 disk.StateFolder(self._path.parent).remove(self._path.name)
                 self._may_exist = False
 
-    def read(self) -> Word:
+    def read(self) -> Report:
         """Return what a process left; nothing if there is nothing that can be read."""
         try:
             said = disk.read_json(self._path, _MAX_BYTES)
@@ -170,22 +170,22 @@ class StatusFile:
             if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
                 until = None
             error, throttled = said["error"], said["throttled"]
-            return Word(
-                None if error is None else LastTrouble(disk.text(error), disk.seconds(said["since"]), until),
+            return Report(
+                None if error is None else LastFailure(disk.text(error), disk.seconds(said["since"]), until),
                 None
                 if throttled is None or until is None
                 else Throttled(disk.seconds(throttled[0]), disk.text(throttled[1])),
             )
         except (OSError, *disk.MALFORMED):
-            return Word()
+            return Report()
 
-    def _write(self, word: Word, seconds: float) -> None:
-        trouble = word.trouble
+    def _write(self, report: Report, seconds: float) -> None:
+        failure = report.failure
         said = {
-            "error": trouble and trouble.error,
-            "since": trouble and trouble.since,
-            "until": trouble.until if trouble else time.time() + seconds,
-            "throttled": word.throttled,
+            "error": failure and failure.error,
+            "since": failure and failure.since,
+            "until": failure.until if failure else time.time() + seconds,
+            "throttled": report.throttled,
             "pid": os.getpid(),
             "host": socket.gethostname(),
         }
@@ -258,15 +258,15 @@ def survey(folder: Path, config: PushConfig, *, quiet: bool = False) -> Status:
     May be called while another process pushes; it then tells of one moment or another.
     """
     ledger, inventory = _look(folder, config, quiet=quiet)
-    trouble, throttled = StatusFile.beside(ledger.path).read()
+    failure, throttled = StatusFile.beside(ledger.path).read()
     named = config.destination
     if ledger.repo_id is not None:
         named = dataclasses.replace(named, repo_id=ledger.repo_id)
     if is_locked(folder / STATE_FOLDER / PUSH_LOCK):
         phase = Phase.PUSHING
     else:
-        phase = Phase.WAITING if throttled or (trouble and trouble.until is not None) else Phase.IDLE
-    return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, trouble, throttled)
+        phase = Phase.WAITING if throttled or (failure and failure.until is not None) else Phase.IDLE
+    return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, failure, throttled)
 
 
 def _look(folder: Path, config: PushConfig, *, quiet: bool) -> tuple[Ledger, Inventory]:
