@@ -262,6 +262,12 @@ def test_a_file_that_shares_a_part_does_not_give_away_the_rest(
     assert send(shared, "GET", f"/v1/chunks/default/{hidden}", token=token).status == 404
 
 
+def test_what_others_asked_is_for_the_owner_alone(shared: LocalHub) -> None:
+    for path in ("/localhub/stats", "/localhub/requests"):
+        assert send(shared, "GET", path, token="hf_ann").status == 403
+        assert send(shared, "GET", path).status == 200
+
+
 def test_stats_and_requests_need_a_token(hub: HubProcess) -> None:
     for path in ("/localhub/stats", "/localhub/requests", "/api/settings/repositories"):
         assert send(hub, "GET", path, token=None).status == 401

@@ -69,17 +69,17 @@ class Bell:
 
 
 async def follow(
-    bell: Bell, uid: str, rung: asyncio.Event, start: int | None, files: Callable[[], BucketFiles | None]
+    bell: Bell, uid: str, start: int | None, files: Callable[[], BucketFiles | None]
 ) -> AsyncIterator[str]:
     """Yield the events of a bucket.
 
     Args:
         bell: says when something changed.
         uid: the bucket.
-        rung: what `bell.listen` gave before `start` was read.
         start: the batch after which the replay begins, -1 for one that is too long ago; None for no replay.
         files: returns the files, None once the caller may not read them any more.
     """
+    rung = bell.listen(uid)
     try:
         current = files()
         at = start if start is not None or current is None else current.sequence

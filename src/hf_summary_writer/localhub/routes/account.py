@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hf_summary_writer.localhub.accounts import OWNER
+from hf_summary_writer.localhub.errors import ForbiddenError
+
 if TYPE_CHECKING:
     from starlette.requests import Request
 
@@ -34,10 +37,17 @@ async def whoami(request: Request) -> Response:
     )
 
 
+def _require_owner(request: Request) -> None:
+    hub: Hub = request.app.state.hub
+    # The paths of requests name private repos.
+    if hub.require_user(request).name != OWNER:
+        raise ForbiddenError(f"Only the user {OWNER!r} may see what the Hub was asked.")
+
+
 async def stats(request: Request) -> Response:
     """Return the counts of `LocalHub.stats`."""
     hub: Hub = request.app.state.hub
-    hub.require_user(request)
+    _require_owner(request)
     if request.method == "DELETE":
         hub.recorder.reset()
         return Response(status_code=204)
@@ -47,7 +57,7 @@ async def stats(request: Request) -> Response:
 async def requests(request: Request) -> Response:
     """Return the last requests, oldest first."""
     hub: Hub = request.app.state.hub
-    hub.require_user(request)
+    _require_owner(request)
     return JSONResponse([asdict(each) for each in list(hub.recorder.requests)])
 
 

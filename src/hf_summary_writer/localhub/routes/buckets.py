@@ -258,7 +258,7 @@ async def events(request: Request) -> Response:
         return hub.buckets.files(named) if named and may_read(uid) else None
 
     start = _start(request, files)
-    stream = follow(hub.bell, uid, hub.bell.listen(uid), start, current)
+    stream = follow(hub.bell, uid, start, current)
     return StreamingResponse(stream, headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
 
 
