@@ -6,6 +6,7 @@ import http.client
 import json
 import random
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -187,8 +188,8 @@ def test_a_batch_is_at_most_1000_operations(hub: HubProcess, bucket: str) -> Non
 
 
 def test_times_in_seconds_and_milliseconds_are_understood(hub: HubProcess, bucket: str) -> None:
-    for path, time in (("seconds", 1_700_000_000), ("milliseconds", 1_700_000_000_000)):
-        batch(hub, bucket, {"type": "addFile", "path": path, "xetHash": EMPTY, "mtime": time})
+    for path, moment in (("seconds", 1_700_000_000), ("milliseconds", 1_700_000_000_000)):
+        batch(hub, bucket, {"type": "addFile", "path": path, "xetHash": EMPTY, "mtime": moment})
     for entry in send(hub, "GET", f"/api/buckets/{bucket}/tree").json():
         assert entry["mtime"] == "2023-11-14T22:13:20.000Z"
 
@@ -402,3 +403,19 @@ def test_a_file_system_sees_the_bucket(hub: HubProcess, api: HfApi, bucket: str)
     assert read(hub, bucket, "logs/new.txt").body == b"written"
     files.rm(f"buckets/{bucket}/logs/a.txt")
     assert "logs/a.txt" not in paths(api, bucket)
+
+
+def test_a_file_system_follows_what_others_change(hub: HubProcess, api: HfApi, bucket: str) -> None:
+    hffs = pytest.importorskip("huggingface_hub.hf_file_system")
+    try:
+        files = hffs.HfFileSystem(endpoint=hub.endpoint, token=hub.token, skip_instance_cache=True, live_follow=True)
+    except TypeError:
+        pytest.skip("this client follows no buckets")
+    add(api, bucket, {"logs/a": b"1"})
+    assert files.ls(f"buckets/{bucket}/logs", detail=False) == [f"buckets/{bucket}/logs/a"]
+    add(api, bucket, {"logs/b": b"2"})
+    expected = [f"buckets/{bucket}/logs/{name}" for name in "ab"]
+    deadline = time.monotonic() + 30
+    while sorted(files.ls(f"buckets/{bucket}/logs", detail=False)) != expected:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
