@@ -213,6 +213,26 @@ def test_no_failing_system_call_raises_or_loses_what_can_be_kept(
         payloads(path, growing=call == "ftruncate")
 
 
+@pytest.mark.faults("D15")
+def test_events_are_written_although_fsync_fails_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(event_file.os, "fsync", fail)  # type: ignore[attr-defined]
+    with EventWriter(tmp_path, flush_secs=0.01) as writer:
+        for step in range(100):
+            writer.add_scalar("a", step, step)
+            if step % 10 == 0:
+                writer.flush()
+                assert steps(tmp_path, "a") == list(range(step + 1))
+    assert steps(tmp_path, "a") == list(range(100))
+    assert writer.dropped_events == 0
+    [record] = caplog.records
+    assert "cannot sync event files" in record.getMessage()
+
+
 def test_the_folder_deleted_under_the_writer_is_made_again(tmp_path: Path) -> None:
     logdir = tmp_path / "run"
     with EventWriter(logdir) as writer:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +31,7 @@ names = st.builds(
     writer=st.integers(0, 10**6),
     segment=st.integers(0, 10**6 - 1),
     suffix=st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=10),
+    token=st.one_of(st.just(""), st.from_regex("[0-9a-f]{8}", fullmatch=True)),
 )
 
 
@@ -56,7 +61,7 @@ def test_the_segments_of_a_writer_sort_by_number_within_a_second(name: SegmentNa
 
 def _segment(name: SegmentName, segment: int, created: int | None = None) -> SegmentName:
     created = name.created if created is None else created
-    return SegmentName(created, name.host, name.pid, name.writer, segment, name.suffix)
+    return replace(name, created=created, segment=segment)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +112,7 @@ def test_a_taken_name_is_never_truncated(
     monkeypatch.setattr(os, "listdir", lambda _: [])
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     file = EventFile(str(tmp_path))
-    taken = tmp_path / str(SegmentName(1_700_000_000, _host(), os.getpid(), file._writer, 0))
+    taken = tmp_path / str(SegmentName(1_700_000_000, _host(), os.getpid(), file._writer, 0, token=file._token))
     taken.write_bytes(b"theirs")
     files.append(file)
     file.append([frame(b"ours")])
@@ -191,6 +196,90 @@ def test_a_file_somebody_else_touched_is_left_for_a_new_one(
     file.append([frame(b"two")])
     assert file.path != str(path)
     assert payloads(event_files(tmp_path)[-1])[1:] == [b"two"]
+
+
+@pytest.mark.faults("D16")
+def test_two_writers_of_the_same_host_and_pid_have_different_names(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Containers on different disks, whose logs meet on the Hub.
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr("hf_summary_writer.events.files._writers", itertools.repeat(0))
+    for folder in ("one", "other"):
+        file = EventFile(str(tmp_path / folder))
+        files.append(file)
+        file.open()
+    one, other = (path.name for path in sorted(tmp_path.rglob("*tfevents*")))
+    assert one != other
+
+
+@pytest.mark.faults("D15")
+def test_a_file_system_with_changing_file_numbers_keeps_one_file(tmp_path: Path, files: list[EventFile]) -> None:
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    file.append([frame(b"first")])
+    for number in range(5):
+        file._identity = (0, number)
+        file.verify()
+        file.append([frame(b"%d" % number)])
+    [path] = event_files(tmp_path)
+    assert len(payloads(path)) == 7
+
+
+@pytest.mark.faults("D15")
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.EPERM])
+def test_a_file_that_cannot_be_opened_for_append_is_followed_by_another(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    real_open = os.open
+
+    def without_append(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_APPEND:
+            raise OSError(error, os.strerror(error))
+        return real_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", without_append)
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    for content in (b"one", b"two", b"three"):
+        file.append([frame(content)])
+        if content == b"two":
+            file.rest()
+    assert [p for path in event_files(tmp_path) for p in payloads(path)[1:]] == [b"one", b"two", b"three"]
+    assert len(event_files(tmp_path)) == 2
+
+
+@pytest.mark.faults("D15")
+def test_a_folder_that_cannot_be_listed_gets_a_file(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    files.append(EventFile(str(tmp_path)))
+    files[0].append([frame(b"x")])
+    monkeypatch.undo()
+    assert len(event_files(tmp_path)) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs descriptors")
+def test_an_event_file_never_takes_the_place_of_a_closed_standard_stream(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from hf_summary_writer.events import EventWriter\n"
+        "os.close(0); os.close(1); os.close(2)\n"
+        "writer = EventWriter(sys.argv[1])\n"
+        "writer.add_scalar('a', 1.0, 1)\n"
+        "writer.flush()\n"
+        "for descriptor in range(3):\n"
+        "    try: os.write(descriptor, b'printed')\n"
+        "    except OSError: pass\n"
+        "writer.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    [path] = event_files(tmp_path)
+    assert len(payloads(path)) == 2
 
 
 @pytest.mark.parametrize("room", range(0, 120, 7))

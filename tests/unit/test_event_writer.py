@@ -377,6 +377,33 @@ def test_flush_secs_may_be_left_to_the_writer_but_must_be_a_number(tmp_path: Pat
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("name", ["..", "../elsewhere", "a/../../b", "nul\0", "prompt " * 50], ids=repr)
+def test_names_that_are_no_folder_below_the_logdir_are_refused_in_the_call(tmp_path: Path, name: str) -> None:
+    with EventWriter(tmp_path / "run") as writer:
+        with pytest.raises(ValueError, match="name"):
+            writer.add_scalars(name, {"x": 1})
+        with pytest.raises(ValueError, match="name"):
+            writer.add_scalars("main", {"x": 1, name: 1})
+        with pytest.raises(ValueError, match="name"):
+            writer.add_hparams({"lr": 1}, {"accuracy": 1}, run_name=name)
+        writer.add_scalar("a", 1, 1)
+    assert os.listdir(tmp_path) == ["run"]  # noqa: PTH208
+    assert [path.parent.name for path in (tmp_path / "run").rglob("*")] == ["run"]
+
+
+@pytest.mark.parametrize("tag", ["..", "nul\0", "x" * 300])
+def test_an_embedding_with_a_tag_that_is_no_folder_is_refused_in_the_call(tmp_path: Path, tag: str) -> None:
+    with EventWriter(tmp_path) as writer, pytest.raises(ValueError, match="name"):
+        writer.add_embedding(np.zeros((3, 2)), tag=tag)
+
+
+def test_a_trial_may_be_named_by_the_path_of_the_logdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with EventWriter("run") as writer:
+        writer.add_hparams({"lr": 0.1}, {}, run_name=str(tmp_path / "run"))
+    assert len(event_files(tmp_path / "run")) == 1
+
+
 def test_unknown_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="unheard_of"):
         EventWriter(tmp_path, unheard_of=1)

@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.events.encoding import file_version
 from hf_summary_writer.events.tfrecord import frame
 
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -24,7 +29,7 @@ PREFIX = "events.out.tfevents."
 
 _NAME = re.compile(
     re.escape(PREFIX) + r"(?P<created>[0-9]{10})\.(?P<host>[A-Za-z0-9.-]*)"
-    r"\.(?P<pid>[0-9]+)_(?P<writer>[0-9]{4,})_(?P<segment>[0-9]{6})(?P<suffix>.*)",
+    r"\.(?P<pid>[0-9]+)_(?P<writer>[0-9]{4,})(?:-(?P<token>[0-9a-f]{8}))?_(?P<segment>[0-9]{6})(?P<suffix>.*)",
     re.DOTALL,
 )
 
@@ -43,6 +48,7 @@ class SegmentName:
         writer: Number of the writer within the process.
         segment: Number of the segment within the writer, from 0.
         suffix: The user's `filename_suffix`.
+        token: Random, for writers of the same host name and pid, such as containers have. Earlier versions had none.
     """
 
     created: int
@@ -51,14 +57,21 @@ class SegmentName:
     writer: int
     segment: int
     suffix: str = ""
+    token: str = ""
 
     def __str__(self) -> str:
-        return f"{PREFIX}{self.created:010d}.{self.host}.{self.pid}_{self.writer:04d}_{self.segment:06d}{self.suffix}"
+        writer = f"{self.writer:04d}-{self.token}" if self.token else f"{self.writer:04d}"
+        return f"{PREFIX}{self.created:010d}.{self.host}.{self.pid}_{writer}_{self.segment:06d}{self.suffix}"
+
+    @property
+    def of_writer(self) -> tuple[str, int, int, str, str]:
+        """What all segments of a writer have in common."""
+        return self.host, self.pid, self.writer, self.token, self.suffix
 
     def precedes(self, other: SegmentName) -> bool:
-        """Tell whether `other` is a later segment of the same writer, so that this one never changes again."""
+        """Return whether `other` is a later segment of the same writer, so that this one never changes again."""
         return (
-            (self.host, self.pid, self.writer, self.suffix) == (other.host, other.pid, other.writer, other.suffix)
+            self.of_writer == other.of_writer
             and self.segment < other.segment
             # Pids come round: a container's only process may have the same one in every life.
             and self.created <= other.created
@@ -77,6 +90,7 @@ def parse_name(name: str) -> SegmentName | None:
         writer=int(match["writer"]),
         segment=int(match["segment"]),
         suffix=match["suffix"],
+        token=match["token"] or "",
     )
 
 
@@ -85,10 +99,10 @@ def followed(names: Iterable[str]) -> set[str]:
 
     Such a file never changes again. The last segment of a writer is not among them, even when the writer is closed.
     """
-    writers: dict[tuple[str, int, int, str], list[SegmentName]] = {}
+    writers: dict[tuple[str, int, int, str, str], list[SegmentName]] = {}
     for name in map(parse_name, names):
         if name is not None:
-            writers.setdefault((name.host, name.pid, name.writer, name.suffix), []).append(name)
+            writers.setdefault(name.of_writer, []).append(name)
     return {
         str(earlier)
         for segments in writers.values()
@@ -110,6 +124,11 @@ _LAST_SECOND = 10**10 - 1
 
 # fsync on a file system that has none, such as some FUSE mounts.
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+
+# Appending, where object stores are mounted.
+_NO_APPEND = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM}
+
+_STANDARD_ERROR = 2
 
 _writers = itertools.count()
 
@@ -140,6 +159,7 @@ class EventFile:
         self._suffix = suffix
         self._segment_bytes = segment_bytes
         self._writer = next(_writers)
+        self._token = os.urandom(4).hex()
         self._segment = 0
         self._descriptor: int | None = None
         self._size = 0
@@ -188,7 +208,7 @@ class EventFile:
         if self.path is not None and self._size >= self._segment_bytes:
             self.finish()
         self.open()
-        descriptor = self._reopen()
+        descriptor = self._for_append()
         data = b"".join(frames)
         try:
             _write(descriptor, data)
@@ -208,8 +228,15 @@ class EventFile:
         except OSError:
             self.forget()
             return
-        if (status.st_dev, status.st_ino) != self._identity or status.st_size != self._size:
+        if status.st_size != self._size:
             self.forget()
+        elif (status.st_dev, status.st_ino) != self._identity:
+            if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
+                self.forget()  # replaced by a copy
+                return
+            # Some network file systems number files anew whenever they are looked up.
+            self._identity = (status.st_dev, status.st_ino)
+            self.rest()
 
     def sync(self) -> None:
         """Have the operating system put everything appended on the disk, and the name of a new file too.
@@ -255,22 +282,31 @@ class EventFile:
     def belongs_to_parent(self) -> None:
         """In a forked child: leave the file to the parent, and number the child's own segments from 0."""
         self.forget()
+        self._token = os.urandom(4).hex()
         self._segment = 0
 
     def _create(self) -> tuple[str, int]:
-        """Create a file exclusively under a name that sorts behind all event files that are there."""
-        newest = max((name for name in os.listdir(self._directory) if _CREATED.match(name)), default="")  # noqa: PTH208
+        """Create a file exclusively under a name that sorts after all event files that are there."""
+        names: list[str] = []
+        with contextlib.suppress(OSError):  # a folder may be written to and not be listed
+            names = os.listdir(self._directory)  # noqa: PTH208
+        newest = max(filter(_CREATED.match, names), default="")
         name = SegmentName(
-            min(int(time.time()), _LAST_SECOND), _host(), os.getpid(), self._writer, self._segment, self._suffix
+            created=min(int(time.time()), _LAST_SECOND),
+            host=_host(),
+            pid=os.getpid(),
+            writer=self._writer,
+            segment=self._segment,
+            suffix=self._suffix,
+            token=self._token,
         )
         if str(name) <= newest and (second := int(newest[len(PREFIX) :][:10])) < _LAST_SECOND:
             # A clock that went back, or another writer of this second: TensorBoard does not go back to older names.
             name = replace(name, created=second + 1)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
         while True:
             path = os.path.join(self._directory, str(name))
             try:
-                return path, os.open(path, flags, 0o666)
+                return path, _create(path)
             except FileExistsError:
                 # The same host name and pid in another container, on a shared disk.
                 if name.created == _LAST_SECOND:
@@ -281,8 +317,18 @@ class EventFile:
         if self._descriptor is None:
             if self.path is None:
                 raise FileNotFoundError(errno.ENOENT, "no current segment", self._directory)
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+            self._descriptor = _open(self.path, os.O_WRONLY | os.O_APPEND)
         return self._descriptor
+
+    def _for_append(self) -> int:
+        """Return the descriptor of the current segment, or of a new one where a file cannot be opened again."""
+        try:
+            return self._reopen()
+        except OSError:
+            # Mounts of object stores write a file in one go.
+            self.forget()
+            self.open()
+            return self._reopen()
 
     def _keep_whole(self, descriptor: int, frames: Sequence[bytes]) -> None:
         """After a failed write, keep the records that lie whole in the file and cut off what is torn."""
@@ -292,6 +338,8 @@ class EventFile:
             whole = ends[-1] if ends else 0
             if written != whole:
                 os.ftruncate(descriptor, self._size + whole)
+                # Where a file could not be opened for append, its position is behind the end now.
+                os.lseek(descriptor, self._size + whole, os.SEEK_SET)
             self._size, self.appended = self._size + whole, self.appended + len(ends)
         except OSError:
             self.forget()
@@ -302,6 +350,27 @@ def sync_file(path: str) -> None:
     descriptor = os.open(path, os.O_RDWR)
     try:
         _fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return _open(path, flags | os.O_APPEND)
+    except OSError as error:
+        if error.errno not in _NO_APPEND:
+            raise
+        return _open(path, flags)
+
+
+def _open(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+    if descriptor > _STANDARD_ERROR or fcntl is None:
+        return descriptor
+    # A standard stream of the program was closed; what is printed must not get into an event file.
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD_ERROR + 1)
     finally:
         os.close(descriptor)
 

@@ -342,7 +342,12 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """Add several numbers to one plot, each in a run of its own in a folder `<logdir>/<main_tag>/<tag>`.
 
         They are also kept in memory for `export_scalars_to_json`, as tensorboardX does it.
+
+        Raises:
+            ValueError: A name leads out of the logdir or can be no folder. Nothing has been written then.
         """
+        for name in (main_tag, *tag_scalar_dict):
+            _check_folder_name(name)
         wall_time = time() if walltime is None else walltime
         root = self._get_file_writer().get_logdir()
         for tag, value in tag_scalar_dict.items():
@@ -394,16 +399,17 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
         Raises:
             TypeError: `hparam_dict` or `metric_dict` is no dictionary, or the other arguments fit neither library.
+            ValueError: The name leads out of the logdir or can be no folder. Nothing has been written then.
         """
         trial = trial_of(positional, named)
         if not all(isinstance(given, dict) for given in (hparam_dict, metric_dict)):
             raise TypeError("hparam_dict and metric_dict should be dictionary.")
         summaries = hparams_summaries(hparam_dict, metric_dict, trial.hparam_domain_discrete or {})
         metrics = {key: self._scalar_of(value) for key, value in metric_dict.items()}
+        folder = self._folder_of_trial(trial.name or trial.run_name or str(time()))
         own = self._get_file_writer()
         if self._write_to_disk:
-            folder = os.path.normpath(os.path.join(own.get_logdir(), trial.name or trial.run_name or str(time())))
-            in_place = folder == os.path.normpath(own.get_logdir())
+            in_place = folder == os.path.normpath(self.logdir)
             writer = own if in_place else FileWriter(self._new_queue(folder))
             try:
                 for summary in summaries:
@@ -415,6 +421,13 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                     writer.close()
         if self._has_comet:
             self._get_comet_logger().log_parameters(hparam_dict, step=trial.global_step)
+
+    def _folder_of_trial(self, name: str) -> str:
+        base = os.path.normpath(os.path.join(self._started_in, self.logdir))
+        folder = os.path.normpath(os.path.join(base, name))
+        inside = os.path.relpath(folder, base)
+        _check_folder_name(inside)
+        return os.path.normpath(os.path.join(self.logdir, inside))
 
     # Media, encoded in the background.
 
@@ -572,6 +585,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         step = 0 if global_step is None else global_step
         writer = self._get_file_writer()
         subdir = f"{str(step).zfill(5)}/{self._encode(tag)}"
+        _check_folder_name(subdir)
         folder = os.path.join(writer.folder, subdir)
         if os.path.isdir(folder):  # noqa: PTH112
             _logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
@@ -782,6 +796,15 @@ def _working_folder() -> str:
         return os.getcwd()  # noqa: PTH109
     except OSError:  # it was removed: there is nothing that a relative path could be in
         return ""
+
+
+def _check_folder_name(name: Any) -> None:
+    # What is no name is left for `os.path.join` to refuse.
+    if not isinstance(name, str):
+        return
+    parts = name.split("/")
+    if "\0" in name or os.pardir in parts or any(len(os.fsencode(part)) > _NAME_BYTES for part in parts):
+        raise ValueError(f"a folder below the logdir cannot have this name: {name!r}")
 
 
 def _inside(name: Any) -> Any:
