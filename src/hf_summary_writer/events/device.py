@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Copy", "Device", "Snapshot", "device_of", "take"]
 
 _SHARED_BACKENDS = ("cuda", "xpu")
+_MOST_STREAMS = 64
 
 """Types of torch devices with streams and events; ROCm's is "cuda", too. Others are read in the call."""
 
@@ -183,6 +184,9 @@ class TorchDevice:
         self._is_transformed: Callable[[Any], bool] = getattr(functorch, "is_functorch_wrapped_tensor", lambda _: False)
         # Backends without graphs have no such function.
         self._is_capturing: Callable[[], bool] = getattr(backend, "is_current_stream_capturing", bool)
+        # Private, since the public function makes a new object at each call, for a seventh of the time of a snapshot.
+        self._stream_key = getattr(torch._C, f"_{where.type}_getCurrentStream", None)  # noqa: SLF001
+        self._streams: dict[Any, Any] = {}
         # Recycled, since creating an event costs more than recording one.
         self._events: deque[Any] = deque(maxlen=4096)
         self._side_stream: Any = None
@@ -203,8 +207,7 @@ class TorchDevice:
         assert value.numel() == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
 
     def snapshot(self, value: Any, *, is_number: bool = False) -> Snapshot | None:
-        backend = self._backend
-        stream = backend.current_stream(self._where)
+        stream = self._current_stream()
         if self._captures():
             raise RuntimeError(
                 "a value cannot be logged while a graph is being captured on its stream: log the output of a replay"
@@ -216,9 +219,22 @@ class TorchDevice:
         try:
             event = self._events.pop()
         except IndexError:
-            event = backend.Event()
+            event = self._backend.Event()
         event.record(stream)
+        if is_number and data.ndim:
+            data = data.reshape(())
         return Snapshot(self, data, event, stream, is_number=is_number, nbytes=data.nbytes)
+
+    def _current_stream(self) -> Any:
+        if self._stream_key is None:
+            return self._backend.current_stream(self._where)
+        key = self._stream_key(self._where.index)
+        stream = self._streams.get(key)
+        if stream is None:
+            if len(self._streams) >= _MOST_STREAMS:
+                self._streams.clear()
+            stream = self._streams[key] = self._backend.current_stream(self._where)
+        return stream
 
     def _captures(self) -> bool:
         if self._backend.current_device() == self._where.index:
@@ -299,9 +315,15 @@ class _TorchCopy:
             groups.setdefault((array.dtype, snapshot.is_number), []).append(index)
         # The widest first, so that each group is aligned.
         self._groups = sorted(groups.items(), key=lambda group: -group[0][0].itemsize)
-        self._shapes = [array.shape for array in data]
+        self._shapes: list[Any] = [
+            () if each.is_number else array.shape for each, array in zip(snapshots, data, strict=True)
+        ]
+        # Numbers have no dimension. One call for all of them: between two calls the caller may take the interpreter.
         parts = [
-            torch.cat([data[index].reshape(-1) for index in members]).view(torch.uint8) for _, members in self._groups
+            torch.stack([data[index] for index in members]).view(torch.uint8)
+            if are_numbers
+            else torch.cat([data[index].reshape(-1) for index in members]).view(torch.uint8)
+            for (_, are_numbers), members in self._groups
         ]
         # Kept until the copy has ended: the memory belongs to the stream that they were made on.
         self._packed = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -320,7 +342,7 @@ class _TorchCopy:
         values: list[Any] = [None] * len(self._snapshots)
         begin = 0
         for (dtype, are_numbers), members in self._groups:
-            sizes = [self._shapes[index].numel() for index in members]
+            sizes = [1] * len(members) if are_numbers else [self._shapes[index].numel() for index in members]
             end = begin + sum(sizes) * dtype.itemsize
             group = self._host[begin:end].view(dtype)
             begin = end
