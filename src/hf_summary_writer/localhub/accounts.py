@@ -14,7 +14,7 @@ from hf_summary_writer.localhub.names import check_part
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# The owner of a Hub that was started without users.
+# The user of the token that every local Hub has.
 OWNER = "local"
 _TOKEN = re.compile(r"[!-9;-~]+")
 
@@ -101,7 +101,7 @@ class Accounts:
         Raises:
             HubError: 401, nobody has this token.
         """
-        # Every token is compared, so that the time of the answer does not depend on which one matches.
+        # Compare all tokens, so the response time does not depend on which one matches.
         found = [user for user in self._users if hmac.compare_digest(token.encode(), user.token.encode())]
         if not found:
             raise HubError(401, "Invalid credentials in Authorization header")

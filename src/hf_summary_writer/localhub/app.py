@@ -142,7 +142,7 @@ class _Exchange:
         return message
 
     async def _read_rest(self) -> None:
-        """Read what a caller who is refused still sends: a closed connection would hide the reason from them."""
+        """Read the rest of a rejected request; closing the connection early would hide the error from the client."""
         most = self._received + _MAX_REST_BYTES
         with suppress(asyncio.TimeoutError):
             while not self._is_whole and self._received < most:

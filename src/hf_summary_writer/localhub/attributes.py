@@ -1,4 +1,4 @@
-"""Which files are large ones, and which are not wanted: `.gitattributes` and `.gitignore`."""
+"""The upload mode and the ignore rules of files: `.gitattributes` and `.gitignore`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT_ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" 
 
 
 class UploadRules:
-    """What a repo's own files say about the files to come.
+    """The rules of a repo for uploaded files.
 
     Args:
         attributes: the content of its `.gitattributes`.

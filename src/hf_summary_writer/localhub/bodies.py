@@ -59,10 +59,10 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 
 def parse_json(text: bytes, where: str) -> Any:
-    """Return what JSON text says; `where` names it in the refusal."""
+    """Return the value of JSON text; `where` names the text in the error message."""
     try:
         value = json.loads(text)
-        # Half of a surrogate pair is no text: nothing behind here could write it down.
+        # A lone surrogate cannot be encoded.
         if b"\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:

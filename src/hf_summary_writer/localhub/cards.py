@@ -8,7 +8,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 _BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(?P<yaml>.*?)\r?\n?---[ \t]*(\r?\n|\Z)", re.DOTALL)
-# Parsing takes about a second for this, in Python.
+# Parsing this much takes about one second.
 _MAX_METADATA_CHARACTERS = 64 * 1024
 _MAX_ERROR_CHARACTERS = 500
 _LISTS = ("tags", "model-index", "datasets", "metrics", "pipeline_tags")

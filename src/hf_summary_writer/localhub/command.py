@@ -22,50 +22,52 @@ _SECRET_OPTIONS = {"--token": _TOKEN_VARIABLE, "--user": _USERS_VARIABLE}
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Where the repos and buckets are kept.",
+    help="Folder for repos and buckets.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=0, show_default=True, help="The port to listen on; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=0, show_default=True, help="Port to listen on; 0 picks a free one.")
 @click.option(
     "--token",
     envvar=_TOKEN_VARIABLE,
-    help=f"The access token of the user `local`; a new one by default. Better in {_TOKEN_VARIABLE} or --token-file.",
+    help=f"Access token of the user `local`; random by default. Prefer {_TOKEN_VARIABLE} or --token-file.",
 )
-@click.option("--token-file", type=click.File(), help="Read the access token of the user `local` from this file.")
+@click.option("--token-file", type=click.File(), help="File with the access token of the user `local`.")
 @click.option(
     "--user",
     "users",
     multiple=True,
     envvar=_USERS_VARIABLE,
     metavar="NAME:TOKEN[:read]",
-    help=f"One more user, with read access only if so asked. Repeatable. Better in {_USERS_VARIABLE}.",
+    help=f"Add a user, with `:read` a read-only token. Repeatable. Prefer {_USERS_VARIABLE}.",
 )
 @click.option(
     "--organization",
     "organizations",
     multiple=True,
     metavar="NAME:USER[,USER]",
-    help="An organization and its members. Repeatable.",
+    help="Add an organization with its members. Repeatable.",
 )
-@click.option("--any-namespace", is_flag=True, help="Let every user use every namespace.")
+@click.option("--any-namespace", is_flag=True, help="Allow every user to write to every namespace.")
 @click.option(
     "--allow-host",
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
-    help="Answer to this host name as well. Repeatable; * for all.",
+    help="Allow requests for this host name, e.g. of a reverse proxy. Repeatable; * allows all.",
 )
-@click.option("--commits-per-hour", type=click.IntRange(min=1), help="Answer 429 above so many commits in an hour.")
-@click.option("--requests-per-5min", type=click.IntRange(min=1), help="Answer 429 above so many requests in 5 minutes.")
+@click.option("--commits-per-hour", type=click.IntRange(min=1), help="Respond with 429 to more commits per hour.")
+@click.option(
+    "--requests-per-5min", type=click.IntRange(min=1), help="Respond with 429 to more requests per 5 minutes."
+)
 def localhub(root: Path, users: Sequence[str], organizations: Sequence[str], token_file: Any, **options: Any) -> None:
     """Run a Hub on this machine, until Ctrl-C or SIGTERM.
 
-    It speaks the Hub's HTTP API to the real clients, keeps its repos in ROOT, and prints one line when it is ready:
-    HF_ENDPOINT=... HF_TOKEN=..., to be put before a command that should use it.
+    The server implements the Hub's HTTP API and stores its data in ROOT. When it is ready, it prints one line:
+    HF_ENDPOINT=... HF_TOKEN=...; put these variables before a command to use the server.
 
-    Served are repos and their pull requests, buckets, uploads and downloads by Xet and LFS, `git clone` and
-    `git fetch`, and plain pages. Not served are gated repos, likes, discussions, webhooks, search, Spaces that run,
-    Jobs, inference, and `git push`.
+    Supported: repos, pull requests, buckets, uploads and downloads over Xet and LFS, `git clone`, `git fetch`, and web
+    pages. Not supported: `git push`, gated repos, likes, discussions, webhooks, search, running Spaces, Jobs and
+    inference.
     """
     _hide_tokens()
     try:
@@ -87,7 +89,7 @@ def localhub(root: Path, users: Sequence[str], organizations: Sequence[str], tok
 
 
 def _hide_tokens() -> None:
-    """Start this process again without the tokens in its arguments, where every user of the machine can read them."""
+    """Restart this process with the tokens in its environment, since every user can read its arguments."""
     kept, found = [], dict[str, list[str]]()
     pieces = iter(sys.orig_argv[1:])
     for piece in pieces:

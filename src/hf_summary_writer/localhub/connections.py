@@ -1,4 +1,4 @@
-"""Connections to the Hub: how many, and how long each may keep the Hub waiting."""
+"""Connection limits: the number of connections, and time-outs for headers, bodies and slow readers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 # From the first byte of a request to the last one of its headers.
 _HEADER_SECONDS = 10
-# From one piece of a body to the next, and while the caller takes nothing of an answer.
+# Between two parts of a body, and while a client does not read its response.
 _IDLE_SECONDS = 60
 _MOST_CONNECTIONS = 2000
 
 
 def connection_limit() -> int:
-    """Return how many connections leave enough file descriptors for the files that requests open."""
+    """Return the number of connections that leaves enough file descriptors for open files."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_CONNECTIONS if limit == resource.RLIM_INFINITY else min(_MOST_CONNECTIONS, limit // 2)
 
 
 class Connection(H11Protocol):
-    """One connection, closed when its caller keeps the Hub waiting, or when a new one needs its place."""
+    """A connection that is closed after a time-out, or if it is idle while there are too many connections."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,47 +34,47 @@ class Connection(H11Protocol):
         self._awaited: str | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, and make room where there are too many connections."""
+        """Start the header time-out, and close a waiting connection if there are too many."""
         super().connection_made(transport)
         self._expect()
         open_ones = [each for each in self.connections if isinstance(each, Connection)]
         open_ones = [each for each in open_ones if not each.transport.is_closing()]
         if len(open_ones) > connection_limit():
-            # The new one, unless another one has been waiting for a request for longer.
+            # Close the new connection only if no other one is waiting for a request.
             min((self, *open_ones), key=Connection._worth).transport.abort()
 
     def _worth(self) -> float:
-        """Return the less, the longer this connection has been waiting for a request; the most for one at work."""
+        """Return a sort key: lowest for the connection that has waited longest, infinite for a busy one."""
         return self._timer.when() if self._timer and self._awaited == "headers" else math.inf
 
     def data_received(self, data: bytes) -> None:
-        """Take a piece of a request."""
+        """Handle received bytes, and restart the time-out."""
         super().data_received(data)
         self._expect(progress=True)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Start waiting for the next request."""
         super().on_response_complete()
         self._expect()
 
     def pause_writing(self) -> None:
-        """Give the caller time to take what was sent."""
+        """Start the time-out for a slow reader."""
         self._set_timer("reader", _IDLE_SECONDS)
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Go on sending."""
+        """Stop the time-out for a slow reader."""
         super().resume_writing()
         self._set_timer(None)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Stop the time-out."""
         self._set_timer(None)
         super().connection_lost(exc)
 
     def _expect(self, *, progress: bool = False) -> None:
-        """Give what the caller has to send next its time; none while it is the Hub's turn."""
+        """Start the time-out for the next data of the client; none while the server is processing a request."""
         if self._awaited == "reader":
             return
         state = self.conn.their_state
@@ -95,7 +95,7 @@ class Connection(H11Protocol):
 
     def _expired(self) -> None:
         if self._awaited == "body" and self.flow.read_paused:
-            # It is the Hub that takes its time.
+            # The server is the slow side.
             self._set_timer("body", _IDLE_SECONDS)
         else:
             self.transport.abort()

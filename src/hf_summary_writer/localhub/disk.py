@@ -24,7 +24,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder` and its parents, for this user alone, so that they survive a loss of power."""
+    """Create `folder` and its parents durably, accessible to this user only."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -79,7 +79,7 @@ class Disk:
             Path(name).unlink(missing_ok=True)
 
     def scratch(self) -> IO[bytes]:
-        """Open a file without a name, which is gone once it is closed."""
+        """Open an unnamed temporary file."""
         return tempfile.TemporaryFile(dir=self._folder)
 
     def part(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What the Hub answers when it will not do something.
+"""The error responses of the Hub.
 
 HubError                  any refusal: a status, a message, perhaps a code the client knows
 ├── BadRequestError            400: the request is malformed, or what it names is not as it says

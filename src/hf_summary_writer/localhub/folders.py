@@ -1,4 +1,4 @@
-"""What repos and buckets have in common: a name, settings, and a folder that is renamed and deleted with them."""
+"""The store of named folders with settings, for repos and for buckets: create, find, rename, delete."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class FolderStore(Generic[S]):
                 yield RepoId(kind, path.parent.parent.name, path.parent.name.removesuffix(self.suffix))
 
     def visible(self, may_see: Callable[[RepoId, bool], bool]) -> Iterator[tuple[RepoId, S]]:
-        """Yield those that may be seen, `may_see(repo, private)`, with their settings."""
+        """Yield the ones for which `may_see(repo, private)` is true, with their settings."""
         for repo in self.all():
             # One may go while others are being looked at.
             with suppress(RepoNotFoundError):
@@ -83,7 +83,7 @@ class FolderStore(Generic[S]):
                     yield repo, settings
 
     def settings(self, repo: RepoId) -> S:
-        """Return the settings; names that nothing can have are safe to ask about."""
+        """Return the settings; any name is safe to pass, also an invalid one."""
         if not repo.is_possible:
             raise RepoNotFoundError
         try:
@@ -92,7 +92,7 @@ class FolderStore(Generic[S]):
             raise RepoNotFoundError from None
 
     def create(self, repo: RepoId, settings: S, author: str) -> None:
-        """Create a repo or bucket; it is there once its settings are."""
+        """Create a repo or bucket; it exists once its settings file does."""
         check_name(repo.namespace, repo.name)
         path = self._path(repo)
         shutil.rmtree(path, ignore_errors=True)
@@ -103,7 +103,7 @@ class FolderStore(Generic[S]):
         self.index.add(repo, settings.uid)
 
     def _fill(self, path: Path, author: str) -> None:
-        """Put what a new one begins with into its folder."""
+        """Create the initial content of a new folder."""
 
     def change(self, repo: RepoId, **changes: Any) -> None:
         """Change settings."""
@@ -113,7 +113,7 @@ class FolderStore(Generic[S]):
         self._disk.write(self._path(repo) / self.settings_name, json.dumps(asdict(settings)).encode())
 
     def move(self, source: RepoId, target: RepoId) -> None:
-        """Give another name, for good; the old name leads to the new one until something new takes it."""
+        """Rename durably; the old name redirects to the new one until it is used again."""
         old, new, uid = self._path(source), self._path(target), self.settings(source).uid
         make_folder(new.parent)
         self.index.remember(source)
@@ -124,7 +124,7 @@ class FolderStore(Generic[S]):
         self.index.add(target, uid)
 
     def delete(self, repo: RepoId) -> None:
-        """Delete: it is gone at once, its files soon after."""
+        """Delete: it is gone immediately, its files soon after."""
         path = self._path(repo)
         make_folder(self._trash)
         grave = self._trash / f"{repo.kind}-{repo.namespace}-{repo.name}-{time.time_ns()}"

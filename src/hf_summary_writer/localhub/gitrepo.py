@@ -38,9 +38,9 @@ MAIN = "main"
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
 STALE = "The branch was updated since you opened this page. Please refresh and try again."
-# A ref is a file, which has a lock beside it.
+# A ref is a file name, and its lock file has a longer one.
 _MAX_REF_PART_BYTES = 200
-# Shorter ones are too likely to be the name of a branch that was deleted.
+# Git abbreviates to 7 digits by default.
 _OID = re.compile(r"[0-9a-f]{7,40}")
 
 
@@ -199,7 +199,7 @@ class GitRepo:
 
     def walk(self, folder: Entry, *, recursive: bool) -> Iterator[Entry]:
         """Yield what is in a folder, by path."""
-        # Not by recursion: a repo that came by Git itself may be deeper than Python's stack.
+        # Without recursion: trees can be deeper than Python's stack.
         to_come = self._children(folder)
         while to_come:
             entry = to_come.pop()
@@ -208,7 +208,7 @@ class GitRepo:
                 to_come += self._children(entry)
 
     def _children(self, folder: Entry) -> list[Entry]:
-        """Return what stands directly in a folder, the first last."""
+        """Return the direct children of a folder, in reverse order."""
         tree = self._repo[ObjectID(folder.oid.encode())]
         items = tree.items() if isinstance(tree, Tree) else []
         paths = [(f"{folder.path}/{item.path.decode()}".lstrip("/"), item) for item in reversed(items)]
@@ -219,7 +219,7 @@ class GitRepo:
         return self._repo[ObjectID(oid.encode())].as_raw_string()
 
     def describe(self, entry: Entry) -> tuple[int, Pointer | None]:
-        """Return the size of what Git itself holds of a file, and, if that stands for a large file, the pointer."""
+        """Return the size of the blob of a file, and the LFS pointer if the blob is one."""
         blob = self.blob(entry.oid)
         return len(blob), parse_pointer(blob) if len(blob) <= MAX_POINTER_BYTES else None
 
@@ -262,7 +262,7 @@ class GitRepo:
                 yield change.type, entry.path.decode(errors="replace")
 
     def diff(self, before: str, after: str) -> dict[str, str | None]:
-        """Return the files that differ between two commits, by path, with what the second holds; None for nothing."""
+        """Return the changed files between two commits: path to object id, None if deleted."""
         found: dict[str, str | None] = {}
         for change in tree_changes(self._repo.object_store, self._tree_of(before).id, self._tree_of(after).id):
             old, new = change.old, change.new
@@ -273,7 +273,7 @@ class GitRepo:
         return found
 
     def patch(self, before: str, after: str, most_bytes: int) -> str:
-        """Return the difference of two commits as Git shows it, its beginning if it is long."""
+        """Return the diff between two commits as text, truncated to a size."""
         text = BytesIO()
         write_tree_diff(text, self._repo.object_store, self._tree_of(before).id, self._tree_of(after).id)
         return text.getvalue()[:most_bytes].decode(errors="replace")
@@ -318,13 +318,13 @@ class GitRepo:
         return commit.id.decode()
 
     def start(self, branch: str, message: str, author: str, replaced: str | None) -> None:
-        """Begin a branch with a commit that has no parent and no files, perhaps in place of what is there."""
+        """Point a branch to a new empty commit without a parent, and replace the current commit if there is one."""
         tree = Tree()
         self._repo.object_store.add_object(tree)
         self._publish(HEADS + branch, replaced, [tree, _new_commit(tree.id, None, message, author)])
 
     def upload_pack(self, request: IO[bytes], answer: IO[bytes], *, advertise: bool) -> None:
-        """Answer a `git fetch`, or tell its client first which refs there are."""
+        """Respond to `git fetch`, or advertise the refs."""
         protocol = ReceivableProtocol(request.read, answer.write)
         if advertise:
             protocol.write_pkt_line(b"# service=git-upload-pack\n")

@@ -1,7 +1,7 @@
-"""The patterns of `.gitignore` and `.gitattributes`, matched in a time that grows with their length alone.
+"""The patterns of `.gitignore` and `.gitattributes`, matched without exponential backtracking.
 
-Git's library translates a pattern to one regular expression, and a hostile `*a*a*a*a` takes that for ever. Here each
-part of a path is matched for itself, by the standard library's translation, which never goes back over a star.
+Dulwich translates a pattern to one regular expression, which takes exponential time for a hostile `*a*a*a*a`. Here each
+part of a path is matched on its own with the translation of `fnmatch`, which does not backtrack over a star.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Glob:
         parts = text.lstrip("/").split("/")
         if "/" not in text:
             parts = ["**", *parts]
-        # Two stars at the end match all that is below, and not the folder itself.
+        # `**` at the end matches everything below the folder, but not the folder itself.
         self._parts = [*parts, "*"] if parts[-1] == "**" else parts
 
     def matches(self, path: Sequence[str]) -> bool:
-        """Return whether the path with these parts matches; not whether one of its folders does."""
+        """Return whether a path, given by its parts, matches; its parent folders are not considered."""
         if len(self._parts) == len(("**", "name")) and self._parts[0] == "**":
             return self._fits(1, path[-1])
-        # Which parts of the pattern may come next, given the parts of the path so far.
+        # The positions in the pattern that are possible after the parts of the path so far.
         places = self._skip({0})
         for name in path:
             following = {at for at in places if at < len(self._parts) and self._parts[at] == "**"}
@@ -45,7 +45,7 @@ class Glob:
         return len(self._parts) in places
 
     def _skip(self, places: set[int]) -> set[int]:
-        # Two stars match no part as well.
+        # `**` also matches no part.
         for at, part in enumerate(self._parts):
             if part == "**" and at in places:
                 places.add(at + 1)
@@ -57,5 +57,5 @@ class Glob:
 
 @lru_cache(maxsize=4096)
 def _compiled(part: str) -> re.Pattern[str]:
-    # A set with one character in it is how `fnmatch` spells what Git quotes with a backslash.
+    # `fnmatch` has no backslash escapes; a set with one character is equivalent.
     return re.compile(fnmatch.translate(re.sub(r"\\(.)", r"[\1]", part).replace("[^", "[!")))

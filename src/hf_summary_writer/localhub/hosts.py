@@ -1,7 +1,7 @@
-"""The names that this Hub answers to.
+"""Protection against DNS rebinding: the host names that the server responds to.
 
-A page of another site can give its own name the address of this machine (DNS rebinding). The browser then lets it read
-the answers, but sends that name in the `Host` header. An address in the header proves that there was no such name.
+A malicious web page can point its own host name at the address of this machine. The browser then lets the page read the
+responses, but sends that name in the `Host` header. A header with an IP address cannot come from such a page.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Hosts:
-    """The hosts that may stand in a request: any address, this machine's own names, and those that are given.
+    """The allowed `Host` headers: IP addresses, the names of this machine, and additional names.
 
     Args:
-        allowed: more host names, without a port; `*` allows all.
+        allowed: additional host names, without a port; `*` allows all.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
@@ -29,7 +29,7 @@ class Hosts:
         self._allowed = {name.lower() for name in {*own, *allowed}}
 
     def check(self, header: str | None) -> None:
-        """Refuse a request for another host."""
+        """Reject a request for another host."""
         if header is None or "*" in self._allowed:
             return
         try:
@@ -37,7 +37,7 @@ class Hosts:
         except ValueError:
             host = ""
         if host not in self._allowed and not _is_address(host):
-            raise HubError(421, f"This Hub does not answer to the host {host!r}: start it with --allow-host {host}")
+            raise HubError(421, f"The host {host!r} is not allowed: start the server with --allow-host {host}")
 
 
 def _is_address(host: str) -> bool:

@@ -86,7 +86,7 @@ class Hub:
                 coming.add_done_callback(lambda _: pieces.close())
 
     def lock(self, repo: RepoId) -> asyncio.Lock:
-        """Return the lock of a repo, for all spellings of its name: its changes come one after the other."""
+        """Return the lock of a repo, for its name in any case; hold it to change the repo."""
         return self._locks.setdefault(repo.key, asyncio.Lock())
 
     def close(self) -> None:
@@ -94,13 +94,13 @@ class Hub:
         self._workers.shutdown(wait=True)
 
     def caller(self, request: HTTPConnection, *, people: bool = False) -> User | None:
-        """Return the user whose token the caller has shown, or None for an anonymous caller.
+        """Return the user of the token in a request, or None for an anonymous caller.
 
-        People and Git may show it as a password: what takes it only reads, so another site that makes a
-        browser send the password changes nothing.
+        Browsers and Git may send the token as a password (`people`). Only read-only routes accept that, so another
+        site that makes a browser send it cannot change anything.
 
         Raises:
-            HubError: 401, the token is nobody's.
+            HubError: 401, the token is unknown.
         """
         shown = request.headers.get("authorization")
         if shown is None:
@@ -114,14 +114,14 @@ class Hub:
         return self.accounts.with_token(token.strip())
 
     def require_user(self, request: HTTPConnection) -> User:
-        """Return the user whose token the caller has shown; refuse an anonymous caller."""
+        """Return the user of the token in a request; reject anonymous callers."""
         user = self.caller(request)
         if user is None:
             raise HubError(401, "Invalid username or password.")
         return user
 
     def require_writer(self, request: HTTPConnection, namespace: str) -> User:
-        """Return the caller, who must have the right to write to a namespace."""
+        """Return the caller; reject callers without write access to a namespace."""
         user = self.require_user(request)
         if not user.may_write:
             raise ForbiddenError("This token gives read access only: use a token with write access.")
@@ -134,11 +134,11 @@ class Hub:
         return not private or (user is not None and self.accounts.may_use(user, repo.namespace))
 
     async def readable(self, request: HTTPConnection, kind: str | None = None, *, people: bool = False) -> RepoId:
-        """Return the repo that the path names, as it was created; the caller must have the right to read it.
+        """Return the repo in the path, in its original spelling; the caller must have read access.
 
         Raises:
-            MovedError: the repo has another name now.
-            RepoNotFoundError: there is no such repo for this caller.
+            MovedError: the repo was renamed.
+            RepoNotFoundError: the repo does not exist, or the caller has no read access.
         """
         asked, user = repo_of(request, kind), self.caller(request, people=people)
         current = await self.run(self.find, asked, user)
@@ -147,7 +147,7 @@ class Hub:
         return current
 
     def find(self, asked: RepoId, user: User | None) -> RepoId:
-        """Return a repo or bucket, by any name that it has or had, which a caller must have the right to read."""
+        """Return a repo or bucket by its current or a former name; the caller must have read access."""
         index = self.store(asked).index
         found = index.find(asked) or index.find_former(asked)
         if found is None or not self.may_read(user, found, self.store(found).settings(found).private):
@@ -155,23 +155,23 @@ class Hub:
         return found
 
     def store(self, repo: RepoId) -> RepoStore | BucketStore:
-        """Return the store that a repo or bucket is in, or would be."""
+        """Return the store of repos or of buckets."""
         return self.buckets if repo.kind == BUCKETS else self.repos
 
     async def writable(self, request: HTTPConnection, kind: str | None = None) -> RepoId:
-        """Return the repo that the path names; the caller must have the right to write to it."""
+        """Return the repo in the path; the caller must have write access."""
         self.require_user(request)
         repo = await self.readable(request, kind)
         self.require_writer(request, repo.namespace)
         return repo
 
     async def proposable(self, request: HTTPConnection) -> tuple[RepoId, User]:
-        """Return the repo that the path names and the caller, who may propose changes to it: any who may read it."""
+        """Return the repo in the path, and the caller, who may open pull requests: anyone with read access."""
         user, repo = self.require_user(request), await self.readable(request)
         return repo, self.require_writer(request, user.name)
 
     async def uploadable(self, request: HTTPConnection) -> RepoId:
-        """Return the repo that the path names; the caller may write to it, or is about to propose a change to it."""
+        """Return the repo in the path; the caller must have write access, unless the upload is for a pull request."""
         is_proposal = is_true(request.query_params.get("create_pr")) or unquote(
             request.path_params.get("revision", "")
         ).startswith(PULLS)
@@ -182,7 +182,7 @@ class Hub:
         return self.store(repo).settings(repo).uid
 
     def reader(self, user: User | None) -> Callable[[str], bool]:
-        """Return the function that says whether a caller may read what an owner of stored chunks has."""
+        """Return a predicate: whether a caller may read the chunks of an owner."""
 
         def may_read(owner: str) -> bool:
             if user is not None and owner == owner_of(user):
@@ -197,7 +197,7 @@ class Hub:
 
 
 def owner_of(user: User) -> str:
-    """Return the label of a user among the owners of stored chunks."""
+    """Return the label of a user as an owner of chunks."""
     return f"user:{user.name}"
 
 

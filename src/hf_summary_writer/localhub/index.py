@@ -1,4 +1,4 @@
-"""Which repos or buckets there are: by any spelling of the name, by a former name, and by id."""
+"""Lookup of repos and buckets by name in any case, by former name, and by id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class NameIndex:
-    """An index in memory; only former names are on disk. Any thread may use it.
+    """An in-memory index; only former names are stored on disk. Thread-safe.
 
     Args:
         path: the file of the former names.
@@ -30,7 +30,7 @@ class NameIndex:
         self._former: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
 
     def add(self, repo: RepoId, uid: str) -> None:
-        """Add a new repo; its name is nobody's former name any more."""
+        """Add a new repo; its name no longer redirects to another one."""
         with self._lock:
             self._by_key[repo.key] = repo, uid
             self._by_uid[uid] = repo
@@ -44,18 +44,18 @@ class NameIndex:
             del self._by_uid[uid]
 
     def remember(self, repo: RepoId) -> None:
-        """Write down that a repo has this name, for the time when it has another one."""
+        """Record the current name of a repo as a former name, before it is renamed."""
         with self._lock:
             self._former[_label(repo)] = self._by_key[repo.key][1]
             self._save()
 
     def find(self, repo: RepoId) -> RepoId | None:
-        """Return a repo as it was created, by any spelling of its name."""
+        """Return the repo with this name, in any case, in its original spelling."""
         found = self._by_key.get(repo.key)
         return found[0] if found else None
 
     def find_former(self, repo: RepoId) -> RepoId | None:
-        """Return the repo that had this name, by the name it has now."""
+        """Return the current name of the repo that formerly had this name."""
         return self._by_uid.get(self._former.get(_label(repo), ""))
 
     def with_uid(self, uid: str) -> RepoId | None:

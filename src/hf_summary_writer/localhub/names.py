@@ -11,7 +11,7 @@ KINDS = ("models", "datasets", "spaces")
 BUCKETS = "buckets"
 
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
-# The first parts of this Hub's own routes.
+# First path segments of the routes.
 _RESERVED = {*KINDS, BUCKETS, "api", "v1", "v2", "xorbs", "lfs-objects", "lfs-verify", "localhub", "login"}
 
 
@@ -35,7 +35,7 @@ class RepoId:
 
     @property
     def key(self) -> RepoId:
-        """Return the same for all spellings: names differ in more than case."""
+        """Return the case-insensitive form of the name."""
         return RepoId(self.kind, self.namespace.lower(), self.name.lower())
 
     @property
@@ -53,7 +53,7 @@ def split_name(full_name: str) -> tuple[str, str]:
 
 
 def check_name(namespace: str, name: str) -> None:
-    """Refuse names that the Hub would not give to a repo or bucket."""
+    """Reject names that are invalid for a repo or bucket."""
     if namespace.lower() in _RESERVED:
         raise BadRequestError(f"The name {namespace!r} is taken by the Hub itself.")
     for part in (namespace, name):
@@ -61,7 +61,7 @@ def check_name(namespace: str, name: str) -> None:
 
 
 def check_part(part: str) -> None:
-    """Refuse what is no name of a namespace, repo or bucket."""
+    """Reject an invalid name of a namespace, repo or bucket."""
     if not _PART.fullmatch(part) or "--" in part or ".." in part or part.endswith(".git"):
         raise BadRequestError(
             f"Invalid name {part!r}: use letters, digits, '-', '_' and '.', at most 96, "

@@ -25,7 +25,7 @@ MAX_OPERATIONS = 25_000
 _MAX_LINE_BYTES = LARGE_BYTES * 4 // 3 + 64 * 1024
 _MAX_PATH_BYTES = 4096
 _MAX_NAME_BYTES = 255
-# Git's own tools, and those that read a tree folder by folder, use a stack.
+# Tools that read trees recursively have a limited stack.
 _MAX_DEPTH = 200
 
 
@@ -159,7 +159,7 @@ def _pointer(value: dict[str, Any], lfs: LfsStore) -> Pointer:
     if value.get("algo") != "sha256" or not isinstance(oid, str) or not SHA256.fullmatch(oid):
         raise BadRequestError("A large file is named by its sha256, 64 hexadecimal digits.")
     if size is None:
-        # A copy of a file that is there: clients send no size with it.
+        # Clients send no size for a copy of an existing file.
         stored = lfs.find(oid)
         size = stored.size if stored else 0
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_FILE_BYTES:

@@ -1,4 +1,4 @@
-"""Pull requests of a repo: what each is about, and what happened to it. Its commits are on the ref `refs/pr/N`."""
+"""The pull requests of a repo: metadata and events. The commits are on the ref `refs/pr/N`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PullRequest:
 
     @property
     def is_settled(self) -> bool:
-        """Return whether it takes no more commits."""
+        """Return whether it accepts no more commits."""
         return self.status in (CLOSED, MERGED)
 
     def comment(self, author: str, text: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class PullRequest:
 
 
 def check_title(title: str) -> str:
-    """Return the title of a pull request, if it can be one."""
+    """Return a normalized title; reject an invalid one."""
     title = " ".join(title.split())
     if not 0 < len(title) <= MAX_TITLE_CHARACTERS:
         raise HubError(400, f"A title has 1 to {MAX_TITLE_CHARACTERS} characters.")
@@ -87,7 +87,7 @@ def check_title(title: str) -> str:
 
 
 class PullStore:
-    """The pull requests of one repo, each in a file; whoever changes them holds the repo's lock."""
+    """The pull requests of one repo, each in a file; hold the lock of the repo to change them."""
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
@@ -97,12 +97,12 @@ class PullStore:
         return self._folder / f"{number}.json"
 
     def new(self, title: str, author: str, base: str) -> PullRequest:
-        """Return the next pull request; it is there once it is saved."""
+        """Return a new pull request with the next number; it exists once it is saved."""
         numbers = [int(path.stem) for path in self._folder.glob("*.json")]
         return PullRequest(max(numbers, default=0) + 1, check_title(title), author, base, time.time())
 
     def save(self, pull: PullRequest) -> None:
-        """Keep a pull request as it is now, for good."""
+        """Save a pull request durably."""
         self._disk.write(self._path(pull.number), json.dumps(asdict(pull)).encode())
 
     def get(self, number: int) -> PullRequest:

@@ -51,10 +51,10 @@ class LocalHub:
         commits_per_hour: answer 429 to more commits than this; None for no limit.
         requests_per_5min: answer 429 to more API requests than this; None for no limit.
         multipart_bytes: plain LFS objects over this size are uploaded in parts of this size.
-        users: more users.
+        users: additional users.
         organizations: namespaces that several users share.
-        any_namespace: let every user use every namespace.
-        allowed_hosts: more host names that requests may come to; addresses and this machine's names need not be named.
+        any_namespace: allow every user to write to every namespace.
+        allowed_hosts: additional host names in requests, besides IP addresses and the names of this machine.
 
     Raises:
         RuntimeError: another Hub serves `root`.
@@ -178,7 +178,7 @@ def serve(hub: LocalHub) -> None:
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(each, lambda *_: stop.set()) for each in signals]
-    # Private repos are for those with a token, not for all users of the machine.
+    # Other users of the machine must not read private repos.
     mask = os.umask(0o077)
     try:
         with hub:

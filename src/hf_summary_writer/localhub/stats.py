@@ -1,4 +1,4 @@
-"""What the Hub has been asked: counts per kind of request, and the last requests one by one."""
+"""Request statistics: counts per kind of request, and a log of the last requests."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class TreeEditor:
         self._put(path.encode().split(b"/"), (_FILE_MODE, blob.id), path)
 
     def adopt(self, changes: Mapping[str, str | None]) -> None:
-        """Make files what they are in another commit: the object at each path, or None for no file."""
+        """Apply a diff: the object id for each path, or None for a deleted file."""
         for path, oid in changes.items():
             if oid is None:
                 self.delete(path)

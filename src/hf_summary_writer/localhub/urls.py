@@ -1,4 +1,4 @@
-"""What the parts of a URL say."""
+"""Parsers for the parts of a URL."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def count_of(request: Request, name: str, default: int, largest: int) -> int:
 
 
 def is_true(value: object) -> bool:
-    """Return whether a field of a form or query says yes."""
+    """Return whether a field of a form or query is true."""
     return str(value).lower() in ("1", "true")
 
 

@@ -1,4 +1,4 @@
-"""A batch of additions, copies and deletions, each of which may fail for itself."""
+"""Batches of additions, copies and deletions; each operation can fail on its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LEAST_MILLISECONDS = 10**11
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a batch: the changes that can be made, and the operations that failed, with the reason."""
+    """The result of a batch: the changes to apply, and the failed operations with their reasons."""
 
     processed: int
     changes: list[Change] = field(default_factory=list)
@@ -60,13 +60,13 @@ def read_batch(body: bytes) -> list[dict[str, Any]]:
 def judge_batch(
     operations: list[dict[str, Any]], files: BucketFiles, size_of: Callable[[dict[str, Any]], int]
 ) -> Outcome:
-    """Return what becomes of each operation.
+    """Return the result of a batch.
 
     Args:
         operations: the operations.
         files: the files as they are.
-        size_of: takes the content that an operation names into the bucket and returns its size, or raises a
-            `HubError` if there is no such content for the caller.
+        size_of: adds the content that an operation names to the bucket and returns its size; raises `HubError` if
+            the caller cannot read such content.
     """
     outcome = Outcome(len(operations))
     # What earlier operations of the batch leave behind.

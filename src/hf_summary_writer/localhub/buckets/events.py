@@ -1,4 +1,4 @@
-"""The event feed of a bucket: its changes as they happen, as server-sent events."""
+"""The event feed of a bucket: live changes as server-sent events."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.buckets.files import BucketFiles
 
 _KEEP_ALIVE_SECONDS = 30
-# Then the client comes back, so that nobody follows for ever what they may not read any more.
+# The client reconnects after that, so its permission is checked again.
 _STREAM_SECONDS = 3600
 
 
 class Bell:
-    """Wakes all that follow a bucket; a stream belongs to the event loop, and any thread may ring."""
+    """Notifies the streams of a bucket about changes; any thread may call `ring` and `close`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,7 +28,7 @@ class Bell:
         self.is_closed = False
 
     def listen(self, uid: str) -> asyncio.Event:
-        """Return an event that is set at each change of the bucket."""
+        """Register a stream and return the event that is set at each change of its bucket."""
         self._loop = asyncio.get_running_loop()
         rung = asyncio.Event()
         with self._lock:
@@ -36,7 +36,7 @@ class Bell:
         return rung
 
     def leave(self, uid: str, rung: asyncio.Event) -> None:
-        """Forget an event."""
+        """Unregister a stream."""
         with self._lock:
             listeners = self._waiting.get(uid, set())
             listeners.discard(rung)
@@ -45,12 +45,12 @@ class Bell:
 
     @property
     def listeners(self) -> int:
-        """Return how many streams there are."""
+        """Return the number of streams."""
         with self._lock:
             return sum(map(len, self._waiting.values()))
 
     def ring(self, uid: str) -> None:
-        """Tell that a bucket changed."""
+        """Notify the streams of a bucket."""
         with self._lock:
             listeners = list(self._waiting.get(uid, ()))
         self._wake(listeners)
@@ -74,10 +74,10 @@ async def follow(
     """Yield the events of a bucket.
 
     Args:
-        bell: says when something changed.
+        bell: notifies about changes.
         uid: the bucket.
-        start: the batch after which the replay begins, -1 for one that is too long ago; None for no replay.
-        files: returns the files, None once the caller may not read them any more.
+        start: the batch after which the replay starts; -1 if the log does not go back that far, None for no replay.
+        files: returns the files, or None if the caller may no longer read them.
     """
     rung = bell.listen(uid)
     try:

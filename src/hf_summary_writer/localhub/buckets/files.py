@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.disk import Disk
 
 _LOG, _SNAPSHOT = "changes.ndjson", "files.json"
-# A log of so many batches is folded into the list of files when the bucket is next opened.
+# A longer log is compacted into the list of files when the bucket is next opened.
 _KEPT_BATCHES = 10_000
 _MILLISECONDS = 1000
-# Behind all that begins with the same text.
+# Sorts after every path that starts with the same text.
 _LAST = "\U0010ffff"
 
 
@@ -45,33 +45,33 @@ class BucketFile:
     content_type: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return what the Hub tells about the file."""
+        """Return the file as the API describes it."""
         times = {"mtime": iso(self.mtime), "uploadedAt": iso(self.uploaded)}
         return {"type": "file", "path": self.path, "size": self.size, "xetHash": self.xet_hash, **times}
 
 
 @dataclass(frozen=True, slots=True)
 class BucketFolder:
-    """What some paths begin with, and when the last of these files was uploaded."""
+    """A folder, which exists only as the common prefix of paths; `uploaded` is that of its newest file."""
 
     path: str
     uploaded: int
 
     def describe(self) -> dict[str, Any]:
-        """Return what the Hub tells about the folder."""
+        """Return the folder as the API describes it."""
         return {"type": "directory", "path": self.path, "uploadedAt": iso(self.uploaded)}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A file as it is now, or, without one, the deletion of what was at the path."""
+    """An added or updated file; without a file, a deletion."""
 
     path: str
     file: BucketFile | None
     operation: str = ""
 
     def describe(self) -> dict[str, Any]:
-        """Return the change as the event feed tells it."""
+        """Return the change as the event feed reports it."""
         known = self.file.describe() if self.file else {}
         known.pop("type", None)
         return {"path": self.path, "op": self.operation, **known}
@@ -89,7 +89,7 @@ class Batch:
 class BucketFiles:
     """The files of one bucket, in memory and on disk; any thread may read, and one at a time may write.
 
-    Every batch is one line of a log, so that a kill leaves it whole or not at all.
+    Every batch is one line of a log, so a kill leaves either all of it or nothing.
     """
 
     def __init__(self, folder: Path, disk: Disk) -> None:
@@ -119,7 +119,7 @@ class BucketFiles:
                     break
                 whole += len(line)
                 batch = _unpack(json.loads(line))
-                # Lines that a snapshot holds already: a kill came between it and the end of the log.
+                # A kill between the snapshot and the truncation of the log leaves lines that the snapshot contains.
                 if batch.sequence > self.sequence:
                     self._apply(batch)
             file.truncate(whole)
@@ -145,7 +145,7 @@ class BucketFiles:
         self.sequence, self.updated = batch.sequence, batch.time
 
     def change(self, changes: Sequence[Change]) -> None:
-        """Carry out changes, in their order, all or none of them, for good."""
+        """Apply changes in order, durably and atomically."""
         now = max(int(time.time() * _MILLISECONDS), self.updated)
         with self._lock:
             known: dict[str, bool] = {}
@@ -170,7 +170,7 @@ class BucketFiles:
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
-                # A line that is there in part would take the next one with it.
+                # A partial line would corrupt the next one.
                 os.ftruncate(file.fileno(), start)
                 raise
         if is_new:
@@ -184,7 +184,7 @@ class BucketFiles:
         return len(self._files)
 
     def since(self, sequence: int) -> list[Batch] | None:
-        """Return the batches after one, or None if that is longer ago than the log goes back, or never was."""
+        """Return the batches after the given one; None if the log does not hold it."""
         with self._lock:
             first = self._batches[0].sequence if self._batches else self.sequence + 1
             if not first - 1 <= sequence <= self.sequence:
@@ -192,20 +192,20 @@ class BucketFiles:
             return self._batches[sequence - first + 1 :]
 
     def sequence_at(self, milliseconds: int) -> int:
-        """Return the last batch before a time; -1 if that is longer ago than the log goes back."""
+        """Return the last batch before a time; -1 if the log does not go back that far."""
         with self._lock:
             at = bisect_left(self._batches, milliseconds, key=lambda batch: batch.time)
             earlier = self._batches[at].sequence - 1 if at < len(self._batches) else self.sequence
-            # What a snapshot holds is dated no more.
+            # The changes in a snapshot have no time.
             is_known = at > 0 or not earlier or (not self._batches and milliseconds > self.updated)
             return earlier if is_known else -1
 
     def listing(
         self, prefix: str, after: str, limit: int, *, recursive: bool
     ) -> tuple[list[BucketFile | BucketFolder], str | None]:
-        """Return a page of what begins with a prefix, and how to ask for the next page.
+        """Return a page of the entries whose paths start with a prefix, and the cursor of the next page.
 
-        Not recursive, what is deeper than one level below the prefix is the folder that it is in.
+        If not recursive, deeper files are represented by the folder one level below the prefix.
         """
         with self._lock:
             if self._paths is None:
@@ -218,7 +218,7 @@ class BucketFiles:
                     return found, after
                 path = paths[at]
                 rest = path[len(prefix) :]
-                # A prefix is text: "logs" is the beginning of "logs/a" and of "logs-2/b".
+                # A prefix is plain text: "logs" matches "logs/a" and "logs-2/b".
                 start = len(prefix) + (1 if prefix and rest.startswith("/") else 0)
                 slash = -1 if recursive else path.find("/", start)
                 if slash < 0:

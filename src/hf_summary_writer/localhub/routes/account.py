@@ -1,4 +1,4 @@
-"""Who the caller is, and what the Hub has been asked."""
+"""The caller's identity, and request statistics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def whoami(request: Request) -> Response:
-    """Say whose token the caller has shown."""
+    """Describe the user of the token."""
     hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     role = "write" if user.may_write else "read"
@@ -39,9 +39,9 @@ async def whoami(request: Request) -> Response:
 
 def _require_owner(request: Request) -> None:
     hub: Hub = request.app.state.hub
-    # The paths of requests name private repos.
+    # Request paths contain the names of private repos.
     if hub.require_user(request).name != OWNER:
-        raise ForbiddenError(f"Only the user {OWNER!r} may see what the Hub was asked.")
+        raise ForbiddenError(f"Only the user {OWNER!r} can read the request statistics.")
 
 
 async def stats(request: Request) -> Response:

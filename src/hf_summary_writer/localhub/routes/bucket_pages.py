@@ -1,4 +1,4 @@
-"""Pages of buckets for people: the runs in them, and their files."""
+"""Web pages of buckets: training runs and files."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ async def change(request: Request) -> Response:
 
 
 async def tree(request: Request) -> Response:
-    """List the files whose path begins with a prefix, a page at a time."""
+    """List the files whose paths start with a prefix, one page at a time."""
     hub: Hub = request.app.state.hub
     bucket = await hub.readable(request, BUCKETS)
     prefix = param(request, "prefix") if "prefix" in request.path_params else ""
@@ -150,7 +150,7 @@ async def tree(request: Request) -> Response:
 
 
 async def paths_info(request: Request) -> Response:
-    """Describe the files that the body names; what is not there is left out."""
+    """Describe the given files; missing ones are omitted."""
     hub: Hub = request.app.state.hub
     bucket = await hub.readable(request, BUCKETS)
     value = parse_json(await read_bytes(request), "The body")
@@ -162,7 +162,7 @@ async def paths_info(request: Request) -> Response:
 
 
 async def batch(request: Request) -> Response:
-    """Add, copy and delete files; some may fail."""
+    """Add, copy and delete files; each operation can fail on its own."""
     hub: Hub = request.app.state.hub
     user, bucket = hub.require_user(request), await hub.writable(request, BUCKETS)
     operations = read_batch(await read_bytes(request, MAX_BATCH_BYTES))
@@ -198,14 +198,14 @@ def _source_uid(hub: Hub, user: User, operation: dict[str, Any]) -> str:
 
 
 async def write_token(request: Request) -> Response:
-    """Hand out a token to upload to a bucket."""
+    """Issue a Xet token to upload to a bucket."""
     hub: Hub = request.app.state.hub
     answer, headers = xet_grant(hub, request, WRITE, await hub.writable(request, BUCKETS))
     return JSONResponse(answer, headers=headers)
 
 
 async def read_token(request: Request) -> Response:
-    """Hand out a token to download from a bucket."""
+    """Issue a Xet token to download from a bucket."""
     hub: Hub = request.app.state.hub
     answer, headers = xet_grant(hub, request, READ, await hub.readable(request, BUCKETS))
     return JSONResponse(answer, headers=headers)
@@ -239,7 +239,7 @@ async def resolve(request: Request) -> Response:
 
 
 def _harmless(file: BucketFile) -> str:
-    # A file of somebody else's must not run as a page of this Hub.
+    # Files of other users must not be rendered as pages of this server.
     kind = file.content_type or mimetypes.guess_type(file.path)[0] or ""
     return "text/plain; charset=utf-8" if kind.startswith("text/") else "application/octet-stream"
 
@@ -249,7 +249,7 @@ async def events(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     bucket, user = await hub.readable(request, BUCKETS), hub.caller(request)
     if hub.bell.listeners >= connection_limit() // 2:
-        raise HubError(503, "Too many callers follow the buckets of this Hub.", headers={"Retry-After": "30"})
+        raise HubError(503, "There are too many event streams.", headers={"Retry-After": "30"})
     files = await hub.run(hub.buckets.files, bucket)
     uid, may_read = hub.uid_of(bucket), hub.reader(user)
 

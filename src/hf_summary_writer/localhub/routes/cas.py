@@ -32,20 +32,20 @@ _PREFIXES = ("default", "default-merkledb")
 
 
 async def write_token(request: Request) -> Response:
-    """Hand out a token to upload to a repo."""
+    """Issue a token to upload to a repo."""
     hub: Hub = request.app.state.hub
     return await _token(request, await hub.uploadable(request), WRITE)
 
 
 async def read_token(request: Request) -> Response:
-    """Hand out a token to download from a repo."""
+    """Issue a token to download from a repo."""
     hub: Hub = request.app.state.hub
     return await _token(request, await hub.readable(request), READ)
 
 
 async def _token(request: Request, repo: RepoId, scope: str) -> Response:
     hub: Hub = request.app.state.hub
-    # A pull request makes a branch of its own.
+    # A pull request creates its own ref.
     if not is_true(request.query_params.get("create_pr")):
         await hub.run(_check_revision, hub, repo, revision_of(request))
     answer, headers = xet_grant(hub, request, scope, repo)
@@ -53,7 +53,7 @@ async def _token(request: Request, repo: RepoId, scope: str) -> Response:
 
 
 def xet_grant(hub: Hub, request: Request, scope: str, repo: RepoId) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a token of the storage API for a repo: as the body of an answer, and as headers."""
+    """Return a token of the storage API for a repo, as a response body and as headers."""
     user = hub.caller(request)
     subject = f"{user.name if user else ''}/{hub.uid_of(repo)}"
     grant, expires = hub.signer.grant(scope, subject)
@@ -69,7 +69,7 @@ def _check_revision(hub: Hub, repo: RepoId, revision: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Bearer:
-    """The user and the repo that a token of the storage API is for."""
+    """The permissions of a token of the storage API."""
 
     uid: str
     owners: tuple[str, ...]
@@ -93,7 +93,7 @@ def _authorize(request: Request, scope: str) -> _Bearer:
 
 
 async def chunk(request: Request) -> Response:
-    """Tell about the neighbours of a chunk that is known, so that the client need not send them again."""
+    """Return a shard for deduplication: the chunks around a known chunk."""
     hub: Hub = request.app.state.hub
     bearer = _authorize(request, READ)
     answer = await hub.run(hub.xet.dedup_answer, hash_of(request), bearer.may_read)
@@ -103,7 +103,7 @@ async def chunk(request: Request) -> Response:
 
 
 async def add_xorb(request: Request) -> Response:
-    """Take a xorb."""
+    """Store a xorb."""
     hub: Hub = request.app.state.hub
     bearer = _authorize(request, WRITE)
     if request.path_params["prefix"] not in _PREFIXES:
@@ -115,7 +115,7 @@ async def add_xorb(request: Request) -> Response:
 
 
 async def add_shard(request: Request) -> Response:
-    """Take a shard, and make the files in it known to the repo that the token is for."""
+    """Register the files of a shard in the repo of the token."""
     hub: Hub = request.app.state.hub
     bearer = _authorize(request, WRITE)
     async with receive(request, hub.disk, MAX_SHARD_BYTES) as body:
@@ -133,13 +133,13 @@ def _link(lfs: LfsStore, files: list[RegisteredFile]) -> None:
 
 
 async def telemetry(request: Request) -> Response:
-    """Take note of nothing."""
+    """Ignore telemetry."""
     await read_bytes(request)
     return JSONResponse({})
 
 
 async def reconstruction(request: Request) -> Response:
-    """Say which xorbs make up a file, or a range of it."""
+    """Return the parts of xorbs that make up a file, or a range of it."""
     recipe = await _recipe(request)
     fetch: dict[str, list[dict[str, Any]]] = {}
     for piece in recipe.fetches():
@@ -149,7 +149,7 @@ async def reconstruction(request: Request) -> Response:
 
 
 async def reconstruction_v2(request: Request) -> Response:
-    """Say the same in the form of version 2, where a URL could be for several ranges."""
+    """Return the same in the format of version 2."""
     recipe = await _recipe(request)
     xorbs: dict[str, list[dict[str, Any]]] = {}
     for piece in recipe.fetches():
@@ -179,7 +179,7 @@ def _chunks(piece: Piece) -> dict[str, int]:
 
 def _xorb_url(request: Request, piece: Piece) -> str:
     hub: Hub = request.app.state.hub
-    # Another part of the same xorb may be of a file that the caller may not read.
+    # Other parts of the xorb may belong to files that the caller may not read.
     part = f"{piece.byte_start}-{piece.byte_end}"
     grant, _ = hub.signer.grant(_XORB, f"{piece.xorb}/{part}")
     return f"{base_url(request)}/xorbs/{piece.xorb}?part={part}&grant={grant}"

@@ -79,7 +79,7 @@ def _file(git: GitRepo, head: str, path: str) -> bytes:
 
 
 async def commit(request: Request) -> Response:
-    """Commit what the lines of the body say, to a branch, to a pull request, or as a new pull request."""
+    """Commit the operations of the body to a branch, to a pull request, or as a new pull request."""
     hub: Hub = request.app.state.hub
     user, repo = hub.require_user(request), await hub.uploadable(request)
     revision, as_pull = revision_of(request), is_true(request.query_params.get("create_pr"))
@@ -118,7 +118,7 @@ def _commit(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User) 
 
 
 def _propose(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User) -> tuple[str, int]:
-    """Make the commit, on top of a commit of the branch, the first one of a new pull request."""
+    """Create a pull request with the commit."""
     pulls = hub.repos.pulls(repo)
     with hub.repos.git(repo) as git:
         head = git.resolve(ref)

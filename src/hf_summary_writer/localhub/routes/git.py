@@ -1,4 +1,4 @@
-"""Git's own protocol over HTTP, for reading: `git clone` and `git fetch`."""
+"""The Git protocol over HTTP, read-only: `git clone` and `git fetch`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.names import RepoId
 
 _SERVICE = "git-upload-pack"
-# The ids of what a client has and wants.
+# The object ids in a request.
 _MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 
 
 async def refs(request: Request) -> Response:
-    """Tell a Git client which refs there are."""
+    """Advertise the refs to a Git client."""
     repo = await _readable(request)
     if request.query_params.get("service") != _SERVICE:
         raise ForbiddenError("The local Hub serves git clone and git fetch only: commit over its HTTP API.")
@@ -35,7 +35,7 @@ async def refs(request: Request) -> Response:
 
 
 async def fetch(request: Request) -> Response:
-    """Send a Git client the objects that it lacks."""
+    """Send the objects that a Git client requests."""
     repo = await _readable(request)
     body = await read_bytes(request, _MAX_REQUEST_BYTES)
     if request.headers.get("content-encoding") == "gzip":
@@ -44,7 +44,7 @@ async def fetch(request: Request) -> Response:
 
 
 async def refuse_push(request: Request) -> Response:
-    """Refuse a push."""
+    """Reject `git push`."""
     await _readable(request)
     raise ForbiddenError("The local Hub takes no git push: commit over its HTTP API.")
 
@@ -55,7 +55,7 @@ async def _readable(request: Request) -> RepoId:
         return await hub.readable(request, people=True)
     except HubError as error:
         if error.status == 401:
-            # Git asks for a password, or sends the one in its URL, only then.
+            # Git sends credentials only after this header.
             error.headers["WWW-Authenticate"] = 'Basic realm="The token is the password", charset="UTF-8"'
         raise
 
@@ -94,7 +94,7 @@ def _pieces(file: IO[bytes]) -> Generator[bytes, None, None]:
             yield piece
 
 
-# With and without ".git", as people type it.
+# Git URLs work with and without ".git".
 _PREFIXES = [f"{kind}/{{namespace}}/{{name}}{end}" for end in (".git", "") for kind in ("/{kind}", "")]
 ROUTES = [
     route

@@ -78,7 +78,7 @@ class _Links:
 
 
 class _XetLinks(_Links):
-    """Leads to Xet: the URL and the headers that its clients get a token with."""
+    """Upload actions for Xet clients: the URL and the headers of a Xet token."""
 
     def __init__(self, hub: Hub, request: Request, repo: RepoId) -> None:
         base = base_url(request)
@@ -87,7 +87,7 @@ class _XetLinks(_Links):
         self._upload = {"href": f"{base}/api/{repo.kind}/{repo.full_name}/xet-write-token/{MAIN}", "header": header}
 
     def actions(self, oid: str, size: int) -> dict[str, Any]:
-        """Return how to upload an object: the same for all, since Xet joins them."""
+        """Return the upload action of an object; it is the same for all objects."""
         return {"upload": self._upload, "verify": super().actions(oid, size)["verify"]}
 
 
@@ -98,14 +98,14 @@ def _subject(repo: RepoId, oid: str, size: int, part: int | None) -> str:
 async def batch(request: Request) -> Response:
     """Say of each object whether it is there, and how to upload or download it."""
     hub: Hub = request.app.state.hub
-    # Git itself shows the token as a password, and may download with it.
+    # Git sends the token as a password, which is accepted for downloads.
     repo = await hub.readable(request, people=True)
     body = await read_json(request)
     operation, transfers = body.get("operation"), body.get("transfers") or ["basic"]
     if operation not in ("upload", "download") or not isinstance(transfers, list):
         raise BadRequestError("The operation must be upload or download, and the transfers a list.")
     if operation == "upload":
-        # For a branch or for a pull request, which the request does not say: the commit tells.
+        # The request does not tell whether it is for a branch or a pull request; the commit checks that.
         await hub.proposable(request)
     objects = _objects(body)
     if sum(size // hub.multipart_bytes for _, size in objects) > _MAX_PARTS:
@@ -239,7 +239,7 @@ async def verify(request: Request) -> Response:
 
 
 async def duplicate(request: Request) -> Response:
-    """Make large files of a repo known to another one, so that a commit there can name them."""
+    """Register large files of a repo in another one, so that a commit there can use them."""
     hub: Hub = request.app.state.hub
     source = await hub.readable(request)
     user = hub.require_user(request)

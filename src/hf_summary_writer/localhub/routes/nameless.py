@@ -1,4 +1,4 @@
-"""Names without a namespace: the client tells by the answer that there is no such repo, and not no such route."""
+"""Names without a namespace: the error is that of a missing repo, not that of a missing route."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _VIEWS = ("commits", "paths-info", "revision", "tree", "xet-read-token", "xet-wr
 
 
 async def refuse(request: Request) -> Response:
-    """Answer that there is no repo of this name."""
+    """Respond that the repo does not exist."""
     hub: Hub = request.app.state.hub
     if request.path_params.get("kind", "models") not in (*KINDS, BUCKETS):
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
     raise RepoNotFoundError(anonymous=hub.caller(request) is None)
 
 
-# After all others: a repo may be called "tree".
+# These must come last, since a repo can be named "tree".
 ROUTES = [
     Route("/api/{kind}/{name}", refuse, methods=["GET", "DELETE"]),
     *(Route(f"/api/{{kind}}/{{name}}/{view}/{{rest:path}}", refuse, methods=["GET", "POST"]) for view in _VIEWS),

@@ -1,4 +1,4 @@
-"""Pull requests: proposing commits, talking about them, merging them."""
+"""Pull requests: create, comment, change, merge."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_DIFF_BYTES = 1024 * 1024
 
 
 async def create(request: Request) -> Response:
-    """Open a pull request without commits, as a draft."""
+    """Create a draft pull request without commits."""
     hub: Hub = request.app.state.hub
     repo, user = await hub.proposable(request)
     body = await read_json(request)
@@ -124,7 +124,7 @@ def _told(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _conflicts(git: GitRepo, pull: PullRequest) -> list[str]:
-    """Return the files that the pull request and the main branch made different things of."""
+    """Return the files that were changed differently on the main branch."""
     theirs, ours = git.diff(pull.base, git.resolve(pull.ref)), git.diff(pull.base, git.resolve(MAIN))
     return sorted(path for path in theirs.keys() & ours.keys() if theirs[path] != ours[path])
 
@@ -183,7 +183,7 @@ async def _change(
 
 
 async def merge(request: Request) -> Response:
-    """Commit what a pull request changes to the main branch."""
+    """Merge a pull request into the main branch as one commit."""
     hub: Hub = request.app.state.hub
     repo, user = await hub.writable(request), hub.require_user(request)
     body = await read_json(request)
@@ -214,7 +214,7 @@ async def merge(request: Request) -> Response:
 
 @page_handler
 async def page(request: Request) -> Response:
-    """Show a pull request to people."""
+    """Show the page of a pull request."""
     hub: Hub = request.app.state.hub
     repo = await repo_of_page(request)
 

@@ -1,4 +1,4 @@
-"""Downloads of files in Xet's storage: what leads a client from the file to the storage API."""
+"""Response headers and metadata for downloads of files in Xet storage."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _INFO_TYPE = "application/vnd.xet-fileinfo+json"
 
 
 def xet_headers(base: str, token_path: str, xet_hash: str) -> dict[str, str]:
-    """Return the headers that say where the storage API has a file, and where to get a token for it."""
+    """Return the headers with the location of a file in the storage API and of its token."""
     token_url, url = f"{base}{token_path}", f"{base}/v1/reconstructions/{xet_hash}"
     links = f'<{token_url}>; rel="xet-auth", <{url}>; rel="xet-reconstruction-info"'
     return {"X-Xet-Hash": xet_hash, "X-Xet-Refresh-Route": token_url, "Link": links}
 
 
 def info_response(request: Request, headers: Mapping[str, str], size: int) -> Response | None:
-    """Return the answer to a client that asks where a file is stored, in place of its content; None to others."""
+    """Return the metadata of a file if the client requests that instead of the content, else None."""
     if "X-Xet-Hash" not in headers or _INFO_TYPE not in request.headers.get("accept", ""):
         return None
     url = headers["Link"].rpartition("<")[2].partition(">")[0]

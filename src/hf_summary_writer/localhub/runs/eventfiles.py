@@ -1,4 +1,4 @@
-"""Reading the scalars of TensorBoard's event files, as far as a chart needs them."""
+"""A reader for the scalars in TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# An image or histogram is in a record of its own; one with scalars is small.
+# Records of scalars are small; images and histograms have records of their own.
 _LARGEST_RECORD = 64 * 1024
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM_BYTES = 4
 _DT_FLOAT, _DT_DOUBLE = 1, 2
-# A chart has no more places than that.
+# More points than a chart can show.
 _MOST_POINTS = 2000
 
 
 @dataclass(slots=True)
 class Scalars:
-    """What an event file says: (step, value) pairs by tag, the last step, and the Unix time of the last event."""
+    """The scalars of an event file: (step, value) pairs by tag, the last step, the Unix time of the last event."""
 
     points: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     last_step: int = 0
     last_time: float = 0.0
 
     def add(self, event: Any) -> None:
-        """Take in an event."""
+        """Add the scalars of an event."""
         self.last_time = max(self.last_time, event.wall_time)
         for value in event.summary.value:
             number = _number(value)
@@ -37,11 +37,11 @@ class Scalars:
                 known = self.points.setdefault(value.tag, [])
                 known.append((event.step, number))
                 if len(known) > 2 * _MOST_POINTS:
-                    # Every second one of the older half stays; the newest are all there.
+                    # Drop every second point of the older half; keep all recent points.
                     del known[1:_MOST_POINTS:2]
 
     def merge(self, other: Scalars) -> None:
-        """Take in what another file of the same run says."""
+        """Merge the scalars of another file of the same run."""
         for tag, points in other.points.items():
             self.points[tag] = sorted(self.points.get(tag, []) + points)
         self.last_step = max(self.last_step, other.last_step)
@@ -49,7 +49,7 @@ class Scalars:
 
 
 def read_scalars(pieces: Iterable[bytes]) -> Scalars:
-    """Return the scalars of an event file that comes in pieces; what is damaged, and all behind it, is left out."""
+    """Return the scalars of an event file; reading stops at the first damaged record."""
     from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event
 
@@ -63,7 +63,7 @@ def read_scalars(pieces: Iterable[bytes]) -> Scalars:
 
 
 def _records(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the records that are small; large ones are passed over without being kept."""
+    """Yield small records; skip large ones without buffering them."""
     buffer, left_out = bytearray(), 0
     for piece in pieces:
         buffer += piece

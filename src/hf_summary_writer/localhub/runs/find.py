@@ -1,4 +1,4 @@
-"""The runs among the files of a repo or bucket, newest first."""
+"""Finds the training runs in a repo or bucket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hf_summary_writer.localhub.runs.eventfiles import Scalars, read_scalars
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# What a page reads at most, so that it is there in seconds.
+# Limits that keep a page fast.
 _MOST_FILE_BYTES = 32_000_000
 _MOST_BYTES = 100_000_000
 _MOST_FILES = 500
@@ -31,7 +31,7 @@ class LoggedFile:
 
 @dataclass(slots=True)
 class Run:
-    """A folder with event files, and what they say."""
+    """A folder with event files, and their scalars."""
 
     name: str
     scalars: Scalars = field(default_factory=Scalars)
@@ -40,12 +40,12 @@ class Run:
 
 
 def is_event_file(path: str) -> bool:
-    """Return whether TensorBoard would take a file for an event file, by its name."""
+    """Return whether TensorBoard reads a file with this name as an event file."""
     return "tfevents" in path.rpartition("/")[2]
 
 
 class RunFinder:
-    """Reads event files, each content once; any thread may use it."""
+    """Reads event files and caches their scalars by content; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -1,4 +1,4 @@
-"""Runs as HTML: a small chart for each scalar, drawn here, so that the page needs no script."""
+"""HTML for training runs, with a small SVG chart for each scalar; the page needs no script."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The owners of stored chunks: only who may read as an owner gets to see a chunk, or that it is there.
+"""Access control for stored chunks: a caller sees only chunks of owners that the caller may read.
 
-An owner is a repo, by its id, or the user who uploaded: clients remember for days what they sent, even to a repo that
-is gone by then. Beside a xorb or a file of the store lies a list with one line for each owner: its label, and the first
-and the last chunk (exclusive) that it owns. An upload of a xorb makes the owner of all of it, a file that names a part
-of one the owner of that part.
+An owner is a repo or bucket (its id) or the uploading user, since clients remember uploaded chunks for days, even if
+the repo has been deleted. Each xorb and each file has a list of owners next to it, one per line: label, first chunk,
+last chunk (exclusive). Uploading a xorb gives its owner all chunks; registering a file gives its owner the chunks that
+the file uses.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _SUFFIX = ".owners"
 
 
 def add_owner(path: Path, owner: str, start: int, end: int) -> None:
-    """Let an owner have chunks `start` to `end` (exclusive) of what lies at `path`, for good."""
+    """Record durably that an owner has chunks `start` to `end` (exclusive) of the xorb or file at `path`."""
     if covers((part for label, *part in _lines(path) if label == owner), start, end):
         return
     target = path.with_suffix(_SUFFIX)
     is_new = not target.exists()
     with target.open("ab") as file:
-        # One write, so that lines of several threads do not mix.
+        # A single write, so lines of different threads do not interleave.
         file.write(f"{owner} {start} {end}\n".encode())
         file.flush()
         os.fsync(file.fileno())
@@ -38,13 +38,13 @@ def add_owner(path: Path, owner: str, start: int, end: int) -> None:
 
 
 def readable_parts(path: Path, may_read: MayRead) -> list[list[int]]:
-    """Return the parts of what lies at `path` that a caller may read: first and last chunk (exclusive)."""
+    """Return the chunk ranges of the xorb or file at `path` that a caller may read; ends are exclusive."""
     known: dict[str, bool] = {}
     return [part for owner, *part in _lines(path) if known.setdefault(owner, may_read(owner))]
 
 
 def covers(parts: Iterable[list[int]], start: int, end: int) -> bool:
-    """Return whether parts, joined, hold all chunks from `start` to `end` (exclusive)."""
+    """Return whether the union of ranges contains all chunks from `start` to `end` (exclusive)."""
     for first, last in sorted(parts):
         if first <= start < last:
             start = last
@@ -57,6 +57,6 @@ def _lines(path: Path) -> Iterable[tuple[str, int, int]]:
     except FileNotFoundError:
         return
     for line in text.splitlines():
-        # A loss of power may have cut a line short.
+        # A power loss can truncate a line.
         if len(fields := line.split()) == len(("owner", "start", "end")):
             yield fields[0], int(fields[1]), int(fields[2])

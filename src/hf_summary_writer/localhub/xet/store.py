@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.xet.owners import MayRead
     from hf_summary_writer.localhub.xet.shard import FileEntry, Shard
 
-# So many files are kept in mind for a chunk: the readers of some may not read the others.
+# Several files per chunk, since a caller may be unable to read some of them.
 _FILES_PER_CHUNK = 8
 
 
@@ -113,7 +113,7 @@ class XetStore:
         return is_new
 
     def add_shard(self, body: IO[bytes], owners: Sequence[str], may_read: MayRead) -> list[RegisteredFile]:
-        """Give the files of an uploaded shard to their owners, if its author may read and proves every chunk."""
+        """Register the files of an uploaded shard; its author must be able to read and prove every chunk."""
         shard = read_shard(body)
         chunks_of_files = [(file, self._check(file, may_read)) for file in shard.files]
         return [self._register(shard, file, chunks, owners) for file, chunks in chunks_of_files]
@@ -160,11 +160,11 @@ class XetStore:
         for owner in owners:
             for term in terms:
                 add_owner(self._path_of(term), owner, term.start, term.end)
-            # The file last: what can be found can be read.
+            # The file last, so a file that can be found can also be read.
             add_owner(file, owner, 0, 1)
 
     def share_file(self, name: str, owners: Sequence[str], may_read: MayRead) -> int:
-        """Let a file that the caller may read have more owners, and return its size."""
+        """Add owners to a file that the caller may read, and return its size."""
         file = sharded(self._files, name)
         terms = self._terms(name, may_read)
         self._share(file, owners)
@@ -198,7 +198,7 @@ class XetStore:
         return None
 
     def _shown(self, xorb: bytes, path: Path, may_read: MayRead) -> list[Chunk]:
-        # The places of the chunks count, so those of others stand there under a hash that nothing has.
+        # Positions must stay the same, so chunks that the caller may not read get a hash that matches nothing.
         parts = readable_parts(path, may_read)
         return [
             chunk if covers(parts, number, number + 1) else replace(chunk, hash=bytes(HASH_BYTES))
