@@ -27,7 +27,7 @@ __all__ = [
 
 
 class PushError(Exception):
-    """A push did not deliver everything; what is missing stays on disk and is tried again.
+    """A push that did not upload everything; the rest stays on disk and is retried.
 
     Attributes:
         retry_after: Seconds that the Hub asked to wait, if it did.
@@ -42,11 +42,11 @@ class PushError(Exception):
 
 
 class TemporaryError(PushError):
-    """Will go away by itself; a later push sends what this one did not."""
+    """An error that needs no action; a later push uploads the rest."""
 
 
 class BranchGoneError(TemporaryError):
-    """A branch that took commits before does not exist any more; the next push makes it again and sends everything."""
+    """A branch with earlier commits was deleted; the next push recreates it and uploads all files."""
 
 
 class FolderBusyError(TemporaryError):
@@ -58,14 +58,14 @@ class DeadlineError(TemporaryError):
 
 
 class InterruptedPushError(TemporaryError):
-    """There is no more time for the push, since the program is leaving."""
+    """The time for the last push is over."""
 
 
 class RateLimitError(TemporaryError):
-    """The Hub answered 429, or would; `retry_after` says how long it wants to be left alone.
+    """A 429 Too Many Requests response, or a commit that would get one; `retry_after` is the wait in seconds.
 
     Attributes:
-        commits_per_hour: How many commits the Hub said that it allows, if it spoke of commits.
+        commits_per_hour: The limit of commits that the response names, if it names one.
     """
 
     def __init__(
@@ -77,22 +77,22 @@ class RateLimitError(TemporaryError):
 
 
 class ActionNeededError(PushError):
-    """Does not go away by itself; the message says what the user can do."""
+    """An error that needs action by the user; the message says which."""
 
 
 class RepoGoneError(ActionNeededError):
-    """A repo that took commits before does not exist any more; it is never created again unasked."""
+    """A repo with earlier commits was deleted; it is not recreated unasked."""
 
 
 class RejectedError(PushError):
-    """The Hub refuses the content or the name of a file."""
+    """The Hub rejects the content or the name of a file."""
 
 
 class PostponedError(Exception):
-    """The push was not made, since the budget of commits gives others their turn first.
+    """The push waits for its turn in the budget of commits.
 
     Attributes:
-        seconds: How long until it is this one's turn.
+        seconds: The estimated wait.
     """
 
     def __init__(self, message: str, seconds: float = 0.0) -> None:
@@ -102,9 +102,9 @@ class PostponedError(Exception):
 
 
 def forget_frames(error: BaseException) -> None:
-    """Take the tracebacks off an exception and all that led to it, for one that is kept.
+    """Remove the tracebacks of an exception and its causes.
 
-    The frames of a push hold what it was about to send.
+    For an exception that is kept: the frames of a push keep file contents in memory.
     """
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -118,7 +118,7 @@ def forget_frames(error: BaseException) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CommitDetails:
-    """A commit that the Hub has acknowledged.
+    """A commit on the Hub.
 
     Attributes:
         repo_id: The repo, with its namespace.
@@ -141,7 +141,7 @@ class CommitDetails:
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """A push that failed; what it did not deliver is on disk and is sent by a later one.
+    """A failed push; its data is on disk, and a later push uploads it.
 
     Attributes:
         repo_id: The repo, as far as its name is known.

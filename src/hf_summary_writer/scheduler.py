@@ -51,43 +51,43 @@ logger = logging.getLogger("hf_summary_writer")
 
 
 class CommitScheduler:
-    """Pushes what is new in a folder to a repo on the Hub, every few minutes, from a daemon thread.
+    """Uploads a folder to a repo on the Hub every few minutes, from a daemon thread.
 
-    It works on any folder, whoever writes to it. The folder is only read, but for a small state folder `.cache` in it.
-    Every `HFSummaryWriter` below the folder that goes to the same branch leaves the pushing to this scheduler.
-    Schedulers of one process that push to the same branch share their commits.
+    It works on any folder, whichever program writes to it. The folder is only read, except for a small state folder
+    `.cache` in it. An `HFSummaryWriter` below the folder that uploads to the same branch leaves that to this scheduler.
+    Schedulers of one process that upload to the same branch share a thread and its commits.
 
-    The constructor makes no request; the repo is created with the first push that has something to send. Trouble with
-    the Hub, the network or the disk becomes a line in the log and a later attempt, never an exception here.
+    The constructor makes no request; the repo is created by the first push that has something to upload. Errors of the
+    Hub, the network or the disk are logged and retried, and never raised here.
 
-    All methods are thread-safe. A forked child has no scheduler: its `trigger` resolves to `None`, and what it writes
-    to the folder is pushed by its parent.
+    All methods are thread-safe. In a forked child `trigger` resolves to `None`; the parent uploads what the child
+    writes to the folder.
 
     Args:
         repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
             `hf://datasets/user/name@branch/folder`. Needed, unless the environment names it.
-        folder_path: The folder; it is created if it is not there.
+        folder_path: The folder, created if it does not exist.
         every: Minutes between pushes, 5 by default; fractions are fine. The first push is made at once.
-        path_in_repo: The folder of the repo to push to; its root by default.
+        path_in_repo: The folder of the repo to upload to; its root by default.
         repo_type: `"model"` (the default), `"dataset"` or `"space"`.
-        revision: The branch; `main` by default. One that does not exist is created.
-        private: Whether a repo that does not exist is created private; by default the account's setting decides.
-        token: The access token; by default the one that is stored on the machine, read anew for each push.
-        allow_patterns: Only files that match one of these patterns are pushed; all by default.
+        revision: The branch, created if it does not exist; `main` by default.
+        private: Whether a new repo is private; by default, the setting of the account.
+        token: The access token; by default, the stored one, read again for each push.
+        allow_patterns: Upload only files that match one of these patterns; all files by default.
         ignore_patterns: Files that match one of these are not pushed; `.git`, `.cache/huggingface` and files such as
             `.env` never are.
-        squash_history: Whether to fold the branch's history into one commit after each push that added something.
-        hf_api: An `HfApi` to make every request with, instead of a new one.
-        close_timeout: At most how many seconds leaving a `with` block, or the end of the program, waits for the last
-            push, all in all. Ctrl-C during the wait skips it.
-        push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before it ends the process with exit
-            code 143. A handler that was there before is called too, and has until then to end the process in its own
-            way. Only in the main thread. Without it the process just ends, and the next one sends the rest.
-        on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
-        on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread. What a hook
-            raises is logged and goes no further.
-        model_card: Whether a repo that this scheduler creates starts with a README.md that names what it holds, in the
-            first commit. A README.md that is there is never touched.
+        squash_history: Whether to squash the history of the branch into one commit after each push with a commit.
+        hf_api: The `HfApi` for all requests, instead of a new one.
+        close_timeout: Seconds that `close`, the end of a `with` block and the exit of the interpreter wait for the last
+            push, in total. Ctrl-C skips the wait.
+        push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before the process ends with exit
+            code 143. An earlier handler is called too and has that time to end the process itself. Only in the main
+            thread. Without it SIGTERM ends the process at once, and the next one uploads the rest.
+        on_commit: Called with `CommitDetails` after every commit, in the thread that uploads.
+        on_error: Called with `ErrorDetails` after every failed push, in the thread that uploads. Exceptions of
+            hooks are logged and have no other effect.
+        model_card: Whether the first commit to a repo that this scheduler creates brings a README.md that describes its
+            contents. An existing README.md is never modified.
 
     Arguments that are left out are read from environment variables such as `HF_SUMMARY_WRITER_REPO_ID`; the page
     "Environment variables" lists them. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is uploaded,
@@ -95,9 +95,9 @@ class CommitScheduler:
     uploaded or printed.
 
     Raises:
-        TypeError: If an argument is of the wrong type, or nothing names the repo.
-        ValueError: If an argument or a variable means something that the Hub cannot have, `folder_path` is no folder,
-            or `push_on_sigterm` is asked for in another thread than the main one.
+        TypeError: If an argument has the wrong type, or neither an argument nor the environment names the repo.
+        ValueError: If an argument or a variable is invalid on the Hub, `folder_path` is not a folder, or
+            `push_on_sigterm` is set outside of the main thread.
 
     Attributes:
         lock: Hold it while rewriting files in place, so that no half-written file is pushed.
@@ -176,21 +176,21 @@ class CommitScheduler:
 
     @property
     def url(self) -> str | None:
-        """The page of the Hub that shows the logs; `None` until the Hub has said what the repo's full name is.
+        """The page of the Hub that shows the logs; `None` until the full name of the repo is known.
 
-        For the first branch of a model repo it is the tab "Metrics", else the page of the files.
+        For the default branch of a model repo it is the *Training metrics* tab, otherwise the page of the files.
         """
         return self._destination.known_url
 
     @property
     def folder_url(self) -> str | None:
-        """The page of the Hub that lists the files; `None` until the Hub has said what the repo's full name is."""
+        """The page of the Hub that lists the files; `None` until the full name of the repo is known."""
         return self._destination.folder_url if self.url else None
 
     def status(self) -> Status:
-        """Return how far the folder has come, without a request.
+        """Return the upload status of the folder, without a request.
 
-        It is what the command `hf-summary-writer status` shows. Looks at every file of the folder.
+        The command `hf-summary-writer status` shows the same. Checks every file of the folder.
         """
         state = self._task.state
         ledger = self._job.ledger
@@ -210,15 +210,15 @@ class CommitScheduler:
         return self._task.last_future
 
     def trigger(self) -> Future[CommitInfo | None]:
-        """Ask for a push now, without waiting for it.
+        """Ask for a push without waiting for it.
 
-        What was written to the folder before the call is in that push. Calls that come while a push waits its turn
-        share one push and one future.
+        That push includes everything written to the folder before the call. Calls while a push waits share that push
+        and its future.
 
         Returns:
-            A future of the commit that holds all of it, of `None` if there was nothing new, or of the exception of the
-            failed attempt, whose traceback only `on_error` and the log are given. It fails at once while the Hub has
-            asked to be left alone, and resolves to `None` once the scheduler is stopped.
+            A future of the `CommitInfo` of a commit that holds all of it, of `None` if there was nothing new, or of the
+            exception of the failed push, without its traceback, which `on_error` and the log receive. It fails at once
+            during a wait that the Hub asked for, and resolves to `None` once the scheduler is stopped.
         """
         return self._task.trigger()
 
@@ -311,7 +311,9 @@ class CommitScheduler:
                 with contextlib.suppress(ValueError):
                     sigterm.add(self)
         except RuntimeError as error:  # the interpreter is exiting, or the system has no thread to give
-            logger.warning("%s is not pushed from here: %s. To push it: %s", self.folder_path, error, self._command)
+            logger.warning(
+                "%s cannot be uploaded from this process: %s. To upload it: %s", self.folder_path, error, self._command
+            )
 
     def _new_job(self) -> Job:
         return Job(
@@ -342,16 +344,14 @@ class CommitScheduler:
     def _committed(self, details: CommitDetails) -> None:
         self._shutdown.commits += 1
         if self._shutdown.commits == 1:
-            logger.info("%s can be seen at %s", self.folder_path, self.url)
+            logger.info("%s is uploaded to %s", self.folder_path, self.url)
         self._failures.delivered(details)
         self._on_commit(details)
 
     def _stay_away(self) -> None:
         if self._mode is Mode.OFFLINE and not self._said_offline:
             self._said_offline = True
-            logger.info(
-                "%s stays on this disk, since this process is offline. To push it: %s", self.folder_path, self._command
-            )
+            logger.info("Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._command)
             self._job.remember()
 
     def _before_push(self) -> None:

@@ -37,22 +37,20 @@ __all__ = ["HFSummaryWriter"]
 
 
 class HFSummaryWriter(EventWriter):
-    """A `tensorboardX.SummaryWriter` that keeps a repo on the Hub up to date with the event files it writes.
+    """A `tensorboardX.SummaryWriter` that uploads its event files to a repo on the Hub while the training runs.
 
-    Use it in place of `SummaryWriter`, best as a context manager around the training loop. The logs of a run land in
-    `<path_in_repo>/<name of logdir>/`, so that the runs of one repo stand side by side in TensorBoard. Logging writes
-    to the disk only; pushing happens in a daemon thread. Trouble with the Hub, the network or the disk never reaches
-    the training loop: what could not be sent stays in the logdir and is sent by a later push.
+    Use it in place of `SummaryWriter`, best as a context manager around the training loop. The logs of a run are
+    uploaded to `<path_in_repo>/<name of logdir>/`, so that TensorBoard shows the runs of one repo side by side. Logging
+    only writes to disk; a daemon thread uploads. Errors of the Hub, the network or the disk never reach the training
+    loop: data that could not be uploaded stays in the logdir, and a later push uploads it.
 
-    Writers of one process that go to the same branch share their commits. Where somebody else pushes a folder above
-    `logdir` to the same branch, as `hf-summary-writer sync PARENT REPO_ID --watch` or a `CommitScheduler` does, the
-    writer leaves the pushing to that: `trigger` then resolves to `None`.
+    Writers of one process that upload to the same branch share a thread and its commits. If a `CommitScheduler` or
+    `hf-summary-writer sync PARENT REPO_ID --watch` uploads a folder above `logdir` to the same branch, the writer only
+    writes to disk, and `trigger` resolves to `None`. A writer that is garbage collected without `close` is uploaded in
+    the next interval.
 
-    A writer that is dropped without `close` is pushed to the end in the next interval; its scheduler then ends, too.
-
-    All methods are thread-safe. In a forked child the writer logs to a file of the child's own, which the parent
-    pushes. A pickled or copied writer is a writer with the same settings on the same logdir, with a file and a thread
-    of its own. A token given as a string is not part of it: the copy reads the one that is stored on the machine.
+    All methods are thread-safe. A forked child logs to a file of its own, which the parent uploads. A pickled or copied
+    writer has the same settings and logdir, and a file of its own; a token given as a string is not copied.
 
     Args:
         repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
@@ -60,29 +58,29 @@ class HFSummaryWriter(EventWriter):
             names it.
         logdir: The folder of the run, also accepted as `log_dir`; `runs/<date>_<host>` by default.
         commit_every: Minutes between pushes, 5 by default; fractions are fine.
-        squash_history: Whether to fold the branch's history into one commit after each push that added something.
+        squash_history: Whether to squash the history of the branch into one commit after each push with a commit.
         repo_type: `"model"` (the default), `"dataset"` or `"space"`.
-        repo_revision: The branch; `main` by default. One that does not exist is created.
-        repo_private: Whether a repo that does not exist is created private; by default the account's setting decides.
-        path_in_repo: The folder of the repo under which runs are put; `None` or `""` is its root.
-        repo_allow_patterns: Only files of the logdir that match one of these patterns are pushed; `None` means all.
-        repo_ignore_patterns: Files that match one of these are not pushed.
-        token: The access token; by default the one that is stored on the machine, read anew for each push.
-        hf_api: An `HfApi` to make every request with, instead of a new one.
-        close_timeout: At most how many seconds `close`, leaving the `with` block, or the end of the program, waits for
-            the last push, all in all. Ctrl-C during the wait skips it.
-        push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before it ends the process with exit
-            code 143. A handler that was there before is called too, and has until then to end the process in its own
-            way. Only in the main thread. Without it the process just ends, and the next run sends the rest.
-        push_every_rank: Whether every process of a distributed run pushes. By default each logs to a file of its own,
-            and only the main process of a folder pushes it: the one of rank 0, as `torchrun`, `accelerate launch`,
-            SLURM, MPI or Ray number it. Another one pushes what nobody has pushed for some intervals, since it may be
-            on another disk, and at the end what the Hub still lacks of its own.
-        on_commit: Called with `CommitDetails` after every commit, in the scheduler's thread.
-        on_error: Called with `ErrorDetails` after every push that failed, in the scheduler's thread.
-        model_card: Whether a repo that this writer creates starts with a README.md that names what it holds, in the
-            first commit. A README.md that is there is never touched.
-        **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is pushed.
+        repo_revision: The branch, created if it does not exist; `main` by default.
+        repo_private: Whether a new repo is private; by default, the setting of the account.
+        path_in_repo: The folder of the repo that holds the runs; `None` or `""` is its root.
+        repo_allow_patterns: Upload only files of the logdir that match one of these patterns; `None` means all files.
+        repo_ignore_patterns: Do not upload files that match one of these patterns.
+        token: The access token; by default, the stored one, read again for each push.
+        hf_api: The `HfApi` for all requests, instead of a new one.
+        close_timeout: Seconds that `close`, the end of the `with` block and the exit of the interpreter wait for the
+            last push, in total. Ctrl-C skips the wait.
+        push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before the process ends with exit
+            code 143. An earlier handler is called too and has that time to end the process itself. Only in the main
+            thread. Without it SIGTERM ends the process at once, and the next run uploads the rest.
+        push_every_rank: Whether every process of a distributed run uploads. By default each logs to a file of its own
+            and only rank 0 uploads, as numbered by `torchrun`, `accelerate launch`, SLURM, MPI or Ray. Another rank
+            uploads after an interval in which no other process has begun to, since it may be on another disk, and at
+            exit the data of its own that the Hub lacks.
+        on_commit: Called with `CommitDetails` after every commit, in the thread that uploads.
+        on_error: Called with `ErrorDetails` after every failed push, in the thread that uploads.
+        model_card: Whether the first commit to a repo that this writer creates brings a README.md that describes its
+            contents. An existing README.md is never modified.
+        **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is uploaded.
 
     Arguments that are left out are read from environment variables such as `HF_SUMMARY_WRITER_REPO_ID`; the page
     "Environment variables" lists them. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is uploaded,
@@ -90,12 +88,12 @@ class HFSummaryWriter(EventWriter):
     uploaded or printed.
 
     Raises:
-        TypeError: If an argument is of the wrong type, or nothing names the repo.
-        ValueError: If an argument or a variable means something that the Hub cannot have, `logdir` is no folder on
-            this machine, or `push_on_sigterm` is asked for in another thread than the main one.
+        TypeError: If an argument has the wrong type, or neither an argument nor the environment names the repo.
+        ValueError: If an argument or a variable is invalid on the Hub, `logdir` is not a folder on this machine, or
+            `push_on_sigterm` is set outside of the main thread.
 
     Attributes:
-        scheduler: The `CommitScheduler` that pushes; call its `trigger()` to push now.
+        scheduler: The `CommitScheduler` that uploads; call its `trigger()` to upload now.
     """
 
     @complete_arguments
@@ -156,9 +154,9 @@ class HFSummaryWriter(EventWriter):
 
     @property
     def url(self) -> str | None:
-        """The page of the Hub that shows this run; `None` until the Hub has said what the repo's full name is.
+        """The page of the Hub that shows this run; `None` until the full name of the repo is known.
 
-        For the first branch of a model repo it is the tab "Metrics", else the page of the files.
+        For the default branch of a model repo it is the *Training metrics* tab, otherwise the page of the files.
         """
         return self.scheduler.url
 

@@ -70,7 +70,7 @@ def test_runs_that_come_and_go_below_an_agent_make_no_commit_of_their_own(
                 repo_id,
             )
             assert logged.stdout == "None\n", logged.stderr
-            assert "is pushed with" in logged.stderr
+            assert "another process uploads" in logged.stderr
     finally:
         _, errors = stop(agent)
     assert agent.returncode == 0, errors

@@ -117,7 +117,7 @@ def test_a_file_system_without_locks_is_pushed_from_all_the_same_with_one_warnin
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("WARNING") == 1, ended.stderr
-    assert "let no other one push this folder" in ended.stderr
+    assert "do not upload this folder from another process" in ended.stderr
     assert events.steps(logdir, "loss") == [1, 2]
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
     assert_sound(logdir)

@@ -29,41 +29,41 @@ _RATE, _BURST = 5 / 8, 1 / 8
 
 _LEAST_SHARE = 1 / 256
 
-# What a refusal leaves of the share. It takes a while until less is asked for, so others soon after cost no more.
+# A 429 response reduces the share to this part. It takes effect after a while, so responses soon after count once.
 _CUT, _SECONDS_FOR_A_CUT = 0.7, 1200.0
 
-# A share grows by what is little at first and by a whole one within so long: a hundred machines together feel their
-# way to the limit as gently as two do, and one that has it for itself again is soon back.
+# A share recovers slowly at first and completely within this time, so that a hundred machines approach the limit as
+# gently as two.
 _SECONDS_TO_RECOVER = 4 * HOUR
 
-# Clocks do not agree to the last digit, and nobody shall be sent away for that.
+# Tolerance for clock differences, in seconds.
 _A_MOMENT = 0.001
 
-# Whoever waits for a turn wakes when it comes, and begins to upload.
+# The time from a turn to its commit, in which the files are uploaded.
 _SECONDS_TO_TAKE_A_TURN = 30.0
 
-# A limit that an answer named is believed for a day; accounts change their plan.
+# A limit that a response named is used for a day; accounts change their plan.
 _SECONDS_TO_BELIEVE = 24 * HOUR
 
-# Of a limit that an answer names some commits are left to the user.
+# Some commits of a limit that a response names are left to the user.
 _OURS_OF_NAMED = 15 / 16
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What is known of an account's commits at one moment.
+    """The commits of an account at one moment.
 
     Attributes:
-        limit: Commits per hour that the Hub allows; `None` while that is not known, and then nothing is limited.
+        limit: Commits per hour that the Hub allows; `None` while unknown, which means no limit.
         at: The moment, in seconds since the epoch.
         tokens: Commits that may be made at once; if negative, so many are reserved that are still to come.
         commits: How long ago the commits of the last hour were made, in seconds, the oldest first.
         share: The part of the limit that this machine takes.
-        blocked: For how many seconds the Hub wants to be left alone.
-        named: The limit that an answer of the Hub named, if one did.
+        blocked: The wait in seconds that the Hub asked for.
+        named: The limit that a response of the Hub named, if one did.
         named_since: How long ago that was, in seconds.
-        issued: The last place in the queue that was taken.
-        idle: How long ago somebody's turn came, or a commit was made, in seconds.
+        issued: The last position in the queue that was taken.
+        idle: Seconds since the last turn or commit.
         cut_since: How long ago the share was cut, in seconds.
     """
 
@@ -140,7 +140,7 @@ class Budget:
         return self.blocked + max(0.0, missing * self.seconds_per_token)
 
     def turn_of(self, place: int) -> tuple[Budget, float]:
-        """Return in how many seconds it is the turn of a place in the queue, as it seems now, and 0 if it has come.
+        """Return the estimated wait in seconds for a position in the queue; 0 if it is next.
 
         Places whose owners have died are noticed by turns that nobody takes, and then whoever asks may have one.
         """

@@ -150,7 +150,9 @@ class Job:
         try:
             self.ledger.refresh()
         except LedgerError as error:
-            self._once.warn("ledger", f"All of {self.folder} is looked at, since what arrived is not known: {error}")
+            self._once.warn(
+                "ledger", f"The upload state of {self.folder} cannot be read: {error}; all files are checked again"
+            )
         except OSError as error:
             self._warn_of_state(error)
         self.ledger.forget(self._crossed)
@@ -261,7 +263,7 @@ class Job:
         if reason is SkipReason.NO_RECORD:
             self.inventory.set_aside(file.relpath, file.signature)
         elif reason is SkipReason.DENIED:
-            said = f"{file.relpath!a} of {self.folder} may not be read: it stays only on this disk until then"
+            said = f"{file.relpath!a} of {self.folder} cannot be read: permission denied; it is uploaded once it can"
             self._once.warn("denied", said, file.relpath)
             self.inventory.left_behind += 1
         elif reason is SkipReason.SECRET:
@@ -276,7 +278,7 @@ class Job:
         """Note that the Hub does not take a file as it is."""
         self.inventory.refuse(snapshot.relpath, snapshot.entry.signature)
         said = (
-            f"{snapshot.relpath!r} of {self.folder} stays here, and is tried again when it changes and at the end: "
+            f"{snapshot.relpath!r} of {self.folder} is not uploaded, and is retried when it changes and at exit: "
             f"{reason}"
         )
         self._once.warn("refused", said, snapshot.relpath)
@@ -314,7 +316,7 @@ class Job:
     def _is_left_to_owner_above(self, remote: RepoRemote) -> bool:
         above = owner_above(self.folder, self.destination, remote.repo_id)
         if above != self._owner_above and above is not None:
-            logger.info("%s is pushed with %s, by the process that watches that", self.folder, above)
+            logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
         self._owner_above = above
         return above is not None
 
@@ -344,6 +346,6 @@ class Job:
         # One cause, and one warning: where no lock can be, no ledger can be written, and the other way round.
         self._once.warn(
             "state",
-            f"{self._state_folder} cannot be used ({error}): pushes go on, but what arrived is known to this "
-            "process alone, so let no other one push this folder",
+            f"{self._state_folder} cannot be used ({error}): uploads continue with the upload state in memory, "
+            "so do not upload this folder from another process",
         )

@@ -160,7 +160,7 @@ class Pusher:
             self.remote.recheck()
             self._send(jobs, others_wait, outcomes)
         except BranchGoneError as error:
-            logger.warning("All of %s is sent once more: %s", ", ".join(str(job.folder) for job in jobs), error)
+            logger.warning("Uploading all files of %s again: %s", ", ".join(str(job.folder) for job in jobs), error)
             self.remote.lost_branch()
             self._start_over(jobs)
             self.remote.recheck()

@@ -44,13 +44,13 @@ __all__ = [
 
 _MAX_BYTES = 16 * 2**10
 
-# Whoever has not tried again by so much later is not going to.
+# Grace period in seconds after the announced retry; later, the process counts as gone.
 _LATE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class LastFailure:
-    """Why the last push failed, and how the pushing goes on.
+    """The last error and the time of the next attempt.
 
     Attributes:
         error: One line on what went wrong and what to do.
@@ -65,7 +65,7 @@ class LastFailure:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a folder has come to its destination.
+    """The upload status of a folder.
 
     Attributes:
         folder: The folder on this disk.
@@ -113,7 +113,7 @@ class Status:
 
 
 class Report(NamedTuple):
-    """What only the process that pushes knows of how it goes on; nothing if all is well."""
+    """The error and the throttling of the process that pushes, if any."""
 
     failure: LastFailure | None = None
     throttled: Throttled | None = None
@@ -253,7 +253,7 @@ def matches_nothing(folder: Path, config: PushConfig) -> bool:
 
 
 def survey(folder: Path, config: PushConfig, *, quiet: bool = False) -> Status:
-    """Return how far `folder`, an absolute path without links, has been pushed with `config`. Makes no request.
+    """Return the upload status of `folder`, an absolute path without links, with `config`. Makes no request.
 
     May be called while another process pushes; it then tells of one moment or another.
     """

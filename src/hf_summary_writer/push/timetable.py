@@ -22,8 +22,8 @@ def delay_after(error: Exception, failures: int, interval: float, chance: float)
     """Return the seconds to wait before the next attempt.
 
     Temporary errors back off exponentially with full jitter, capped by the interval: many runs that lost the Hub at the
-    same moment do not come back at the same moment. What only the user can change is looked at once per interval. A
-    wait that the Hub asked for is kept, a little spread, and one of no seconds does not mean without a pause.
+    same moment do not retry at the same moment. Errors that need action are retried once per interval. A wait that the
+    Hub asked for is respected, with a little jitter; one of no seconds does not mean without a pause.
 
     Args:
         error: What the attempt failed with.
@@ -40,18 +40,18 @@ def delay_after(error: Exception, failures: int, interval: float, chance: float)
     return own
 
 
-# Who waits for a turn looks now and then whether it comes sooner than it seemed: others may have left the queue.
+# While waiting in the commit queue, check this often whether others have left it.
 _LOOK_AGAIN_SECONDS = 60.0
-# After so long it is tried again whether another process still pushes the folder.
+# How often to check whether another process still pushes the folder.
 _BUSY_SECONDS = 0.25
 
 
 class Throttled(NamedTuple):
-    """That pushes come less often than they were asked for.
+    """A push interval that is longer than requested.
 
     Attributes:
-        seconds: How far two pushes are apart for now.
-        why: What they wait for, in words.
+        seconds: The current interval.
+        why: The reason, for people.
     """
 
     seconds: float
@@ -59,7 +59,7 @@ class Throttled(NamedTuple):
 
 
 class Result(Enum):
-    """What follows from a push that has ended."""
+    """The consequence of a push that has ended."""
 
     DONE = "done"
     FAILED = "failed"
@@ -90,14 +90,14 @@ class Timetable:
         self.finish_by: float | None = None
 
     def begin_anew(self, now: float) -> None:
-        """Let a push be due at once, and end no sooner than the caller says."""
+        """Make a push due at once, and forget the time of the last one."""
         self._due, self.finish_by = now, None
 
     def ready_at(self, *, requested: bool) -> float:
         """Return when the next push may begin.
 
-        A request cuts a back-off of our own short, but neither a wait that the Hub asked for, nor a turn that others
-        have first, nor the back-off of the last push.
+        A request skips our own back-off, but neither a wait that the Hub asked for, nor the wait in the commit queue,
+        nor the back-off of the last push.
         """
         if requested:
             own = self._not_before if self.hub_asked_to_wait or self.finish_by is not None else 0.0
@@ -106,9 +106,9 @@ class Timetable:
         return max(own, self._postponed_until)
 
     def invite(self, now: float, share: float) -> bool:
-        """Let a push come now that is due soon, together with that of others; tell whether it does.
+        """Make a push due now that is due soon; return whether it is.
 
-        So the pushes of folders that share a repo come to share their commits, too.
+        Folders that share a repo come to share their commits in this way.
 
         Args:
             now: The time.
@@ -121,7 +121,7 @@ class Timetable:
         return True
 
     def finish(self, now: float, seconds: float) -> bool:
-        """Begin to make the last push, to be done within `seconds`; tell whether there is any chance that it is."""
+        """Begin the last push, to end within `seconds`; return False if a wait that the Hub asked for is longer."""
         self.finish_by = now + seconds
         self._postponed, self._postponed_until = None, 0.0
         if not self.hub_asked_to_wait:
@@ -130,11 +130,11 @@ class Timetable:
         return self._not_before < self.finish_by
 
     def is_hopeless(self, ready: float) -> bool:
-        """Tell whether a push that may begin at `ready` comes after the end."""
+        """Return whether a push that may begin at `ready` comes after the end."""
         return self.finish_by is not None and ready >= self.finish_by
 
     def settle(self, now: float, error: BaseException | None) -> Result:
-        """Draw the consequences of a push that ended just now, well or with `error`."""
+        """Schedule the next push after one that ended now, with `error` if it failed."""
         self._postponed, self._postponed_until = None, 0.0
         if isinstance(error, FolderBusyError):
             self._busy_since = now if self._busy_since is None else self._busy_since
@@ -162,7 +162,7 @@ class Timetable:
         return Result.GIVEN_UP if self.is_hopeless(self._not_before) else Result.AGAIN
 
     def seconds_to_wait(self, now: float) -> float:
-        """Return how much longer, as it seems now, no push may begin, besides that none is due; 0 for not at all."""
+        """Return the remaining wait in seconds, other than for the interval."""
         turn = 0.0 if self._postponed is None else self._postponed_at + self._postponed.seconds
         return max(0.0, self._not_before - now, turn - now)
 
@@ -173,7 +173,7 @@ class Timetable:
 
     @property
     def throttled(self) -> Throttled | None:
-        """How far the last push and the one that waits for its turn are apart; `None` if none waits for that."""
+        """The current interval if the commit queue makes it longer; `None` otherwise."""
         if self._postponed is None:
             return None
         since = self._last_done if self._last_done is not None else self._postponed_at
