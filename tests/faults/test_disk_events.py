@@ -316,6 +316,36 @@ def test_who_waits_for_a_disk_that_hangs_goes_on_after_a_while(
     assert steps(tmp_path, "a") == [1]
 
 
+def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.3)
+    well_again = threading.Event()
+    waits: list[float] = []
+    real_wait = thread.Signal.wait
+
+    def counted(self: thread.Signal, seconds: float) -> bool:
+        waits.append(seconds)
+        return real_wait(self, min(seconds, 0.1))
+
+    monkeypatch.setattr(thread.Signal, "wait", counted)
+    with EventWriter(tmp_path, max_pending_bytes=20_000) as writer, monkeypatch.context() as patch:
+        writer.add_scalars("many", {str(n): n for n in range(20)}, 0)
+        writer.flush()
+        patch.setattr(event_file.os, "fsync", lambda _: well_again.wait(60))  # type: ignore[attr-defined]
+        writer.add_scalars("many", {str(n): n for n in range(20)}, 1)
+        writer.flush()
+        assert len(caplog.records) == 1
+        waits.clear()
+        for step in range(1000):
+            writer.add_scalar("a", step, step)
+        writer.flush()
+        assert waits == []
+        well_again.set()
+    assert 0 < writer.dropped_events < 1000
+    assert steps(tmp_path / "many" / "7", "many") == [0, 1]
+
+
 @pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="the system does not tell who is at work")
 def test_what_takes_long_to_encode_is_not_taken_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -261,6 +261,31 @@ print(step)
     assert found == sorted(found)
 
 
+@pytest.mark.parametrize("call", ["flush", "close"])
+def test_a_finalizer_at_the_very_end_does_not_hang(tmp_path: Path, call: str) -> None:
+    result = run(
+        PREAMBLE
+        + f"""
+class Trainer:
+    def __init__(self):
+        self.writer = EventWriter(logdir)
+    def __del__(self):
+        self.writer.add_scalar("a", 1, 1)
+        self.writer.{call}()
+def train():
+    with EventWriter(logdir) as writer:
+        while True:
+            writer.add_scalar("b", 1, 1)
+            yield
+kept = [Trainer(), training := train()]
+next(training)
+""",
+        tmp_path,
+    )
+    assert result.returncode == 0
+    assert steps(tmp_path, "a") == steps(tmp_path, "b") == [1]
+
+
 def test_importing_starts_nothing(tmp_path: Path) -> None:
     result = run(
         "import threading, os\nimport hf_summary_writer.events.writer\n"

@@ -356,10 +356,10 @@ class EventQueue:
         writer_thread.register(self)
 
     def wait_for_room(self) -> bool:
-        """Wait until an item may be appended; return False, and count it as dropped, if the disk fails meanwhile."""
+        """Wait until an item may be appended; return False, and count it as dropped, if the disk fails or hangs."""
         memory = self.memory
         while len(self.items) >= memory.items:
-            if self._is_hopeless:
+            if self._is_hopeless or writer_thread.is_stuck:
                 self.failures.refuse_one()
                 return False
             signal = Signal()
@@ -368,7 +368,7 @@ class EventQueue:
             # The thread wakes those that it sees waiting: look again now that this one can be seen.
             if len(self.items) < memory.items or self._is_hopeless:
                 continue
-            if not writer_thread.wait(signal, at_most=_REGISTER_SECONDS):
+            if not writer_thread.wait(signal, at_most=_REGISTER_SECONDS) and not writer_thread.is_stuck:
                 return True
         return True
 

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 from hf_summary_writer import process
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hf_summary_writer.events.queue import EventQueue
 
 __all__ = ["FlushRequest", "Signal", "WriterThread", "writer_thread"]
@@ -118,6 +121,8 @@ class WriterThread:
         self._worker: int | None = None
         self._starter: int | None = None
         self._slice_began: float | None = None
+        # The slice that a caller gave up on, so that no other one waits for it.
+        self._stuck_slice: float | None = None
         self._clock: int | None = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -138,6 +143,8 @@ class WriterThread:
         if threading.current_thread() is self._thread:
             # A finalizer that happens to run in the thread itself: what it waits for comes later in the same queue.
             return False
+        if self.is_stuck:
+            return signal.is_set
         self._calls.put(None)
         deadline = time.monotonic() + at_most
         used, last_used = self._cpu_seconds(), 0.0
@@ -152,6 +159,7 @@ class WriterThread:
             began = self._slice_began
             if began is not None and now - max(began, last_used) > _PATIENCE_SECONDS:
                 _logger.warning("event files: the disk has not answered for %d s, not waiting", _PATIENCE_SECONDS)
+                self._stuck_slice = began
                 return False
             waits = [events.device_wait_began for events in list(self._queues.values())]
             if any(began is not None and now - began > _PATIENCE_SECONDS for began in waits):
@@ -159,11 +167,18 @@ class WriterThread:
                 return False
         return True
 
+    def wait_for_all(self, signals: Iterable[Signal]) -> None:
+        """Wait until all are set, or until waiting is useless."""
+        all(self.wait(signal) for signal in signals)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the disk hangs, as a caller has found out by waiting."""
+        return self._stuck_slice is not None and self._stuck_slice == self._slice_began
+
     def flush(self) -> None:
         """Write and fsync all events of the process that were logged before the call."""
-        requests = [events.request_flush() for events in list(self._queues.values())]
-        for request in requests:
-            self.wait(request)
+        self.wait_for_all([events.request_flush() for events in list(self._queues.values())])
 
     at_exit = flush
 
@@ -193,6 +208,8 @@ class WriterThread:
 
     def _has_thread(self) -> bool:
         """Return whether the thread is alive, after trying to start it if need be."""
+        if sys.is_finalizing():
+            return False  # it says that it is alive, but will never run again
         thread = self._thread
         if thread is not None and thread.is_alive():
             return True
@@ -297,7 +314,8 @@ class WriterThread:
         if self._worker == threading.get_ident():
             return False
         if not self._working.acquire(timeout=_CHECK_SECONDS):
-            return True
+            # At the end of the interpreter it may be held for ever, by the thread that was stopped at its work.
+            return not sys.is_finalizing()
         try:
             self._worker = threading.get_ident()
             for events in list(self._queues.values()):

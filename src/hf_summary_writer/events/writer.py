@@ -166,7 +166,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """
         requests = [writer.begin_flush() for writer in self._own_writers()]
         # Read after the writers: what another thread is closing is no longer among them.
-        _wait_for([*self._closing, *requests])
+        writer_thread.wait_for_all([*self._closing, *requests])
 
     def close(self) -> None:
         """Flush and close all files. A second call does nothing; a later write opens a new file."""
@@ -177,7 +177,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                 self.file_writer = self.all_writers = self._queue = None
             closing = self._closing
         # A second closer returns when all is on disk, too; nobody waits with the lock held.
-        _wait_for(closing)
+        writer_thread.wait_for_all(closing)
         if was_open and self._has_comet:
             self._get_comet_logger().end()
             self._comet_logger = None
@@ -784,11 +784,6 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
 def _described_scalar(tag: str, display_name: str, description: str, number: Any) -> Any:
     return scalar(tag, number, display_name, description)
-
-
-def _wait_for(requests: list[FlushRequest]) -> None:
-    for request in requests:
-        writer_thread.wait(request)
 
 
 def _working_folder() -> str:
