@@ -95,3 +95,18 @@ def test_what_does_not_exist_is_said_so(hf: Hf, repo_id: str) -> None:
     done = hf("download", repo_id, check=False)
     assert done.returncode != 0
     assert "not found" in (done.stdout + done.stderr).lower()
+
+
+def test_a_bucket_is_filled_listed_and_emptied(hf: Hf, repo_id: str, tmp_path: Path) -> None:
+    if hf("buckets", "--help", check=False).returncode:
+        pytest.skip("this client has no buckets")
+    (tmp_path / "up").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "up" / name).write_text(name)
+    hf("buckets", "create", repo_id)
+    hf("sync", tmp_path / "up", f"hf://buckets/{repo_id}/logs")
+    assert "a.txt" in hf("buckets", "list", f"{repo_id}/logs", "--recursive").stdout
+    hf("sync", f"hf://buckets/{repo_id}/logs", tmp_path / "down")
+    assert (tmp_path / "down" / "b.txt").read_text() == "b.txt"
+    hf("buckets", "delete", repo_id, "--yes")
+    assert hf("buckets", "info", repo_id, check=False).returncode != 0
