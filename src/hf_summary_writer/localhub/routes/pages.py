@@ -48,9 +48,10 @@ def page_handler(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except HubError as error:
-            page = html.page(
-                f"{error.status}", [html.tag("h1", error.status), html.tag("p", error.message)], error.status
-            )
+            parts = [html.tag("h1", error.status), html.tag("p", error.message)]
+            if isinstance(error, RepoNotFoundError) and "authorization" not in request.headers:
+                parts.append(html.tag("p", html.join(["Is it private? ", html.link("/login", "Sign in"), "."])))
+            page = html.page(f"{error.status}", parts, error.status)
             page.headers.update(error.headers)
             return page
 
