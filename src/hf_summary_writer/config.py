@@ -520,7 +520,7 @@ class PushConfig:
             variable="REVISION",
             flags="--revision",
             metavar="BRANCH",
-            help="The branch; created if it does not exist.  [default: main]",
+            help="The branch; created if needed.  [default: main]",
         ),
     )
     path_in_repo: str = field(
@@ -543,7 +543,7 @@ class PushConfig:
             variable="PRIVATE",
             flags="--private/--public",
             aliases=(" /--no-private",),
-            help="Create the repo as private or public, if it does not exist.  [default: the account's setting]",
+            help="Visibility of a new repo.  [default: public, or your organization's setting]",
             ledger="private",
         ),
     )
@@ -568,7 +568,7 @@ class PushConfig:
             aliases=("--include",),
             metavar="PATTERN",
             several=True,
-            help=f"Push only files that match. Repeatable.  [default: {EVENT_FILES[0]}]",
+            help=f"Upload only files that match. Repeatable.  [default: {EVENT_FILES[0]}]",
             ledger="allow",
             none_is_unset=False,
         ),
@@ -582,7 +582,7 @@ class PushConfig:
             aliases=("--exclude",),
             metavar="PATTERN",
             several=True,
-            help="Do not push files that match. Repeatable.",
+            help="Do not upload files that match. Repeatable.",
             ledger="ignore",
         ),
     )
@@ -616,7 +616,7 @@ class PushConfig:
             variable="CLOSE_TIMEOUT",
             flags="--close-timeout",
             metavar="SECONDS",
-            help=f"Seconds that the last push may take.  [default: {DEFAULT_CLOSE_TIMEOUT:g}]",
+            help=f"Maximum seconds for the last push.  [default: {DEFAULT_CLOSE_TIMEOUT:g}]",
         ),
     )
     token: str | bool | None = field(

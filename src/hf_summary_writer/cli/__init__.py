@@ -30,17 +30,17 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(None, "-V", "--version", package_name="hf-summary-writer")
 def main() -> None:
-    """Keep a Hugging Face Hub repo up to date with TensorBoard logs.
+    """Upload TensorBoard logs to the Hugging Face Hub while the training runs.
 
     \b
-    Send what a run left on this disk:     hf-summary-writer sync runs/first user/my-runs
-    Keep sending while something writes:   hf-summary-writer sync runs user/my-runs --watch
-    Push around a training command:        hf-summary-writer run user/my-runs -- python train.py
-    See how far a folder has come:         hf-summary-writer status runs
-    Look at a repo's runs in TensorBoard:  hf-summary-writer view user/my-runs
-    Check token, rights and network:       hf-summary-writer check user/my-runs
+    Upload a run:                     hf-summary-writer sync runs/first user/my-runs
+    Keep a folder in sync:            hf-summary-writer sync runs user/my-runs --watch
+    Wrap a training command:          hf-summary-writer run user/my-runs -- python train.py
+    Check the upload status:          hf-summary-writer status runs
+    Open a repo in TensorBoard:       hf-summary-writer view user/my-runs
+    Check token, rights and network:  hf-summary-writer check user/my-runs
 
-    Log in once with `hf auth login`, or set HF_TOKEN. HF_ENDPOINT leads to another Hub.
+    Log in once with `hf auth login`, or set HF_TOKEN. HF_ENDPOINT selects another Hub.
     """  # noqa: D301 - click asks for that very character
 
 

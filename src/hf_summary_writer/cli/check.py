@@ -24,11 +24,11 @@ __all__ = ["check"]
 @config_option("repo_type")
 @config_option("revision")
 @config_option("token")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object per line.")
 def check(repo_id: str | None, as_json: bool, **options: Any) -> None:
-    """Check what uploads need: versions, mode, cache, Hub, clock, limits, token, and the right to write to REPO_ID.
+    """Check the requirements of uploads: versions, mode, cache, Hub, clock, limits, token, write access to REPO_ID.
 
-    Makes two requests at most, and changes nothing. Exits with 1 if something is in the way.
+    Makes at most two requests and changes nothing. Exits with 1 if a check fails.
     """
     log_to_stderr()
     if repo_id is None and (options["repo_type"] or options["revision"]):

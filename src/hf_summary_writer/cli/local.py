@@ -17,11 +17,13 @@ __all__ = ["demo", "localhub"]
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the Hub's repos and the logs in this folder."
 )
 @click.option("--open", "open_", is_flag=True, help="Show the downloaded run in TensorBoard at the end.")
-@click.option("--seconds", type=click.FloatRange(min=1), default=8.0, show_default=True, help="How long to train.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=8.0, show_default=True, help="Training time in seconds."
+)
 def demo(keep: Path | None, open_: bool, seconds: float) -> None:
-    """Train a small classifier, push its logs to a Hub on this machine, and check what arrived.
+    """Train a small classifier, upload its logs to a Hub on this machine, and compare.
 
-    Nothing leaves this machine. Exits with 1 if the Hub does not hold exactly what was logged.
+    No data leaves this machine. Exits with 1 if the Hub does not hold exactly the logged data.
     """
     try:
         from hf_summary_writer.cli.demo import run

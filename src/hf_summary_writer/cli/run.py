@@ -141,21 +141,21 @@ _COMMAND = "hf_summary_writer.command"
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("runs"),
     show_default=True,
-    help="The folder that COMMAND logs to, one run or many; made if it is not there.",
+    help="The folder that COMMAND logs to: one run or a folder of runs. Created if needed.",
 )
 @config_options
 @click.pass_context
 def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> None:
-    """Run COMMAND and push what it logs to REPO_ID, while it runs and after it ends, however it ends.
+    """Run COMMAND and upload its logs to REPO_ID, while it runs and after it exits.
 
     \b
     hf-summary-writer run user/my-runs --logdir runs -- python train.py --epochs 10
 
-    Signals are passed on to COMMAND; SIGTERM also starts a push at once. The exit code is that of COMMAND, or 128 + n
-    if signal n ended it; what could not be pushed changes nothing in it, and is named in one line on standard error.
+    Signals are forwarded to COMMAND; SIGTERM also starts an upload at once. The exit code is that of COMMAND, or
+    128 + n if signal n ended it. A failed upload does not change the exit code; one line on standard error names the
+    missing files.
 
-    COMMAND may use HFSummaryWriter: under --logdir it only writes to the disk, since this command pushes, and REPO_ID
-    is its default repo.
+    If COMMAND uses HFSummaryWriter under --logdir, that writer only writes to disk, and REPO_ID is its default repo.
     """  # noqa: D301 - click asks for that very character
     log_to_stderr()
     command = ctx.meta[_COMMAND]

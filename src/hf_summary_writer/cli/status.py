@@ -24,13 +24,15 @@ __all__ = ["status"]
 
 @click.command()
 @click.argument("logdir", type=existing_folder)
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line for each folder and destination.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 if something has not arrived yet.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Write JSON, one object per line for each folder and destination."
+)
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if some data is not on the Hub.")
 def status(logdir: Path, as_json: bool, exit_code: bool) -> None:
-    """Say where LOGDIR goes, what has arrived, what is missing, and what stands in the way.
+    """Show the destination of LOGDIR, the last commit, the data that is not on the Hub yet, and the last error.
 
-    LOGDIR may be one run or a folder of many. Makes no request: it reads what pushes leave in the folder, so it works
-    while another process pushes, without a network, and after a crash.
+    LOGDIR is one run or a folder of runs. Makes no request: it reads the state files in the folder, so it works while
+    another process uploads, without network, and after a crash.
     """
     log_to_stderr()
     folder = logdir.resolve()

@@ -38,12 +38,10 @@ __all__ = ["sync"]
 @click.command()
 @click.argument("logdir", type=existing_folder)
 @click.argument("repo_id", required=False)
-@click.option(
-    "--watch", is_flag=True, help="Keep sending what is new, --every so many minutes, until Ctrl-C or SIGTERM."
-)
-@click.option("--dry-run", is_flag=True, help="Send nothing; list what would be sent.")
-@click.option("--exit-code", is_flag=True, help="With --dry-run, exit with 1 if there is something to send.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object a line.")
+@click.option("--watch", is_flag=True, help="Upload new data at every interval (--every), until Ctrl-C or SIGTERM.")
+@click.option("--dry-run", is_flag=True, help="Upload nothing; list the files that would be uploaded.")
+@click.option("--exit-code", is_flag=True, help="With --dry-run, exit with 1 if some data is not on the Hub.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object per line.")
 @config_options
 def sync(
     logdir: Path,
@@ -54,17 +52,16 @@ def sync(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Send what is missing of LOGDIR to REPO_ID.
+    """Upload LOGDIR to REPO_ID, except for data that is on the Hub already.
 
-    LOGDIR may be one run or a folder of many, written by whatever writes files. Without REPO_ID it goes where it went
-    before, or was to go, with the options it had then; where that is known of the folders in LOGDIR and not of LOGDIR
-    itself, all of these are sent, with --watch also those that appear later. With REPO_ID, what no option says is as it
-    was when LOGDIR last went to the same place, if it did. What has arrived is never sent again.
+    LOGDIR is one run or a folder of runs, written by any program. Without REPO_ID, LOGDIR (or every run in it) is
+    uploaded to the repo it was last uploaded to, with the same options; --watch includes runs that appear later. With
+    REPO_ID, options that are not given keep their last value for that destination.
 
-    While this watches LOGDIR, every HFSummaryWriter in it that goes to the same branch leaves the pushing to it: all
-    runs of a sweep then take one commit per interval, and not one each.
+    While --watch runs, every HFSummaryWriter below LOGDIR that uploads to the same branch only writes to disk: all runs
+    of a sweep share one commit per interval.
 
-    Exits with 0 only if all has arrived, with 1 if not, and with 3 if no file matches.
+    Exits with 0 only if everything is on the Hub, with 1 if not, and with 3 if no file matches.
     """
     log_to_stderr()
     folder = logdir.resolve()

@@ -86,12 +86,14 @@ _DOWNLOADS = 8
 @click.option("--revision", help="The branch, tag or commit.  [default: main]")
 @config_option("endpoint")
 @config_option("token")
-@click.option("--refresh", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds between looks.")
+@click.option(
+    "--refresh", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Refresh interval in seconds."
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="TensorBoard's port.")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep the event files in this folder, so that the next time only what is new is fetched.",
+    help="Keep the event files in this folder; the next call downloads only new data.",
 )
 def view(
     repo_id: str,
@@ -105,8 +107,8 @@ def view(
 ) -> None:
     """Download the event files of REPO_ID and open TensorBoard on them, until Ctrl-C.
 
-    For private repos, and where the Hub's own tab "Metrics" is out of reach. What changed on the Hub is fetched again
-    every --refresh seconds. Needs TensorBoard: pip install tensorboard.
+    Use it for private repos, and when the Hub's Training metrics tab is not available. New data is downloaded every
+    --refresh seconds. Needs TensorBoard: pip install tensorboard.
     """
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
