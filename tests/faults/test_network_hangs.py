@@ -253,6 +253,22 @@ def test_half_an_answer_or_a_strangers_is_no_commit_and_the_next_push_delivers(
     assert len(world.commits()) == 2
 
 
+def test_a_process_that_dies_in_doubt_about_a_commit_leaves_the_file_to_the_next_one(world: World) -> None:
+    file = world.folder / "a.bin"
+    file.write_bytes(b"old")
+    first = world.schedule()
+    first.next_commit()
+    first.settle()
+    file.write_bytes(b"newer")
+    world.proxy.add(*REQUESTS["commit"], LoseAnswer())
+    assert isinstance(first.fail(), TemporaryError)
+    first.scheduler.stop()
+    # As the first process knew it to be uploaded, and as the Hub does not hold it any more.
+    file.write_bytes(b"old")
+    world.schedule().scheduler.close()
+    assert world.uploaded() == {"a.bin": b"old"}
+
+
 @pytest.mark.faults("N11")
 def test_a_commit_whose_answer_is_lost_is_not_made_again(world: World) -> None:
     (world.folder / "a.bin").write_bytes(os.urandom(1000))

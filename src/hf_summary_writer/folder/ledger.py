@@ -221,6 +221,18 @@ class Ledger:
         for relpath in relpaths:
             self._entries.pop(relpath, None)
 
+    def retract(self, relpaths: Iterable[str]) -> None:
+        """Forget, durably, that these files were uploaded: a commit that nobody confirmed may have replaced them.
+
+        Raises:
+            OSError: If it could not be written; memory has forgotten them all the same.
+        """
+        before = len(self._entries)
+        self.forget(relpaths)
+        if len(self._entries) != before:
+            self._is_stale = True
+            self._rewrite()
+
     def _reset(self) -> None:
         self.repo_id = self.commit = self.config = self.moved_from = self._seen = None
         self.is_new = self._is_stale = False

@@ -243,6 +243,10 @@ class Job:
         self._crossed.difference_update(arrived)
         self._note(lambda: self.ledger.record(arrived, record))
 
+    def doubt(self, relpaths: Iterable[str]) -> None:
+        """Note that a commit with these files was requested and not answered, so that a later process looks again."""
+        self._note(lambda: self.ledger.retract(relpaths))
+
     def announce(self, commit: CommitInfo, snapshots: Iterable[FileSnapshot], repo_id: str, seconds: float) -> None:
         """Log a commit, and tell the hook."""
         sizes = [snapshot.entry.length for snapshot in snapshots]

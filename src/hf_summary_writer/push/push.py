@@ -224,6 +224,11 @@ class Pusher:
                 else:
                     job.refuse(snapshot, str(error))
                     yield Published(None, frozenset(), frozenset(), frozenset(), frozenset({path}))
+            except PushError as error:
+                if error.in_doubt:
+                    for job, mine in _by_job(part).items():
+                        job.doubt([file.snapshot.relpath for file in mine])
+                raise
 
     def _publish_together(self, files: list[StagedFile]) -> Iterator[Published]:
         jobs = list(dict.fromkeys(file.job for file in files))
