@@ -35,7 +35,7 @@ from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.events.encoding import file_version
 from hf_summary_writer.events.files import parse_name
-from hf_summary_writer.events.tfrecord import boundaries, frame
+from hf_summary_writer.events.tfrecord import boundaries, frame, is_torn, next_record
 from hf_summary_writer.events.writer import EventWriter
 from hf_summary_writer.folder.ledger import Ledger
 
@@ -62,6 +62,22 @@ class Crash(BaseException):
 
 def whole(content: bytes) -> bytes:
     return content[: [0, *boundaries(io.BytesIO(content))][-1]]
+
+
+def uploadable(content: bytes) -> bytes:
+    """Return the part of an event file that a last push uploads: all but a torn record at its end.
+
+    Damage that is followed by whole records, or that nobody can be writing any more, is uploaded as it is.
+    """
+    file, start = io.BytesIO(content), 0
+    while True:
+        *_, end = start, *boundaries(file, start)
+        if is_torn(file, end, len(content)):
+            return content[:end]
+        following = next_record(file, end + 1, len(content))
+        if following is None:
+            return content
+        start = following
 
 
 class FolderAndHub(RuleBasedStateMachine):
@@ -284,7 +300,7 @@ class FolderAndHub(RuleBasedStateMachine):
                     assert content in here, name
                 else:
                     assert any(version.startswith(content) for version in here), name
-                    assert whole(content) == content, name
+                    assert uploadable(content) == content, name
 
     @invariant()
     def the_ledger_is_never_ahead_of_the_hub(self) -> None:
@@ -299,7 +315,7 @@ class FolderAndHub(RuleBasedStateMachine):
     def same_once_faults_stop(self) -> None:
         held = self.store.look().files
         for name, content in self.files():
-            expected = content if name in PLAIN_FILES else whole(content)
+            expected = content if name in PLAIN_FILES else uploadable(content)
             if expected or name in PLAIN_FILES:
                 assert held.get(f"logs/run/{name}") == expected, name
 
@@ -364,10 +380,10 @@ def test_folder_and_a_dictionary_agree_whatever_happens() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_folder_and_hub_agree_in_many_random_histories(proxy: FaultProxy, proxied: HfApi) -> None:
-    run_machine(lambda: RealHub(proxied, proxy), examples=50, derandomize=False)
+    run_machine(lambda: RealHub(proxied, proxy), examples=25, derandomize=False)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_folder_and_a_dictionary_agree_in_many_random_histories() -> None:
-    run_machine(Dictionary, examples=400, derandomize=False)
+    run_machine(Dictionary, examples=100, derandomize=False)
