@@ -207,6 +207,8 @@ class Pusher:
         accepted: set[Job] = set()
         while waiting:
             part = [file for file in waiting.pop() if outcomes[file.job].error is None]
+            if not part:
+                continue
             try:
                 for receipt in self._publish_together(part):
                     accepted.update(file.job for file in part if file.path in receipt.settled)
