@@ -16,10 +16,11 @@ import commands
 import remote
 from faults.proxy import Answer
 from hf_summary_writer.events import file_version, frame
-from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.folder.ledger import STATE_FOLDER, Signature, ledgers_of
 from hf_summary_writer.push.status import survey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from huggingface_hub import HfApi
@@ -203,6 +204,7 @@ def test_odd_values_in_state_files_are_never_shown_nor_raised(world: World, odd:
     (world.folder / "b.json").write_text("{}")
     world.proxy.add("*", "/api/", Answer(503))
     run.fail()
+    run.scheduler.stop()  # or it may try again meanwhile
     config = run.scheduler._config
     files = [path for path in (world.folder / STATE_FOLDER).iterdir() if path.suffix in {".json", ".jsonl"}]
     assert {path.suffix for path in files} == {".json", ".jsonl"}
@@ -218,3 +220,87 @@ def test_odd_values_in_state_files_are_never_shown_nor_raised(world: World, odd:
                 assert "\\u001b" not in shown
                 path.write_text(before)
     world.proxy.clear()
+
+
+def recreate(api: HfApi, repo_id: str) -> None:
+    api.delete_repo(repo_id)
+    api.create_repo(repo_id)
+
+
+def delete_a_file(api: HfApi, repo_id: str) -> None:
+    api.delete_file(f"tensorboard/run/{NAME}", repo_id)
+
+
+def delete_the_folder(api: HfApi, repo_id: str) -> None:
+    api.delete_folder("tensorboard/run", repo_id)
+
+
+def overwrite_files(api: HfApi, repo_id: str) -> None:
+    """Replace an event file and a text file by others of the same size."""
+    for name, size in ((NAME, len(b"".join(RECORDS))), ("notes.txt", 5)):
+        api.upload_file(path_or_fileobj=b"x" * size, path_in_repo=f"tensorboard/run/{name}", repo_id=repo_id)
+
+
+def reset_the_branch(api: HfApi, repo_id: str) -> None:
+    first = api.list_repo_commits(repo_id, revision="logs")[-1].commit_id
+    api.delete_branch(repo_id, branch="logs")
+    api.create_branch(repo_id, branch="logs", revision=first)
+
+
+def delete_the_branch(api: HfApi, repo_id: str) -> None:
+    api.delete_branch(repo_id, branch="logs")
+
+
+@pytest.mark.faults("N16")
+@pytest.mark.parametrize(
+    "change", [recreate, delete_a_file, delete_the_folder, overwrite_files, reset_the_branch, delete_the_branch]
+)
+def test_sync_uploads_again_what_somebody_removed_or_replaced_on_the_hub(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, change: Callable[[HfApi, str], None]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"".join(RECORDS))
+    (folder / "notes.txt").write_bytes(b"hello")
+    where = {"revision": "logs"} if "branch" in change.__name__ else {}
+    sync(hub, folder, repo_id, "--allow=*", *(f"--revision={branch}" for branch in where.values()))
+    change(api, repo_id)
+    told = sync(hub, folder)
+    assert remote.files(api, repo_id, **where) == remote.under(folder, "tensorboard/run", "*")
+    assert "uploaded again" in told or "sent once more" in told
+    before = len(remote.commits(api, repo_id, **where))
+    assert "uploaded again" not in sync(hub, folder)
+    assert len(remote.commits(api, repo_id, **where)) == before
+
+
+@pytest.mark.faults("N16")
+def test_sync_does_not_create_a_repo_again_that_was_deleted(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"".join(RECORDS))
+    sync(hub, folder, repo_id)
+    api.delete_repo(repo_id)
+    assert "does not exist any more" in sync(hub, folder, code=1)
+    assert not api.repo_exists(repo_id)
+
+
+@pytest.mark.faults("D13")
+def test_sync_verify_reads_all_files_and_uploads_what_differs(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"".join(RECORDS))
+    sync(hub, folder, repo_id)
+    changed = b"".join([RECORDS[0], RECORDS[2], RECORDS[1], *RECORDS[3:]])
+    (folder / NAME).write_bytes(changed)
+    # As if the disk had returned other bytes, which changes no time.
+    [ledger] = ledgers_of(folder)
+    entry = ledger.entries[NAME]
+    ledger.record({NAME: entry._replace(signature=Signature.of((folder / NAME).stat()))})
+    sync(hub, folder)
+    assert remote.files(api, repo_id) != remote.under(folder, "tensorboard/run")
+    assert "was rewritten" in sync(hub, folder, "--verify")
+    assert remote.files(api, repo_id) == remote.under(folder, "tensorboard/run")

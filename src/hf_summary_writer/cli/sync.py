@@ -41,6 +41,7 @@ __all__ = ["sync"]
 @click.option("--watch", is_flag=True, help="Upload new data at every interval (--every), until Ctrl-C or SIGTERM.")
 @click.option("--dry-run", is_flag=True, help="Upload nothing; list the files that would be uploaded.")
 @click.option("--exit-code", is_flag=True, help="With --dry-run, exit with 1 if some data is not on the Hub.")
+@click.option("--verify", is_flag=True, help="Read all files in full, whatever their size and times.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object per line.")
 @config_options
 def sync(
@@ -49,6 +50,7 @@ def sync(
     watch: bool,
     dry_run: bool,
     exit_code: bool,
+    verify: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -66,6 +68,8 @@ def sync(
     log_to_stderr()
     folder = logdir.resolve()
     _check_modes(options, repo_id, watch=watch, dry_run=dry_run, exit_code=exit_code)
+    if verify and (watch or dry_run):
+        raise click.UsageError("--verify compares what one sync uploads: leave out --watch and --dry-run")
     configs, complete = _configs(folder, repo_id, options)
     if dry_run:
         arrived = [_listed(each, config, as_json=as_json) for each, config in configs]
@@ -73,7 +77,7 @@ def sync(
         later = (lambda: configs) if repo_id is not None else (lambda: _known_configs(folder, options)[0])
         arrived = _watched(configs, later, as_json=as_json)
     else:
-        arrived = [_synced(each, config, as_json=as_json) for each, config in configs]
+        arrived = [_synced(each, config, verify=verify, as_json=as_json) for each, config in configs]
     if dry_run and not exit_code:
         sys.exit(0)
     if not (complete and all(arrived)):
@@ -158,7 +162,7 @@ def _listed(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
     return not found
 
 
-def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
+def _synced(folder: Path, config: PushConfig, *, verify: bool, as_json: bool) -> bool:
     commits: list[CommitDetails] = []
     progress = UploadProgress(client_for(config))
 
@@ -169,7 +173,7 @@ def _synced(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
             tell(commit, as_json=False)
 
     with progress.shown(folder, config.destination, missing(folder, config, quiet=True), wanted=not as_json):
-        synced = send(folder, config, progress.client, note)
+        synced = send(folder, config, progress.client, note, verify=verify)
     arrived = synced.error is None and not synced.missing
     empty = arrived and matches_nothing(folder, config)
     config = dataclasses.replace(config, repo_id=survey(folder, config, quiet=True).destination.repo_id)

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 from hf_summary_writer import config as checks
 from hf_summary_writer.config import Destination, PushConfig
@@ -63,7 +63,9 @@ class LedgerEntry(NamedTuple):
         signature: The local file when it was read for the push.
         length: The number of its bytes on the Hub.
         tail: For event files, a fingerprint of the bytes before `length`, which tells an append from a rewrite.
-        digest: A fingerprint of all of these bytes.
+        digest: For event files, a checksum of all of these bytes that can be continued.
+        sha256: The hash of all of these bytes, by which the Hub knows large files.
+        git_oid: Of a file that Git may hold itself, the hash by which Git knows it.
         young: Whether the file was read so soon after a change that the next one may have left the same signature.
         verified: When all of an event file was last compared with `digest`, in seconds since the epoch.
     """
@@ -72,8 +74,33 @@ class LedgerEntry(NamedTuple):
     length: int
     tail: str = ""
     digest: str = ""
+    sha256: str = ""
+    git_oid: str = ""
     young: bool = False
     verified: int = 0
+
+    def is_at(self, remote: RemoteFile | None) -> bool:
+        """Return whether a file on the Hub is, as far as its hashes are known, the one of this entry."""
+        if remote is None or remote.size != self.length:
+            return False
+        ours, theirs = (self.sha256, remote.sha256) if remote.sha256 else (self.git_oid, remote.git_oid)
+        return not ours or ours == theirs
+
+
+class RemoteFile(Protocol):
+    """A file as the Hub lists it."""
+
+    @property
+    def size(self) -> int:
+        """The number of its bytes."""
+
+    @property
+    def sha256(self) -> str:
+        """Its hash, if it is not stored in Git itself."""
+
+    @property
+    def git_oid(self) -> str:
+        """The hash by which Git knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +451,8 @@ def _parsed_file(line: dict[str, Any]) -> tuple[str, LedgerEntry]:
     # An earlier version, whose signatures have four numbers, knew the digest of young files only.
     young = _typed(line.get("young", bool(digest) and len(line["signature"]) == 4), bool)
     verified = _integer(line.get("verified", 0))
-    return relpath, LedgerEntry(signature, length, text(line.get("tail", "")), digest, young, verified)
+    tail, sha256, git_oid = (text(line.get(name, "")) for name in ("tail", "sha256", "git_oid"))
+    return relpath, LedgerEntry(signature, length, tail, digest, sha256, git_oid, young, verified)
 
 
 def _parsed_config(destination: Destination, settings: dict[str, Any]) -> PushConfig:

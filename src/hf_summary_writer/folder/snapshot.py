@@ -54,6 +54,9 @@ _SMALL = 2**20
 
 _DIGEST_CHUNK = 4 * 2**20
 
+# The Hub stores nothing larger in Git itself.
+_MOST_BYTES_IN_GIT = 10 * 2**20
+
 # The first record of an event file is no event, the second is one.
 _RECORDS_WORTH_A_COPY = 2
 
@@ -217,7 +220,7 @@ class _PlainFile(_OpenFile):
     def take(self, *, last: bool) -> FileSnapshot | LedgerEntry | SkipReason:  # noqa: ARG002 - as event files are taken
         known, size = self.known, self.signature.size
         young = not self.is_older_than(YOUNG_NS)
-        if known is not None and known.digest and known.length == size and _digest(self.file, size) == known.digest:
+        if known is not None and known.sha256 and known.length == size and _sha256(self.file, size) == known.sha256:
             return known._replace(signature=self.signature, young=young)
         stable: BinaryIO
         body: bytes | Path
@@ -230,7 +233,8 @@ class _PlainFile(_OpenFile):
             length = stable.seek(0, os.SEEK_END)
         if not self._is_one_version(stable, length):
             return SkipReason.BUSY
-        entry = LedgerEntry(self.signature, length, digest=_digest(stable, length), young=young)
+        git_oid = _git_oid(stable, length) if length <= _MOST_BYTES_IN_GIT else ""
+        entry = LedgerEntry(self.signature, length, sha256=_sha256(stable, length), git_oid=git_oid, young=young)
         return FileSnapshot(self.changed.relpath, body, entry)
 
     def _is_one_version(self, stable: BinaryIO, length: int) -> bool:
@@ -240,7 +244,7 @@ class _PlainFile(_OpenFile):
         if Signature.of(os.fstat(self.file.fileno())) == self.signature:
             return True
         # Something was written meanwhile. That is no harm if it only was appended.
-        return _digest(self.file, length) == _digest(stable, length)
+        return _sha256(self.file, length) == _sha256(stable, length)
 
 
 class _Extent(NamedTuple):
@@ -288,7 +292,13 @@ class _EventFile(_OpenFile):
         # A hole that a network file system has yet to fill looks like damage, so such a file is compared every time.
         verified = 0 if extent.is_damaged else self._verified if start else _now()
         entry = LedgerEntry(
-            self.signature, extent.end, _tail(stable, extent.end), checksum, not extent.is_final, verified
+            self.signature,
+            extent.end,
+            tail=_tail(stable, extent.end),
+            digest=checksum,
+            sha256=_sha256(stable, extent.end),
+            young=not extent.is_final,
+            verified=verified,
         )
         return FileSnapshot(self.changed.relpath, body, entry, is_original)
 
@@ -373,9 +383,16 @@ def _tail(file: BinaryIO, end: int) -> str:
     return hashlib.blake2b(file.read(end - start), digest_size=8).hexdigest()
 
 
-def _digest(file: BinaryIO, length: int) -> str:
+def _sha256(file: BinaryIO, length: int) -> str:
+    return _hashed(hashlib.sha256(), file, length)
+
+
+def _git_oid(file: BinaryIO, length: int) -> str:
+    return _hashed(hashlib.sha1(b"blob %d\0" % length, usedforsecurity=False), file, length)
+
+
+def _hashed(digest: hashlib._Hash, file: BinaryIO, length: int) -> str:
     file.seek(0)
-    digest = hashlib.blake2b(digest_size=16)
     while length > 0 and (chunk := file.read(min(_DIGEST_CHUNK, length))):
         digest.update(chunk)
         length -= len(chunk)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, PushError, RejectedError, TemporaryError
 from hf_summary_writer.hub.client import over_xet
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub.client import Client
     from hf_summary_writer.hub.uploads import Upload
 
-__all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "Published", "RepoRemote"]
+__all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "Published", "RemoteFile", "RepoRemote"]
 
 T = TypeVar("T")
 
@@ -38,6 +39,9 @@ MAX_FILES_PER_COMMIT = 100
 # Text travels within the commit request, of which the client holds several copies, and over a slow line a large request
 # would never end. A single file may be larger: the Hub takes up to 10 MB in this way.
 MAX_POSTED_BYTES_PER_COMMIT = 8 * 2**20
+
+# The Hub takes no more at once.
+_PATHS_PER_REQUEST = 1000
 
 # A call to the Hub may take this long, and longer by the time that its content takes over a slow line.
 CALL_SECONDS = 120.0
@@ -66,6 +70,20 @@ class Published:
     arrived: frozenset[str]
     left_out: frozenset[str]
     settled: frozenset[str]
+
+
+class RemoteFile(NamedTuple):
+    """A file as the Hub lists it.
+
+    Attributes:
+        size: The number of its bytes.
+        sha256: Its hash, if it is not stored in Git itself, else empty.
+        git_oid: The hash by which Git knows it.
+    """
+
+    size: int
+    sha256: str
+    git_oid: str
 
 
 class RepoRemote:
@@ -219,6 +237,24 @@ class RepoRemote:
             yield self._commit_share(share, settled, title, commit_slot)
             if remaining and interrupted():
                 raise InterruptedPushError("the push was interrupted")
+
+    def files(self, paths: Sequence[str]) -> dict[str, RemoteFile]:
+        """Return those of the files that exist on the branch, with a request per 1,000 of them.
+
+        Raises:
+            BranchGoneError: If the branch does not exist.
+            RepoGoneError: If the repo does not.
+        """
+        found = {}
+        for start in range(0, len(paths), _PATHS_PER_REQUEST):
+            for each in self._call(functools.partial(self._list, list(paths[start : start + _PATHS_PER_REQUEST]))):
+                lfs = getattr(each, "lfs", None)
+                if hasattr(each, "size"):  # a folder has none
+                    found[each.path] = RemoteFile(each.size, lfs.sha256 if lfs else "", each.blob_id)
+        return found
+
+    def _list(self, paths: list[str]) -> list[Any]:
+        return list(self.api.get_paths_info(self.repo_id, paths, repo_type=self._repo_type, revision=self._revision))
 
     def squash(self, title: str) -> None:
         """Squash the history of the branch into one commit."""

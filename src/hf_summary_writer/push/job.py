@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from hf_summary_writer.errors import CommitDetails, TemporaryError
+from hf_summary_writer.errors import BranchGoneError, CommitDetails, RepoGoneError, TemporaryError
 from hf_summary_writer.events import file_version, frame, parse_name
 from hf_summary_writer.folder.disk import StateFolder, WarnOnce
 from hf_summary_writer.folder.lease import Lease, owner_above, push_lock
@@ -66,6 +66,8 @@ class Job:
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         flush: Brings to disk what a push has to include.
         on_commit: Told of every commit.
+        compares: Whether to compare the ledger with the Hub first, and send again what the Hub does not hold any more.
+        verify: Whether to compare the content of all files with the ledger, whatever their times.
 
     Attributes:
         asked: Whether somebody asked for this push, as `trigger` does.
@@ -84,6 +86,8 @@ class Job:
         content_lock: AbstractContextManager[object],
         flush: Callable[[], None] = lambda: None,
         on_commit: Callable[[CommitDetails], None] = lambda _: None,
+        compares: bool = False,
+        verify: bool = False,
     ) -> None:
         self.folder = folder
         self.destination = destination = config.destination
@@ -95,11 +99,13 @@ class Job:
         self._flush = flush
         self._on_commit = on_commit
         self._is_writer = is_writer
+        self._compares = compares
+        self._verify = verify
         self._is_other_rank = rank is not None and not rank.is_main
         self._once = WarnOnce()
         self._state_folder = folder / STATE_FOLDER
         self.ledger = Ledger(self._state_folder / f"{destination.key}.jsonl", destination)
-        self.inventory = Inventory(folder, config, self.ledger, self._once)
+        self.inventory = Inventory(folder, config, self.ledger, self._once, verify=verify)
         self.lease = Lease(folder, config, waits=self._is_other_rank, covers_below=not is_writer)
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
@@ -137,6 +143,8 @@ class Job:
             self.remember()  # a later process has to know where the folder was to go
             raise
         self.refresh(remote)
+        if self._compares and remote.known:
+            self._compare(remote)
         if not self._has_news(remote):
             return False
         if not self._is_writer or self.asked:
@@ -182,7 +190,11 @@ class Job:
         """
         self.refresh(remote)
         self._reader = SnapshotReader(
-            str(self.folder), StateFolder(self._state_folder), self._once, filter(None, [remote.secret()])
+            str(self.folder),
+            StateFolder(self._state_folder),
+            self._once,
+            filter(None, [remote.secret()]),
+            verify=self._verify,
         )
         self._failed = None
         self.inventory.left_behind = 0
@@ -323,6 +335,33 @@ class Job:
             logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
         self._owner_above = above
         return above is not None
+
+    def _compare(self, remote: RepoRemote) -> None:
+        """Forget the uploads that somebody has deleted, replaced or reset on the Hub since.
+
+        Raises:
+            RepoGoneError: If the repo does not exist.
+        """
+        self._compares = False
+        paths = {self.destination.path_in_repo(relpath): relpath for relpath in self.ledger.entries}
+        try:
+            there = remote.files(list(paths))
+        except BranchGoneError as error:
+            logger.warning("All of %s is sent once more: %s", self.folder, error)
+            remote.lost_branch()
+            return
+        except RepoGoneError:
+            remote.lost_repo()
+            self.start_over(remote)
+            raise
+        lost = [relpath for path, relpath in paths.items() if not self.ledger.entries[relpath].is_at(there.get(path))]
+        if lost:
+            logger.warning(
+                "%d files of %s are not on the Hub any more as they were uploaded: they are uploaded again",
+                len(lost),
+                self.folder,
+            )
+            self.ledger.forget(lost)
 
     def _has_news(self, remote: RepoRemote) -> bool:
         if self._losses != remote.losses or (self.final and self.inventory.refused):

@@ -320,18 +320,26 @@ class Synced:
     error: PushError | None
 
 
-def sync(folder: Path, config: PushConfig, api: HfApi, on_commit: Callable[[CommitDetails], None]) -> Synced:
-    """Push what is new in a folder, once, in the calling thread.
+def sync(
+    folder: Path,
+    config: PushConfig,
+    api: HfApi,
+    on_commit: Callable[[CommitDetails], None],
+    *,
+    verify: bool = False,
+) -> Synced:
+    """Push what is new in a folder or missing on the Hub, once, in the calling thread.
 
     Args:
         folder: The folder, an absolute path without links.
         config: Where it goes, and how.
         api: The client.
         on_commit: Told of every commit.
+        verify: Whether to compare the content of all files with the ledger, whatever their times.
     """
     remote = RepoRemote(config, Client(None, api))
     pusher = Pusher(remote, commit_queue_of(remote))
-    job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit)
+    job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit, compares=True, verify=verify)
     job.asked = job.final = True
     error: PushError | None = None
     try:
