@@ -5,23 +5,55 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_summary_writer.errors import (
+        ActionNeededError,
+        CommitDetails,
+        ErrorDetails,
+        PushError,
+        RateLimitError,
+        RejectedError,
+        RepoGoneError,
+        TemporaryError,
+    )
+    from hf_summary_writer.push.status import Status
     from hf_summary_writer.scheduler import CommitScheduler
     from hf_summary_writer.writer import HFSummaryWriter
 
-__all__ = ["CommitScheduler", "HFSummaryWriter"]
+    __version__: str
 
-_HOMES = {"CommitScheduler": "hf_summary_writer.scheduler", "HFSummaryWriter": "hf_summary_writer.writer"}
+__all__ = [
+    "ActionNeededError",
+    "CommitDetails",
+    "CommitScheduler",
+    "ErrorDetails",
+    "HFSummaryWriter",
+    "PushError",
+    "RateLimitError",
+    "RejectedError",
+    "RepoGoneError",
+    "Status",
+    "TemporaryError",
+    "__version__",
+]
+
+_HOMES = {"CommitScheduler": "scheduler", "HFSummaryWriter": "writer", "Status": "push.status"}
 
 
 def __getattr__(name: str) -> Any:
     # Public names are imported on first use, so that a scheduler alone does not pay for tensorboardX.
-    if name in _HOMES:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("hf-summary-writer")
+    else:
         from importlib import import_module
 
-        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(__all__)

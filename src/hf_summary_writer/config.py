@@ -608,6 +608,7 @@ class PushConfig:
             ledger="card",
         ),
     )
+    check: bool = field(default=False, metadata=_option(check_switch))
     close_timeout: float = field(
         default=DEFAULT_CLOSE_TIMEOUT,
         metadata=_option(

@@ -21,6 +21,7 @@ from hf_summary_writer.config import (
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
 from hf_summary_writer.hub.client import Client, default_endpoint, endpoint_of
 from hf_summary_writer.hub.repo import RepoRemote
+from hf_summary_writer.notices import announce, interval, shown_path
 from hf_summary_writer.process import check_push_on_sigterm, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
 from hf_summary_writer.push.budget import commit_queue_of
@@ -79,7 +80,7 @@ class CommitScheduler:
         squash_history: Whether to squash the history of the branch into one commit after each push with a commit.
         hf_api: The `HfApi` for all requests, instead of a new one.
         close_timeout: Seconds that `close`, the end of a `with` block and the exit of the interpreter wait for the last
-            push, in total. Ctrl-C skips the wait.
+            push, in total. Ctrl-C skips the wait, and the program goes on.
         push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before the process ends with exit
             code 143. An earlier handler is called too and has that time to end the process itself. Only in the main
             thread. Without it SIGTERM ends the process at once, and the next one uploads the rest.
@@ -88,6 +89,8 @@ class CommitScheduler:
             hooks are logged and have no other effect.
         model_card: Whether the first commit to a repo that this scheduler creates brings a README.md that describes its
             contents. An existing README.md is never modified.
+        check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
+            not: for trainings whose first minutes nobody watches.
 
     Arguments that are left out are read from environment variables such as `HF_SUMMARY_WRITER_REPO_ID`; the page
     "Environment variables" lists them. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is uploaded,
@@ -125,9 +128,14 @@ class CommitScheduler:
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
         model_card: bool = True,
+        check: bool = False,
     ) -> None:
         """Check the arguments, create the folder and start the thread."""
         config = self._config = PushConfig.from_arguments(locals(), endpoint_of(hf_api))
+        if config.check:
+            from hf_summary_writer.hub.check import require  # rarely needed, and slow to import
+
+            require(config, hf_api)
         self.every = config.minutes
         self.path_in_repo = config.path_in_repo
         self.repo_type = config.repo_type
@@ -146,7 +154,7 @@ class CommitScheduler:
         self._job = self._new_job()
         self._on_commit = functools.partial(_call_hook, config.on_commit)
         self._on_error = functools.partial(_call_hook, config.on_error)
-        self._said_offline = False
+        self._said_offline = self._announced = False
         self._failures = FailureLog(self.folder_path)
         self._shutdown = Shutdown(
             self.folder_path, lambda: self._destination, self._command, self._job.inventory, self.close_timeout
@@ -243,12 +251,12 @@ class CommitScheduler:
     def close(self) -> None:
         """Make a last push, wait for it at most `close_timeout` seconds, and end the thread.
 
-        Raises:
-            KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
+        Ctrl-C skips the wait, and the program goes on.
         """
         try:
             seconds = self._shutdown.remaining
-            self._await_last(self._task.finish(seconds), time.monotonic() + seconds)
+            with contextlib.suppress(KeyboardInterrupt):
+                self._await_last(self._task.finish(seconds), time.monotonic() + seconds)
         finally:
             sigterm.remove(self)
 
@@ -260,9 +268,6 @@ class CommitScheduler:
     ) -> None:
         try:
             self.close()
-        except KeyboardInterrupt:
-            if error is None:
-                raise
         finally:
             self.stop()
 
@@ -304,6 +309,8 @@ class CommitScheduler:
         if self._mode is not Mode.ONLINE:
             self._stay_away()
             return
+        if self.url is not None:
+            self._announce()
         try:
             self._task.start()
             if self.push_on_sigterm and self._task.alive:
@@ -344,14 +351,20 @@ class CommitScheduler:
     def _committed(self, details: CommitDetails) -> None:
         self._shutdown.commits += 1
         if self._shutdown.commits == 1:
-            logger.info("%s is uploaded to %s", self.folder_path, self.url)
+            self._announce()
         self._failures.delivered(details)
         self._on_commit(details)
+
+    def _announce(self) -> None:
+        """Say where the logs can be seen, once."""
+        if not self._announced:
+            self._announced = True
+            announce("%s → %s (every %s)", shown_path(self.folder_path), self.url, interval(self.every))
 
     def _stay_away(self) -> None:
         if self._mode is Mode.OFFLINE and not self._said_offline:
             self._said_offline = True
-            logger.info("Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._command)
+            announce("Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._command)
             self._job.remember()
 
     def _before_push(self) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+import time
 import weakref
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ from hf_summary_writer.config import (
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
 from hf_summary_writer.folder.lease import rank_of
 from hf_summary_writer.hub.client import client_of, endpoint_of
+from hf_summary_writer.notices import amount
 from hf_summary_writer.process import check_push_on_sigterm
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.scheduler import CommitScheduler
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
 
 __all__ = ["HFSummaryWriter"]
+
+logger = logging.getLogger("hf_summary_writer")
 
 
 class HFSummaryWriter(EventWriter):
@@ -68,7 +74,7 @@ class HFSummaryWriter(EventWriter):
         token: The access token; by default, the stored one, read again for each push.
         hf_api: The `HfApi` for all requests, instead of a new one.
         close_timeout: Seconds that `close`, the end of the `with` block and the exit of the interpreter wait for the
-            last push, in total. Ctrl-C skips the wait.
+            last push, in total. Ctrl-C skips the wait, and the program goes on.
         push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before the process ends with exit
             code 143. An earlier handler is called too and has that time to end the process itself. Only in the main
             thread. Without it SIGTERM ends the process at once, and the next run uploads the rest.
@@ -80,6 +86,8 @@ class HFSummaryWriter(EventWriter):
         on_error: Called with `ErrorDetails` after every failed push, in the thread that uploads.
         model_card: Whether the first commit to a repo that this writer creates brings a README.md that describes its
             contents. An existing README.md is never modified.
+        check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
+            not: for trainings whose first minutes nobody watches.
         **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is uploaded.
 
     Arguments that are left out are read from environment variables such as `HF_SUMMARY_WRITER_REPO_ID`; the page
@@ -118,6 +126,7 @@ class HFSummaryWriter(EventWriter):
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
         model_card: bool = True,
+        check: bool = False,
         **kwargs: Any,
     ) -> None:
         """Check the arguments, open the event file and start the scheduler."""
@@ -127,14 +136,24 @@ class HFSummaryWriter(EventWriter):
         mode_for()
         commits_per_hour()
         logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
+        if not logdir and _may_be_a_folder(config.repo_id):
+            logger.warning(
+                "%r is taken for the repo, not for a folder: for the folder, write logdir=%r",
+                config.repo_id,
+                config.repo_id,
+            )
         logdir = logdir or default_logdir(kwargs.get("comment", ""))
         _in_repo(config, check_folder(logdir, "logdir"))
+        if config.check:
+            from hf_summary_writer.hub.check import require  # rarely needed, and slow to import
+
+            require(config, hf_api)
 
         inherited = set(vars(self))
         super().__init__(logdir=logdir, **kwargs)
         # Not by `check_folder`, since SummaryWriter takes a leading "~" literally.
         folder = Path(os.path.realpath(self.logdir))
-        arguments = _in_repo(config, folder).arguments_for(CommitScheduler)
+        arguments = {**_in_repo(config, folder).arguments_for(CommitScheduler), "check": False}
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,
@@ -178,16 +197,27 @@ class HFSummaryWriter(EventWriter):
     def close(self) -> None:
         """Close the event files and push the rest, waiting for it at most `close_timeout` seconds.
 
-        May be called again, and from several threads. A write after it opens a new event file, which is pushed too.
-
-        Raises:
-            KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
+        Ctrl-C skips the wait, and the program goes on. May be called again, and from several threads. A write after it
+        opens a new event file, which is pushed too.
         """
         super().close()
         self.scheduler.close()
         if self.all_writers is not None:
             # Somebody logged meanwhile, and opened a new file while the scheduler was still there.
             self._reopened()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.logdir!r} to {self.repo_id!r}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: where the logs are, and how far the Hub is."""
+        status = self.scheduler.status()
+        pending, commit = status.pending, status.commit
+        link = f'<a href="{escape(self.url)}">{escape(self.repo_id)}</a>' if self.url else escape(self.repo_id)
+        state = "all uploaded" if pending.nothing else f"{amount(pending.missing, pending.bytes)} to upload"
+        last = time.strftime("%H:%M:%S", time.localtime(commit.time)) if commit else "none"
+        error = f", last error: {escape(status.trouble.error)}" if status.trouble else ""
+        return f"{escape(self.logdir)} → {link}: {status.phase.value}, {state}, last commit: {last}{error}"
 
     def __enter__(self) -> Self:
         # tensorboardX's own has no annotation, so type checkers would see `Any` in every `with` block.
@@ -196,12 +226,7 @@ class HFSummaryWriter(EventWriter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            self.close()
-        except KeyboardInterrupt:
-            # Ctrl-C during the wait ends the wait; what the user's own code raised goes first.
-            if error is None:
-                raise
+        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not by calling the class, as the local writer does: a subclass may take other arguments.
@@ -248,6 +273,10 @@ class _RunScheduler(CommitScheduler):
             on_commit=self._committed,
         )
 
+    def _announce(self) -> None:
+        if self._rank is None or self._rank.is_main:
+            super()._announce()
+
     def _before_push(self) -> None:
         writer = self._writer()
         if writer is not None:
@@ -261,6 +290,10 @@ class _RunScheduler(CommitScheduler):
         if is_dropped and not self._job.inventory.pending().files:
             # All that the writer has logged is pushed, and nothing is left to do.
             self._task.finish(self.close_timeout)
+
+
+def _may_be_a_folder(repo_id: str) -> bool:
+    return repo_id.partition("/")[0] in {"runs", "logs"} or Path(repo_id).is_dir()
 
 
 def _in_repo(config: PushConfig, folder: Path) -> PushConfig:

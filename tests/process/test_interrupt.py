@@ -78,16 +78,38 @@ def test_ctrl_c_during_the_training_is_the_users_own_and_loses_nothing(
     assert_sound(logdir)
 
 
-@pytest.mark.parametrize("first", ["the block ends", "Ctrl-C"])
+@pytest.mark.parametrize("ending", ["the block ends", "close"])
 @pytest.mark.faults
-def test_ctrl_c_in_the_last_push_skips_the_wait_and_leaves_one_traceback(
-    proxy: FaultProxy, repo_id: str, logdir: Path, first: str
+def test_ctrl_c_while_close_waits_skips_the_wait_and_the_program_goes_on(
+    proxy: FaultProxy, repo_id: str, logdir: Path, ending: str
 ) -> None:
     proxy.add("POST", "/commit/", Hang(), times=9)
-    with scripts.start(TRAIN % ("pass" if first == "the block ends" else SLEEP), proxy, logdir, repo_id) as process:
-        if first == "Ctrl-C":
-            wait_for_line(process, "ready\n")
-            process.send_signal(signal.SIGINT)
+    body = TRAIN % ("pass" if ending == "the block ends" else "writer.close()")
+    goes_on = "print('saved', flush=True); time.sleep(60)"
+    with scripts.start(f"{body}{goes_on}", proxy, logdir, repo_id) as process:
+        err = wait_for_explanation(process)
+        wait_for_commit(proxy)
+        process.send_signal(signal.SIGINT)
+        wait_for_line(process, "saved\n")
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)  # this one is the program's
+        err += process.communicate(timeout=scripts.SECONDS)[1]
+        assert time.monotonic() - began < 15
+    assert process.returncode == -signal.SIGINT
+    assert err.count("Traceback") == 1, err
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert err.count("hf-summary-writer sync") == 1
+    assert_sound(logdir)
+
+
+@pytest.mark.faults
+def test_ctrl_c_in_the_last_push_skips_the_wait_and_leaves_one_traceback(
+    proxy: FaultProxy, repo_id: str, logdir: Path
+) -> None:
+    proxy.add("POST", "/commit/", Hang(), times=9)
+    with scripts.start(TRAIN % SLEEP, proxy, logdir, repo_id) as process:
+        wait_for_line(process, "ready\n")
+        process.send_signal(signal.SIGINT)
         err = wait_for_explanation(process)
         wait_for_commit(proxy)
         began = time.monotonic()

@@ -107,6 +107,7 @@ SAMPLES: dict[str, Any] = {
     "ignore_patterns": ("a", "b"),
     "squash_history": True,
     "model_card": False,
+    "check": True,
     "close_timeout": 3.0,
     "token": "hf_secret",
     "push_on_sigterm": True,

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.cli.terminal import files
+from hf_summary_writer.notices import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

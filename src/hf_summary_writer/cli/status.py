@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hf_summary_writer.cli.options import existing_folder
-from hf_summary_writer.cli.terminal import ago, amount, emit, log_to_stderr, now_or_later, patterns, say
+from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, say
+from hf_summary_writer.notices import amount
 from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.status import known_folders, matches_nothing, survey
 

@@ -15,10 +15,11 @@ import click
 
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
-from hf_summary_writer.cli.terminal import amount, emit, files, log_to_stderr, patterns, place, say, size
+from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
 from hf_summary_writer.cli.watching import client_for, describe, scheduler_of, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE, without_password
 from hf_summary_writer.hub.client import default_endpoint
+from hf_summary_writer.notices import amount, files, size
 from hf_summary_writer.push.push import known_configs
 from hf_summary_writer.push.push import sync as send
 from hf_summary_writer.push.status import known_folders, matches_nothing, missing, survey

@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ago",
-    "amount",
     "emit",
-    "files",
     "log_to_stderr",
     "now_or_later",
     "patterns",
     "place",
     "printable",
     "say",
-    "size",
 ]
 
 
@@ -92,26 +89,6 @@ def patterns(config: PushConfig) -> str:
 def place(where: PushConfig | Destination) -> str:
     """Return repo and Hub for people."""
     return f"{where.repo_id} on {urlsplit(where.endpoint).netloc}"
-
-
-def files(count: int) -> str:
-    """Return a number of files for people."""
-    return f"{count} file{'' if count == 1 else 's'}"
-
-
-def amount(count: int, length: int) -> str:
-    """Return a number of files and of their bytes for people."""
-    return f"{files(count)}, {size(length)}"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people."""
-    if count < 1000:
-        return f"{count} byte{'' if count == 1 else 's'}"
-    for unit, length in (("GB", 10**9), ("MB", 10**6)):
-        if count >= length:
-            return f"{count / length:.1f} {unit}"
-    return f"{count / 1000:.1f} kB"
 
 
 def ago(seconds: float) -> str:

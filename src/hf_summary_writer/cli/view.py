@@ -19,12 +19,13 @@ import click
 
 from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.progress import bar
-from hf_summary_writer.cli.terminal import amount, log_to_stderr, say
+from hf_summary_writer.cli.terminal import log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import EVENT_FILES, PushConfig, check_path_in_repo
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.client import default_endpoint
 from hf_summary_writer.hub.responses import answer_of, one_line
+from hf_summary_writer.notices import amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

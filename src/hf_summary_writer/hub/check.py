@@ -15,6 +15,8 @@ from urllib.parse import quote
 from huggingface_hub import constants
 
 from hf_summary_writer.config import MODE, Mode, check_repo_type, check_revision, mode_for, without_password
+from hf_summary_writer.errors import ActionNeededError
+from hf_summary_writer.hub.client import client_of
 from hf_summary_writer.hub.responses import answer_of, judge_exception, one_line
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-__all__ = ["Finding", "check"]
+    from hf_summary_writer.config import PushConfig
+
+__all__ = ["Finding", "check", "require"]
 
 _SECONDS = 20.0
 
@@ -90,6 +94,18 @@ def check(
     if repo_id is not None:
         name = repo_id if "/" in repo_id else f"{account.get('name')}/{repo_id}"
         yield _rights(api, name, check_repo_type(repo_type), check_revision(revision))
+
+
+def require(config: PushConfig, api: HfApi | None) -> None:
+    """Raise an error that names the first thing that is in the way of pushes with `config`.
+
+    Raises:
+        ActionNeededError: If there is one.
+    """
+    client = api or client_of(config.endpoint, config.token)
+    for finding in check(client, config.repo_id, config.repo_type, config.revision):
+        if not finding.ok:
+            raise ActionNeededError(f"{finding.subject}: {finding.text}; {finding.remedy}")
 
 
 def _ask(api: HfApi, method: str, path: str, **content: Any) -> Any:

@@ -11,6 +11,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError
+from hf_summary_writer.notices import amount, announce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,13 +83,12 @@ class FailureLog:
         """Log that the trouble is over, if there was any."""
         if self._said:
             logger.info(
-                "%s is pushed to %s again, after %.0f s and %d failed attempts: %d files (%.1f MB)",
+                "%s is pushed to %s again, after %.0f s and %d failed attempts: %s",
                 self._folder,
                 repo_id,
                 time.monotonic() - self._since,
                 self._failures,
-                self._files,
-                self._bytes / 1e6,
+                amount(self._files, self._bytes),
             )
         self._said.clear()
         self._failures = self._files = self._bytes = 0
@@ -178,9 +178,8 @@ class Shutdown:
         logger.log(
             # No trouble, so no warning; but who may sit there and wait should know what for.
             logging.WARNING if _is_watched() else logging.INFO,
-            "Pushing %d files (%.1f MB) of %s to %s, for at most %.0f s; Ctrl-C skips the wait",
-            pending.files,
-            pending.bytes / 1e6,
+            "Pushing %s of %s to %s, for at most %.0f s; Ctrl-C skips the wait, and the program goes on",
+            amount(pending.files, pending.bytes),
             self._folder,
             self._destination().repo_id,
             seconds,
@@ -193,25 +192,26 @@ class Shutdown:
             # Somebody else may go on writing; what came after the last push, this process does not owe.
             self._said_all = pending.nothing
             what = "All of" if self._said_all else "All that the last push found of"
-            logger.info("%s %s is at %s", what, self._folder, self._destination().known_url)
+            announce("%s %s is at %s", what, self._folder, self._destination().known_url)
 
     def _say_what_is_missing(self, pending: Pending) -> None:
         self.told_at = time.monotonic()
         if pending.missing and pending != self._said_missing:
             self._said_missing = pending
             logger.warning(
-                "%d files (%.1f MB) of %s are not in %s yet%s. To send them: %s",
-                pending.missing,
-                pending.bytes / 1e6,
+                "Not all of %s is in %s yet: %s missing%s. To send the rest: %s",
                 self._folder,
                 self._destination().repo_id,
+                amount(pending.missing, pending.bytes),
                 f", {pending.refused} of which it did not take" if pending.refused else "",
                 self._command,
             )
 
 
 def _is_watched() -> bool:
-    """Tell whether somebody may be sitting at a terminal, who would wonder why the program does not end."""
+    """Tell whether somebody may sit at a terminal or a notebook and wonder why the program does not go on."""
+    if "ipykernel" in sys.modules:
+        return True
     try:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):  # there is none, or it is closed

@@ -1,0 +1,89 @@
+"""Messages for users who have not configured logging, and how messages write numbers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["QUIET", "amount", "announce", "files", "interval", "shown_path", "size"]
+
+QUIET = "HF_SUMMARY_WRITER_QUIET"
+
+_OFF = frozenset({"", "0", "false", "no", "off"})
+
+logger = logging.getLogger("hf_summary_writer")
+
+
+class _LastResort(logging.Handler):
+    """Writes to standard error what no other handler will, as `logging.lastResort` does, and names the library."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is not None and not _is_configured():
+            try:
+                sys.stderr.write(f"{self.format(record)}\n")
+                sys.stderr.flush()
+            except Exception:  # noqa: BLE001 - as all handlers do: trouble of logging is not the program's
+                self.handleError(record)
+
+
+_last_resort = _LastResort(logging.WARNING)
+_last_resort.setFormatter(logging.Formatter("hf-summary-writer: %(message)s"))
+logger.addHandler(_last_resort)
+
+_announced: set[str] = set()
+
+
+def announce(message: str, *arguments: object) -> None:
+    """Log a message at the level INFO; where nobody has configured logging, write it to standard error, once."""
+    if _is_configured():
+        logger.info(message, *arguments, stacklevel=2)
+        return
+    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, arguments, None)
+    text = record.getMessage()
+    if text not in _announced and os.environ.get(QUIET, "").strip().lower() in _OFF:
+        _announced.add(text)
+        _last_resort.handle(record)
+
+
+def _is_configured() -> bool:
+    current: logging.Logger | None = logger
+    while current is not None:
+        if any(handler is not _last_resort for handler in current.handlers):
+            return True
+        current = current.parent if current.propagate else None
+    return False
+
+
+def shown_path(folder: Path) -> str:
+    """Return the path of a folder as short as it can be typed here."""
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except (OSError, ValueError):  # it is elsewhere, or the working folder is gone
+        return str(folder)
+
+
+def files(count: int) -> str:
+    """Return a number of files for people."""
+    return f"{count} file{'' if count == 1 else 's'}"
+
+
+def amount(count: int, length: int) -> str:
+    """Return a number of files and of their bytes for people."""
+    return f"{files(count)}, {size(length)}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
+    if count < 1000:
+        return f"{count} byte{'' if count == 1 else 's'}"
+    for unit, length in (("GB", 10**9), ("MB", 10**6)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count / 1000:.1f} kB"
+
+
+def interval(minutes: float) -> str:
+    """Return a length of time for people."""
+    return f"{minutes:g} min" if minutes >= 1 else f"{minutes * 60:.3g} s"

@@ -1,0 +1,145 @@
+"""The library speaks once, at the start and at the end, to users who have not configured logging."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+import commands
+import scripts
+from hf_summary_writer import HFSummaryWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HasEndpoint, HubProcess
+
+TRAIN = """
+import logging, os, sys
+from hf_summary_writer import HFSummaryWriter
+with HFSummaryWriter(sys.argv[1], logdir="runs/first") as writer:
+    writer.add_scalar("loss", 1.0, 1)
+"""
+
+
+def train(hub: HasEndpoint, here: Path, repo_id: str, body: str = TRAIN, **variables: str) -> str:
+    """Return what a script writes to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(body), repo_id],
+        cwd=here,
+        env={**scripts.environment(hub, here), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_it_says_where_the_logs_are_at_the_start_and_at_the_end(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    page = f"{hub.endpoint}/{repo_id}/tensorboard"
+    assert train(hub, tmp_path, repo_id).splitlines() == [
+        f"hf-summary-writer: {os.path.join('runs', 'first')} → {page} (every 5 min)",
+        f"hf-summary-writer: All of {tmp_path / 'runs' / 'first'} is at {page}",
+    ]
+
+
+def test_a_repo_without_its_namespace_is_named_with_the_first_commit(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    name = repo_id.rpartition("/")[2]
+    first, _ = train(hub, tmp_path, name).splitlines()
+    assert f"{hub.endpoint}/{api.whoami()['name']}/{name}/tensorboard" in first
+
+
+def test_it_says_nothing_a_second_time(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    said = train(hub, tmp_path, repo_id, TRAIN + TRAIN.partition("with")[1] + TRAIN.partition("with")[2])
+    assert len(said.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "variables", [{"HF_SUMMARY_WRITER_QUIET": "1"}, {"HF_SUMMARY_WRITER_MODE": "disabled"}, {"RANK": "1"}], ids=str
+)
+def test_it_can_be_silenced(hub: HubProcess, repo_id: str, tmp_path: Path, variables: dict[str, str]) -> None:
+    assert "→" not in train(hub, tmp_path, repo_id, **variables)
+
+
+def test_configured_logging_is_left_alone(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    configured = TRAIN.replace("with", "logging.basicConfig(format='<%(message)s>')\nwith", 1)
+    assert train(hub, tmp_path, repo_id, configured) == ""
+    said = train(hub, tmp_path, repo_id, configured.replace("(format", "(level='INFO', format"))
+    assert "→" in said
+    assert "hf-summary-writer:" not in said
+
+
+def test_warnings_name_the_library(tmp_path: Path) -> None:
+    short = TRAIN.replace('"runs/first")', '"runs/first", close_timeout=0.1)')
+    said = train(commands.Nowhere(), tmp_path, "user/run", short)
+    assert all(line.startswith("hf-summary-writer: ") for line in said.splitlines()), said
+    assert "hf-summary-writer sync" in said
+
+
+def test_an_offline_run_names_the_command_at_the_start(tmp_path: Path) -> None:
+    said = train(commands.Nowhere(), tmp_path, "user/run", HF_SUMMARY_WRITER_MODE="offline")
+    assert said.startswith("hf-summary-writer: ")
+    assert said.count("hf-summary-writer sync") == 2
+
+
+def test_a_folder_in_the_place_of_the_repo_is_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "experiments" / "1").mkdir(parents=True)
+    body = "import sys; from hf_summary_writer import HFSummaryWriter; HFSummaryWriter(sys.argv[1]).close()"
+    for repo_id in ("runs/exp1", "experiments/1"):
+        said = train(commands.Nowhere(), tmp_path, repo_id, body, HF_SUMMARY_WRITER_MODE="offline")
+        assert f"logdir='{repo_id}'" in said
+    assert "logdir=" not in train(commands.Nowhere(), tmp_path, "user/run", body, HF_SUMMARY_WRITER_MODE="offline")
+
+
+def test_a_notebook_shows_where_the_logs_are_and_how_far(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    with HFSummaryWriter(repo_id, logdir=tmp_path / "<run>", hf_api=api, commit_every=60) as writer:
+        assert repr(writer) == f"<HFSummaryWriter of {str(tmp_path / '<run>')!r} to {repo_id!r}>"
+        writer.add_scalar("loss", 1.0, 1)
+        writer.scheduler.trigger().result(60)
+        assert writer.url is not None
+        shown = writer._repr_html_()
+    assert f'<a href="{writer.url}">' in shown
+    assert "all uploaded" in shown
+    assert "&lt;run&gt;" in shown
+    assert "<run>" not in shown
+
+
+def test_a_check_is_made_before_anything_is_written(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    from hf_summary_writer import ActionNeededError, CommitScheduler
+
+    with pytest.raises(ActionNeededError, match="Hub"):
+        HFSummaryWriter(repo_id, logdir=tmp_path / "run", hf_api=_client("http://127.0.0.1:9", "hf_x"), check=True)
+    with pytest.raises(ActionNeededError, match="token"):
+        CommitScheduler(
+            repo_id=repo_id, folder_path=tmp_path / "run", hf_api=_client(hub.endpoint, "hf_wrong"), check=True
+        )
+    assert not (tmp_path / "run").exists()
+    HFSummaryWriter(repo_id, logdir=tmp_path / "run", hf_api=api, check=True).close()
+    assert (tmp_path / "run").exists()
+
+
+def _client(endpoint: str, token: str) -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint, token=token)
+
+
+def test_the_package_shows_its_public_names_alone() -> None:
+    import hf_summary_writer
+
+    assert set(dir(hf_summary_writer)) == set(hf_summary_writer.__all__)
+    assert hf_summary_writer.__version__
+    assert all(getattr(hf_summary_writer, name) for name in hf_summary_writer.__all__)
+    assert issubclass(hf_summary_writer.RateLimitError, hf_summary_writer.PushError)
