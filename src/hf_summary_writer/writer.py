@@ -216,7 +216,7 @@ class HFSummaryWriter(EventWriter):
         link = f'<a href="{escape(self.url)}">{escape(self.repo_id)}</a>' if self.url else escape(self.repo_id)
         state = "all uploaded" if pending.nothing else f"{amount(pending.missing, pending.bytes)} to upload"
         last = time.strftime("%H:%M:%S", time.localtime(commit.time)) if commit else "none"
-        error = f", last error: {escape(status.trouble.error)}" if status.trouble else ""
+        error = f", last error: {escape(status.failure.error)}" if status.failure else ""
         return f"{escape(self.logdir)} → {link}: {status.phase.value}, {state}, last commit: {last}{error}"
 
     def __enter__(self) -> Self:

@@ -116,6 +116,16 @@ def test_a_notebook_shows_where_the_logs_are_and_how_far(api: HfApi, repo_id: st
     assert "<run>" not in shown
 
 
+def test_a_notebook_shows_the_last_error(tmp_path: Path) -> None:
+    api = _client("http://127.0.0.1:9", "hf_x")
+    with HFSummaryWriter("user/run", logdir=tmp_path / "run", hf_api=api, close_timeout=0.1) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        assert writer.scheduler.trigger().exception(60) is not None
+        shown = writer._repr_html_()
+    assert "to upload" in shown
+    assert "cannot be reached" in shown
+
+
 def test_a_check_is_made_before_anything_is_written(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     from hf_summary_writer import ActionNeededError, CommitScheduler
 

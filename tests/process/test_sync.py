@@ -153,7 +153,7 @@ def test_the_command_that_is_printed_sends_the_files_that_the_scheduler_would_ha
         hub, logdir, repo_id,
     )  # fmt: skip
     # Also where the state was lost on the way.
-    shutil.rmtree(logdir / ".cache")
+    shutil.rmtree(logdir / ".cache", ignore_errors=True)
     sent = commands.pasted(commands.printed(ended.stderr), hub, tmp_path)
     assert sent.returncode == 0, sent.stderr
     assert set(remote.files(api, repo_id)) == {"metrics.jsonl", "it's.safetensors"}
