@@ -25,7 +25,7 @@ from hf_summary_writer import CommitScheduler
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import snapshot
-from hf_summary_writer.folder.disk import PrivateCopies
+from hf_summary_writer.folder.copies import PrivateCopies
 from hf_summary_writer.push import push as batches
 from hf_summary_writer.push.push import sync
 from hf_summary_writer.push.status import known_folders
@@ -174,7 +174,7 @@ def test_what_changes_while_the_last_push_reads_it_is_named_as_missing(
     assert [line for line in world.said(logging.INFO) if line.startswith("All")] == []
     [warning] = world.said(logging.WARNING)
     assert warning == world.said(logging.INFO)[-1]
-    assert "1 files (0.0 MB)" in warning
+    assert "1 file" in warning
 
 
 def test_what_is_written_after_the_last_push_is_neither_claimed_nor_named_as_missing(world: World) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hf_summary_writer.folder import disk
-from hf_summary_writer.folder.disk import PrivateCopies, StateFolder, reserve
+from hf_summary_writer.folder import copies as copying
+from hf_summary_writer.folder.copies import PrivateCopies, reserve
+from hf_summary_writer.folder.disk import StateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ def state(tmp_path: Path) -> Path:
 @pytest.fixture(params=["by descriptor", "by name"])
 def copies(state: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateCopies]:
     if request.param == "by name":
-        monkeypatch.setattr(disk, "_DESCRIPTORS", state / "nowhere")
+        monkeypatch.setattr(copying, "_DESCRIPTORS", state / "nowhere")
     copies = PrivateCopies(StateFolder(state))
     yield copies
     copies.clear()
@@ -50,7 +51,7 @@ def source(tmp_path: Path) -> Path:
 
 def disk_of(blocks: int, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     status = SimpleNamespace(f_blocks=blocks, f_bavail=free, f_frsize=1)
-    monkeypatch.setattr(disk.os, "fstatvfs", lambda _: status)  # type: ignore[attr-defined]
+    monkeypatch.setattr(copying.os, "fstatvfs", lambda _: status)  # type: ignore[attr-defined]
 
 
 def test_a_copy_is_gone_after_clear_even_if_a_forked_process_holds_it(
@@ -71,7 +72,7 @@ def test_a_copy_is_gone_after_clear_even_if_a_forked_process_holds_it(
 def test_a_copy_that_would_touch_the_reserve_is_not_begun(
     source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "_shared", lambda *_: False)
+    monkeypatch.setattr(copying, "_shared", lambda *_: False)
     disk_of(GB, reserve(GB) + 9, monkeypatch)
     with source.open("rb") as file:
         with pytest.raises(OSError, match="left to others") as caught:

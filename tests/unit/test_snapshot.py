@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import scan, snapshot
-from hf_summary_writer.folder.disk import PrivateCopies, StateFolder, WarnOnce
+from hf_summary_writer.folder.copies import PrivateCopies
+from hf_summary_writer.folder.disk import StateFolder, WarnOnce
 from hf_summary_writer.folder.ledger import STATE_FOLDER, LedgerEntry, Signature
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.folder.scan import ChangedFile, unpushable

@@ -1,4 +1,4 @@
-"""Access to the disk that never follows a link and never blocks: content, state files, private copies, and warnings."""
+"""Access to the disk that never follows a link and never blocks: content, state files, and warnings given once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,13 +20,11 @@ __all__ = [
     "MALFORMED",
     "OUT_OF_DESCRIPTORS",
     "STATE_FOLDER",
-    "PrivateCopies",
     "StateFolder",
     "WarnOnce",
-    "most_open_files",
+    "new_temporary",
     "read_json",
     "regular_file",
-    "reserve",
     "seconds",
     "text",
     "write_json",
@@ -173,7 +170,7 @@ class StateFolder:
             with contextlib.suppress(FileNotFoundError):
                 if not _is_ours(os.stat(name, dir_fd=folder, follow_symlinks=False), folder):
                     raise PermissionError(errno.EPERM, "belongs to another user", name)
-            temporary, file = _new_temporary(folder)
+            temporary, file = new_temporary(folder)
             with file:
                 try:
                     file.write(content)
@@ -220,7 +217,7 @@ class StateFolder:
                     _remove_if_abandoned(name, folder)
 
 
-def _new_temporary(folder: int) -> tuple[str, BinaryIO]:
+def new_temporary(folder: int) -> tuple[str, BinaryIO]:
     """Return a new file, locked so that no other process sweeps it, and its name."""
     for _ in range(_ATTEMPTS):
         # Never a name that somebody else can predict or choose: in containers that share a folder, pids are the same.
@@ -272,7 +269,7 @@ def _is_ours(status: os.stat_result, folder: int) -> bool:
         return True
     # A share may give all files one owner, whoever creates them.
     with contextlib.suppress(OSError):
-        name, file = _new_temporary(folder)
+        name, file = new_temporary(folder)
         with file:
             os.unlink(name, dir_fd=folder)
             return status.st_uid == os.fstat(file.fileno()).st_uid
@@ -329,153 +326,6 @@ def write_json(path: Path, value: Any) -> None:
 
 # Trouble of this process or machine and not of one file: a scan that passed over it would take a full folder for empty.
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
-
-_COPY_CHUNK = 4 * 2**20
-
-_LEAST_RESERVE, _MOST_RESERVE = 16 * 2**20, 2**30
-
-# The request of Linux to let one file share the blocks of another (`linux/fs.h`).
-_FICLONE = 0x40049409
-
-# Opening a name in here opens the very file of a descriptor, whatever became of its path. `/dev/fd` will not do: on
-# other systems all who open it share one position.
-_DESCRIPTORS = Path("/proc/self/fd")
-
-
-def reserve(disk: int) -> int:
-    """Return how many bytes of a disk of so many a copy leaves free: a twentieth, at least 16 MB and at most 1 GB.
-
-    The training writes to the same disk and comes first.
-    """
-    return min(max(disk // 20, _LEAST_RESERVE), _MOST_RESERVE)
-
-
-def most_open_files() -> int:
-    """Return how many files one push holds open: a quarter of what the process may, which needs the rest."""
-    try:
-        import resource
-
-        return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-    except (ImportError, OSError, ValueError):  # not on this system
-        return 64
-
-
-class PrivateCopies:
-    """The files that one push hands to the Hub's client by path, which nobody else can exchange.
-
-    Where the system allows, they are handed over by descriptor: copies then have no name at all, and nothing is left
-    behind by a kill. Elsewhere a copy has a random name in the state folder.
-
-    Args:
-        state: Where the copies go; on the file system of the originals, a copy may cost no space. A folder for
-            temporary files takes its place if need be.
-    """
-
-    def __init__(self, state: StateFolder) -> None:
-        self._state = state
-        self._copies: list[BinaryIO] = []
-        self._originals: list[int] = []
-        self._named: list[Path] = []
-
-    def hold(self, file: BinaryIO) -> Path | None:
-        """Return a path that opens `file` itself until `clear`; `None` if this system has none."""
-        if not _DESCRIPTORS.is_dir():
-            return None
-        self._originals.append(os.dup(file.fileno()))
-        return _DESCRIPTORS / str(self._originals[-1])
-
-    def copy(self, source: BinaryIO, length: int) -> tuple[Path, BinaryIO]:
-        """Return a path and the open file of a copy of the first `length` bytes, or as many as there are.
-
-        Both are valid until `clear`.
-
-        Raises:
-            OSError: If it could not be made, or would not leave enough of the disk to others.
-        """
-        path, copy = self._new_file()
-        self._copies.append(copy)
-        try:
-            if not _shared(source, copy, length):
-                _check_room(copy, length)
-                _copy(source, copy, length)
-        except BaseException:
-            copy.truncate(0)
-            raise
-        return path, copy
-
-    def clear(self) -> None:
-        """Remove all copies and close all files."""
-        while self._copies:
-            with contextlib.suppress(OSError), self._copies.pop() as copy:
-                copy.truncate(0)  # a forked process may hold the descriptor, and with it the space, for days
-        while self._originals:
-            os.close(self._originals.pop())
-        while self._named:
-            with contextlib.suppress(OSError):
-                self._named.pop().unlink()
-
-    def _new_file(self) -> tuple[Path, BinaryIO]:
-        try:
-            with self._state.opened(create=True) as folder:
-                name, file = _new_temporary(folder)
-                path = self._state.path / name
-                if _DESCRIPTORS.is_dir():
-                    os.unlink(name, dir_fd=folder)
-        except OSError as error:
-            if error.errno in OUT_OF_DESCRIPTORS:
-                raise
-            descriptor, elsewhere = tempfile.mkstemp(prefix="hf-summary-writer-")
-            file, path = open(descriptor, "w+b"), Path(elsewhere)  # noqa: SIM115 - `clear` closes it
-            if _DESCRIPTORS.is_dir():
-                path.unlink()
-        if _DESCRIPTORS.is_dir():
-            return _DESCRIPTORS / str(file.fileno()), file
-        self._named.append(path)
-        return path, file
-
-
-def _shared(source: BinaryIO, target: BinaryIO, length: int) -> bool:
-    """Let `target` share the blocks of `source`, which costs neither time nor space; tell whether the disk can."""
-    try:
-        from fcntl import ioctl
-
-        ioctl(target.fileno(), _FICLONE, source.fileno())
-    except (ImportError, OSError):
-        return False
-    if os.fstat(target.fileno()).st_size > length:
-        target.truncate(length)
-    return True
-
-
-def _check_room(target: BinaryIO, length: int) -> None:
-    disk = os.fstatvfs(target.fileno())
-    size, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-    # Some file systems of a network tell nothing, which reads as none.
-    if size and length > free - reserve(size):
-        raise OSError(
-            errno.ENOSPC,
-            f"a private copy takes {length / 1e6:.1f} MB, and {free / 1e6:.1f} MB of the disk are free, of which"
-            f" {reserve(size) / 1e6:.1f} MB are left to others",
-        )
-
-
-def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
-    source.seek(0)
-    copied = 0
-    with contextlib.suppress(OSError, AttributeError):  # not on this system, or not between these file systems
-        # Within the kernel, or on the server of a network's file system.
-        while copied < length:
-            done = os.copy_file_range(source.fileno(), target.fileno(), length - copied, copied, copied)
-            if not done:
-                return
-            copied += done
-    source.seek(copied)
-    target.seek(copied)
-    while copied < length and (chunk := source.read(min(_COPY_CHUNK, length - copied))):
-        target.write(chunk)
-        copied += len(chunk)
-    target.flush()
-
 
 # So many files of one kind are named; more only hide other lines.
 _NAMED = 10

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from hf_summary_writer.events import boundaries, extend_crc, followed, is_torn, next_record
 from hf_summary_writer.folder import disk
-from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS, PrivateCopies
+from hf_summary_writer.folder.copies import PrivateCopies
+from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
 from hf_summary_writer.folder.ledger import LedgerEntry, Signature
 
 if TYPE_CHECKING:

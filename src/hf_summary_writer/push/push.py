@@ -27,7 +27,7 @@ from hf_summary_writer.errors import (
     RepoGoneError,
     TemporaryError,
 )
-from hf_summary_writer.folder.disk import most_open_files
+from hf_summary_writer.folder.copies import most_open_files
 from hf_summary_writer.folder.ledger import LedgerEntry, ledgers_of
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason
 from hf_summary_writer.hub.client import Client
