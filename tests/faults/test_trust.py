@@ -274,6 +274,21 @@ def test_sync_uploads_again_what_somebody_removed_or_replaced_on_the_hub(
 
 
 @pytest.mark.faults("N16")
+def test_sync_leaves_files_alone_that_are_gone_here_and_there(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (NAME, "old.tfevents.2"):
+        (folder / name).write_bytes(b"".join(RECORDS))
+    sync(hub, folder, repo_id)
+    (folder / "old.tfevents.2").unlink()
+    api.delete_file("tensorboard/run/old.tfevents.2", repo_id)
+    assert "uploaded again" not in sync(hub, folder)
+    assert list(remote.files(api, repo_id)) == [f"tensorboard/run/{NAME}"]
+
+
+@pytest.mark.faults("N16")
 def test_sync_does_not_create_a_repo_again_that_was_deleted(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:

@@ -230,6 +230,10 @@ class Inventory:
         """
         return (file for file in self._scan() if not self._is_refused(file))
 
+    def holds(self, relpath: str) -> bool:
+        """Return whether there is such a file and it is to be pushed, changed or not."""
+        return self._is_included(relpath) and os.path.isfile(self._folder / relpath)  # noqa: PTH113 - raises nothing
+
     def longest_waiting_first(self) -> list[ChangedFile]:
         """Return the changed files in a fair order, for when there are more than one push can send.
 

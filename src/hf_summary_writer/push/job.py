@@ -343,7 +343,8 @@ class Job:
             RepoGoneError: If the repo does not exist.
         """
         self._compares = False
-        paths = {self.destination.path_in_repo(relpath): relpath for relpath in self.ledger.entries}
+        ours = filter(self.inventory.holds, self.ledger.entries)
+        paths = {self.destination.path_in_repo(relpath): relpath for relpath in ours}
         try:
             there = remote.files(list(paths))
         except BranchGoneError as error:
