@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import commands
+import remote
 import scripts
 
 if TYPE_CHECKING:
@@ -125,3 +126,20 @@ def test_a_folder_that_was_never_pushed_is_an_error(hub: HubProcess, tmp_path: P
     asked = commands.run(hub, "status", tmp_path, home=tmp_path)
     assert asked.returncode == 2
     assert "never pushed" in asked.stderr
+
+
+def test_a_folder_can_be_forgotten_and_is_then_sent_anew(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "a.txt").write_text("1")
+    assert commands.run(hub, "sync", folder, repo_id, "--allow", "*", home=tmp_path).returncode == 0
+    forgotten = commands.run(hub, "status", folder, "--forget", home=tmp_path)
+    assert forgotten.returncode == 0, forgotten.stderr
+    assert "no longer" in forgotten.stdout
+    assert commands.run(hub, "status", folder, home=tmp_path).returncode == 2
+    assert commands.run(hub, "sync", folder, home=tmp_path).returncode == 2
+    assert commands.run(hub, "sync", folder, repo_id, "--allow", "*", home=tmp_path).returncode == 0
+    assert remote.files(api, repo_id) == {"tensorboard/run/a.txt": b"1"}
+    assert commands.run(hub, "status", folder, "--forget", "--json", home=tmp_path).returncode == 2

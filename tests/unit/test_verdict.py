@@ -105,3 +105,9 @@ def test_what_a_server_says_becomes_one_short_line_without_tokens_or_escapes() -
     assert said.startswith("red line two <token> <token>")
     assert len(said) <= 300
     assert said.isprintable()
+
+
+def test_of_a_page_the_title_is_quoted() -> None:
+    page = "<!doctype html><html><head><title>\n Sign in &amp; accept the terms</title></head>" + "<p>" * 1000
+    assert Answer(503, text=page).message == "Sign in & accept the terms"
+    assert Answer(503, {"x-error-message": "busy"}, page).message == "busy"

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from hf_summary_writer.cli.options import existing_folder
-from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, say
+from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
+from hf_summary_writer.folder.disk import StateFolder
+from hf_summary_writer.folder.lease import PUSH_LOCK, is_locked
+from hf_summary_writer.folder.ledger import STATE_FOLDER
 from hf_summary_writer.notices import amount
 from hf_summary_writer.push.loop import Phase
-from hf_summary_writer.push.status import known_folders, matches_nothing, survey
+from hf_summary_writer.push.status import StatusFile, known_folders, matches_nothing, survey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.folder.ledger import Ledger
     from hf_summary_writer.push.status import Status
 
 __all__ = ["status"]
@@ -29,7 +33,8 @@ __all__ = ["status"]
     "--json", "as_json", is_flag=True, help="Write JSON, one object per line for each folder and destination."
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if some data is not on the Hub.")
-def status(logdir: Path, as_json: bool, exit_code: bool) -> None:
+@click.option("--forget", is_flag=True, help="Forget where LOGDIR goes and what is on the Hub; changes nothing there.")
+def status(logdir: Path, as_json: bool, exit_code: bool, forget: bool) -> None:
     """Show the destination of LOGDIR, the last commit, the data that is not on the Hub yet, and the last error.
 
     LOGDIR is one run or a folder of runs. Makes no request: it reads the state files in the folder, so it works while
@@ -40,6 +45,11 @@ def status(logdir: Path, as_json: bool, exit_code: bool) -> None:
     known = known_folders(folder)
     if not known:
         raise click.UsageError(f"{folder} was never pushed from here")
+    if forget:
+        if as_json or exit_code:
+            raise click.UsageError("--forget takes no other option")
+        _forget(known)
+        return
     found = [(survey(each, ledger.known_config), ledger.known_config) for each, ledger in known]
     for each, config in found:
         if as_json:
@@ -49,11 +59,28 @@ def status(logdir: Path, as_json: bool, exit_code: bool) -> None:
     sys.exit(1 if exit_code and not all(each.all_arrived for each, _ in found) else 0)
 
 
+def _forget(known: list[tuple[Path, Ledger]]) -> None:
+    for folder, ledger in known:
+        if is_locked(folder / STATE_FOLDER / PUSH_LOCK):
+            raise click.ClickException(f"{folder} is being pushed: wait, or end the process that pushes it")
+        _remove(folder, ledger.path.name, StatusFile.beside(ledger.path).path.name)
+        say(f"{folder} is no longer known to go to {place(ledger.destination)}; the next sync needs REPO_ID")
+
+
+def _remove(folder: Path, *names: str) -> None:
+    state = StateFolder(folder / STATE_FOLDER)
+    try:
+        for name in names:
+            state.remove(name)
+    except OSError as error:
+        raise click.ClickException(f"the state of {folder} cannot be removed: {error.strerror}") from None
+
+
 def _show(status: Status, config: PushConfig) -> None:
     where = status.destination
-    place = f"{where.repo_type} {where.repo_id}, branch {where.revision}, {where.path or 'root'}"
+    goes_to = f"{where.repo_type} {where.repo_id}, branch {where.revision}, {where.path or 'root'}"
     rows: list[tuple[str, str, str | None]] = [
-        ("goes to", f"{place} at {where.endpoint}", None),
+        ("goes to", f"{goes_to} at {where.endpoint}", None),
         ("shown at", status.url or "not known yet", None),
     ]
     commit = status.commit

@@ -228,7 +228,7 @@ def _is_safe(path: str) -> bool:
 @contextlib.contextmanager
 def _tensorboard(folder: Path, port: int, refresh: float) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
-    board = subprocess.Popen([*command, "--reload_interval", str(max(1, int(refresh)))])  # noqa: S603
+    board = subprocess.Popen([*command, "--reload_interval", str(max(1, int(refresh))), "--reload_multifile", "true"])  # noqa: S603
     # From a service manager, or `kill`: TensorBoard must not stay behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -159,18 +159,18 @@ def _before_request(request: Any) -> None:
                 "write": remaining,
                 "pool": remaining,
             },
-            "trace": functools.partial(_watch, attempt, to_commit),
+            "trace": functools.partial(_watch, attempt, request.url.host, to_commit),
         }
 
 
-def _watch(attempt: Deadline, to_commit: bool, event: str, details: dict[str, Any]) -> None:
+def _watch(attempt: Deadline, host: str, to_commit: bool, event: str, details: dict[str, Any]) -> None:
     """Turn trouble of the network into an exception that the client does not know, and so neither logs nor repeats."""
     error = details.get("exception")
     # A Hub that refuses a body before it has all of it answers first, and then the rest cannot be written.
     if isinstance(error, Exception) and type(error).__name__ != "WriteError":
         if to_commit and event.startswith("connection."):
             attempt.unanswered = False
-        raise judge_network(error) from None
+        raise judge_network(error, host) from None
 
 
 def _after_response(response: Any) -> None:

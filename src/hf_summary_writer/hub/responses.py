@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from html import unescape
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.config import without_password
@@ -58,6 +59,10 @@ _RATE_LIMIT = re.compile(r'"[\w-]+"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
 # Escape sequences of a terminal, so that no server can paint on it.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 
+_TITLE = re.compile(r"<title\b[^>]*>([^<]{1,300})</title", re.IGNORECASE)
+
+_MAX_PAGE = 20_000
+
 _TOKENS = re.compile(r"\bhf_[A-Za-z0-9_]{6,}|(?i:bearer)\s+\S+")
 
 
@@ -84,8 +89,9 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """The Hub's own words, in one short line."""
-        return one_line(self.headers.get("x-error-message") or self.text)
+        """The Hub's own words, in one short line; of a page, its title."""
+        title = _TITLE.search(self.text[:_MAX_PAGE])
+        return one_line(self.headers.get("x-error-message") or (unescape(title[1]) if title else self.text))
 
 
 def redacted(text: str) -> str:
@@ -180,15 +186,15 @@ def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushE
     return ActionNeededError(f"the Hub answered {said}")
 
 
-def judge_network(error: Exception) -> PushError:
+def judge_network(error: Exception, host: str) -> PushError:
     """Turn trouble of a connection, as the HTTP client's transport raises it, into the error that says what follows."""
     causes = list(_causes(error))
     kind, said = type(error).__name__, one_line(str(causes[-1]) or type(causes[-1]).__name__)
     if _untrusted(causes):
         return _no_trust(said)
     if kind in {"ReadTimeout", "WriteTimeout", "PoolTimeout"}:
-        return DeadlineError("the Hub did not answer in time")
-    return TemporaryError(f"the Hub cannot be reached ({kind}: {said})")
+        return DeadlineError(f"{host} did not answer in time")
+    return TemporaryError(f"{host} cannot be reached ({kind}: {said})")
 
 
 def judge_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:

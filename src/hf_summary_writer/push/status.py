@@ -125,12 +125,15 @@ class StatusFile:
     Not thread-safe: its owner writes it from the thread that pushes.
 
     Args:
-        path: Where it is.
+        path: The file.
+
+    Attributes:
+        path: The file.
     """
 
     def __init__(self, path: Path) -> None:
         """Write nothing."""
-        self._path = path
+        self.path = path
         self._since: float | None = None
         self._may_exist = True
 
@@ -159,13 +162,13 @@ class StatusFile:
             if any(report):
                 self._write(report, state.seconds)
             elif self._may_exist:
-                disk.StateFolder(self._path.parent).remove(self._path.name)
+                disk.StateFolder(self.path.parent).remove(self.path.name)
                 self._may_exist = False
 
     def read(self) -> Report:
         """Return what a process left; nothing if there is nothing that can be read."""
         try:
-            said = disk.read_json(self._path, _MAX_BYTES)
+            said = disk.read_json(self.path, _MAX_BYTES)
             until = None if said["until"] is None else disk.seconds(said["until"])
             if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
                 until = None
@@ -189,7 +192,7 @@ class StatusFile:
             "pid": os.getpid(),
             "host": socket.gethostname(),
         }
-        disk.write_json(self._path, said)
+        disk.write_json(self.path, said)
         self._may_exist = True
 
 
