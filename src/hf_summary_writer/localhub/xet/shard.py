@@ -73,7 +73,8 @@ def read_shard(shard: IO[bytes]) -> Shard:
 
 
 def _entries(shard: IO[bytes], number: int) -> bytes:
-    data = shard.read(number * _ENTRY_BYTES)
+    # `read` allocates its argument in advance, whatever the size of the file.
+    data = shard.read(min(number * _ENTRY_BYTES, MAX_SHARD_BYTES))
     if len(data) < number * _ENTRY_BYTES:
         raise BadRequestError("The shard is cut short.")
     return data
