@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_summary_writer.config import Destination, PushConfig
@@ -351,3 +351,45 @@ def test_the_ledger_of_another_user_means_nothing_and_is_not_replaced(path: Path
         ledger.record({"b": entry()})
     assert path.read_bytes() == before
     assert set(ledger.entries) == {"b"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ["file", "signature", "length", "tail", "digest", "sha256", "git_oid", "young", "verified"]
+FIELDS += [
+    "commit",
+    "oid",
+    "url",
+    "time",
+    "repo",
+    "new",
+    "settings",
+    "version",
+    "destination",
+    "folder",
+    "path",
+    "inode",
+]
+LINES = st.dictionaries(st.sampled_from(FIELDS), JSON | st.dictionaries(st.sampled_from(FIELDS), JSON), max_size=6)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(head=st.none() | LINES, lines=st.lists(LINES, max_size=3))
+def test_whatever_a_ledger_holds_is_read_or_set_aside(
+    tmp_path_factory: pytest.TempPathFactory, head: dict[str, object] | None, lines: list[dict[str, object]]
+) -> None:
+    path = tmp_path_factory.mktemp("odd") / STATE_FOLDER / "ledger.jsonl"
+    path.parent.mkdir(parents=True)
+    first = HEAD if head is None else json.dumps(head).encode() + b"\n"
+    path.write_bytes(first + b"".join(json.dumps(each).encode() + b"\n" for each in lines))
+    ledger = Ledger(path, DESTINATION)
+    try:
+        ledger.refresh()
+    except LedgerError:
+        assert not path.exists()
+    ledger.record({"a": entry()}, COMMIT)
+    assert "a" in reread(path).entries
+    assert len(list(ledgers_of(path.parents[3]))) == 1

@@ -121,7 +121,7 @@ class PrivateCopies:
 
 
 def _shared(source: BinaryIO, target: BinaryIO, length: int) -> bool:
-    """Let `target` share the blocks of `source`, which costs neither time nor space; tell whether the disk can."""
+    """Let `target` share the blocks of `source`, which costs neither time nor space; return whether the disk can."""
     try:
         from fcntl import ioctl
 

@@ -237,7 +237,7 @@ def new_temporary(folder: int) -> tuple[str, BinaryIO]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file while it is open; tell whether that is possible. The lock of a process that dies ends with it."""
+    """Lock a file while it is open; return whether that is possible. The lock of a process that dies ends with it."""
     import fcntl
 
     try:

@@ -187,7 +187,7 @@ class Ledger:
             raise self._set_aside("it is no file") from None
 
     def is_outdated(self) -> bool:
-        """Tell whether another process has recorded something since this object read or wrote the file."""
+        """Return whether another process has recorded something since this object read or wrote the file."""
         try:
             with self._state.open(self.path.name) as file:
                 return self._seen is not None and Signature.of(os.fstat(file.fileno())) != self._seen
@@ -334,7 +334,7 @@ class Ledger:
         self._is_stale = False
 
     def _append(self, news: list[dict[str, Any]]) -> bool:
-        """Append to the file, durably, if it is the one that this object knows; tell whether it is.
+        """Append to the file, durably, if it is the one that this object knows; return whether it is.
 
         Raises:
             OSError: If it could not be written; the file is then, as far as the disk allows, as it was.

@@ -87,7 +87,7 @@ class FileSnapshot:
         return len(self.body) if isinstance(self.body, bytes) else 0
 
     def is_intact(self) -> bool:
-        """Tell whether the content is still that of the entry, for a check between upload and commit."""
+        """Return whether the content is still that of the entry, for a check between upload and commit."""
         return not self.is_original or Signature.of(os.stat(self.body)) == self.entry.signature  # noqa: PTH116 - or bytes
 
 
@@ -175,7 +175,7 @@ class SnapshotReader:
         self.copies.clear()
 
     def is_sealed(self, relpath: str) -> bool:
-        """Tell whether a file is a segment of our own writer that never changes again, since a later one follows."""
+        """Return whether a file is a segment of our own writer that never changes again, since a later one follows."""
         reldir, _, name = relpath.rpartition("/")
         if reldir not in self._sealed:
             names: list[str] = []
@@ -203,7 +203,7 @@ class _OpenFile:
     memory: int
 
     def is_older_than(self, nanoseconds: int) -> bool:
-        """Tell whether the last change is at least so long ago, or, after a clock went back, so far in the future."""
+        """Return whether the last change is at least so long ago, or, after a clock went back, so far in the future."""
         now = time.time_ns()
         return all(abs(now - then) >= nanoseconds for then in (self.signature.mtime_ns, self.signature.ctime_ns))
 
@@ -239,7 +239,7 @@ class _PlainFile(_OpenFile):
         return FileSnapshot(self.changed.relpath, body, entry)
 
     def _is_one_version(self, stable: BinaryIO, length: int) -> bool:
-        """Tell whether the bytes that were read are the file at one moment, and not two halves of two versions."""
+        """Return whether the bytes that were read are the file at one moment, and not two halves of two versions."""
         if length != self.signature.size:
             return False
         if Signature.of(os.fstat(self.file.fileno())) == self.signature:
@@ -415,6 +415,6 @@ def _now() -> int:
 
 
 def _is_file_version(file: BinaryIO, end: int) -> bool:
-    """Tell whether the only record of an event file is the one that every writer begins with."""
+    """Return whether the only record of an event file is the one that every writer begins with."""
     file.seek(0)
     return end < _TAIL_BYTES and b"brain.Event:" in file.read(end)
