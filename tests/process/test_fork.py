@@ -155,6 +155,7 @@ def work(number):
         writer.add_scalar(f"worker{number}", step, step)
     writer.scheduler.trigger().result(10)
 writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
+assert writer.scheduler.trigger().result(30) is None  # the first push is over before there is anything to push
 context = multiprocessing.get_context("fork")
 workers = [context.Process(target=work, args=(number,)) for number in range(3)]
 for worker in workers:
