@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ __all__ = [
     "RejectedError",
     "RepoGoneError",
     "TemporaryError",
+    "describe",
     "forget_frames",
 ]
 
@@ -101,6 +103,14 @@ class PostponedError(Exception):
         self.seconds = seconds
 
 
+def describe(error: BaseException) -> str:
+    """Return the message of an exception, or its type if the message cannot be shown."""
+    try:
+        return (str(error) if isinstance(error, Exception) else "") or repr(error)
+    except Exception:  # noqa: BLE001 - the `__str__` or `__repr__` of a user's exception may raise anything
+        return type(error).__name__
+
+
 def forget_frames(error: BaseException) -> None:
     """Remove the tracebacks of an exception and its causes.
 
@@ -112,7 +122,8 @@ def forget_frames(error: BaseException) -> None:
         each = waiting.pop()
         if each is not None and id(each) not in seen:
             seen.add(id(each))
-            each.__traceback__ = None
+            with contextlib.suppress(Exception):  # such as that of a frozen dataclass
+                each.__traceback__ = None
             waiting += [each.__cause__, each.__context__]
 
 

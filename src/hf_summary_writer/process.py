@@ -99,8 +99,8 @@ class _Shared:
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
-        # What the parent shares may be locked for ever.
-        self._lock = threading.Lock()
+        # What the parent shares may be locked for ever. Reentrant, since a signal handler may make a writer, too.
+        self._lock = threading.RLock()
         self._members: weakref.WeakValueDictionary[tuple[int, Hashable], Any] = weakref.WeakValueDictionary()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -373,7 +374,9 @@ class CommitScheduler:
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
         if self._task.forked:
             return  # what is missing is the parent's to push, and to name
-        self._shutdown.await_last(future, deadline, away=self._mode is Mode.OFFLINE)
+        # While the interpreter is torn down no thread runs that could push.
+        away = self._mode is Mode.OFFLINE or sys.is_finalizing()
+        self._shutdown.await_last(future, deadline, away=away)
 
     @property
     def _destination(self) -> Destination:
@@ -403,5 +406,5 @@ def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:
     if hook is not None:
         try:
             hook(details)
-        except Exception:
+        except BaseException:  # also SystemExit: the thread lives on
             logger.exception("A hook of hf_summary_writer failed; nothing else is affected")

@@ -205,3 +205,51 @@ def test_many_writers_do_not_wait_for_each_other_at_the_end(
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert len(remote.files(api, repo_id)) == 5
+
+
+@pytest.mark.faults("P15")
+@pytest.mark.parametrize(
+    "end",
+    [
+        """
+def train():
+    with writer:
+        while True:
+            yield
+training = train()
+next(training)
+""",
+        """
+class Trainer:
+    def __del__(self, writer=writer):
+        writer.flush()
+        writer.scheduler.trigger().result()
+        writer.close()
+trainer = Trainer()
+""",
+    ],
+    ids=["a generator in a with block", "a finalizer"],
+)
+def test_a_writer_closed_while_the_interpreter_is_torn_down_does_not_hang(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, end: str
+) -> None:
+    ended = scripts.run(LOG + end, hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert_all_on_hub(api, repo_id, logdir)
+
+
+@pytest.mark.faults("P15")
+def test_what_is_logged_while_the_interpreter_is_torn_down_is_on_disk_and_named(
+    hub: HubProcess, repo_id: str, logdir: Path
+) -> None:
+    end = """
+class Trainer:
+    def __del__(self, writer=writer):
+        writer.add_scalar("loss", 1000, 1000)
+        writer.close()
+trainer = Trainer()
+"""
+    ended = scripts.run(LOG + end, hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert events.steps(logdir, "loss") == list(range(1001))
+    assert "hf-summary-writer sync" in ended.stderr

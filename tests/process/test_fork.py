@@ -51,7 +51,7 @@ held = threading.Event()
 from huggingface_hub import get_session
 pool = get_session()._transport._pool
 def hold():
-    with writer.scheduler.lock, writer.scheduler._loop.changed, writer._lifecycle, pool._optional_thread_lock:
+    with writer.scheduler.lock, writer.scheduler._loop.lock, writer._lifecycle, pool._optional_thread_lock:
         held.set()
         time.sleep(0.5)
 holder = threading.Thread(target=hold)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import random
+import signal
 import threading
 from concurrent.futures import Future, wait
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -332,7 +337,7 @@ def test_folders_that_are_due_at_once_are_pushed_together(pushes: Pushes, make: 
     wait_until(lambda: sum(map(len, pushes.served)) >= 3, SECONDS)
     wait_until(lambda: all(task.last_future and task.last_future.done() for task in tasks), SECONDS)
     count = len(pushes.served)
-    with tasks[0]._loop.changed:  # the thread cannot begin before all have asked
+    with tasks[0]._loop.lock:  # the thread cannot begin before all have asked
         futures = [task.trigger() for task in tasks]
     pushes.let_end(100)
     assert {future.result(SECONDS) for future in futures} == {count + 1}
@@ -367,3 +372,69 @@ def test_a_folder_that_stays_busy_fails_the_last_push_in_time(pushes: Pushes, ma
     pushes.wait_for_begin()
     assert isinstance(task.finish(0.6).exception(SECONDS), FolderBusyError)
     joined(task)
+
+
+@pytest.mark.faults("P13")
+def test_a_signal_handler_that_raises_leaves_no_lock_held(pushes: Pushes, make: Callable[..., Any]) -> None:
+    class AlarmError(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise AlarmError
+
+    pushes.let_end(100_000)
+    task = make()
+    before = signal.signal(signal.SIGALRM, handler)
+    attempts = 0
+    try:
+        while attempts < 500:
+            attempts += 1
+            with contextlib.suppress(AlarmError, FutureTimeoutError):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-4))
+                while True:
+                    future = task.trigger()
+                    task.finish(SECONDS, end=False)
+                    task.go_on()
+                    future.exception(0.001)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(task.trigger().result(SECONDS)), daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    assert results
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+class ReadOnlyError(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+class UnprintableError(Exception):
+    def __repr__(self) -> str:
+        raise ValueError("no repr")
+
+    __str__ = __repr__
+
+
+@pytest.mark.faults("P14")
+@pytest.mark.parametrize("error", [FrozenError(1), ReadOnlyError("x"), UnprintableError()])
+def test_the_thread_outlives_any_exception_of_a_push_and_of_what_is_told(
+    pushes: Pushes, make: Callable[..., Any], error: Exception
+) -> None:
+    def tell(_: object) -> None:
+        raise error
+
+    pushes.outcomes = [error]
+    task = make(done=tell, settled=tell)
+    pushes.wait_for_begin()
+    pushes.let_end(100)
+    assert task.last_future is not None
+    assert task.last_future.exception(SECONDS) is error
+    assert task.trigger().result(SECONDS) is not None

@@ -1,24 +1,33 @@
 """The thread that pushes: it waits until the next folder is due, for a trigger, or for the end.
 
-All folders that go to one destination share a loop, and with it a thread, the client and the commits. The thread waits
-on a condition whose state is checked under its lock before and after every wait, so no wake-up is lost that arrives
-during a push. Of each folder at most one push runs and one waits: whoever triggers while one waits shares its future.
+All folders that go to one destination share a loop, and with it a thread, the client and the commits. Wake-ups of the
+thread are queued, so none is lost that arrives during a push. Of each folder at most one push runs and one waits:
+whoever triggers while one waits shares its future.
+
+A signal handler may raise anywhere in a thread of the user. So the lock is one of C, which a `with` block takes and
+returns in one step, as `threading.Condition` does not, and no future's condition is held while its result is awaited.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
+import math
 import os
+import queue
 import random
+import sys
 import threading
 import time
 import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, forget_frames
+from hf_summary_writer.events.thread import Signal
 from hf_summary_writer.process import shared, tell_after_fork
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.push import Outcomes, Pusher
@@ -35,10 +44,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Phase", "PushLoop", "PushTask", "State", "loop_to"]
 
+logger = logging.getLogger("hf_summary_writer")
+
 # A folder that is due within this part of its interval is pushed together with others.
 _SOON = 0.5
 # Runs often end one after the other. What the last push of the first of them takes along needs no commit of its own.
 _SOON_AT_AN_END = 0.9
+
+_CHECK_SECONDS = 1.0
+
+T = TypeVar("T")
 
 
 class Phase(Enum):
@@ -75,7 +90,7 @@ class PushTask:
         job: What is pushed.
         interval: Seconds between pushes.
         done: Told in the loop's thread why a push failed, or `None` if it did not.
-        settled: Told in the loop's thread what a push ended in, before its future is. Neither may raise.
+        settled: Told in the loop's thread what a push ended in, before its future is.
         ended: Told when the loop has no more to do for the folder; may neither wait nor call the task.
         chance: Source of randomness for the back-off.
     """
@@ -116,7 +131,9 @@ class PushTask:
             RuntimeError: If no thread can be started any more.
         """
         self._notice_fork()
-        with self._loop.changed:
+        if sys.is_finalizing():
+            raise RuntimeError("the interpreter is exiting")
+        with self._loop.lock:
             if self._stopped:
                 return
             self._ending, self._timetable.finish_by = False, None
@@ -124,7 +141,7 @@ class PushTask:
                 self._timetable.begin_anew(time.monotonic())
                 self._loop.begin(self)
                 self._active = True
-            self._loop.changed.notify_all()  # what waits may have waited for the end
+            self._loop.wake()  # what waits may have waited for the end
 
     def trigger(self) -> Future[CommitInfo | None]:
         """Ask for a push and return its future.
@@ -132,8 +149,9 @@ class PushTask:
         While the Hub said to wait, the future fails at once with what it said and the seconds that are left of it.
         Without a thread it resolves to `None`.
         """
-        self._notice_fork()
-        with self._loop.changed:
+        if not self.alive:
+            return _resolved(None)
+        with self._loop.lock:
             if not self.alive:
                 return _resolved(None)
             error, remaining = self._timetable.error, self._timetable.seconds_to_wait(time.monotonic())
@@ -150,32 +168,36 @@ class PushTask:
 
         What fails is tried again for as long as the time allows.
         """
-        self._notice_fork()
-        with self._loop.changed:
+        if not self.alive:
+            return _resolved(None)
+        with self._loop.lock:
             if not self.alive:
                 return _resolved(None)
-            self._ending = self._ending or end
             future = self._request()
+            self._ending = self._ending or end
             if not self._timetable.finish(time.monotonic(), seconds):
                 self._give_up()
             # Also if somebody asked before: what he waits for comes sooner now.
-            self._loop.changed.notify_all()
+            self._loop.wake()
             return future
 
     def go_on(self) -> None:
         """After `finish` without an end: the next push is not the last one any more, and has its time again."""
-        self._notice_fork()
-        with self._loop.changed:
+        if not self.alive:
+            return
+        with self._loop.lock:
             if not self._ending:
                 self._timetable.finish_by = None
 
     def stop(self) -> None:
         """End after a push that is running; a push that waits resolves to `None`."""
         self._notice_fork()
-        with self._loop.changed:
-            self._stopped = True
+        self._stopped = True
+        if sys.is_finalizing():
+            return
+        with self._loop.lock:
             requested, self._requested = self._requested, None
-            self._loop.changed.notify_all()
+            self._loop.wake()
         if requested is not None:
             requested.set_result(None)
 
@@ -193,7 +215,9 @@ class PushTask:
     def state(self) -> State:
         """What is going on now."""
         self._notice_fork()
-        with self._loop.changed:
+        if sys.is_finalizing():
+            return State(Phase.STOPPED, error=self._timetable.error)
+        with self._loop.lock:
             error, throttled = self._timetable.error, self._timetable.throttled
             remaining = self._timetable.seconds_to_wait(time.monotonic())
             if self._running is not None:
@@ -205,7 +229,9 @@ class PushTask:
     @property
     def alive(self) -> bool:
         """Whether there is a thread to push."""
-        return self._active and not self._stopped
+        self._notice_fork()
+        # Threads do not run any more once the interpreter is torn down, and may hold the lock for ever.
+        return self._active and not self._stopped and not sys.is_finalizing()
 
     def after_fork_in_child(self) -> None:
         """Leave the pushing to the parent."""
@@ -260,13 +286,13 @@ class PushTask:
     def settle(self, commit: CommitInfo | None, error: BaseException | None) -> None:
         """Draw the consequences of the push, and resolve its future."""
         if not isinstance(error, PostponedError):
-            self._done(error)
-        with self._loop.changed:
+            _contain(self._done, error)
+        with self._loop.lock:
             future, self._running = self._running or _shared_future(), None
             inherited, self._inherited = self._inherited, None
             commit = inherited if commit is None else commit
             again = self._reschedule(future, error, commit)
-        self._settled(self.state)
+        _contain(self._settled, self.state)
         if error is not None:
             # The task and the future keep it until the next push, which may be long in coming.
             forget_frames(error)
@@ -305,7 +331,7 @@ class PushTask:
     def _request(self) -> Future[CommitInfo | None]:
         if self._requested is None:
             self._requested = _shared_future()
-            self._loop.changed.notify_all()
+            self._loop.wake()
         return self._requested
 
     def _give_up(self) -> None:
@@ -326,7 +352,7 @@ class PushLoop:
 
     Attributes:
         pusher: The same.
-        changed: Told when there may be something to do. Its lock keeps the state of all tasks.
+        lock: Keeps the state of all tasks.
     """
 
     def __init__(self, pusher: Pusher) -> None:
@@ -337,8 +363,9 @@ class PushLoop:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        # The default lock is reentrant: a signal handler may trigger while this thread is inside.
-        self.changed = threading.Condition()
+        # Reentrant: a signal handler may trigger while its thread is inside.
+        self.lock = threading.RLock()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._tasks: list[PushTask] = []
         self._thread: threading.Thread | None = None
 
@@ -352,16 +379,23 @@ class PushLoop:
         Raises:
             RuntimeError: If no thread can be started any more.
         """
-        if self._thread is None:
-            self.pusher.remote.start()
-            thread = threading.Thread(target=self._run, name="hf-summary-writer-push", daemon=True)
+        if task not in self._tasks:
+            self._tasks.append(task)
+        if self._thread is None or not self._thread.is_alive():
+            # Before it starts: a signal handler may interrupt the start. Of two threads the older one goes away.
+            self._thread = threading.Thread(target=self._run, name="hf-summary-writer-push", daemon=True)
             try:
-                thread.start()
+                self.pusher.remote.start()
+                self._thread.start()
             except RuntimeError:
+                self._thread = None
+                self._tasks.remove(task)
                 self.pusher.remote.stop()
                 raise
-            self._thread = thread
-        self._tasks.append(task)
+
+    def wake(self) -> None:
+        """Have the thread look at all tasks again."""
+        self._wakes.put(None)
 
     def is_current_thread(self) -> bool:
         """Return whether the caller is the loop's thread."""
@@ -398,8 +432,10 @@ class PushLoop:
 
     def _wait(self) -> bool:
         """Wait until a task is due; return False when there is none left and the thread is to end."""
-        with self.changed:
-            while True:
+        while True:
+            with self.lock:
+                if threading.current_thread() is not self._thread:
+                    return False
                 for task in self._tasks:
                     task.give_up_if_hopeless()
                 ended = [task for task in self._tasks if task.has_ended]
@@ -412,13 +448,14 @@ class PushLoop:
                     self.pusher.remote.stop()
                     return False
                 seconds = min(task.ready_at() for task in self._tasks) - time.monotonic()
-                if seconds <= 0:
-                    return True
-                self.changed.wait(min(seconds, threading.TIMEOUT_MAX))
+            if seconds <= 0:
+                return True
+            with contextlib.suppress(queue.Empty):
+                self._wakes.get(timeout=min(seconds, threading.TIMEOUT_MAX))
 
     def take(self, is_wanted: Callable[[PushTask, float], bool]) -> PushTask | None:
         """Begin the push of a task that is wanted at this time."""
-        with self.changed:
+        with self.lock:
             now = time.monotonic()
             for task in self._tasks:
                 if not task.has_ended and is_wanted(task, now):
@@ -428,7 +465,7 @@ class PushLoop:
 
     def any(self, is_meant: Callable[[PushTask, float], bool]) -> bool:
         """Return whether that holds of any task at this time."""
-        with self.changed:
+        with self.lock:
             now = time.monotonic()
             return any(is_meant(task, now) for task in self._tasks)
 
@@ -466,11 +503,45 @@ class _Round:
             yield task.job
 
 
+class _PushFuture(Future[T]):
+    """A future that nobody cancels, and whose condition nobody holds while waiting for the result.
+
+    `set_result` needs the condition, and a signal handler that raises can leave it held by the thread that waits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resolved = Signal()
+        resolved = self._resolved
+        self.add_done_callback(lambda _: resolved.set())
+        self.set_running_or_notify_cancel()
+
+    def result(self, timeout: float | None = None) -> T:
+        self._wait(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        # In steps, since one who was interrupted may have taken the wake-up of the others.
+        while not self._resolved.wait(max(0.0, min(_CHECK_SECONDS, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                break
+
+
+def _contain(function: Callable[[T], object], argument: T) -> None:
+    """Call `function`; the thread outlives what it raises."""
+    try:
+        function(argument)
+    except BaseException:
+        logger.exception("hf_summary_writer: an unexpected error, which affects no push")
+
+
 def _shared_future() -> Future[Any]:
-    """Return a future that nobody cancels for the others who hold it, nor under the hands of who is to resolve it."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-    return future
+    return _PushFuture()
 
 
 def _resolved(result: CommitInfo | None) -> Future[CommitInfo | None]:

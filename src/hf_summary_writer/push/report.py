@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError
+from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError, describe
 from hf_summary_writer.notices import amount, announce
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class FailureLog:
         """
         self._failures += 1
         expected = isinstance(error, PushError)
-        said = str(error) if expected else f"{type(error).__name__}: {error}"
+        said = str(error) if expected else f"{type(error).__name__}: {describe(error)}"
         # Whoever leaves says what is missing and how to send it.
         if left_behind or type(error) in self._said or isinstance(error, InterruptedPushError):
             logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)

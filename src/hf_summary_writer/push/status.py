@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hf_summary_writer.errors import describe
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.disk import WarnOnce
 from hf_summary_writer.folder.lease import PUSH_LOCK, is_locked
@@ -151,7 +152,7 @@ class StatusFile:
             return None
         now = time.time()
         until = now + state.seconds if state.phase is Phase.WAITING else None
-        return LastFailure(one_line(str(state.error) or repr(state.error)), self._since or now, until)
+        return LastFailure(one_line(describe(state.error)), self._since or now, until)
 
     def note(self, state: State) -> None:
         """Leave report of what a push ended in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from hf_summary_writer.errors import ActionNeededError, FolderBusyError, PostponedError, PushError
+from hf_summary_writer.errors import ActionNeededError, FolderBusyError, PostponedError, PushError, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +155,7 @@ class Timetable:
                 self._postponed_until = now + min(error.seconds, max(_LOOK_AGAIN_SECONDS, error.seconds / 8))
             return Result.AGAIN
         self._failures += 1
-        self.error = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        self.error = error if isinstance(error, Exception) else RuntimeError(describe(error))
         self._not_before = self._due = now + delay_after(self.error, self._failures, self.interval, self._chance())
         if self.finish_by is None:
             return Result.FAILED
