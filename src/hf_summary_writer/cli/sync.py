@@ -72,18 +72,23 @@ def sync(
     if verify and (watch or dry_run):
         raise click.UsageError("--verify compares what one sync uploads: leave out --watch and --dry-run")
     configs, complete = _configs(folder, repo_id, options)
+    anything_sent = False
     if dry_run:
         arrived = [_listed(each, config, as_json=as_json) for each, config in configs]
     elif watch:
         later = (lambda: configs) if repo_id is not None else (lambda: _known_configs(folder, options)[0])
-        arrived = _watched(configs, later, as_json=as_json)
+        statuses = _watched(configs, later, as_json=as_json)
+        arrived = [status.all_arrived for status in statuses]
+        anything_sent = any(status.commit is not None for status in statuses)
     else:
         arrived = [_synced(each, config, verify=verify, as_json=as_json) for each, config in configs]
     if dry_run and not exit_code:
         sys.exit(0)
     if not (complete and all(arrived)):
         sys.exit(1)
-    sys.exit(_NOTHING_MATCHED if all(matches_nothing(*each) for each in configs) else 0)
+    # What was sent while the command watched may be deleted by now.
+    nothing_matched = not anything_sent and all(matches_nothing(*each) for each in configs)
+    sys.exit(_NOTHING_MATCHED if nothing_matched else 0)
 
 
 # An exit code of its own: neither is anything wrong, nor did anything arrive.
@@ -208,7 +213,7 @@ def _watched(
     later: Callable[[], _Configs],
     *,
     as_json: bool,
-) -> list[bool]:
+) -> list[Status]:
     """Push until somebody says to stop; ask in every interval which configs there are `later`: runs come and go."""
     # What keeps a training script from pushing is not meant for who asks for it by a command.
     os.environ.pop(MODE, None)
@@ -233,7 +238,7 @@ def _watched(
             emit({"status": status.as_dict()})
         elif status.all_arrived and status.commit is not None:
             say(f"{status.folder} is in {place(status.destination)}", colour="green")
-    return [status.all_arrived for status in statuses]
+    return statuses
 
 
 def _finished(schedulers: list[CommitScheduler]) -> list[Status]:
