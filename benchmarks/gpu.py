@@ -177,7 +177,7 @@ def local_hub() -> Iterator[Any]:
         print(f"left out: the same during a push ({error})")
         yield None
         return
-    with tempfile.TemporaryDirectory() as root, LocalHub(root) as hub:
+    with tempfile.TemporaryDirectory() as root, LocalHub(root, any_namespace=True) as hub:
         os.environ["HF_ENDPOINT"] = hub.endpoint
         os.environ["HF_TOKEN"] = hub.token
         yield hub

@@ -507,7 +507,7 @@ def main() -> None:
     rounds = min(arguments.rounds, 2) if arguments.quick else arguments.rounds
     machine = f"{platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}; {rounds} rounds."
     print(machine)
-    with tempfile.TemporaryDirectory() as folder, LocalHub(Path(folder, "hub")) as hub:
+    with tempfile.TemporaryDirectory() as folder, LocalHub(Path(folder, "hub"), any_namespace=True) as hub:
         arena = Arena(hub, Path(folder, "runs"))
         Path(folder, "runs").mkdir()
         for name in arguments.parts or PARTS:

@@ -166,7 +166,7 @@ def measure_writers(who: str, processes: int) -> Figures:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        LocalHub(Path(folder, "hub"), commits_per_hour=COMMITS_PER_HOUR) as hub,
+        LocalHub(Path(folder, "hub"), commits_per_hour=COMMITS_PER_HOUR, any_namespace=True) as hub,
     ):
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
         parent, share, began = Path(folder, "runs"), WRITERS // processes, time.time()
@@ -236,7 +236,7 @@ def ray_part(rounds: int) -> Iterator[str]:
 
     yield from heading("A training step of a trial on a Ray cluster, with 5 scalars", "", OURS, PLAIN, "ratio")
     ray_folder = tempfile.mkdtemp(prefix="ray-")
-    with tempfile.TemporaryDirectory() as folder, LocalHub(Path(folder, "hub")) as hub:
+    with tempfile.TemporaryDirectory() as folder, LocalHub(Path(folder, "hub"), any_namespace=True) as hub:
         ended = subprocess.run(
             command("run_sweep", "bench/ray", str(Path(folder, "runs")), ray_folder, rounds),
             env=environment(hub, Path(folder)),
