@@ -6,7 +6,6 @@ import functools
 import hashlib
 import inspect
 import json
-import math
 import os
 import re
 import shlex
@@ -16,8 +15,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import quote, unquote
 
+from hf_summary_writer.checks import (
+    DEFAULT_REVISION,
+    DEFAULT_TYPE,
+    PREFIX,
+    REPO_TYPES,
+    as_patterns,
+    check_endpoint,
+    check_hook,
+    check_interval,
+    check_path_in_repo,
+    check_repo_id,
+    check_repo_type,
+    check_revision,
+    check_seconds,
+    check_switch,
+    check_token,
+    without_password,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
     from typing_extensions import Self
 
@@ -27,61 +45,23 @@ __all__ = [
     "COMMITS_PER_HOUR",
     "DEFAULT_CLOSE_TIMEOUT",
     "DEFAULT_MINUTES",
-    "DEFAULT_REVISION",
-    "DEFAULT_TYPE",
     "EVENT_FILES",
     "MODE",
-    "PREFIX",
     "PUSHED_FOLDER",
-    "REPO_TYPES",
     "RUNS_FOLDER",
     "Destination",
     "Mode",
     "Option",
     "PushConfig",
-    "as_patterns",
-    "check_endpoint",
-    "check_folder",
-    "check_interval",
-    "check_path_in_repo",
-    "check_repo_id",
-    "check_repo_type",
-    "check_revision",
-    "check_seconds",
-    "check_token",
     "commits_per_hour",
     "complete_arguments",
     "mode_for",
     "option_of",
     "with_uri",
-    "without_password",
 ]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-PREFIX = "HF_SUMMARY_WRITER_"
-
-REPO_TYPES = ("model", "dataset", "space")
-
-DEFAULT_TYPE = REPO_TYPES[0]
-
-DEFAULT_REVISION = "main"
-
-# The Hub's rules for names, as documented with huggingface_hub's `validate_repo_id`; a test holds the two together.
-_REPO_NAME = re.compile(r"(?:\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", flags=re.ASCII)
-
-# What `git check-ref-format` refuses anywhere in a branch name.
-_REVISION_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)\.|/$|^/|\.$")
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-
-_ENDPOINT = re.compile(r"https?://[!-~]+", flags=re.IGNORECASE)
-
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
-
-# Folders that the Hub keeps for itself or that its client refuses to write to.
-_FORBIDDEN_PARTS = frozenset({".git", ".cache"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,170 +117,6 @@ class Destination:
     def path_in_repo(self, relpath: str) -> str:
         """The place in the repo of the file that is `relpath` in the folder."""
         return f"{self.path}/{relpath}" if self.path else relpath
-
-
-def check_repo_id(repo_id: object, name: str = "repo_id") -> str:
-    """Return `repo_id` if the Hub could have such a repo, as `name` or `namespace/name`."""
-    if repo_id is None:
-        raise TypeError(
-            f"{name} is missing: pass one such as 'user/my-run', or set the environment variable {PREFIX}REPO_ID"
-        )
-    if not isinstance(repo_id, str):
-        raise TypeError(f"{name} must be a str such as 'user/my-run', not {type(repo_id).__name__}")
-    if not _REPO_NAME.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
-        raise ValueError(
-            f"{name} {repo_id!r} is not a name the Hub allows: use 'name' or 'namespace/name' of letters, digits, "
-            "'-', '_' and '.', without '--' or '..', not ending in '.git', at most 96 characters each"
-        )
-    return repo_id
-
-
-def check_repo_type(repo_type: object, name: str = "repo_type") -> str:
-    """Return the repo type that `repo_type` means; `None` means a model repo."""
-    if repo_type is None:
-        return DEFAULT_TYPE
-    if repo_type not in REPO_TYPES:
-        raise ValueError(f"{name} {repo_type!r} does not exist on the Hub: use one of {', '.join(REPO_TYPES)}")
-    return str(repo_type)
-
-
-def check_revision(revision: object, name: str = "revision") -> str:
-    """Return the branch that `revision` means; `None` means `main`."""
-    if revision is None:
-        return DEFAULT_REVISION
-    if not isinstance(revision, str):
-        raise TypeError(f"{name} must be the name of a branch as a str, not {type(revision).__name__}")
-    if not revision or revision.startswith("-") or revision == "@" or _REVISION_REFUSED.search(revision):
-        raise ValueError(f"{name} {revision!r} is not a name that Git allows for a branch")
-    return revision
-
-
-def check_path_in_repo(path: object, name: str = "path_in_repo") -> str:
-    """Return `path` without slashes at its ends; `None` and `""` mean the root of the repo."""
-    if path is None:
-        return ""
-    if not isinstance(path, str):
-        raise TypeError(f"{name} must be a str such as 'tensorboard', not {type(path).__name__}")
-    stripped = path.strip("/")
-    parts = stripped.split("/") if stripped else []
-    if (
-        "\\" in path
-        or not _is_unicode(path)
-        or any(ord(character) < ord(" ") or character == "\x7f" for character in path)
-        or any(part in {"", ".", ".."} for part in parts)
-        or any(part.lower() in _FORBIDDEN_PARTS for part in parts)
-    ):
-        raise ValueError(
-            f"{name} {path!r} cannot be used: give a relative path with '/' between its parts, without '.', "
-            "'..', '.git', '.cache', empty parts, backslashes, control characters or bytes that are no UTF-8"
-        )
-    return stripped
-
-
-def _is_unicode(text: str) -> bool:
-    # Bytes of a file name that are no UTF-8 become surrogates, which no request can carry.
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def check_interval(minutes: object, name: str = "every") -> float:
-    """Return `minutes` as a float if a timer can wait for that long."""
-    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)):
-        raise TypeError(f"{name} must be a number of minutes, not {type(minutes).__name__}")
-    if not minutes > 0 or not math.isfinite(minutes):
-        raise ValueError(f"{name} must be a positive number of minutes (fractions are fine), not {minutes!r}")
-    return float(minutes)
-
-
-def check_token(token: object, name: str = "token") -> str | bool | None:
-    """Return `token` without white space around it; never repeat it in a message."""
-    if token is None or isinstance(token, bool):
-        return token
-    if not isinstance(token, str):
-        raise TypeError(f"{name} must be a str, not {type(token).__name__}")
-    stripped = token.strip()
-    if not stripped:
-        raise ValueError(f"{name} is empty: leave it out to use the token that `hf auth login` has stored")
-    if not stripped.isascii() or not stripped.isprintable() or " " in stripped:
-        raise ValueError(f"{name} holds characters that no access token has: copy it again (it is not shown here)")
-    return stripped
-
-
-def check_seconds(seconds: object, name: str = "close_timeout") -> float:
-    """Return `seconds` as a float if somebody can wait for that long; 0 means not at all."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
-    return float(seconds)
-
-
-def check_endpoint(endpoint: object, name: str = "endpoint") -> str:
-    """Return the address of a Hub without a slash at its end."""
-    if not isinstance(endpoint, str):
-        raise TypeError(f"{name} must be a str such as 'https://huggingface.co', not {type(endpoint).__name__}")
-    if not _ENDPOINT.fullmatch(endpoint):
-        raise ValueError(f"{name} {without_password(endpoint)!r} is no address such as 'https://huggingface.co'")
-    if _PASSWORD.search(endpoint):
-        raise ValueError(f"{name} holds a password, which others may see: set HF_ENDPOINT instead")
-    return endpoint.rstrip("/")
-
-
-def without_password(text: str) -> str:
-    """Return `text` without the user names and passwords of the addresses in it."""
-    return _PASSWORD.sub("", text)
-
-
-def check_switch(value: object, name: str) -> bool | None:
-    """Return `value` if it is `True`, `False` or `None`."""
-    if value is None or isinstance(value, bool):
-        return value
-    raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
-
-
-def check_hook(hook: object, name: str) -> Callable[[Any], object] | None:
-    """Return `hook` if it is `None` or can be called."""
-    if hook is None or callable(hook):
-        return hook
-    raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
-
-
-def as_patterns(patterns: object, name: str = "patterns") -> tuple[str, ...] | None:
-    """Return one or several patterns as a tuple; `None` stays `None`.
-
-    Raises:
-        TypeError: If one of them is not a string; the message calls them `name`.
-    """
-    if patterns is None:
-        return None
-    several: Iterable[object] = (patterns,) if isinstance(patterns, str) else patterns  # type: ignore[assignment]
-    found = []
-    for pattern in several:
-        if not isinstance(pattern, str):
-            raise TypeError(f"{name} must be a str or a list of str, but holds a {type(pattern).__name__}")
-        found.append(pattern)
-    return tuple(found)
-
-
-def check_folder(folder: object, name: str = "folder_path") -> Path:
-    """Return the absolute path, without links, of a folder on this machine, which need not exist yet."""
-    if not isinstance(folder, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a str or a path, not {type(folder).__name__}")
-    path = os.fspath(folder)
-    if not isinstance(path, str):
-        raise TypeError(f"{name} must be a str or a path of str, not of {type(path).__name__}")
-    if _URL.match(path):
-        raise ValueError(f"{name} must be a folder on this machine, not the address {path!r}: log to a local folder")
-    if "\0" in path:
-        raise ValueError(f"{name} {path!r} holds a NUL character")
-    # These functions, unlike those of a Path, do not raise for what the disk refuses: that is trouble for later.
-    resolved = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
-    if os.path.exists(resolved) and not os.path.isdir(resolved):  # noqa: PTH110, PTH112
-        raise ValueError(f"{name} must be a folder, but {str(resolved)!r} is a file")
-    return resolved
 
 
 MODE = f"{PREFIX}MODE"

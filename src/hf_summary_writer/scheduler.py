@@ -11,14 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from hf_summary_writer.config import (
-    DEFAULT_CLOSE_TIMEOUT,
-    Mode,
-    PushConfig,
-    check_folder,
-    complete_arguments,
-    mode_for,
-)
+from hf_summary_writer.checks import check_folder
+from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, Mode, PushConfig, complete_arguments, mode_for
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
 from hf_summary_writer.hub.client import Client, default_endpoint, endpoint_of
 from hf_summary_writer.hub.repo import RepoRemote

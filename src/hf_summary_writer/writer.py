@@ -11,15 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.config import (
-    DEFAULT_CLOSE_TIMEOUT,
-    PushConfig,
-    check_folder,
-    check_path_in_repo,
-    commits_per_hour,
-    complete_arguments,
-    mode_for,
-)
+from hf_summary_writer.checks import check_folder, check_path_in_repo
+from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, PushConfig, commits_per_hour, complete_arguments, mode_for
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
 from hf_summary_writer.folder.lease import rank_of
 from hf_summary_writer.hub.client import client_of, endpoint_of

@@ -13,9 +13,10 @@ import click
 import pytest
 
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.checks import PREFIX
 from hf_summary_writer.cli.run import run
 from hf_summary_writer.cli.sync import sync
-from hf_summary_writer.config import PREFIX, Destination, PushConfig, complete_arguments, option_of
+from hf_summary_writer.config import Destination, PushConfig, complete_arguments, option_of
 
 if TYPE_CHECKING:
     from dataclasses import Field

@@ -12,8 +12,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_summary_writer import CommitScheduler, HFSummaryWriter
-from hf_summary_writer import config as checks
+from hf_summary_writer import CommitScheduler, HFSummaryWriter, checks
 from hf_summary_writer.config import Destination
 
 NAME_CHARACTERS = string.ascii_letters + string.digits + "-_./ é\n"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hf_summary_writer.config import RUNS_FOLDER, PushConfig, check_path_in_repo, option_of, with_uri
+from hf_summary_writer.checks import check_path_in_repo
+from hf_summary_writer.config import RUNS_FOLDER, PushConfig, option_of, with_uri
 from hf_summary_writer.hub.client import default_endpoint
 
 if TYPE_CHECKING:

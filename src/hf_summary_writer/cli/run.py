@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hf_summary_writer.checks import PREFIX, check_folder
 from hf_summary_writer.cli.options import config_of, config_options
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
 from hf_summary_writer.cli.watching import client_for, scheduler_of
-from hf_summary_writer.config import PREFIX, PUSHED_FOLDER, check_folder, commits_per_hour, mode_for
+from hf_summary_writer.config import PUSHED_FOLDER, commits_per_hour, mode_for
 from hf_summary_writer.push.status import matches_nothing, missing
 
 if TYPE_CHECKING:

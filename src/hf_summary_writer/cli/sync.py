@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
 from hf_summary_writer.cli.watching import client_for, describe, scheduler_of, tell
-from hf_summary_writer.config import DEFAULT_MINUTES, MODE, without_password
+from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.hub.client import default_endpoint
 from hf_summary_writer.notices import amount, files, size
 from hf_summary_writer.push.push import known_configs

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hf_summary_writer.checks import check_path_in_repo
 from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.progress import bar
 from hf_summary_writer.cli.terminal import log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.config import EVENT_FILES, PushConfig, check_path_in_repo
+from hf_summary_writer.config import EVENT_FILES, PushConfig
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.client import default_endpoint
 from hf_summary_writer.hub.responses import answer_of, one_line

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
-from hf_summary_writer import config as checks
+from hf_summary_writer import checks
 from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder.disk import MALFORMED, STATE_FOLDER, StateFolder, seconds, text
 

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.config import as_patterns
+from hf_summary_writer.checks import as_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from huggingface_hub import constants
 
-from hf_summary_writer.config import MODE, Mode, check_repo_type, check_revision, mode_for, without_password
+from hf_summary_writer.checks import check_repo_type, check_revision, without_password
+from hf_summary_writer.config import MODE, Mode, mode_for
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub.client import client_of
 from hf_summary_writer.hub.responses import answer_of, judge_exception, one_line

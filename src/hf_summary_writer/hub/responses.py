@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from html import unescape
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.config import without_password
+from hf_summary_writer.checks import without_password
 from hf_summary_writer.errors import (
     ActionNeededError,
     BranchGoneError,
