@@ -7,6 +7,7 @@ import os
 import threading
 import uuid
 from dataclasses import dataclass, field
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,6 +72,9 @@ class Store(Protocol):
     def asked(self) -> int:
         """Return how often anything was asked of the store."""
 
+    def delete(self, path: str) -> None:
+        """Delete a file that it holds, as somebody else may."""
+
     def look(self) -> Holdings:
         """Return what it holds."""
 
@@ -115,12 +119,17 @@ class RealHub:
     def asked(self) -> int:
         return len(self._proxy.requests)
 
+    def delete(self, path: str) -> None:
+        self.api.delete_file(path, self.repo_id)
+
     def look(self) -> Holdings:
         if self.asked() != self._looked_at and self.api.repo_exists(self.repo_id):
             for commit in reversed(self.api.list_repo_commits(self.repo_id)):
                 if commit.commit_id not in self._seen:
                     self._seen.add(commit.commit_id)
-                    self._holdings.commit(self._files(commit.commit_id))
+                    tree = self._files(commit.commit_id)
+                    self._holdings.commit(tree)
+                    self._holdings.files = tree
             self._looked_at = self.asked()
         return self._holdings
 
@@ -180,6 +189,9 @@ class Dictionary:
     def asked(self) -> int:
         return self._commits
 
+    def delete(self, path: str) -> None:
+        del self._holdings.files[path]
+
     def look(self) -> Holdings:
         return self._holdings
 
@@ -193,6 +205,16 @@ class Dictionary:
 
     def repo_info(self, repo_id: str, **_: object) -> Any:
         return SimpleNamespace(id=repo_id)
+
+    def get_paths_info(self, repo_id: str, paths: Sequence[str], **_: object) -> list[Any]:
+        assert repo_id == self.repo_id
+        return [
+            SimpleNamespace(
+                path=path, size=len(content), blob_id="", lfs=SimpleNamespace(sha256=sha256(content).hexdigest())
+            )
+            for path in paths
+            if (content := self._holdings.files.get(path)) is not None
+        ]
 
     def preupload_lfs_files(self, repo_id: str, additions: Sequence[Any], **_: object) -> None:
         assert repo_id == self.repo_id

@@ -385,3 +385,44 @@ def test_white_space_around_a_stored_token_does_no_harm(world: World, token_file
     run = world.schedule(hf_api=HfApi(endpoint=world.proxy.endpoint))
     run.next_commit()
     assert world.uploaded() == {"a.bin": b"1"}
+
+
+@pytest.mark.faults("N17")
+@pytest.mark.parametrize("request_", ["/preupload/", "/commit/", "/super-squash/"])
+def test_the_404_page_of_a_proxy_does_not_make_a_run_start_over(world: World, request_: str) -> None:
+    (world.folder / "early.bin").write_bytes(os.urandom(1000))
+    run = world.schedule(squash_history=True)
+    run.next_commit()
+    run.settle()
+    ledger = run.scheduler._job.ledger
+    early = ledger.entries["early.bin"]
+    world.proxy.add("POST", request_, Answer(404, {"Content-Type": "text/html"}, b"<h1>no such page</h1>"))
+    (world.folder / "late.bin").write_bytes(os.urandom(1000))
+    if request_ == "/super-squash/":
+        assert run.push() is not None
+    else:
+        error = run.fail()
+        assert type(error) is ActionNeededError
+        assert "HF_ENDPOINT" in str(error)
+    [warning] = world.said(logging.WARNING)
+    assert request_ in warning
+    assert ledger.entries["early.bin"] == early
+    run.push()
+    assert world.uploaded() == world.on_disk()
+    assert run.commits.get(timeout=SECONDS).files == 1
+
+
+@pytest.mark.faults("N17")
+def test_a_branch_whose_name_holds_commit_makes_no_other_request_one_for_a_commit(world: World) -> None:
+    (world.folder / "a.bin").write_bytes(b"1")
+    run = world.schedule(revision="a/commit/b")
+    run.next_commit()
+    run.settle()
+    (world.folder / "b.bin").write_bytes(b"2")
+    for request_, in_doubt in (("/preupload/", False), ("/commit/a%2Fcommit%2Fb", True)):
+        world.proxy.add("POST", request_, LoseAnswer())
+        error = run.fail()
+        assert isinstance(error, TemporaryError)
+        assert error.in_doubt is in_doubt
+    run.push()
+    assert remote.files(world.api, world.repo_id, revision="a/commit/b") == world.on_disk()

@@ -103,6 +103,7 @@ class FolderAndHub(RuleBasedStateMachine):
         try:
             if self.writer is not None:
                 self.restart()
+                self.log(1)  # who has nothing to upload does not look at the Hub
                 self.writer.close()
                 self.same_once_faults_stop()
                 assert_sound(self.folder)
@@ -200,6 +201,11 @@ class FolderAndHub(RuleBasedStateMachine):
     def push(self) -> None:
         error = self.outcome()
         assert error is None or isinstance(error, TemporaryError), error
+
+    @rule(name=NAMES)
+    def somebody_deletes_a_file_on_the_hub(self, name: str) -> None:
+        if f"logs/run/{name}" in self.store.look().files:
+            self.store.delete(f"logs/run/{name}")
 
     @rule(how=st.sampled_from(FAILURES))
     def push_fails(self, how: str) -> None:

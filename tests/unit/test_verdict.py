@@ -81,10 +81,16 @@ def test_each_status_has_one_consequence(status: int, kind: type[PushError]) -> 
 
 
 def test_a_repo_or_a_branch_that_took_commits_before_is_gone_when_it_is_not_found() -> None:
-    assert isinstance(judge_answer(Answer(404), NOW, repo="r", known=True), RepoGoneError)
+    missing_repo = Answer(404, {"x-error-code": "RepoNotFound"})
+    assert isinstance(judge_answer(missing_repo, NOW, repo="r", known=True), RepoGoneError)
     missing_branch = Answer(404, {"x-error-code": "RevisionNotFound"})
     assert isinstance(judge_answer(missing_branch, NOW, repo="r", known=True), BranchGoneError)
     assert type(judge_answer(missing_branch, NOW, repo="r", known=False)) is ActionNeededError
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-error-code": "EntryNotFound"}])
+def test_a_404_without_the_code_of_a_missing_repo_proves_nothing(headers: dict[str, str]) -> None:
+    assert type(judge_answer(Answer(404, headers), NOW, repo="r", known=True)) is ActionNeededError
 
 
 def test_trouble_of_the_network_is_temporary_and_a_bad_certificate_is_not() -> None:

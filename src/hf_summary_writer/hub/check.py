@@ -18,7 +18,13 @@ from hf_summary_writer.checks import check_repo_type, check_revision, without_pa
 from hf_summary_writer.config import MODE, Mode, mode_for
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub.client import client_of
-from hf_summary_writer.hub.responses import answer_of, judge_exception, one_line
+from hf_summary_writer.hub.responses import (
+    REPO_NOT_FOUND,
+    REVISION_NOT_FOUND,
+    answer_of,
+    judge_exception,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +175,7 @@ def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding:
         _ask(api, "POST", path, json=probe)
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
         answer = answer_of(error)
-        if answer is not None and answer.status == 404:
+        if answer is not None and answer.error_code in (REPO_NOT_FOUND, REVISION_NOT_FOUND):
             text = f"{repo_type} {repo_id} does not exist, or has no branch {revision}: the first push creates it"
             return Finding("repo", ok=True, text=text)
         reason = str(judge_exception(error, known=False, repo=repo_id, now=time.time()))

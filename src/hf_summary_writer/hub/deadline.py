@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -59,6 +60,9 @@ _CONNECT_SECONDS = 15.0
 _RETRIED_BY_CLIENT = frozenset({408, 429, 500, 502, 503, 504})
 
 _MAX_BODY_READ = 64 * 1024
+
+# Encoded as it was sent: the name of a branch may contain "/commit/".
+_COMMIT_ROUTE = re.compile(rb"/api/(?:models|datasets|spaces)/(?:[^/]+/){1,2}commit/[^/?]+(?:\?|$)")
 
 
 class HubAnswerError(Exception):
@@ -193,7 +197,7 @@ def _after_response(response: Any) -> None:
 
 
 def _is_commit(request: Any) -> bool:
-    return request.method == "POST" and "/commit/" in request.url.path
+    return request.method == "POST" and _COMMIT_ROUTE.search(request.url.raw_path) is not None
 
 
 def _leads_astray(response: Any) -> bool:

@@ -238,15 +238,22 @@ class RepoRemote:
             if remaining and interrupted():
                 raise InterruptedPushError("the push was interrupted")
 
-    def files(self, paths: Sequence[str]) -> dict[str, RemoteFile]:
+    def files(self, paths: Sequence[str], interrupted: Callable[[], bool] = lambda: False) -> dict[str, RemoteFile]:
         """Return those of the files that exist on the branch, with a request per 1,000 of them.
+
+        Args:
+            paths: Their paths in the repo.
+            interrupted: Asked between requests; true ends them.
 
         Raises:
             BranchGoneError: If the branch does not exist.
             RepoGoneError: If the repo does not.
+            InterruptedPushError: If there was no time for all requests.
         """
         found = {}
         for start in range(0, len(paths), _PATHS_PER_REQUEST):
+            if interrupted():
+                raise InterruptedPushError("there is no time to compare the folder with the Hub")
             for each in self._call(functools.partial(self._list, list(paths[start : start + _PATHS_PER_REQUEST]))):
                 lfs = getattr(each, "lfs", None)
                 if hasattr(each, "size"):  # a folder has none

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = [
+    "REPO_NOT_FOUND",
+    "REVISION_NOT_FOUND",
     "Answer",
     "answer_of",
     "judge_answer",
@@ -38,6 +40,10 @@ __all__ = [
     "redacted",
     "wait_asked_for",
 ]
+
+# The only proofs that a repo or branch is gone. Any other 404 may come from a proxy, or from a Hub without this route.
+REPO_NOT_FOUND = "RepoNotFound"
+REVISION_NOT_FOUND = "RevisionNotFound"
 
 # No limit of the Hub has a window longer than an hour; whoever asks for more is not believed.
 MAX_WAIT_SECONDS = 3600.0
@@ -166,24 +172,33 @@ def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushE
         )
     if answer.status in (402, 403):
         return ActionNeededError(f"the token may not write to {repo} ({said}): use one with write access to it")
-    if answer.status == 404 and known and answer.error_code == "RevisionNotFound":
-        return BranchGoneError(
-            f"the branch of {repo} that this goes to does not exist any more ({said}); it is made again, and "
-            "everything is sent to it"
-        )
-    if answer.status == 404 and known:
-        return RepoGoneError(
-            f"{repo} does not exist any more, or the token cannot see it ({said}); it is not created again: give "
-            "another repo_id, or restore it, and what is missing will be sent"
-        )
     if answer.status == 404:
-        return ActionNeededError(f"{repo} was not found ({said}): check its name and what the token may see")
+        return _not_found(answer, said, repo=repo, known=known)
     if 300 <= answer.status < 400:
         return ActionNeededError(
             f"{one_line(answer.url)} redirects to {one_line(answer.headers.get('location', 'nowhere'))}, which is not "
             "followed for API calls: check HF_ENDPOINT and the network's login page"
         )
     return ActionNeededError(f"the Hub answered {said}")
+
+
+def _not_found(answer: Answer, said: str, *, repo: str, known: bool) -> PushError:
+    if answer.error_code not in (REPO_NOT_FOUND, REVISION_NOT_FOUND):
+        return ActionNeededError(
+            f"{one_line(answer.url)} was not found ({said}), and the answer does not say that {repo} is gone: check "
+            "HF_ENDPOINT and the proxy in between"
+        )
+    if not known:
+        return ActionNeededError(f"{repo} was not found ({said}): check its name and what the token may see")
+    if answer.error_code == REVISION_NOT_FOUND:
+        return BranchGoneError(
+            f"the branch of {repo} that this goes to does not exist any more ({said}); it is made again, and "
+            "everything is sent to it"
+        )
+    return RepoGoneError(
+        f"{repo} does not exist any more, or the token cannot see it ({said}); it is not created again: give "
+        "another repo_id, or restore it, and what is missing will be sent"
+    )
 
 
 def judge_network(error: Exception, host: str) -> PushError:

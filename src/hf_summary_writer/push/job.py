@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from hf_summary_writer.errors import BranchGoneError, CommitDetails, RepoGoneError, TemporaryError
+from hf_summary_writer.errors import CommitDetails, TemporaryError
 from hf_summary_writer.events import file_version, frame, parse_name
 from hf_summary_writer.folder.disk import StateFolder, WarnOnce
 from hf_summary_writer.folder.lease import Lease, owner_above, push_lock
@@ -17,7 +17,7 @@ from hf_summary_writer.folder.scan import Inventory
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -35,6 +35,9 @@ logger = logging.getLogger("hf_summary_writer")
 
 # An event file with its first record alone, which is no event.
 _NO_EVENT_BYTES = len(frame(file_version(1.0)))
+
+# At an interval of five minutes, a run asks once an hour whether the Hub still holds its older files.
+_COMMITS_UNTIL_COMPARED = 12
 
 
 class JobFile(NamedTuple):
@@ -66,7 +69,6 @@ class Job:
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         flush: Brings to disk what a push has to include.
         on_commit: Told of every commit.
-        compares: Whether to compare the ledger with the Hub first, and send again what the Hub does not hold any more.
         verify: Whether to compare the content of all files with the ledger, whatever their times.
 
     Attributes:
@@ -86,7 +88,6 @@ class Job:
         content_lock: AbstractContextManager[object],
         flush: Callable[[], None] = lambda: None,
         on_commit: Callable[[CommitDetails], None] = lambda _: None,
-        compares: bool = False,
         verify: bool = False,
     ) -> None:
         self.folder = folder
@@ -99,7 +100,6 @@ class Job:
         self._flush = flush
         self._on_commit = on_commit
         self._is_writer = is_writer
-        self._compares = compares
         self._verify = verify
         self._is_other_rank = rank is not None and not rank.is_main
         self._once = WarnOnce()
@@ -113,6 +113,10 @@ class Job:
         # Files of commits that crossed those of a process that the push lock does not keep out. Which of them the Hub
         # made last is unknown, so a push has to find these files there as they are.
         self._crossed: set[str] = set()
+        # Files that the Hub acknowledged in this push.
+        self._confirmed: set[str] = set()
+        self._commits = 0  # since the ledger was last compared with the Hub
+        self._has_committed = False
         self._owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
 
@@ -143,9 +147,7 @@ class Job:
             self.remember()  # a later process has to know where the folder was to go
             raise
         self.refresh(remote)
-        if self._compares and remote.known:
-            self._compare(remote)
-        if not self._has_news(remote):
+        if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
             return False
         if not self._is_writer or self.asked:
             return True
@@ -197,6 +199,7 @@ class Job:
             verify=self._verify,
         )
         self._failed = None
+        self._confirmed.clear()
         self.inventory.left_behind = 0
         # From now on a later process knows where this folder is to go, whatever becomes of this one.
         self._note(lambda: self.ledger.record_config(self.config))
@@ -253,11 +256,46 @@ class Job:
                 self.ledger.refresh()
             arrived = {}
         self._crossed.difference_update(arrived)
+        self._confirmed.update(arrived)
         self._note(lambda: self.ledger.record(arrived, record))
+
+    def record_unchanged(self, entries: Mapping[str, LedgerEntry]) -> None:
+        """Note new signatures of files whose content has not changed since it was uploaded."""
+        self._note(lambda: self.ledger.record(entries))
 
     def doubt(self, relpaths: Iterable[str]) -> None:
         """Note that a commit with these files was requested and not answered, so that a later process looks again."""
         self._note(lambda: self.ledger.retract(relpaths))
+
+    @property
+    def compares(self) -> bool:
+        """Whether the ledger is to be compared with the Hub at the end of this push."""
+        return self._reports or self._commits >= _COMMITS_UNTIL_COMPARED
+
+    def unconfirmed(self) -> dict[str, LedgerEntry]:
+        """Return by path in the repo what the Hub should hold, except for what it acknowledged in this push."""
+        return {
+            self.destination.path_in_repo(relpath): entry
+            for relpath, entry in self.ledger.entries.items()
+            if relpath not in self._confirmed and self.inventory.holds(relpath)
+        }
+
+    def take_back(self, lost: Collection[str]) -> bool:
+        """Note which files are no longer on the Hub as they were uploaded; return whether there are any.
+
+        Args:
+            lost: Their paths in the repo; everything else is as it was uploaded.
+        """
+        self._commits = 0
+        gone = [relpath for relpath in self.ledger.entries if self.destination.path_in_repo(relpath) in lost]
+        if gone:
+            logger.warning(
+                "%d files of %s are not on the Hub any more as they were uploaded: they are uploaded again",
+                len(gone),
+                self.folder,
+            )
+            self._note(lambda: self.ledger.retract(gone))
+        return bool(gone)
 
     def announce(self, commit: CommitInfo, snapshots: Iterable[FileSnapshot], repo_id: str, seconds: float) -> None:
         """Log a commit, and tell the hook."""
@@ -272,6 +310,8 @@ class Job:
             seconds,
             details.url,
         )
+        self._commits += 1
+        self._has_committed = True
         self._on_commit(details)
 
     def skip(self, file: ChangedFile, reason: SkipReason) -> None:
@@ -336,33 +376,10 @@ class Job:
         self._owner_above = above
         return above is not None
 
-    def _compare(self, remote: RepoRemote) -> None:
-        """Forget the uploads that somebody has deleted, replaced or reset on the Hub since.
-
-        Raises:
-            RepoGoneError: If the repo does not exist.
-        """
-        self._compares = False
-        ours = filter(self.inventory.holds, self.ledger.entries)
-        paths = {self.destination.path_in_repo(relpath): relpath for relpath in ours}
-        try:
-            there = remote.files(list(paths))
-        except BranchGoneError as error:
-            logger.warning("All of %s is sent once more: %s", self.folder, error)
-            remote.lost_branch()
-            return
-        except RepoGoneError:
-            remote.lost_repo()
-            self.start_over(remote)
-            raise
-        lost = [relpath for path, relpath in paths.items() if not self.ledger.entries[relpath].is_at(there.get(path))]
-        if lost:
-            logger.warning(
-                "%d files of %s are not on the Hub any more as they were uploaded: they are uploaded again",
-                len(lost),
-                self.folder,
-            )
-            self.ledger.forget(lost)
+    @property
+    def _reports(self) -> bool:
+        """Whether somebody is told after this push that all of the folder is on the Hub."""
+        return self.final and (self.asked or self._has_committed)
 
     def _has_news(self, remote: RepoRemote) -> bool:
         if self._losses != remote.losses or (self.final and self.inventory.refused):

@@ -159,6 +159,9 @@ class Pusher:
         try:
             self.remote.recheck()
             self._send(jobs, others_wait, outcomes)
+            lacking = self._compare(jobs, outcomes)
+            if lacking:
+                self._send(lacking, others_wait, outcomes)
         except BranchGoneError as error:
             logger.warning("Uploading all files of %s again: %s", ", ".join(str(job.folder) for job in jobs), error)
             self.remote.lost_branch()
@@ -169,6 +172,28 @@ class Pusher:
             self.remote.lost_repo()
             self._start_over(jobs)
             raise
+
+    def _compare(self, jobs: list[Job], outcomes: Outcomes) -> list[Job]:
+        """Compare the ledgers that are due with the branch, and return the jobs that have files to send again."""
+        due = {job: job.unconfirmed() for job in jobs if job.compares and outcomes[job].error is None}
+        paths = [path for files in due.values() for path in files]
+        if not paths:
+            return []
+        try:
+            self.remote.ensure()
+            there = self.remote.files(paths, lambda: all(job.interrupted() for job in due))
+        except (BranchGoneError, RepoGoneError):
+            raise
+        except PushError as error:
+            # What the push had to send has arrived. Only a last push has to know of the rest.
+            logger.debug("%s could not be compared with %s: %s", _name_of(due), self.remote.repo_id, error)
+            outcomes.fail((job for job in due if job.final), error)
+            return []
+        return [
+            job
+            for job, files in due.items()
+            if job.take_back({path for path, entry in files.items() if not entry.is_at(there.get(path))})
+        ]
 
     def _start_over(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -339,7 +364,7 @@ def sync(
     """
     remote = RepoRemote(config, Client(None, api))
     pusher = Pusher(remote, commit_queue_of(remote))
-    job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit, compares=True, verify=verify)
+    job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit, verify=verify)
     job.asked = job.final = True
     error: PushError | None = None
     try:
@@ -479,7 +504,7 @@ def _changed(jobs: Iterable[Job], remote: RepoRemote, outcomes: Outcomes) -> lis
 def _settle_unsent(batch: Batch) -> Counter[Job]:
     """Note what is known of the files of a batch that are not sent; return how many of each job they are."""
     for job in {file.job for file, _ in batch.unchanged}:
-        job.record(None, {file.file.relpath: entry for file, entry in batch.unchanged if file.job is job})
+        job.record_unchanged({file.file.relpath: entry for file, entry in batch.unchanged if file.job is job})
     for file, reason in batch.skipped:
         file.job.skip(file.file, reason)
     for file, error in batch.failed:

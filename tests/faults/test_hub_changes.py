@@ -1,0 +1,129 @@
+"""Somebody changes the Hub behind the ledger: nothing is reported as uploaded that the Hub does not hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import remote
+from faults.conftest import SECONDS
+from faults.proxy import Answer
+from hf_summary_writer.hub import repo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from faults.conftest import World
+
+pytestmark = [pytest.mark.faults("N16"), pytest.mark.client]
+
+BINARY, TEXT = "run/early.bin", "run/early.txt"
+
+
+def recreate(api: HfApi, repo_id: str) -> None:
+    api.delete_repo(repo_id)
+    api.create_repo(repo_id)
+
+
+def delete_file(api: HfApi, repo_id: str) -> None:
+    api.delete_file(BINARY, repo_id)
+
+
+def delete_folder(api: HfApi, repo_id: str) -> None:
+    api.delete_folder("run", repo_id)
+
+
+def overwrite(api: HfApi, repo_id: str) -> None:
+    """Keep the size, so that only the content tells."""
+    for path in (BINARY, TEXT):
+        api.upload_file(path_or_fileobj=b"x" * 1000, path_in_repo=path, repo_id=repo_id)
+
+
+def reset_branch(api: HfApi, repo_id: str) -> None:
+    first = api.list_repo_commits(repo_id, revision="runs")[-1].commit_id
+    api.delete_branch(repo_id, branch="runs")
+    api.create_branch(repo_id, branch="runs", revision=first)
+
+
+CHANGES = [recreate, delete_file, delete_folder, overwrite, reset_branch]
+
+
+def write(folder: Path) -> None:
+    (folder / "early.bin").write_bytes(os.urandom(1000))
+    (folder / "early.txt").write_bytes(b"1" * 1000)
+
+
+def asked(world: World) -> list[str]:
+    return [seen.path for seen in world.proxy.requests if "/paths-info/" in seen.path]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_last_push_sends_again_what_the_hub_lost(world: World, change: Callable[[HfApi, str], None]) -> None:
+    revision = "runs" if change is reset_branch else "main"
+    world.api.create_repo(world.repo_id)
+    write(world.folder)
+    run = world.schedule(path_in_repo="run", revision=revision)
+    run.next_commit()
+    run.settle()
+    change(world.api, world.repo_id)
+    run.scheduler.close()
+    expected = remote.under(world.folder, "run", "*")
+    assert remote.files(world.api, world.repo_id, revision=revision) == expected
+    [warning] = world.said(logging.WARNING)
+    assert "not on the Hub any more" in warning
+    # The next process finds all of it there.
+    world.schedule(path_in_repo="run", revision=revision).scheduler.close()
+    assert world.said(logging.WARNING) == [warning]
+
+
+def test_a_run_compares_its_files_every_twelfth_commit_in_requests_of_bounded_size(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repo, "_PATHS_PER_REQUEST", 2)
+    for number in range(3):
+        (world.folder / f"{number}.bin").write_bytes(os.urandom(1000))
+    run = world.schedule()
+    run.next_commit()
+    run.settle()
+    world.api.delete_file("0.bin", world.repo_id)
+    for number in range(11):
+        assert asked(world) == []
+        (world.folder / "growing.bin").write_bytes(os.urandom(10 + number))
+        assert run.push() is not None
+    assert len(asked(world)) == 2  # not of the file that the push has just sent
+    assert world.uploaded() == world.on_disk()
+    for _ in range(20):
+        assert run.push() is None
+    assert len(asked(world)) == 2
+
+
+def test_a_last_push_that_cannot_compare_does_not_say_that_all_is_there(world: World) -> None:
+    write(world.folder)
+    run = world.schedule(close_timeout=1.0)
+    run.next_commit()
+    run.settle()
+    world.proxy.add("POST", "/paths-info/", Answer(500), float("inf"))
+    assert run.push() is None
+    run.scheduler.close()
+    future = run.scheduler.last_future
+    assert future is not None
+    assert future.exception(SECONDS) is not None
+    assert not [line for line in world.said(logging.INFO) if line.startswith("All of")]
+
+
+def test_a_file_that_was_deleted_here_and_there_stays_deleted(world: World) -> None:
+    write(world.folder)
+    run = world.schedule(path_in_repo="run")
+    run.next_commit()
+    run.settle()
+    (world.folder / "early.bin").unlink()
+    delete_file(world.api, world.repo_id)
+    run.scheduler.close()
+    assert list(world.uploaded()) == [TEXT]
+    assert world.said(logging.WARNING) == []
