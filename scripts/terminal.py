@@ -23,12 +23,13 @@ from hf_summary_writer.localhub import LocalHub
 
 PICTURE = Path(__file__).parents[1] / "docs" / "terminal.png"
 TRAINING = """
-import math
+import math, time
 from hf_summary_writer import HFSummaryWriter
 
 with HFSummaryWriter("my-experiments", logdir="runs/first") as writer:
     for step in range(500):
         writer.add_scalar("loss", math.exp(-step / 100), step)
+        time.sleep(0.01)  # your training step
 
 print("See it at", writer.url)
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+import hf_summary_writer
 from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.cli import main
 
@@ -58,3 +59,8 @@ def test_the_reference_lists_all_inherited_arguments() -> None:
     )
     inherited = inspect.signature(HFSummaryWriter.__mro__[1]).parameters
     assert set(inherited) - {"logdir", "kwargs"} <= listed
+
+
+def test_the_reference_names_everything_that_the_package_exports() -> None:
+    page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+    assert [name for name in hf_summary_writer.__all__ if not re.search(rf"\b{name}\b", page)] == []
