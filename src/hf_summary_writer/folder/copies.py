@@ -65,7 +65,7 @@ class PrivateCopies:
 
     def hold(self, file: BinaryIO) -> Path | None:
         """Return a path that opens `file` itself until `clear`; `None` if this system has none."""
-        if not _DESCRIPTORS.is_dir():
+        if _path_of(file) is None:
             return None
         self._originals.append(os.dup(file.fileno()))
         return _DESCRIPTORS / str(self._originals[-1])
@@ -104,20 +104,35 @@ class PrivateCopies:
         try:
             with self._state.opened(create=True) as folder:
                 name, file = new_temporary(folder)
-                path = self._state.path / name
-                if _DESCRIPTORS.is_dir():
+                path = _path_of(file)
+                if path is None:
+                    path = self._state.path / name
+                    self._named.append(path)
+                else:
                     os.unlink(name, dir_fd=folder)
+                return path, file
         except OSError as error:
             if error.errno in OUT_OF_DESCRIPTORS:
                 raise
-            descriptor, elsewhere = tempfile.mkstemp(prefix="hf-summary-writer-")
-            file, path = open(descriptor, "w+b"), Path(elsewhere)  # noqa: SIM115 - `clear` closes it
-            if _DESCRIPTORS.is_dir():
-                path.unlink()
-        if _DESCRIPTORS.is_dir():
-            return _DESCRIPTORS / str(file.fileno()), file
-        self._named.append(path)
+        descriptor, elsewhere = tempfile.mkstemp(prefix="hf-summary-writer-")
+        file = open(descriptor, "w+b")  # noqa: SIM115 - `clear` closes it
+        path = _path_of(file)
+        if path is None:
+            path = Path(elsewhere)
+            self._named.append(path)
+        else:
+            Path(elsewhere).unlink()
         return path, file
+
+
+def _path_of(file: BinaryIO) -> Path | None:
+    """Return a path that opens the file of a descriptor, whatever becomes of its name; `None` if there is none here."""
+    path = _DESCRIPTORS / str(file.fileno())
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError:
+        return None
+    return path
 
 
 def _shared(source: BinaryIO, target: BinaryIO, length: int) -> bool:
