@@ -16,6 +16,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from hf_summary_writer.localhub import LocalHub, User
+from hf_summary_writer.localhub.buckets import files as bucket_files
+from hf_summary_writer.localhub.disk import Disk
 from hub.wire import Reply, send
 from hub_process import HubProcess
 
@@ -383,6 +385,22 @@ def test_two_streams_miss_and_repeat_nothing_of_eight_clients(
         thread.join(60)
     assert [sorted(each) for each in seen] == [sorted(expected)] * 2
     assert seen[0] == seen[1], "in one order"
+
+
+def test_a_long_log_is_compacted_and_its_end_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_files, "_KEPT_BATCHES", 5)
+    disk = Disk(tmp_path / "unfinished")
+    files = bucket_files.BucketFiles(tmp_path, disk)
+    for n in range(26):
+        files.change([bucket_files.Change(f"{n % 7}", bucket_files.BucketFile(f"{n % 7}", EMPTY, n, 0, 0))])
+    known = files.since(25)
+    assert known is not None
+    assert ([batch.sequence for batch in known], files.since(3), len(files)) == ([26], None, 7)
+    assert len((tmp_path / "changes.ndjson").read_bytes().splitlines()) < 26
+    again = bucket_files.BucketFiles(tmp_path, disk)
+    assert (again.sequence, again.size, again.updated) == (files.sequence, files.size, files.updated)
+    assert again.listing("", "", 10, recursive=True) == files.listing("", "", 10, recursive=True)
+    assert again.since(3) is None
 
 
 def test_bad_resume_points_are_400(hub: HubProcess, bucket: str) -> None:

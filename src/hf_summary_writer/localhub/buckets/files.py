@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.disk import Disk
 
 _LOG, _SNAPSHOT = "changes.ndjson", "files.json"
-# A longer log is compacted into the list of files when the bucket is next opened.
+# A longer log is compacted into the list of files; at most twice as many batches are in memory.
 _KEPT_BATCHES = 10_000
 _MILLISECONDS = 1000
 # Sorts after every path that starts with the same text.
@@ -131,7 +131,8 @@ class BucketFiles:
         known = {"sequence": self.sequence, "updated": self.updated, "files": files}
         self._disk.write(self._folder / _SNAPSHOT, json.dumps(known).encode())
         self._disk.write(self._folder / _LOG, b"")
-        self._batches.clear()
+        # Streams may still need the newest ones.
+        del self._batches[:-_KEPT_BATCHES]
 
     def _apply(self, batch: Batch) -> None:
         for change in batch.changes:
@@ -159,6 +160,8 @@ class BucketFiles:
             batch = Batch(self.sequence + 1, now, tuple(dated))
             self._append(batch)
             self._apply(batch)
+            if len(self._batches) > 2 * _KEPT_BATCHES:
+                self._fold()
 
     def _append(self, batch: Batch) -> None:
         log = self._folder / _LOG
