@@ -29,10 +29,9 @@ def config_at(where: Destination, **settings: object) -> PushConfig:
 
 
 def config_of_words(words: list[str]) -> PushConfig:
-    options = sync.make_context("sync", words).params
-    for name in ("watch", "dry_run", "as_json"):
-        del options[name]
-    return config_of(options.pop("logdir"), options.pop("repo_id"), options)
+    parsed = sync.make_context("sync", words).params
+    names = {each.name for each in dataclasses.fields(PushConfig)} | {"into"}
+    return config_of(parsed["logdir"], parsed["repo_id"], {name: parsed[name] for name in names & set(parsed)})
 
 
 def test_the_usual_command_is_short() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -35,6 +35,7 @@ VALUES = {
     "--close-timeout": ["--close-timeout", "3"],
     "--token": ["--token", "hf_other"],
 }
+OPTIONS = {each.name for each in fields(PushConfig)} | {"into"}
 MODES = {"once": [], "watch": ["--watch"], "dry run": ["--dry-run"]}
 
 
@@ -50,12 +51,11 @@ def known(tmp_path: Path) -> Path:
 
 
 def planned(folder: Path, *words: str) -> list[tuple[Path, PushConfig]]:
-    options = sync.make_context("sync", [str(folder), *words]).params
-    modes = {name: options.pop(name) for name in ("watch", "dry_run", "exit_code")}
-    options.pop("as_json")
-    repo_id = options.pop("repo_id")
-    _check_modes(options, repo_id, **modes)
-    return _configs(options.pop("logdir"), repo_id, options)[0]
+    given = sync.make_context("sync", [str(folder), *words]).params
+    options = {name: value for name, value in given.items() if name in OPTIONS}
+    modes = {name: given[name] for name in ("watch", "dry_run", "exit_code", "verify")}
+    _check_modes(options, given["repo_id"], **modes)
+    return _configs(given["logdir"], given["repo_id"], options)[0]
 
 
 def test_there_is_a_value_for_every_option() -> None:
@@ -82,8 +82,8 @@ def test_no_option_of_sync_is_passed_over(
 @pytest.mark.parametrize("option", VALUES.values(), ids=VALUES)
 def test_no_option_of_run_is_passed_over(tmp_path: Path, option: Sequence[str]) -> None:
     def config(*words: str) -> PushConfig:
-        options: dict[str, Any] = run.make_context("run", ["user/run", *words, "--", "true"]).params
-        return config_of(tmp_path, options.pop("repo_id"), {k: v for k, v in options.items() if k != "logdir"})
+        given = run.make_context("run", ["user/run", *words, "--", "true"]).params
+        return config_of(tmp_path, given["repo_id"], {name: given[name] for name in OPTIONS & set(given)})
 
     assert config(*option) != config()
 
@@ -94,6 +94,8 @@ def test_no_option_of_run_is_passed_over(tmp_path: Path, option: Sequence[str]) 
         ["user/run", "--watch", "--dry-run"],
         ["user/run", "--into", "a", "--path-in-repo", "b"],
         ["user/run", "--exit-code"],
+        ["user/run", "--verify", "--watch"],
+        ["user/run", "--verify", "--dry-run"],
         ["hf://datasets/user/run", "--repo-type", "model"],
         ["hf://user/run/logs", "--path-in-repo", "b"],
         ["a/b/c"],

@@ -69,9 +69,7 @@ def sync(
     """
     log_to_stderr()
     folder = logdir.resolve()
-    _check_modes(options, repo_id, watch=watch, dry_run=dry_run, exit_code=exit_code)
-    if verify and (watch or dry_run):
-        raise click.UsageError("--verify compares what one sync uploads: leave out --watch and --dry-run")
+    _check_modes(options, repo_id, watch=watch, dry_run=dry_run, exit_code=exit_code, verify=verify)
     configs, complete = _configs(folder, repo_id, options)
     anything_sent = False
     if dry_run:
@@ -101,12 +99,16 @@ _PLACE = ("repo_type", "revision", "path_in_repo", "into")
 _ONLY_WATCHING = ("every", "close_timeout")
 
 
-def _check_modes(options: dict[str, Any], repo_id: str | None, *, watch: bool, dry_run: bool, exit_code: bool) -> None:
+def _check_modes(
+    options: dict[str, Any], repo_id: str | None, *, watch: bool, dry_run: bool, exit_code: bool, verify: bool
+) -> None:
     """Refuse options that would change nothing."""
     if watch and dry_run:
         raise click.UsageError("--dry-run lists once what would be sent: leave out --watch")
     if exit_code and not dry_run:
         raise click.UsageError("--exit-code needs --dry-run: without it the exit code always tells")
+    if verify and (watch or dry_run):
+        raise click.UsageError("--verify compares what one sync uploads: leave out --watch and --dry-run")
     for name in given(options):
         flag = f"--{name.replace('_', '-')}"
         if repo_id is None and name in _PLACE:
