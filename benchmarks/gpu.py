@@ -180,6 +180,7 @@ def local_hub() -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as root, LocalHub(root, any_namespace=True) as hub:
         os.environ["HF_ENDPOINT"] = hub.endpoint
         os.environ["HF_TOKEN"] = hub.token
+        os.environ["HF_SUMMARY_WRITER_QUIET"] = "1"
         yield hub
 
 
