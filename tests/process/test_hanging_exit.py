@@ -15,6 +15,8 @@ from faults.proxy import Drip, FaultProxy, Hang
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hub_process import HubProcess
+
 SECONDS = 3.0
 # What a busy machine may need on top, to end a process.
 GRACE = 20.0
@@ -73,3 +75,23 @@ def test_a_push_that_hangs_before_the_exit_does_not_hold_it_either(
     assert time.monotonic() - float(ended.stdout.split()[1]) < SECONDS + GRACE
     assert ended.stderr.count("hf-summary-writer sync") == 1, ended.stderr
     assert_sound(logdir)
+
+
+@pytest.mark.faults("D15")
+@pytest.mark.parametrize("leave", ["", "writer.close()", "writer.scheduler.close()"])
+def test_an_exit_on_a_disk_that_hangs_counts_no_files_and_names_the_command(
+    hub: HubProcess, repo_id: str, logdir: Path, leave: str
+) -> None:
+    hang = """
+more = HFSummaryWriter(repo_id, logdir=f"{logdir}-2", commit_every=60, close_timeout=1)
+for each in [writer, more]:
+    each.scheduler.trigger().result()
+    each.add_scalar("loss", 1000, 1000)
+    each.flush()
+os.scandir = lambda _: threading.Event().wait()
+"""
+    ended = scripts.run(LOG.replace(str(SECONDS), "1") + hang + leave, hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("could not be counted") == 2, ended.stderr
+    assert ended.stderr.count("hf-summary-writer sync") == 2
+    assert events.steps(logdir, "loss") == list(range(1001))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import stat
+import time
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -265,8 +267,12 @@ class Inventory:
             if missing > 0 or differs or self._is_refused(file):
                 yield file, max(missing, 0)
 
-    def pending(self) -> Pending:
-        """Sum up what is not on the Hub yet, as far as sizes tell."""
+    def pending(self, until: float = math.inf) -> Pending:
+        """Sum up what is not on the Hub yet, as far as sizes tell.
+
+        Args:
+            until: When to stop, on the monotonic clock. The rest counts as one folder that could not be listed.
+        """
         files, size, oldest, refused = 0, 0, None, 0
         unlisted: list[str] = []
         try:
@@ -278,6 +284,9 @@ class Inventory:
                 size += missing
                 written = file.signature.mtime_ns / 1e9
                 oldest = written if oldest is None else min(oldest, written)
+                if time.monotonic() > until:
+                    unlisted.append("")
+                    break
         except TemporaryError:  # the files seen before it are the best that can be said
             unlisted.append("")
         return Pending(files, size, oldest, refused, len(unlisted))

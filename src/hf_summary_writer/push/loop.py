@@ -537,7 +537,7 @@ def _contain(function: Callable[[T], object], argument: T) -> None:
     try:
         function(argument)
     except BaseException:
-        logger.exception("hf_summary_writer: an unexpected error, which affects no push")
+        logger.exception("unexpected error after a push; uploads continue")
 
 
 def _shared_future() -> Future[Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import queue
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -103,6 +105,41 @@ def _wait(future: Future[Any], seconds: float) -> bool:
     return True
 
 
+# What naming the missing files may take on top of the wait for the last push.
+_SECONDS_TO_COUNT = 0.5
+
+
+class _Counter:
+    """Counts what is missing, in a thread that is left behind when it takes too long: the disk may hang."""
+
+    def __init__(self) -> None:
+        self._late: threading.Thread | None = None
+
+    def count(self, inventory: Inventory, seconds: float) -> Pending | None:
+        """Return what is missing, or `None` if it cannot be counted within `seconds`."""
+        if self._late is not None and self._late.is_alive():
+            return None
+        until = time.monotonic() + seconds
+        counted: queue.SimpleQueue[Pending] = queue.SimpleQueue()
+        thread = threading.Thread(
+            target=lambda: counted.put(inventory.pending(until)), name="hf-summary-writer-count", daemon=True
+        )
+        try:
+            if sys.is_finalizing():
+                return inventory.pending(until)
+            thread.start()
+        except RuntimeError:  # some versions of Python start no thread once the interpreter exits
+            return inventory.pending(until)
+        try:
+            return counted.get(timeout=seconds)
+        except queue.Empty:
+            self._late = thread
+            return None
+
+
+_counter = _Counter()
+
+
 # After this long, whoever waits for the end of a program is told what for.
 _SECONDS_BEFORE_EXPLAINING = 1.0
 
@@ -135,7 +172,7 @@ class Shutdown:
         self._inventory = inventory
         self._seconds = self.remaining = seconds
         self._said_missing: Pending | None = None
-        self._said_all = False
+        self._said_all = self._said_uncounted = False
         self.commits = 0
         self.told_at = -math.inf
 
@@ -167,36 +204,46 @@ class Shutdown:
             self.hurry()
             raise
         finally:
+            pending = _counter.count(self._inventory, max(_SECONDS_TO_COUNT, deadline - time.monotonic()))
             self.remaining = max(0.0, self.remaining - (time.monotonic() - began))
-            if away or not future.done() or future.exception() is not None:
-                self._say_what_is_missing(self._inventory.pending())
+            if away or not _wait(future, 0) or future.exception() is not None:
+                self._say_what_is_missing(pending)
             else:
-                self._say_what_arrived(self._inventory.pending())
+                self._say_what_arrived(pending)
 
     def _explain_the_wait(self, seconds: float) -> None:
-        pending = self._inventory.pending()
+        pending = _counter.count(self._inventory, min(_SECONDS_TO_COUNT, seconds))
         logger.log(
             # No trouble, so no warning; but who may sit there and wait should know what for.
             logging.WARNING if _is_watched() else logging.INFO,
             "Pushing %s of %s to %s, for at most %.0f s; Ctrl-C skips the wait, and the program goes on",
-            amount(pending.files, pending.bytes),
+            "files" if pending is None else amount(pending.files, pending.bytes),
             self._folder,
             self._destination().repo_id,
             seconds,
         )
 
-    def _say_what_arrived(self, pending: Pending) -> None:
-        if pending.refused or (pending.files and self._inventory.left_behind):
+    def _say_what_arrived(self, pending: Pending | None) -> None:
+        if pending is not None and (pending.refused or (pending.files and self._inventory.left_behind)):
             self._say_what_is_missing(pending)
         elif self.commits and not self._said_all:
             # Somebody else may go on writing; what came after the last push, this process does not owe.
-            self._said_all = pending.nothing
+            self._said_all = pending is not None and pending.nothing
             what = "All of" if self._said_all else "All that the last push found of"
             announce("%s %s is at %s", what, self._folder, self._destination().known_url)
 
-    def _say_what_is_missing(self, pending: Pending) -> None:
+    def _say_what_is_missing(self, pending: Pending | None) -> None:
         self.told_at = time.monotonic()
-        if pending.missing and pending != self._said_missing:
+        if pending is None:
+            if not self._said_uncounted:
+                self._said_uncounted = True
+                logger.warning(
+                    "Not all of %s is in %s: its files could not be counted in time. To send the rest: %s",
+                    self._folder,
+                    self._destination().repo_id,
+                    self._command,
+                )
+        elif pending.missing and pending != self._said_missing:
             self._said_missing = pending
             logger.warning(
                 "Not all of %s is in %s yet: %s missing%s. To send the rest: %s",
