@@ -424,11 +424,9 @@ def test_a_file_system_sees_the_bucket(hub: HubProcess, api: HfApi, bucket: str)
 
 
 def test_a_file_system_follows_what_others_change(hub: HubProcess, api: HfApi, bucket: str) -> None:
+    pytest.importorskip("huggingface_hub._bucket_live_follow", reason="this client follows no buckets")
     hffs = pytest.importorskip("huggingface_hub.hf_file_system")
-    try:
-        files = hffs.HfFileSystem(endpoint=hub.endpoint, token=hub.token, skip_instance_cache=True, live_follow=True)
-    except TypeError:
-        pytest.skip("this client follows no buckets")
+    files = hffs.HfFileSystem(endpoint=hub.endpoint, token=hub.token, skip_instance_cache=True, live_follow=True)
     add(api, bucket, {"logs/a": b"1"})
     assert files.ls(f"buckets/{bucket}/logs", detail=False) == [f"buckets/{bucket}/logs/a"]
     add(api, bucket, {"logs/b": b"2"})
