@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from huggingface_hub import constants
 
 import remote
 from faults.mounts import a_disk_of
@@ -57,6 +58,12 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of its own, of 64 pages."""
     with a_disk_of("256k", tmp_path / "tiny") as folder:
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def xet_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test leave Xet switched off for the next ones."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", constants.HF_HUB_DISABLE_XET)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from email.utils import formatdate
 
@@ -117,3 +119,14 @@ def test_of_a_page_the_title_is_quoted() -> None:
     page = "<!doctype html><html><head><title>\n Sign in &amp; accept the terms</title></head>" + "<p>" * 1000
     assert Answer(503, text=page).message == "Sign in & accept the terms"
     assert Answer(503, {"x-error-message": "busy"}, page).message == "busy"
+
+
+def test_an_error_of_this_machine_is_not_one_of_the_hub() -> None:
+    def said(error: Exception) -> str:
+        return str(judge_exception(error, known=True, repo="r", now=NOW))
+
+    assert "this machine" in said(OSError("I/O error: Not a directory (os error 20)"))
+    assert "this machine" in said(PermissionError(errno.EACCES, "no"))
+    assert "this machine" not in said(OSError(errno.ENETUNREACH, "no route"))
+    assert "this machine" not in said(ConnectionResetError())
+    assert "this machine" not in said(socket.gaierror("no such host"))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import logging
-import os
 import threading
 import time
 from functools import cached_property
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from huggingface_hub import constants
 
 from hf_summary_writer.errors import ActionNeededError
-from hf_summary_writer.hub import deadline
+from hf_summary_writer.hub import deadline, xet
 from hf_summary_writer.hub.responses import judge_exception, redacted
 from hf_summary_writer.process import tell_after_fork
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Client", "Quiet", "Switch", "client_home", "client_of", "default_endpoint", "endpoint_of", "over_xet"]
+__all__ = ["Client", "Quiet", "Switch", "client_home", "client_of", "default_endpoint", "endpoint_of"]
 
 
 class Switch(Protocol):
@@ -88,10 +86,6 @@ T = TypeVar("T")
 LIBRARY_NAME = "hf-summary-writer"
 
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
-
-# The Xet client reads files in blocks of 8 MB by default. Where the Hub holds almost all of a file, each of the few new
-# chunks (of 64 kB or so) keeps the block that it is a part of in memory.
-_XET_BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "256kb")
 
 
 def default_endpoint() -> str:
@@ -203,7 +197,7 @@ class Client:
     def _install_hooks() -> None:
         from huggingface_hub import get_session
 
-        os.environ.setdefault(*_XET_BLOCK)  # read once, when the client makes its Xet session
+        xet.set_block_size()
         deadline.install_hooks(get_session())
         _forget_storage_tokens()
         _redact_http_logs()
@@ -268,8 +262,3 @@ class _ProgressBars:
 # Every few minutes a bar for each upload would come between the lines of a training. A user's own download that begins
 # while we upload has none either; one switch of the client is all there is.
 _without_progress_bars = Quiet(_ProgressBars())
-
-
-def over_xet() -> bool:
-    """Tell whether the client uploads over Xet, and not over plain LFS."""
-    return not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet") is not None

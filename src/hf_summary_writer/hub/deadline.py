@@ -16,7 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from hf_summary_writer.errors import DeadlineError, PushError
+from hf_summary_writer.errors import DeadlineError, PushError, TemporaryError
 from hf_summary_writer.hub.responses import Answer, judge_network
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ _CONNECT_SECONDS = 15.0
 _RETRIED_BY_CLIENT = frozenset({408, 429, 500, 502, 503, 504})
 
 _MAX_BODY_READ = 64 * 1024
+
+# Far more than any answer to our requests has.
+_MAX_ANSWER_BYTES = 64 * 2**20
+
+# Each hanging call keeps a thread and its connections.
+_MOST_LEFT_BEHIND = 4
 
 # Encoded as it was sent: the name of a branch may contain "/commit/".
 _COMMIT_ROUTE = re.compile(rb"/api/(?:models|datasets|spaces)/(?:[^/]+/){1,2}commit/[^/?]+(?:\?|$)")
@@ -155,6 +161,8 @@ def _before_request(request: Any) -> None:
     if attempt is not None:
         to_commit = _is_commit(request)
         remaining = attempt.may_ask(to_commit=to_commit)
+        # A small compressed answer may be huge once it is decompressed.
+        request.headers["accept-encoding"] = "identity"
         request.extensions = {
             **request.extensions,
             "timeout": {
@@ -182,6 +190,8 @@ def _after_response(response: Any) -> None:
     if attempt is None:
         return
     status = response.status_code
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise TemporaryError("an answer is compressed, though that was not asked for: is there a proxy in between?")
     if _is_commit(response.request) and 300 <= status < 500:
         attempt.unanswered = False
     response.stream = _bounded_stream(type(response).__module__.partition(".")[0])(response.stream, attempt)
@@ -217,8 +227,12 @@ def _bounded_stream(library: str) -> type:
             self._attempt = attempt
 
         def __iter__(self) -> Iterator[bytes]:
+            size = 0
             for piece in self._body:
                 self._attempt.remaining()
+                size += len(piece)
+                if size > _MAX_ANSWER_BYTES:
+                    raise TemporaryError(f"an answer of the Hub has more than {_MAX_ANSWER_BYTES // 2**20} MB")
                 yield piece
 
         def __getattr__(self, name: str) -> Any:
@@ -258,6 +272,14 @@ class HubThread:
         """Start nothing yet."""
         self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
+        self._thread: threading.Thread | None = None
+        self._left: list[threading.Thread] = []
+
+    @property
+    def left_behind(self) -> int:
+        """The number of threads that still hang in a call past its deadline."""
+        self._left = [thread for thread in self._left if thread.is_alive()]
+        return len(self._left)
 
     def start(self) -> queue.SimpleQueue[Callable[[], None] | None]:
         """Start the thread if there is none, and return what feeds it.
@@ -267,8 +289,9 @@ class HubThread:
         """
         if self._jobs is None:
             jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-            threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True).start()
-            self._jobs = jobs
+            thread = threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True)
+            thread.start()
+            self._jobs, self._thread = jobs, thread
         return self._jobs
 
     def stop(self) -> None:
@@ -278,8 +301,9 @@ class HubThread:
             jobs.put(None)
 
     def after_fork_in_child(self) -> None:
-        """Forget the thread, which the child does not have."""
-        self._jobs = None
+        """Forget the threads, which the child does not have."""
+        self._jobs = self._thread = None
+        self._left = []
 
     def call(self, function: Callable[[], T], seconds: float) -> T:
         """Return what `function` returns or raise what it raises.
@@ -288,6 +312,8 @@ class HubThread:
             DeadlineError: If it took longer than `seconds`. It then makes no further request; one that is under way
                 may still have its effect, and if that is a commit the error is `in_doubt`.
         """
+        if self.left_behind >= _MOST_LEFT_BEHIND:
+            raise DeadlineError(f"{self.left_behind} calls to the Hub hang: no other is made until one of them returns")
         jobs = self.start()
         future: Future[T] = Future()
         attempt = Deadline(time.monotonic() + seconds)
@@ -309,6 +335,8 @@ class HubThread:
                 raise
             late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
             late.in_doubt = attempt.give_up()
+            if self._thread is not None:
+                self._left.append(self._thread)
             self.stop()
             # The next call may come during the exit of the interpreter, when no thread can be started any more.
             with contextlib.suppress(RuntimeError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, PushError, RejectedError, TemporaryError
-from hf_summary_writer.hub.client import over_xet
+from hf_summary_writer.hub import xet
 from hf_summary_writer.hub.deadline import HubThread
 from hf_summary_writer.hub.uploads import (
     CARD_PATH,
@@ -49,6 +49,9 @@ SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
 
 # The Xet client holds what it uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
 BYTES_AT_ONCE = 16 * 2**20
+# Each call that the Xet client does not return from costs a thread and two descriptors.
+_MOST_LEFT_BEHIND = 2
+
 # A token that may not create repos, or not this one, may still push to one that exists.
 _MAY_EXIST = frozenset({401, 402, 403})
 
@@ -272,7 +275,10 @@ class RepoRemote:
         )
 
     def _prepare(self, uploads: Sequence[Upload], card: bytes | None) -> PreparedCommit:
-        if over_xet():
+        if self._thread.left_behind >= _MOST_LEFT_BEHIND:
+            # Requests of our own end at their deadline, so it is the Xet client that hangs.
+            xet.switch_off(f"its client has not returned from {self._thread.left_behind} calls")
+        if xet.over_xet():
             for upload in uploads:
                 self._upload_in_pieces(upload)
         seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
@@ -346,7 +352,7 @@ class RepoRemote:
 
         additions = [CommitOperationAdd(path_in_repo=each.path, path_or_fileobj=each.body) for each in uploads]
         readme = None if card is None else CommitOperationAdd(CARD_PATH, card)
-        for some in together([*additions, readme] if readme else additions, BYTES_AT_ONCE if over_xet() else 0):
+        for some in together([*additions, readme] if readme else additions, BYTES_AT_ONCE if xet.over_xet() else 0):
             self._preupload_some(some)
         left_out = [addition for addition in additions if is_left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not is_identical(addition)]

@@ -7,6 +7,7 @@ only place that names the wait in that case.
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 from dataclasses import dataclass, field
@@ -60,7 +61,14 @@ _WAIT_IN_TEXT = re.compile(r"\bin (?:about )?(\d{1,5}|an?) (second|minute|hour)s
 
 _COMMITS_IN_TEXT = re.compile(r"\bcommits \((\d{1,9}) per hour\)")
 
+# A full quota is refused like a token without rights.
+_QUOTA = re.compile(r"\b(?:storage|quota|billing|payment|upgrade|credits?)\b", re.IGNORECASE)
+
 _RATE_LIMIT = re.compile(r'"[\w-]+"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
+
+_NETWORK_ERRNOS = frozenset(
+    {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EPIPE}
+)
 
 # Escape sequences of a terminal, so that no server can paint on it.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
@@ -170,6 +178,8 @@ def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushE
             f"the Hub does not accept the token, or there is none ({said}): log in with `hf auth login`, set HF_TOKEN, "
             "or pass token="
         )
+    if answer.status in (402, 403) and _QUOTA.search(answer.message):
+        return ActionNeededError(f"the Hub takes no more data for {repo}: {said}")
     if answer.status in (402, 403):
         return ActionNeededError(f"the token may not write to {repo} ({said}): use one with write access to it")
     if answer.status == 404:
@@ -236,7 +246,17 @@ def judge_exception(error: BaseException, *, known: bool, repo: str, now: float)
         return RejectedError(said)
     if names & {"JSONDecodeError", "KeyError"}:
         return TemporaryError(f"what answered is not the Hub ({said}): is there a login page in between?")
+    if any(map(_is_local, causes)):
+        return TemporaryError(f"this machine failed, not the Hub ({said}): check HF_HOME, TMPDIR and the space there")
     return TemporaryError(said)
+
+
+def _is_local(error: BaseException) -> bool:
+    """Return whether an exception is about a file or a resource of this machine."""
+    if not isinstance(error, OSError) or isinstance(error, (ConnectionError, TimeoutError)):
+        return False
+    # Others derive from it for trouble of a network: `socket.gaierror`, `ssl.SSLError`, those of HTTP clients.
+    return type(error).__module__ == "builtins" and error.errno not in _NETWORK_ERRNOS
 
 
 def _untrusted(causes: list[BaseException]) -> bool:
