@@ -134,10 +134,11 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         """Log no requests."""
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    # One for each test, since a browser starts processes at any time.
     assert CHROMIUM is not None
-    with Browser(CHROMIUM, tmp_path_factory.mktemp("profile"), seconds=280) as page:
+    with Browser(CHROMIUM, tmp_path / "profile", seconds=280) as page:
         yield page
 
 
