@@ -436,6 +436,7 @@ class PushConfig:
             help=f"Maximum seconds for the last push.  [default: {DEFAULT_CLOSE_TIMEOUT:g}]",
         ),
     )
+    log_environment: bool = field(default=False, metadata=_option(check_switch))
     token: str | bool | None = field(
         default=None,
         repr=False,

@@ -81,6 +81,8 @@ class HFSummaryWriter(EventWriter):
             contents. An existing README.md is never modified.
         check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
             not: for trainings whose first minutes nobody watches.
+        log_environment: Whether to log a text `environment` with the command, the Git commit, versions, host and rank.
+            Secrets among the command's arguments are masked.
         **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is uploaded.
 
     Arguments that are left out are read from environment variables such as `HF_SUMMARY_WRITER_REPO_ID`; the page
@@ -120,6 +122,7 @@ class HFSummaryWriter(EventWriter):
         on_error: Callable[[ErrorDetails], object] | None = None,
         model_card: bool = True,
         check: bool = False,
+        log_environment: bool = False,
         **kwargs: Any,
     ) -> None:
         """Check the arguments, open the event file and start the scheduler."""
@@ -160,8 +163,13 @@ class HFSummaryWriter(EventWriter):
             # Where another process would find it, whatever its working folder is.
             "logdir": str(folder),
             "token": None if isinstance(token, str) else token,
+            "log_environment": False,  # once per run
         }
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
+        if config.log_environment:
+            from hf_summary_writer.events.environment import environment_text  # rarely needed, and slow to import
+
+            self.add_text("environment", environment_text())
         self._own = frozenset(vars(self)) - inherited | {"_own"}
 
     @property

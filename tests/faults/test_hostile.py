@@ -38,12 +38,14 @@ class Stranger:
         requests: Path and `Authorization` of every request.
         path: The file that its repo lists.
         refuses: Whether it answers 403, in words that paint on a terminal.
+        echoes: Whether it answers 400, with the token that it was sent in a header.
     """
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
         self.path = ""
         self.refuses = False
+        self.echoes = False
         stranger = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -68,6 +70,11 @@ class Stranger:
         self.token = "hf_the_token_of_the_user"
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        if self.echoes:
+            return 400, b"{}", {"x-error-message": f"you sent {self.requests[-1][1]}"}
+        return self.answer_to(path)
+
+    def answer_to(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         if self.refuses:
             return 403, json.dumps({"error": f"{ESCAPES}\nAll is well"}).encode(), {"x-error-message": "no \x1b[31mred"}
         if "/resolve/" in path:
@@ -151,6 +158,21 @@ def test_a_password_in_the_address_of_the_hub_is_not_shown_or_stored(hub: HubPro
     assert secret not in done.stdout + done.stderr
     stored = [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert stored == []
+
+
+@pytest.mark.faults("S7")
+def test_a_hub_that_repeats_the_token_in_a_header_does_not_bring_it_into_the_log(
+    stranger: Stranger, tmp_path: Path
+) -> None:
+    stranger.echoes = True
+    script = """
+        logging.getLogger().setLevel(logging.DEBUG)
+        with HFSummaryWriter("user/run", logdir=logdir, close_timeout=5) as writer:
+            writer.add_scalar("a", 1.0, 1)
+    """
+    done = scripts.run(script, stranger, tmp_path / "run", "run")
+    assert "you sent <token>" in done.stderr
+    assert stranger.token not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

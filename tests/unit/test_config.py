@@ -30,8 +30,11 @@ NO_FIELDS: dict[Any, set[str]] = {
     CommitScheduler: {"folder_path", "hf_api"},
 }
 
-# The client has an address, and a scheduler by itself knows no ranks.
-IN_NO_SIGNATURE: dict[Any, set[str]] = {HFSummaryWriter: {"endpoint"}, CommitScheduler: {"endpoint", "push_every_rank"}}
+# The client has an address, and a scheduler by itself knows no ranks and logs nothing.
+IN_NO_SIGNATURE: dict[Any, set[str]] = {
+    HFSummaryWriter: {"endpoint"},
+    CommitScheduler: {"endpoint", "push_every_rank", "log_environment"},
+}
 
 
 def name_in(constructor: Any, each: Field[Any]) -> str:
@@ -110,6 +113,7 @@ SAMPLES: dict[str, Any] = {
     "model_card": False,
     "check": True,
     "close_timeout": 3.0,
+    "log_environment": True,
     "token": "hf_secret",
     "push_on_sigterm": True,
     "push_every_rank": True,

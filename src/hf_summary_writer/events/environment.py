@@ -1,0 +1,88 @@
+"""A text that tells where a run comes from: command, commit, versions, host and rank."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["environment_text"]
+
+_PACKAGES = ("hf-summary-writer", "tensorboardX", "huggingface_hub", "numpy", "torch", "tensorflow", "jax")
+
+_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+
+_GIT_SECONDS = 5.0
+
+_SECRET_OPTION = re.compile(r"(?i)(token|password|passwd|secret|api[-_]?key|access[-_]?key|credential)")
+
+_SECRET_VALUE = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA)[\w-]{6,}|(?<=://)[^/@\s]+(?=@)")
+
+_MASK = "***"
+
+
+def environment_text() -> str:
+    """Return the text as Markdown; secrets among the arguments of the command are masked."""
+    rows = {
+        "command": shlex.join(_masked([sys.executable, *sys.argv])),
+        "working folder": os.getcwd(),  # noqa: PTH109 - as a text
+        "Git commit": _git_commit(),
+        "host": f"{socket.gethostname()} ({platform.platform()})",
+        "Python": platform.python_version(),
+        "packages": ", ".join(filter(None, map(_package, _PACKAGES))),
+        "rank": ", ".join(f"{name}={os.environ[name]}" for name in _RANKS if name in os.environ),
+    }
+    lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
+
+
+def _cell(text: str) -> str:
+    return "`" + text.replace("|", "\\|").replace("`", "'").replace("\n", " ") + "`"
+
+
+def _masked(arguments: list[str]) -> list[str]:
+    found: list[str] = []
+    is_secret = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        names_secret = name.startswith("-") or bool(equals)
+        if is_secret and not argument.startswith("-"):
+            found.append(_MASK)
+        elif equals and _SECRET_OPTION.search(name):
+            found.append(f"{name}={_MASK}")
+        else:
+            found.append(_SECRET_VALUE.sub(_MASK, argument))
+        is_secret = names_secret and not equals and _SECRET_OPTION.search(name) is not None
+    return found
+
+
+def _git_commit() -> str:
+    commit = _git("rev-parse", "HEAD")
+    return f"{commit} with changes" if commit and _git("status", "--porcelain", "--untracked-files=no") else commit
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607 - the one that the user has
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):  # no Git, or no repository
+        return ""
+    return done.stdout.strip()
+
+
+def _package(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,65 @@
+"""The text about where a run comes from holds what helps, and no secret."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import events
+from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer.events.environment import _masked, environment_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["train.py", "--lr", "0.1"], ["train.py", "--lr", "0.1"]),
+        (["--token", "abc", "--lr", "1"], ["--token", "***", "--lr", "1"]),
+        (["--hub-token=abc"], ["--hub-token=***"]),
+        (["model.api_key=abc", "model.size=3"], ["model.api_key=***", "model.size=3"]),
+        (["--use-token", "--lr", "1"], ["--use-token", "--lr", "1"]),
+        (["hf_abcdefghijk"], ["***"]),
+        (["x=hf_abcdefghijk"], ["x=***"]),
+        (["https://user:word@host/path"], ["https://***@host/path"]),
+        (["token.txt", "rest"], ["token.txt", "rest"]),
+    ],
+    ids=str,
+)
+def test_secrets_among_the_arguments_are_masked(arguments: list[str], shown: list[str]) -> None:
+    assert _masked(arguments) == shown
+
+
+def test_it_names_command_commit_versions_and_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--name", "a|b"])
+    monkeypatch.setenv("RANK", "3")
+    assert "Git commit" not in environment_text()
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("1")
+    for words in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], check=True, capture_output=True)  # noqa: S607
+    clean = environment_text()
+    (tmp_path / "file").write_text("2")
+    changed = environment_text()
+    assert "train.py --name 'a\\|b'" in clean
+    assert "RANK=3" in clean
+    assert "tensorboardX" in clean
+    assert "with changes" not in clean
+    assert "with changes" in changed
+
+
+def test_a_writer_logs_it_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "disabled")
+    for wanted in (False, True):
+        HFSummaryWriter("user/run", logdir=tmp_path / str(wanted), log_environment=wanted).close()
+    tags = [
+        {value.tag for event in events.logged(tmp_path / str(wanted)) for value in event.summary.value}
+        for wanted in (False, True)
+    ]
+    assert tags == [set(), {"environment/text_summary"}]
