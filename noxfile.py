@@ -139,9 +139,10 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *(session.posargs or [*IN_PARALLEL, "-m", QUICK]))
     session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report")
     with Path("coverage.md").open("w", encoding="utf-8") as page:
-        session.run("coverage", "report", "--format=markdown", stdout=page)
+        session.run("coverage", "report", "--format=markdown", "--fail-under=0", stdout=page)
+    # The integrations, the demo and what needs a GPU are run by other lanes.
+    session.run("coverage", "report", f"--fail-under={0 if session.posargs else 90}")
 
 
 @nox.session
