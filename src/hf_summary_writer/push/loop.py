@@ -285,7 +285,7 @@ class PushTask:
 
     def settle(self, commit: CommitInfo | None, error: BaseException | None) -> None:
         """Draw the consequences of the push, and resolve its future."""
-        if not isinstance(error, PostponedError):
+        if not (isinstance(error, PostponedError) or self._timetable.waits_for_folder(time.monotonic(), error)):
             _contain(self._done, error)
         with self._loop.lock:
             future, self._running = self._running or _shared_future(), None

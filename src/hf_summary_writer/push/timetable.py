@@ -133,17 +133,23 @@ class Timetable:
         """Return whether a push that may begin at `ready` comes after the end."""
         return self.finish_by is not None and ready >= self.finish_by
 
+    def waits_for_folder(self, now: float, error: BaseException | None) -> bool:
+        """Return whether a push that ended now with `error` only waits for the one of another process."""
+        if not isinstance(error, FolderBusyError) or self.is_hopeless(now + _BUSY_SECONDS):
+            return False
+        since = now if self._busy_since is None else self._busy_since
+        return self.finish_by is not None or now - since < max(self.interval, 1.0)
+
     def settle(self, now: float, error: BaseException | None) -> Result:
         """Schedule the next push after one that ended now, with `error` if it failed."""
         self._postponed, self._postponed_until = None, 0.0
-        if isinstance(error, FolderBusyError):
+        if self.waits_for_folder(now, error):
             self._busy_since = now if self._busy_since is None else self._busy_since
-            if self.is_hopeless(now + _BUSY_SECONDS):
-                self.error = error
-                return Result.GIVEN_UP
-            if self.finish_by is not None or now - self._busy_since < max(self.interval, 1.0):
-                self._postponed_until = now + _BUSY_SECONDS
-                return Result.AGAIN
+            self._postponed_until = now + _BUSY_SECONDS
+            return Result.AGAIN
+        if isinstance(error, FolderBusyError) and self.finish_by is not None:
+            self.error = error
+            return Result.GIVEN_UP
         self._busy_since = None
         if error is None:
             self._failures, self.error, self._not_before = 0, None, 0.0
