@@ -127,3 +127,29 @@ def test_a_file_that_was_deleted_here_and_there_stays_deleted(world: World) -> N
     run.scheduler.close()
     assert list(world.uploaded()) == [TEXT]
     assert world.said(logging.WARNING) == []
+
+
+@pytest.mark.faults("N20")
+@pytest.mark.parametrize("name", ["data.jsonl", "data.bin"])
+def test_a_restart_with_an_empty_disk_keeps_the_longer_file_of_the_first_life(
+    world: World, tmp_path: Path, name: str
+) -> None:
+    first, second = os.urandom(5000).hex().encode(), b"the second life\n"
+    contents = {}
+    for number, content in enumerate((first, second)):
+        folder = tmp_path / f"life-{number}"
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        run = world.schedule(folder_path=folder, squash_history=True)
+        run.next_commit()
+        run.settle()
+        (folder / name).write_bytes(content + b"more")
+        assert run.push() is not None
+        run.scheduler.close()
+    contents = world.uploaded()
+    assert contents.pop(name) == second + b"more"
+    [(kept, content)] = contents.items()
+    assert kept.startswith(f"{name}.replaced-")
+    assert content == first + b"more"
+    [warning] = world.said(logging.WARNING)
+    assert kept in warning

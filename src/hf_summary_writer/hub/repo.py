@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, PushError, RejectedError, TemporaryError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub.uploads import Upload
 
 __all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "Published", "RemoteFile", "RepoRemote"]
+
+logger = logging.getLogger("hf_summary_writer")
 
 T = TypeVar("T")
 
@@ -292,7 +295,20 @@ class RepoRemote:
         for upload in uploads:
             if not upload.is_intact():
                 raise TemporaryError(f"{upload.path!a} changed while it was uploaded")
-        return prepared
+        return replace(prepared, kept=self._to_keep(prepared, uploads))
+
+    def _to_keep(self, prepared: PreparedCommit, uploads: Sequence[Upload]) -> dict[str, str]:
+        """Return the files of the branch that would be replaced by less, and the paths under which to keep them.
+
+        A container that begins anew on an empty disk writes to the same names, and knows of no earlier upload.
+        """
+        sizes = {upload.path: upload.size for upload in uploads if not upload.known_bytes}
+        replaced = [each.path_in_repo for each in prepared.additions if exists(each) and each.path_in_repo in sizes]
+        return {
+            path: f"{path}.replaced-{file.git_oid[:8]}"
+            for path, file in self.files(replaced).items()
+            if file.size > sizes[path]
+        }
 
     def _commit_share(
         self,
@@ -305,6 +321,7 @@ class RepoRemote:
         if share.additions:
             try:
                 commit = self._commit(share, settled, title, commit_slot)
+                self._tell_what_is_kept(share)
             except PushError as error:
                 if error.in_doubt:
                     self._in_doubt |= settled
@@ -317,6 +334,17 @@ class RepoRemote:
         committed = frozenset(addition.path_in_repo for addition in share.additions) & settled
         return Published(commit, committed, frozenset(certain), left_out, settled)
 
+    def _tell_what_is_kept(self, share: PreparedCommit) -> None:
+        for addition in share.additions:
+            to = share.kept.get(addition.path_in_repo)
+            if to is not None:
+                logger.warning(
+                    "%a in %s was longer than the file that replaces it: it is kept there as %a",
+                    addition.path_in_repo,
+                    self.repo_id,
+                    to,
+                )
+
     def _commit(
         self,
         share: PreparedCommit,
@@ -324,6 +352,15 @@ class RepoRemote:
         title: Callable[[frozenset[str]], str],
         commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> CommitInfo:
+        from huggingface_hub import CommitOperationCopy
+
+        kept = {
+            each.path_in_repo: share.kept[each.path_in_repo]
+            for each in share.additions
+            if each.path_in_repo in share.kept
+        }
+        copies = [CommitOperationCopy(path, to) for path, to in kept.items()]
+
         def commit(additions: Sequence[CommitOperationAdd]) -> CommitInfo:
             message = title(frozenset(addition.path_in_repo for addition in additions) & settled)
             on_the_wire = posted_bytes(additions) * 4 / 3  # base64
@@ -333,7 +370,7 @@ class RepoRemote:
                         repo_id=self.repo_id,
                         repo_type=self._repo_type,
                         revision=self._revision,
-                        operations=list(additions),
+                        operations=[*copies, *additions],
                         commit_message=message,
                     ),
                     self._seconds_to_send(on_the_wire),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from huggingface_hub import CommitOperationAdd
@@ -92,11 +92,13 @@ class PreparedCommit:
         additions: What to commit; empty if the Hub already holds everything.
         card: Which of them is the card, if it is among them.
         left_out: The paths in the repo that its `.gitignore` keeps out.
+        kept: The files in the repo that would be replaced by less, and the paths under which they are kept.
     """
 
     additions: tuple[CommitOperationAdd, ...]
     card: CommitOperationAdd | None
     left_out: frozenset[str]
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     def shares(self, most: int) -> list[PreparedCommit]:
         """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.
@@ -121,7 +123,8 @@ class PreparedCommit:
         if self.card is not None:
             found[0].append(self.card)
         first, *others = map(tuple, found)
-        return [replace(self, additions=first), *(PreparedCommit(each, None, frozenset()) for each in others)]
+        rest = replace(self, card=None, left_out=frozenset())
+        return [replace(self, additions=first), *(replace(rest, additions=each) for each in others)]
 
 
 def posted_bytes(additions: Iterable[CommitOperationAdd]) -> int:
