@@ -16,8 +16,8 @@ import atexit
 # that closes its pools when this module is imported. Ours must be newer than that, to run while pools still work.
 import concurrent.futures.thread  # noqa: F401
 import contextlib
+import math
 import os
-import queue
 import signal
 import threading
 import time
@@ -194,19 +194,31 @@ def check_push_on_sigterm(push_on_sigterm: object) -> bool:
     return push_on_sigterm
 
 
+# What is sent through the pipe of `_Watch`, besides the numbers of signals.
+_STOP, _HANDLED = b"\x00", b"\xff"
+
+# A child that was just forked writes the signals that it gets to its parent's pipe, until its hooks have run.
+_SECONDS_OF_BIRTH = 5.0
+
+
 class _Watch:
-    """The handler of this process, and the thread that does what it asks for; both are there while somebody is."""
+    """The handler of this process, and the thread that does what it asks for; both are there while somebody is.
+
+    Python runs a handler between two steps of the main thread, so not while that is in a long call of C. But the
+    signal's number is written to the wake-up descriptor at once, and the thread reads it from there.
+    """
 
     def __init__(self) -> None:
+        self._pipe: tuple[int, int] | None = None
+        self._forked_at = -math.inf
         self._reset()
         tell_after_fork(self)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may close a writer while its thread is inside.
+        self._lock = threading.RLock()
         self._members: weakref.WeakSet[Any] = weakref.WeakSet()
-        # Its `put` may be called in a handler, whatever that interrupts.
-        self._marks: queue.SimpleQueue[float | None] | None = None
         self._before: Any = signal.SIG_DFL
         self._ends_by_itself = False
 
@@ -222,64 +234,112 @@ class _Watch:
             if installed != self._handle:
                 signal.signal(signal.SIGTERM, self._handle)
                 self._before = installed
-            if self._marks is None:
-                marks: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-                threading.Thread(target=self._run, args=(marks,), name="hf-summary-writer-sigterm", daemon=True).start()
-                self._marks = marks
+            if self._pipe is None:
+                pipe = os.pipe()
+                os.set_blocking(pipe[1], False)
+                thread = threading.Thread(target=self._run, args=pipe, name="hf-summary-writer-sigterm", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    os.close(pipe[0])
+                    os.close(pipe[1])
+                    raise
+                self._pipe = pipe
+                others = signal.set_wakeup_fd(pipe[1], warn_on_full_buffer=False)
+                if others != -1:  # that of an event loop; then only the handler tells the thread
+                    signal.set_wakeup_fd(others)
             self._members.add(member)
 
     def remove(self, member: SigtermAware) -> None:
         """Leave `member` alone; with the last one the handler that was there before comes back."""
         with self._lock:
             self._members.discard(member)
-            if self._members or self._marks is None:
+            if self._members or self._pipe is None:
                 return
-            self._marks.put(None)
-            self._marks = None
-            self._put_back()
+            # In other threads than the main one all of it stays, and does what the handler before would do.
+            with contextlib.suppress(ValueError):
+                self._put_back()
+                self._tell(_STOP)
+                self._pipe = None
+
+    def note_fork(self) -> None:
+        """Note that a child is born now."""
+        self._forked_at = time.monotonic()
 
     def after_fork_in_child(self) -> None:
         """Let the child end as it would without us: whoever started it may count on SIGTERM to end it."""
-        self._put_back()
+        with contextlib.suppress(ValueError):
+            self._put_back()
+        pipe, self._pipe = self._pipe, None
+        for descriptor in pipe or ():
+            os.close(descriptor)
         self._reset()
 
     def _put_back(self) -> None:
-        # In other threads it stays, and does what the one before would do.
+        if self._pipe is not None:
+            others = signal.set_wakeup_fd(-1)
+            if others not in (-1, self._pipe[1]):
+                signal.set_wakeup_fd(others)
         if signal.getsignal(signal.SIGTERM) == self._handle:
-            with contextlib.suppress(ValueError):
-                signal.signal(signal.SIGTERM, self._before)
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _tell(self, mark: bytes) -> None:
+        if self._pipe is not None:
+            with contextlib.suppress(BlockingIOError):  # full of other signals, which wake the thread as well
+                os.write(self._pipe[1], mark)
 
     def _handle(self, number: int, frame: Any) -> None:
-        marks = self._marks if self._pid == os.getpid() else None
-        if marks is not None:
-            marks.put(time.monotonic())
+        is_watched = bool(self._members) and self._pid == os.getpid()
+        if is_watched:
+            self._tell(_HANDLED)
         if callable(self._before):
             try:
                 self._before(number, frame)
             except BaseException:
                 self._ends_by_itself = True
                 raise
-        elif marks is None and self._before is signal.SIG_DFL:
+        elif not is_watched and self._before is signal.SIG_DFL:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _run(self, marks: queue.SimpleQueue[float | None]) -> None:
-        while (came := marks.get()) is not None:
-            members = list(self._members)
-            grace = came + max((member.close_timeout for member in members), default=0.0)
-            waits: list[Callable[[bool], None]] = []
-            for member in members:
-                with contextlib.suppress(Exception):
-                    waits.append(member.at_sigterm())
-            for wait in waits:
-                with contextlib.suppress(Exception):
-                    wait(False)
-            if self._before is signal.SIG_IGN:
-                continue
-            if callable(self._before):
-                time.sleep(max(0.0, grace - time.monotonic()))
-            if not self._ends_by_itself:
-                os._exit(EXIT_CODE)
+    def _run(self, readable: int, writable: int) -> None:
+        began_early = False
+        while True:
+            for mark in os.read(readable, 4096):
+                if mark == _STOP[0]:
+                    os.close(readable)
+                    os.close(writable)
+                    return
+                if mark == signal.SIGTERM and time.monotonic() > self._forked_at + _SECONDS_OF_BIRTH:
+                    began_early = True
+                    self._finish()
+                elif mark == _HANDLED[0]:
+                    if not began_early:
+                        self._finish()
+                    began_early = False
+
+    def _finish(self) -> None:
+        came = time.monotonic()
+        members = list(self._members)
+        if not members:
+            return
+        grace = came + max((member.close_timeout for member in members), default=0.0)
+        waits: list[Callable[[bool], None]] = []
+        for member in members:
+            with contextlib.suppress(Exception):
+                waits.append(member.at_sigterm())
+        for wait in waits:
+            with contextlib.suppress(Exception):
+                wait(False)
+        if self._before is signal.SIG_IGN:
+            return
+        if callable(self._before):
+            time.sleep(max(0.0, grace - time.monotonic()))
+        if not self._ends_by_itself:
+            os._exit(EXIT_CODE)
 
 
 watch = _Watch()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=watch.note_fork)

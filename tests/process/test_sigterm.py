@@ -100,6 +100,36 @@ time.sleep(60)
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
+@pytest.mark.faults("P16")
+def test_the_last_push_comes_though_the_main_thread_is_in_a_long_call_of_c(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    in_c = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'x', b'y', 1_000_000_000)"
+    ended = terminated(TRAIN.format(seconds=20, rest=in_c), hub, logdir, repo_id)
+    assert ended.returncode == 143, ended.stderr
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+
+
+def test_a_child_that_is_terminated_at_its_birth_does_not_end_its_parent(
+    hub: HubProcess, repo_id: str, logdir: Path
+) -> None:
+    rest = """
+import multiprocessing, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+for _ in range(20):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    child.terminate()
+    child.join()
+writer.close()
+print("done", flush=True)
+"""
+    ended = scripts.run(TRAIN.format(seconds=20, rest=rest), hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "ready\ndone\n"
+
+
 def makers(logdir: Path) -> list[Callable[..., Any]]:
     return [
         lambda **more: HFSummaryWriter("user/run", logdir=logdir, repo_allow_patterns="none", **more),
