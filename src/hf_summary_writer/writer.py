@@ -16,7 +16,7 @@ from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, PushConfig, commits_
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
 from hf_summary_writer.folder.lease import rank_of
 from hf_summary_writer.hub.client import client_of, endpoint_of
-from hf_summary_writer.notices import amount
+from hf_summary_writer.notices import amount, announce, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.scheduler import CommitScheduler
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["HFSummaryWriter"]
 
 logger = logging.getLogger("hf_summary_writer")
+
+# The writer that was opened last, for each logdir.
+_latest: weakref.WeakValueDictionary[Path, HFSummaryWriter] = weakref.WeakValueDictionary()
 
 
 class HFSummaryWriter(EventWriter):
@@ -165,6 +168,10 @@ class HFSummaryWriter(EventWriter):
             "token": None if isinstance(token, str) else token,
             "log_environment": False,  # once per run
         }
+        other = _latest.get(folder)
+        if other is not None and other.all_writers is not None:
+            announce("%s has another open writer: close it before a cell of a notebook runs again", shown_path(folder))
+        _latest[folder] = self
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
         if config.log_environment:
             from hf_summary_writer.events.environment import environment_text  # rarely needed, and slow to import

@@ -103,6 +103,22 @@ def test_a_folder_in_the_place_of_the_repo_is_pointed_out(tmp_path: Path) -> Non
     assert "logdir=" not in train(commands.Nowhere(), tmp_path, "user/run", body, HF_SUMMARY_WRITER_MODE="offline")
 
 
+def test_a_second_open_writer_on_a_logdir_is_pointed_out(tmp_path: Path) -> None:
+    cell = """
+    from hf_summary_writer import HFSummaryWriter
+    writer = HFSummaryWriter("user/run", logdir="runs/first")
+    writer.add_scalar("loss", 1.0, 1)
+    """
+    again = textwrap.dedent(cell)
+    # By its mode it makes no request, and names the command as well.
+    once = train(commands.Nowhere(), tmp_path, "user/run", again + "writer.close()", HF_SUMMARY_WRITER_MODE="offline")
+    closed = train(
+        commands.Nowhere(), tmp_path, "user/run", again + "writer.close()\n" + again, HF_SUMMARY_WRITER_MODE="offline"
+    )
+    twice = train(commands.Nowhere(), tmp_path, "user/run", again + again, HF_SUMMARY_WRITER_MODE="offline")
+    assert [said.count("another open writer") for said in (once, closed, twice)] == [0, 0, 1]
+
+
 def test_a_notebook_shows_where_the_logs_are_and_how_far(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with HFSummaryWriter(repo_id, logdir=tmp_path / "<run>", hf_api=api, commit_every=60) as writer:
         assert repr(writer) == f"<HFSummaryWriter of {str(tmp_path / '<run>')!r} to {repo_id!r}>"
