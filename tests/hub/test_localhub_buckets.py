@@ -412,7 +412,7 @@ def test_a_file_system_sees_the_bucket(hub: HubProcess, api: HfApi, bucket: str)
     hffs = pytest.importorskip("huggingface_hub.hf_file_system")
     if not hasattr(api, "copy_files"):
         pytest.skip("the file system of this client may know no buckets")
-    add(api, bucket, {"logs/a.txt": b"hello", "logs_2/b": b"x"})
+    add(api, bucket, {"logs/a.txt": b"hello", "other/b": b"x"})
     files = hffs.HfFileSystem(endpoint=hub.endpoint, token=hub.token, skip_instance_cache=True)
     assert files.ls(f"buckets/{bucket}/logs", detail=False) == [f"buckets/{bucket}/logs/a.txt"]
     assert files.cat(f"buckets/{bucket}/logs/a.txt") == b"hello"
