@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.client  # the client has threads of its own at the exit
-
 LOG = """
 writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
 for step in range(1000):
@@ -35,6 +33,7 @@ def assert_all_on_hub(api: HfApi, repo_id: str, logdir: Path, steps: int = 1000)
     assert_sound(logdir)
 
 
+@pytest.mark.client  # it has threads of its own at the exit
 @pytest.mark.faults("P4")
 @pytest.mark.parametrize(
     ("more", "files"),
@@ -56,6 +55,7 @@ def test_a_script_that_just_ends_has_delivered_its_last_scalar(
     assert_all_on_hub(api, repo_id, logdir)
 
 
+@pytest.mark.client  # the bars are its own
 def test_uploads_show_no_progress_bars_and_leave_those_of_others_as_they_are(
     hub: HubProcess, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +74,7 @@ print(are_progress_bars_disabled())
     assert "%|" not in ended.stderr
 
 
+@pytest.mark.client  # it has threads of its own at the exit
 def test_what_a_thread_logs_after_the_main_module_is_delivered(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
@@ -93,6 +94,7 @@ threading.Thread(target=late).start()
     assert_all_on_hub(api, repo_id, logdir, steps=1100)
 
 
+@pytest.mark.client  # it uploads in threads
 @pytest.mark.skipif(
     (3, 12) <= sys.version_info < (3, 12, 3), reason="these versions start no thread once the interpreter exits"
 )
