@@ -22,6 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hf_summary_writer.localhub import LocalHub
+from hf_summary_writer.notices import amount
 from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _epochs(count: int, seconds: float) -> Iterator[list[np.ndarray[Any, Any]]]:
 
 def _say(commit: CommitDetails) -> None:
     click.echo(
-        f"{time.strftime('%H:%M:%S')}  commit {commit.oid[:8]}  {commit.files} files  {commit.bytes:>8,} bytes  "
+        f"{time.strftime('%H:%M:%S')}  commit {commit.oid[:8]}  {amount(commit.files, commit.bytes)}  "
         f"in {commit.seconds:.2f} s  {commit.url}"
     )
 

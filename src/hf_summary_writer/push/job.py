@@ -15,6 +15,7 @@ from hf_summary_writer.folder.lease import Lease, owner_above, push_lock
 from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerError
 from hf_summary_writer.folder.scan import Inventory
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
+from hf_summary_writer.notices import amount, files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -290,8 +291,8 @@ class Job:
         gone = [relpath for relpath in self.ledger.entries if self.destination.path_in_repo(relpath) in lost]
         if gone:
             logger.warning(
-                "%d files of %s are not on the Hub any more as they were uploaded: they are uploaded again",
-                len(gone),
+                "%s of %s: not on the Hub any more as uploaded; uploading again",
+                files(len(gone)),
                 self.folder,
             )
             self._note(lambda: self.ledger.retract(gone))
@@ -302,9 +303,8 @@ class Job:
         sizes = [snapshot.entry.length for snapshot in snapshots]
         details = CommitDetails(repo_id, self.folder, commit.oid, commit.commit_url, len(sizes), sum(sizes), seconds)
         logger.info(
-            "%d files (%.1f MB) of %s are in %s after %.1f s: %s",
-            details.files,
-            details.bytes / 1e6,
+            "Uploaded %s of %s to %s in %.1f s: %s",
+            amount(details.files, details.bytes),
             self.folder,
             details.repo_id,
             seconds,
