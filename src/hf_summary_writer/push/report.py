@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError, describe
-from hf_summary_writer.notices import amount, announce
+from hf_summary_writer.notices import amount, announce, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,7 +230,7 @@ class Shutdown:
             # Somebody else may go on writing; what came after the last push, this process does not owe.
             self._said_all = pending is not None and pending.nothing
             what = "All of" if self._said_all else "All that the last push found of"
-            announce("%s %s is at %s", what, self._folder, self._destination().known_url)
+            announce("%s %s is at %s", what, shown_path(self._folder), self._destination().known_url)
 
     def _say_what_is_missing(self, pending: Pending | None) -> None:
         self.told_at = time.monotonic()
