@@ -118,6 +118,17 @@ def test_a_full_quota_is_told_in_the_words_of_the_hub(world: World) -> None:
     assert "token" not in warning
 
 
+@needs_xet
+@pytest.mark.faults("N19")
+def test_a_refused_upload_token_is_no_trouble_of_the_network(world: World) -> None:
+    world.proxy.add("GET", "/xet-write-token/", Answer(403, {"X-Error-Message": "storage limit reached"}), float("inf"))
+    (world.folder / "a.bin").write_bytes(b"1")
+    run = world.schedule()
+    error = run.next_error()
+    assert isinstance(error, ActionNeededError)
+    assert "quota" in str(error)
+
+
 @pytest.mark.faults("S4")
 def test_a_small_answer_that_is_huge_once_decompressed_is_not_read(world: World) -> None:
     bomb = gzip.compress(b" " * 100_000_000, compresslevel=1)

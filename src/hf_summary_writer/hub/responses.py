@@ -66,6 +66,9 @@ _QUOTA = re.compile(r"\b(?:storage|quota|billing|payment|upgrade|credits?)\b", r
 
 _RATE_LIMIT = re.compile(r'"[\w-]+"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
 
+# How the Xet client words a refused request for an upload token. It does not repeat what the Hub said.
+_REFUSED_BY_HUB = re.compile(r"HTTP status client error \((?:402|403)\b[^)]*\), domain: \S+/api/")
+
 _NETWORK_ERRNOS = frozenset(
     {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EPIPE}
 )
@@ -246,6 +249,14 @@ def judge_exception(error: BaseException, *, known: bool, repo: str, now: float)
         return RejectedError(said)
     if names & {"JSONDecodeError", "KeyError"}:
         return TemporaryError(f"what answered is not the Hub ({said}): is there a login page in between?")
+    return _judge_rest(causes, said, repo)
+
+
+def _judge_rest(causes: list[BaseException], said: str, repo: str) -> PushError:
+    if _REFUSED_BY_HUB.search(said):
+        return ActionNeededError(
+            f"the Hub takes no data for {repo} ({said}): the token may not write to it, or the storage quota is used up"
+        )
     if any(map(_is_local, causes)):
         return TemporaryError(f"this machine failed, not the Hub ({said}): check HF_HOME, TMPDIR and the space there")
     return TemporaryError(said)
