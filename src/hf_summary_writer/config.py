@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One place on one Hub: what a ledger is about."""
+    """A folder of a branch of a repo on a Hub."""
 
     endpoint: str
     repo_type: str
@@ -87,7 +87,7 @@ class Destination:
 
     @property
     def is_default_branch(self) -> bool:
-        """Whether it is the branch that the Hub shows first."""
+        """Whether it is the default branch."""
         return self.revision == DEFAULT_REVISION
 
     @property
@@ -99,7 +99,7 @@ class Destination:
     def url(self) -> str:
         """The page that shows the logs; `repo_id` must have its namespace.
 
-        The Hub shows TensorBoard, its tab "Metrics", for what lies in the first branch of a model repo.
+        The Hub shows the tab "Training metrics" for the default branch of a model repo.
         """
         shown = self.repo_type == "model" and self.is_default_branch
         return f"{self._repo_url}/tensorboard" if shown else self.folder_url

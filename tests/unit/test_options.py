@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from hf_summary_writer.cli import main
 from hf_summary_writer.cli.options import config_of
 from hf_summary_writer.cli.run import run
 from hf_summary_writer.cli.sync import _check_modes, _configs, sync
@@ -123,3 +127,18 @@ def test_options_that_contradict_each_other_are_refused(known: Path, words: list
 def test_run_needs_a_repo_and_a_command_with_a_separator_between(words: list[str], missing: str) -> None:
     with pytest.raises(click.UsageError, match=missing):
         run.make_context("run", words)
+
+
+def test_the_version_has_a_short_option() -> None:
+    shown = CliRunner().invoke(main, ["-V"])
+    assert (shown.exit_code, version("hf-summary-writer") in shown.output) == (0, True)
+
+
+def test_ctrl_c_exits_as_a_shell_has_it(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # By its module, whose name the command has in the package.
+    monkeypatch.setattr(import_module("hf_summary_writer.cli.status"), "known_folders", interrupted)
+    ended = CliRunner().invoke(main, ["status", str(known)])
+    assert (ended.exit_code, "Traceback" in ended.output) == (130, False)
