@@ -302,7 +302,8 @@ class RepoRemote:
 
         A container that begins anew on an empty disk writes to the same names, and knows of no earlier upload.
         """
-        sizes = {upload.path: upload.size for upload in uploads if not upload.known_bytes}
+        # A README.md may be ours or the Hub's own.
+        sizes = {each.path: each.size for each in uploads if not each.known_bytes and each.path != CARD_PATH}
         replaced = [each.path_in_repo for each in prepared.additions if exists(each) and each.path_in_repo in sizes]
         return {
             path: f"{path}.replaced-{file.git_oid[:8]}"
