@@ -31,10 +31,12 @@ def environment(hub: HasEndpoint, folder: Path) -> dict[str, str]:
     return {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(folder / "hf-home")}
 
 
-def start(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str) -> subprocess.Popen[str]:
-    """Start a script that knows `logdir` and `repo_id` and has our classes imported."""
+def start(
+    body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str, first: str = ""
+) -> subprocess.Popen[str]:
+    """Start a script that knows `logdir` and `repo_id` and has our classes imported, after the lines in `first`."""
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", *options, "-c", _PREAMBLE + textwrap.dedent(body), str(logdir), repo_id],
+        [sys.executable, "-X", "dev", *options, "-c", first + _PREAMBLE + textwrap.dedent(body), str(logdir), repo_id],
         env=environment(hub, logdir.parent),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -45,10 +47,10 @@ def start(body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str
 
 
 def run(
-    body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str, seconds: float = SECONDS
+    body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str, seconds: float = SECONDS, first: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a script to its end, for at most so many seconds."""
-    with start(body, hub, logdir, repo_id, *options) as process:
+    with start(body, hub, logdir, repo_id, *options, first=first) as process:
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

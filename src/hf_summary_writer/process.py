@@ -19,6 +19,7 @@ import contextlib
 import math
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -32,7 +33,9 @@ __all__ = [
     "ExitAware",
     "ForkAware",
     "SigtermAware",
+    "call_after_exit",
     "check_push_on_sigterm",
+    "exit_is_over",
     "shared",
     "tell_after_fork",
     "tell_at_exit",
@@ -137,6 +140,14 @@ class _Exit:
 
     def __init__(self) -> None:
         self._hurry = False
+        self.is_over = False
+        self.afterwards: list[Callable[[], object]] = []
+
+    def last_pass(self) -> None:
+        self.one_pass()
+        self.is_over = True
+        for function in self.afterwards:
+            self._guarded(function)
 
     def one_pass(self) -> None:
         waits: list[Callable[[bool], None] | None] = []
@@ -145,7 +156,7 @@ class _Exit:
         for wait in filter(None, waits):
             self._guarded(lambda wait=wait: wait(self._hurry))  # type: ignore[misc]
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def _guarded(self, step: Callable[[], object]) -> None:
         try:
             with contextlib.suppress(Exception):
                 step()
@@ -156,13 +167,27 @@ class _Exit:
 
 _exit = _Exit()
 
+
+def call_after_exit(function: Callable[[], object]) -> None:
+    """Call `function` after the last pass of the exit, when `exit_is_over` already."""
+    _exit.afterwards.append(function)
+
+
+def exit_is_over() -> bool:
+    """Return whether no other pass of the exit comes: whoever still runs has to finish by himself what he begins.
+
+    Exit handlers that were registered before this module was imported, daemon threads and finalizers still run.
+    """
+    return _exit.is_over or sys.is_finalizing()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 with contextlib.suppress(AttributeError, RuntimeError):
     threading._register_atexit(_exit.one_pass)  # type: ignore[attr-defined]  # noqa: SLF001 - feature-tested
 
-atexit.register(_exit.one_pass)
+atexit.register(_exit.last_pass)
 
 EXIT_CODE = 128 + 15
 

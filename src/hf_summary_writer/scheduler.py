@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +16,7 @@ from hf_summary_writer.errors import CommitDetails, ErrorDetails
 from hf_summary_writer.hub.client import Client, default_endpoint, endpoint_of
 from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.notices import announce, interval, shown_path
-from hf_summary_writer.process import check_push_on_sigterm, tell_after_fork, tell_at_exit
+from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job
@@ -298,6 +297,9 @@ class CommitScheduler:
 
     def start(self) -> None:
         """Start the thread, also again after `close`; does nothing while it runs, after `stop`, or when offline."""
+        if exit_is_over() and self._mode is not Mode.DISABLED:
+            self._shutdown.name_late_data()
+            return
         self._shutdown.begin_anew()
         with contextlib.suppress(OSError):  # the first push says what is wrong with it
             self.folder_path.mkdir(parents=True, exist_ok=True)
@@ -368,8 +370,7 @@ class CommitScheduler:
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
         if self._task.forked:
             return  # what is missing is the parent's to push, and to name
-        # While the interpreter is torn down no thread runs that could push.
-        away = self._mode is Mode.OFFLINE or sys.is_finalizing()
+        away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
         self._shutdown.await_last(future, deadline, away=away)
 
     @property

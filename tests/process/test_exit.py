@@ -255,3 +255,51 @@ trainer = Trainer()
     assert ended.returncode == 0, ended.stderr
     assert events.steps(logdir, "loss") == list(range(1001))
     assert "hf-summary-writer sync" in ended.stderr
+
+
+LATE_HANDLER = "import atexit; atexit.register(lambda: writer.add_scalar('loss', 1000, 1000))\n"
+LATE_FINALIZER = """
+class Late:
+    def __del__(self, writer=writer):
+        writer.add_scalar("loss", 1000, 1000)
+late = Late()
+"""
+LATE_THREAD = """
+last, logged = threading.Event(), threading.Event()
+def log():
+    last.wait()
+    writer.add_scalar("loss", 1000, 1000)
+    logged.set()
+threading.Thread(target=log, daemon=True).start()
+"""
+WAIT_FOR_THREAD = "import atexit; atexit.register(lambda: (last.set(), logged.wait()))\n"
+
+
+@pytest.mark.faults("P17")
+@pytest.mark.parametrize(
+    ("first", "late"),
+    [(LATE_HANDLER, ""), ("", LATE_FINALIZER), (WAIT_FOR_THREAD, LATE_THREAD)],
+    ids=["an exit handler", "a finalizer", "a daemon thread"],
+)
+@pytest.mark.parametrize("closed", ["", "writer.close()\n"], ids=["open", "closed"])
+def test_what_is_logged_after_the_last_push_of_the_exit_is_on_disk_and_named(
+    hub: HubProcess, repo_id: str, logdir: Path, first: str, late: str, closed: str
+) -> None:
+    ended = scripts.run(LOG + late + closed, hub, logdir, repo_id, first=first)
+    assert ended.returncode == 0, ended.stderr
+    assert events.steps(logdir, "loss") == list(range(1001))
+    assert ended.stderr.count("hf-summary-writer sync") == 1, ended.stderr
+
+
+@pytest.mark.faults("P17")
+def test_an_event_that_is_logged_while_another_thread_closes_the_writer_is_uploaded(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    held = """
+queue, prefix = writer._queue, writer._prefix("loss")
+writer.close()
+queue.put((time.time(), prefix, 1000.0, 1000))  # as of a thread that was held just before this line
+"""
+    ended = scripts.run(LOG + held, hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert_all_on_hub(api, repo_id, logdir, steps=1001)

@@ -19,6 +19,7 @@ from hf_summary_writer.events.encoding import Scalar, scalar_payloads
 from hf_summary_writer.events.files import SEGMENT_BYTES, EventFile
 from hf_summary_writer.events.tfrecord import frame, frames
 from hf_summary_writer.events.thread import FlushRequest, Signal, writer_thread
+from hf_summary_writer.process import exit_is_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -281,6 +282,8 @@ class EventQueue:
         suffix: Ends every file name.
         flush_secs: Seconds between two fsyncs while events come.
         segment_bytes: Size at which the next event goes to a new file.
+        late: Returns the function to call when an event came after `close`, or after the exit of the interpreter;
+            `None` if there is nobody left to tell.
 
     Attributes:
         folder: The absolute path of `directory`.
@@ -303,6 +306,7 @@ class EventQueue:
         suffix: str = "",
         flush_secs: float = 120,
         segment_bytes: int = SEGMENT_BYTES,
+        late: Callable[[], Callable[[], object] | None] = lambda: None,
     ) -> None:
         self.directory = directory
         self.folder = os.path.join(base, directory)
@@ -315,6 +319,7 @@ class EventQueue:
         self.has_metadata = False
         self._file = EventFile(self.folder, suffix, segment_bytes)
         self._flush_secs = flush_secs
+        self._late = late
         # Taken from `items` and not yet written, so that a failed write has something to try again.
         self._taken: list[Item] = []
         # What is being copied from devices for the items in `_taken`, and since when it has been waited for.
@@ -350,10 +355,15 @@ class EventQueue:
     def register(self, now: float) -> None:
         """Make sure that the writer thread serves the queue; `now` is of `time.time`."""
         self.register_at = now + _REGISTER_SECONDS
-        # Read after the write above: `close` sets `closed` first and `register_at` then.
-        if self.closed:
+        # Read after the write above: `close` sets `closed` first and `register_at` then, and so does the exit.
+        is_late = self.closed or exit_is_over()
+        if is_late:
             self.register_at = 0.0
         writer_thread.register(self)
+        if is_late:
+            function = self._late()
+            if function is not None:
+                function()
 
     def wait_for_room(self) -> bool:
         """Wait until an item may be appended; return False, and count it as dropped, if the disk fails or hangs."""
@@ -392,6 +402,16 @@ class EventQueue:
         self.closed = True
         self.register_at = 0.0
         return self.request_flush(closes=True)
+
+    def tell_late(self, function: Callable[[], object] | None) -> None:
+        """Hold from now on the function to call when an event comes late."""
+        self._late = lambda: function
+
+    def retire(self) -> None:
+        """Have each caller register what it appends, after the exit of the interpreter."""
+        self.register_at = 0.0
+        # Weak references are dead already in a finalizer of the same garbage.
+        self.tell_late(self._late())
 
     def reopen(self) -> None:
         """Expect more again; it goes to a new file."""

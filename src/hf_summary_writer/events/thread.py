@@ -114,6 +114,7 @@ class WriterThread:
         self._reset()
         process.tell_after_fork(self)
         process.tell_at_exit(self)
+        process.call_after_exit(self._retire)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -132,7 +133,8 @@ class WriterThread:
         """Serve a queue until it is closed and empty."""
         self.notice_fork()
         self._queues[id(events)] = events
-        self._has_thread()
+        if not self._has_thread() and process.exit_is_over() and not self.is_stuck:
+            self._work_here()
 
     def wait(self, signal: Signal, at_most: float = math.inf) -> bool:
         """Wait until `signal` is set, at most about `at_most` seconds; do the work here if there can be no thread.
@@ -182,6 +184,14 @@ class WriterThread:
 
     at_exit = flush
 
+    def _retire(self) -> None:
+        """Let callers do the work from now on: the thread may be stopped at any step, and nobody flushes any more."""
+        for events in list(self._queues.values()):
+            events.retire()
+        self._thread = None
+        self._calls.put(None)
+        self.flush()
+
     def notice_fork(self) -> None:
         """Catch up in the child of a fork that Python was not told of, as some application servers make it."""
         if self._pid != os.getpid():
@@ -208,8 +218,8 @@ class WriterThread:
 
     def _has_thread(self) -> bool:
         """Return whether the thread is alive, after trying to start it if need be."""
-        if sys.is_finalizing():
-            return False  # it says that it is alive, but will never run again
+        if process.exit_is_over():
+            return False  # once the interpreter is torn down it says that it is alive, but will never run again
         thread = self._thread
         if thread is not None and thread.is_alive():
             return True

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+import weakref
 from datetime import datetime
 from pathlib import PurePath
 from time import time
@@ -190,7 +191,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._failures.reset()
 
     def _reopened(self) -> None:
-        """Is called when something is logged after `close`, before it is written; for subclasses."""
+        """Is called when something is logged after `close`, or after the exit of the interpreter; for subclasses."""
 
     def _get_file_writer(self) -> Any:
         if not self._write_to_disk:
@@ -207,6 +208,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                 events.open()
             else:
                 events.reopen()
+                if process.exit_is_over():
+                    events.tell_late(self._reopened)
             writer = FileWriter(events)
             if is_first and self.purge_step is not None:
                 writer.add_event(Event(step=self.purge_step, file_version="brain.Event:2"))
@@ -236,6 +239,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             suffix=self._filename_suffix,
             flush_secs=self._flush_secs,
             segment_bytes=self._segment_bytes,
+            # Weak, or the writer thread would keep alive a writer that the user has dropped.
+            late=weakref.WeakMethod(self._reopened),
         )
 
     def _own_writers(self) -> list[FileWriter]:

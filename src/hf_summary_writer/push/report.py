@@ -172,7 +172,7 @@ class Shutdown:
         self._inventory = inventory
         self._seconds = self.remaining = seconds
         self._said_missing: Pending | None = None
-        self._said_all = self._said_uncounted = False
+        self._said_all = self._said_uncounted = self._said_late = False
         self.commits = 0
         self.told_at = -math.inf
 
@@ -183,6 +183,13 @@ class Shutdown:
     def hurry(self) -> None:
         """Wait no more."""
         self.remaining = 0.0
+
+    def name_late_data(self) -> None:
+        """Name, once, what was logged after the last push of the process."""
+        if not self._said_late:
+            pending = _counter.count(self._inventory, _SECONDS_TO_COUNT)
+            self._said_late = pending is None or pending.missing > 0
+            self._say_what_is_missing(pending)
 
     def await_last(self, future: Future[CommitInfo | None], deadline: float, *, away: bool) -> None:
         """Wait for the last push, and say in one line what became of it.
