@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from huggingface_hub import CommitInfo
 from typing_extensions import assert_type
 
-from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer import (
+    CommitDetails,
+    CommitScheduler,
+    ErrorDetails,
+    HFSummaryWriter,
+    PushError,
+    Status,
+    __version__,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,3 +80,11 @@ def subclass_keeps_its_type() -> None:
     with WithPrefix("my-experiments") as writer:
         assert_type(writer, WithPrefix)
         writer.add_loss(0.5, 1)
+
+
+def use_other_public_names(details: CommitDetails, failure: ErrorDetails, scheduler: CommitScheduler) -> None:
+    assert_type(__version__, str)
+    assert_type(details.bytes, int)
+    if isinstance(failure.error, PushError):
+        assert_type(failure.error.retry_after, float | None)
+    assert_type(scheduler.status(), Status)
