@@ -267,9 +267,9 @@ def test_sync_uploads_again_what_somebody_removed_or_replaced_on_the_hub(
     change(api, repo_id)
     told = sync(hub, folder)
     assert remote.files(api, repo_id, **where) == remote.under(folder, "tensorboard/run", "*")
-    assert "uploaded again" in told or "Uploading all files" in told
+    assert "uploading again" in told or "Uploading all files" in told
     before = len(remote.commits(api, repo_id, **where))
-    assert "uploaded again" not in sync(hub, folder)
+    assert "uploading again" not in sync(hub, folder)
     assert len(remote.commits(api, repo_id, **where)) == before
 
 
@@ -284,7 +284,7 @@ def test_sync_leaves_files_alone_that_are_gone_here_and_there(
     sync(hub, folder, repo_id)
     (folder / "old.tfevents.2").unlink()
     api.delete_file("tensorboard/run/old.tfevents.2", repo_id)
-    assert "uploaded again" not in sync(hub, folder)
+    assert "uploading again" not in sync(hub, folder)
     assert list(remote.files(api, repo_id)) == [f"tensorboard/run/{NAME}"]
 
 
