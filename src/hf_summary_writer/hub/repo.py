@@ -303,7 +303,7 @@ class RepoRemote:
         A container that begins anew on an empty disk writes to the same names, and knows of no earlier upload.
         """
         # A README.md may be ours or the Hub's own.
-        sizes = {each.path: each.size for each in uploads if not each.known_bytes and each.path != CARD_PATH}
+        sizes = {each.path: each.size for each in uploads if each.is_first and each.path != CARD_PATH}
         replaced = [each.path_in_repo for each in prepared.additions if exists(each) and each.path_in_repo in sizes]
         return {
             path: f"{path}.replaced-{file.git_oid[:8]}"

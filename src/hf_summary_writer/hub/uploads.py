@@ -46,6 +46,7 @@ class Upload:
         known_bytes: How many of them, from the start, the Hub already holds in an earlier version.
         file_id: Identifies the file on disk across pushes.
         is_intact: Returns whether `body` still is what it was when the upload was made up.
+        is_first: Whether its folder has uploaded nothing before, so that an earlier version on the Hub is not its own.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Upload:
     known_bytes: int = 0
     file_id: Hashable = None
     is_intact: Callable[[], bool] = lambda: True
+    is_first: bool = False
 
 
 class PieceReader:

@@ -76,6 +76,7 @@ class Job:
         asked: Whether somebody asked for this push, as `trigger` does.
         final: Whether it is the last push of the run.
         began: When this push began, on the monotonic clock.
+        is_first: Whether nothing of the folder was uploaded before this push.
         interrupted: Returns whether there is no more time for the push.
     """
 
@@ -97,6 +98,7 @@ class Job:
         self.content_lock = content_lock
         self.asked = self.final = False
         self.began = 0.0
+        self.is_first = False
         self.interrupted: Callable[[], bool] = lambda: False
         self._flush = flush
         self._on_commit = on_commit
@@ -207,6 +209,7 @@ class Job:
         if self._losses != remote.losses:
             self.start_over(remote)
         refused = dict(self.inventory.refused) if self.final else {}
+        self.is_first = self.ledger.commit is None and not self.ledger.entries
         first = self.inventory.longest_waiting_first()
         again = self.inventory.try_again(refused) if refused else []
         return self._with_paths(first), self._with_paths(again)

@@ -276,6 +276,7 @@ class Pusher:
                     file.job.known_bytes(file.snapshot),
                     file.snapshot.entry.signature[:2],
                     file.snapshot.is_intact,
+                    file.job.is_first,
                 )
                 for file in files
             ],
