@@ -128,13 +128,13 @@ def test_a_script_ends_on_time_while_the_hub_hangs(world: World, kind: str) -> N
 
 
 def test_text_has_the_time_that_it_takes_on_a_slow_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repo, "SLOW_LINE_BYTES_PER_SECOND", 2_000_000)
+    monkeypatch.setattr(repo, "SLOW_LINE_BYTES_PER_SECOND", 1_000_000)
     run = world.schedule()
     run.settle()
-    run.allow(0.7)
+    run.allow(2.0)
     for number in range(4):
         (world.folder / f"{number}.jsonl").write_bytes(b'{"loss": 1}\n' * 250_000)  # 3 MB, and 4 MB within the commit
-    world.proxy.add("POST", "/commit/", Throttle(bytes_per_second=4_000_000), FOREVER)
+    world.proxy.add("POST", "/commit/", Throttle(bytes_per_second=2_500_000), FOREVER)
     assert run.push() is not None
     assert run.missing() == 0
     assert world.uploaded() == world.on_disk()
