@@ -126,7 +126,7 @@ def test_a_refused_upload_token_is_no_trouble_of_the_network(world: World) -> No
     run = world.schedule()
     error = run.next_error()
     assert isinstance(error, ActionNeededError)
-    assert "quota" in str(error)
+    assert "storage" in str(error)  # the words of the Hub, if the client passes them on
 
 
 @pytest.mark.faults("S4")
