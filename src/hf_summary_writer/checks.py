@@ -212,7 +212,7 @@ def check_folder(folder: object, name: str = "folder_path") -> Path:
         raise ValueError(f"{name} must be a folder on this machine, not the address {path!r}: log to a local folder")
     if "\0" in path:
         raise ValueError(f"{name} {path!r} holds a NUL character")
-    # These functions, unlike those of a Path, do not raise for what the disk refuses: that is trouble for later.
+    # Unlike the methods of Path, these functions do not raise for disk errors, which the first push reports.
     resolved = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
     if os.path.exists(resolved) and not os.path.isdir(resolved):  # noqa: PTH110, PTH112
         raise ValueError(f"{name} must be a folder, but {str(resolved)!r} is a file")

@@ -230,7 +230,7 @@ def _option(check: Callable[[Any, str], Any], **names: Any) -> dict[str, Option]
 
 
 def option_of(field: Field[Any]) -> Option:
-    """Return what belongs to a field of `PushConfig`."""
+    """Return the option of a field of `PushConfig`."""
     found: Option = field.metadata["option"]
     return found
 

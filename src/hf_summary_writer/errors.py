@@ -37,7 +37,7 @@ class PushError(Exception):
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        """Say in one line what went wrong and what to do."""
+        """Create the error from one line with the problem and the remedy."""
         super().__init__(message)
         self.retry_after = retry_after
         self.in_doubt = False
@@ -73,7 +73,7 @@ class RateLimitError(TemporaryError):
     def __init__(
         self, message: str, *, retry_after: float | None = None, commits_per_hour: float | None = None
     ) -> None:
-        """Say in one line what is limited."""
+        """Create the error from one line that names the limit."""
         super().__init__(message, retry_after=retry_after)
         self.commits_per_hour = commits_per_hour
 

@@ -58,7 +58,7 @@ class ExitAware(Protocol):
     """Is told that the interpreter is about to exit; may be told twice."""
 
     def at_exit(self) -> Callable[[bool], None] | None:
-        """Begin to finish without waiting; return what waits for the end, in bounded time, if there is anything.
+        """Start the last push without waiting; return a function that waits for it, in bounded time.
 
         What is returned is called with whether the user is in a hurry, and then must not wait.
         """
@@ -96,7 +96,7 @@ def tell_at_exit(member: ExitAware) -> None:
 
 
 class _Shared:
-    """What all parts of the process that name the same key share, for as long as one of them holds it."""
+    """Objects shared by key within the process, kept while one user holds them."""
 
     def __init__(self) -> None:
         self.after_fork_in_child()
@@ -121,7 +121,7 @@ tell_after_fork(_shared)
 
 
 def shared(key: Hashable, make: Callable[[], T]) -> T:
-    """Return what others in this process got for `key`, or what `make` returns if nobody holds such a thing."""
+    """Return the shared object of `key`; create it with `make` if there is none."""
     return _shared.get(key, make)
 
 

@@ -1,4 +1,4 @@
-"""`HFSummaryWriter`: a `SummaryWriter` whose logs are on the Hub while the training goes on."""
+"""`HFSummaryWriter`: a `SummaryWriter` that uploads its logs to the Hub while the training runs."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ class HFSummaryWriter(EventWriter):
         return object.__new__, (type(self),), self.__getstate__()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what makes the same writer again, and what a subclass or a user added to it."""
+        """Return the arguments of this writer, and attributes that a subclass or a user added."""
         added = {name: value for name, value in vars(self).items() if name not in self._own}
         return {"arguments": {**self._arguments(), **self._hub_arguments}, "endpoint": self._endpoint, "added": added}
 

@@ -1,4 +1,4 @@
-"""`hf-summary-writer check`: tell before a training whether its logs will arrive."""
+"""`hf-summary-writer check`: check before a training whether uploads will work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(repo_id: str | None, as_json: bool, **options: Any) -> None:
     if repo_id is None and (options["repo_type"] or options["revision"]):
         raise click.UsageError("--repo-type and --revision need REPO_ID")
     try:
-        # The name of a repo that nobody asks for stands in where there is none.
+        # A placeholder, because the check of the destination needs a name.
         arguments = {"repo_id": repo_id or "none", **given(options)}
         config = PushConfig.from_arguments(arguments, default_endpoint())
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The first thing a newcomer runs: a real training, a Hub on this machine, and a look at what arrived there."""
+"""The demo: a real training, a Hub on this machine, and a comparison of logged and uploaded events."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _say(commit: CommitDetails) -> None:
 
 
 def _compare(logged: _Logged, logdir: Path, downloaded: Path) -> bool:
-    """Print a table of what was logged and what arrived; return whether it is the same."""
+    """Print a table of logged and uploaded events; return whether they are equal."""
     arrived = _read(downloaded)
     rows = []
     for tag, points in logged.scalars.items():

@@ -171,7 +171,7 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
         schedulers.append(scheduler_of(folder, config, as_json=False, err=True, progress=progress))
 
     def hurry(number: int) -> None:
-        # What ends jobs on a cluster comes some seconds before the end of everything.
+        # Batch systems send SIGTERM some seconds before SIGKILL.
         if number == signal.SIGTERM:
             for scheduler in schedulers:
                 scheduler.trigger()

@@ -1,4 +1,4 @@
-"""`hf-summary-writer sync`: send what is missing of a folder, once or for as long as somebody writes to it."""
+"""`hf-summary-writer sync`: upload the missing data of a folder, once or continuously."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _synced(folder: Path, config: PushConfig, *, verify: bool, as_json: bool) ->
     elif synced.error is not None:
         say(f"{folder} could not be pushed to {place(config)}: {synced.error}", colour="red", err=True)
     elif synced.missing:
-        say(f"{files(synced.missing)} of {folder} did not arrive", colour="red", err=True)
+        say(f"not on the Hub yet: {files(synced.missing)} of {folder}", colour="red", err=True)
     elif empty:
         say(_no_match(folder, config), colour="yellow", err=True)
     else:
@@ -218,7 +218,7 @@ def _watched(
     as_json: bool,
 ) -> list[Status]:
     """Push until somebody says to stop; ask in every interval which configs there are `later`: runs come and go."""
-    # What keeps a training script from pushing is not meant for who asks for it by a command.
+    # Offline mode is for training scripts; this command is an explicit request to upload.
     os.environ.pop(MODE, None)
     minutes = configs[0][1].minutes if configs else DEFAULT_MINUTES
     by_config: dict[tuple[Path, str], CommitScheduler] = {}
@@ -245,7 +245,7 @@ def _watched(
 
 
 def _finished(schedulers: list[CommitScheduler]) -> list[Status]:
-    """Make the last pushes, and end; return what became of them."""
+    """Make the last pushes, stop the schedulers and return their status."""
     # All begin before any is waited for.
     waits = [scheduler.at_exit() for scheduler in schedulers]
     hurried = True

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Changed", "update", "view"]
 
-# So much of the end of what is there is compared before anything is appended to it.
+# Bytes at the end of the local file that must equal the download before new data is appended.
 _COMPARED_BYTES = 4096
 
 

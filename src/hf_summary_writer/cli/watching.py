@@ -54,7 +54,7 @@ def client_for(config: PushConfig) -> HfApi:
 
 
 def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
-    """Write what a commit brought."""
+    """Print a line about a commit."""
     if as_json:
         emit({"commit": describe(commit)})
     else:
@@ -62,7 +62,7 @@ def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
 
 
 def describe(commit: CommitDetails) -> dict[str, object]:
-    """Return a commit as what JSON can hold."""
+    """Return a commit as a JSON object."""
     return {
         "repo_id": commit.repo_id,
         "folder": str(commit.folder),

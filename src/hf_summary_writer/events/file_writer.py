@@ -109,7 +109,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         walltime: float | None = None,
         on_read: Callable[[float], None] | None = None,
     ) -> None:
-        """Add a scalar whose tag was encoded by `encoding.scalar_prefix`; `on_read` is told what a snapshot held."""
+        """Add a scalar with a tag encoded by `encoding.scalar_prefix`; `on_read` receives the value of a snapshot."""
         wall_time, step = self._wall_time(walltime), self._step(global_step)
         if isinstance(value, Snapshot):
             self._events.put(scalar_on_device(wall_time, prefix, value, step, on_read))

@@ -245,7 +245,7 @@ class FailureLog:
             )
 
     def report_sync(self, error: OSError, directory: str) -> None:
-        """Log the first failing fsync: what is written stays written, and what comes later is written all the same."""
+        """Log the first failing fsync. Written events stay in the file, and later events are still written."""
         if not self._sync_reported:
             self._sync_reported = True
             _logger.warning(
@@ -493,7 +493,7 @@ class EventQueue:
             file.rest()
 
     def drop(self) -> None:
-        """Lose what `work` was at when it raised, and go on in a new file."""
+        """Drop the item that made `work` raise, and continue in a new file."""
         self._copies = []
         self.device_wait_began = None
         lost = self._taken or list(itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items))))
@@ -653,7 +653,7 @@ class EventQueue:
             request.set()
 
     def _give_up(self) -> None:
-        """Drop what is pending up to the last request to close: nobody is left who would wait for the disk."""
+        """Drop pending items up to the last close request, because no caller waits for them."""
         pending = [*self._taken, *itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items)))]
         last = max((i for i, item in enumerate(pending) if isinstance(item, FlushRequest) and item.closes), default=-1)
         self._taken = pending[last + 1 :]
@@ -664,7 +664,7 @@ class EventQueue:
         self._lose(pending[: last + 1])
 
     def _lose(self, items: list[Item]) -> None:
-        """Log and count what was not written, and then answer those who wait for it."""
+        """Log and count lost events, and then answer waiting callers."""
         lost = sum(not isinstance(item, FlushRequest) for item in items)
         self.failures.lose(lost)
         self.memory.release(sum(map(_memory_of, items)))

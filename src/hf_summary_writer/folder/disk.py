@@ -199,7 +199,7 @@ class StateFolder:
                 os.unlink(name, dir_fd=folder)
 
     def set_aside(self, name: str, suffix: str) -> None:
-        """Rename whatever has the name `name`, without opening it."""
+        """Rename the entry `name` without opening it."""
         with contextlib.suppress(OSError), self.opened() as folder:
             os.rename(name, f"{name}.{suffix}", src_dir_fd=folder, dst_dir_fd=folder)
 

@@ -139,7 +139,7 @@ class Lease:
         import filelock
 
         if not self._folder.is_dir():
-            return True  # whoever deleted it does not want it back
+            return True  # do not recreate a folder that was deleted
         try:
             if not self.held:
                 self.release()  # the lock's file was deleted with its folder

@@ -178,7 +178,7 @@ class Pending:
 
     @property
     def missing(self) -> int:
-        """The number of files whose content is not on the Hub, for whatever reason."""
+        """The number of files whose content is not on the Hub, including rejected files."""
         return self.files + self.refused
 
     @property

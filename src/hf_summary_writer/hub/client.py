@@ -70,7 +70,7 @@ class Quiet:
                     self._turn_back()
 
     def after_fork_in_child(self) -> None:
-        """Forget who was inside: they are not in the child."""
+        """Forget the threads of the parent, which the child does not have."""
         self._lock = threading.Lock()
         self._inside = 0
         self._turn_back()

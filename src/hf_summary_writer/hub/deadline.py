@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS = 15.0
 
-# What the client would retry on its own, sleeping in between.
+# Status codes that the client would retry by itself, with sleeps.
 _RETRIED_BY_CLIENT = frozenset({408, 429, 500, 502, 503, 504})
 
 _MAX_BODY_READ = 64 * 1024
@@ -176,7 +176,7 @@ def _before_request(request: Any) -> None:
 
 
 def _watch(attempt: Deadline, host: str, to_commit: bool, event: str, details: dict[str, Any]) -> None:
-    """Turn trouble of the network into an exception that the client does not know, and so neither logs nor repeats."""
+    """Wrap network errors in an exception unknown to the client, which would log and retry them."""
     error = details.get("exception")
     # A Hub that refuses a body before it has all of it answers first, and then the rest cannot be written.
     if isinstance(error, Exception) and type(error).__name__ != "WriteError":

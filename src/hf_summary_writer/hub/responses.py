@@ -46,7 +46,7 @@ __all__ = [
 REPO_NOT_FOUND = "RepoNotFound"
 REVISION_NOT_FOUND = "RevisionNotFound"
 
-# No limit of the Hub has a window longer than an hour; whoever asks for more is not believed.
+# No limit of the Hub has a window longer than an hour; longer waits are capped.
 MAX_WAIT_SECONDS = 3600.0
 
 _MAX_TEXT = 300
@@ -155,7 +155,7 @@ def _retry_after(value: str, now: float) -> float | None:
 
 
 def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushError:
-    """Turn an unhappy answer into the error that says what follows from it.
+    """Map an error response of the Hub to an exception of this package.
 
     Args:
         answer: The answer, with a status that is no success.
@@ -215,7 +215,7 @@ def _not_found(answer: Answer, said: str, *, repo: str, known: bool) -> PushErro
 
 
 def judge_network(error: Exception, host: str) -> PushError:
-    """Turn trouble of a connection, as the HTTP client's transport raises it, into the error that says what follows."""
+    """Map an exception of the HTTP transport to an exception of this package."""
     causes = list(_causes(error))
     kind, said = type(error).__name__, one_line(str(causes[-1]) or type(causes[-1]).__name__)
     if _untrusted(causes):
@@ -226,7 +226,7 @@ def judge_network(error: Exception, host: str) -> PushError:
 
 
 def judge_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:
-    """Turn whatever a call of the client raised into the error that says what follows from it."""
+    """Map an exception of the client to an exception of this package."""
     # The client wraps what went wrong with an upload into a RuntimeError that says nothing.
     causes = list(_causes(error))
     for cause in causes:
@@ -296,7 +296,7 @@ def answer_of(error: BaseException) -> Answer | None:
 
 
 def _is_ssl_error(error: BaseException) -> bool:
-    # Whoever raised one has imported `ssl`; whoever has none need not.
+    # Compares names, so that `ssl` is not imported without need.
     return any(kind.__module__ == "ssl" and kind.__name__ == "SSLError" for kind in type(error).__mro__)
 
 

@@ -1,4 +1,4 @@
-"""`HubTracker`: a tracker for `accelerate` whose logs are on the Hub while the training goes on."""
+"""`HubTracker`: a tracker for `accelerate` that uploads its logs while the training runs."""
 
 from __future__ import annotations
 

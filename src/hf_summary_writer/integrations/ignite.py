@@ -1,4 +1,4 @@
-"""`HubLogger`: the TensorBoard logger of PyTorch-Ignite, whose logs are on the Hub while the training goes on."""
+"""`HubLogger`: the TensorBoard logger of PyTorch-Ignite, with uploads while the training runs."""
 
 from __future__ import annotations
 

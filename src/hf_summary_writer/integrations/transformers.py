@@ -1,4 +1,4 @@
-"""`HubCallback`: the TensorBoard callback of `transformers`, whose logs are on the Hub while the training goes on."""
+"""`HubCallback`: the TensorBoard callback of `transformers`, with uploads while the training runs."""
 
 from __future__ import annotations
 

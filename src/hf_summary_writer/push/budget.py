@@ -86,7 +86,7 @@ class Budget:
 
     @property
     def per_hour(self) -> float | None:
-        """The limit as far as it is known, by whatever way."""
+        """The known limit: set by the user, or named by the Hub."""
         if self.limit is None or self.named is None:
             return self.named if self.limit is None else self.limit
         return min(self.limit, self.named)
@@ -126,7 +126,7 @@ class Budget:
         """Take the next place in the queue, which is then `issued`; return in how many seconds its turn comes."""
         if self.per_hour is None:
             return self, self.blocked
-        # Where nobody queued up there was nobody to take a turn.
+        # An empty queue has no turns to skip.
         idle = self.idle if self.tokens < 0 else 0.0
         after = replace(self, tokens=self.tokens - 1, issued=self.issued + 1, idle=idle)
         return after.turn_of(after.issued)
@@ -195,7 +195,7 @@ class Budget:
 
     @property
     def why(self) -> str:
-        """What a commit may have to wait for, in words."""
+        """The reason why a commit waits, for people."""
         if self.blocked > 0:
             return "the Hub asked this account to wait"
         per_hour = self.per_hour or 0.0
@@ -371,7 +371,7 @@ class CommitQueue:
             position, self._used = self._used, None
             budget.change(lambda before: (before.unspent(token=position is None), 0.0))
             if position is not None:
-                if self._position is not None:  # somebody has queued up for the commit after that
+                if self._position is not None:  # another process is next in the queue
                     budget.change(lambda before: (before.given_back(), 0.0))
                 self._position, self._is_first = position, True
 

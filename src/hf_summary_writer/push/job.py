@@ -159,7 +159,7 @@ class Job:
         return self._owes() if self.final else self.lease.claim(remote.repo_id)
 
     def refresh(self, remote: RepoRemote) -> None:
-        """Read what other processes have pushed."""
+        """Re-read the ledger, to which other processes write."""
         try:
             self.ledger.refresh()
         except LedgerError as error:
@@ -252,7 +252,7 @@ class Job:
             self._note(lambda: self.ledger.record_repo(remote.repo_id, is_new=is_new))
 
     def record(self, commit: CommitInfo | None, arrived: Mapping[str, LedgerEntry]) -> None:
-        """Note what a commit delivered; with no commit, what the Hub held already."""
+        """Record the files of a commit, or the files that the Hub already has if there is no commit."""
         record = None if commit is None else CommitRecord(commit.oid, commit.commit_url, time.time())
         if commit is not None and self.ledger.is_outdated():
             self._crossed.update(arrived)
@@ -347,7 +347,7 @@ class Job:
         self._failed = self._failed or (file, error)
 
     def batch_done(self) -> None:
-        """Remove the private copies of what was sent."""
+        """Remove the private copies of uploaded files."""
         if self._reader is not None:
             self._reader.clear()
 
@@ -366,7 +366,7 @@ class Job:
     def remember(self) -> None:
         """Note where the folder is to go, without pushing anything, for the process that does."""
         if not self.folder.is_dir():
-            return  # whoever deleted it does not want it back
+            return  # do not recreate a folder that was deleted
         with contextlib.suppress(LedgerError, OSError):
             self.ledger.refresh()
         with contextlib.suppress(TemporaryError), self.locked():

@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 class Phase(Enum):
-    """What is going on with a folder."""
+    """The phase of a folder's pushes."""
 
     IDLE = "idle"
     PUSHING = "pushing"
@@ -141,7 +141,7 @@ class PushTask:
                 self._timetable.begin_anew(time.monotonic())
                 self._loop.begin(self)
                 self._active = True
-            self._loop.wake()  # what waits may have waited for the end
+            self._loop.wake()  # the thread may be waiting for the end
 
     def trigger(self) -> Future[CommitInfo | None]:
         """Ask for a push and return its future.
@@ -177,7 +177,7 @@ class PushTask:
             self._ending = self._ending or end
             if not self._timetable.finish(time.monotonic(), seconds):
                 self._give_up()
-            # Also if somebody asked before: what he waits for comes sooner now.
+            # Also after an earlier trigger, whose push starts sooner now.
             self._loop.wake()
             return future
 
@@ -213,7 +213,7 @@ class PushTask:
 
     @property
     def state(self) -> State:
-        """What is going on now."""
+        """The current state."""
         self._notice_fork()
         if sys.is_finalizing():
             return State(Phase.STOPPED, error=self._timetable.error)
@@ -260,7 +260,7 @@ class PushTask:
         return self._timetable.invite(now, share)
 
     def waits_for_push(self, now: float) -> bool:
-        """Return whether somebody waits for a push that may begin now."""
+        """Return whether a trigger waits for a push that can start now."""
         return self._requested is not None and self.is_due(now)
 
     @property
@@ -297,7 +297,7 @@ class PushTask:
             # The task and the future keep it until the next push, which may be long in coming.
             forget_frames(error)
         if error is None:
-            # Who asked while a push was running, and finds nothing left to push, was served by that one.
+            # A trigger during a push that left nothing to upload is answered by that push.
             future.set_result(commit)
         elif not again:
             _fail(future, error)
@@ -443,7 +443,7 @@ class PushLoop:
                 for task in ended:
                     task.end()
                 if not self._tasks:
-                    # Within the lock: whoever begins anew starts another thread.
+                    # Under the lock, because a restart starts another thread.
                     self._thread = None
                     self.pusher.remote.stop()
                     return False
@@ -533,7 +533,7 @@ class _PushFuture(Future[T]):
 
 
 def _contain(function: Callable[[T], object], argument: T) -> None:
-    """Call `function`; the thread outlives what it raises."""
+    """Call `function`; its exceptions do not end the thread."""
     try:
         function(argument)
     except BaseException:
@@ -558,7 +558,7 @@ def _fail(future: Future[Any], error: BaseException) -> None:
 
 
 def _pass_on(to: Future[Any], done: Future[Any]) -> None:
-    """Let `to` hold what `done` holds."""
+    """Copy the result or exception of `done` to `to`."""
     error = done.exception()
     if error is None:
         to.set_result(done.result())

@@ -94,7 +94,7 @@ class Outcomes(dict[Job, Outcome]):
 
     @contextlib.contextmanager
     def guard(self, job: Job) -> Iterator[None]:
-        """Keep what fails in the block to this job."""
+        """Assign exceptions in the block to this job."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a bug in one folder's push is no other folder's failure
@@ -122,7 +122,7 @@ class Pusher:
         self._batch_began = 0.0
 
     def push(self, jobs: Round) -> Outcomes:
-        """Send what is new in the folders that share the destination.
+        """Upload the changed files of the folders that share the destination.
 
         What fails on a disk fails one job; what fails at the Hub, all that had something to send.
         """
@@ -152,7 +152,7 @@ class Pusher:
         take(jobs.due())
         if ready:
             take(jobs.due_soon())
-            take(jobs.due())  # who asked while the others were looked at
+            take(jobs.due())  # triggered while the other folders were scanned
         return sorted(ready, key=lambda job: not job.final)
 
     def _send_all(self, jobs: list[Job], others_wait: Callable[[], bool], outcomes: Outcomes) -> None:
@@ -185,7 +185,7 @@ class Pusher:
         except (BranchGoneError, RepoGoneError):
             raise
         except PushError as error:
-            # What the push had to send has arrived. Only a last push has to know of the rest.
+            # All data of this push is on the Hub. Only a last push has to report the rest.
             logger.debug("%s could not be compared with %s: %s", _name_of(due), self.remote.repo_id, error)
             outcomes.fail((job for job in due if job.final), error)
             return []

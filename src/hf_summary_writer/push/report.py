@@ -40,7 +40,7 @@ class FailureLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Begin without trouble."""
+        """Start without failures."""
         self._folder = folder
         # Kinds of errors that take turns would otherwise be as loud as none that is new.
         self._said: set[type[BaseException]] = set()
@@ -57,7 +57,7 @@ class FailureLog:
         self._failures += 1
         expected = isinstance(error, PushError)
         said = str(error) if expected else f"{type(error).__name__}: {describe(error)}"
-        # Whoever leaves says what is missing and how to send it.
+        # The message at shutdown names the missing files and the command.
         if left_behind or type(error) in self._said or isinstance(error, InterruptedPushError):
             logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)
             return self._failures
@@ -76,13 +76,13 @@ class FailureLog:
         return self._failures
 
     def delivered(self, details: CommitDetails) -> None:
-        """Count what a commit brought since the trouble began."""
+        """Count the uploaded files and bytes since the first failure."""
         if self._said:
             self._files += details.files
             self._bytes += details.bytes
 
     def passed(self, repo_id: str) -> None:
-        """Log that the trouble is over, if there was any."""
+        """Log that uploads work again, if they failed before."""
         if self._said:
             logger.info(
                 "%s is pushed to %s again, after %.0f s and %d failed attempts: %s",
@@ -140,7 +140,7 @@ class _Counter:
 _counter = _Counter()
 
 
-# After this long, whoever waits for the end of a program is told what for.
+# Seconds of waiting after which a message explains the wait.
 _SECONDS_BEFORE_EXPLAINING = 1.0
 
 
@@ -177,7 +177,7 @@ class Shutdown:
         self.told_at = -math.inf
 
     def begin_anew(self) -> None:
-        """Have all the time again: the run goes on."""
+        """Reset the time limit, because the run continues."""
         self.remaining = self._seconds
 
     def hurry(self) -> None:
@@ -221,7 +221,7 @@ class Shutdown:
     def _explain_the_wait(self, seconds: float) -> None:
         pending = _counter.count(self._inventory, min(_SECONDS_TO_COUNT, seconds))
         logger.log(
-            # No trouble, so no warning; but who may sit there and wait should know what for.
+            # Not a problem, but a user at a terminal should know the reason of the wait.
             logging.WARNING if _is_watched() else logging.INFO,
             "Pushing %s of %s to %s, for at most %.0f s; Ctrl-C skips the wait, and the program goes on",
             "files" if pending is None else amount(pending.files, pending.bytes),
@@ -234,7 +234,7 @@ class Shutdown:
         if pending is not None and (pending.refused or (pending.files and self._inventory.left_behind)):
             self._say_what_is_missing(pending)
         elif self.commits and not self._said_all:
-            # Somebody else may go on writing; what came after the last push, this process does not owe.
+            # Another process may still write; this process only uploads data from before its last push.
             self._said_all = pending is not None and pending.nothing
             what = "All of" if self._said_all else "All that the last push found of"
             announce("%s %s is at %s", what, shown_path(self._folder), self._destination().known_url)
@@ -263,7 +263,7 @@ class Shutdown:
 
 
 def _is_watched() -> bool:
-    """Tell whether somebody may sit at a terminal or a notebook and wonder why the program does not go on."""
+    """Return whether a user may be waiting at a terminal or a notebook."""
     if "ipykernel" in sys.modules:
         return True
     try:

@@ -144,7 +144,7 @@ class StatusFile:
         return cls(ledger.with_suffix(".status.json"))
 
     def report(self, state: State) -> Report:
-        """Return what is to be said of this process."""
+        """Return the report of this process."""
         return Report(self._failure(state), state.throttled)
 
     def _failure(self, state: State) -> LastFailure | None:
@@ -155,7 +155,7 @@ class StatusFile:
         return LastFailure(one_line(describe(state.error)), self._since or now, until)
 
     def note(self, state: State) -> None:
-        """Leave report of what a push ended in."""
+        """Write the result of a push to the file."""
         # Whatever is wrong with the disk, the push said so already, and this file is only a convenience.
         with contextlib.suppress(OSError):
             report = self.report(state)
@@ -167,7 +167,7 @@ class StatusFile:
                 self._may_exist = False
 
     def read(self) -> Report:
-        """Return what a process left; nothing if there is nothing that can be read."""
+        """Read the file; return an empty report if it is missing or invalid."""
         try:
             said = disk.read_json(self.path, _MAX_BYTES)
             until = None if said["until"] is None else disk.seconds(said["until"])
