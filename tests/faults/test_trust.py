@@ -32,6 +32,14 @@ NAME = "events.out.tfevents.1.host"
 RECORDS = [frame(file_version(1.0)), *(frame(bytes([number]) * 50) for number in range(200))]
 
 
+def recorded_run(tmp_path: Path) -> Path:
+    """Return the folder of a run with one event file."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"".join(RECORDS))
+    return folder
+
+
 def sync(hub: HubProcess, folder: Path, *arguments: str, code: int = 0) -> str:
     """Run `sync` and return what it printed."""
     ended = commands.run(hub, "sync", folder, *arguments, home=folder.parent)
@@ -107,9 +115,7 @@ def test_a_linked_state_folder_costs_its_target_nothing(world: World, tmp_path: 
 def test_pipes_in_the_place_of_state_files_hang_nobody(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / NAME).write_bytes(b"".join(RECORDS))
+    folder = recorded_run(tmp_path)
     sync(hub, folder, repo_id)
     state = folder / STATE_FOLDER
     (ledger,) = state.glob("*.jsonl")
@@ -125,9 +131,7 @@ def test_pipes_in_the_place_of_state_files_hang_nobody(
 def test_a_look_sweeps_what_a_kill_left_behind_though_nothing_is_new(
     hub: HubProcess, repo_id: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / NAME).write_bytes(b"".join(RECORDS))
+    folder = recorded_run(tmp_path)
     sync(hub, folder, repo_id)
     left = folder / STATE_FOLDER / f"tmp-{'0' * 32}"
     left.touch()
@@ -182,9 +186,7 @@ def test_links_out_of_the_folder_are_named(hub: HubProcess, api: HfApi, repo_id:
 
 @pytest.mark.faults("S12")
 def test_no_other_user_can_hold_the_lock_of_a_folder(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / NAME).write_bytes(b"".join(RECORDS))
+    folder = recorded_run(tmp_path)
     sync(hub, folder, repo_id)
     state = folder / STATE_FOLDER
     assert [oct(path.stat().st_mode & 0o077) for path in (state, *state.iterdir()) if path.is_dir()] == ["0o0"]
@@ -258,9 +260,7 @@ def delete_the_branch(api: HfApi, repo_id: str) -> None:
 def test_sync_uploads_again_what_somebody_removed_or_replaced_on_the_hub(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, change: Callable[[HfApi, str], None]
 ) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / NAME).write_bytes(b"".join(RECORDS))
+    folder = recorded_run(tmp_path)
     (folder / "notes.txt").write_bytes(b"hello")
     where = {"revision": "logs"} if "branch" in change.__name__ else {}
     sync(hub, folder, repo_id, "--allow=*", *(f"--revision={branch}" for branch in where.values()))
@@ -292,9 +292,7 @@ def test_sync_leaves_files_alone_that_are_gone_here_and_there(
 def test_sync_does_not_create_a_repo_again_that_was_deleted(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / NAME).write_bytes(b"".join(RECORDS))
+    folder = recorded_run(tmp_path)
     sync(hub, folder, repo_id)
     api.delete_repo(repo_id)
     assert "does not exist any more" in sync(hub, folder, code=1)
@@ -305,9 +303,7 @@ def test_sync_does_not_create_a_repo_again_that_was_deleted(
 def test_sync_verify_reads_all_files_and_uploads_what_differs(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / NAME).write_bytes(b"".join(RECORDS))
+    folder = recorded_run(tmp_path)
     sync(hub, folder, repo_id)
     changed = b"".join([RECORDS[0], RECORDS[2], RECORDS[1], *RECORDS[3:]])
     (folder / NAME).write_bytes(changed)
