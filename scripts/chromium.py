@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from typing_extensions import Self
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -42,25 +42,27 @@ class Browser:
 
     Args:
         program: The Chromium.
-        profile: A new folder for its files.
         seconds: Time after which it is ended, whatever it does.
     """
 
-    def __init__(self, program: str, profile: Path, seconds: float = SECONDS) -> None:
+    def __init__(self, program: str, seconds: float = SECONDS) -> None:
         """Start it, with an empty page."""
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        command = [program, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+        # Its helper processes may still write when it has ended.
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        command = [program, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self._profile.name}", "about:blank"]
         # The protocol takes descriptors 3 and 4, which the shell puts in place.
         redirect = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         self._process = subprocess.Popen(
             ["/bin/bash", "-c", redirect, "bash", *command],
             pass_fds=(to_browser, from_browser),
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(to_browser)
         os.close(from_browser)
-        self._late = threading.Timer(seconds, self._process.kill)
+        self._late = threading.Timer(seconds, self._kill)
         self._late.start()
         self._answers = os.fdopen(self._read, "rb")
         self._rest = b""
@@ -77,9 +79,13 @@ class Browser:
     def __exit__(self, *_: object) -> None:
         self._late.cancel()
         os.close(self._write)
-        self._process.kill()
+        self._kill()
         self._process.wait()
         self._answers.close()
+        self._profile.cleanup()
+
+    def _kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result."""

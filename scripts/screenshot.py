@@ -70,7 +70,7 @@ def main() -> None:
             push_runs(api, folder / "runs")
             api.snapshot_download("local/my-experiments", local_dir=folder / "download")
         with tensorboard(folder / "download" / "tensorboard") as address:
-            with Browser(program, folder / "profile") as browser:
+            with Browser(program) as browser:
                 browser.call("Emulation.setDeviceMetricsOverride", **SIZE)
                 browser.call("Page.navigate", url=f"{address}?darkMode=false#timeseries")
                 browser.wait_for(SHOWN)

@@ -60,7 +60,7 @@ def main() -> None:
         folder = Path(name)
         page = folder / "terminal.html"
         page.write_text(PAGE % session(folder), encoding="utf-8")
-        with Browser(program, folder / "profile") as browser:
+        with Browser(program) as browser:
             browser.call("Page.navigate", url=page.as_uri())
             browser.wait_for("document.querySelector('pre') !== null")
             answer = browser.call("Runtime.evaluate", expression=SIZE, returnByValue=True)

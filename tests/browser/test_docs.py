@@ -135,10 +135,10 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     # One for each test, since a browser starts processes at any time.
     assert CHROMIUM is not None
-    with Browser(CHROMIUM, tmp_path / "profile", seconds=280) as page:
+    with Browser(CHROMIUM, seconds=280) as page:
         yield page
 
 

@@ -11,8 +11,6 @@ from huggingface_hub import CommitOperationAdd
 from hub.test_localhub_runs import event_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from huggingface_hub import HfApi
 
     from hub_process import HubProcess
@@ -31,16 +29,14 @@ CHARTS = """
 """
 
 
-def test_runs_fit_a_wide_and_a_narrow_window_in_dark_and_light(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_runs_fit_a_wide_and_a_narrow_window_in_dark_and_light(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     assert CHROMIUM
     api.create_repo(repo_id)
     content = event_file(200) + event_file(200, tag="a/tag/whose_name_" + "is_long_" * 20)
     operations = [CommitOperationAdd("runs/" + "long" * 40 + "/events.tfevents.1", content)]
     api.create_commit(repo_id, operations, commit_message="Add")
     backgrounds = set()
-    with Browser(CHROMIUM, tmp_path / "profile") as browser:
+    with Browser(CHROMIUM) as browser:
 
         def value(script: str) -> object:
             return browser.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")

@@ -217,7 +217,9 @@ def test_under_accelerate_launch_the_tracker_logs_in_the_main_process(
 ) -> None:
     pytest.importorskip("accelerate")
     code = block("accelerate").replace('"accelerate"', '"launched"')
-    run("accelerate", f"{code}\nassert accelerator.num_processes == 2", hub, tmp_path, *ACCELERATE_LAUNCH, "2")
+    # PyTorch aborts in its own exit now and then, after two processes trained over gloo, with or without a tracker.
+    check = "import os; assert accelerator.num_processes == 2; os._exit(0)"
+    run("accelerate", f"{code}\n{check}", hub, tmp_path, *ACCELERATE_LAUNCH, "2")
     found = read(download(api, repo_id, "tensorboard/launched", tmp_path / "download"))
     # Each process takes half of the six batches.
     assert [step for step, _ in found[".", "loss"]] == [0, 1, 2]
