@@ -323,9 +323,21 @@ class _Watch:
             except BaseException:
                 self._ends_by_itself = True
                 raise
-        elif not is_watched and self._before is signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        elif self._before is signal.SIG_DFL:
+            if is_watched:
+                self._give_way()
+            else:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+
+    def _give_way(self) -> None:
+        """Wait in the main thread for the end of the process, which the other thread brings about.
+
+        A call of C that holds the interpreter and runs handlers, such as a match of a regular expression, lets no other
+        thread run but while a handler waits. It waits half the time, since the main thread may have been interrupted
+        while it held a lock that the last push needs, of `logging` for example.
+        """
+        time.sleep(min(threading.TIMEOUT_MAX, max((member.close_timeout for member in self._members), default=0.0) / 2))
 
     def _run(self, readable: int, writable: int) -> None:
         began_early = False

@@ -125,12 +125,28 @@ def test_it_is_said_again_when_the_disk_fails_again(
     with EventWriter(tmp_path) as writer:
         for step in range(2):
             disk.full = True
-            # A sub-run that is gone when the disk is well again, and so cannot tell.
             writer.add_hparams({"lr": 1}, {"accuracy": 1})
+            writer.flush()
             disk.full = False
             writer.add_scalar("a", step, step)
             writer.flush()
     assert len([text for text in errors(caplog) if "cannot write" in text]) == 2
+
+
+def test_hyperparameters_wait_for_space_as_scalars_do(tmp_path: Path, disk: Disk) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalar("a", 0, 0)
+        writer.flush()
+        disk.full = True
+        writer.add_scalar("a", 1, 1)
+        writer.add_hparams({"lr": 0.1}, {"accuracy": 0.5}, name="trial")
+        writer.flush()
+        disk.full = False
+        writer.flush()
+        assert steps(tmp_path / "trial", "accuracy", growing=True) == [0]
+        assert steps(tmp_path, "a", growing=True) == [0, 1]
+        assert writer.dropped_events == 0
+    assert len(logged(tmp_path / "trial")) == 4
 
 
 def test_flushing_over_and_over_on_a_full_disk_leaves_room_for_events(tmp_path: Path, disk: Disk) -> None:
@@ -213,7 +229,7 @@ def test_no_failing_system_call_raises_or_loses_what_can_be_kept(
         payloads(path, growing=call == "ftruncate")
 
 
-@pytest.mark.faults("D15")
+@pytest.mark.faults("D17")
 def test_events_are_written_although_fsync_fails_for_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,6 +332,7 @@ def test_who_waits_for_a_disk_that_hangs_goes_on_after_a_while(
     assert steps(tmp_path, "a") == [1]
 
 
+@pytest.mark.faults("D15")
 def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -344,6 +361,35 @@ def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_call(
         well_again.set()
     assert 0 < writer.dropped_events < 1000
     assert steps(tmp_path / "many" / "7", "many") == [0, 1]
+
+
+@pytest.mark.faults("D15")
+def test_hyperparameters_and_scalars_past_the_bound_do_not_wait_long_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.3)
+    hangs, well_again = threading.Event(), threading.Event()
+    with EventWriter(tmp_path, max_pending_bytes=20_000) as writer, monkeypatch.context() as patch:
+
+        def fsync(_: int) -> None:
+            hangs.set()
+            well_again.wait(60)
+
+        patch.setattr(event_file.os, "fsync", fsync)  # type: ignore[attr-defined]
+        flushing = threading.Thread(target=writer.flush)
+        flushing.start()
+        assert hangs.wait(20)
+        writer.add_hparams({"lr": 0.1}, {"accuracy": 0.5}, name="trial")
+        assert not caplog.records, "hyperparameters waited for the disk"
+        for step in range(1000):
+            writer.add_scalar("a", step, step)
+        assert not well_again.is_set()
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        well_again.set()
+        flushing.join(20)
+        wait_until(lambda: not thread.writer_thread.is_stuck)
+    assert 0 < writer.dropped_events < 1000
+    assert steps(tmp_path / "trial", "accuracy") == [0]
 
 
 @pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="the system does not tell who is at work")

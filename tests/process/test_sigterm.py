@@ -69,6 +69,15 @@ def test_it_exits_in_time_though_the_hub_hangs_and_says_what_is_missing(
     assert_sound(logdir)
 
 
+def test_a_lock_that_the_main_thread_holds_does_not_cost_the_last_push(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    rest = "writer.scheduler.lock.acquire()\nos.kill(os.getpid(), signal.SIGTERM)\nwriter.scheduler.lock.release()\n"
+    ended = scripts.run(TRAIN.format(seconds=8, rest=rest + "time.sleep(60)"), hub, logdir, repo_id)
+    assert ended.returncode == 143, ended.stderr
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+
+
 @pytest.mark.parametrize(
     ("handler", "code"), [("print('mine', flush=True)", 143), ("(print('mine', flush=True), sys.exit(7))", 7)]
 )
@@ -101,10 +110,16 @@ time.sleep(60)
 
 
 @pytest.mark.faults("P16")
+@pytest.mark.parametrize(
+    "in_c",
+    [
+        pytest.param("import hashlib; hashlib.pbkdf2_hmac('sha256', b'x', b'y', 1_000_000_000)", id="without the lock"),
+        pytest.param("import re; re.match(r'(a+)+$', 'a' * 60 + 'b')", id="with the lock of the interpreter"),
+    ],
+)
 def test_the_last_push_comes_though_the_main_thread_is_in_a_long_call_of_c(
-    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, in_c: str
 ) -> None:
-    in_c = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'x', b'y', 1_000_000_000)"
     ended = terminated(TRAIN.format(seconds=20, rest=in_c), hub, logdir, repo_id)
     assert ended.returncode == 143, ended.stderr
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")

@@ -213,7 +213,7 @@ def test_two_writers_of_the_same_host_and_pid_have_different_names(
     assert one != other
 
 
-@pytest.mark.faults("D15")
+@pytest.mark.faults("D17")
 def test_a_file_system_with_changing_file_numbers_keeps_one_file(tmp_path: Path, files: list[EventFile]) -> None:
     file = EventFile(str(tmp_path))
     files.append(file)
@@ -226,7 +226,7 @@ def test_a_file_system_with_changing_file_numbers_keeps_one_file(tmp_path: Path,
     assert len(payloads(path)) == 7
 
 
-@pytest.mark.faults("D15")
+@pytest.mark.faults("D17")
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.EPERM])
 def test_a_file_that_cannot_be_opened_for_append_is_followed_by_another(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch, error: int
@@ -249,7 +249,7 @@ def test_a_file_that_cannot_be_opened_for_append_is_followed_by_another(
     assert len(event_files(tmp_path)) == 2
 
 
-@pytest.mark.faults("D15")
+@pytest.mark.faults("D17")
 def test_a_folder_that_cannot_be_listed_gets_a_file(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -302,6 +302,7 @@ def test_the_purge_is_written_once(tmp_path: Path) -> None:
 def test_hparams_go_to_a_run_of_their_own_by_the_same_way(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_hparams({"lr": 0.1}, {"acc": 0.5}, name="trial", global_step=4)
+        writer.flush()
         assert scalars(tmp_path / "trial", "acc") == [(4, 0.5)]
         [path] = event_files(tmp_path / "trial")
         assert parse_name(path.name) is not None

@@ -154,12 +154,22 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
 
         self._events.put(OnDevice(snapshots, finish, nbytes))
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is expected and everything is on disk."""
+        return self._events.is_done
+
     def begin_flush(self) -> FlushRequest:
         return self._events.request_flush()
 
     def begin_close(self) -> FlushRequest:
         self._finalizer.detach()
         return self._events.close()
+
+    def end(self) -> None:
+        """Close once everything is on disk, without waiting for it."""
+        self._finalizer.detach()
+        self._events.end()
 
     def close(self) -> None:
         """Flush and close; what is added later goes to a new file."""

@@ -390,18 +390,30 @@ class EventQueue:
     def request_flush(self, *, closes: bool = False) -> FlushRequest:
         """Return a request that is set when all that was appended before is on disk, or cannot be for now."""
         request = FlushRequest(closes=closes)
+        if writer_thread.is_stuck and not closes:
+            # Nobody waits for it, and a loop that flushes all the time must not fill the memory with requests.
+            request.set()
+            return request
         self._requests.add(request)
         self.items.append(request)
         writer_thread.register(self)
         return request
 
     def close(self) -> FlushRequest:
-        """Expect no more; the request is set when the file is on disk and closed."""
+        """Expect no more; the request is set when the file is on disk and closed, or its events are given up."""
+        self._expect_no_more()
+        return self.request_flush(closes=True)
+
+    def end(self) -> None:
+        """Expect no more; the file is closed once all is written, however long the disk fails."""
+        self._expect_no_more()
+        writer_thread.register(self)
+
+    def _expect_no_more(self) -> None:
         if not self.closed:
             self.memory.leave(self)
         self.closed = True
         self.register_at = 0.0
-        return self.request_flush(closes=True)
 
     def tell_late(self, function: Callable[[], object] | None) -> None:
         """Hold from now on the function to call when an event comes late."""

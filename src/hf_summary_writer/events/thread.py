@@ -124,6 +124,9 @@ class WriterThread:
         self._slice_began: float | None = None
         # The slice that a caller gave up on, so that no other one waits for it.
         self._stuck_slice: float | None = None
+        # The slice that waiting callers looked at last, the CPU time at that moment, and when it was last seen to grow.
+        self._watched_slice: float | None = None
+        self._cpu_used = self._last_at_work = 0.0
         self._clock: int | None = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -149,24 +152,33 @@ class WriterThread:
             return signal.is_set
         self._calls.put(None)
         deadline = time.monotonic() + at_most
-        used, last_used = self._cpu_seconds(), 0.0
         while not signal.wait(min(_CHECK_SECONDS, at_most) if self._has_thread() else 0):
             if not self._has_thread() and not self._work_here():
                 return False
             now = time.monotonic()
+            # Before the deadline: a caller that waits for room comes back every second, and must find out, too.
+            if self._disk_hangs(now):
+                return False
             if now >= deadline:
                 break
-            if self._cpu_seconds() > used + _AT_WORK_SECONDS:
-                used, last_used = self._cpu_seconds(), now
-            began = self._slice_began
-            if began is not None and now - max(began, last_used) > _PATIENCE_SECONDS:
-                _logger.warning("event files: the disk has not answered for %d s, not waiting", _PATIENCE_SECONDS)
-                self._stuck_slice = began
-                return False
             waits = [events.device_wait_began for events in list(self._queues.values())]
             if any(began is not None and now - began > _PATIENCE_SECONDS for began in waits):
                 _logger.warning("event files: the device has not answered for %d s, not waiting", _PATIENCE_SECONDS)
                 return False
+        return True
+
+    def _disk_hangs(self, now: float) -> bool:
+        """Return whether the slice in progress takes so long, without using the processor, that no caller waits."""
+        began, used = self._slice_began, self._cpu_seconds()
+        if began != self._watched_slice:
+            self._watched_slice, self._cpu_used, self._last_at_work = began, used, 0.0
+        elif used > self._cpu_used + _AT_WORK_SECONDS:
+            self._cpu_used, self._last_at_work = used, now
+        if began is None or now - max(began, self._last_at_work) <= _PATIENCE_SECONDS:
+            return False
+        if self._stuck_slice != began:
+            self._stuck_slice = began
+            _logger.warning("event files: the disk has not answered for %d s, not waiting", _PATIENCE_SECONDS)
         return True
 
     def wait_for_all(self, signals: Iterable[Signal]) -> None:

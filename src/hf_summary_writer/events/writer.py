@@ -131,6 +131,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._failures = FailureLog(max_pending_bytes)
         self._lifecycle = threading.RLock()
         self._closing: list[FlushRequest] = []
+        # Writers of `add_hparams`, until what they were given is on disk.
+        self._trials: list[FileWriter] = []
         self._prefixes: dict[str | None, bytes] = {}
         # The queue of the run's own folder, for good, and the same while `add_scalar` may append to it directly.
         self._run_queue: EventQueue | None = None
@@ -176,6 +178,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             if was_open:
                 self._closing = [writer.begin_close() for writer in self._own_writers()]
                 self.file_writer = self.all_writers = self._queue = None
+                self._trials = []
             closing = self._closing
         # A second closer returns when all is on disk, too; nobody waits with the lock held.
         writer_thread.wait_for_all(closing)
@@ -187,6 +190,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """Take fresh locks; the writer thread tells the queues."""
         self._lifecycle = threading.RLock()
         self._closing = []
+        self._trials = []
         self._memory.reset()
         self._failures.reset()
 
@@ -230,6 +234,12 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             found: FileWriter = writer
             return found
 
+    def _trial_writer(self, folder: str) -> FileWriter:
+        writer = FileWriter(self._new_queue(folder))
+        with self._lifecycle:
+            self._trials = [*(trial for trial in self._trials if not trial.is_done), writer]
+        return writer
+
     def _new_queue(self, folder: str) -> EventQueue:
         return EventQueue(
             folder,
@@ -246,7 +256,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     def _own_writers(self) -> list[FileWriter]:
         # Another thread may close or add meanwhile; tensorboardX's dummies have nothing to wait for.
         writers = self.all_writers
-        return [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
+        found = [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
+        return [*found, *(trial for trial in self._trials if not trial.is_done)]
 
     # Numbers.
 
@@ -415,15 +426,16 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         own = self._get_file_writer()
         if self._write_to_disk:
             in_place = folder == os.path.normpath(self.logdir)
-            writer = own if in_place else FileWriter(self._new_queue(folder))
+            writer = own if in_place else self._trial_writer(folder)
             try:
                 for summary in summaries:
                     writer.add_summary(summary)
                 for key, number in metrics.items():
                     writer.add_scalar(self._prefix(key), number, trial.global_step)
             finally:
+                # Without a wait: hyperparameters wait for a full or slow disk as all events do.
                 if not in_place:
-                    writer.close()
+                    writer.end()
         if self._has_comet:
             self._get_comet_logger().log_parameters(hparam_dict, step=trial.global_step)
 
