@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -9,10 +10,11 @@ import zipfile
 from pathlib import Path
 
 import nox
+from packaging.version import Version
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients", "integration_fast"]
+nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients", "other_clients", "integration_fast"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -34,10 +36,14 @@ CLIENT = f"client and {QUICK}"
 
 
 # The tests of what other clients, and other versions of the client, say to the local Hub.
-SPEAKING = [f"tests/hub/test_{name}.py" for name in ("contract", "localhub_cli", "localhub_buckets", "localhub_pulls")]
+SPEAKING = [
+    f"tests/hub/test_{name}.py"
+    for name in ("contract", "localhub_cli", "localhub_buckets", "localhub_names", "localhub_pulls")
+]
 HUGGINGFACE_JS = "2.17.5"
-# The first with buckets, copies, shards without sha256 and errors of batches, and the first with today's major version.
-CLIENT_VERSIONS = ("1.5.0", "1.10.2", "1.19.0", "1.33.0", "2.0.0")
+# The first with buckets, and the first with today's major version; the lanes `tests` and `clients` have the newest and
+# the oldest.
+CLIENT_VERSIONS = ("1.5.0", "2.0.0")
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -156,7 +162,7 @@ def ordeals(session: nox.Session) -> None:
 def other_clients(session: nox.Session) -> None:
     """Try other clients on the local Hub: @huggingface/hub, datasets, and some versions of huggingface_hub.
 
-    `nox -s other_clients -- 1.8.0 2.2.0` tries these versions instead.
+    `nox -s other_clients -- 1.8.0 2.2.0` tries these versions instead, `-- all` the first and last of each minor one.
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -167,9 +173,21 @@ def other_clients(session: nox.Session) -> None:
     session.run(npm, "install", "--no-fund", "--no-audit", "--prefix", str(folder), package, external=True)
     session.install("-e", ".[localhub]", *group("test"), *group("other-clients"))
     session.run("python", "-m", "pytest", "tests/clients", env={"OTHER_CLIENTS_NODE": str(folder)})
-    for version in session.posargs or CLIENT_VERSIONS:
+    versions = first_and_last_versions(session) if session.posargs == ["all"] else session.posargs or CLIENT_VERSIONS
+    for version in versions:
         session.install(f"huggingface_hub=={version}")
         session.run("python", "-m", "pytest", "-n", "2", "-m", QUICK, *SPEAKING)
+
+
+def first_and_last_versions(session: nox.Session) -> list[str]:
+    """Return the first and the last release of each minor version of the client, from the lowest that is allowed on."""
+    session.install("pip")
+    listing = session.run("python", "-m", "pip", "index", "versions", "huggingface_hub", silent=True)
+    _, _, numbers = str(listing).partition("Available versions:")
+    known = [Version(number.strip()) for number in numbers.splitlines()[0].split(",")]
+    allowed = sorted(version for version in known if version >= Version(lowest("huggingface_hub").partition("==")[2]))
+    minors = [list(releases) for _, releases in itertools.groupby(allowed, lambda version: version.release[:2])]
+    return [str(version) for releases in minors for version in sorted({releases[0], releases[-1]})]
 
 
 @nox.session(python=PYTHONS)

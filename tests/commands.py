@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import struct
 import subprocess
 import sys
@@ -72,8 +73,8 @@ class Shown(NamedTuple):
     code: int
 
 
-def on_terminal(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> Shown:
-    """Run a command to its end on a terminal."""
+def on_terminal(hub: HasEndpoint, *arguments: object, home: Path, until: str = "", **variables: str) -> Shown:
+    """Run a command on a terminal: to its end, or until it shows a text and gets Ctrl-C."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     environment = {**scripts.environment(hub, home), "TERM": "xterm"}
@@ -91,6 +92,9 @@ def on_terminal(hub: HasEndpoint, *arguments: object, home: Path, **variables: s
         with contextlib.suppress(OSError):  # the other end is closed
             while piece := os.read(ours, 65536):
                 written += piece
+                if until and until in written.decode():
+                    os.killpg(process.pid, signal.SIGINT)
+                    until = ""
         code = process.wait(SECONDS)
     os.close(ours)
     return Shown(written.decode(), code)

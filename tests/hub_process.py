@@ -94,3 +94,6 @@ class HubProcess:
 
     def reset_stats(self) -> None:
         self._call("DELETE", "/localhub/stats")
+
+    def end_streams(self, end: str = "reconnect") -> None:
+        self._call("DELETE", f"/localhub/streams?reset={'true' if end == 'reset' else 'false'}")

@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.client  # what the client asks for and understands
 
 
-@pytest.fixture
-def repo(api: HfApi, repo_id: str) -> str:
-    api.create_repo(repo_id)
-    return repo_id
-
-
 def plan(hub: HubProcess, repo_id: str, path: str, size: int = 10, sample: bytes = b"", **more: Any) -> dict[str, Any]:
     """Ask how to upload one file."""
     file = {"path": path, "size": size, "sample": base64.b64encode(sample).decode()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import random
 import threading
 import time
 import uuid
@@ -16,8 +15,10 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from hf_summary_writer.localhub import LocalHub, User
+from hf_summary_writer.localhub.buckets import events as bucket_events
 from hf_summary_writer.localhub.buckets import files as bucket_files
 from hf_summary_writer.localhub.disk import Disk
+from hub.content import noise
 from hub.wire import Reply, send
 from hub_process import HubProcess
 
@@ -44,10 +45,6 @@ def bucket_id() -> str:
 def bucket(api: HfApi, bucket_id: str) -> str:
     api.create_bucket(bucket_id)
     return bucket_id
-
-
-def noise(seed: int, size: int = 200_000) -> bytes:
-    return random.Random(seed).randbytes(size)
 
 
 def add(api: HfApi, bucket_id: str, files: dict[str, bytes]) -> None:
@@ -295,6 +292,9 @@ class Follower:
             elif line.startswith("data: "):
                 yield name, json.loads(line.removeprefix("data: "))
 
+    def line(self) -> str:
+        return self._answer.readline().decode().strip()
+
     def close(self) -> None:
         self._connection.close()
 
@@ -355,6 +355,44 @@ def test_a_stream_ends_with_its_bucket_and_with_the_hub(tmp_path: Path, client: 
     assert next(streams[1])[0] == "reconnect"
     for each in followers:
         each.close()
+
+
+def test_a_stream_that_is_told_to_reconnect_goes_on_where_it_was(
+    hub: HubProcess, api: HfApi, bucket: str, following: Callable[..., Any]
+) -> None:
+    add(api, bucket, {"a": b"1"})
+    events = following()
+    assert next(events)[0] == "ready"
+    hub.end_streams()
+    name, data = next(events)
+    assert name == "reconnect"
+    add(api, bucket, {"b": b"2"})
+    name, data = next(following(f"?cursor={data['cursor']}"))
+    assert (name, [each["path"] for each in data["changes"]]) == ("changes", ["b"])
+
+
+def test_a_stream_that_is_reset_ends_and_a_new_one_begins(
+    hub: HubProcess, api: HfApi, bucket: str, following: Callable[..., Any]
+) -> None:
+    add(api, bucket, {"a": b"1"})
+    events = following()
+    assert next(events)[0] == "ready"
+    hub.end_streams("reset")
+    assert next(events)[0] == "reset"
+    assert next(events, None) is None
+    assert next(following())[0] == "ready"
+
+
+def test_an_idle_stream_is_kept_alive(
+    tmp_path: Path, client: Callable[..., HfApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_events, "_KEEP_ALIVE_SECONDS", 0.01)
+    with LocalHub(tmp_path) as hub:
+        client(hub).create_bucket("local/idle")
+        follower = Follower(hub, "local/idle")
+        lines = [follower.line() for _ in range(7)]
+        follower.close()
+    assert lines == ["event: ready", "data: {}", "", ": keep-alive", "", ": keep-alive", ""]
 
 
 def test_two_streams_miss_and_repeat_nothing_of_eight_clients(
@@ -423,15 +461,24 @@ def test_a_file_system_sees_the_bucket(hub: HubProcess, api: HfApi, bucket: str)
     assert "logs/a.txt" not in paths(api, bucket)
 
 
-def test_a_file_system_follows_what_others_change(hub: HubProcess, api: HfApi, bucket: str) -> None:
+@pytest.mark.parametrize("fault", [None, "reconnect", "reset"])
+def test_a_file_system_follows_what_others_change(hub: HubProcess, api: HfApi, bucket: str, fault: str | None) -> None:
     pytest.importorskip("huggingface_hub._bucket_live_follow", reason="this client follows no buckets")
     hffs = pytest.importorskip("huggingface_hub.hf_file_system")
     files = hffs.HfFileSystem(endpoint=hub.endpoint, token=hub.token, skip_instance_cache=True, live_follow=True)
+    expected = [f"buckets/{bucket}/logs/{name}" for name in "abc"]
+
+    def wait_for(names: list[str]) -> None:
+        deadline = time.monotonic() + 60
+        while sorted(files.ls(f"buckets/{bucket}/logs", detail=False)) != names:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     add(api, bucket, {"logs/a": b"1"})
-    assert files.ls(f"buckets/{bucket}/logs", detail=False) == [f"buckets/{bucket}/logs/a"]
+    wait_for(expected[:1])
     add(api, bucket, {"logs/b": b"2"})
-    expected = [f"buckets/{bucket}/logs/{name}" for name in "ab"]
-    deadline = time.monotonic() + 30
-    while sorted(files.ls(f"buckets/{bucket}/logs", detail=False)) != expected:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(expected[:2])
+    if fault:
+        hub.end_streams(fault)
+    add(api, bucket, {"logs/c": b"3"})
+    wait_for(expected)

@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+from huggingface_hub import CommitOperationCopy, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+from hub.content import LOG, noise, push
 from hub.wire import file_line, send, send_commit
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, HfApi
+    from huggingface_hub import HfApi
 
     from hub_process import HubProcess
 
 pytestmark = pytest.mark.client
-LOG = "events.tfevents.1"
-
-
-@pytest.fixture
-def repo(api: HfApi, repo_id: str) -> str:
-    api.create_repo(repo_id)
-    return repo_id
-
-
-def push(api: HfApi, repo_id: str, content: bytes, path: str = LOG) -> CommitInfo:
-    info: CommitInfo = api.create_commit(repo_id, [CommitOperationAdd(path, content)], commit_message="Add")
-    return info
-
-
-def noise(seed: int, size: int = 300_000) -> bytes:
-    return random.Random(seed).randbytes(size)
 
 
 def test_a_renamed_repo_is_read_and_written_under_both_names(api: HfApi, repo: str, tmp_path: Path) -> None:
-    push(api, repo, noise(1))
+    push(api, repo, {LOG: noise(1)})
     api.move_repo(from_id=repo, to_id=f"{repo}-moved")
-    info = push(api, repo, noise(1) + noise(2))
+    info = push(api, repo, {LOG: noise(1) + noise(2)})
     assert api.repo_info(f"{repo}-moved").sha == api.repo_info(repo).sha == info.oid
     assert api.repo_info(repo).id == f"{repo}-moved"
     assert Path(api.hf_hub_download(repo, LOG, local_dir=tmp_path)).read_bytes() == noise(1) + noise(2)
@@ -81,7 +65,7 @@ def test_an_upload_goes_on_while_its_repo_is_renamed(hub: HubProcess, api: HfApi
 def test_names_are_the_same_in_any_case(api: HfApi, repo: str) -> None:
     shouted = repo.upper()
     assert api.repo_info(shouted).id == repo
-    push(api, shouted, b"x", "a.txt")
+    push(api, shouted, {"a.txt": b"x"})
     assert "a.txt" in api.list_repo_files(repo)
     with pytest.raises(HfHubHTTPError) as caught:
         api.create_repo(shouted)
@@ -107,9 +91,9 @@ def test_a_name_without_a_namespace_is_repo_not_found(api: HfApi) -> None:
 
 
 def test_head_tags_and_short_ids_are_revisions_everywhere(hub: HubProcess, api: HfApi, repo: str) -> None:
-    first = push(api, repo, b"one", "a.txt").oid
+    first = push(api, repo, {"a.txt": b"one"}).oid
     api.create_tag(repo, tag="v1")
-    last = push(api, repo, b"two", "a.txt").oid
+    last = push(api, repo, {"a.txt": b"two"}).oid
     for revision, oid in (
         ("HEAD", last),
         (first[:7], first),
@@ -130,12 +114,12 @@ def test_head_tags_and_short_ids_are_revisions_everywhere(hub: HubProcess, api: 
 
 
 def test_raw_shows_the_pointer_of_a_large_file(hub: HubProcess, api: HfApi, repo: str) -> None:
-    push(api, repo, noise(3))
+    push(api, repo, {LOG: noise(3)})
     assert send(hub, "GET", f"/{repo}/raw/main/{LOG}").body.startswith(b"version https://git-lfs.github.com/spec/v1\n")
 
 
 def test_branches_can_be_empty_and_overwritten(hub: HubProcess, api: HfApi, repo: str) -> None:
-    push(api, repo, b"x", "a.txt")
+    push(api, repo, {"a.txt": b"x"})
     branch = f"/api/models/{repo}/branch/runs%2Fnew"
     assert send(hub, "POST", branch, {"emptyBranch": True}).status == 201
     assert api.list_repo_files(repo, revision="runs/new") == []
@@ -147,17 +131,17 @@ def test_branches_can_be_empty_and_overwritten(hub: HubProcess, api: HfApi, repo
 
 
 def test_file_metadata_tells_size_and_hash(api: HfApi, repo: str) -> None:
-    push(api, repo, noise(4))
-    push(api, repo, b"hello\n", "a.txt")
+    push(api, repo, {LOG: noise(4)})
+    push(api, repo, {"a.txt": b"hello\n"})
     siblings = {each.rfilename: each for each in api.model_info(repo, files_metadata=True).siblings or []}
     small, large = siblings["a.txt"], siblings[LOG]
     assert (small.size, small.blob_id, small.lfs) == (6, "ce013625030ba8dba906f756967f9e9ca394464a", None)
     assert large.lfs is not None
-    assert (large.size, large.lfs.size) == (300_000, 300_000)
+    assert (large.size, large.lfs.size) == (200_000, 200_000)
 
 
 def test_a_folder_is_deleted_by_the_line_for_a_file(api: HfApi, repo: str) -> None:
-    push(api, repo, b"x", "a/b/c.txt")
+    push(api, repo, {"a/b/c.txt": b"x"})
     operations = [CommitOperationDelete("a", is_folder=False)]
     api.create_commit(repo, operations, commit_message="Delete")
     assert "a/b/c.txt" not in api.list_repo_files(repo)
@@ -177,13 +161,13 @@ def test_a_token_for_a_pull_request_needs_no_revision(hub: HubProcess, repo: str
 
 
 def test_a_large_file_is_copied_within_a_repo_and_between_repos(api: HfApi, repo: str, tmp_path: Path) -> None:
-    push(api, repo, noise(5))
+    push(api, repo, {LOG: noise(5)})
     operations = [CommitOperationCopy(LOG, "copy.tfevents.1"), CommitOperationCopy(".gitattributes", "small.txt")]
     api.create_commit(repo, operations, commit_message="Copy")
     got = Path(api.hf_hub_download(repo, "copy.tfevents.1", local_dir=tmp_path))
     assert got.read_bytes() == noise(5)
     (entry,) = api.get_paths_info(repo, "copy.tfevents.1")
-    assert getattr(entry, "size", None) == 300_000
+    assert getattr(entry, "size", None) == 200_000
 
 
 def test_an_lfs_batch_for_xet_says_where_and_with_what_token(hub: HubProcess, repo: str) -> None:

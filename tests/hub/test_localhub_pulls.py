@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
 
 from hf_summary_writer.localhub import LocalHub, User
+from hub.content import LOG, noise, push
 from hub.gitcheck import assert_sound
 from hub.wire import send
 
@@ -17,32 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from huggingface_hub import CommitInfo, HfApi
+    from huggingface_hub import HfApi
 
     from hub_process import HubProcess
 
 pytestmark = pytest.mark.client
-LOG = "events.tfevents.1"
-
-
-@pytest.fixture
-def repo(api: HfApi, repo_id: str) -> str:
-    api.create_repo(repo_id)
-    return repo_id
-
-
-def push(api: HfApi, repo_id: str, files: dict[str, bytes | None], **more: Any) -> CommitInfo:
-    operations = [
-        CommitOperationDelete(path) if content is None else CommitOperationAdd(path, content)
-        for path, content in files.items()
-    ]
-    info: CommitInfo = api.create_commit(repo_id, operations, commit_message="Change", commit_description="why", **more)
-    return info
 
 
 def test_a_commit_can_be_a_pull_request_and_be_merged(hub: HubProcess, api: HfApi, repo: str) -> None:
     push(api, repo, {"old.txt": b"old"})
-    log = random.Random(1).randbytes(100_000)
+    log = noise(1)
     info = push(api, repo, {LOG: log, "old.txt": None}, create_pr=True)
     assert info.pr_url == f"{hub.endpoint}/{repo}/discussions/1"
     assert info.pr_revision == "refs/pr/1"

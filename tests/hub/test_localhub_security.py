@@ -31,12 +31,6 @@ LOG = "events.tfevents.1"
 needs_xet = pytest.mark.skipif(constants.HF_HUB_DISABLE_XET, reason="Xet is switched off")
 
 
-@pytest.fixture
-def repo(api: HfApi, repo_id: str) -> str:
-    api.create_repo(repo_id)
-    return repo_id
-
-
 HOSTILE_JSON = [b"[" * 2_000_000, b'{"a":' + b"9" * 3_000_000 + b"}", b'{"content":"\\ud800"}']
 
 

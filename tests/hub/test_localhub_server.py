@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+import commands
 from hf_summary_writer.localhub import LocalHub
+from hf_summary_writer.localhub.stats import kind_of
 from hub_process import HubProcess
 
 if TYPE_CHECKING:
@@ -70,6 +73,29 @@ def test_repos_files_and_settings_outlive_the_hub(tmp_path: Path, client: Callab
         assert Path(path).read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("GET", "/api/models/a/b", "api"),
+        ("POST", "/datasets/a/b.git/info/lfs/objects/batch", "api"),
+        ("POST", "/api/buckets/a/b/batch", "api"),
+        ("GET", "/api/buckets/a/b/xet-write-token", "api"),
+        ("GET", "/api/buckets/a/b/events", "api"),
+        ("HEAD", "/buckets/a/b/resolve/logs%2Fa", "download"),
+        ("GET", "/a/b/resolve/main/logs/a", "download"),
+        ("GET", "/datasets/a/b/raw/main/a", "download"),
+        ("POST", "/a/b.git/git-upload-pack", "download"),
+        ("POST", "/v1/xorbs/default/0", "xorb"),
+        ("POST", "/v1/shards", "shard"),
+        ("GET", "/buckets/a/b", None),
+        ("GET", "/a/b/tree/main/resolve", None),
+        ("GET", "/", None),
+    ],
+)
+def test_each_route_has_its_kind(method: str, path: str, kind: str | None) -> None:
+    assert kind_of(method, path) == kind
+
+
 def test_requests_and_bytes_are_counted_by_kind(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     with LocalHub(tmp_path, any_namespace=True) as hub:
         assert hub.stats.requests == 0
@@ -95,11 +121,55 @@ def test_as_a_process_it_prints_one_line_and_ends_cleanly(tmp_path: Path, name: 
 
 
 def test_as_a_process_it_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
-    with LocalHub(tmp_path):
-        command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Error: Another local Hub serves {tmp_path}: stop it, or choose another folder.\n"
+    (tmp_path / "file").touch()
+    with LocalHub(tmp_path / "taken") as hub:
+        port = hub.endpoint.rpartition(":")[2]
+        for arguments, reason in (
+            (["taken"], f"Another local Hub serves {tmp_path}/taken: stop it, or choose another folder."),
+            (["a", "--port", port], f"Port {port} is in use: stop the program that uses it, or choose another --port."),
+            (["b", "--host", "no.invalid"], "no.invalid is not an address of this machine: choose another --host."),
+            (["file/c"], f"{tmp_path}/file: File exists"),
+        ):
+            command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", *arguments]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+            assert (done.returncode, done.stdout, done.stderr) == (1, "", f"Error: {reason}\n")
+
+
+def test_a_port_out_of_range_is_a_usage_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path), "--port", "99999"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, "99999 is not in the range" in done.stderr) == (2, True)
+
+
+def test_the_next_start_with_the_same_root_has_the_same_port_and_token(tmp_path: Path) -> None:
+    with HubProcess(tmp_path) as hub:
+        first = (hub.endpoint, hub.token)
+    assert (tmp_path / "access.json").stat().st_mode & 0o077 == 0
+    with HubProcess(tmp_path) as hub:
+        assert (hub.endpoint, hub.token) == first
+    with HubProcess(tmp_path, "--token", "hf_given") as hub:
+        assert (hub.endpoint, hub.token) == (first[0], "hf_given")
+    with HubProcess(tmp_path) as hub:
+        assert hub.token == first[1], "a given token is not kept"
+    (tmp_path / "access.json").write_text('{"port": 70000, "tok')
+    with HubProcess(tmp_path) as hub:
+        assert hub.token != first[1]
+
+
+def test_a_port_of_the_last_start_that_is_taken_is_replaced(tmp_path: Path) -> None:
+    with HubProcess(tmp_path) as hub:
+        address, token = hub.endpoint, hub.token
+    port = int(address.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)), HubProcess(tmp_path) as hub:
+        assert hub.token == token
+        assert hub.endpoint != address
+
+
+def test_a_terminal_shows_where_to_look_and_how_to_stop(tmp_path: Path) -> None:
+    with HubProcess(tmp_path / "a") as hub:
+        shown = commands.on_terminal(hub, "localhub", "--root", tmp_path / "b", home=tmp_path, until="Ctrl-C")
+    assert shown.code == 0
+    assert re.search(r"Open http://127\.0\.0\.1:\d+ in a browser\. Press Ctrl-C to stop\.\r\n", shown.text)
 
 
 def test_a_hub_on_every_address_names_one_that_can_be_reached(tmp_path: Path, client: Callable[..., HfApi]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +27,16 @@ _SECRET_OPTIONS = {"--token": _TOKEN_VARIABLE, "--user": _USERS_VARIABLE}
     help="Folder for repos and buckets.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=0, show_default=True, help="Port to listen on; 0 picks a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 picks a free one. By default the port of the last start in ROOT.",
+)
 @click.option(
     "--token",
     envvar=_TOKEN_VARIABLE,
-    help=f"Access token of the user `local`; random by default. Prefer {_TOKEN_VARIABLE} or --token-file.",
+    help="Access token of the user `local`. By default a random one is generated and kept in ROOT. "
+    f"Prefer {_TOKEN_VARIABLE} or --token-file.",
 )
 @click.option("--token-file", type=click.File(), help="File with the access token of the user `local`.")
 @click.option(
@@ -59,11 +66,20 @@ _SECRET_OPTIONS = {"--token": _TOKEN_VARIABLE, "--user": _USERS_VARIABLE}
 @click.option(
     "--requests-per-5min", type=click.IntRange(min=1), help="Respond with 429 to more requests per 5 minutes."
 )
-def localhub(root: Path, users: Sequence[str], organizations: Sequence[str], token_file: Any, **options: Any) -> None:
+def localhub(
+    root: Path,
+    port: int | None,
+    token: str | None,
+    token_file: Any,
+    users: Sequence[str],
+    organizations: Sequence[str],
+    **options: Any,
+) -> None:
     """Run a Hub on this machine, until Ctrl-C or SIGTERM.
 
     The server implements the Hub's HTTP API and stores its data in ROOT. When it is ready, it prints one line:
-    HF_ENDPOINT=... HF_TOKEN=...; put these variables before a command to use the server.
+    HF_ENDPOINT=... HF_TOKEN=...; put these variables before a command to use the server. The next start with the same
+    ROOT uses the same port and token.
 
     Supported: repos, pull requests, buckets, uploads and downloads over Xet and LFS, `git clone`, `git fetch`, and web
     pages. Not supported: `git push`, gated repos, likes, discussions, webhooks, search, running Spaces, Jobs and
@@ -71,7 +87,8 @@ def localhub(root: Path, users: Sequence[str], organizations: Sequence[str], tok
     """
     _hide_tokens()
     try:
-        from hf_summary_writer.localhub.accounts import Organization, User
+        from hf_summary_writer.localhub.access import Access
+        from hf_summary_writer.localhub.accounts import Organization, User, new_token
         from hf_summary_writer.localhub.server import LocalHub, serve
     except ImportError as error:
         raise click.ClickException(
@@ -79,13 +96,35 @@ def localhub(root: Path, users: Sequence[str], organizations: Sequence[str], tok
             "pip install 'hf-summary-writer[localhub]'"
         ) from None
     if token_file is not None:
-        options["token"] = token_file.read().strip()
+        token = token_file.read().strip()
+    kept = Access.read(root)
+    generated = kept.token or new_token()
     try:
         options["users"] = [User.parse(text) for text in users]
         options["organizations"] = [Organization.parse(text) for text in organizations]
-        serve(LocalHub(root, **options))
-    except (OSError, RuntimeError, ValueError) as error:
+
+        def serve_at(port: int) -> None:
+            serve(LocalHub(root, port, token or generated, **options), generated)
+
+        try:
+            serve_at(kept.port if port is None else port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or port is not None:
+                raise
+            click.echo(f"Port {kept.port} of the last start is taken; another one is used.", err=True)
+            serve_at(0)
+    except (RuntimeError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(_reason(error, options["host"], port)) from None
+
+
+def _reason(error: OSError, host: str, port: int | None) -> str:
+    if error.errno in (socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_FAIL, errno.EADDRNOTAVAIL):
+        return f"{host} is not an address of this machine: choose another --host."
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} is in use: stop the program that uses it, or choose another --port."
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _hide_tokens() -> None:

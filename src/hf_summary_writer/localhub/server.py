@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import uvicorn
 from filelock import FileLock, Timeout
 
+from hf_summary_writer.localhub.access import Access
 from hf_summary_writer.localhub.accounts import OWNER, Accounts, Organization, User, new_token
 from hf_summary_writer.localhub.app import build_app
 from hf_summary_writer.localhub.connections import Connection
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from hf_summary_writer.localhub.buckets.events import StreamEnd
     from hf_summary_writer.localhub.stats import LoggedRequest, Stats
 
 _MULTIPART_BYTES = 64 * 1024 * 1024
@@ -158,6 +162,10 @@ class LocalHub:
         host = _REACHED_BY.get(host, host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    def keep_access(self, generated_token: str) -> None:
+        """Keep the port and a generated token in the root, for the next start by command."""
+        Access(urlsplit(self.endpoint).port or 0, generated_token).write(self._root, self._running().disk)
+
     @property
     def stats(self) -> Stats:
         """A snapshot of what the Hub has been asked since it started, or since `reset_stats`."""
@@ -172,9 +180,22 @@ class LocalHub:
         """Forget `stats` and `requests`."""
         self._running().recorder.reset()
 
+    def end_streams(self, end: StreamEnd = "reconnect") -> None:
+        """End all event streams of buckets, to test how a client resumes.
 
-def serve(hub: LocalHub) -> None:
-    """Serve until SIGINT or SIGTERM; print one line with address and token once clients can connect."""
+        Args:
+            end: the last event: `reconnect` has the client resume at its cursor, `reset` has it list the bucket again.
+        """
+        self._running().bell.end_streams(end)
+
+
+def serve(hub: LocalHub, generated_token: str = "") -> None:
+    """Serve until SIGINT or SIGTERM; print one line with address and token once clients can connect.
+
+    Args:
+        hub: the Hub to serve.
+        generated_token: a token that is kept in the root, with the port, for the next start.
+    """
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = [signal.signal(each, lambda *_: stop.set()) for each in signals]
@@ -182,7 +203,10 @@ def serve(hub: LocalHub) -> None:
     mask = os.umask(0o077)
     try:
         with hub:
+            hub.keep_access(generated_token)
             print(f"HF_ENDPOINT={hub.endpoint} HF_TOKEN={hub.token}", flush=True)  # noqa: T201
+            if sys.stderr.isatty():
+                print(f"Open {hub.endpoint} in a browser. Press Ctrl-C to stop.", file=sys.stderr)  # noqa: T201
             stop.wait()
     finally:
         os.umask(mask)

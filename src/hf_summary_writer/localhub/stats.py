@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+from hf_summary_writer.localhub.names import BUCKETS, KINDS
+
 _KEPT_REQUESTS = 10_000
 
 
@@ -56,9 +58,11 @@ def kind_of(method: str, path: str) -> str | None:
         return "download"
     if head == "lfs-objects":
         return "lfs"
-    if head in ("api", "lfs-verify") or path.endswith((".git/info/lfs/objects/batch",)):
+    if head in ("api", "lfs-verify") or path.endswith(".git/info/lfs/objects/batch"):
         return "api"
-    return "download" if "resolve" in rest[1:3] else None
+    # The prefix of datasets, Spaces and buckets precedes namespace and name.
+    action = rest[2:3] if head in (*KINDS, BUCKETS) else rest[1:2]
+    return "download" if action and action[0] in ("resolve", "raw", "git-upload-pack") else None
 
 
 class Recorder:

@@ -1,4 +1,4 @@
-"""The caller's identity, and request statistics."""
+"""The caller's identity, and what only the owner of this Hub may do: request statistics, faults of event streams."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from hf_summary_writer.localhub.accounts import OWNER
 from hf_summary_writer.localhub.errors import ForbiddenError
+from hf_summary_writer.localhub.urls import is_true
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -41,7 +42,7 @@ def _require_owner(request: Request) -> None:
     hub: Hub = request.app.state.hub
     # Request paths contain the names of private repos.
     if hub.require_user(request).name != OWNER:
-        raise ForbiddenError(f"Only the user {OWNER!r} can read the request statistics.")
+        raise ForbiddenError(f"Only the user {OWNER!r} can do this.")
 
 
 async def stats(request: Request) -> Response:
@@ -61,8 +62,17 @@ async def requests(request: Request) -> Response:
     return JSONResponse([asdict(each) for each in list(hub.recorder.requests)])
 
 
+async def end_streams(request: Request) -> Response:
+    """End all event streams, as `LocalHub.end_streams` does."""
+    hub: Hub = request.app.state.hub
+    _require_owner(request)
+    hub.bell.end_streams("reset" if is_true(request.query_params.get("reset")) else "reconnect")
+    return Response(status_code=204)
+
+
 ROUTES = [
     Route("/localhub/requests", requests, methods=["GET"]),
     Route("/api/whoami-v2", whoami, methods=["GET"]),
+    Route("/localhub/streams", end_streams, methods=["DELETE"]),
     Route("/localhub/stats", stats, methods=["GET", "DELETE"]),
 ]

@@ -1,0 +1,28 @@
+"""Content for tests of the local Hub, and commits with the real client."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, HfApi
+
+LOG = "events.tfevents.1"
+
+
+def noise(seed: int, size: int = 200_000) -> bytes:
+    """Return bytes that do not compress, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def push(api: HfApi, repo_id: str, files: dict[str, bytes | None], **more: Any) -> CommitInfo:
+    """Commit files by path; None deletes one."""
+    operations = [
+        CommitOperationDelete(path) if content is None else CommitOperationAdd(path, content)
+        for path, content in files.items()
+    ]
+    info: CommitInfo = api.create_commit(repo_id, operations, commit_message="Change", commit_description="why", **more)
+    return info
