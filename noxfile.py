@@ -87,6 +87,8 @@ def types(session: nox.Session) -> None:
     # The public API once more without the project's own settings, as a user checks it, by both checkers.
     session.run("mypy", "--strict", "--config-file=", "tests/typing/api.py")
     session.run("pyright")
+    verify = ("pyright", "--verifytypes", "hf_summary_writer", "--ignoreexternal")
+    session.run(*verify, env={"PYTHONPATH": "tests/typing/stubs"})
 
 
 @nox.session

@@ -13,7 +13,7 @@ QUIET = "HF_SUMMARY_WRITER_QUIET"
 
 _OFF = frozenset({"", "0", "false", "no", "off"})
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 class _LastResort(logging.Handler):

@@ -376,7 +376,7 @@ class _Watch:
             os._exit(EXIT_CODE)
 
 
-watch = _Watch()
+watch: _Watch = _Watch()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=watch.note_fork)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
     from concurrent.futures import Future
+    from pathlib import Path
     from types import TracebackType
 
     from huggingface_hub import CommitInfo, HfApi
@@ -42,7 +43,7 @@ __all__ = ["CommitScheduler"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 class CommitScheduler:
@@ -130,19 +131,19 @@ class CommitScheduler:
             from hf_summary_writer.hub.check import require  # rarely needed, and slow to import
 
             require(config, hf_api)
-        self.every = config.minutes
-        self.path_in_repo = config.path_in_repo
-        self.repo_type = config.repo_type
-        self.revision = config.revision
-        self.private = config.private
-        self.allow_patterns = config.allow_patterns
-        self.ignore_patterns = config.ignore_patterns
-        self.squash_history = config.squash_history
-        self.close_timeout = config.close_timeout
-        self.push_on_sigterm = check_push_on_sigterm(config.push_on_sigterm)
-        self.folder_path = check_folder(folder_path)
+        self.every: float = config.minutes
+        self.path_in_repo: str = config.path_in_repo
+        self.repo_type: str | None = config.repo_type
+        self.revision: str | None = config.revision
+        self.private: bool | None = config.private
+        self.allow_patterns: tuple[str, ...] | None = config.allow_patterns
+        self.ignore_patterns: tuple[str, ...] | None = config.ignore_patterns
+        self.squash_history: bool = config.squash_history
+        self.close_timeout: float = config.close_timeout
+        self.push_on_sigterm: bool = check_push_on_sigterm(config.push_on_sigterm)
+        self.folder_path: Path = check_folder(folder_path)
         self._mode = mode_for(self.folder_path)
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self._loop = self._loop_to(RepoRemote(config, Client(config.token, hf_api)))
         self._remote = self._loop.pusher.remote
         self._job = self._new_job()

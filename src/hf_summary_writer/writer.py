@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HFSummaryWriter"]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # The writer that was opened last, for each logdir.
 _latest: weakref.WeakValueDictionary[Path, HFSummaryWriter] = weakref.WeakValueDictionary()

@@ -44,5 +44,5 @@ def main() -> None:
     """  # noqa: D301 - click asks for that very character
 
 
-for command in (sync, run, status, view, check, localhub, demo):
-    main.add_command(command)
+for _command in (sync, run, status, view, check, localhub, demo):
+    main.add_command(_command)

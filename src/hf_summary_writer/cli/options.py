@@ -20,7 +20,7 @@ __all__ = ["config_of", "config_option", "config_options", "existing_folder", "g
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+existing_folder: click.Path = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def config_options(command: F) -> F:

@@ -61,13 +61,13 @@ class Snapshot:
         reduce: Callable[[Any], Any] | None = None,
         nbytes: int = 0,
     ) -> None:
-        self.device = device
-        self.data = data
-        self.event = event
-        self.stream = stream
-        self.is_number = is_number
-        self.reduce = reduce
-        self.nbytes = nbytes
+        self.device: Device = device
+        self.data: Any = data
+        self.event: Any = event
+        self.stream: Any = stream
+        self.is_number: bool = is_number
+        self.reduce: Callable[[Any], Any] | None = reduce
+        self.nbytes: int = nbytes
 
 
 class Copy(Protocol):

@@ -72,7 +72,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
 
     def __init__(self, events: EventQueue) -> None:
         self._events = events
-        self.event_writer = EventFileWriter(events)
+        self.event_writer: EventFileWriter = EventFileWriter(events)
         self._default_metadata: dict[str, Any] = {}
         # A writer that is dropped without `close` still gets its file finished.
         self._finalizer = weakref.finalize(self, events.close)

@@ -153,8 +153,8 @@ class EventFile:
 
     def __init__(self, directory: str, suffix: str = "", segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path: str | None = None
-        self.appended = 0
-        self.dirty = False
+        self.appended: int = 0
+        self.dirty: bool = False
         self._directory = directory
         self._suffix = suffix
         self._segment_bytes = segment_bytes

@@ -142,7 +142,7 @@ class MemoryLimit:
         self.waiting: deque[Signal] = deque()
         self._acquired = self._released = 0
         self._acquired_on_device = self._released_on_device = 0
-        self.items = self._items()
+        self.items: int = self._items()
 
     def join(self, events: EventQueue) -> None:
         self._queues.add(id(events))
@@ -309,13 +309,13 @@ class EventQueue:
         late: Callable[[], Callable[[], object] | None] = lambda: None,
     ) -> None:
         self.directory = directory
-        self.folder = os.path.join(base, directory)
+        self.folder: str = os.path.join(base, directory)
         self.memory = memory
         self.failures = failures
         self.items: deque[Item] = deque()
-        self.register_at = 0.0
-        self.closed = False
-        self.failing = False
+        self.register_at: float = 0.0
+        self.closed: bool = False
+        self.failing: bool = False
         self.has_metadata = False
         self._file = EventFile(self.folder, suffix, segment_bytes)
         self._flush_secs = flush_secs

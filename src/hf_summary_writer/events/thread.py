@@ -72,7 +72,7 @@ class Signal:
     __slots__ = ("_released", "is_set")
 
     def __init__(self) -> None:
-        self.is_set = False
+        self.is_set: bool = False
         self._released: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def set(self) -> None:
@@ -97,7 +97,7 @@ class FlushRequest(Signal):
 
     def __init__(self, *, closes: bool = False) -> None:
         super().__init__()
-        self.closes = closes
+        self.closes: bool = closes
 
 
 class WriterThread:
@@ -376,4 +376,4 @@ class WriterThread:
             )
 
 
-writer_thread = WriterThread()
+writer_thread: WriterThread = WriterThread()

@@ -30,7 +30,7 @@ __all__ = [
     "write_json",
 ]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # The Hub's client never uploads anything below `.cache/huggingface`.
 STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")
@@ -122,7 +122,7 @@ class StateFolder:
         if path.parts[-depth:] != STATE_FOLDER.parts:
             depth = 1
         self.path = path
-        self.root = path.parents[depth - 1]
+        self.root: Path = path.parents[depth - 1]
         self._parts = list(path.parts[-depth:])
 
     @contextlib.contextmanager

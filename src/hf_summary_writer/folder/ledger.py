@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STATE_FOLDER", "CommitRecord", "Ledger", "LedgerEntry", "LedgerError", "Signature", "ledgers_of"]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ class Ledger:
         self._lines = self._whole_bytes = 0
         self._swept = False
         self.repo_id: str | None = None
-        self.is_new = False
+        self.is_new: bool = False
         self.commit: CommitRecord | None = None
         self.config: PushConfig | None = None
         self.moved_from: str | None = None

@@ -131,7 +131,7 @@ class SnapshotReader:
         verify: bool = False,
     ) -> None:
         self.folder = folder
-        self.copies = PrivateCopies(state)
+        self.copies: PrivateCopies = PrivateCopies(state)
         self.warn_once = warn_once
         self.verify = verify
         self._secrets = [secret.encode() for secret in secrets if len(secret) >= _SHORTEST_SECRET]

@@ -95,7 +95,7 @@ class Deadline:
         self._given_up = False
         # Between an attempt that is about to commit and whoever gives it up: either it does not, or that is known.
         self._lock = threading.Lock()
-        self.unanswered = False
+        self.unanswered: bool = False
 
     def remaining(self) -> float:
         """Return the seconds that are left.

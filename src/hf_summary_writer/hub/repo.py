@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "Published", "RemoteFile", "RepoRemote"]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 T = TypeVar("T")
 
@@ -111,9 +111,9 @@ class RepoRemote:
 
     def __init__(self, config: PushConfig, client: Client) -> None:
         where = config.destination
-        self.repo_id = where.repo_id
-        self.known = False
-        self.losses = 0
+        self.repo_id: str = where.repo_id
+        self.known: bool = False
+        self.losses: int = 0
         self.call_seconds = CALL_SECONDS
         self._given_repo_id = where.repo_id
         self._repo_type = where.repo_type

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 __all__ = ["over_xet", "set_block_size", "switch_off"]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # The Xet client reads files in blocks of 8 MB by default. Where the Hub holds almost all of a file, each of the few new
 # chunks (of 64 kB or so) keeps the block that it is a part of in memory.

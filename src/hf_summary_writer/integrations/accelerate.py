@@ -36,5 +36,5 @@ class HubTracker(TensorBoardTracker):  # type: ignore[misc]
     @on_main_process  # type: ignore[untyped-decorator]
     def start(self) -> None:
         """Open the writer, once it is known which process this is."""
-        self.logging_dir = os.path.join(self.logging_dir_param, self.run_name)
+        self.logging_dir: str = os.path.join(self.logging_dir_param, self.run_name)
         self.writer = HFSummaryWriter(self.repo_id, self.logging_dir, **self.init_kwargs)

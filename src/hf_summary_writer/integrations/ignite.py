@@ -25,4 +25,4 @@ class HubLogger(TensorboardLogger):  # type: ignore[misc]
 
     def __init__(self, repo_id: str | None = None, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
         # Not the parent's: all that it does is to make a writer of its own.
-        self.writer = HFSummaryWriter(repo_id, logdir, **kwargs)
+        self.writer: HFSummaryWriter = HFSummaryWriter(repo_id, logdir, **kwargs)

@@ -25,5 +25,5 @@ class HubOutputFormat(TensorBoardOutputFormat):  # type: ignore[misc]
 
     def __init__(self, repo_id: str | None, folder: str | os.PathLike[str], **kwargs: Any) -> None:
         # Not the parent's: all that it does is to make a writer of its own.
-        self.writer = HFSummaryWriter(repo_id, folder, **kwargs)
+        self.writer: HFSummaryWriter = HFSummaryWriter(repo_id, folder, **kwargs)
         self._is_closed = False

@@ -31,7 +31,7 @@ class HubError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
         self.extra = extra
 
     def response(self) -> Response:
@@ -75,13 +75,13 @@ class RepoNotFoundError(HubError):
             super().__init__(401, "Invalid username or password.")
         else:
             super().__init__(404, "Repository not found")
-            self.code = "RepoNotFound"
+            self.code: str | None = "RepoNotFound"
 
 
 class RevisionNotFoundError(HubError):
     """No such branch, tag or commit."""
 
-    code = "RevisionNotFound"
+    code: str | None = "RevisionNotFound"
 
     def __init__(self, revision: str) -> None:
         super().__init__(404, f"Invalid rev id: {revision}")
@@ -90,7 +90,7 @@ class RevisionNotFoundError(HubError):
 class EntryNotFoundError(HubError):
     """No such file or folder at that revision."""
 
-    code = "EntryNotFound"
+    code: str | None = "EntryNotFound"
 
     def __init__(self, path: str) -> None:
         super().__init__(404, f"Entry not found: {path}")

@@ -60,7 +60,7 @@ class FolderStore(Generic[S]):
             make_folder(folder / kind)
         # Deletions that a kill cut short.
         shutil.rmtree(self._trash, ignore_errors=True)
-        self.index = NameIndex(folder / "former-names.json", disk)
+        self.index: NameIndex = NameIndex(folder / "former-names.json", disk)
         for repo in self.all():
             self.index.add(repo, self.settings(repo).uid)
 

@@ -24,7 +24,7 @@ class Glob:
     """
 
     def __init__(self, text: str) -> None:
-        self.folders_only = text.endswith("/")
+        self.folders_only: bool = text.endswith("/")
         text = text.rstrip("/")
         parts = text.lstrip("/").split("/")
         if "/" not in text:

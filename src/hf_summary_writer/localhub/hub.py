@@ -54,15 +54,15 @@ class Hub:
         self.accounts = accounts
         self.hosts = hosts
         self.multipart_bytes = multipart_bytes
-        self.disk = Disk(root / "unfinished")
-        self.signer = Signer(root / "secret", self.disk)
-        self.xet = XetStore(root / "xet", self.disk)
-        self.repos = RepoStore(root / "repos", self.xet, self.disk)
-        self.buckets = BucketStore(root / "buckets", self.disk)
-        self.bell = Bell()
-        self.run_finder = RunFinder()
-        self.limits = Limits(commits_per_hour, requests_per_5min)
-        self.recorder = Recorder()
+        self.disk: Disk = Disk(root / "unfinished")
+        self.signer: Signer = Signer(root / "secret", self.disk)
+        self.xet: XetStore = XetStore(root / "xet", self.disk)
+        self.repos: RepoStore = RepoStore(root / "repos", self.xet, self.disk)
+        self.buckets: BucketStore = BucketStore(root / "buckets", self.disk)
+        self.bell: Bell = Bell()
+        self.run_finder: RunFinder = RunFinder()
+        self.limits: Limits = Limits(commits_per_hour, requests_per_5min)
+        self.recorder: Recorder = Recorder()
         self._workers = ThreadPoolExecutor(_WORKERS, "hf-summary-writer-localhub-worker")
         self._locks: dict[RepoId, asyncio.Lock] = {}
 

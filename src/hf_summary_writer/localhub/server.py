@@ -79,7 +79,7 @@ class LocalHub:
         any_namespace: bool = False,
         allowed_hosts: Sequence[str] = (),
     ) -> None:
-        self.token = token or new_token()
+        self.token: str = token or new_token()
         self._accounts = Accounts([User(OWNER, self.token), *users], organizations, any_namespace=any_namespace)
         self._hosts = Hosts([*allowed_hosts, host])
         self._root = Path(root).absolute()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
-    from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder.lease import Rank
     from hf_summary_writer.folder.ledger import LedgerEntry
     from hf_summary_writer.folder.scan import ChangedFile
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "JobFile", "StagedFile"]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # An event file with its first record alone, which is no event.
 _NO_EVENT_BYTES = len(frame(file_version(1.0)))
@@ -93,12 +93,13 @@ class Job:
         verify: bool = False,
     ) -> None:
         self.folder = folder
-        self.destination = destination = config.destination
+        destination = config.destination
+        self.destination: Destination = destination
         self.config = config
         self.content_lock = content_lock
         self.asked = self.final = False
-        self.began = 0.0
-        self.is_first = False
+        self.began: float = 0.0
+        self.is_first: bool = False
         self.interrupted: Callable[[], bool] = lambda: False
         self._flush = flush
         self._on_commit = on_commit
@@ -107,9 +108,9 @@ class Job:
         self._is_other_rank = rank is not None and not rank.is_main
         self._once = WarnOnce()
         self._state_folder = folder / STATE_FOLDER
-        self.ledger = Ledger(self._state_folder / f"{destination.key}.jsonl", destination)
-        self.inventory = Inventory(folder, config, self.ledger, self._once, verify=verify)
-        self.lease = Lease(folder, config, waits=self._is_other_rank, covers_below=not is_writer)
+        self.ledger: Ledger = Ledger(self._state_folder / f"{destination.key}.jsonl", destination)
+        self.inventory: Inventory = Inventory(folder, config, self.ledger, self._once, verify=verify)
+        self.lease: Lease = Lease(folder, config, waits=self._is_other_rank, covers_below=not is_writer)
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
         self._losses = 0

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Phase", "PushLoop", "PushTask", "State", "loop_to"]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # A folder that is due within this part of its interval is pushed together with others.
 _SOON = 0.5
@@ -108,7 +108,7 @@ class PushTask:
     ) -> None:
         self.job = job
         self.last_future: Future[CommitInfo | None] | None = None
-        self.forked = False
+        self.forked: bool = False
         self._loop = loop
         self._interval = interval
         self._chance = chance
@@ -364,7 +364,7 @@ class PushLoop:
     def _reset(self) -> None:
         self._pid = os.getpid()
         # Reentrant: a signal handler may trigger while its thread is inside.
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._tasks: list[PushTask] = []
         self._thread: threading.Thread | None = None

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Outcomes", "Pusher", "Round", "Synced", "known_configs", "sync"]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # Bounds what one failed commit costs, and how long a commit takes.
 MAX_BYTES_PER_COMMIT = 2**30

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FailureLog", "Shutdown"]
 
-logger = logging.getLogger("hf_summary_writer")
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 class FailureLog:
@@ -170,11 +170,12 @@ class Shutdown:
         self._destination = destination
         self._command = command
         self._inventory = inventory
-        self._seconds = self.remaining = seconds
+        self._seconds = seconds
+        self.remaining: float = seconds
         self._said_missing: Pending | None = None
         self._said_all = self._said_uncounted = self._said_late = False
         self.commits = 0
-        self.told_at = -math.inf
+        self.told_at: float = -math.inf
 
     def begin_anew(self) -> None:
         """Reset the time limit, because the run continues."""

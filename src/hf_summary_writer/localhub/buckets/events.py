@@ -38,7 +38,7 @@ class Bell:
         self._lock = threading.Lock()
         self._waiting: dict[str, set[Listener]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.is_closed = False
+        self.is_closed: bool = False
 
     def listen(self, uid: str) -> Listener:
         """Register a stream of a bucket."""

@@ -99,7 +99,9 @@ class BucketFiles:
         self._files: dict[str, BucketFile] = {}
         self._paths: list[str] | None = None
         self._batches: list[Batch] = []
-        self.sequence = self.updated = self.size = 0
+        self.sequence: int = 0
+        self.updated: int = 0
+        self.size: int = 0
         self._load()
 
     def _load(self) -> None:

@@ -1,0 +1,1 @@
+from lightning.fabric.loggers.logger import rank_zero_experiment as rank_zero_experiment

@@ -1,0 +1,1 @@
+from lightning.pytorch.loggers import TensorBoardLogger as TensorBoardLogger
