@@ -32,7 +32,9 @@ SCHEMAS = {
 # more workers than cores, and a worker that has nothing left to do takes over tests of another one.
 IN_PARALLEL = ("-n", str(min(16, 2 * (os.cpu_count() or 2) + 1)), "--dist", "worksteal")
 QUICK = "not slow and not integration and not browser"
-CLIENT = f"client and {QUICK}"
+CLIENT, TRANSPORT = f"client and {QUICK}", f"transport and {QUICK}"
+# What the oldest client runs over plain LFS as well.
+MAIN_PATHS = [f"tests/hub/test_{name}.py" for name in ("localhub_main_path", "scheduler", "writer")]
 
 
 # The tests of what other clients, and other versions of the client, say to the local Hub.
@@ -97,7 +99,7 @@ def docs(session: nox.Session) -> None:
     session.install(*group("docs"), *group("test"), "-e", ".[demo]")
     session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
     if not session.posargs:
-        session.run("python", "-m", "pytest", "-m", "browser", "tests/browser")
+        session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "browser", "tests/browser")
 
 
 @nox.session
@@ -124,20 +126,21 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests but the slow ones on the built wheel over Xet, and those that depend on the client over LFS."""
+    """Run all tests but the slow ones on the built wheel over Xet, and those that depend on the transport over LFS."""
     install_wheel(session)
     run_tests(session, *IN_PARALLEL, "-m", QUICK)
     if not session.posargs:
-        run_tests(session, *IN_PARALLEL, "-m", CLIENT, transport="lfs")
+        run_tests(session, *IN_PARALLEL, "-m", TRANSPORT, transport="lfs")
 
 
 @nox.session
 def clients(session: nox.Session) -> None:
-    """Repeat the tests that depend on the client with the oldest one that is allowed, over Xet and over LFS."""
+    """Repeat the tests that depend on the client with the oldest one that is allowed, and its main paths over LFS."""
     install_wheel(session)
     session.install(*(lowest(package) for package in ("huggingface_hub", "filelock", "tensorboardX")))
-    for transport in ("xet", "lfs"):
-        run_tests(session, *IN_PARALLEL, "-m", CLIENT, transport=transport)
+    run_tests(session, *IN_PARALLEL, "-m", CLIENT)
+    if not session.posargs:
+        run_tests(session, *IN_PARALLEL, *MAIN_PATHS, transport="lfs")
 
 
 @nox.session

@@ -33,7 +33,7 @@ from hf_summary_writer.hub import repo
 if TYPE_CHECKING:
     from faults.conftest import Run, World
 
-pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client has no deadlines of its own
+pytestmark = [pytest.mark.faults, pytest.mark.client, pytest.mark.transport]  # the client has no deadlines of its own
 
 FOREVER = float("inf")
 HOURS = 10_000.0  # seconds

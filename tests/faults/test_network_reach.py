@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from faults.conftest import World
     from hub_process import HubProcess
 
-pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client meets the network first
+pytestmark = [pytest.mark.faults, pytest.mark.client, pytest.mark.transport]  # the client meets the network first
 
 FOREVER = float("inf")
 NOWHERE = "http://127.0.0.1:9"  # the port of the discard service, which nobody runs

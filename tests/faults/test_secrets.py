@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from faults.conftest import World
     from faults.proxy import FaultProxy
 
-pytestmark = [pytest.mark.faults, pytest.mark.client]  # the client logs requests and quotes answers
+# The client logs requests and quotes answers.
+pytestmark = [pytest.mark.faults, pytest.mark.client, pytest.mark.transport]
 
 TALKATIVE = """
 logging.getLogger().setLevel(logging.DEBUG)

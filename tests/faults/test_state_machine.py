@@ -375,6 +375,7 @@ def run_machine(make_store: Callable[[], Store], examples: int, *, derandomize: 
 
 
 @pytest.mark.client  # over a real Hub, the client commits and fails
+@pytest.mark.transport
 def test_folder_and_hub_agree_whatever_happens(proxy: FaultProxy, proxied: HfApi) -> None:
     run_machine(lambda: RealHub(proxied, proxy), examples=3, derandomize=True)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from hub_process import HasEndpoint
 
-pytestmark = pytest.mark.client  # the client makes every request
+pytestmark = [pytest.mark.client, pytest.mark.transport]  # the client makes every request
 
 KINDS = ["model", "dataset", "space"]
 LOG = "tensorboard/run/events.out.tfevents.1700000000.host.1.0"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Hf = Callable[..., subprocess.CompletedProcess[str]]
 
-pytestmark = pytest.mark.client  # the command is a part of the client
+pytestmark = [pytest.mark.client, pytest.mark.transport]  # the command is a part of the client
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.client  # the client makes every request, over either transport
+pytestmark = [pytest.mark.client, pytest.mark.transport]  # the client makes every request, over either transport
 
 KINDS = ["model", "dataset"]
 LOG = "tensorboard/run/events.out.tfevents.1"

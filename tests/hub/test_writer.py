@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.client  # a push is uploads and commits of the client
+pytestmark = [pytest.mark.client, pytest.mark.transport]  # a push is uploads and commits of the client
 
 SECONDS = 60.0
 HOUR = 60.0  # minutes

@@ -34,6 +34,7 @@ def assert_all_on_hub(api: HfApi, repo_id: str, logdir: Path, steps: int = 1000)
 
 
 @pytest.mark.client  # it has threads of its own at the exit
+@pytest.mark.transport
 @pytest.mark.faults("P4")
 @pytest.mark.parametrize(
     ("more", "files"),
@@ -56,6 +57,7 @@ def test_a_script_that_just_ends_has_delivered_its_last_scalar(
 
 
 @pytest.mark.client  # the bars are its own
+@pytest.mark.transport
 def test_uploads_show_no_progress_bars_and_leave_those_of_others_as_they_are(
     hub: HubProcess, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +77,7 @@ print(are_progress_bars_disabled())
 
 
 @pytest.mark.client  # it has threads of its own at the exit
+@pytest.mark.transport
 def test_what_a_thread_logs_after_the_main_module_is_delivered(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
@@ -95,6 +98,7 @@ threading.Thread(target=late).start()
 
 
 @pytest.mark.client  # it uploads in threads
+@pytest.mark.transport
 @pytest.mark.skipif(
     (3, 12) <= sys.version_info < (3, 12, 3), reason="these versions start no thread once the interpreter exits"
 )

@@ -378,6 +378,8 @@ def test_a_folder_that_stays_busy_fails_the_last_push_in_time(pushes: Pushes, ma
 @pytest.mark.skipif(
     sys.version_info >= (3, 14), reason="these versions run handlers between taking a lock and entering its block"
 )
+# Raised in a callback of the interpreter's own, such as that of a weak reference, it goes no further.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.faults("P13")
 def test_a_signal_handler_that_raises_leaves_no_lock_held(pushes: Pushes, make: Callable[..., Any]) -> None:
     class AlarmError(Exception):
