@@ -246,6 +246,13 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Log beside other trackers that hook into tensorboardX, and in programs that gevent patches."""
+    session.install("-e", ".[demo]", *group("peers"))
+    session.run("python", "-m", "pytest", "-m", "peers", *(session.posargs or ["tests/integration"]))
+
+
+@nox.session
 def integration_tensorflow(session: nox.Session) -> None:
     """The same for frameworks that write their event files with TensorFlow."""
     run_frameworks(session, "integration-tensorflow", "-m", "integration", "tests/integration")

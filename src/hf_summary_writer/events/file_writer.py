@@ -12,6 +12,7 @@ from tensorboardX.event_file_writer import EventFileWriter as _TheirEventFileWri
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.writer import FileWriter as _TheirFileWriter
 
+from hf_summary_writer.events import hooks
 from hf_summary_writer.events.device import Snapshot
 from hf_summary_writer.events.encoding import SUMMARY, event_payload
 from hf_summary_writer.events.queue import Deferred, OnDevice, scalar_on_device
@@ -47,9 +48,21 @@ def _plain_step(step: Any) -> int | None:
 class EventFileWriter(_TheirEventFileWriter):  # type: ignore[misc]
     """Adds events with the wall time and step that they have."""
 
-    def __init__(self, events: EventQueue) -> None:
-        self._events = events
-        self._logdir = events.directory
+    _events: EventQueue
+
+    def __init__(self, logdir: str, *_theirs: Any, **_named: Any) -> None:
+        # Not the parent's, which opens a file and starts a thread.
+        self._logdir = logdir
+
+    @classmethod
+    def of(cls, events: EventQueue) -> EventFileWriter:
+        """Return the event writer of a queue, after the constructor of a tracker that replaces tensorboardX's class."""
+        theirs = hooks.replaced_event_file_writer()
+        kind: Any = cls if theirs is None else type(theirs.__name__, (theirs, cls), {})
+        writer: EventFileWriter = kind.__new__(kind)
+        writer._events = events
+        kind.__init__(writer, events.directory)
+        return writer
 
     def add_event(self, event: Message) -> None:
         _check(event, "Event")
@@ -72,7 +85,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
 
     def __init__(self, events: EventQueue) -> None:
         self._events = events
-        self.event_writer: EventFileWriter = EventFileWriter(events)
+        self.event_writer: EventFileWriter = EventFileWriter.of(events)
         self._default_metadata: dict[str, Any] = {}
         # A writer that is dropped without `close` still gets its file finished.
         self._finalizer = weakref.finalize(self, events.close)
@@ -90,6 +103,9 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
 
     def add_event(self, event: Message, step: Any = None, walltime: float | None = None) -> None:
         _check(event, "Event")
+        if hooks.events_are_hooked():
+            super().add_event(event, step, walltime)
+            return
         event.wall_time = self._wall_time(walltime)
         if (step := self._step(step)) is not None:
             event.step = step
@@ -97,6 +113,9 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
 
     def add_summary(self, summary: Message, global_step: Any = None, walltime: float | None = None) -> None:
         _check(summary, "Summary")
+        if hooks.events_are_hooked():
+            super().add_summary(summary, global_step, walltime)
+            return
         self._events.put(
             event_payload(self._wall_time(walltime), self._step(global_step), SUMMARY, summary.SerializeToString())
         )

@@ -24,6 +24,7 @@ __all__ = [
     "hparams_summaries",
     "is_torch",
     "number_of",
+    "plain_hparams",
     "scalar_of",
     "tensor_summary",
     "torch_scalar",
@@ -211,6 +212,13 @@ def trial_of(positional: tuple[Any, ...], named: Mapping[str, Any]) -> Trial:
     return trial
 
 
+def plain_hparams(hparam_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters with a number for each tensor that holds one, as torch takes it and tensorboardX not."""
+    return {
+        key: number_of(value) if is_torch(value) and value.numel() == 1 else value for key, value in hparam_dict.items()
+    }
+
+
 def hparams_summaries(
     hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, Any], domains: Mapping[str, Sequence[Any]]
 ) -> list[Summary]:
@@ -224,11 +232,7 @@ def hparams_summaries(
     Raises:
         TypeError: `domains` names something that is no hyperparameter, or its values are not of the same type.
     """
-    # tensorboardX has no value for a tensor; torch takes its one number.
-    plain = {
-        key: number_of(value) if is_torch(value) and value.numel() == 1 else value for key, value in hparam_dict.items()
-    }
-    experiment, start, end = hparams(plain, metric_dict)
+    experiment, start, end = hparams(plain_hparams(hparam_dict), metric_dict)
     for key, values in domains.items():
         if key not in hparam_dict or not all(isinstance(value, type(hparam_dict[key])) for value in values):
             raise TypeError(f"hparam_domain_discrete[{key!r}] should list values of the type of hparam_dict[{key!r}]")

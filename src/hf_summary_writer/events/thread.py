@@ -253,7 +253,8 @@ class WriterThread:
 
     def _run(self) -> None:
         me = threading.current_thread()
-        if hasattr(time, "pthread_getcpuclockid"):
+        # gevent replaces the function by one whose numbers are no threads, with which the C library crashes.
+        if hasattr(time, "pthread_getcpuclockid") and threading.get_ident.__module__ == "_thread":
             self._clock = time.pthread_getcpuclockid(threading.get_ident())
         interval, awaited = _BUSY_INTERVAL, False
         while self._thread is me:

@@ -21,7 +21,7 @@ from tensorboardX.record_writer import REGISTERED_FACTORIES
 from tensorboardX.summary import _clean_tag, audio, image, mesh, pr_curve, scalar, video
 
 from hf_summary_writer import process
-from hf_summary_writer.events import media
+from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import scalar_prefix
 from hf_summary_writer.events.file_writer import FileWriter
@@ -30,6 +30,7 @@ from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit, 
 from hf_summary_writer.events.summaries import (
     check_tensor,
     hparams_summaries,
+    plain_hparams,
     scalar_of,
     tensor_summary,
     torch_scalar,
@@ -82,8 +83,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     kept in memory up to `max_pending_bytes`, then dropped and counted. All methods may be called from any thread; in a
     forked child the writer goes on in a file of the child's own.
 
-    The arguments are those of `tensorboardX.SummaryWriter`, and these. `max_queue` has no effect. While comet is on,
-    values are encoded in the calling thread.
+    The arguments are those of `tensorboardX.SummaryWriter`, and these. `max_queue` has no effect. While comet is on, or
+    another tracker hooks into tensorboardX's classes, values are encoded in the calling thread.
 
     Args:
         segment_bytes: Size in bytes at which a run goes on in a new event file; the earlier one never changes again.
@@ -137,6 +138,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         # The queue of the run's own folder, for good, and the same while `add_scalar` may append to it directly.
         self._run_queue: EventQueue | None = None
         self._queue: EventQueue | None = None
+        self._is_hooked = hooks.summaries_are_hooked()
         super().__init__(
             logdir=directory,
             comment=comment,
@@ -182,6 +184,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             closing = self._closing
         # A second closer returns when all is on disk, too; nobody waits with the lock held.
         writer_thread.wait_for_all(closing)
+        if was_open and hooks.is_hooked(tensorboardX.SummaryWriter, "close"):
+            super().close()
         if was_open and self._has_comet:
             self._get_comet_logger().end()
             self._comet_logger = None
@@ -220,7 +224,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                 writer.add_event(Event(step=self.purge_step, session_log=SessionLog(status=SessionLog.START)))
             self.all_writers = {self.logdir: writer}
             self.file_writer = writer
-            self._queue = None if self._has_comet else events
+            self._queue = None if self._has_comet or self._is_hooked else events
         if not is_first:
             self._reopened()
         return writer
@@ -305,6 +309,17 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         events.items.append((now, prefix, scalar_value, global_step))
         if now >= events.register_at:
             events.register(now)
+            self._look_for_hooks()
+
+    def _look_for_hooks(self) -> bool:
+        """Return whether a tracker hooks into tensorboardX by now; then `add_scalar` goes its way, too."""
+        is_hooked = hooks.summaries_are_hooked()
+        if is_hooked is not self._is_hooked:
+            with self._lifecycle:
+                self._is_hooked = is_hooked
+                is_open = self._write_to_disk and self.file_writer is not None
+                self._queue = self._run_queue if is_open and not is_hooked and not self._has_comet else None
+        return is_hooked
 
     def _add_any_scalar(
         self,
@@ -324,6 +339,9 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if new_style:
             make = functools.partial(torch_scalar, _clean_tag(tag), double_precision=double_precision)
             self._add_summary_of_number(make, value, step, walltime)
+        elif self._look_for_hooks():
+            super().add_scalar(tag, self._scalar_of(value), step, walltime, display_name, description)
+            return
         elif display_name or description or not self._write_to_disk:
             make = functools.partial(_described_scalar, tag, display_name, description)
             self._add_summary_of_number(make, value, step, walltime)
@@ -366,6 +384,9 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             _check_folder_name(name)
         wall_time = time() if walltime is None else walltime
         root = self._get_file_writer().get_logdir()
+        if self._look_for_hooks():
+            self._add_hooked_scalars(main_tag, tag_scalar_dict, global_step, wall_time)
+            return
         for tag, value in tag_scalar_dict.items():
             folder = os.path.join(root, _inside(main_tag), _inside(tag))
             number = self._scalar_of(value)
@@ -376,6 +397,15 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             self.scalar_dict.setdefault(folder, []).append(row)
         if self._has_comet:
             self._get_comet_logger().log_metrics(tag_scalar_dict, main_tag, step=global_step)
+
+    def _add_hooked_scalars(self, main_tag: Any, values: Mapping[str, Any], step: Any, walltime: float) -> None:
+        main_tag = _inside(main_tag)
+        numbers = {_inside(tag): self._scalar_of(value) for tag, value in values.items()}
+        if self._write_to_disk:
+            for tag in numbers:
+                # tensorboardX would open a file writer of its own for a folder that has none.
+                self._sub_writer(os.path.join(self.get_logdir(), main_tag, tag))
+        super().add_scalars(main_tag, numbers, step, walltime)
 
     def export_scalars_to_json(self, path: str | os.PathLike[str]) -> None:
         """Write all that was given to `add_scalars` so far to a JSON file, after waiting for values on a device."""
@@ -421,9 +451,13 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if not all(isinstance(given, dict) for given in (hparam_dict, metric_dict)):
             raise TypeError("hparam_dict and metric_dict should be dictionary.")
         summaries = hparams_summaries(hparam_dict, metric_dict, trial.hparam_domain_discrete or {})
+        is_hooked = self._look_for_hooks()
         metrics = {key: self._scalar_of(value) for key, value in metric_dict.items()}
         folder = self._folder_of_trial(trial.name or trial.run_name or str(time()))
         own = self._get_file_writer()
+        if hooks.is_hooked(tensorboardX.SummaryWriter, "add_hparams"):
+            self._add_hooked_hparams(plain_hparams(hparam_dict), metrics, folder, trial.global_step)
+            return
         if self._write_to_disk:
             in_place = folder == os.path.normpath(self.logdir)
             writer = own if in_place else self._trial_writer(folder)
@@ -431,13 +465,23 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                 for summary in summaries:
                     writer.add_summary(summary)
                 for key, number in metrics.items():
-                    writer.add_scalar(self._prefix(key), number, trial.global_step)
+                    if is_hooked:
+                        writer.add_summary(scalar(key, number), trial.global_step)
+                    else:
+                        writer.add_scalar(self._prefix(key), number, trial.global_step)
             finally:
                 # Without a wait: hyperparameters wait for a full or slow disk as all events do.
                 if not in_place:
                     writer.end()
         if self._has_comet:
             self._get_comet_logger().log_parameters(hparam_dict, step=trial.global_step)
+
+    def _add_hooked_hparams(self, values: dict[str, Any], metrics: dict[str, Any], folder: str, step: Any) -> None:
+        try:
+            # tensorboardX writes the trial by itself.
+            super().add_hparams(values, metrics, os.path.relpath(folder, self.logdir), step)
+        except OSError as error:
+            _logger.error("hyperparameters could not be written: %s", error)  # noqa: TRY400 - one line
 
     def _folder_of_trial(self, name: str) -> str:
         base = os.path.normpath(os.path.join(self._started_in, self.logdir))
@@ -673,11 +717,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     @property
     def _encodes_later(self) -> bool:
-        # Comet wants what was encoded, and a writer that writes nothing to disk only finds mistakes.
-        return self._write_to_disk and not self._has_comet
+        # Trackers want what was encoded, and a writer that writes nothing to disk only finds mistakes.
+        return self._write_to_disk and not self._has_comet and not self._is_hooked
 
     def _may_defer(self, tag: Any) -> bool:
-        return self._encodes_later and (tag is None or isinstance(tag, str))
+        return not self._look_for_hooks() and self._encodes_later and (tag is None or isinstance(tag, str))
 
     def _snapshot(
         self, tag: Any, values: Any, is_certain: Callable[[np.ndarray], bool]
