@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,8 +49,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def disk_of(blocks: int, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    status = SimpleNamespace(f_blocks=blocks, f_bavail=free, f_frsize=1)
-    monkeypatch.setattr(copying.os, "fstatvfs", lambda _: status)  # type: ignore[attr-defined]
+    monkeypatch.setattr(copying.shutil, "disk_usage", lambda _: (blocks, blocks - free, free))  # type: ignore[attr-defined]
 
 
 def test_a_copy_is_gone_after_clear_even_if_a_forked_process_holds_it(

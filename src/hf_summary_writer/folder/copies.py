@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -78,11 +79,11 @@ class PrivateCopies:
         Raises:
             OSError: If it could not be made, or would not leave enough of the disk to others.
         """
-        path, copy = self._new_file()
+        path, copy, folder = self._new_file()
         self._copies.append(copy)
         try:
             if not _shared(source, copy, length):
-                _check_room(copy, length)
+                _check_room(folder, length)
                 _copy(source, copy, length)
         except BaseException:
             copy.truncate(0)
@@ -100,7 +101,7 @@ class PrivateCopies:
             with contextlib.suppress(OSError):
                 self._named.pop().unlink()
 
-    def _new_file(self) -> tuple[Path, BinaryIO]:
+    def _new_file(self) -> tuple[Path, BinaryIO, Path]:
         try:
             with self._state.opened(create=True) as folder:
                 name, file = new_temporary(folder)
@@ -110,7 +111,7 @@ class PrivateCopies:
                     self._named.append(path)
                 else:
                     os.unlink(name, dir_fd=folder)
-                return path, file
+                return path, file, self._state.path
         except OSError as error:
             if error.errno in OUT_OF_DESCRIPTORS:
                 raise
@@ -122,7 +123,7 @@ class PrivateCopies:
             self._named.append(path)
         else:
             Path(elsewhere).unlink()
-        return path, file
+        return path, file, Path(elsewhere).parent
 
 
 def _path_of(file: BinaryIO) -> Path | None:
@@ -148,9 +149,8 @@ def _shared(source: BinaryIO, target: BinaryIO, length: int) -> bool:
     return True
 
 
-def _check_room(target: BinaryIO, length: int) -> None:
-    disk = os.fstatvfs(target.fileno())
-    size, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+def _check_room(folder: Path, length: int) -> None:
+    size, _, free = shutil.disk_usage(folder)
     # Some file systems of a network tell nothing, which reads as none.
     if size and length > free - reserve(size):
         raise OSError(
