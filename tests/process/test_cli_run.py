@@ -164,8 +164,12 @@ def test_it_says_that_nothing_appeared_in_the_logdir(hub: HubProcess, repo_id: s
     assert "--logdir" in ended.stderr
 
 
-def test_a_mistake_is_told_before_the_command_runs(hub: HubProcess, here: Path) -> None:
-    ended = commands.run(hub, "run", "a/b/c", *python(""), home=here)
+@pytest.mark.parametrize(
+    ("repo_id", "said"),
+    [("a/b/c", "repo_id"), ("train.py", "a script"), ("sh", "a program: hf-summary-writer run user/my-runs -- ")],
+)
+def test_a_mistake_is_told_before_the_command_runs(hub: HubProcess, here: Path, repo_id: str, said: str) -> None:
+    ended = commands.run(hub, "run", repo_id, *python(""), home=here)
     assert ended.returncode == 2
-    assert "repo_id" in ended.stderr
+    assert said in ended.stderr
     assert not (here / "runs").exists()

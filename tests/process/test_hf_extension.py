@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def test_hf_runs_it_with_its_arguments_and_exit_code(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     extensions = pytest.importorskip("huggingface_hub.cli.extensions")
     hf = Path(sys.executable).with_name("hf")
-    # As `hf extensions install OWNER/hf-summary-writer` leaves it, which needs GitHub.
+    # As `hf extensions install` leaves it, which needs GitHub.
     folder = tmp_path / extensions.EXTENSIONS_ROOT.relative_to("~") / "hf-summary-writer"
     program = folder / "hf-summary-writer"
     program.parent.mkdir(parents=True)

@@ -192,6 +192,8 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
 def _checked_folder(repo_id: str, logdir: Path) -> Path:
     if repo_id.endswith(".py"):
         raise click.UsageError(f"REPO_ID is {repo_id}, a script: {_EXAMPLE}")
+    if "/" not in repo_id and shutil.which(repo_id):
+        raise click.UsageError(f"REPO_ID is {repo_id}, a program: {_EXAMPLE}. If it is a repo, write user/{repo_id}")
     try:
         folder = check_folder(logdir, "--logdir")
         mode_for()

@@ -34,7 +34,9 @@ def say(text: str, *, colour: str | None = None, err: bool = False) -> None:
     """Write one line, to standard output or standard error."""
     # click leaves colours out of a pipe by itself. A variable that is there at all means no colours: no-color.org.
     with _beside_bars():
-        click.secho(printable(text), err=err, fg=None if "NO_COLOR" in os.environ else colour)
+        text = printable(text)
+        is_styled = colour is not None and "NO_COLOR" not in os.environ
+        click.echo(click.style(text, fg=colour) if is_styled else text, err=err)
 
 
 @contextlib.contextmanager

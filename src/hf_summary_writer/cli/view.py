@@ -110,13 +110,13 @@ def view(
     """Download the event files of REPO_ID and open TensorBoard on them, until Ctrl-C.
 
     Use it for private repos, and when the Hub's Training metrics tab is not available. New data is downloaded every
-    --refresh seconds. Needs TensorBoard: pip install tensorboard.
+    --refresh seconds. Needs TensorBoard: pip install 'hf-summary-writer[view]'.
     """
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     log_to_stderr()
     if importlib.util.find_spec("tensorboard") is None:
-        raise click.ClickException("this command needs TensorBoard: pip install tensorboard")
+        raise click.ClickException("this command needs TensorBoard: pip install 'hf-summary-writer[view]'")
     try:
         config = PushConfig.from_arguments(
             {"repo_id": repo_id, "repo_type": repo_type, "token": token}, endpoint or default_endpoint()
