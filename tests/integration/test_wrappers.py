@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,20 @@ def test_the_environment_reaches_every_wrapper(
     assert (writer.scheduler.path_in_repo, writer.scheduler.every) == ("logs/first", 0.5)
 
 
+def test_wrappers_need_no_repo_if_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate")
+    pytest.importorskip("stable_baselines3")
+    from hf_summary_writer.integrations.accelerate import HubTracker
+    from hf_summary_writer.integrations.stable_baselines3 import HubOutputFormat
+
+    monkeypatch.setenv("HF_SUMMARY_WRITER_REPO_ID", "user/of-the-environment")
+    assert HubTracker(run_name="first").run_name == "first"
+    assert HubTracker().run_name
+    output = HubOutputFormat(folder="runs/first")
+    output.close()
+    assert output.writer.repo_id == "user/of-the-environment"
+
+
 @pytest.mark.parametrize("make", WRITERS)
 def test_a_uri_reaches_every_wrapper(make: Callable[[str | None], HFSummaryWriter]) -> None:
     writer = make("hf://datasets/user/run@dev/elsewhere")
@@ -147,3 +162,81 @@ def test_each_trial_of_a_search_is_a_run_of_its_own(tmp_path: Path) -> None:
             callback.on_train_end(None, None, None)
     search = tmp_path / "search"
     assert folders == [str(search / "run-0"), str(search / "run-1"), *[f"{search}/"] * 2]
+
+
+def log_with_accelerate(names: list[str]) -> HFSummaryWriter:
+    writer = accelerate_writer("user/run")
+    from hf_summary_writer.integrations.accelerate import HubTracker
+
+    tracker = HubTracker("user/run", run_name="first")
+    tracker.start()
+    writer.close()
+    for step in range(STEPS):
+        tracker.log(dict.fromkeys(names, 0.5), step)
+    assert tracker.writer is not None
+    return tracker.writer
+
+
+def log_with_transformers(names: list[str]) -> HFSummaryWriter:
+    pytest.importorskip("transformers")
+    from hf_summary_writer.integrations.transformers import HubCallback
+
+    callback = HubCallback("user/run", logdir="runs/first")
+    begin(callback)
+    for step in range(STEPS):
+        state = SimpleNamespace(is_world_process_zero=True, global_step=step)
+        callback.on_log(None, state, None, logs=dict.fromkeys(names, 0.5))
+    assert callback.tb_writer is not None
+    return callback.tb_writer
+
+
+def log_with_stable_baselines3(names: list[str]) -> HFSummaryWriter:
+    pytest.importorskip("stable_baselines3")
+    from hf_summary_writer.integrations.stable_baselines3 import HubOutputFormat
+
+    output = HubOutputFormat("user/run", "runs/first")
+    for step in range(STEPS):
+        output.write(dict.fromkeys(names, 0.5), dict.fromkeys(names, ()), step)
+    return output.writer
+
+
+def log_with_lightning(names: list[str]) -> HFSummaryWriter:
+    pytest.importorskip("lightning")
+    from hf_summary_writer.integrations.lightning import HubLogger
+
+    logger = HubLogger("user/run", name="", version="first")
+    for step in range(STEPS):
+        logger.log_metrics(dict.fromkeys(names, 0.5), step)
+        logger.save()
+    writer: HFSummaryWriter = logger.experiment
+    return writer
+
+
+STEPS = 50
+NAMES = ["val loss", "acc@5", "f1 %", "train|x"]
+
+
+@pytest.mark.parametrize(
+    "log", [log_with_accelerate, log_with_transformers, log_with_stable_baselines3, log_with_lightning]
+)
+def test_a_framework_that_flushes_after_each_log_waits_for_no_disk_and_names_stay(
+    log: Callable[[list[str]], HFSummaryWriter], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def count(descriptor: int) -> None:
+        synced.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", count)
+    writer = log(NAMES)
+    assert len(synced) < STEPS / 2  # the file of the constructor, and what is due after `flush_secs`
+    before = len(synced)
+    writer.flush()
+    assert len(synced) > before
+    writer.close()
+    found = [value.tag for event in events.logged(tmp_path / "runs" / "first") for value in event.summary.value]
+    for name in NAMES:
+        [tag] = {tag for tag in found if tag.endswith(name)}
+        assert found.count(tag) == STEPS

@@ -97,6 +97,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             size is not positive, or `flush_secs` is below 0. Nothing has been written then.
     """
 
+    # Whether names of scalars become those of TensorFlow's graph, as in tensorboardX and not in torch; for subclasses.
+    _cleans_tags = True
     # tensorboardX's own, by name: `None` while closed.
     file_writer: Any
     all_writers: Any
@@ -337,7 +339,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             new_style, double_precision = display_name, bool(description)
             display_name = description = ""
         if new_style:
-            make = functools.partial(torch_scalar, _clean_tag(tag), double_precision=double_precision)
+            make = functools.partial(torch_scalar, self._name_of(tag), double_precision=double_precision)
             self._add_summary_of_number(make, value, step, walltime)
         elif self._look_for_hooks():
             super().add_scalar(tag, self._scalar_of(value), step, walltime, display_name, description)
@@ -361,10 +363,14 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         else:
             writer.add_summary(make(number), step, walltime)
 
+    def _name_of(self, tag: str) -> str:
+        name: str = _clean_tag(tag) if self._cleans_tags else tag
+        return name
+
     def _prefix(self, tag: str) -> bytes:
         prefix = self._prefixes.get(tag)
         if prefix is None:
-            prefix = scalar_prefix(_clean_tag(tag))
+            prefix = scalar_prefix(self._name_of(tag))
             if len(self._prefixes) >= _MOST_TAGS:
                 self._prefixes.clear()
             self._prefixes[tag] = prefix

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import TensorBoardTracker, on_main_process
 
-from hf_summary_writer.writer import HFSummaryWriter
+from hf_summary_writer.events import default_logdir
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
 
 __all__ = ["HubTracker"]
 
@@ -16,8 +18,8 @@ class HubTracker(TensorBoardTracker):  # type: ignore[misc]
     """Logs what the TensorBoard tracker of `accelerate` logs; like that, in the main process.
 
     Args:
-        repo_id: The repo; `None` for the one that the environment names.
-        run_name: Name of the run.
+        repo_id: The repo; by default the one that the environment names.
+        run_name: Name of the run; date and host by default.
         logging_dir: Folder of all runs.
         **kwargs: As for `HFSummaryWriter`.
     """
@@ -26,15 +28,26 @@ class HubTracker(TensorBoardTracker):  # type: ignore[misc]
     requires_logging_directory = False
 
     def __init__(
-        self, repo_id: str | None, run_name: str, logging_dir: str | os.PathLike[str] = "runs", **kwargs: Any
+        self,
+        repo_id: str | None = None,
+        run_name: str | None = None,
+        logging_dir: str | os.PathLike[str] = "runs",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(run_name, logging_dir, **kwargs)
+        super().__init__(run_name or Path(default_logdir("")).name, logging_dir, **kwargs)
         self.repo_id = repo_id
         # None before the trackers are initialised, and in all but the main process.
-        self.writer: HFSummaryWriter | None = None
+        self.writer: TorchFrameworkWriter | None = None
 
     @on_main_process  # type: ignore[untyped-decorator]
     def start(self) -> None:
         """Open the writer, once it is known which process this is."""
         self.logging_dir: str = os.path.join(self.logging_dir_param, self.run_name)
-        self.writer = HFSummaryWriter(self.repo_id, self.logging_dir, **self.init_kwargs)
+        self.writer = TorchFrameworkWriter(self.repo_id, self.logging_dir, **self.init_kwargs)
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
+        """Log values of a step."""
+        assert self.writer is not None  # noqa: S101 - for the type checker
+        with self.writer.logging():
+            super().log(values, step, **kwargs)

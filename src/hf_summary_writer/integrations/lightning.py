@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ else:
     from lightning.pytorch.loggers import TensorBoardLogger
 
 from hf_summary_writer.config import complete_arguments
-from hf_summary_writer.writer import HFSummaryWriter
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
 
 if TYPE_CHECKING:
     import os
@@ -49,7 +50,7 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
     ) -> None:
         own = {key: kwargs.pop(key) for key in _OF_THE_LOGGER if key in kwargs}
         super().__init__(save_dir, name, **own)
-        self._writer: HFSummaryWriter | None = None
+        self._writer: TorchFrameworkWriter | None = None
         self._writer_arguments = {
             "repo_id": repo_id,
             "path_in_repo": posixpath.join(path_in_repo or "", name or ""),
@@ -58,9 +59,14 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
 
     @property
     @rank_zero_experiment  # type: ignore[untyped-decorator]
-    def experiment(self) -> HFSummaryWriter:
+    def experiment(self) -> TorchFrameworkWriter:
         """The writer, for whatever else is to be logged."""
         if self._writer is None:
             # The parent's own name for it, by which it closes the writer.
-            self._experiment = self._writer = HFSummaryWriter(logdir=self.log_dir, **self._writer_arguments)
+            self._experiment = self._writer = TorchFrameworkWriter(logdir=self.log_dir, **self._writer_arguments)
         return self._writer
+
+    def save(self) -> None:
+        """Write the hyperparameters; called after each log."""
+        with contextlib.nullcontext() if self._writer is None else self._writer.logging():
+            super().save()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.logger import TBXLoggerCallback
 
 from hf_summary_writer.config import complete_arguments
-from hf_summary_writer.writer import HFSummaryWriter
+from hf_summary_writer.integrations.framework_writer import FrameworkWriter
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -41,6 +42,12 @@ class HubLoggerCallback(TBXLoggerCallback):  # type: ignore[misc]
         self._experiment = trial.storage.experiment_dir_name
         super().log_trial_start(trial)
 
-    def _writer_of(self, logdir: str, **kwargs: Any) -> HFSummaryWriter:
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
+        """Log a result of a trial."""
+        writer = self._trial_writer.get(trial)
+        with contextlib.nullcontext() if writer is None else writer.logging():
+            super().log_trial_result(iteration, trial, result)
+
+    def _writer_of(self, logdir: str, **kwargs: Any) -> FrameworkWriter:
         place = posixpath.join(self._path_in_repo, self._experiment)
-        return HFSummaryWriter(self._repo_id, logdir, path_in_repo=place, **{**kwargs, **self._writer_arguments})
+        return FrameworkWriter(self._repo_id, logdir, path_in_repo=place, **{**kwargs, **self._writer_arguments})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from hf_summary_writer.writer import HFSummaryWriter
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
 
 if TYPE_CHECKING:
     import os
@@ -18,12 +18,17 @@ class HubOutputFormat(TensorBoardOutputFormat):  # type: ignore[misc]
     """Writes what `TensorBoardOutputFormat` writes; one of the outputs of a `Logger`.
 
     Args:
-        repo_id: The repo; `None` for the one that the environment names.
-        folder: The folder of the run.
+        repo_id: The repo; by default the one that the environment names.
+        folder: The folder of the run; `runs/<date>_<host>` by default.
         **kwargs: As for `HFSummaryWriter`.
     """
 
-    def __init__(self, repo_id: str | None, folder: str | os.PathLike[str], **kwargs: Any) -> None:
+    def __init__(self, repo_id: str | None = None, folder: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
         # Not the parent's: all that it does is to make a writer of its own.
-        self.writer: HFSummaryWriter = HFSummaryWriter(repo_id, folder, **kwargs)
+        self.writer: TorchFrameworkWriter = TorchFrameworkWriter(repo_id, folder, **kwargs)
         self._is_closed = False
+
+    def write(self, *arguments: Any, **named: Any) -> None:
+        """Write the values of a step."""
+        with self.writer.logging():
+            super().write(*arguments, **named)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
 from transformers.integrations import TensorBoardCallback
 
-from hf_summary_writer.writer import HFSummaryWriter
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -31,11 +32,11 @@ class HubCallback(TensorBoardCallback):  # type: ignore[misc]
 
     def __init__(self, repo_id: str | None = None, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
         super().__init__()
-        self.tb_writer: HFSummaryWriter | None = None
+        self.tb_writer: TorchFrameworkWriter | None = None
         self._repo_id = repo_id
         self._logdir = logdir
         self._writer_arguments = kwargs
-        self._writer: HFSummaryWriter | None = None
+        self._writer: TorchFrameworkWriter | None = None
         self._folder: str | None = None
         self._trial = ""
 
@@ -47,12 +48,17 @@ class HubCallback(TensorBoardCallback):  # type: ignore[misc]
         self.tb_writer = None  # a trial that was pruned never came to its end
         super().on_train_begin(args, state, control, **kwargs)
 
+    def on_log(self, *arguments: Any, **named: Any) -> None:
+        """Log the values of a step."""
+        with contextlib.nullcontext() if self.tb_writer is None else self.tb_writer.logging():
+            super().on_log(*arguments, **named)
+
     def _init_summary_writer(self, args: TrainingArguments) -> None:  # noqa: ARG002 - the framework's signature
         folder = self.logging_dir if self._logdir is None else os.path.join(self._logdir, self._trial)
         if self._writer is None or self._folder != folder:
             if self._writer is not None:
                 self._writer.close()
-            self._writer = HFSummaryWriter(self._repo_id, folder, **self._writer_arguments)
+            self._writer = TorchFrameworkWriter(self._repo_id, folder, **self._writer_arguments)
             self._folder = folder
         # Closed at the end of a training, it opens a new file with the first event of the next one.
         self.tb_writer = self._writer

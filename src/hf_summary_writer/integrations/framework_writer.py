@@ -1,0 +1,44 @@
+"""Writers for frameworks that call `flush` after each log, or that would make PyTorch's writer."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.writer import HFSummaryWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FrameworkWriter", "TorchFrameworkWriter"]
+
+
+class FrameworkWriter(HFSummaryWriter):
+    """A writer whose `flush` does not wait for the disk while a framework logs.
+
+    What was logged is written within half a second without it, and durable after `flush_secs`. A fsync for each step
+    would take most of the time of a short step.
+    """
+
+    _logging_thread: int | None = None
+
+    @contextlib.contextmanager
+    def logging(self) -> Iterator[None]:
+        """Return at once from `flush` in this thread."""
+        self._logging_thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            del self._logging_thread
+
+    def flush(self) -> None:
+        """Return when all that was logged before is on disk; at once while the framework logs."""
+        if self._logging_thread != threading.get_ident():
+            super().flush()
+
+
+class TorchFrameworkWriter(FrameworkWriter):
+    """The same in the place of PyTorch's writer, which writes names of scalars as they are."""
+
+    _cleans_tags = False
