@@ -17,7 +17,12 @@ _OUR_CARD = b"\n- hf-summary-writer\n"
 
 
 def files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
-    """Return the content of every file of a branch by its path, but for what the Hub put there, and our own card."""
+    """Return the content of every file of a branch by its path, but for what the Hub put there, and our own card.
+
+    Of a bucket, return all files.
+    """
+    if where.get("repo_type") == "bucket":
+        return _bucket_files(api, repo_id)
     with tempfile.TemporaryDirectory() as folder:
         # Into a cache: a download into a folder adds to every name, and so cannot hold the longest ones.
         root = Path(api.snapshot_download(repo_id, cache_dir=folder, **where))
@@ -27,6 +32,15 @@ def files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
             if path.is_file() and path.name not in _OF_THE_HUB
             if path != root / "README.md" or _OUR_CARD not in path.read_bytes()
         }
+
+
+def _bucket_files(api: HfApi, bucket_id: str) -> dict[str, bytes]:
+    found = [file for file in api.list_bucket_tree(bucket_id, recursive=True) if file.type == "file"]
+    with tempfile.TemporaryDirectory() as folder:
+        # By number: the names may be too long for a disk.
+        copies = [(file, Path(folder) / str(number)) for number, file in enumerate(found)]
+        api.download_bucket_files(bucket_id, list(copies))
+        return {file.path: copy.read_bytes() for file, copy in copies}
 
 
 def card(api: HfApi, repo_id: str, **where: Any) -> str | None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = [
+    "BUCKET",
     "DEFAULT_REVISION",
     "DEFAULT_TYPE",
     "PREFIX",
@@ -33,7 +34,10 @@ __all__ = [
 
 PREFIX = "HF_SUMMARY_WRITER_"
 
-REPO_TYPES = ("model", "dataset", "space")
+# A storage bucket: no Git repo, but addressed like one.
+BUCKET = "bucket"
+
+REPO_TYPES = ("model", "dataset", "space", BUCKET)
 
 DEFAULT_TYPE = REPO_TYPES[0]
 

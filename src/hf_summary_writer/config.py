@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import quote, unquote
 
 from hf_summary_writer.checks import (
+    BUCKET,
     DEFAULT_REVISION,
     DEFAULT_TYPE,
     PREFIX,
@@ -66,7 +67,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A folder of a branch of a repo on a Hub."""
+    """A folder of a branch of a repo on a Hub, or of a bucket, whose revision is empty."""
 
     endpoint: str
     repo_type: str
@@ -87,12 +88,14 @@ class Destination:
 
     @property
     def is_default_branch(self) -> bool:
-        """Whether it is the default branch."""
-        return self.revision == DEFAULT_REVISION
+        """Whether it is the default branch, or a bucket, which has no branches."""
+        return self.revision in {DEFAULT_REVISION, ""}
 
     @property
     def folder_url(self) -> str:
         """The page of the files; `repo_id` must have its namespace."""
+        if self.repo_type == BUCKET:
+            return f"{self._repo_url}/tree/{quote(self.path)}" if self.path else self._repo_url
         return f"{self._repo_url}/tree/{quote(self.revision, safe='')}/{quote(self.path)}".rstrip("/")
 
     @property
@@ -245,10 +248,12 @@ DEFAULT_CLOSE_TIMEOUT = 20.0
 
 DEFAULT_MINUTES = 5.0
 
+DEFAULT_BUCKET_MINUTES = 0.25
+
 _PUBLIC_HUB = "https://huggingface.co"
 
 _URI = re.compile(
-    r"hf://(?:(?P<kind>models|datasets|spaces)/)?"
+    r"hf://(?:(?P<kind>models|datasets|spaces|buckets(?=/[^/@]+/[^/@]+(?:/|$)))/)?"
     r"(?P<repo>(?!(?:models|datasets|spaces|buckets)(?:/|$))(?:[^/@]+/[^/@]+|[^/@]+(?=@|$)))"
     r"(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
 )
@@ -264,7 +269,10 @@ def _uri_parts(repo_id: str) -> dict[str, str]:
         return {}
     found = _URI.fullmatch(repo_id)
     if found is None:
-        raise ValueError(f"{repo_id!r} is no URI of a repo: use one such as 'hf://datasets/user/name@branch/folder'")
+        raise ValueError(
+            f"{repo_id!r} is no URI of a repo or bucket: use one such as 'hf://datasets/user/name@branch/folder' or "
+            "'hf://buckets/user/name/folder'"
+        )
     parts = {"repo_id": check_repo_id(found["repo"]), "repo_type": (found["kind"] or "models")[:-1]}
     if found["revision"] is not None:
         parts["revision"] = check_revision(unquote(found["revision"]))
@@ -325,7 +333,7 @@ class PushConfig:
             variable="REPO_TYPE",
             flags="--repo-type",
             choices=REPO_TYPES,
-            help="The kind of repo.  [default: model]",
+            help="The kind of repo, or bucket.  [default: model]",
         ),
     )
     revision: str | None = field(
@@ -372,7 +380,7 @@ class PushConfig:
             variable="COMMIT_EVERY",
             flags="--every",
             metavar="MINUTES",
-            help=f"Minutes between pushes.  [default: {DEFAULT_MINUTES:g}]",
+            help=f"Minutes between pushes.  [default: {DEFAULT_MINUTES:g}; {DEFAULT_BUCKET_MINUTES:g} for a bucket]",
         ),
     )
     allow_patterns: tuple[str, ...] | None = field(
@@ -452,6 +460,12 @@ class PushConfig:
     on_commit: Callable[[CommitDetails], object] | None = field(default=None, metadata=_option(check_hook))
     on_error: Callable[[ErrorDetails], object] | None = field(default=None, metadata=_option(check_hook))
 
+    def __post_init__(self) -> None:
+        if self.repo_type == BUCKET and self.revision is not None:
+            raise ValueError(f"a bucket has no branches: leave out the revision {self.revision!r}")
+        if self.repo_type == BUCKET and self.squash_history:
+            raise ValueError("a bucket has no history to squash: leave out squash_history")
+
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any], endpoint: str) -> Self:
         """Check arguments and return them as a config.
@@ -486,7 +500,7 @@ class PushConfig:
         if not isinstance(settings, dict):
             raise TypeError(f"settings must be an object, not {type(settings).__name__}")
         known = {each.name: settings[key] for each, key in _kept() if key in settings}
-        place = {**asdict(destination), "path_in_repo": destination.path}
+        place = {**asdict(destination), "path_in_repo": destination.path, "revision": destination.revision or None}
         return cls.from_arguments({**place, **known}, destination.endpoint)
 
     @property
@@ -496,14 +510,16 @@ class PushConfig:
             self.endpoint,
             check_repo_type(self.repo_type),
             self.repo_id,
-            check_revision(self.revision),
+            "" if self.repo_type == BUCKET else check_revision(self.revision),
             self.path_in_repo,
         )
 
     @property
     def minutes(self) -> float:
         """The minutes between pushes."""
-        return DEFAULT_MINUTES if self.every is None else self.every
+        if self.every is not None:
+            return self.every
+        return DEFAULT_BUCKET_MINUTES if self.repo_type == BUCKET else DEFAULT_MINUTES
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -531,7 +547,7 @@ class PushConfig:
             words += ["--endpoint", where.endpoint]
         if where.repo_type != DEFAULT_TYPE:
             words += ["--repo-type", where.repo_type]
-        if where.revision != DEFAULT_REVISION:
+        if not where.is_default_branch:
             words += ["--revision", where.revision]
         for each, _ in _kept():
             value = getattr(self, each.name)

@@ -129,13 +129,13 @@ def forget_frames(error: BaseException) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CommitDetails:
-    """A commit on the Hub.
+    """A commit on the Hub, or a batch of files for a bucket.
 
     Attributes:
-        repo_id: The repo, with its namespace.
+        repo_id: The repo or bucket, with its namespace.
         folder: The folder on this disk that was pushed.
-        oid: The commit's id.
-        url: The commit's page.
+        oid: The commit's id; `None` for a bucket, which has no commits.
+        url: The commit's page, or that of the bucket.
         files: How many files of the folder it brought up to date.
         bytes: How many bytes these files have; the client sends only those parts of them that the Hub lacks.
         seconds: How long it took, from reading the files to the Hub's answer.
@@ -143,7 +143,7 @@ class CommitDetails:
 
     repo_id: str
     folder: Path
-    oid: str
+    oid: str | None
     url: str
     files: int
     bytes: int

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from hf_summary_writer.checks import check_folder
 from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, Mode, PushConfig, complete_arguments, mode_for
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
+from hf_summary_writer.hub import remote_of
 from hf_summary_writer.hub.client import Client, default_endpoint, endpoint_of
-from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.notices import announce, interval, shown_path
 from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Self
 
     from hf_summary_writer.config import Destination
+    from hf_summary_writer.hub.remote import Remote
     from hf_summary_writer.push.budget import CommitQueue
     from hf_summary_writer.push.push import Round
 
@@ -61,11 +62,14 @@ class CommitScheduler:
 
     Args:
         repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
-            `hf://datasets/user/name@branch/folder`. Needed, unless the environment names it.
+            `hf://datasets/user/name@branch/folder` or, for a storage bucket, `hf://buckets/user/name/folder`. Needed,
+            unless the environment names it.
         folder_path: The folder, created if it does not exist.
-        every: Minutes between pushes, 5 by default; fractions are fine. The first push is made at once.
+        every: Minutes between pushes, 5 by default and 0.25 for a bucket; fractions are fine. The first push is made
+            at once.
         path_in_repo: The folder of the repo to upload to; its root by default.
-        repo_type: `"model"` (the default), `"dataset"` or `"space"`.
+        repo_type: `"model"` (the default), `"dataset"`, `"space"` or `"bucket"`. A bucket has no branches and no
+            history, so that `revision` and `squash_history` are refused.
         revision: The branch, created if it does not exist; `main` by default.
         private: Whether a new repo is private; by default, the setting of the account.
         token: The access token; by default, the stored one, read again for each push.
@@ -94,8 +98,8 @@ class CommitScheduler:
 
     Raises:
         TypeError: If an argument has the wrong type, or neither an argument nor the environment names the repo.
-        ValueError: If an argument or a variable is invalid on the Hub, `folder_path` is not a folder, or
-            `push_on_sigterm` is set outside of the main thread.
+        ValueError: If an argument or a variable is invalid on the Hub, `folder_path` is not a folder,
+            `push_on_sigterm` is set outside of the main thread, or huggingface_hub is too old for buckets.
 
     Attributes:
         lock: Hold it while rewriting files in place, so that no half-written file is pushed.
@@ -144,7 +148,7 @@ class CommitScheduler:
         self.folder_path: Path = check_folder(folder_path)
         self._mode = mode_for(self.folder_path)
         self.lock: threading.RLock = threading.RLock()
-        self._loop = self._loop_to(RepoRemote(config, Client(config.token, hf_api)))
+        self._loop = self._loop_to(remote_of(config, Client(config.token, hf_api)))
         self._remote = self._loop.pusher.remote
         self._job = self._new_job()
         self._on_commit = functools.partial(_call_hook, config.on_commit)
@@ -221,7 +225,8 @@ class CommitScheduler:
         Returns:
             A future of the `CommitInfo` of a commit that holds all of it, of `None` if there was nothing new, or of the
             exception of the failed push, without its traceback, which `on_error` and the log receive. It fails at once
-            during a wait that the Hub asked for, and resolves to `None` once the scheduler is stopped.
+            during a wait that the Hub asked for, and resolves to `None` once the scheduler is stopped. Of a bucket, the
+            `CommitInfo` has the bucket's page as `commit_url`, `None` as `oid`, and the numbers `files` and `bytes`.
         """
         return self._task.trigger()
 
@@ -325,7 +330,7 @@ class CommitScheduler:
             self.folder_path, self._config, content_lock=self.lock, flush=self._before_push, on_commit=self._committed
         )
 
-    def _loop_to(self, remote: RepoRemote) -> PushLoop:
+    def _loop_to(self, remote: Remote) -> PushLoop:
         if type(self).push_to_hub is CommitScheduler.push_to_hub:
             return loop_to(remote)
         return PushLoop(_OverriddenPusher(remote, commit_queue_of(remote), self._push_overridden))
@@ -386,7 +391,7 @@ class CommitScheduler:
 class _OverriddenPusher(Pusher):
     """Calls the `push_to_hub` of a subclass."""
 
-    def __init__(self, remote: RepoRemote, queue: CommitQueue, push: Callable[[], CommitInfo | None]) -> None:
+    def __init__(self, remote: Remote, queue: CommitQueue, push: Callable[[], CommitInfo | None]) -> None:
         super().__init__(remote, queue)
         self._overridden = push
 

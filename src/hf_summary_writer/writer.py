@@ -15,6 +15,7 @@ from hf_summary_writer.checks import check_folder, check_path_in_repo
 from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, PushConfig, commits_per_hour, complete_arguments, mode_for
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
 from hf_summary_writer.folder.lease import rank_of
+from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import client_of, endpoint_of
 from hf_summary_writer.notices import amount, announce, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
@@ -56,12 +57,13 @@ class HFSummaryWriter(EventWriter):
 
     Args:
         repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
-            `hf://datasets/user/name@branch/folder`. It is created if it does not exist. Needed, unless the environment
-            names it.
+            `hf://datasets/user/name@branch/folder` or, for a storage bucket, `hf://buckets/user/name/folder`. It is
+            created if it does not exist. Needed, unless the environment names it.
         logdir: The folder of the run, also accepted as `log_dir`; `runs/<date>_<host>` by default.
-        commit_every: Minutes between pushes, 5 by default; fractions are fine.
+        commit_every: Minutes between pushes, 5 by default and 0.25 for a bucket; fractions are fine.
         squash_history: Whether to squash the history of the branch into one commit after each push with a commit.
-        repo_type: `"model"` (the default), `"dataset"` or `"space"`.
+        repo_type: `"model"` (the default), `"dataset"`, `"space"` or `"bucket"`. A bucket has no branches and no
+            history, so that `repo_revision` and `squash_history` are refused.
         repo_revision: The branch, created if it does not exist; `main` by default.
         repo_private: Whether a new repo is private; by default, the setting of the account.
         path_in_repo: The folder of the repo that holds the runs; `None` or `""` is its root.
@@ -95,8 +97,8 @@ class HFSummaryWriter(EventWriter):
 
     Raises:
         TypeError: If an argument has the wrong type, or neither an argument nor the environment names the repo.
-        ValueError: If an argument or a variable is invalid on the Hub, `logdir` is not a folder on this machine, or
-            `push_on_sigterm` is set outside of the main thread.
+        ValueError: If an argument or a variable is invalid on the Hub, `logdir` is not a folder on this machine,
+            `push_on_sigterm` is set outside of the main thread, or huggingface_hub is too old for buckets.
 
     Attributes:
         scheduler: The `CommitScheduler` that uploads; call its `trigger()` to upload now.
@@ -131,6 +133,7 @@ class HFSummaryWriter(EventWriter):
         """Check the arguments, open the event file and start the scheduler."""
         # All before the first file or thread exists, and under the names that these arguments have here.
         config = PushConfig.from_arguments(locals(), endpoint_of(hf_api))
+        check_client(config.repo_type)
         check_push_on_sigterm(config.push_on_sigterm)
         mode_for()
         commits_per_hour()

@@ -159,6 +159,7 @@ class World:
         repo_id: A repo that does not exist yet.
         folder: The folder, empty.
         watch: Collects what could show the token.
+        where: Names a bucket instead of the repo, as arguments of a scheduler.
     """
 
     hub: HubProcess
@@ -168,6 +169,7 @@ class World:
     folder: Path
     watch: Watch
     _log: pytest.LogCaptureFixture
+    where: dict[str, str] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)
 
     def schedule(self, **arguments: Any) -> Run:
@@ -180,7 +182,14 @@ class World:
             self.watch.see_error(details.error)
             errors.put(details)
 
-        settings = {"repo_id": self.repo_id, "folder_path": self.folder, "every": HOUR, "hf_api": self.api, **arguments}
+        settings = {
+            "repo_id": self.repo_id,
+            "folder_path": self.folder,
+            "every": HOUR,
+            "hf_api": self.api,
+            **self.where,
+            **arguments,
+        }
         scheduler = CommitScheduler(on_commit=commits.put, on_error=failed, **settings)
         self._runs.append(Run(scheduler, commits, errors))
         self.watch.see(repr(scheduler))
@@ -196,7 +205,7 @@ class World:
 
     def uploaded(self) -> dict[str, bytes]:
         """Return the files in the repo."""
-        return remote.files(self.api, self.repo_id)
+        return remote.files(self.api, self.repo_id, **self.where)
 
     def on_disk(self) -> dict[str, bytes]:
         """Return the files in the folder, under the names that they get in the repo."""

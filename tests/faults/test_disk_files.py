@@ -26,6 +26,7 @@ from hf_summary_writer.config import PushConfig
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import snapshot
 from hf_summary_writer.folder.copies import PrivateCopies
+from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.push import push as batches
 from hf_summary_writer.push.push import sync
 from hf_summary_writer.push.status import known_folders
@@ -70,7 +71,7 @@ def test_a_folder_deleted_and_made_again_is_pushed_on_and_the_deletion_is_not(wo
 def test_a_folder_deleted_in_the_middle_of_a_push_ends_it_quietly(
     world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 1)
+    monkeypatch.setattr(RepoRemote, "max_files", 1)
     for number in range(3):
         (world.folder / f"{number}.txt").write_bytes(b"%d" % number)
         os.utime(world.folder / f"{number}.txt", (number, number))

@@ -20,6 +20,7 @@ from faults.rights import an_ordinary_user
 from hf_summary_writer.errors import RepoGoneError, TemporaryError
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, ledgers_of
+from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.push import push as batches
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 1)
+    monkeypatch.setattr(RepoRemote, "max_files", 1)
     for number in range(3):
         (world.folder / f"{number}.bin").write_bytes(b"%d" % number)
     run = world.schedule()
@@ -156,7 +157,7 @@ def test_a_ledger_on_a_full_disk_costs_an_idle_run_no_request_and_is_whole_once_
 def test_a_disk_that_fills_up_during_the_last_push_is_not_taken_for_another_process(
     world: World, tiny_disk: Path, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "MAX_FILES_PER_COMMIT", 25)
+    monkeypatch.setattr(RepoRemote, "max_files", 25)
     folder = tiny_disk / "run"
     folder.mkdir()
     (folder / "first.bin").write_bytes(b"1")

@@ -11,7 +11,7 @@ import pytest
 import remote
 from faults.conftest import SECONDS
 from faults.proxy import Answer
-from hf_summary_writer.hub import repo
+from hf_summary_writer.hub import remote as hub_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def test_the_last_push_sends_again_what_the_hub_lost(world: World, change: Calla
 def test_a_run_compares_its_files_every_twelfth_commit_in_requests_of_bounded_size(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repo, "_PATHS_PER_REQUEST", 2)
+    monkeypatch.setattr(hub_remote, "_PATHS_PER_REQUEST", 2)
     for number in range(3):
         (world.folder / f"{number}.bin").write_bytes(os.urandom(1000))
     run = world.schedule()

@@ -38,6 +38,7 @@ from hf_summary_writer.events.files import parse_name
 from hf_summary_writer.events.tfrecord import boundaries, frame, is_torn, next_record
 from hf_summary_writer.events.writer import EventWriter
 from hf_summary_writer.folder.ledger import Ledger
+from hf_summary_writer.hub.repo import RepoRemote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -226,7 +227,8 @@ class FolderAndHub(RuleBasedStateMachine):
         assert self.writer is not None
         self.log(1)
         ledger, remote = self.ledger, self.writer.scheduler._remote
-        commit, record = remote._commit, ledger.record
+        name_of_commit = "_commit" if isinstance(remote, RepoRemote) else "_send"
+        commit, record = getattr(remote, name_of_commit), ledger.record
 
         def at_the_commit(*arguments: Any) -> None:
             if step == "after the commit":
@@ -243,7 +245,7 @@ class FolderAndHub(RuleBasedStateMachine):
 
         is_commit = step in CRASHES[:2]
         with mock.patch.object(
-            *((remote, "_commit", at_the_commit) if is_commit else (ledger, "record", at_the_ledger))
+            *((remote, name_of_commit, at_the_commit) if is_commit else (ledger, "record", at_the_ledger))
         ):
             assert isinstance(self.outcome(), Crash)
         self.restart()

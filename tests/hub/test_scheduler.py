@@ -423,7 +423,7 @@ def test_without_a_token_one_warning_says_how_to_log_in(
         {"every": -1},
         {"folder_path": "s3://bucket"},
         {"path_in_repo": "../x"},
-        {"repo_type": "bucket"},
+        {"repo_type": "bin"},
         {"revision": "a b"},
         {"close_timeout": -1},
     ],

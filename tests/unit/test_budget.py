@@ -119,16 +119,16 @@ def test_a_turn_that_nobody_takes_is_for_whoever_asks(budget: Budget) -> None:
 
 def test_a_share_grows_back_and_a_named_limit_is_forgotten_after_a_day() -> None:
     budget = Budget.fresh(None, NOW)
-    assert budget.per_hour is None
+    assert budget.per_window is None
     assert reserve(budget, 1000)[1] == [0] * 1000
     budget = budget.refused(600, 64)
-    assert budget.per_hour == 60
+    assert budget.per_window == 60
     for hour in range(1, 5):
         budget = budget.moved_to(NOW + hour * HOUR)
     assert budget.share == 1
     for hour in range(5, 26):
         budget = budget.moved_to(NOW + hour * HOUR)
-    assert budget.per_hour is None
+    assert budget.per_window is None
 
 
 @pytest.mark.parametrize("jump", [-1.0, -60.0, -HOUR, -86_400.0])
@@ -189,7 +189,7 @@ def test_where_nothing_is_limited_nothing_is_written_until_a_refusal_names_a_lim
     assert shared.change(Budget.reserved)[1] == 0
     assert not path.parent.exists()
     shared.change(lambda budget: (budget.refused(60, 128), 0.0))
-    assert SharedBudget(path, None, lambda: NOW).look().per_hour == 120
+    assert SharedBudget(path, None, lambda: NOW).look().per_window == 120
     assert SharedBudget(path, None, lambda: NOW).change(Budget.reserved)[1] >= 60
 
 

@@ -185,6 +185,8 @@ def test_a_config_shows_no_token_and_can_be_pickled() -> None:
         ("hf://datasets/user/run@dev/logs", ("dataset", "user/run", "dev", "logs")),
         ("hf://spaces/user/run@runs%2F7", ("space", "user/run", "runs/7", "")),
         ("hf://datasets/user/run@refs/pr/3/logs", ("dataset", "user/run", "refs/pr/3", "logs")),
+        ("hf://buckets/user/logs", ("bucket", "user/logs", "", "")),
+        ("hf://buckets/user/logs/of/all@once", ("bucket", "user/logs", "", "of/all@once")),
     ],
 )
 def test_a_uri_names_the_destination(uri: str, destination: tuple[str, ...]) -> None:
@@ -192,9 +194,36 @@ def test_a_uri_names_the_destination(uri: str, destination: tuple[str, ...]) -> 
     assert config.destination == Destination("https://hub", *destination)
 
 
+def test_a_uri_is_read_as_the_client_reads_it() -> None:
+    parse = pytest.importorskip("huggingface_hub", "1.33").parse_hf_uri
+    for uri in ("hf://user/run/logs", "hf://datasets/user/run@dev/logs", "hf://buckets/user/logs/all@once"):
+        read = parse(uri)
+        where = PushConfig.from_arguments({"repo_id": uri}, "https://hub").destination
+        assert (read.type, read.id, read.path_in_repo) == (where.repo_type, where.repo_id, where.path)
+
+
+def test_a_bucket_has_no_branch_and_no_history() -> None:
+    config = PushConfig.from_arguments({"repo_id": "user/logs", "repo_type": "bucket"}, "https://hub")
+    assert (config.destination.revision, config.minutes) == ("", 0.25)
+    assert PushConfig.from_ledger(config.destination, config.settings).destination == config.destination
+    assert "--revision" not in config.sync_command(Path("/runs"), "https://hub")
+    for refused in ({"revision": "main"}, {"squash_history": True}):
+        with pytest.raises(ValueError, match="a bucket has no"):
+            PushConfig.from_arguments({"repo_id": "hf://buckets/user/logs", **refused}, "https://hub")
+
+
 @pytest.mark.parametrize(
     "uri",
-    ["hf://", "hf://buckets/user/logs", "hf://datasets/", "hf://user/run@", "hf:///x", "hf://a--b/c", "hf://a/b/../c"],
+    [
+        "hf://",
+        "hf://buckets/logs",
+        "hf://buckets/user/logs@main",
+        "hf://datasets/",
+        "hf://user/run@",
+        "hf:///x",
+        "hf://a--b/c",
+        "hf://a/b/../c",
+    ],
 )
 def test_a_uri_of_no_repo_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match=r"hf://|repo_id|path_in_repo"):

@@ -82,7 +82,7 @@ def test_an_interval_that_is_no_number_is_a_type_error(minutes: object) -> None:
         checks.check_interval(minutes, "commit_every")
 
 
-@pytest.mark.parametrize("repo_type", ["models", "kernel", "bucket", "", 1])
+@pytest.mark.parametrize("repo_type", ["models", "kernel", "buckets", "", 1])
 def test_a_repo_type_the_hub_does_not_have_is_refused(repo_type: object) -> None:
     with pytest.raises(ValueError, match="repo_type"):
         checks.check_repo_type(repo_type)

@@ -285,7 +285,7 @@ def test_a_start_over_that_could_not_be_written_is_written_with_what_comes_next(
 def test_only_ledgers_with_a_destination_that_can_be_are_found(tmp_path: Path) -> None:
     state = tmp_path / STATE_FOLDER
     Ledger(state / "good.jsonl", DESTINATION).record({"a": entry()})
-    broken: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bucket"}]
+    broken: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bin"}]
     for number, wrong in enumerate(broken):
         head = line(version=1, destination={**asdict(DESTINATION), **wrong})
         (state / f"{number}.jsonl").write_bytes(head)

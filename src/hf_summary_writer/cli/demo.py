@@ -125,7 +125,7 @@ def _epochs(count: int, seconds: float) -> Iterator[list[np.ndarray[Any, Any]]]:
 
 def _say(commit: CommitDetails) -> None:
     click.echo(
-        f"{time.strftime('%H:%M:%S')}  commit {commit.oid[:8]}  {amount(commit.files, commit.bytes)}  "
+        f"{time.strftime('%H:%M:%S')}  commit {(commit.oid or '')[:8]}  {amount(commit.files, commit.bytes)}  "
         f"in {commit.seconds:.2f} s  {commit.url}"
     )
 

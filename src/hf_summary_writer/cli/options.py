@@ -10,6 +10,7 @@ import click
 
 from hf_summary_writer.checks import check_path_in_repo
 from hf_summary_writer.config import RUNS_FOLDER, PushConfig, option_of, with_uri
+from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import default_endpoint
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def config_of(folder: Path, repo_id: str, options: dict[str, Any], known: Iterab
         arguments = with_uri({"repo_id": repo_id, **given(options)})
         arguments["path_in_repo"] = _place(folder, arguments.pop("into", None), arguments.get("path_in_repo"))
         config = PushConfig.from_arguments(arguments, default_endpoint())
+        check_client(config.repo_type)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     before = next((each for each in known if each.destination == config.destination), None)

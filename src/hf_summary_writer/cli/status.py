@@ -78,13 +78,20 @@ def _remove(folder: Path, *names: str) -> None:
 
 def _show(status: Status, config: PushConfig) -> None:
     where = status.destination
-    goes_to = f"{where.repo_type} {where.repo_id}, branch {where.revision}, {where.path or 'root'}"
+    branch = f", branch {where.revision}" if where.revision else ""
+    goes_to = f"{where.repo_type} {where.repo_id}{branch}, {where.path or 'root'}"
     rows: list[tuple[str, str, str | None]] = [
         ("goes to", f"{goes_to} at {where.endpoint}", None),
         ("shown at", status.url or "not known yet", None),
     ]
     commit = status.commit
-    rows.append(("last commit", f"{now_or_later(commit.time)}: {commit.url}" if commit else "none", None))
+    rows.append(
+        (
+            "last commit" if where.revision else "last push",
+            f"{now_or_later(commit.time)}: {commit.url}" if commit else "none",
+            None,
+        )
+    )
     pending = status.pending
     if matches_nothing(status.folder, config):
         rows.append(("pending", f"nothing: no file matches {patterns(config)}", "yellow"))

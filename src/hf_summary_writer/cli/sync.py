@@ -19,6 +19,7 @@ from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
 from hf_summary_writer.cli.watching import client_for, describe, scheduler_of, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
+from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import default_endpoint
 from hf_summary_writer.notices import amount, files, size
 from hf_summary_writer.push.push import known_configs
@@ -141,7 +142,12 @@ def _known_configs(folder: Path, options: dict[str, Any]) -> tuple[_Configs, boo
             _name_other_hub(each, config, endpoint)
     changes = given(options)
     complete = {each for each, _ in found} == {each for each, _ in ours}
-    return [(each, dataclasses.replace(config, **changes)) for each, config in ours], complete
+    try:
+        for _, config in ours:
+            check_client(config.repo_type)
+        return [(each, dataclasses.replace(config, **changes)) for each, config in ours], complete
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 @functools.cache

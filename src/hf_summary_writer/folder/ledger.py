@@ -84,7 +84,8 @@ class LedgerEntry(NamedTuple):
         if remote is None or remote.size != self.length:
             return False
         ours, theirs = (self.sha256, remote.sha256) if remote.sha256 else (self.git_oid, remote.git_oid)
-        return not ours or ours == theirs
+        # A bucket tells neither hash.
+        return not ours or not theirs or ours == theirs
 
 
 class RemoteFile(Protocol):
@@ -105,9 +106,12 @@ class RemoteFile(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
-    """The latest commit: its id, its page on the Hub and when it was acknowledged (seconds since the epoch)."""
+    """The latest commit: its id, its page on the Hub and when it was acknowledged (seconds since the epoch).
 
-    oid: str
+    Of a batch to a bucket there is no id, and the page is that of the bucket.
+    """
+
+    oid: str | None
     url: str
     time: float
 
@@ -310,7 +314,8 @@ class Ledger:
             self.config = _parsed_config(self.destination, line["settings"])
         else:
             commit = line["commit"]
-            self.commit = CommitRecord(text(commit["oid"]), text(commit["url"]), seconds(commit["time"]))
+            oid = None if commit["oid"] is None else text(commit["oid"])
+            self.commit = CommitRecord(oid, text(commit["url"]), seconds(commit["time"]))
 
     def _put_last(self, relpath: str, entry: LedgerEntry) -> None:
         # A dictionary keeps the order in which its keys came.
@@ -428,7 +433,9 @@ def _destination_in(line: bytes) -> Destination:
             endpoint=checks.check_endpoint(destination["endpoint"]),
             repo_type=checks.check_repo_type(destination["repo_type"]),
             repo_id=checks.check_repo_id(destination["repo_id"]),
-            revision=checks.check_revision(destination["revision"]),
+            revision=""
+            if destination["repo_type"] == checks.BUCKET
+            else checks.check_revision(destination["revision"]),
             path=checks.check_path_in_repo(destination["path"]),
         )
     except MALFORMED:

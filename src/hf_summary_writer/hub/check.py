@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 from huggingface_hub import constants
 
-from hf_summary_writer.checks import check_repo_type, check_revision, without_password
+from hf_summary_writer.checks import BUCKET, check_repo_type, check_revision, without_password
 from hf_summary_writer.config import MODE, Mode, mode_for
 from hf_summary_writer.errors import ActionNeededError
+from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import client_of
 from hf_summary_writer.hub.responses import (
     REPO_NOT_FOUND,
@@ -74,8 +75,10 @@ def check(
     yield Finding(
         "versions", ok=True, text=", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)])
     )
+    if repo_type == BUCKET:
+        yield _bucket_client()
     yield _mode()
-    yield _xet_cache()
+    yield _xet_cache(repo_type)
     endpoint = without_password(api.endpoint)
     try:
         answer = _ask(api, "GET", "/api/whoami-v2")
@@ -128,6 +131,14 @@ def _ask(api: HfApi, method: str, path: str, **content: Any) -> Any:
     return answer
 
 
+def _bucket_client() -> Finding:
+    try:
+        check_client(BUCKET)
+    except ValueError as error:
+        return Finding("client", ok=False, text=str(error), remedy="upgrade huggingface_hub and hf_xet")
+    return Finding("client", ok=True, text="can push to buckets")
+
+
 def _version(package: str) -> str:
     try:
         return f"{package} {version(package)}"
@@ -144,8 +155,8 @@ def _mode() -> Finding:
     return Finding("mode", ok=online, text=mode.value, remedy="" if online else f"unset {MODE} and HF_HUB_OFFLINE")
 
 
-def _xet_cache() -> Finding:
-    if constants.HF_HUB_DISABLE_XET:
+def _xet_cache(repo_type: str | None) -> Finding:
+    if constants.HF_HUB_DISABLE_XET and repo_type != BUCKET:
         return Finding("Xet", ok=True, text="switched off by HF_HUB_DISABLE_XET: files go over plain LFS")
     folder = Path(constants.HF_XET_CACHE)
     existing = next(each for each in (folder, *folder.parents) if each.exists())
@@ -168,15 +179,18 @@ def _limits(header: str) -> Finding:
 
 
 def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding:
-    """Ask for what comes before a commit, which needs the same right and changes nothing."""
-    path = f"/api/{repo_type}s/{repo_id}/preupload/{quote(revision, safe='')}"
+    """Ask for what comes before a commit or batch, which needs the same right and changes nothing."""
     probe = {"files": [{"path": "check.txt", "size": 1, "sample": "eA=="}]}
     try:
-        _ask(api, "POST", path, json=probe)
+        if repo_type == BUCKET:
+            _ask(api, "GET", f"/api/buckets/{repo_id}/xet-write-token")
+        else:
+            _ask(api, "POST", f"/api/{repo_type}s/{repo_id}/preupload/{quote(revision, safe='')}", json=probe)
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
         answer = answer_of(error)
         if answer is not None and answer.error_code in (REPO_NOT_FOUND, REVISION_NOT_FOUND):
-            text = f"{repo_type} {repo_id} does not exist, or has no branch {revision}: the first push creates it"
+            branch = "" if repo_type == BUCKET else f", or has no branch {revision}"
+            text = f"{repo_type} {repo_id} does not exist{branch}: the first push creates it"
             return Finding("repo", ok=True, text=text)
         reason = str(judge_exception(error, known=False, repo=repo_id, now=time.time()))
         return Finding("repo", ok=False, text=reason, remedy="use a token that may write to this repo, or another repo")

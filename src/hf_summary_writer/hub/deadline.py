@@ -68,7 +68,9 @@ _MAX_ANSWER_BYTES = 64 * 2**20
 _MOST_LEFT_BEHIND = 4
 
 # Encoded as it was sent: the name of a branch may contain "/commit/".
-_COMMIT_ROUTE = re.compile(rb"/api/(?:models|datasets|spaces)/(?:[^/]+/){1,2}commit/[^/?]+(?:\?|$)")
+_COMMIT_ROUTE = re.compile(
+    rb"/api/(?:(?:models|datasets|spaces)/(?:[^/]+/){1,2}commit/[^/?]+|buckets/[^/]+/[^/]+/batch)(?:\?|$)"
+)
 
 
 class HubAnswerError(Exception):

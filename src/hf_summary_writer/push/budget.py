@@ -1,4 +1,4 @@
-"""The budget of commits of an account, shared by all processes of a user on a machine."""
+"""The budgets of an account for commits and for batches, shared by all processes of a user on a machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from hf_summary_writer.errors import PostponedError, PushError, RateLimitError
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.lease import new_lock
 from hf_summary_writer.hub.client import client_home
+from hf_summary_writer.hub.remote import COMMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from hf_summary_writer.hub.repo import RepoRemote
+    from hf_summary_writer.hub.remote import Remote
 
 __all__ = ["HOUR", "Budget", "CommitQueue", "SharedBudget", "commit_queue_of"]
 
@@ -51,13 +52,13 @@ _OURS_OF_NAMED = 15 / 16
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The commits of an account at one moment.
+    """The commits of an account at one moment, or the batches to buckets, which are counted alike.
 
     Attributes:
-        limit: Commits per hour that the Hub allows; `None` while unknown, which means no limit.
+        limit: Commits per window that the Hub allows; `None` while unknown, which means no limit.
         at: The moment, in seconds since the epoch.
         tokens: Commits that may be made at once; if negative, so many are reserved that are still to come.
-        commits: How long ago the commits of the last hour were made, in seconds, the oldest first.
+        commits: How long ago the commits of the last window were made, in seconds, the oldest first.
         share: The part of the limit that this machine takes.
         blocked: The wait in seconds that the Hub asked for.
         named: The limit that a response of the Hub named, if one did.
@@ -65,6 +66,7 @@ class Budget:
         issued: The last position in the queue that was taken.
         idle: Seconds since the last turn or commit.
         cut_since: How long ago the share was cut, in seconds.
+        window: The length of the window, in seconds.
     """
 
     limit: float | None
@@ -78,14 +80,15 @@ class Budget:
     issued: int = 0
     idle: float = 0.0
     cut_since: float = 0.0
+    window: float = HOUR
 
     @classmethod
-    def fresh(cls, limit: float | None, now: float) -> Budget:
+    def fresh(cls, limit: float | None, now: float, window: float = HOUR) -> Budget:
         """Return a budget of which nothing was used."""
-        return cls(limit, now, max(1.0, (limit or 0.0) * _BURST))
+        return cls(limit, now, max(1.0, (limit or 0.0) * _BURST), window=window)
 
     @property
-    def per_hour(self) -> float | None:
+    def per_window(self) -> float | None:
         """The known limit: set by the user, or named by the Hub."""
         if self.limit is None or self.named is None:
             return self.named if self.limit is None else self.limit
@@ -94,7 +97,7 @@ class Budget:
     @property
     def seconds_per_token(self) -> float:
         """How long it takes until there is another token."""
-        return 0.0 if self.per_hour is None else HOUR / (self.per_hour * _RATE * self.share)
+        return 0.0 if self.per_window is None else self.window / (self.per_window * _RATE * self.share)
 
     def moved_to(self, now: float) -> Budget:
         """Return the budget at the time `now`.
@@ -111,7 +114,7 @@ class Budget:
         moved = replace(
             self,
             at=now,
-            commits=tuple([age for age in (age + elapsed for age in self.commits) if age < HOUR]),
+            commits=tuple([age for age in (age + elapsed for age in self.commits) if age < self.window]),
             share=min(1.0, self.share + _regained(self.cut_since + elapsed) - _regained(self.cut_since)),
             blocked=self.blocked - elapsed if self.blocked - elapsed > _A_MOMENT else 0.0,
             named=self.named if believed else None,
@@ -124,7 +127,7 @@ class Budget:
 
     def reserved(self) -> tuple[Budget, float]:
         """Take the next place in the queue, which is then `issued`; return in how many seconds its turn comes."""
-        if self.per_hour is None:
+        if self.per_window is None:
             return self, self.blocked
         # An empty queue has no turns to skip.
         idle = self.idle if self.tokens < 0 else 0.0
@@ -133,7 +136,7 @@ class Budget:
 
     def seconds_until(self, place: int) -> float:
         """Return how long it takes until it is the turn of a place in the queue, as it seems now."""
-        if self.per_hour is None:
+        if self.per_window is None:
             return self.blocked
         # A place of a queue that was lost with its file is at the end of this one.
         missing = min(place, self.issued) - self.issued - self.tokens
@@ -149,7 +152,7 @@ class Budget:
             return replace(self, idle=0.0), 0.0
         if (
             self.blocked > 0
-            or self.per_hour is None
+            or self.per_window is None
             or self.idle < 2 * self.seconds_per_token + _SECONDS_TO_TAKE_A_TURN
         ):
             return self, seconds
@@ -162,21 +165,21 @@ class Budget:
             The budget afterwards, and 0; or, if there can be no commit now, the same budget and how many seconds it
             takes until there can.
         """
-        if self.blocked > 0 or self.per_hour is None:
+        if self.blocked > 0 or self.per_window is None:
             return self, self.blocked
-        if len(self.commits) + 1 > max(1.0, self.per_hour):
-            return self, HOUR - self.commits[0]
+        if len(self.commits) + 1 > max(1.0, self.per_window):
+            return self, self.window - self.commits[0]
         return replace(self, commits=(*self.commits, 0.0), tokens=self.tokens - (not reserved), idle=0.0), 0.0
 
     def unspent(self, *, token: bool) -> Budget:
         """Note that the commit was not made after all; return its `token`, too, unless it is kept for another one."""
-        if self.per_hour is None:
+        if self.per_window is None:
             return self
         return replace(self, commits=self.commits[:-1], tokens=min(self.most_tokens, self.tokens + token))
 
     def given_back(self) -> Budget:
         """Return a token, and with it a place in the queue."""
-        return self if self.per_hour is None else replace(self, tokens=min(self.most_tokens, self.tokens + 1))
+        return self if self.per_window is None else replace(self, tokens=min(self.most_tokens, self.tokens + 1))
 
     def refused(self, seconds: float, named: float | None) -> Budget:
         """Draw the consequences of an answer 429.
@@ -198,14 +201,15 @@ class Budget:
         """The reason why a commit waits, for people."""
         if self.blocked > 0:
             return "the Hub asked this account to wait"
-        per_hour = self.per_hour or 0.0
-        shared = "" if self.share == 1 else f", {per_hour * self.share:.0f} of them for this machine since a refusal,"
-        return f"{per_hour:.0f} commits per hour{shared} are shared by all that is pushed for this account"
+        most = self.per_window or 0.0
+        shared = "" if self.share == 1 else f", {most * self.share:.0f} of them for this machine since a refusal,"
+        what = "commits per hour" if self.window == HOUR else f"batches in {self.window / 60:.0f} minutes"
+        return f"{most:.0f} {what}{shared} are shared by all that is pushed for this account"
 
     @property
     def most_tokens(self) -> float:
         """How many tokens can be saved up."""
-        return max(1.0, (self.per_hour or 0.0) * _BURST * self.share)
+        return max(1.0, (self.per_window or 0.0) * _BURST * self.share)
 
 
 def _regained(since: float) -> float:
@@ -228,23 +232,27 @@ class SharedBudget:
 
     Args:
         path: The file.
-        limit: Commits per hour that the Hub allows; `None` if that is not known until an answer names it.
+        limit: Commits per window that the Hub allows; `None` if that is not known until an answer names it.
         clock: Tells the seconds since the epoch, on a clock that all processes share.
+        window: The length of the window, in seconds.
     """
 
-    def __init__(self, path: Path, limit: float | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, limit: float | None, clock: Callable[[], float] = time.time, window: float = HOUR
+    ) -> None:
         self._path = path
         self._limit = limit
         self._clock = clock
+        self._window = window
         disk.StateFolder(path.parent).sweep()
         # What is known where the file cannot be used.
-        self._own = Budget.fresh(limit, clock())
+        self._own = Budget.fresh(limit, clock(), window)
 
     def change(self, step: Callable[[Budget], tuple[Budget, float]]) -> tuple[Budget, float]:
         """Take one step, alone among all processes; return the budget after it, and the seconds that it answered."""
         if self._limit is None and not self._path.exists():
             after, seconds = step(self._own.moved_to(self._clock()))
-            if after.per_hour is None and not after.blocked:
+            if after.per_window is None and not after.blocked:
                 return after, seconds  # nothing is limited, and there is nothing to note
         with contextlib.ExitStack() as stack:
             shared = self._locked(stack)
@@ -271,15 +279,16 @@ class SharedBudget:
 
     def _read(self) -> Budget | None:
         try:
-            return _parsed(disk.read_json(self._path, _MAX_BYTES), self._limit)
+            return _parsed(disk.read_json(self._path, _MAX_BYTES), self._limit, self._window)
         except (OSError, *disk.MALFORMED):
             return None
 
     def _write(self, budget: Budget) -> None:
-        disk.write_json(self._path, {name: value for name, value in asdict(budget).items() if name != "limit"})
+        known = {"limit", "window"}
+        disk.write_json(self._path, {name: value for name, value in asdict(budget).items() if name not in known})
 
 
-def _parsed(said: dict[str, Any], limit: float | None) -> Budget:
+def _parsed(said: dict[str, Any], limit: float | None, window: float) -> Budget:
     named = said["named"]
     return Budget(
         limit,
@@ -293,6 +302,7 @@ def _parsed(said: dict[str, Any], limit: float | None) -> Budget:
         issued=int(_number(said["issued"])),
         idle=_number(said["idle"]),
         cut_since=_number(said["cut_since"]),
+        window=window,
     )
 
 
@@ -303,7 +313,7 @@ def _number(value: Any, least: float = 0.0) -> float:
 
 
 class CommitQueue:
-    """The position of one branch in the queue for the commits of its account. Thread-safe.
+    """The position of one branch or bucket in the queue for the commits or batches of its account. Thread-safe.
 
     Args:
         budget: Returns the budget of the account that pushes now; `None` if nothing limits it.
@@ -397,9 +407,7 @@ class CommitQueue:
         self._is_first = True
 
 
-# huggingface.co allows ordinary accounts 128 commits per hour; some are left to the user. The limit of other Hubs is
-# unknown until one of their responses names it.
-_LIMIT_OF_THE_HUB = 120.0
+# The limits of other Hubs are unknown until one of their responses names them.
 _THE_HUB = "huggingface.co"
 
 
@@ -407,11 +415,11 @@ class AccountBudget:
     """Finds the budget of the account that pushes now: the stored token may change while a run goes on.
 
     Args:
-        remote: Any branch of that account.
-        limit: Commits per hour, if somebody said so; 0 for no limit at all.
+        remote: Any branch or bucket of that account.
+        limit: Commits per window, if somebody said so; 0 for no limit at all.
     """
 
-    def __init__(self, remote: RepoRemote, limit: float | None) -> None:
+    def __init__(self, remote: Remote, limit: float | None) -> None:
         self._remote = remote
         self._limit = limit
         self._account = ""
@@ -424,16 +432,18 @@ class AccountBudget:
         if account != self._account or self._budget is None:
             host = urlsplit(self._remote.endpoint).hostname or ""
             is_the_hub = host == _THE_HUB or host.endswith("." + _THE_HUB)
-            limit = self._limit or (_LIMIT_OF_THE_HUB if is_the_hub else None)
-            self._budget = SharedBudget(client_home() / "hf-summary-writer" / "budgets" / f"{account}.json", limit)
+            what, times, seconds = self._remote.rate_limit
+            path = client_home() / "hf-summary-writer" / "budgets" / f"{account}.{what}.json"
+            self._budget = SharedBudget(path, self._limit or (times if is_the_hub else None), window=seconds)
             self._account = account
         return self._budget
 
 
-def commit_queue_of(remote: RepoRemote) -> CommitQueue:
-    """Return a position for a branch in the queue of its account.
+def commit_queue_of(remote: Remote) -> CommitQueue:
+    """Return a position for a branch or bucket in the queue of its account.
 
     Raises:
         ValueError: If the environment variable for the limit of commits is invalid.
     """
-    return CommitQueue(AccountBudget(remote, commits_per_hour()))
+    limit = commits_per_hour()
+    return CommitQueue(AccountBudget(remote, limit if remote.rate_limit is COMMITS else None))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder.lease import Rank
     from hf_summary_writer.folder.ledger import LedgerEntry
     from hf_summary_writer.folder.scan import ChangedFile
-    from hf_summary_writer.hub.repo import RepoRemote
+    from hf_summary_writer.hub.remote import Remote
 
 __all__ = ["Job", "JobFile", "StagedFile"]
 
@@ -127,7 +127,7 @@ class Job:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {str(self.folder)!r}>"
 
-    def has_news(self, remote: RepoRemote) -> bool:
+    def has_news(self, remote: Remote) -> bool:
         """Return whether this process should push the folder now, and whether there is anything new in it.
 
         Raises:
@@ -159,7 +159,7 @@ class Job:
             return True
         return self._owes() if self.final else self.lease.claim(remote.repo_id)
 
-    def refresh(self, remote: RepoRemote) -> None:
+    def refresh(self, remote: Remote) -> None:
         """Re-read the ledger, to which other processes write."""
         try:
             self.ledger.refresh()
@@ -186,7 +186,7 @@ class Job:
                 self._warn_of_state(unusable)
             yield
 
-    def changed(self, remote: RepoRemote) -> tuple[list[JobFile], list[JobFile]]:
+    def changed(self, remote: Remote) -> tuple[list[JobFile], list[JobFile]]:
         """Return the files that may hold something new, those that waited longest first; only while locked.
 
         The second list holds what the Hub refused before and a last push tries once more.
@@ -218,7 +218,7 @@ class Job:
     def _with_paths(self, files: Iterable[ChangedFile]) -> list[JobFile]:
         return [JobFile(self, file, self.destination.path_in_repo(file.relpath)) for file in files]
 
-    def start_over(self, remote: RepoRemote) -> None:
+    def start_over(self, remote: Remote) -> None:
         """Take back that anything arrived: the repo or its branch is gone, and may come back empty."""
         self._losses = remote.losses
         # Noted before it comes back: later on nothing would tell.
@@ -247,7 +247,7 @@ class Job:
         """Return whether the next commit should bring the README.md of a repo that was created for this folder."""
         return self.config.model_card and self.ledger.is_new and self.ledger.commit is None
 
-    def record_repo(self, remote: RepoRemote, *, is_new: bool) -> None:
+    def record_repo(self, remote: Remote, *, is_new: bool) -> None:
         """Note that the repo exists, unless the ledger knows."""
         if self.ledger.repo_id is None:
             self._note(lambda: self.ledger.record_repo(remote.repo_id, is_new=is_new))
@@ -373,7 +373,7 @@ class Job:
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
 
-    def _is_left_to_owner_above(self, remote: RepoRemote) -> bool:
+    def _is_left_to_owner_above(self, remote: Remote) -> bool:
         above = owner_above(self.folder, self.destination, remote.repo_id)
         if above != self._owner_above and above is not None:
             logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
@@ -385,7 +385,7 @@ class Job:
         """Whether somebody is told after this push that all of the folder is on the Hub."""
         return self.final and (self.asked or self._has_committed)
 
-    def _has_news(self, remote: RepoRemote) -> bool:
+    def _has_news(self, remote: Remote) -> bool:
         if self._losses != remote.losses or (self.final and self.inventory.refused):
             return True
         return next(self.inventory.changed(), None) is not None

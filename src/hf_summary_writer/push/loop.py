@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
-    from hf_summary_writer.hub.repo import RepoRemote
+    from hf_summary_writer.hub.remote import Remote
     from hf_summary_writer.push.job import Job
     from hf_summary_writer.push.timetable import Throttled
 
@@ -470,7 +470,7 @@ class PushLoop:
             return any(is_meant(task, now) for task in self._tasks)
 
 
-def loop_to(remote: RepoRemote) -> PushLoop:
+def loop_to(remote: Remote) -> PushLoop:
     """Return the loop that all schedulers of this process share whose commits may be made together.
 
     Raises:

@@ -30,8 +30,9 @@ from hf_summary_writer.errors import (
 from hf_summary_writer.folder.copies import most_open_files
 from hf_summary_writer.folder.ledger import LedgerEntry, ledgers_of
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason
+from hf_summary_writer.hub import remote_of
 from hf_summary_writer.hub.client import Client
-from hf_summary_writer.hub.repo import MAX_FILES_PER_COMMIT, Published, RepoRemote
+from hf_summary_writer.hub.remote import Published, Remote
 from hf_summary_writer.hub.uploads import CARD_PATH, Upload, model_card
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
@@ -116,7 +117,7 @@ class Pusher:
         queue: The branch's place in the account's budget of commits.
     """
 
-    def __init__(self, remote: RepoRemote, queue: CommitQueue) -> None:
+    def __init__(self, remote: Remote, queue: CommitQueue) -> None:
         self.remote = remote
         self.queue = queue
         self._batch_began = 0.0
@@ -204,7 +205,7 @@ class Pusher:
         unsent = Counter(file.job for file in changed)
         self._batch_began = time.monotonic()
         try:
-            for batch in batches(changed, lambda: all(job.interrupted() for job in jobs)):
+            for batch in batches(changed, self.remote.max_files, lambda: all(job.interrupted() for job in jobs)):
                 unsent.subtract(_settle_unsent(batch))
                 staged = [file for file in batch.staged if outcomes[file.job].error is None]
                 for receipt in self._publish(staged, outcomes):
@@ -228,29 +229,22 @@ class Pusher:
     def _publish(self, files: list[StagedFile], outcomes: Outcomes) -> Iterator[Published]:
         """Publish files; halve what the Hub refuses until each refused file is alone."""
         waiting = [files] if files else []
-        refused: Counter[Job] = Counter()
-        accepted: set[Job] = set()
+        refusals = _Refusals(outcomes)
         while waiting:
             part = [file for file in waiting.pop() if outcomes[file.job].error is None]
             if not part:
                 continue
             try:
                 for receipt in self._publish_together(part):
-                    accepted.update(file.job for file in part if file.path in receipt.settled)
+                    refusals.note(receipt, part)
                     part = [file for file in part if file.path not in receipt.settled]
                     yield receipt
             except RejectedError as error:
                 if len(part) > 1:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
-                    continue
-                [(job, snapshot, path)] = part
-                refused[job] += 1
-                if refused[job] >= _REFUSED_IN_A_ROW and job not in accepted:
-                    outcomes.fail([job], ActionNeededError(str(error)))
                 else:
-                    job.refuse(snapshot, str(error))
-                    yield Published(None, frozenset(), frozenset(), frozenset(), frozenset({path}))
+                    yield refusals.of_one(part[0], str(error))
             except PushError as error:
                 if error.in_doubt:
                     for job, mine in _by_job(part).items():
@@ -363,7 +357,7 @@ def sync(
         on_commit: Told of every commit.
         verify: Whether to compare the content of all files with the ledger, whatever their times.
     """
-    remote = RepoRemote(config, Client(None, api))
+    remote = remote_of(config, Client(None, api))
     pusher = Pusher(remote, commit_queue_of(remote))
     job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit, verify=verify)
     job.asked = job.final = True
@@ -398,12 +392,14 @@ class Batch:
     """The files that one commit takes, and those that were found to have nothing to send.
 
     Attributes:
+        max_files: The most files that the remote takes at once.
         staged: What to send.
         unchanged: Files that the Hub holds already, with a new signature.
         skipped: Files that have nothing to send, and why.
         failed: Files that could not be read or copied.
     """
 
+    max_files: int
     staged: list[StagedFile] = field(default_factory=list)
     unchanged: list[tuple[JobFile, LedgerEntry]] = field(default_factory=list)
     skipped: list[tuple[JobFile, SkipReason]] = field(default_factory=list)
@@ -417,7 +413,7 @@ class Batch:
     def takes(self, file: JobFile) -> bool:
         """Return whether a commit should take one more file, and can take this one."""
         return (
-            len(self.staged) < MAX_FILES_PER_COMMIT
+            len(self.staged) < self.max_files
             and self._bytes < MAX_BYTES_PER_COMMIT
             and self._open < self._most_open
             and len(self._paths) < MAX_FILES_LOOKED_AT
@@ -443,7 +439,7 @@ class Batch:
             self.skipped.append((file, found))
 
 
-def batches(changed: Iterable[JobFile], interrupted: Callable[[], bool]) -> Iterator[Batch]:
+def batches(changed: Iterable[JobFile], max_files: int, interrupted: Callable[[], bool]) -> Iterator[Batch]:
     """Yield batches of files with stable content, until all are read; the caller sends one before it asks for the next.
 
     The lock of a job is held while its files of one batch are read. Two files that go to the same path of the repo are
@@ -454,7 +450,7 @@ def batches(changed: Iterable[JobFile], interrupted: Callable[[], bool]) -> Iter
     """
     waiting = deque(changed)
     while waiting:
-        batch = Batch()
+        batch = Batch(max_files)
         while waiting and batch.takes(waiting[0]):
             job = waiting[0].job
             with job.content_lock:
@@ -490,7 +486,7 @@ def _entered(job: Job, locks: contextlib.ExitStack, outcomes: Outcomes) -> bool:
     return False
 
 
-def _changed(jobs: Iterable[Job], remote: RepoRemote, outcomes: Outcomes) -> list[JobFile]:
+def _changed(jobs: Iterable[Job], remote: Remote, outcomes: Outcomes) -> list[JobFile]:
     """Return the changed files of all jobs, and at the end those that the Hub refused before."""
     changed: list[JobFile] = []
     again: list[JobFile] = []
@@ -518,6 +514,35 @@ def _by_job(files: Iterable[StagedFile]) -> dict[Job, list[StagedFile]]:
     for file in files:
         found.setdefault(file.job, []).append(file)
     return found
+
+
+class _Refusals:
+    """The files that the Hub refuses in one push."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self._in_a_row: Counter[Job] = Counter()
+        self._accepted: set[Job] = set()
+
+    def note(self, receipt: Published, files: Iterable[StagedFile]) -> None:
+        """Tell the jobs of a receipt which of their files the Hub refused."""
+        settled = [file for file in files if file.path in receipt.settled]
+        self._accepted.update(file.job for file in settled if file.path not in receipt.refused)
+        for file in settled:
+            if file.path in receipt.refused:
+                self._refuse(file, receipt.refused[file.path])
+
+    def of_one(self, file: StagedFile, reason: str) -> Published:
+        """Return the receipt of a file that the Hub refused by itself, and tell its job."""
+        self._refuse(file, reason)
+        return Published(None, frozenset(), frozenset(), frozenset(), frozenset({file.path}), {file.path: reason})
+
+    def _refuse(self, file: StagedFile, reason: str) -> None:
+        self._in_a_row[file.job] += 1
+        if self._in_a_row[file.job] >= _REFUSED_IN_A_ROW and file.job not in self._accepted:
+            self._outcomes.fail([file.job], ActionNeededError(reason))
+        else:
+            file.job.refuse(file.snapshot, reason)
 
 
 def _title(files: list[StagedFile]) -> str:

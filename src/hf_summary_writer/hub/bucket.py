@@ -1,0 +1,217 @@
+"""A storage bucket as the remote end of a push: files that are overwritten in place, without commits or a history."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import huggingface_hub
+
+from hf_summary_writer.checks import BUCKET
+from hf_summary_writer.errors import (
+    ActionNeededError,
+    DeadlineError,
+    InterruptedPushError,
+    PushError,
+    RejectedError,
+    TemporaryError,
+)
+from hf_summary_writer.hub import xet
+from hf_summary_writer.hub.remote import BATCHES, BYTES_AT_ONCE, Published, Remote, RemoteFile, kept_path
+from hf_summary_writer.hub.responses import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from huggingface_hub import CommitInfo
+
+    from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.hub.client import Client
+    from hf_summary_writer.hub.remote import RateLimit
+    from hf_summary_writer.hub.uploads import Upload
+
+__all__ = ["BucketRemote", "check_client"]
+
+# Older clients do not tell which files of a batch failed; those before 1.5 know no buckets.
+_OLDEST_CLIENT = (1, 33)
+
+# The Hub takes no more operations in one batch.
+_MAX_OPERATIONS = 1000
+
+# How the Xet client words that the Hub refused its request for an upload token.
+_NO_UPLOAD_TOKEN = re.compile(r"HTTP status client error \((?:401|403|404)\b[^)]*\), domain: \S+/api/")
+
+
+def check_client(repo_type: str | None) -> None:
+    """Check that the installed client can push to a destination of this type.
+
+    Raises:
+        ValueError: If it cannot; the message says what to install.
+    """
+    if repo_type != BUCKET:
+        return
+    found = huggingface_hub.__version__
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < _OLDEST_CLIENT:
+        needed = ".".join(map(str, _OLDEST_CLIENT))
+        raise ValueError(
+            f"a bucket needs huggingface_hub {needed} or later, which tells of each file whether it was stored, and "
+            f"this is {found}: pip install 'huggingface_hub>={needed}'"
+        )
+    if importlib.util.find_spec("hf_xet") is None:
+        raise ValueError("a bucket needs hf_xet, since its files are stored in Xet: pip install hf_xet")
+
+
+class BucketRemote(Remote):
+    """One bucket; see `Remote`.
+
+    Raises:
+        ValueError: If the installed client cannot push to buckets.
+    """
+
+    max_files: ClassVar[int] = _MAX_OPERATIONS
+    rate_limit: ClassVar[RateLimit] = BATCHES
+
+    def __init__(self, config: PushConfig, client: Client) -> None:
+        check_client(BUCKET)
+        super().__init__(config, client)
+        # Paths of a batch that was requested and not answered. It may still be carried out, after a newer one, and put
+        # back an older version; so such a file has arrived only when a second batch holds it.
+        self._in_doubt: set[str] = set()
+
+    def publish(
+        self,
+        uploads: Sequence[Upload],
+        title: Callable[[frozenset[str]], str],
+        commit_slot: Callable[[], AbstractContextManager[object]],
+        *,
+        card: bytes | None = None,  # noqa: ARG002 - a bucket gets no README.md
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Published]:
+        """Upload files and add them to the bucket, in as many batches as the memory of the Xet client asks for."""
+        xet.over_xet()  # gives the client a folder for its cache
+        groups = list(_groups(uploads))
+        for number, group in enumerate(groups, start=1):
+            yield self._publish(group, title, commit_slot)
+            if number < len(groups) and interrupted():
+                raise InterruptedPushError("the push was interrupted")
+
+    def squash(self, title: str) -> None:
+        """Do nothing: there is no history."""
+
+    def _publish(
+        self,
+        uploads: Sequence[Upload],
+        title: Callable[[frozenset[str]], str],
+        commit_slot: Callable[[], AbstractContextManager[object]],
+    ) -> Published:
+        paths = frozenset(upload.path for upload in uploads)
+        self._keep_longer(uploads, commit_slot)
+        try:
+            failed = self._send(uploads, commit_slot)
+            if failed:
+                # The Hub may fail single files for a moment.
+                again = [upload for upload in uploads if upload.path in failed]
+                failed = self._send(again, commit_slot)
+        except PushError as error:
+            if error.in_doubt:
+                self._in_doubt |= paths
+            raise
+        stored = paths - failed.keys()
+        for upload in uploads:
+            if not upload.is_intact():
+                raise TemporaryError(f"{upload.path!a} changed while it was uploaded")
+        arrived = stored - self._in_doubt
+        self._in_doubt -= stored
+        size = sum(upload.size for upload in uploads if upload.path in stored)
+        receipt = self._receipt(title(stored), len(stored), size) if stored else None
+        return Published(receipt, stored, arrived, frozenset(), paths, failed)
+
+    def _keep_longer(
+        self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        """Copy the files of the bucket that would be replaced by less to names of their own.
+
+        Nothing is versioned: what somebody else wrote to such a name would be lost for good.
+
+        Raises:
+            TemporaryError: If a file cannot be copied.
+        """
+        sizes = {each.path: each.size for each in uploads if not each.known_bytes and each.path not in self._in_doubt}
+        longer = {path: file for path, file in self.files(list(sizes)).items() if file.size > sizes[path]}
+        if not longer:
+            return
+        kept = {path: kept_path(path, file.xet_hash) for path, file in longer.items()}
+        copies = [(BUCKET, self.repo_id, file.xet_hash, kept[path]) for path, file in longer.items()]
+        # Before the new files are sent: of one batch, the copy could fail and the rest not.
+        with commit_slot():
+            failed = self._call(lambda: self._batch(copy=copies))
+        for path, reason in failed.items():
+            raise TemporaryError(f"the longer file that was to be kept as {path!a} could not be copied: {reason}")
+        for path, to in kept.items():
+            self._tell_kept(path, to)
+
+    def _send(
+        self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
+    ) -> dict[str, str]:
+        """Upload files and add them to the bucket; return those that failed, and why."""
+        add = [(upload.body, upload.path) for upload in uploads]
+        seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
+        with commit_slot():
+            try:
+                return self._call(lambda: self._batch(add=add), seconds)
+            except (DeadlineError, RejectedError):
+                raise
+            except PushError as error:
+                if error.in_doubt or not _NO_UPLOAD_TOKEN.search(str(error)):
+                    raise
+                self._call(self._find)  # says why, in the Hub's own words
+                said = one_line(str(error))
+                raise ActionNeededError(
+                    f"the token may not write to {self._name} ({said}): use one with write access to it"
+                ) from None
+
+    def _batch(self, **operations: Any) -> dict[str, str]:
+        from huggingface_hub.errors import BucketBatchError
+
+        try:
+            self.api.batch_bucket_files(self.repo_id, **operations)
+        except BucketBatchError as error:
+            return {str(each["path"]): one_line(str(each["error"])) for each in error.failures}
+        return {}
+
+    def _receipt(self, message: str, files: int, nbytes: int) -> CommitInfo:
+        from hf_summary_writer.hub.receipt import BucketReceipt
+
+        return BucketReceipt(f"{self.endpoint}/buckets/{self.repo_id}", message, files, nbytes)
+
+    def _list(self, paths: list[str]) -> dict[str, RemoteFile]:
+        found = self.api.get_bucket_paths_info(self.repo_id, paths)
+        return {each.path: RemoteFile(each.size, xet_hash=each.xet_hash) for each in found}
+
+    def _find(self) -> Any:
+        return self.api.bucket_info(self.repo_id)
+
+    def _create(self) -> bool:
+        url = self.api.create_bucket(self.repo_id, private=self._private, exist_ok=True)
+        self.repo_id = url.bucket_id
+        return False  # a bucket gets no README.md
+
+    @property
+    def _name(self) -> str:
+        return f"the bucket {self.repo_id}"
+
+
+def _groups(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:
+    """Yield the files of each batch: as many as the Xet client holds in little memory, at least one."""
+    group: list[Upload] = []
+    size = 0
+    for upload in uploads:
+        if group and size + upload.size > BYTES_AT_ONCE:
+            yield group
+            group, size = [], 0
+        group.append(upload)
+        size += upload.size
+    if group:
+        yield group

@@ -1,0 +1,294 @@
+"""What all remotes have in common: an account, a thread for requests, and whether the repo or bucket still exists."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+from hf_summary_writer.errors import InterruptedPushError
+from hf_summary_writer.hub.deadline import HubThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from huggingface_hub import CommitInfo, HfApi
+
+    from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.hub.client import Client
+    from hf_summary_writer.hub.uploads import Upload
+
+__all__ = ["BATCHES", "BYTES_AT_ONCE", "COMMITS", "Published", "RateLimit", "Remote", "RemoteFile", "kept_path"]
+
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
+
+T = TypeVar("T")
+
+# The Hub takes no more at once.
+_PATHS_PER_REQUEST = 1000
+
+# A call to the Hub may take this long, and longer by the time that its content takes over a slow line.
+CALL_SECONDS = 120.0
+SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
+
+# The Xet client holds what it uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
+BYTES_AT_ONCE = 16 * 2**20
+
+
+class RateLimit(NamedTuple):
+    """How often huggingface.co lets an account publish.
+
+    Attributes:
+        what: What is limited; a name for it that is safe in a file name.
+        times: How often it may be done within the window, less some that are left to the user.
+        seconds: The length of the window.
+    """
+
+    what: str
+    times: float
+    seconds: float
+
+
+# Ordinary accounts have 128 commits an hour.
+COMMITS = RateLimit("commits", 120.0, 3600.0)
+
+# Ordinary accounts have 1,000 requests of the API in 5 minutes, of which a batch to a bucket takes two.
+BATCHES = RateLimit("batches", 450.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The receipt of one commit or batch, by paths in the repo or bucket.
+
+    Attributes:
+        commit: The commit; `None` if the Hub already held everything.
+        committed: The files in the commit.
+        arrived: The files that the Hub holds now for certain.
+        left_out: The files that the repo's `.gitignore` excludes.
+        settled: All files that this receipt is about, the kinds above and below and those in doubt.
+        refused: The files that the Hub does not take, and why.
+    """
+
+    commit: CommitInfo | None
+    committed: frozenset[str]
+    arrived: frozenset[str]
+    left_out: frozenset[str]
+    settled: frozenset[str]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+class RemoteFile(NamedTuple):
+    """A file as the Hub lists it.
+
+    Attributes:
+        size: The number of its bytes.
+        sha256: Its hash, if it is stored in LFS, else empty.
+        git_oid: The hash by which Git knows it; empty in a bucket.
+        xet_hash: The hash by which a bucket knows it; empty in a repo.
+    """
+
+    size: int
+    sha256: str = ""
+    git_oid: str = ""
+    xet_hash: str = ""
+
+
+def kept_path(path: str, content_hash: str) -> str:
+    """Return the path under which a file of the Hub is kept that a shorter one replaces.
+
+    A container that begins anew on an empty disk writes to the same names, and knows of no earlier upload.
+    """
+    return f"{path}.replaced-{content_hash[:8]}"
+
+
+class Remote(ABC):
+    """The remote end of a push: a branch of a repo, or a bucket.
+
+    One thread at a time may call its methods; any thread may read its properties. Every method raises `PushError` and
+    nothing else. Requests run in a thread of their own, which is left behind when the client does not return in time.
+
+    Args:
+        config: Names the destination, and says whether a repo that does not exist is created private.
+        client: Makes the requests.
+
+    Attributes:
+        max_files: The most files that one commit or batch should hold.
+        rate_limit: How often huggingface.co lets an account publish.
+        repo_id: The full id, once the repo is known to exist.
+        known: Whether the repo took files before; it is then never created again.
+        losses: How often the repo or the branch was found gone.
+        call_seconds: How long a call may take, besides the time for its content.
+    """
+
+    max_files: ClassVar[int]
+    rate_limit: ClassVar[RateLimit]
+
+    def __init__(self, config: PushConfig, client: Client) -> None:
+        where = config.destination
+        self.repo_id: str = where.repo_id
+        self.known: bool = False
+        self.losses: int = 0
+        self.call_seconds: float = CALL_SECONDS
+        self._given_repo_id = where.repo_id
+        self._repo_type = where.repo_type
+        self._revision = where.revision
+        self._private = config.private
+        self._client = client
+        self._thread = HubThread("hf-summary-writer-hub")
+        # What to check before the next push, after the repo or the branch was found gone.
+        self._check: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name}>"
+
+    @property
+    def api(self) -> HfApi:
+        """The `HfApi` that makes every request."""
+        return self._client.api
+
+    @property
+    def endpoint(self) -> str:
+        """The Hub's address."""
+        return self._client.endpoint
+
+    @property
+    def account_key(self) -> str:
+        """A name for the account of the next request; see `Client.account_key`."""
+        return self._client.account_key
+
+    @property
+    def key(self) -> Hashable:
+        """The same for all remotes whose files may be published together. Holds no token; makes no request."""
+        return self._client.key, self._repo_type, self._given_repo_id, self._revision
+
+    def start(self) -> None:
+        """Start the thread for requests, before the interpreter begins to exit.
+
+        Raises:
+            RuntimeError: If no thread can be started any more.
+        """
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End that thread once it has nothing to do."""
+        self._thread.stop()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the thread, which the child does not have."""
+        self._thread.after_fork_in_child()
+
+    def check_token(self) -> None:
+        """Check, without a request, that there is a token that can be sent.
+
+        Raises:
+            ActionNeededError: If there is none.
+        """
+        self._client.check_token(self._name)
+
+    def secret(self) -> str | None:
+        """Return the access token of the next request, so that no file that holds it is uploaded."""
+        return self._client.secret()
+
+    def use(self, repo_id: str) -> None:
+        """Go on with a repo that took files before, under its full id."""
+        self.repo_id, self.known = repo_id, True
+
+    def recheck(self) -> None:
+        """Make sure that a repo or branch that was found gone is back; costs nothing otherwise."""
+        if self._check is not None:
+            self._call(self._check)
+            self._check = None
+
+    def ensure(self) -> bool:
+        """Create what does not exist yet, unless all is known to exist; return whether this created the repo."""
+        if self.known:
+            return False
+        created = self._call(self._create)
+        self.known = True
+        return created
+
+    def lost_repo(self) -> None:
+        """Note that the repo is gone: it must come back before the next push, and is not created again."""
+        self.losses += 1
+        self._check = self._find
+
+    def lost_branch(self) -> None:
+        """Note that the branch is gone: the next push creates it again."""
+        self.lost_repo()
+
+    @abstractmethod
+    def publish(
+        self,
+        uploads: Sequence[Upload],
+        title: Callable[[frozenset[str]], str],
+        commit_slot: Callable[[], AbstractContextManager[object]],
+        *,
+        card: bytes | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Published]:
+        """Upload files and publish them, in several commits or batches if need be.
+
+        Args:
+            uploads: The files; no two have the same path.
+            title: Makes the title of a commit from the paths in it.
+            commit_slot: Entered around each request that publishes; may raise instead of letting it happen.
+            card: The README.md for a branch that has none.
+            interrupted: Asked between the requests; true ends the publishing.
+
+        Raises:
+            RejectedError: If the Hub refuses one of the files; what was yielded before stands.
+            PushError: If anything else fails.
+        """
+
+    def files(self, paths: Sequence[str], interrupted: Callable[[], bool] = lambda: False) -> dict[str, RemoteFile]:
+        """Return those of the files that exist at the Hub, with a request per 1,000 of them.
+
+        Args:
+            paths: Their paths in the repo or bucket.
+            interrupted: Asked between requests; true ends them.
+
+        Raises:
+            BranchGoneError: If the branch does not exist.
+            RepoGoneError: If the repo or bucket does not.
+            InterruptedPushError: If there was no time for all requests.
+        """
+        found: dict[str, RemoteFile] = {}
+        for start in range(0, len(paths), _PATHS_PER_REQUEST):
+            if interrupted():
+                raise InterruptedPushError("there is no time to compare the folder with the Hub")
+            found |= self._call(functools.partial(self._list, list(paths[start : start + _PATHS_PER_REQUEST])))
+        return found
+
+    @abstractmethod
+    def squash(self, title: str) -> None:
+        """Squash the history, if there is one, into one commit."""
+
+    @abstractmethod
+    def _list(self, paths: list[str]) -> dict[str, RemoteFile]: ...
+
+    @abstractmethod
+    def _find(self) -> Any: ...
+
+    @abstractmethod
+    def _create(self) -> bool: ...
+
+    def _tell_kept(self, path: str, kept: str) -> None:
+        logger.warning(
+            "%a in %s was longer than the file that replaces it: it is kept there as %a", path, self.repo_id, kept
+        )
+
+    def _seconds_to_send(self, nbytes: float) -> float:
+        return self.call_seconds + nbytes / SLOW_LINE_BYTES_PER_SECOND
+
+    def _call(self, call: Callable[[], T], seconds: float | None = None) -> T:
+        return self._thread.call(
+            lambda: self._client.guarded(call, repo=self._name, known=self.known),
+            self.call_seconds if seconds is None else seconds,
+        )
+
+    @property
+    def _name(self) -> str:
+        return f"the {self._repo_type} repo {self.repo_id}"

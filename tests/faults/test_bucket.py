@@ -1,0 +1,111 @@
+"""A bucket, and a network or a Hub that breaks at any moment of a push to it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from events import wait_until
+from faults.conftest import SECONDS, SOON
+from faults.proxy import Answer, Hang, Hold, LoseAnswer
+from hf_summary_writer.errors import DeadlineError, RateLimitError, TemporaryError
+from hub.test_bucket import needs_a_client_for_buckets
+
+if TYPE_CHECKING:
+    from faults.conftest import World
+
+pytestmark = [pytest.mark.faults, needs_a_client_for_buckets]
+
+BATCH = ("POST", r"/api/buckets/.*/batch")
+
+
+@pytest.fixture(autouse=True)
+def to_a_bucket(world: World) -> None:
+    world.where = {"repo_type": "bucket"}
+
+
+def failed(*paths: str, of: int, error: str = "try again") -> bytes:
+    answer = {"success": False, "processed": of, "succeeded": of - len(paths)}
+    return json.dumps({**answer, "failed": [{"path": path, "error": error} for path in paths]}).encode()
+
+
+def test_a_file_that_the_answer_names_as_failed_is_sent_again_alone(world: World) -> None:
+    run = world.schedule()
+    (world.folder / "a.txt").write_bytes(b"1")
+    world.proxy.add(*BATCH, Answer(200, body=failed("a.txt", of=1)), times=1)
+    assert run.push() is not None
+    assert world.uploaded() == world.on_disk()
+    assert run.missing() == 0
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_a_file_that_fails_twice_is_not_recorded_as_arrived(world: World, status: int) -> None:
+    run = world.schedule()
+    (world.folder / "a.txt").write_bytes(b"1")
+    world.proxy.add(*BATCH, Answer(status, body=failed("a.txt", of=1)), times=2)
+    assert run.push() is None
+    assert run.scheduler.status().pending.refused == 1
+    run.scheduler.close()  # tries it once more
+    assert world.uploaded() == world.on_disk()
+    assert run.scheduler.status().all_arrived
+
+
+def test_a_lost_answer_leaves_the_file_to_later_pushes_until_it_is_certain(world: World) -> None:
+    run = world.schedule()
+    (world.folder / "a.txt").write_bytes(b"1")
+    world.proxy.add(*BATCH, LoseAnswer(), times=1)
+    error = run.fail()
+    assert isinstance(error, TemporaryError)
+    assert error.in_doubt
+    run.push()
+    assert run.missing() == 1  # the first batch may yet be carried out
+    run.push()
+    assert run.missing() == 0
+    assert world.uploaded() == world.on_disk()
+
+
+def test_an_old_batch_that_comes_after_a_newer_one_does_not_win(world: World) -> None:
+    run = world.schedule()
+    file = world.folder / "a.txt"
+    file.write_bytes(b"1")
+    world.proxy.add(*BATCH, Hold(), times=1)
+    run.allow(1.0)
+    assert isinstance(run.fail(), DeadlineError)
+    file.write_bytes(b"12")
+    run.allow(SECONDS)
+    run.push()
+    world.proxy.clear()  # the old batch comes now
+    wait_until(lambda: world.uploaded() == {"a.txt": b"1"}, SECONDS)
+    run.push()
+    assert world.uploaded() == {"a.txt": b"12"}
+    assert run.missing() == 0
+
+
+def test_a_bucket_that_hangs_does_not_delay_the_end(world: World) -> None:
+    run = world.schedule(close_timeout=1.0)
+    (world.folder / "a.txt").write_bytes(b"1")
+    world.proxy.add("*", r"/api/buckets/", Hang(), times=float("inf"))
+    run.scheduler.close()
+    assert run.missing() == 1
+    assert "--repo-type bucket" in world.said(30)[-1]
+
+
+def test_a_limit_of_requests_is_waited_for_by_all_who_push_for_the_account(world: World) -> None:
+    run = world.schedule()
+    (world.folder / "a.txt").write_bytes(b"1")
+    world.proxy.add(*BATCH, Answer(429, {"RateLimit": '"api";r=0;t=7'}), times=1)
+    error = run.fail()
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == 7
+    assert SOON > run.scheduler._task.state.seconds > 0
+
+
+def test_a_token_that_may_not_write_is_named(world: World) -> None:
+    run = world.schedule()
+    (world.folder / "a.txt").write_bytes(b"1")
+    assert run.push() is not None
+    world.proxy.add("GET", r"/api/buckets/.*/xet-write-token", Answer(403), times=1)
+    (world.folder / "a.txt").write_bytes(b"12")
+    assert "may not write to the bucket" in str(run.fail())

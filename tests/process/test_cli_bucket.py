@@ -1,0 +1,80 @@
+"""The commands with a storage bucket in place of a repo."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import commands
+import remote
+from hub.test_bucket import BUCKET, needs_a_client_for_buckets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+pytestmark = needs_a_client_for_buckets
+
+LOG = """
+from hf_summary_writer import HFSummaryWriter
+with HFSummaryWriter(logdir="runs/first") as writer:
+    writer.add_scalar("loss", 1, 1)
+"""
+
+
+def a_run(tmp_path: Path) -> Path:
+    folder = tmp_path / "first"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("1")
+    return folder
+
+
+def test_sync_check_and_status_know_buckets(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    folder, uri = a_run(tmp_path), f"hf://buckets/{repo_id}"
+    checked = commands.run(hub, "check", uri, home=tmp_path)
+    assert (checked.returncode, "the first push creates it" in checked.stdout) == (0, True)
+    synced = commands.run(hub, "sync", folder, uri, "--allow", "*", home=tmp_path)
+    assert synced.returncode == 0, synced.stderr
+    assert remote.files(api, repo_id, **BUCKET) == remote.under(folder, "tensorboard/first", "*")
+    checked = commands.run(hub, "check", repo_id, "--repo-type", "bucket", home=tmp_path)
+    assert (checked.returncode, "may write" in checked.stdout) == (0, True)
+    status = commands.run(hub, "status", folder, "--exit-code", home=tmp_path)
+    assert (status.returncode, f"bucket {repo_id}, tensorboard/first" in status.stdout) == (0, True)
+    assert f"{hub.endpoint}/buckets/{repo_id}" in status.stdout
+    (folder / "notes.txt").write_text("22")
+    assert commands.run(hub, "sync", folder, home=tmp_path).returncode == 0  # to where it went before
+    assert remote.files(api, repo_id, **BUCKET)["tensorboard/first/notes.txt"] == b"22"
+
+
+def test_sync_refuses_what_a_bucket_lacks(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    folder, uri = a_run(tmp_path), f"hf://buckets/{repo_id}"
+    for option in (["--revision", "dev"], ["--squash-history"]):
+        refused = commands.run(hub, "sync", folder, uri, *option, home=tmp_path)
+        assert (refused.returncode, "a bucket has no" in refused.stderr) == (2, True)
+    assert commands.run(hub, "sync", folder, uri, "--allow", "*", home=tmp_path).returncode == 0
+    refused = commands.run(hub, "sync", folder, "--squash-history", home=tmp_path)
+    assert (refused.returncode, "a bucket has no" in refused.stderr) == (2, True)
+
+
+def test_run_pushes_the_logs_of_a_command_to_a_bucket(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    script = LOG.replace('"runs/first"', repr(str(tmp_path / "runs" / "first")))
+    (tmp_path / "train.py").write_text(script)
+    words = ["--logdir", tmp_path / "runs", "--", sys.executable, tmp_path / "train.py"]
+    done = commands.run(hub, "run", f"hf://buckets/{repo_id}", *words, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert remote.files(api, repo_id, **BUCKET) == remote.under(tmp_path / "runs", "tensorboard/runs")
+
+
+def test_the_variable_for_the_repo_may_name_a_bucket(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    script = LOG.replace('"runs/first"', repr(str(tmp_path / "first")))
+    (tmp_path / "train.py").write_text(script)
+    words = ["--logdir", tmp_path / "other", "--", sys.executable, tmp_path / "train.py"]
+    variables = {"HF_SUMMARY_WRITER_REPO_ID": f"hf://buckets/{repo_id}"}
+    done = commands.run(hub, "run", "tester/unused", *words, home=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    assert remote.files(api, repo_id, **BUCKET) == remote.under(tmp_path / "first", "tensorboard/first")
