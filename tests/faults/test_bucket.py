@@ -33,6 +33,7 @@ def failed(*paths: str, of: int, error: str = "try again") -> bytes:
 
 def test_a_file_that_the_answer_names_as_failed_is_sent_again_alone(world: World) -> None:
     run = world.schedule()
+    run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
     world.proxy.add(*BATCH, Answer(200, body=failed("a.txt", of=1)), times=1)
     assert run.push() is not None
@@ -43,6 +44,7 @@ def test_a_file_that_the_answer_names_as_failed_is_sent_again_alone(world: World
 @pytest.mark.parametrize("status", [200, 422])
 def test_a_file_that_fails_twice_is_not_recorded_as_arrived(world: World, status: int) -> None:
     run = world.schedule()
+    run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
     world.proxy.add(*BATCH, Answer(status, body=failed("a.txt", of=1)), times=2)
     assert run.push() is None
@@ -54,6 +56,7 @@ def test_a_file_that_fails_twice_is_not_recorded_as_arrived(world: World, status
 
 def test_a_lost_answer_leaves_the_file_to_later_pushes_until_it_is_certain(world: World) -> None:
     run = world.schedule()
+    run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
     world.proxy.add(*BATCH, LoseAnswer(), times=1)
     error = run.fail()
@@ -68,6 +71,7 @@ def test_a_lost_answer_leaves_the_file_to_later_pushes_until_it_is_certain(world
 
 def test_an_old_batch_that_comes_after_a_newer_one_does_not_win(world: World) -> None:
     run = world.schedule()
+    run.settle()
     file = world.folder / "a.txt"
     file.write_bytes(b"1")
     world.proxy.add(*BATCH, Hold(), times=1)
@@ -85,6 +89,7 @@ def test_an_old_batch_that_comes_after_a_newer_one_does_not_win(world: World) ->
 
 def test_a_bucket_that_hangs_does_not_delay_the_end(world: World) -> None:
     run = world.schedule(close_timeout=1.0)
+    run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
     world.proxy.add("*", r"/api/buckets/", Hang(), times=float("inf"))
     run.scheduler.close()
@@ -94,6 +99,7 @@ def test_a_bucket_that_hangs_does_not_delay_the_end(world: World) -> None:
 
 def test_a_limit_of_requests_is_waited_for_by_all_who_push_for_the_account(world: World) -> None:
     run = world.schedule()
+    run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
     world.proxy.add(*BATCH, Answer(429, {"RateLimit": '"api";r=0;t=7'}), times=1)
     error = run.fail()
@@ -104,6 +110,7 @@ def test_a_limit_of_requests_is_waited_for_by_all_who_push_for_the_account(world
 
 def test_a_token_that_may_not_write_is_named(world: World) -> None:
     run = world.schedule()
+    run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
     assert run.push() is not None
     world.proxy.add("GET", r"/api/buckets/.*/xet-write-token", Answer(403), times=1)
