@@ -12,7 +12,8 @@ from tensorboardX import SummaryWriter
 import commands
 import remote
 import scripts
-from hf_summary_writer.cli.watching import client_of_another_hub
+from hf_summary_writer.cli.watching import client_of_another_hub, scheduler_of, start_together
+from hf_summary_writer.config import PushConfig
 from hub_process import HubProcess
 
 if TYPE_CHECKING:
@@ -154,6 +155,25 @@ def test_folders_that_go_to_another_hub_have_one_client_and_so_share_commits() -
     first, second = (client_of_another_hub("http://127.0.0.1:9", "hf_test") for _ in range(2))
     assert first is not None
     assert first is second
+
+
+def test_folders_that_are_watched_from_the_same_moment_share_their_first_commit(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    api.create_repo(repo_id)
+    schedulers = []
+    for number in range(20):
+        folder = tmp_path / f"run-{number}"
+        with SummaryWriter(str(folder)) as writer:
+            writer.add_scalar("loss", number, 0)
+        arguments = {"repo_id": repo_id, "token": hub.token, "path_in_repo": folder.name}
+        config = PushConfig.from_arguments(arguments, hub.endpoint)
+        schedulers.append(scheduler_of(folder, config, as_json=False, err=True))
+    start_together(schedulers)
+    for scheduler in schedulers:
+        scheduler.trigger().result(SECONDS)
+        scheduler.close()
+    assert len(api.list_repo_commits(repo_id)) == 2, "with the first one, of the repo"
 
 
 def test_watching_sends_to_the_hub_that_the_command_names_whatever_the_shell_says(

@@ -17,7 +17,7 @@ from hf_summary_writer.checks import PREFIX, check_folder
 from hf_summary_writer.cli.options import config_of, config_options
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
-from hf_summary_writer.cli.watching import client_for, scheduler_of
+from hf_summary_writer.cli.watching import WaitingScheduler, client_for, scheduler_of, start_together
 from hf_summary_writer.config import PUSHED_FOLDER, commits_per_hour, mode_for
 from hf_summary_writer.push.status import matches_nothing, missing
 
@@ -163,12 +163,13 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     folder = _checked_folder(repo_id, logdir)
     config = config_of(folder, repo_id, options)
     _check_command(command)
-    schedulers: list[CommitScheduler] = []
+    schedulers: list[WaitingScheduler] = []
     # Importing the client takes long, and only a bar needs it here.
     progress = UploadProgress(client_for(config)) if are_bars_wanted() else None
 
     def begin() -> None:
         schedulers.append(scheduler_of(folder, config, as_json=False, err=True, progress=progress))
+        start_together(schedulers)
 
     def hurry(number: int) -> None:
         # Batch systems send SIGTERM some seconds before SIGKILL.

@@ -17,7 +17,7 @@ from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
-from hf_summary_writer.cli.watching import client_for, describe, scheduler_of, tell
+from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import default_endpoint
@@ -227,17 +227,20 @@ def _watched(
     # Offline mode is for training scripts; this command is an explicit request to upload.
     os.environ.pop(MODE, None)
     minutes = configs[0][1].minutes if configs else DEFAULT_MINUTES
-    by_config: dict[tuple[Path, str], CommitScheduler] = {}
+    by_config: dict[tuple[Path, str], WaitingScheduler] = {}
     with _until_told_to_stop() as told:
         while True:
+            added = []
             for folder, config in configs:
                 key = folder, config.destination.key
                 if key not in by_config:
                     by_config[key] = scheduler_of(folder, config, as_json=as_json, err=False)
+                    added.append(by_config[key])
                     if not as_json:
                         say(f"{folder} goes to {place(config)} every {minutes:g} min, until Ctrl-C")
                         if matches_nothing(folder, config):
                             say(f"no file in {folder} matches {patterns(config)} yet", colour="yellow", err=True)
+            start_together(added)
             if told.wait(minutes * 60):
                 break
             configs = later()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from hf_summary_writer.notices import amount
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from huggingface_hub import HfApi
@@ -20,13 +23,13 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["client_for", "client_of_another_hub", "describe", "scheduler_of", "tell"]
+__all__ = ["client_for", "client_of_another_hub", "describe", "scheduler_of", "start_together", "tell"]
 
 
 def scheduler_of(
     folder: Path, config: PushConfig, *, as_json: bool, err: bool, progress: UploadProgress | None = None
-) -> CommitScheduler:
-    """Start to push `folder` every so many minutes, and tell of each commit."""
+) -> WaitingScheduler:
+    """Return a scheduler that tells of each commit; it waits for `start_together`."""
 
     def note(commit: CommitDetails) -> None:
         if progress is not None:
@@ -35,7 +38,32 @@ def scheduler_of(
 
     arguments = {**config.arguments_for(CommitScheduler), "on_commit": note}
     client = client_of_another_hub(config.endpoint, config.token) if progress is None else progress.client
-    return CommitScheduler(folder_path=folder, hf_api=client, **arguments)
+    return WaitingScheduler(folder_path=folder, hf_api=client, **arguments)
+
+
+class WaitingScheduler(CommitScheduler):
+    """A scheduler that waits for `start_together`."""
+
+    def start(self) -> None:
+        """Wait."""
+
+    def begin(self) -> None:
+        """Start."""
+        super().start()
+
+    def held(self) -> AbstractContextManager[object]:
+        """Let no push to the same destination begin in the `with` block."""
+        return self._loop.lock
+
+
+def start_together(schedulers: Sequence[WaitingScheduler]) -> None:
+    """Start schedulers so that the first pushes of those with the same destination share commits."""
+    with contextlib.ExitStack() as locks:
+        # A loop that sees the first one alone would make a commit for it alone.
+        for scheduler in schedulers:
+            locks.enter_context(scheduler.held())
+        for scheduler in schedulers:
+            scheduler.begin()
 
 
 @functools.cache
