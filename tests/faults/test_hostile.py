@@ -15,10 +15,13 @@ import pytest
 import commands
 import remote
 import scripts
-from hf_summary_writer.cli.view import _fetch
+from hf_summary_writer.cli.view import fetch
+from hf_summary_writer.config import EVENT_FILES, PushConfig
 from hf_summary_writer.events.encoding import file_version
 from hf_summary_writer.events.tfrecord import frame
+from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.client import client_of
+from hf_summary_writer.hub.mirror import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,13 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J"
+
+
+def look(stranger: Stranger, folder: Path) -> None:
+    """Bring a folder up to date with what a stranger's repo lists, as `view` does."""
+    config = PushConfig.from_arguments({"repo_id": "evil/repo"}, stranger.endpoint)
+    api = client_of(stranger.endpoint, "hf_x")
+    fetch(Mirror(api, config, folder, PathFilter(EVENT_FILES), print), config)
 
 
 class Stranger:
@@ -196,16 +206,16 @@ def test_a_hub_that_repeats_the_token_in_a_header_does_not_bring_it_into_the_log
 @pytest.mark.faults("S8")
 def test_view_asks_for_no_file_whose_name_leads_elsewhere(stranger: Stranger, tmp_path: Path, path: str) -> None:
     stranger.path = path
-    _fetch(client_of(stranger.endpoint, "hf_x"), "evil/repo", None, None, tmp_path / "download", tmp_path / "shown")
+    look(stranger, tmp_path / "shown")
     assert not [asked for asked, _ in stranger.requests if "/resolve/" in asked]
 
 
 @pytest.mark.faults("S8")
 def test_view_goes_on_with_other_files_when_one_cannot_be_downloaded(stranger: Stranger, tmp_path: Path) -> None:
     stranger.path = "x" * 300 + ".tfevents.1"  # longer than a file system allows
-    _fetch(client_of(stranger.endpoint, "hf_x"), "evil/repo", None, None, tmp_path / "download", tmp_path / "shown")
+    look(stranger, tmp_path / "shown")
     stranger.path = "run/events.out.tfevents.1"
-    _fetch(client_of(stranger.endpoint, "hf_x"), "evil/repo", None, None, tmp_path / "download", tmp_path / "shown")
+    look(stranger, tmp_path / "shown")
     assert (tmp_path / "shown" / stranger.path).read_bytes() == b"EVIL"
 
 

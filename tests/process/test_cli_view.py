@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import time
 import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import commands
 import remote
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.cli.view import Changed, update
+from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,15 +38,24 @@ def steps(board: str, run: str, tag: str) -> list[int]:
         return []
 
 
-def test_it_shows_a_repo_and_what_is_pushed_later(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
-    with HFSummaryWriter(repo_id, logdir=tmp_path / "first", hf_api=api, repo_private=True, commit_every=60) as writer:
+@pytest.mark.parametrize("repo_type", ["model", pytest.param("bucket", marks=needs_a_client_for_buckets)])
+def test_it_shows_what_is_there_and_what_is_pushed_later(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, repo_type: str
+) -> None:
+    where: dict[str, Any] = {"repo_type": repo_type, "repo_private": True, "logdir": tmp_path / "first"}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as used,
+        HFSummaryWriter(repo_id, hf_api=api, commit_every=60, **where) as writer,
+    ):
         for step in range(3):
             writer.add_scalar("loss", 1.0, step)
         writer.scheduler.trigger().result(SECONDS)
-        options = ["--port", 0, "--refresh", 1, "--folder", tmp_path / "view"]
+        port = used.getsockname()[1]  # another one is taken
+        options = ["--repo-type", repo_type, "--port", port, "--refresh", 1, "--folder", tmp_path / "view"]
         with commands.start(hub, "view", repo_id, *options, home=tmp_path) as process:
             assert process.stderr is not None
             board = next(found[0] for line in process.stderr if (found := re.search(r"http://\S+/", line)))
+            assert f":{port}/" not in board
             deadline = time.monotonic() + SECONDS
             for wanted in (3, 5):
                 for step in range(wanted):
@@ -56,12 +68,19 @@ def test_it_shows_a_repo_and_what_is_pushed_later(hub: HubProcess, api: HfApi, r
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
     assert process.returncode == 0
-    shown_files = {f"shown/{path}": content for path, content in remote.files(api, repo_id).items()}
-    assert set(shown_files) == {
-        path.relative_to(tmp_path / "view").as_posix()
-        for path in (tmp_path / "view" / "shown").rglob("*")
-        if path.is_file()
-    }
+    assert remote.under(tmp_path / "view", "") == remote.files(api, repo_id, repo_type=repo_type)
+
+
+def test_a_bucket_or_repo_without_event_files_is_waited_for(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    api.create_repo(repo_id)
+    with commands.start(hub, "view", repo_id, "--port", 0, home=tmp_path) as process:
+        assert process.stderr is not None
+        assert any("waiting for the first" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_a_repo_that_is_not_there_is_an_error_in_one_line(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
@@ -69,18 +88,3 @@ def test_a_repo_that_is_not_there_is_an_error_in_one_line(hub: HubProcess, repo_
     assert asked.returncode == 1
     assert repo_id in asked.stderr
     assert "Traceback" not in asked.stderr
-
-
-def test_a_file_that_grew_is_appended_to_and_one_that_changed_is_written_anew(tmp_path: Path) -> None:
-    source, shown = tmp_path / "source", tmp_path / "shown"
-    (source / "a").mkdir(parents=True)
-    (source / "a" / "f").write_bytes(b"x" * 10_000)
-    assert update(source, shown) == Changed(1, 10_000)
-    inode = (shown / "a" / "f").stat().st_ino
-    (source / "a" / "f").write_bytes(b"x" * 10_000 + b"new")
-    assert update(source, shown) == Changed(1, 3)
-    assert (shown / "a" / "f").stat().st_ino == inode
-    assert update(source, shown) == Changed(0, 0)
-    (source / "a" / "f").write_bytes(b"y" * 20_000)
-    assert update(source, shown) == Changed(1, 20_000)
-    assert (shown / "a" / "f").read_bytes() == b"y" * 20_000

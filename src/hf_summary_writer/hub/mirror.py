@@ -1,0 +1,287 @@
+"""A copy of the event files of a repo or bucket in a local folder, kept up to date with the new bytes alone."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import time
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from hf_summary_writer.checks import BUCKET, check_path_in_repo
+from hf_summary_writer.hub.responses import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from huggingface_hub import HfApi
+
+    from hf_summary_writer.config import PushConfig
+
+__all__ = ["Changed", "Mirror"]
+
+# Bytes at the end of the local file that must equal the download before new data is appended.
+_COMPARED_BYTES = 4096
+
+# As the client's own download of a whole repo.
+_DOWNLOADS = 8
+
+_SECONDS = 60.0
+
+# The feed of changes is looked at this often, and not relied on for longer than that.
+_LOOK_SECONDS = 0.25
+_RELIST_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """How many files grew or are new, and by how many bytes.
+
+    Attributes:
+        files: The number of files.
+        bytes: The number of new bytes.
+        failed: The files that could not be downloaded, and why.
+    """
+
+    files: int
+    bytes: int
+    failed: Mapping[str, str]
+
+
+class _Listed(NamedTuple):
+    version: str
+    size: int
+
+
+class _Source(ABC):
+    """The files of a repo or bucket.
+
+    Args:
+        api: The client.
+        config: Names the place; its `repo_id` has a namespace.
+    """
+
+    def __init__(self, api: HfApi, config: PushConfig) -> None:
+        self.api = api
+        self.repo_id = config.repo_id
+
+    @abstractmethod
+    def files(self) -> Iterator[tuple[str, _Listed]]:
+        """Yield the path, version and size of each file."""
+
+    @abstractmethod
+    def url(self, path: str) -> str:
+        """Return the address of a file that was listed."""
+
+    def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
+        """Wait until something may have changed, at most so long."""
+        ended(seconds)
+
+
+class _Repo(_Source):
+    def __init__(self, api: HfApi, config: PushConfig) -> None:
+        super().__init__(api, config)
+        self._repo_type = config.repo_type
+        self._revision = config.revision
+        self._commit: str | None = None
+
+    def files(self) -> Iterator[tuple[str, _Listed]]:
+        from huggingface_hub.hf_api import RepoFile
+
+        info = self.api.repo_info(self.repo_id, repo_type=self._repo_type, revision=self._revision)
+        if info.sha == self._commit:
+            return
+        # All files of one moment.
+        for each in self.api.list_repo_tree(self.repo_id, recursive=True, revision=info.sha, repo_type=self._repo_type):
+            if isinstance(each, RepoFile):
+                yield each.path, _Listed(each.blob_id, each.size)
+        self._commit = info.sha
+
+    def url(self, path: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(
+            self.repo_id, path, repo_type=self._repo_type, revision=self._commit, endpoint=self.api.endpoint
+        )
+
+
+class _Bucket(_Source):
+    """The files of a bucket, which the client's file system caches and keeps fresh by the bucket's event feed."""
+
+    def __init__(self, api: HfApi, config: PushConfig) -> None:
+        from huggingface_hub import HfFileSystem
+
+        super().__init__(api, config)
+        # Clients before 2.3 do not follow the feed.
+        self._follows = "live_follow" in inspect.signature(HfFileSystem.__init__).parameters
+        options = {"live_follow": True} if self._follows else {}
+        self._system = HfFileSystem(
+            endpoint=api.endpoint, token=api.token, use_listings_cache=True, skip_instance_cache=True, **options
+        )
+        self._root = f"buckets/{config.repo_id}/"
+        self._folder = f"{self._root}{config.path_in_repo}".rstrip("/")
+        self._seen: dict[str, _Listed] = {}
+        self._listed_at = 0.0
+
+    def files(self) -> Iterator[tuple[str, _Listed]]:
+        if not self._follows or time.monotonic() - self._listed_at > _RELIST_SECONDS:
+            self._system.invalidate_cache()
+            self._listed_at = time.monotonic()
+        self._seen = self._found()
+        yield from self._seen.items()
+
+    def url(self, path: str) -> str:
+        return f"{self.api.endpoint}/buckets/{self.repo_id}/resolve/{quote(path, safe='')}"
+
+    def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
+        if not self._follows:
+            ended(seconds)
+            return
+        until = time.monotonic() + _RELIST_SECONDS
+        while time.monotonic() < until and self._found() == self._seen and not ended(_LOOK_SECONDS):
+            pass
+
+    def _found(self) -> dict[str, _Listed]:
+        # Makes a request only if something has changed.
+        found: Any = self._system.find(self._folder, detail=True)
+        return {name.removeprefix(self._root): _Listed(each["xet_hash"], each["size"]) for name, each in found.items()}
+
+
+class Mirror:
+    """Keeps a folder equal to the event files of a repo or bucket. Files that are gone from there stay.
+
+    Args:
+        api: The client.
+        config: Names the place; its `repo_id` has a namespace.
+        folder: The folder; what is in it already is not downloaded again.
+        wanted: Returns whether a path is that of an event file.
+        tell: Told in one line of a file that is left out.
+    """
+
+    def __init__(
+        self,
+        api: HfApi,
+        config: PushConfig,
+        folder: Path,
+        wanted: Callable[[str], bool],
+        tell: Callable[[str], object],
+    ) -> None:
+        self._source = (_Bucket if config.repo_type == BUCKET else _Repo)(api, config)
+        self._api = api
+        self._prefix = f"{config.path_in_repo}/" if config.path_in_repo else ""
+        self._folder = folder
+        self._wanted = wanted
+        self._tell = tell
+        self._known: dict[str, str] = {}
+        self._told: set[str] = set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no event file was found so far."""
+        return not self._known
+
+    def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
+        """Wait until something may have changed.
+
+        Args:
+            seconds: How long to wait where the Hub does not tell of changes.
+            ended: Waits for so many seconds, and returns true when there is no more need for the mirror.
+        """
+        self._source.wait(seconds, ended)
+
+    def refresh(self, progress: Callable[[int, int], Callable[[int], object]]) -> Changed:
+        """Download the new bytes of all files that have changed.
+
+        Args:
+            progress: Told how many files with how many bytes have changed; what it returns is told of each file's bytes
+                when that is done.
+        """
+        changed = {
+            path: listed
+            for path, listed in self._source.files()
+            if path.startswith(self._prefix) and self._wanted(path) and self._known.get(path) != listed.version
+        }
+        changed = {path: listed for path, listed in changed.items() if self._is_safe(path)}
+        done = progress(len(changed), sum(listed.size for listed in changed.values()))
+        files = size = 0
+        failed = {}
+        with ThreadPoolExecutor(_DOWNLOADS) as pool:
+            downloads = {pool.submit(self._download, path, listed.size): path for path, listed in changed.items()}
+            for each in as_completed(downloads):
+                path = downloads[each]
+                done(changed[path].size)
+                error = each.exception()
+                if error is not None:
+                    failed[path] = one_line(str(error))
+                    continue
+                self._known[path] = changed[path].version
+                files += each.result() > 0
+                size += each.result()
+        return Changed(files, size, failed)
+
+    def _download(self, path: str, size: int) -> int:
+        """Bring one file up to date; return the number of its new bytes."""
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a+b") as file:
+            have = file.tell()
+            start = max(0, have - _COMPARED_BYTES)
+            if have > size or (size and not self._append(path, file, start, have)):
+                file.truncate(0)
+                have = 0
+                if size:
+                    self._append(path, file, 0, 0)
+            return file.seek(0, 2) - have
+
+    def _append(self, path: str, file: BinaryIO, start: int, have: int) -> bool:
+        """Append what follows byte `have` of a file, if its bytes from `start` to there are those of the local file."""
+        file.seek(start)
+        expected = file.read(have - start)
+        with self._asked(path, start) as pieces:
+            compared = b""
+            for piece in pieces:
+                rest = piece
+                if len(compared) < len(expected):
+                    compared, rest = (compared + piece)[: len(expected)], (compared + piece)[len(expected) :]
+                    if not expected.startswith(compared):
+                        return False
+                file.write(rest)
+        return len(compared) == len(expected)
+
+    @contextlib.contextmanager
+    def _asked(self, path: str, start: int) -> Iterator[Iterator[bytes]]:
+        from huggingface_hub import get_session
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+        headers = build_hf_headers(token=self._api.token, library_name=self._api.library_name)
+        headers |= {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
+        with get_session().stream(
+            "GET", self._source.url(path), headers=headers, timeout=_SECONDS, follow_redirects=True
+        ) as answer:
+            hf_raise_for_status(answer)
+            pieces = answer.iter_bytes()
+            yield pieces if answer.status_code == 206 else _from(pieces, start)
+
+    def _is_safe(self, path: str) -> bool:
+        # Nothing is written outside of the folder, whatever a Hub lists.
+        with contextlib.suppress(ValueError):
+            if check_path_in_repo(path) == path and ":" not in path.partition("/")[0]:
+                return True
+        if path not in self._told:
+            self._told.add(path)
+            self._tell(f"{path!a} is left out: it is no path of a file below a folder")
+        return False
+
+
+def _from(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
+    """Yield what comes after `start` bytes."""
+    for piece in pieces:
+        skipped = min(start, len(piece))
+        start -= skipped
+        if piece[skipped:]:
+            yield piece[skipped:]

@@ -1,0 +1,138 @@
+"""The copy of a repo or bucket that `view` shows: only new bytes are downloaded."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import CommitOperationAdd
+
+from hf_summary_writer.config import EVENT_FILES, PushConfig
+from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.hub.mirror import Changed, Mirror
+from hub.test_bucket import needs_a_client_for_buckets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+pytestmark = pytest.mark.client  # listings and addresses are the client's
+
+SECONDS = 30.0
+EVENTS = "run/events.out.tfevents.1.host"
+
+
+class Place:
+    """A repo or bucket, and a mirror of it."""
+
+    def __init__(self, api: HfApi, repo_id: str, repo_type: str, folder: Path) -> None:
+        self.api, self.repo_id, self.repo_type, self.folder = api, repo_id, repo_type, folder
+        self.told: list[str] = []
+        if repo_type == "bucket":
+            api.create_bucket(repo_id)
+        else:
+            api.create_repo(repo_id, repo_type=repo_type)
+
+    def write(self, files: dict[str, bytes]) -> None:
+        if self.repo_type == "bucket":
+            self.api.batch_bucket_files(self.repo_id, add=[(content, path) for path, content in files.items()])
+            return
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        self.api.create_commit(self.repo_id, operations, commit_message="Add", repo_type=self.repo_type)
+
+    def mirror(self, **where: Any) -> Mirror:
+        named = {"repo_id": self.repo_id, "repo_type": self.repo_type, **where}
+        config = PushConfig.from_arguments(named, self.api.endpoint)
+        return Mirror(self.api, config, self.folder, PathFilter(EVENT_FILES), self.told.append)
+
+    def held(self) -> dict[str, bytes]:
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.fixture(params=["model", pytest.param("bucket", marks=needs_a_client_for_buckets)])
+def place(request: pytest.FixtureRequest, api: HfApi, repo_id: str, tmp_path: Path) -> Place:
+    return Place(api, repo_id, request.param, tmp_path / "shown")
+
+
+def refreshed(mirror: Mirror) -> Changed:
+    return mirror.refresh(lambda _files, _size: lambda _size: None)
+
+
+def look_on(mirror: Mirror, times: int) -> None:
+    """Wait for so many looks, or until something has changed."""
+    looks = iter(range(times))
+
+    def ended(seconds: float) -> bool:
+        time.sleep(seconds)
+        return next(looks, None) is None
+
+    mirror.wait(0.1, ended)
+
+
+def eventually(mirror: Mirror, holds: Callable[[], bool]) -> None:
+    """Refresh until that holds: the feed of a bucket takes a moment."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        look_on(mirror, 1)
+        refreshed(mirror)
+
+
+def test_only_what_is_new_is_downloaded(place: Place, hub: HubProcess) -> None:
+    first = b"x" * 100_000
+    place.write({EVENTS: first, "notes.txt": b"not shown"})
+    mirror = place.mirror()
+    assert mirror.is_empty
+    assert refreshed(mirror) == Changed(1, 100_000, {})
+    assert place.held() == {EVENTS: first}
+    inode = (place.folder / EVENTS).stat().st_ino
+    hub.reset_stats()
+    place.write({EVENTS: first + b"y" * 10_000})
+    eventually(mirror, lambda: place.held() == {EVENTS: first + b"y" * 10_000})
+    assert (place.folder / EVENTS).stat().st_ino == inode
+    assert hub.stats.download.sent <= 10_000 + 4096  # the end of the local file is compared
+    again = place.mirror()  # of a later call, for the same folder
+    assert refreshed(again) == Changed(0, 0, {})
+
+
+def test_a_file_that_was_replaced_is_downloaded_anew(place: Place) -> None:
+    place.write({EVENTS: b"x" * 10_000})
+    mirror = place.mirror()
+    refreshed(mirror)
+    for content in (b"z" * 20_000, b"short", b"", b"w" * 5000):
+        place.write({EVENTS: content})
+        eventually(mirror, lambda content=content: place.held() == {EVENTS: content})  # type: ignore[misc]
+
+
+def test_an_empty_place_is_waited_for(place: Place) -> None:
+    mirror = place.mirror()
+    assert refreshed(mirror) == Changed(0, 0, {})
+    assert mirror.is_empty
+    place.write({EVENTS: b"1"})
+    eventually(mirror, lambda: not mirror.is_empty)
+    assert place.held() == {EVENTS: b"1"}
+
+
+def test_a_folder_of_it_can_be_shown_alone(place: Place) -> None:
+    place.write({"a/x.tfevents.1": b"1", "ab/x.tfevents.1": b"2", "b/x.tfevents.1": b"3"})
+    refreshed(place.mirror(path_in_repo="a"))
+    assert place.held() == {"a/x.tfevents.1": b"1"}
+
+
+def test_an_idle_bucket_costs_no_request(api: HfApi, repo_id: str, tmp_path: Path, hub: HubProcess) -> None:
+    pytest.importorskip("huggingface_hub", "2.3")
+    place = Place(api, repo_id, "bucket", tmp_path / "shown")
+    place.write({EVENTS: b"1"})
+    mirror = place.mirror()
+    refreshed(mirror)
+    look_on(mirror, 8)
+    before = len(hub.requests)
+    look_on(mirror, 8)
+    refreshed(mirror)
+    assert len(hub.requests) == before
