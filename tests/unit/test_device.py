@@ -9,6 +9,7 @@ import tempfile
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from equality import contents, show
 from events import event_files, logged, scalars, steps, wait_until
 from hf_summary_writer.events import thread
+from hf_summary_writer.events.files import EventFile
 from hf_summary_writer.events.writer import EventWriter
 from standin import StandIn
 
@@ -43,6 +45,35 @@ def test_a_scalar_is_written_when_its_device_is_done_and_not_waited_for(tmp_path
         flushing.join(20)
         assert scalars(tmp_path, "loss") == [(1, 1.5)]
         assert scalars(tmp_path, "lr") == [(1, 0.25)]
+
+
+def test_what_was_logged_before_a_value_on_a_busy_device_is_written(tmp_path: Path, device: StandIn) -> None:
+    with EventWriter(tmp_path) as writer:
+        for step in range(300):
+            writer.add_scalar("lr", 0.5, step)
+        writer.add_scalar("loss", device.array(1.5), 1)
+        wait_until(lambda: steps(tmp_path, "lr", growing=True) == list(range(300)))
+        assert steps(tmp_path, "loss", growing=True) == []
+        device.run_all()
+    assert steps(tmp_path, "loss") == [1]
+
+
+def test_a_full_disk_at_close_loses_no_later_value_of_a_device(
+    tmp_path: Path, device: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalar("lr", 0.5, 1)
+        writer.flush()
+        with monkeypatch.context() as disk:
+            disk.setattr(EventFile, "append", Mock(side_effect=OSError("No space left on device")))
+            writer.add_scalar("lr", 0.5, 2)
+            writer.add_scalar("loss", device.array(2.5), 2)
+            closing = writer._run_queue.close()
+            writer.add_scalar("loss", device.array(3.5), 3)
+            thread.writer_thread.wait(closing)
+        device.run_all()
+    assert writer.dropped_events == 2
+    assert scalars(tmp_path, "loss") == [(3, 3.5)]
 
 
 def test_the_value_is_the_one_at_the_call(tmp_path: Path, device: StandIn) -> None:

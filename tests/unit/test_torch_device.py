@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hf_summary_writer.events.summaries import unwrapped
 from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 torch = pytest.importorskip("torch")
@@ -41,6 +42,7 @@ class Backend:
     class Stream:
         def __init__(self, _: Any = None) -> None:
             self.waited_for: list[Any] = []
+            self.records = 0
 
         def wait_event(self, event: Any) -> None:
             assert event.recorded
@@ -49,8 +51,9 @@ class Backend:
     class Event:
         recorded = 0
 
-        def record(self, _: Any) -> None:
+        def record(self, stream: Any) -> None:
             self.recorded += 1
+            stream.records += 1
 
         def query(self) -> bool:
             return True
@@ -93,8 +96,14 @@ def device(monkeypatch: pytest.MonkeyPatch) -> devices.TorchDevice:
     return device
 
 
-def read(device: devices.TorchDevice, values: list[Any], numbers: set[int]) -> list[Any]:
-    snapshots = [device.snapshot(value, is_number=index in numbers) for index, value in enumerate(values)]
+def numbers(device: devices.TorchDevice, values: Iterable[Any]) -> list[devices.Snapshot]:
+    snapshots = [device.snapshot(value, is_number=True) for value in values]
+    assert None not in snapshots
+    return snapshots  # type: ignore[return-value]
+
+
+def read(device: devices.TorchDevice, values: list[Any], are_numbers: set[int]) -> list[Any]:
+    snapshots = [device.snapshot(value, is_number=index in are_numbers) for index, value in enumerate(values)]
     copy = device.start_copy([snapshot for snapshot in snapshots if snapshot is not None])
     assert copy.is_ready()
     return copy.values()
@@ -112,14 +121,14 @@ def read(device: devices.TorchDevice, values: list[Any], numbers: set[int]) -> l
 def test_values_of_all_types_and_shapes_come_back_in_order(
     wanted: list[tuple[str, list[int], bool]], random: Any
 ) -> None:
-    values, numbers = [], set()
+    values, are_numbers = [], set()
     for index, (dtype, shape, is_number) in enumerate(wanted):
-        numbers |= {index} if is_number else set()
+        are_numbers |= {index} if is_number else set()
         size = [1] * len(shape) if is_number else shape
         values.append((torch.rand(size) * random.uniform(0, 3)).to(getattr(torch, dtype)))
-    found = read(make_device(), values, numbers)
+    found = read(make_device(), values, are_numbers)
     for index, (value, back) in enumerate(zip(values, found, strict=True)):
-        if index in numbers:
+        if index in are_numbers:
             assert back == float(value.to(torch.float64))
         else:
             assert back.dtype == value.dtype
@@ -127,17 +136,79 @@ def test_values_of_all_types_and_shapes_come_back_in_order(
             assert np.array_equal(unwrapped(back), unwrapped(value))
 
 
-def test_events_are_used_again_once_a_copy_has_ended() -> None:
+def test_memory_for_numbers_is_filled_again_once_all_of_it_has_been_read() -> None:
     device = make_device()
-    for _ in range(3):
-        assert read(device, [torch.tensor(1.0), torch.tensor(2)], {0, 1}) == [1.0, 2.0]
-    assert len(device._events) == 2
+    blocks = set()
+    for step in range(20):
+        snapshots = numbers(device, map(torch.tensor, range(step, step + 100)))
+        blocks |= {snapshot.data for snapshot in snapshots}
+        assert device.start_copy(snapshots).values() == list(range(step, step + 100))
+    assert len(blocks) == 2
 
 
-def test_tensors_with_gradients_parameters_and_inference_tensors_are_taken(
-    tmp_path: Path, device: devices.TorchDevice
-) -> None:
-    assert device._events is not None
+def test_memory_that_is_waited_for_is_not_filled_again() -> None:
+    device = make_device()
+    snapshots = numbers(device, map(torch.tensor, range(1000)))
+    first, second = device.start_copy(snapshots[500:]), device.start_copy(snapshots[:500])
+    assert first.values() == first.values() == list(range(500, 1000))
+    later = numbers(device, [torch.tensor(-1)] * 1000)
+    assert second.values() == list(range(500))
+    assert device.start_copy(later).values() == [-1.0] * 1000
+
+
+def test_memory_for_numbers_outlives_the_mode_of_the_caller() -> None:
+    device = make_device()
+    weight = torch.tensor([2.0], requires_grad=True)
+    with torch.inference_mode():
+        snapshots = numbers(device, [torch.tensor(1.0)])
+    snapshots += numbers(device, [weight, weight * 2])
+    assert device.start_copy(snapshots).values() == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_memory_for_numbers_does_not_end_with_a_transform(*, is_first: bool) -> None:
+    device = make_device()
+    plain = torch.tensor(5.0)
+    taken: list[Any] = [] if is_first else [*numbers(device, [plain])]
+
+    def double(x: Any) -> Any:
+        taken.append(device.snapshot(plain, is_number=True))
+        return x * 2
+
+    torch.func.grad(double)(torch.tensor(1.0))
+    torch.func.vmap(double)(torch.ones(3))
+    snapshots = [snapshot for snapshot in taken if snapshot is not None] + numbers(device, [plain])
+    assert device.start_copy(snapshots).values() == [5.0] * len(snapshots)
+
+
+def test_without_memory_for_a_block_the_number_is_read_in_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = make_device()
+    monkeypatch.setattr(torch, "empty", Mock(side_effect=torch.OutOfMemoryError))
+    assert device.snapshot(torch.tensor(1.0), is_number=True) is None
+
+
+def test_the_end_of_a_copy_is_marked_in_the_call_except_on_the_default_stream() -> None:
+    for key, recorded_in_calls in (((0, 0, 1), 0), ((3, 0, 1), 10)):
+        device = make_device()
+        device._stream_key, device._is_default = lambda _, key=key: key, devices._is_default_of_cuda
+        snapshots = numbers(device, [torch.tensor(1.0)] * 10)
+        stream = device._backend.current
+        assert stream.records == recorded_in_calls
+        device.start_copy(snapshots)
+        assert stream.records == max(recorded_in_calls, 1)
+
+
+def test_numbers_take_nothing_of_the_limit_on_device_memory(tmp_path: Path, device: devices.TorchDevice) -> None:
+    with EventWriter(tmp_path) as writer:
+        for step in range(10):
+            writer.add_scalar("a", torch.tensor(1.0), step)
+        writer.flush()
+        assert device._streams
+        assert writer._memory._acquired_on_device == writer._memory._released_on_device == 0
+
+
+@pytest.mark.usefixtures("device")
+def test_tensors_with_gradients_parameters_and_inference_tensors_are_taken(tmp_path: Path) -> None:
     with torch.inference_mode():
         inference = torch.tensor([4.0])
     values = [torch.tensor(1.0, requires_grad=True), torch.nn.Parameter(torch.tensor([[2.0]])), inference]

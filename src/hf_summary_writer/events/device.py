@@ -1,8 +1,10 @@
 """Values on accelerators: snapshots taken in the call without waiting for the device, and read later in batches.
 
 A snapshot is a copy on the device, enqueued on the caller's stream, so that it holds the value at the call whatever the
-program does to the tensor afterwards. The writer thread copies many snapshots to the host at once, on a stream of its
-own, and polls for the end of the copy; it holds neither the interpreter nor the other queues while the device works.
+program does to the tensor afterwards. Numbers are copied next to each other, into a block of device memory, which costs
+the caller one small operation. The writer thread copies what it finds to the host at once, on a stream of its own, and
+looks at its next pass whether the copy has ended; it holds neither the interpreter nor the other queues while the
+device works.
 """
 
 from __future__ import annotations
@@ -22,13 +24,21 @@ from hf_summary_writer.events.tracing import keep_out_of_graphs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Copy", "Device", "Snapshot", "device_of", "take"]
+__all__ = ["Copy", "Device", "Snapshot", "device_of", "take_number"]
 
 _SHARED_BACKENDS = ("cuda", "xpu")
-_MOST_STREAMS = 64
 
 """Types of torch devices with streams and events; ROCm's is "cuda", too. Others are read in the call."""
 
+_MOST_STREAMS = 64
+
+_BLOCK_NUMBERS = 256
+
+_MOST_SPARE_BLOCKS = 16
+
+_DEFAULT_STREAM = 0
+
+"""The id of CUDA's default stream, which exists as long as the process and of which no graph can be captured."""
 
 _CHUNK = 1 << 20
 
@@ -40,34 +50,35 @@ class Snapshot:
 
     Attributes:
         device: Where it is.
-        data: The device's own array.
+        data: The device's own array, or the block that holds the number.
+        index: Position of the number in its block.
         event: What marks the end of the copy on the caller's stream.
-        stream: Identifies that stream.
         is_number: Whether it is read as a `float`, and not as an array.
+        nbytes: Size on the device, unless it lies in a block.
         reduce: Makes something smaller of `data`, on the device.
-        nbytes: Size on the device.
+        value: The `float` or host array, once it has been read.
     """
 
-    __slots__ = ("data", "device", "event", "is_number", "nbytes", "reduce", "stream")
+    __slots__ = ("data", "device", "event", "index", "is_number", "nbytes", "reduce", "value")
 
     def __init__(
         self,
         device: Device,
         data: Any,
+        index: int | None = None,
         event: Any = None,
-        stream: Any = None,
         *,
         is_number: bool = False,
-        reduce: Callable[[Any], Any] | None = None,
         nbytes: int = 0,
     ) -> None:
         self.device: Device = device
         self.data: Any = data
+        self.index: int | None = index
         self.event: Any = event
-        self.stream: Any = stream
         self.is_number: bool = is_number
-        self.reduce: Callable[[Any], Any] | None = reduce
         self.nbytes: int = nbytes
+        self.reduce: Callable[[Any], Any] | None = None
+        self.value: Any = None
 
 
 class Copy(Protocol):
@@ -87,7 +98,7 @@ class Device(Protocol):
         """Raise what a scalar on the host would raise, by shape and type alone."""
 
     def snapshot(self, value: Any, *, is_number: bool = False) -> Snapshot | None:
-        """Copy `value` on the device without waiting; `None` if there is no memory for it.
+        """Copy `value` on the device without waiting; `None` if it cannot be copied and must be read in the call.
 
         Raises:
             RuntimeError: A graph is being captured, which cannot read a value.
@@ -133,19 +144,18 @@ def _finder_of(kind: type) -> Callable[[Any], Device | None] | None:
     return None
 
 
-def take(value: Any, *, is_number: bool = False) -> Snapshot | None:
-    """Return a snapshot of `value` if it is on a device that can be read later.
+def take_number(value: Any) -> Snapshot | None:
+    """Return a snapshot of the one number in `value` if it is on a device that can be read later.
 
     Raises:
-        AssertionError: With `is_number`, `value` has more than one element.
+        AssertionError: `value` has more than one element.
         RuntimeError: A graph is being captured.
     """
     device = device_of(value)
     if device is None:
         return None
-    if is_number:
-        device.check_number(value)
-    return device.snapshot(value, is_number=is_number)
+    device.check_number(value)
+    return device.snapshot(value, is_number=True)
 
 
 _torch_devices: dict[Any, TorchDevice | None] = {}
@@ -164,6 +174,54 @@ def _torch_device_of(value: Any) -> TorchDevice | None:
     return device if device is not None and device.can_copy(value) else None
 
 
+class _Block:
+    """Device memory for some numbers; callers take places, and the writer thread counts those that it has read.
+
+    Attributes:
+        stream: Whose numbers they are.
+        numbers: The memory as one tensor.
+        free: Index and view of each place that nothing has been copied to.
+    """
+
+    __slots__ = ("_places", "_unread", "free", "numbers", "stream")
+
+    def __init__(self, stream: _Stream, numbers: Any) -> None:
+        self.stream = stream
+        self.numbers = numbers
+        self._places: list[tuple[int, Any]] = list(enumerate(numbers.unbind()))
+        self.clear()
+
+    def clear(self) -> None:
+        self._unread = len(self._places)
+        self.free = self._places[::-1]
+
+    def count_read(self, numbers: int) -> None:
+        self._unread -= numbers
+        if not self._unread:
+            self.stream.spare.append(self)
+
+
+class _Stream:
+    """A stream that numbers are logged on.
+
+    Attributes:
+        stream: The stream itself.
+        event: Marks the end of all copies so far, except on the default stream: there the writer thread records it.
+        is_default: Whether it is the default stream of CUDA.
+        block: The block that is being filled.
+        spare: Blocks that have been read and can be filled again.
+    """
+
+    __slots__ = ("block", "event", "is_default", "spare", "stream")
+
+    def __init__(self, stream: Any, event: Any, *, is_default: bool) -> None:
+        self.stream = stream
+        self.event = event
+        self.is_default = is_default
+        self.block: _Block | None = None
+        self.spare: deque[_Block] = deque(maxlen=_MOST_SPARE_BLOCKS)
+
+
 class TorchDevice:
     """One accelerator of torch.
 
@@ -178,25 +236,26 @@ class TorchDevice:
         self._torch = torch
         self._backend = backend
         self._where = where
+        self._index = where.index
         self._pin = pin
+        self._strided = torch.strided
+        # Private functions where there are some: the public ones make an object or look whether CUDA is initialized.
+        internal = torch._C  # noqa: SLF001
         # Tensors inside of `torch.func` transforms look like others, but end with the transform.
-        functorch = getattr(torch._C, "_functorch", None)  # noqa: SLF001 - there is no public name
+        functorch = getattr(internal, "_functorch", None)
         self._is_transformed: Callable[[Any], bool] = getattr(functorch, "is_functorch_wrapped_tensor", lambda _: False)
+        self._stream_key: Callable[[int], Any] | None = getattr(internal, f"_{where.type}_getCurrentStream", None)
+        self._is_default: Callable[[Any], bool] = _is_default_of_cuda if where.type == "cuda" else lambda _: False
         # Backends without graphs have no such function.
         self._is_capturing: Callable[[], bool] = getattr(backend, "is_current_stream_capturing", bool)
-        # Private, since the public function makes a new object at each call, for a seventh of the time of a snapshot.
-        self._stream_key = getattr(torch._C, f"_{where.type}_getCurrentStream", None)  # noqa: SLF001
-        self._streams: dict[Any, Any] = {}
-        # Recycled, since creating an event costs more than recording one.
-        self._events: deque[Any] = deque(maxlen=4096)
+        self._streams: dict[Any, _Stream] = {}
         self._side_stream: Any = None
         self._limits: dict[tuple[tuple[float, ...], Any], tuple[Any, Any]] = {}
 
     def can_copy(self, value: Any) -> bool:
         """Return whether a clone is all that there is to a tensor: not a sparse or transformed one."""
-        torch = self._torch
         return (
-            value.layout is torch.strided
+            value.layout is self._strided
             and not value.is_quantized
             and not value.is_complex()
             and not value.is_neg()
@@ -207,43 +266,77 @@ class TorchDevice:
         assert value.numel() == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
 
     def snapshot(self, value: Any, *, is_number: bool = False) -> Snapshot | None:
-        stream = self._current_stream()
-        if self._captures():
+        key = self._current_stream() if self._stream_key is None else self._stream_key(self._index)
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._new_stream(key)
+        if not stream.is_default and self._captures():
             raise RuntimeError(
                 "a value cannot be logged while a graph is being captured on its stream: log the output of a replay"
             )
+        if value.requires_grad:
+            value = value.detach()
         try:
-            data = (value.detach() if value.requires_grad else value).clone()
-        except self._torch.OutOfMemoryError:
+            return self._number(value, stream) if is_number else self._array(value, stream)
+        except RuntimeError:
+            # No memory, or a transform of `torch.func`, which lets no function write to memory from outside of it.
+            # Reading the value in the call works, or raises what is wrong.
             return None
+
+    def _number(self, value: Any, stream: _Stream) -> Snapshot | None:
+        block = stream.block
         try:
-            event = self._events.pop()
+            # One operation: other threads take places, too.
+            index, place = block.free.pop()  # type: ignore[union-attr]
+        except (AttributeError, IndexError):
+            block = self._next_block(stream)
+            if block is None:
+                return None
+            index, place = block.free.pop()
+        place.copy_(value.reshape(()) if value.ndim else value)
+        if not stream.is_default:
+            stream.event.record(stream.stream)
+        return Snapshot(self, block, index, is_number=True)
+
+    def _next_block(self, stream: _Stream) -> _Block | None:
+        try:
+            block = stream.spare.popleft()
         except IndexError:
-            event = self._backend.Event()
-        event.record(stream)
-        if is_number and data.ndim:
-            data = data.reshape(())
-        return Snapshot(self, data, event, stream, is_number=is_number, nbytes=data.nbytes)
+            torch = self._torch
+            # The block outlives the mode that the caller is in.
+            with torch.inference_mode(False):
+                numbers = torch.empty(_BLOCK_NUMBERS, dtype=torch.float64, device=self._where)
+                if type(numbers) is not torch.Tensor or self._is_transformed(numbers):
+                    return None
+                block = _Block(stream, numbers)
+        else:
+            block.clear()
+        stream.block = block
+        return block
+
+    def _array(self, value: Any, stream: _Stream) -> Snapshot:
+        data = value.clone()
+        event = self._backend.Event()
+        event.record(stream.stream)
+        return Snapshot(self, data, event=event, nbytes=data.nbytes)
 
     def _current_stream(self) -> Any:
-        if self._stream_key is None:
-            return self._backend.current_stream(self._where)
-        key = self._stream_key(self._where.index)
-        stream = self._streams.get(key)
-        if stream is None:
-            if len(self._streams) >= _MOST_STREAMS:
-                self._streams.clear()
-            stream = self._streams[key] = self._backend.current_stream(self._where)
-        return stream
+        return self._backend.current_stream(self._where)
+
+    def _new_stream(self, key: Any) -> _Stream:
+        if len(self._streams) >= _MOST_STREAMS:
+            self._streams.clear()
+        stream = _Stream(self._current_stream(), self._backend.Event(), is_default=self._is_default(key))
+        return self._streams.setdefault(key, stream)
 
     def _captures(self) -> bool:
-        if self._backend.current_device() == self._where.index:
+        if self._backend.current_device() == self._index:
             return self._is_capturing()
         with self._backend.device(self._where):
             return self._is_capturing()
 
     def stand_in(self, value: Any) -> np.ndarray:
-        return np.broadcast_to(_as_numpy(self._torch, self._torch.zeros((), dtype=value.dtype)), tuple(value.shape))
+        return _without_memory(_dtype_of(self._torch, value.dtype), tuple(value.shape))
 
     def histogram(self, limits: Sequence[float]) -> Callable[[Any], Any] | None:
         return functools.partial(self._histogram, limits)
@@ -292,75 +385,98 @@ class TorchDevice:
             if self._side_stream is None:
                 self._side_stream = backend.Stream(self._where)
             with backend.stream(self._side_stream):
-                # The last event of a stream covers those before it.
-                for event in {snapshot.stream: snapshot.event for snapshot in snapshots}.values():
-                    self._side_stream.wait_event(event)
                 return _TorchCopy(self, snapshots)
 
-    def recycle(self, snapshots: Sequence[Snapshot]) -> None:
-        self._events.extend(snapshot.event for snapshot in snapshots)
+
+def _is_default_of_cuda(key: tuple[int, int, int]) -> bool:
+    return key[0] == _DEFAULT_STREAM
 
 
 class _TorchCopy:
     """All snapshots as bytes in one buffer, so that they cost one transfer whatever their types are."""
 
     def __init__(self, device: TorchDevice, snapshots: Sequence[Snapshot]) -> None:
-        torch, backend = device._torch, device._backend  # noqa: SLF001 - two halves of one thing
-        self._torch = torch
-        self._device = device
+        torch, backend, side_stream = device._torch, device._backend, device._side_stream  # noqa: SLF001 - its half
         self._snapshots = snapshots
-        data = [snapshot.reduce(snapshot.data) if snapshot.reduce else snapshot.data for snapshot in snapshots]
-        groups: dict[tuple[Any, bool], list[int]] = {}
-        for index, (snapshot, array) in enumerate(zip(snapshots, data, strict=True)):
-            groups.setdefault((array.dtype, snapshot.is_number), []).append(index)
-        # The widest first, so that each group is aligned.
-        self._groups = sorted(groups.items(), key=lambda group: -group[0][0].itemsize)
-        self._shapes: list[Any] = [
-            () if each.is_number else array.shape for each, array in zip(snapshots, data, strict=True)
-        ]
-        # Numbers have no dimension. One call for all of them: between two calls the caller may take the interpreter.
-        parts = [
-            torch.stack([data[index] for index in members]).view(torch.uint8)
-            if are_numbers
-            else torch.cat([data[index].reshape(-1) for index in members]).view(torch.uint8)
-            for (_, are_numbers), members in self._groups
-        ]
+        places: dict[_Block, list[int]] = {}
+        arrays: list[Snapshot] = []
+        for snapshot in snapshots:
+            if snapshot.index is None:
+                arrays.append(snapshot)
+            else:
+                places.setdefault(snapshot.data, []).append(snapshot.index)
+        for stream in {block.stream for block in places}:
+            if stream.is_default:
+                # After all copies of the snapshots, which are in the queue already.
+                stream.event.record(stream.stream)
+            side_stream.wait_event(stream.event)
+        for snapshot in arrays:
+            side_stream.wait_event(snapshot.event)
+        self._blocks = [(block, min(indices), len(indices)) for block, indices in places.items()]
+        sources = [block.numbers[min(indices) : max(indices) + 1] for block, indices in places.items()]
+        sources += [snapshot.reduce(snapshot.data) if snapshot.reduce else snapshot.data for snapshot in arrays]
+        self._outlines = [(source.shape, source.dtype) for source in sources]
+        # The widest type first, so that each is aligned.
+        self._order = sorted(range(len(sources)), key=lambda n: -sources[n].dtype.itemsize)
+        parts = [sources[n].reshape(-1).view(torch.uint8) for n in self._order]
         # Kept until the copy has ended: the memory belongs to the stream that they were made on.
         self._packed = torch.cat(parts) if len(parts) > 1 else parts[0]
-        pin = device._pin  # noqa: SLF001
-        self._host = torch.empty(self._packed.shape, dtype=torch.uint8, pin_memory=pin)
+        self._host = torch.empty(self._packed.shape, dtype=torch.uint8, pin_memory=device._pin)  # noqa: SLF001
         self._host.copy_(self._packed, non_blocking=True)
         self._done = backend.Event()
-        self._done.record(device._side_stream)  # noqa: SLF001
+        self._done.record(side_stream)
+        self._values: list[Any] | None = None
 
     def is_ready(self) -> bool:
         return bool(self._done.query())
 
     def values(self) -> list[Any]:
-        self._done.synchronize()
-        self._device.recycle(self._snapshots)
-        values: list[Any] = [None] * len(self._snapshots)
+        # Once, whatever interrupts the caller: a block that counted its numbers twice would be filled too early.
+        if self._values is None:
+            self._done.synchronize()
+            self._values = self._read()
+            for block, _, count in self._blocks:
+                block.count_read(count)
+        return self._values
+
+    def _read(self) -> list[Any]:
+        read: list[Any] = [None] * len(self._order)
         begin = 0
-        for (dtype, are_numbers), members in self._groups:
-            sizes = [1] * len(members) if are_numbers else [self._shapes[index].numel() for index in members]
-            end = begin + sum(sizes) * dtype.itemsize
-            group = self._host[begin:end].view(dtype)
+        for n in self._order:
+            shape, dtype = self._outlines[n]
+            end = begin + shape.numel() * dtype.itemsize
+            read[n] = self._host[begin:end].view(dtype).reshape(shape)
             begin = end
-            if are_numbers:
-                for index, number in zip(members, group.to(self._torch.float64).tolist(), strict=True):
-                    values[index] = number
-                continue
-            for index, array in zip(members, group.split(sizes), strict=True):
-                values[index] = array.reshape(self._shapes[index])
-        return values
+        # Filled up, so that a number has the index that it has in its block.
+        numbers = {
+            block: [0.0] * first + found.tolist() for (block, first, _), found in zip(self._blocks, read, strict=False)
+        }
+        arrays = iter(read[len(self._blocks) :])
+        return [
+            next(arrays) if snapshot.index is None else numbers[snapshot.data][snapshot.index]
+            for snapshot in self._snapshots
+        ]
 
 
-def _as_numpy(torch: Any, tensor: Any) -> np.ndarray:
-    """Return a tensor of the host as an array, in single precision where NumPy lacks its type."""
+@functools.cache
+def _dtype_of(torch: Any, dtype: Any) -> np.dtype[Any]:
+    """Return NumPy's type for one of torch's, single precision where NumPy lacks it."""
+    tensor = torch.zeros((), dtype=dtype)
     try:
-        return np.asarray(tensor.numpy())
+        found: np.dtype[Any] = tensor.numpy().dtype
     except TypeError:
-        return np.asarray(tensor.to(torch.float32).numpy())
+        return np.dtype(np.float32)
+    return found
+
+
+_ZERO = bytes(16)
+
+"""As long as the widest number."""
+
+
+def _without_memory(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    # As `numpy.broadcast_to`, which takes a considerable part of the call.
+    return np.ndarray(shape, dtype, _ZERO, strides=(0,) * len(shape))
 
 
 _capture_mode = threading.local()
@@ -410,13 +526,13 @@ class JaxDevice:
     def snapshot(self, value: Any, *, is_number: bool = False) -> Snapshot | None:
         data = value.copy()
         data.copy_to_host_async()
-        return Snapshot(self, data, is_number=is_number, nbytes=data.nbytes)
+        return Snapshot(self, data, is_number=is_number, nbytes=0 if is_number else data.nbytes)
 
     def start_copy(self, snapshots: Sequence[Snapshot]) -> Copy:
         return _JaxCopy(snapshots)
 
     def stand_in(self, value: Any) -> np.ndarray:
-        return np.broadcast_to(np.zeros((), value.dtype), value.shape)
+        return _without_memory(value.dtype, value.shape)
 
     def histogram(self, limits: Sequence[float]) -> Callable[[Any], Any] | None:  # noqa: ARG002
         return None

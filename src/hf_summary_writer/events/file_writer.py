@@ -15,7 +15,7 @@ from tensorboardX.writer import FileWriter as _TheirFileWriter
 from hf_summary_writer.events import hooks
 from hf_summary_writer.events.device import Snapshot
 from hf_summary_writer.events.encoding import SUMMARY, event_payload
-from hf_summary_writer.events.queue import Deferred, OnDevice, scalar_on_device
+from hf_summary_writer.events.queue import Deferred, OnDevice, ScalarOnDevice
 from hf_summary_writer.events.thread import writer_thread
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         """Add a scalar with a tag encoded by `encoding.scalar_prefix`; `on_read` receives the value of a snapshot."""
         wall_time, step = self._wall_time(walltime), self._step(global_step)
         if isinstance(value, Snapshot):
-            self._events.put(scalar_on_device(wall_time, prefix, value, step, on_read))
+            self._events.put(ScalarOnDevice(wall_time, prefix, value, step, on_read))
         else:
             self._events.put((wall_time, prefix, value, step))
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import os
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.device import Copy, Device, Snapshot
 
-__all__ = ["Deferred", "EventQueue", "FailureLog", "Item", "MemoryLimit", "OnDevice", "scalar_on_device"]
+__all__ = ["Deferred", "EventQueue", "FailureLog", "Item", "MemoryLimit", "OnDevice", "ScalarOnDevice"]
 
 _logger = logging.getLogger(__name__)
 
@@ -40,11 +39,7 @@ _SLICE_BYTES = 1 << 20
 
 """Encoded events that are written at once."""
 
-_ON_DEVICE_BYTES = 1024
-
-"""Host memory of a pending scalar on a device, rounded up."""
-
-_DEVICE_ITEMS = 4096
+_DEVICE_ITEMS = 1 << 16
 
 """Items whose values are copied from a device at once: a copy of many costs little more than one of few."""
 
@@ -78,46 +73,62 @@ class OnDevice:
 
     Attributes:
         snapshots: The values.
-        finish: Returns the event's item, given the values on the host.
+        make: Returns the event to encode, given the values on the host.
         nbytes: Memory that it and its values hold on the host, once they are there.
     """
 
     snapshots: tuple[Snapshot, ...]
-    finish: Callable[..., Scalar | Deferred]
+    make: Callable[..., Deferred]
     nbytes: int
 
     @property
     def device_bytes(self) -> int:
         return sum(snapshot.nbytes for snapshot in self.snapshots)
 
-
-def scalar_on_device(
-    wall_time: float,
-    prefix: bytes,
-    value: Snapshot,
-    step: int | None,
-    on_read: Callable[[float], None] | None = None,
-) -> OnDevice:
-    """Return the item of a plain scalar whose value is read later, and then given to `on_read`."""
-    return OnDevice((value,), functools.partial(_plain_scalar, wall_time, prefix, step, on_read), _ON_DEVICE_BYTES)
+    def finish(self) -> Deferred | None:
+        """Return the event once its values have been read; `None` if one of them could not be."""
+        values = [snapshot.value for snapshot in self.snapshots]
+        return None if any(value is None for value in values) else self.make(*values)
 
 
-def _plain_scalar(
-    wall_time: float, prefix: bytes, step: int | None, on_read: Callable[[float], None] | None, number: float
-) -> Scalar:
-    if on_read is not None:
-        on_read(number)
-    # The difference is zero for what is finite; tensorboardX warns of what is not.
-    if number - number:
-        make_np(number)
-    return wall_time, prefix, number, step
+@dataclass(slots=True, eq=False)
+class ScalarOnDevice:
+    """A plain scalar whose value is still on an accelerator.
 
+    Attributes:
+        wall_time: Seconds since the epoch.
+        prefix: As in `Scalar`.
+        number: The value.
+        step: The global step.
+        on_read: Receives the value once it is on the host.
+    """
+
+    wall_time: float
+    prefix: bytes
+    number: Snapshot
+    step: int | None
+    on_read: Callable[[float], None] | None = None
+
+    def finish(self) -> Scalar | None:
+        """Return the scalar once its number has been read; `None` if it could not be."""
+        number = self.number.value
+        if number is None:
+            return None
+        if self.on_read is not None:
+            self.on_read(number)
+        # The difference is zero for what is finite; tensorboardX warns of what is not.
+        if number - number:
+            make_np(number)
+        return self.wall_time, self.prefix, number, self.step
+
+
+_ON_DEVICE = frozenset({OnDevice, ScalarOnDevice})
 
 _of_parent: list[Any] = []
 
 """What a forked child has inherited and must never free."""
 
-Item = Scalar | bytes | Deferred | OnDevice | FlushRequest
+Item = Scalar | bytes | Deferred | OnDevice | ScalarOnDevice | FlushRequest
 
 
 class MemoryLimit:
@@ -342,9 +353,9 @@ class EventQueue:
             self._fall_back(error, time.monotonic())
         writer_thread.register(self)
 
-    def put(self, item: bytes | Deferred | OnDevice | Scalar) -> None:
+    def put(self, item: bytes | Deferred | OnDevice | Scalar | ScalarOnDevice) -> None:
         """Append an item, waiting for room if there is none."""
-        if not self.wait_for_room():
+        if len(self.items) >= self.memory.items and not self.wait_for_room():
             return
         if nbytes := _memory_of(item):
             self.memory.acquire(nbytes)
@@ -460,7 +471,7 @@ class EventQueue:
         """Whether there is work at the monotonic time `now`; a failing disk is tried now and then, and on request."""
         if not self.items and not self._taken:
             return False
-        if self._copies:
+        if self._awaits_device:
             return all(_is_ready(copy) for _, copy in self._copies)
         return not self.failing or now >= self._retry_at or bool(self._requests)
 
@@ -468,7 +479,10 @@ class EventQueue:
         """Write up to `most` items, or answer one request; return how many items were done. Never raises `OSError`."""
         if not self._taken:
             self._take(most)
-        if self._taken and type(self._taken[0]) is OnDevice and not self._fetch():
+            if not _ON_DEVICE.isdisjoint(map(type, self._taken)):
+                self._take(_DEVICE_ITEMS - len(self._taken))
+                self._start_copies()
+        if self._awaits_device and not self._read_copies():
             return 0
         taken = self._taken
         before = len(taken)
@@ -506,8 +520,7 @@ class EventQueue:
 
     def drop(self) -> None:
         """Drop the item that made `work` raise, and continue in a new file."""
-        self._copies = []
-        self.device_wait_began = None
+        self._forget_copies()
         lost = self._taken or list(itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items))))
         self._taken = []
         self._file.forget()
@@ -523,11 +536,10 @@ class EventQueue:
         """Leave pending events and the open file to the parent, in a forked child."""
         # What is on a device is neither read nor freed here: a forked child must not touch the parent's devices.
         _of_parent.append((self.items, self._taken, self._copies))
-        kept = [item for item in self.items if type(item) is not OnDevice] if keep_items else []
+        kept = [item for item in self.items if type(item) not in _ON_DEVICE] if keep_items else []
         self.items = deque(kept)
         self._taken = []
-        self._copies = []
-        self.device_wait_began = None
+        self._forget_copies()
         self._requests = set()
         self._file.belongs_to_parent()
         self.failing = False
@@ -539,33 +551,53 @@ class EventQueue:
         # One call into C, so that an exception from a signal handler cannot come between taking and keeping.
         self._taken.extend(itertools.starmap(self.items.popleft, itertools.repeat((), min(most, len(self.items)))))
 
-    def _fetch(self) -> bool:
+    @property
+    def _awaits_device(self) -> bool:
+        """Whether the next item to write is on a device; those before it need not wait for the device."""
+        return self.device_wait_began is not None and bool(self._taken) and type(self._taken[0]) in _ON_DEVICE
+
+    def _read_copies(self) -> bool:
         """Bring all values of `_taken` to the host; return False while a device is at work."""
-        if not self._copies:
-            self._take(_DEVICE_ITEMS - len(self._taken))
-            self._start_copies()
         if not all(_is_ready(copy) for _, copy in self._copies):
             return False
-        values: dict[int, Any] = {}
         for snapshots, copy in self._copies:
             with self._device_errors_reported():
-                values.update(zip(map(id, snapshots), copy.values(), strict=True))
-        finished = [self._finish(item, values) if type(item) is OnDevice else item for item in self._taken]
-        self._taken = [item for item in finished if item is not None]
+                for snapshot, value in zip(snapshots, copy.values(), strict=True):
+                    snapshot.value = value
         self._copies = []
+        finished: list[Item] = []
+        for item in self._taken:
+            if type(item) is ScalarOnDevice or type(item) is OnDevice:
+                event = item.finish()
+                if event is None:  # the device failed
+                    self.failures.lose(1)
+                else:
+                    finished.append(event)
+                if type(item) is OnDevice:
+                    self.memory.release(item.nbytes - (0 if event is None else _memory_of(event)))
+                    self.memory.release_on_device(item.device_bytes)
+            else:
+                finished.append(item)
+        self._taken = finished
         self.device_wait_began = None
         return True
 
     def _start_copies(self) -> None:
         self.device_wait_began = time.monotonic()
-        by_device: dict[Device, list[Snapshot]] = {}
+        by_device: defaultdict[Device, list[Snapshot]] = defaultdict(list)
         for item in self._taken:
-            if type(item) is OnDevice:
+            if type(item) is ScalarOnDevice:
+                by_device[item.number.device].append(item.number)
+            elif type(item) is OnDevice:
                 for snapshot in item.snapshots:
-                    by_device.setdefault(snapshot.device, []).append(snapshot)
+                    by_device[snapshot.device].append(snapshot)
         for device, snapshots in by_device.items():
             with self._device_errors_reported():
                 self._copies.append((snapshots, device.start_copy(snapshots)))
+
+    def _forget_copies(self) -> None:
+        self._copies = []
+        self.device_wait_began = None
 
     @contextlib.contextmanager
     def _device_errors_reported(self) -> Iterator[None]:
@@ -573,16 +605,6 @@ class EventQueue:
             yield
         except Exception as error:  # noqa: BLE001 - whatever a device raises
             self.failures.report_device(error, self.directory)
-
-    def _finish(self, item: OnDevice, values: dict[int, Any]) -> Item | None:
-        finished: Item | None = None
-        if all(id(snapshot) in values for snapshot in item.snapshots):
-            finished = item.finish(*[values[id(snapshot)] for snapshot in item.snapshots])
-        else:  # the device failed
-            self.failures.lose(1)
-        self.memory.release(item.nbytes - (0 if finished is None else _memory_of(finished)))
-        self.memory.release_on_device(item.device_bytes)
-        return finished
 
     def _write(self, taken: list[Item], most: int, now: float) -> None:
         scalars = _leading_scalars(taken[:most])
@@ -668,9 +690,11 @@ class EventQueue:
         """Drop pending items up to the last close request, because no caller waits for them."""
         pending = [*self._taken, *itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items)))]
         last = max((i for i, item in enumerate(pending) if isinstance(item, FlushRequest) and item.closes), default=-1)
-        self._taken = pending[last + 1 :]
+        self._taken = []
+        self._forget_copies()
+        self.items.extendleft(reversed(pending[last + 1 :]))
         self._file.forget()
-        if not self._taken:
+        if not self.items:
             # It may never be written to again.
             self.failures.forget(self)
         self._lose(pending[: last + 1])

@@ -16,7 +16,7 @@ from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboardX.summary import hparams
 from tensorboardX.x2num import make_np
 
-from hf_summary_writer.events.device import Snapshot, take
+from hf_summary_writer.events.device import Snapshot, take_number
 
 __all__ = [
     "Trial",
@@ -106,7 +106,7 @@ def scalar_of(value: Any, *, may_be_read_later: bool = True) -> float | Snapshot
         if number - number:
             make_np(number)
         return number
-    if may_be_read_later and (snapshot := take(value, is_number=True)) is not None:
+    if may_be_read_later and (snapshot := take_number(value)) is not None:
         return snapshot
     if (plain := _python_number(value)) is not None:
         return float(make_np(plain))

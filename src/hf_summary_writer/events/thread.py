@@ -30,10 +30,6 @@ _IDLE_INTERVAL = 0.4
 
 """Seconds between two passes over the queues: after one that found something, and after one that found nothing."""
 
-_DEVICE_INTERVAL = 0.01
-
-"""Seconds between two looks at a copy from a device that is under way and nobody waits for."""
-
 _POLITE_ITEMS = 256
 
 _URGENT_ITEMS = 1024
@@ -263,7 +259,9 @@ class WriterThread:
             on_device = [events for events in list(self._queues.values()) if events.device_wait_began is not None]
             awaited = any(events.has_waiting_callers for events in on_device)
             if on_device:
-                interval = _NAP if awaited else _DEVICE_INTERVAL
+                # A pass starts a copy, and the next one reads it: a look in between would take the interpreter from
+                # the loop for nothing.
+                interval = _NAP if awaited else _BUSY_INTERVAL
             if not self._queues:
                 self._thread = None
                 # `register` adds the queue first and looks for a thread then: here it is the other way round.

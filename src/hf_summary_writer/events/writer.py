@@ -26,7 +26,7 @@ from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import scalar_prefix
 from hf_summary_writer.events.file_writer import FileWriter
 from hf_summary_writer.events.files import SEGMENT_BYTES
-from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit, scalar_on_device
+from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit, ScalarOnDevice
 from hf_summary_writer.events.summaries import (
     check_tensor,
     hparams_summaries,
@@ -303,7 +303,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if type(scalar_value) is not float or scalar_value - scalar_value:
             scalar_value = scalar_of(scalar_value)
             if type(scalar_value) is not float:
-                events.put(scalar_on_device(time(), prefix, scalar_value, global_step))
+                events.put(ScalarOnDevice(time(), prefix, scalar_value, global_step))
                 return
         now = time()
         if len(events.items) >= self._memory.items and not events.wait_for_room():
