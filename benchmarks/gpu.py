@@ -3,9 +3,9 @@
     python benchmarks/gpu.py            measure, print, and say whether the targets are met
     python benchmarks/gpu.py --write    also put the tables into docs/performance.md
 
-Needs torch, tensorboardX and this package; with the extra `localhub` also measures during a push. Takes three minutes.
-A loop that logs is compared with the same loop without logging directly before and after it; figures are medians over
-the rounds.
+Needs torch, tensorboardX and this package; with the extra `localhub` also measures during a push, after all else. Takes
+three minutes. A loop that logs is compared with the same loop without logging directly before and after it; figures are
+medians over the rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 # The script's own folder goes to the end: a file in it is named as a module of Python's own.
 sys.path.append(sys.path.pop(0))
 
-import argparse
 import contextlib
 import gc
 import os
@@ -28,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import page
+import shared
 import tensorboardX
 import torch
 
@@ -37,9 +36,7 @@ from hf_summary_writer.events import EventWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 OURS, PUSHING = "hf_summary_writer", "hf_summary_writer, during a push"
-SCALARS_PER_STEP = 5
 MOST_CALLER_US = 25.0
 MOST_MEDIA_MS = 0.3
 
@@ -117,7 +114,7 @@ def run(step: Callable[[], Any], steps: int, writer: Any) -> tuple[float, list[i
     for number in range(steps):
         loss = step()
         if writer is not None:
-            for n in range(SCALARS_PER_STEP):
+            for n in range(shared.SCALARS_PER_STEP):
                 before = clock()
                 writer.add_scalar(f"train/scalar{n}", loss, number)
                 taken.append(clock() - before)
@@ -170,21 +167,6 @@ def measure_media(writers: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 @contextlib.contextmanager
-def local_hub() -> Iterator[Any]:
-    try:
-        from hf_summary_writer.localhub import LocalHub
-    except ImportError as error:
-        print(f"left out: the same during a push ({error})")
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as root, LocalHub(root, any_namespace=True) as hub:
-        os.environ["HF_ENDPOINT"] = hub.endpoint
-        os.environ["HF_TOKEN"] = hub.token
-        os.environ["HF_SUMMARY_WRITER_QUIET"] = "1"
-        yield hub
-
-
-@contextlib.contextmanager
 def pushing(logdir: str) -> Iterator[Any]:
     """Yield a writer whose logs are being pushed all the time."""
     from hf_summary_writer import HFSummaryWriter
@@ -211,17 +193,37 @@ def card() -> str:
     )
 
 
+def copy_us() -> float:
+    """Return the microseconds that a copy of one number on the device keeps the caller, without anything else."""
+    number, place = torch.rand((), device="cuda"), torch.empty((), dtype=torch.float64, device="cuda")
+    taken = []
+    for _ in range(20):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(100):
+            place.copy_(number)
+        taken.append((time.perf_counter() - began) * 1e4)
+    return statistics.median(taken)
+
+
+def cell(series: Series) -> str:
+    ratio, mean_us, p50_us = map(statistics.median, (series.ratio, series.mean_us, series.p50_us))
+    return f"{ratio:.3f}; {mean_us:,.0f} (p50 {p50_us:,.0f})"
+
+
 def tables(loops: dict[str, dict[str, Series]], media: dict[str, dict[str, float]]) -> str:
-    median = statistics.median
-    lines = [card(), "", "Time of a step with five scalars / without; microseconds that `add_scalar` keeps the caller."]
+    lines = [
+        card(),
+        "",
+        (
+            "Time of a step with five scalars / without; microseconds that `add_scalar` keeps the caller, of which"
+            f" {copy_us():.1f} are the copy on the device."
+        ),
+    ]
     names = list(next(iter(loops.values())))
     lines += ["", f"| loop | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
     for loop, results in loops.items():
-        cells = [
-            f"{median(series.ratio):.3f}; {median(series.mean_us):,.0f} (p50 {median(series.p50_us):,.0f})"
-            for series in results.values()
-        ]
-        lines.append(f"| {loop} | {' | '.join(cells)} |")
+        lines.append(f"| {loop} | {' | '.join(map(cell, results.values()))} |")
     lines += ["", "Milliseconds that a call keeps the caller.", ""]
     names = list(next(iter(media.values())))
     lines += [f"| | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
@@ -245,10 +247,8 @@ def verdicts(loops: dict[str, dict[str, Series]], media: dict[str, dict[str, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = shared.arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=0.8, help="how long each loop runs at a time")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("this machine has no GPU that PyTorch can use")
@@ -262,20 +262,27 @@ def main() -> None:
     else:
         writers = {"torch": SummaryWriter, **writers}
     media = measure_media(writers)
-    loops = {}
-    with local_hub() as hub:
-        if hub is not None:
-            writers[PUSHING] = pushing
+    loops: dict[str, dict[str, Series]] = defaultdict(dict)
+
+    def measure(writers: dict[str, Any]) -> None:
         for loop in LOOPS:
-            print(f"{time.monotonic() - began:.0f} s: {loop.name}", flush=True)
-            loops[loop.name] = measure_loop(loop, writers, arguments.rounds, arguments.seconds)
+            found = measure_loop(loop, writers, arguments.rounds, arguments.seconds)
+            loops[loop.name].update(found)
             torch.cuda.empty_cache()
+            cells = ", ".join(f"{name} {cell(series)}" for name, series in found.items())
+            print(f"{time.monotonic() - began:.0f} s: {loop.name}: {cells}", flush=True)
+
+    measure(writers)
+    print(tables(loops, media))
+    print("\n".join(verdicts(loops, media)), flush=True)
+    with shared.local_hub() as hub:
+        if hub is not None:
+            measure({PUSHING: pushing})
     text = tables(loops, media)
     print(text)
-    print("\n".join(verdicts(loops, media)))
     print(f"{time.monotonic() - began:.0f} s in all")
     if arguments.write:
-        page.put(PAGE, "gpu benchmark", text)
+        shared.put(shared.PERFORMANCE, "gpu benchmark", text)
 
 
 if __name__ == "__main__":

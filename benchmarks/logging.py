@@ -16,7 +16,6 @@ import sys
 sys.path.append(sys.path.pop(0))
 
 import argparse
-import contextlib
 import gc
 import importlib.util
 import json
@@ -32,18 +31,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import page
+import shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 OURS, THEIRS = "hf_summary_writer", "tensorboardX"
 CALLS = 20_000
 LOOP_STEPS = 1000
 LOOP_PAIRS = 7
-SCALARS_PER_STEP = 5
 
 
 @dataclass
@@ -214,7 +211,7 @@ def loop(peer: Peer | None, step: Callable[[], Any]) -> float:
         for number in range(LOOP_STEPS):
             value = step()
             if log:
-                for n in range(SCALARS_PER_STEP):
+                for n in range(shared.SCALARS_PER_STEP):
                     log(f"scalar{n}", value, number)
         taken = (time.perf_counter() - began) / LOOP_STEPS * 1e6
         if peer:
@@ -262,20 +259,6 @@ def last_line(command: list[str], environment: dict[str, str] | None = None) -> 
     return ended.stdout.splitlines()[-1]
 
 
-@contextlib.contextmanager
-def local_hub() -> Iterator[Any]:
-    """Yield a Hub on this machine if the project has one, and point huggingface_hub to it."""
-    try:
-        from hf_summary_writer.localhub import LocalHub
-    except ImportError:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as root, LocalHub(root, any_namespace=True) as hub:
-        os.environ["HF_ENDPOINT"] = hub.endpoint
-        os.environ["HF_TOKEN"] = hub.token
-        yield hub
-
-
 def tables(
     results: dict[str, dict[str, Series]], loops: dict[str, list[tuple[float, float]]], imported: dict[str, Imported]
 ) -> str:
@@ -305,7 +288,7 @@ def tables(
             lines.append(f"| {name} | {' | '.join(cells)} | {median(series.mean) / ours:,.1f} |")
         lines.append("")
     lines += [
-        f"**A loop with {SCALARS_PER_STEP} scalars a step**",
+        f"**A loop with {shared.SCALARS_PER_STEP} scalars a step**",
         "",
         "| | µs per step | without logging | slowdown |",
         "| --- | ---: | ---: | ---: |",
@@ -344,10 +327,8 @@ def ratios(results: dict[str, dict[str, Series]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = shared.arguments(__doc__)
     parser.add_argument("--import-rounds", type=int, default=15)
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--loop", metavar="PEER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.loop:
@@ -358,7 +339,7 @@ def main() -> None:
         os._exit(0)  # what leaving costs is measured elsewhere
     results: dict[str, dict[str, Series]] = {kind: defaultdict(Series) for kind in kinds()}
     loops: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with local_hub() as hub:
+    with shared.local_hub() as hub:
         present = list(peers(hub))
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", flush=True)
@@ -375,7 +356,7 @@ def main() -> None:
     print(text)
     print(ratios(results))
     if arguments.write:
-        page.put(PAGE, "benchmark", text)
+        shared.put(shared.PERFORMANCE, "benchmark", text)
 
 
 if __name__ == "__main__":

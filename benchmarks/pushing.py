@@ -31,12 +31,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import page
+import shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 OURS, OURS_LFS, THEIRS = "hf-summary-writer", "hf-summary-writer, plain LFS", "huggingface_hub"
 HOUR = 60.0  # minutes
 SECONDS = 900.0
@@ -517,7 +516,7 @@ def main() -> None:
                 lines.append(line)
             arena.forget()
             if arguments.write:
-                page.put(PAGE, name, "\n".join([*lines, "", machine]))
+                shared.put(shared.PERFORMANCE, name, "\n".join([*lines, "", machine]))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # The script's own folder goes to the end: a file in it is named as a module of Python's own.
 sys.path = [str(ROOT / "tests"), str(ROOT / "src"), *sys.path[1:], sys.path[0]]
 
-import page
+import shared
 
 from simulation import Layout, Result, most_in_an_hour, simulate
 
@@ -58,7 +58,7 @@ def main() -> None:
     lines = list(tables())
     print("\n".join(lines))
     if arguments.write:
-        page.put(PAGE, "scale", "\n".join(lines))
+        shared.put(PAGE, "scale", "\n".join(lines))
         plot()
 
 

@@ -30,14 +30,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import page
+import shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from huggingface_hub import HfApi
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 OURS, THEIRS, PLAIN = "hf-summary-writer", "huggingface_hub", "tensorboardX"
 WRITERS, COMMITS_PER_HOUR = 64, 128
 COMMIT_EVERY = 0.1  # minutes
@@ -292,7 +291,7 @@ def main() -> None:
             print(line, flush=True)
             lines.append(line)
         if arguments.write:
-            page.put(PAGE, name, "\n".join([*lines, "", machine]))
+            shared.put(shared.PERFORMANCE, name, "\n".join([*lines, "", machine]))
 
 
 if __name__ == "__main__":
