@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,8 @@ def check_seconds(seconds: object, name: str = "close_timeout") -> float:
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
-    return float(seconds)
+    # No clock of Python can wait for longer than that.
+    return min(float(seconds), threading.TIMEOUT_MAX)
 
 
 def check_endpoint(endpoint: object, name: str = "endpoint") -> str:
@@ -217,7 +219,12 @@ def check_folder(folder: object, name: str = "folder_path") -> Path:
     if "\0" in path:
         raise ValueError(f"{name} {path!r} holds a NUL character")
     # Unlike the methods of Path, these functions do not raise for disk errors, which the first push reports.
-    resolved = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
+    try:
+        resolved = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
+    except OSError:
+        raise ValueError(
+            f"{name} {path!r} is relative, and the working folder does not exist any more: give an absolute path"
+        ) from None
     if os.path.exists(resolved) and not os.path.isdir(resolved):  # noqa: PTH110, PTH112
         raise ValueError(f"{name} must be a folder, but {str(resolved)!r} is a file")
     return resolved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -21,11 +22,10 @@ class _LastResort(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if sys.stderr is not None and not _is_configured():
-            try:
+            # `handleError` of other handlers raises itself where standard error is closed.
+            with contextlib.suppress(Exception):
                 sys.stderr.write(f"{self.format(record)}\n")
                 sys.stderr.flush()
-            except Exception:  # noqa: BLE001 - as all handlers do: trouble of logging is not the program's
-                self.handleError(record)
 
 
 _last_resort = _LastResort(logging.WARNING)

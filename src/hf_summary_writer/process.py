@@ -16,6 +16,7 @@ import atexit
 # that closes its pools when this module is imported. Ours must be newer than that, to run while pools still work.
 import concurrent.futures.thread  # noqa: F401
 import contextlib
+import itertools
 import math
 import os
 import signal
@@ -68,16 +69,17 @@ class _Registry:
     """Weakly held objects in the order in which they came."""
 
     def __init__(self) -> None:
-        self._next = 0
+        self._numbers = itertools.count()
         self._members: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
 
     def add(self, member: object) -> None:
-        # A plain counter and a dict store are atomic under the GIL; a lock here could be held at a fork.
-        self._next += 1
-        self._members[self._next] = member
+        # Each step is atomic, since a lock here could be held at a fork.
+        self._members[next(self._numbers)] = member
 
     def newest_first(self) -> list[object]:
-        return [member for _, member in sorted(self._members.items(), reverse=True)]
+        # Taken in one step, while other threads add: a dictionary keeps the order in which its keys came.
+        references = self._members.valuerefs()
+        return [member for reference in reversed(references) if (member := reference()) is not None]
 
 
 _fork_aware = _Registry()
@@ -337,7 +339,7 @@ class _Watch:
         thread run but while a handler waits. It waits half the time, since the main thread may have been interrupted
         while it held a lock that the last push needs, of `logging` for example.
         """
-        time.sleep(min(threading.TIMEOUT_MAX, max((member.close_timeout for member in self._members), default=0.0) / 2))
+        time.sleep(max((member.close_timeout for member in self._members), default=0.0) / 2)
 
     def _run(self, readable: int, writable: int) -> None:
         began_early = False

@@ -28,7 +28,7 @@ from hf_summary_writer.folder import snapshot
 from hf_summary_writer.folder.copies import PrivateCopies
 from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.push import push as batches
-from hf_summary_writer.push.push import sync
+from hf_summary_writer.push.push import Synced, sync
 from hf_summary_writer.push.status import known_folders
 
 if TYPE_CHECKING:
@@ -266,6 +266,15 @@ def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(world: Wo
     links = sorted(line.split("'")[1] for line in world.said(logging.WARNING) if "is a link out of the folder" in line)
     assert links == ["x.tfevents.out", "x.tfevents.up"]
     assert len(world.said(logging.WARNING)) == 2
+
+
+def test_a_link_to_where_nobody_may_look_holds_up_no_other(api: HfApi, repo_id: str, folder: Path) -> None:
+    (folder.parent / "round").symlink_to("round")
+    (folder / "latest").symlink_to("../round")
+    (folder / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
+    config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, allow_patterns=("*.tfevents.*",))
+    assert sync(folder, config, api, lambda _: None) == Synced(0, None)
+    assert remote.files(api, repo_id) == {"fine.tfevents.1": VERSION + frame(b"x")}
 
 
 def test_files_that_come_and_go_all_the_time_hold_up_no_other(world: World, api: HfApi) -> None:

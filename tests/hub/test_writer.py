@@ -168,6 +168,14 @@ def test_a_writer_that_is_dropped_is_pushed_to_the_end_and_leaves_no_thread(
     assert steps(logdir, "loss") == list(range(1000))
 
 
+def test_the_last_push_may_be_given_any_number_of_seconds(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str
+) -> None:
+    with write(close_timeout=1e300) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    assert scalars(api, repo_id, "tensorboard/run-1")["loss"] == [(1, 1.0)]
+
+
 def test_without_writing_to_disk_nothing_is_pushed(
     write: Callable[..., HFSummaryWriter], hub: HubProcess, logdir: Path
 ) -> None:

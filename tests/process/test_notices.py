@@ -88,6 +88,12 @@ def test_warnings_name_the_library(tmp_path: Path) -> None:
     assert "hf-summary-writer sync" in said
 
 
+@pytest.mark.parametrize("standard_error", ["sys.stderr.close()", "sys.stderr = io.IOBase()", "sys.stderr = None"])
+def test_a_program_without_a_standard_error_trains_all_the_same(tmp_path: Path, standard_error: str) -> None:
+    body = f"import io, sys\n{standard_error}\n{TRAIN}"
+    assert train(commands.Nowhere(), tmp_path, "user/run", body, HF_SUMMARY_WRITER_CLOSE_TIMEOUT="0") == ""
+
+
 def test_an_offline_run_names_the_command_at_the_start(tmp_path: Path) -> None:
     said = train(commands.Nowhere(), tmp_path, "user/run", HF_SUMMARY_WRITER_MODE="offline")
     assert said.startswith("hf-summary-writer: ")

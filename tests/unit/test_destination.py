@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import string
+import threading
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,20 @@ def test_a_folder_is_checked_but_not_made(tmp_path: Path) -> None:
         checks.check_folder(3)
     assert checks.check_folder(tmp_path / "new") == (tmp_path / "new").resolve()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_relative_folder_needs_a_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ValueError, match="absolute path"):
+        HFSummaryWriter("user/run", logdir="runs/first")
+    assert checks.check_folder(tmp_path / "new") == (tmp_path / "new").resolve()
+
+
+def test_no_wait_is_longer_than_a_clock_can_measure() -> None:
+    assert checks.check_seconds(1e300) == threading.TIMEOUT_MAX
+    assert checks.check_seconds(3600) == 3600.0
 
 
 @pytest.mark.faults("C2")

@@ -175,6 +175,7 @@ HEAD = line(version=1, destination=asdict(DESTINATION))
         HEAD + line(file="a", signature=[1, 2, 3, 4, 10**30], length=3),
         HEAD + line(file="a", signature=[1, 2, 3, 4, 5], length=3, verified=True),
         HEAD + line(file="a", signature=[1, 2, 3, 4, 5], length=3, young="yes"),
+        HEAD + line(file="a", signature=[1, 2, 3, 4, 5], length=3, digest="0123abcg"),
         HEAD + line(repo="somebody/elses"),
         HEAD + line(repo="../run"),
         HEAD + b"[" * 100_000 + b"\n",
@@ -306,7 +307,7 @@ def test_a_ledger_of_an_earlier_version_is_read_and_names_its_folder_with_the_ne
     path.parent.mkdir()
     old = (
         line(file="a", signature=[1, 2, 10, 4], length=10, tail="t"),
-        line(file="b", signature=[1, 2, 3, 4], length=3, digest="d"),
+        line(file="b", signature=[1, 2, 3, 4], length=3, digest="0123abcd"),
     )
     path.write_bytes(HEAD + b"".join(old))
     ledger = reread(path)

@@ -412,6 +412,21 @@ def test_a_signal_handler_that_raises_leaves_no_lock_held(pushes: Pushes, make: 
     assert results
 
 
+@pytest.mark.faults("P14")
+def test_the_thread_outlives_a_callback_that_exits(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
+    pushes.wait_for_begin()
+    first = task.trigger()
+    first.add_done_callback(lambda _: sys.exit(3))
+    pushes.let_end(2)
+    assert first.result(SECONDS) == 2
+    pushes.wait_for_begin()
+    with pytest.raises(SystemExit):
+        first.add_done_callback(lambda _: sys.exit(3))  # called at once, in the thread that asks
+    pushes.let_end()
+    assert task.trigger().result(SECONDS) == 3
+
+
 @dataclasses.dataclass(frozen=True)
 class FrozenError(Exception):
     code: int

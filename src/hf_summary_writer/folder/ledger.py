@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
@@ -32,6 +33,8 @@ _MAX_BYTES = 256 * 2**20
 
 # A rewrite costs as much as the folder has files, so it waits until it at least halves the file.
 _MIN_LINES_TO_COMPACT = 1000
+
+_DIGEST = re.compile(r"(?:[0-9a-f]{8})?")
 
 # What opening something else than a regular file raises: a folder or FIFO, a link, a socket.
 _NO_FILE = frozenset({errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO})
@@ -455,6 +458,8 @@ def _parsed_file(line: dict[str, Any]) -> tuple[str, LedgerEntry]:
     if not 0 <= length <= signature.size or relpath.startswith("/") or ".." in relpath.split("/"):
         raise ValueError(relpath)
     digest = text(line.get("digest", ""))
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(digest)
     # An earlier version, whose signatures have four numbers, knew the digest of young files only.
     young = _typed(line.get("young", bool(digest) and len(line["signature"]) == 4), bool)
     verified = _integer(line.get("verified", 0))

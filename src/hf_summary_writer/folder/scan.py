@@ -103,7 +103,8 @@ def scan(
                     continue
                 target = _target(root, relpath) if entry.is_symlink() else relpath
                 if target is None:
-                    if is_included(relpath) or (entry.is_dir() and not is_pruned(relpath)):
+                    # Not by the method of the entry, which raises for a link that leads where nobody may look.
+                    if is_included(relpath) or (os.path.isdir(entry) and not is_pruned(relpath)):  # noqa: PTH112
                         leads_out(relpath)
                     continue
                 before = known.get(relpath)

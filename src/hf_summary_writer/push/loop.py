@@ -516,6 +516,10 @@ class _PushFuture(Future[T]):
         self.add_done_callback(lambda _: resolved.set())
         self.set_running_or_notify_cancel()
 
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        # The base class contains exceptions of callbacks, but not `SystemExit`, which would end the thread that pushes.
+        super().add_done_callback(fn if self.done() else functools.partial(_contain, fn))
+
     def result(self, timeout: float | None = None) -> T:
         self._wait(timeout)
         return super().result(0)
