@@ -71,7 +71,7 @@ class StandIn:
             return None
         copy: list[np.ndarray] = []
         self.enqueue(lambda: copy.append(value.values.copy()))
-        return Snapshot(self, copy, is_number=is_number, nbytes=0 if is_number else value.nbytes)
+        return Snapshot(self, copy, self.stream, is_number=is_number, nbytes=0 if is_number else value.nbytes)
 
     def start_copy(self, snapshots: Sequence[Snapshot]) -> StandInCopy:
         if self.error is not None:

@@ -51,30 +51,30 @@ class Snapshot:
     Attributes:
         device: Where it is.
         data: The device's own array, or the block that holds the number.
+        stream: What the copy was enqueued on.
         index: Position of the number in its block.
-        event: What marks the end of the copy on the caller's stream.
         is_number: Whether it is read as a `float`, and not as an array.
         nbytes: Size on the device, unless it lies in a block.
         reduce: Makes something smaller of `data`, on the device.
         value: The `float` or host array, once it has been read.
     """
 
-    __slots__ = ("data", "device", "event", "index", "is_number", "nbytes", "reduce", "value")
+    __slots__ = ("data", "device", "index", "is_number", "nbytes", "reduce", "stream", "value")
 
     def __init__(
         self,
         device: Device,
         data: Any,
+        stream: Any = None,
         index: int | None = None,
-        event: Any = None,
         *,
         is_number: bool = False,
         nbytes: int = 0,
     ) -> None:
         self.device: Device = device
         self.data: Any = data
+        self.stream: Any = stream
         self.index: int | None = index
-        self.event: Any = event
         self.is_number: bool = is_number
         self.nbytes: int = nbytes
         self.reduce: Callable[[Any], Any] | None = None
@@ -202,7 +202,7 @@ class _Block:
 
 
 class _Stream:
-    """A stream that numbers are logged on.
+    """A stream that values are logged on.
 
     Attributes:
         stream: The stream itself.
@@ -277,11 +277,14 @@ class TorchDevice:
         if value.requires_grad:
             value = value.detach()
         try:
-            return self._number(value, stream) if is_number else self._array(value, stream)
+            taken = self._number(value, stream) if is_number else self._array(value, stream)
         except RuntimeError:
             # No memory, or a transform of `torch.func`, which lets no function write to memory from outside of it.
             # Reading the value in the call works, or raises what is wrong.
             return None
+        if not stream.is_default:
+            stream.event.record(stream.stream)
+        return taken
 
     def _number(self, value: Any, stream: _Stream) -> Snapshot | None:
         block = stream.block
@@ -294,9 +297,7 @@ class TorchDevice:
                 return None
             index, place = block.free.pop()
         place.copy_(value.reshape(()) if value.ndim else value)
-        if not stream.is_default:
-            stream.event.record(stream.stream)
-        return Snapshot(self, block, index, is_number=True)
+        return Snapshot(self, block, stream, index, is_number=True)
 
     def _next_block(self, stream: _Stream) -> _Block | None:
         try:
@@ -316,9 +317,7 @@ class TorchDevice:
 
     def _array(self, value: Any, stream: _Stream) -> Snapshot:
         data = value.clone()
-        event = self._backend.Event()
-        event.record(stream.stream)
-        return Snapshot(self, data, event=event, nbytes=data.nbytes)
+        return Snapshot(self, data, stream, nbytes=data.nbytes)
 
     def _current_stream(self) -> Any:
         return self._backend.current_stream(self._where)
@@ -405,13 +404,11 @@ class _TorchCopy:
                 arrays.append(snapshot)
             else:
                 places.setdefault(snapshot.data, []).append(snapshot.index)
-        for stream in {block.stream for block in places}:
+        for stream in {snapshot.stream for snapshot in snapshots}:
             if stream.is_default:
                 # After all copies of the snapshots, which are in the queue already.
                 stream.event.record(stream.stream)
             side_stream.wait_event(stream.event)
-        for snapshot in arrays:
-            side_stream.wait_event(snapshot.event)
         self._blocks = [(block, min(indices), len(indices)) for block, indices in places.items()]
         sources = [block.numbers[min(indices) : max(indices) + 1] for block, indices in places.items()]
         sources += [snapshot.reduce(snapshot.data) if snapshot.reduce else snapshot.data for snapshot in arrays]
