@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.client, pytest.mark.transport]  # a push is uploads an
 
 SECONDS = 60.0
 HOUR = 60.0  # minutes
+SECOND = 1 / 60
 
 
 @pytest.fixture
@@ -268,3 +269,24 @@ def test_a_logdir_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="logdir"):
         HFSummaryWriter("user/run", logdir=tmp_path / "file")
+
+
+def test_of_two_open_writers_on_a_logdir_one_pushes_and_the_other_takes_over(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str
+) -> None:
+    def steps_on_the_hub() -> list[int]:
+        return [step for step, _ in scalars(api, repo_id, "tensorboard/run-1").get("loss", [])]
+
+    first = write(commit_every=SECOND)
+    first.add_scalar("loss", 1.0, 1)
+    wait_until(lambda: first.scheduler.status().commit is not None)
+    second = write(commit_every=SECOND)
+    second.add_scalar("loss", 2.0, 2)
+    wait_until(lambda: steps_on_the_hub() == [1, 2])
+    assert [each.name for each in threading.enumerate()].count("hf-summary-writer-push") == 1
+    assert first.scheduler._job.lease.held
+    assert not second.scheduler._job.lease.held, "it leaves the folder to the first one's scheduler"
+    first.close()
+    second.add_scalar("loss", 3.0, 3)
+    wait_until(lambda: steps_on_the_hub() == [1, 2, 3])
+    assert second.scheduler._job.lease.held
