@@ -268,6 +268,8 @@ class _RunScheduler(CommitScheduler):
         self._enabled = enabled
         self._rank = None if every_rank else rank_of(os.environ)
         super().__init__(**kwargs)
+        # One process of a distributed run speaks for all.
+        self._shutdown.is_quiet = not self._speaks
 
     def start(self) -> None:
         if self._enabled:
@@ -284,8 +286,12 @@ class _RunScheduler(CommitScheduler):
             on_commit=self._committed,
         )
 
+    @property
+    def _speaks(self) -> bool:
+        return self._rank is None or self._rank.is_main
+
     def _announce(self) -> None:
-        if self._rank is None or self._rank.is_main:
+        if self._speaks:
             super()._announce()
 
     def _before_push(self) -> None:

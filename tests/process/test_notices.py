@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -175,3 +176,18 @@ def test_the_package_shows_its_public_names_alone() -> None:
     assert hf_summary_writer.__version__
     assert all(getattr(hf_summary_writer, name) for name in hf_summary_writer.__all__)
     assert issubclass(hf_summary_writer.RateLimitError, hf_summary_writer.PushError)
+
+
+def test_a_rank_other_than_0_is_silent_when_it_uploads(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    assert train(hub, tmp_path, repo_id, RANK="1") == ""
+
+
+def test_a_notebook_reads_what_a_cell_waits_for(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        hub = commands.Nowhere()
+        hub.endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        in_a_kernel = "import sys; sys.modules['ipykernel'] = type(sys)('ipykernel')\n"
+        cell = in_a_kernel + TRAIN.replace('"runs/first")', '"runs/first", close_timeout=4)')
+        said = train(hub, tmp_path, "user/run", cell)
+    assert "Pushing 1 file" in said
+    assert "Ctrl-C skips the wait, and the program goes on" in said

@@ -195,7 +195,7 @@ class BucketRemote(Remote):
 
     def _create(self) -> bool:
         url = self.api.create_bucket(self.repo_id, private=self._private, exist_ok=True)
-        self.repo_id = url.bucket_id
+        self.repo_id: str = url.bucket_id
         return False  # a bucket gets no README.md
 
     @property

@@ -159,6 +159,7 @@ class Shutdown:
     Attributes:
         remaining: What is left of that.
         commits: How many commits were made; whoever makes one counts it here.
+        is_quiet: Whether to keep what arrived to itself.
         told_at: When the files that are missing were named last, on the monotonic clock.
     """
 
@@ -174,7 +175,8 @@ class Shutdown:
         self.remaining: float = seconds
         self._said_missing: Pending | None = None
         self._said_all = self._said_uncounted = self._said_late = False
-        self.commits = 0
+        self.commits: int = 0
+        self.is_quiet: bool = False
         self.told_at: float = -math.inf
 
     def begin_anew(self) -> None:
@@ -234,7 +236,7 @@ class Shutdown:
     def _say_what_arrived(self, pending: Pending | None) -> None:
         if pending is not None and (pending.refused or (pending.files and self._inventory.left_behind)):
             self._say_what_is_missing(pending)
-        elif self.commits and not self._said_all:
+        elif self.commits and not (self._said_all or self.is_quiet):
             # Another process may still write; this process only uploads data from before its last push.
             self._said_all = pending is not None and pending.nothing
             what = "All of" if self._said_all else "All that the last push found of"
