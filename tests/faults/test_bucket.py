@@ -16,7 +16,7 @@ from hub.test_bucket import needs_a_client_for_buckets
 if TYPE_CHECKING:
     from faults.conftest import World
 
-pytestmark = [pytest.mark.faults, needs_a_client_for_buckets]
+pytestmark = [needs_a_client_for_buckets]
 
 BATCH = ("POST", r"/api/buckets/.*/batch")
 
@@ -31,6 +31,7 @@ def failed(*paths: str, of: int, error: str = "try again") -> bytes:
     return json.dumps({**answer, "failed": [{"path": path, "error": error} for path in paths]}).encode()
 
 
+@pytest.mark.faults
 def test_a_file_that_the_answer_names_as_failed_is_sent_again_alone(world: World) -> None:
     run = world.schedule()
     run.settle()
@@ -41,6 +42,7 @@ def test_a_file_that_the_answer_names_as_failed_is_sent_again_alone(world: World
     assert run.missing() == 0
 
 
+@pytest.mark.faults("N21")
 @pytest.mark.parametrize("status", [200, 422])
 def test_a_file_that_fails_twice_is_not_recorded_as_arrived(world: World, status: int) -> None:
     run = world.schedule()
@@ -54,6 +56,7 @@ def test_a_file_that_fails_twice_is_not_recorded_as_arrived(world: World, status
     assert run.scheduler.status().all_arrived
 
 
+@pytest.mark.faults
 def test_a_lost_answer_leaves_the_file_to_later_pushes_until_it_is_certain(world: World) -> None:
     run = world.schedule()
     run.settle()
@@ -69,6 +72,7 @@ def test_a_lost_answer_leaves_the_file_to_later_pushes_until_it_is_certain(world
     assert world.uploaded() == world.on_disk()
 
 
+@pytest.mark.faults("N22")
 def test_an_old_batch_that_comes_after_a_newer_one_does_not_win(world: World) -> None:
     run = world.schedule()
     run.settle()
@@ -87,6 +91,7 @@ def test_an_old_batch_that_comes_after_a_newer_one_does_not_win(world: World) ->
     assert run.missing() == 0
 
 
+@pytest.mark.faults
 def test_a_bucket_that_hangs_does_not_delay_the_end(world: World) -> None:
     run = world.schedule(close_timeout=1.0)
     run.settle()
@@ -97,6 +102,7 @@ def test_a_bucket_that_hangs_does_not_delay_the_end(world: World) -> None:
     assert "--repo-type bucket" in world.said(30)[-1]
 
 
+@pytest.mark.faults
 def test_a_limit_of_requests_is_waited_for_by_all_who_push_for_the_account(world: World) -> None:
     run = world.schedule()
     run.settle()
@@ -108,6 +114,7 @@ def test_a_limit_of_requests_is_waited_for_by_all_who_push_for_the_account(world
     assert SOON > run.scheduler._task.state.seconds > 0
 
 
+@pytest.mark.faults
 def test_a_token_that_may_not_write_is_named(world: World) -> None:
     run = world.schedule()
     run.settle()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 from typing import TYPE_CHECKING
+
+import pytest
 
 import commands
 import remote
@@ -47,6 +51,27 @@ def test_sync_check_and_status_know_buckets(hub: HubProcess, api: HfApi, repo_id
     (folder / "notes.txt").write_text("22")
     assert commands.run(hub, "sync", folder, home=tmp_path).returncode == 0  # to where it went before
     assert remote.files(api, repo_id, **BUCKET)["tensorboard/first/notes.txt"] == b"22"
+
+
+def test_the_demo_shows_a_bucket_live_until_ctrl_c(hub: HubProcess, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the demo trains with scikit-learn")
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    with commands.start(hub, "demo", "--live", "--seconds", 3, home=tmp_path, BROWSER=f"{browser} %s") as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while "until Ctrl-C" not in (line := process.stdout.readline()):
+            assert line, lines
+            lines.append(line)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    shown = "".join(lines)
+    assert process.returncode == 0, shown
+    assert opened.read_text().strip() in shown
+    assert "NO" not in shown
+    assert re.search(r"event files, byte for byte +(\d) +\1 +yes", shown)
 
 
 def test_sync_refuses_what_a_bucket_lacks(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import filecmp
+import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import webbrowser
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,12 +44,13 @@ COMMIT_EVERY_SECONDS = 2.0
 BATCH = 128
 
 
-def run(*, keep: Path | None, open_tensorboard: bool, seconds: float) -> bool:
+def run(*, keep: Path | None, open_tensorboard: bool, live: bool, seconds: float) -> bool:
     """Run the demo; return whether the Hub holds exactly what was logged.
 
     Args:
         keep: The folder for the Hub's repos, the logs and the download; a temporary one by default.
         open_tensorboard: Whether to show the download in TensorBoard at the end, until Ctrl-C.
+        live: Whether to upload to a bucket, and show that in TensorBoard from the beginning, until Ctrl-C.
         seconds: How long to train.
     """
     with contextlib.ExitStack() as stack:
@@ -54,14 +60,46 @@ def run(*, keep: Path | None, open_tensorboard: bool, seconds: float) -> bool:
         disable_progress_bars()  # that of the download would come between the lines of the demo
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
         logdir = folder / "runs" / time.strftime("digits-%H%M%S")
-        logged, repo_id = _train(api, logdir, seconds)
-        download = Path(api.snapshot_download(repo_id, local_dir=folder / "download"))
+        board = stack.enter_context(_live_board(hub, api)) if live else None
+        logged, repo_id = _train(api, logdir, seconds, "bucket" if live else "model")
+        download = folder / "download"
+        if live:
+            api.sync_bucket(f"hf://buckets/{repo_id}", str(download), quiet=True)
+        else:
+            api.snapshot_download(repo_id, local_dir=download)
         equal = _compare(logged, logdir, download / "tensorboard" / logdir.name)
         if keep is not None:
             click.echo(f"Kept in {folder}: hub/, runs/ and download/")
-        if open_tensorboard:
+        if board is not None:
+            click.echo("TensorBoard runs until Ctrl-C")
+            with contextlib.suppress(KeyboardInterrupt):
+                board.wait()
+        elif open_tensorboard:
             _show(download / "tensorboard")
     return equal
+
+
+@contextlib.contextmanager
+def _live_board(hub: LocalHub, api: HfApi) -> Iterator[subprocess.Popen[str]]:
+    """Show a new bucket in TensorBoard as it grows, and open that in a browser."""
+    bucket = api.create_bucket(REPO_ID, exist_ok=True)
+    command = [sys.executable, "-m", "hf_summary_writer", "view", f"hf://buckets/{bucket.bucket_id}"]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [*command, "--endpoint", hub.endpoint],
+        env={**os.environ, "HF_TOKEN": hub.token},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as board:
+        lines = iter(board.stderr or ())
+        found = next((match for line in lines if (match := re.search(r"http://\S+/", line))), None)
+        threading.Thread(target=collections.deque, args=(lines, 0), daemon=True).start()  # or its pipe would be full
+        if found is not None:
+            click.echo(f"TensorBoard shows the bucket {bucket.bucket_id} at {found[0]}")
+            webbrowser.open(found[0])
+        try:
+            yield board
+        finally:
+            board.terminate()
 
 
 @dataclass
@@ -79,14 +117,19 @@ class _Logged:
         self.others[tag] = self.others.get(tag, 0) + 1
 
 
-def _train(api: HfApi, logdir: Path, seconds: float) -> tuple[_Logged, str]:
+def _train(api: HfApi, logdir: Path, seconds: float, repo_type: str) -> tuple[_Logged, str]:
     images, labels = load_digits(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(images / 16.0, labels, random_state=0)
     model = MLPClassifier(hidden_layer_sizes=(64,), random_state=0)
     logged = _Logged()
     click.echo(f"Training on {len(train_x)} images of digits for {seconds:.0f} s, logging to {logdir}")
     with HFSummaryWriter(
-        REPO_ID, logdir=logdir, commit_every=COMMIT_EVERY_SECONDS / 60, hf_api=api, on_commit=_say
+        REPO_ID,
+        logdir=logdir,
+        commit_every=COMMIT_EVERY_SECONDS / 60,
+        repo_type=repo_type,
+        hf_api=api,
+        on_commit=_say,
     ) as writer:
         writer.add_text("description", "A small classifier of handwritten digits (scikit-learn's `load_digits`).", 0)
         logged.other("description/text_summary")
@@ -125,7 +168,8 @@ def _epochs(count: int, seconds: float) -> Iterator[list[np.ndarray[Any, Any]]]:
 
 def _say(commit: CommitDetails) -> None:
     click.echo(
-        f"{time.strftime('%H:%M:%S')}  commit {(commit.oid or '')[:8]}  {amount(commit.files, commit.bytes)}  "
+        f"{time.strftime('%H:%M:%S')}  {f'commit {commit.oid[:8]}' if commit.oid else 'upload'}  "
+        f"{amount(commit.files, commit.bytes)}  "
         f"in {commit.seconds:.2f} s  {commit.url}"
     )
 

@@ -17,13 +17,16 @@ __all__ = ["demo", "localhub"]
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the Hub's repos and the logs in this folder."
 )
 @click.option("--open", "open_", is_flag=True, help="Show the downloaded run in TensorBoard at the end.")
+@click.option("--live", is_flag=True, help="Upload to a bucket, and show the training live in TensorBoard.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=1), default=8.0, show_default=True, help="Training time in seconds."
+    "--seconds", type=click.FloatRange(min=1), help="Training time in seconds.  [default: 8, and 60 with --live]"
 )
-def demo(keep: Path | None, open_: bool, seconds: float) -> None:
+def demo(keep: Path | None, open_: bool, live: bool, seconds: float | None) -> None:
     """Train a small classifier, upload its logs to a Hub on this machine, and compare.
 
-    No data leaves this machine. Exits with 1 if the Hub does not hold exactly the logged data.
+    With --live, a browser shows the curves grow: the training uploads to a storage bucket every two seconds, and
+    hf-summary-writer view follows that. No data leaves this machine. Exits with 1 if the Hub does not hold exactly the
+    logged data.
     """
     try:
         from hf_summary_writer.cli.demo import run
@@ -31,4 +34,5 @@ def demo(keep: Path | None, open_: bool, seconds: float) -> None:
         raise click.ClickException(
             f"this command needs packages that are not installed ({error.name}): pip install 'hf-summary-writer[demo]'"
         ) from None
-    sys.exit(0 if run(keep=keep, open_tensorboard=open_, seconds=seconds) else 1)
+    seconds = seconds or (60.0 if live else 8.0)
+    sys.exit(0 if run(keep=keep, open_tensorboard=open_, live=live, seconds=seconds) else 1)
