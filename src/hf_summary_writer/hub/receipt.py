@@ -28,11 +28,16 @@ class BucketReceipt(CommitInfo):
 
     def __init__(self, url: str, message: str, files: int, nbytes: int) -> None:
         # Not by the base class, which takes the page for that of a commit to a repo.
-        self.commit_url, self.commit_message, self.commit_description = url, message, ""
+        self.commit_url: str = url
+        self.commit_message: str = message
+        self.commit_description: str = ""
         self.repo_url: Any = url
         self.oid: Any = None
-        self.pr_url = self.pr_revision = self.pr_num = None
-        self.files, self.bytes = files, nbytes
+        self.pr_url: str | None = None
+        self.pr_revision: str | None = None
+        self.pr_num: int | None = None
+        self.files: int = files
+        self.bytes: int = nbytes
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.commit_url!r}, {self.commit_message!r}, {self.files}, {self.bytes})"

@@ -62,7 +62,7 @@ class RepoRemote(Remote):
 
     def lost_branch(self) -> None:
         """Note that the branch is gone: the next push creates it again."""
-        self.losses += 1
+        super().lost_branch()
         self._check = self._create_branch
 
     def publish(
@@ -235,7 +235,8 @@ class RepoRemote(Remote):
         self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
 
     def _create(self) -> bool:
-        self.repo_id, created = self._create_repo()
+        repo_id, created = self._create_repo()
+        self.repo_id: str = repo_id
         self._created = self._created or created  # also when the branch fails and all is tried again
         if self._revision != "main":
             self._create_branch()
