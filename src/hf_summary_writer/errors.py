@@ -23,6 +23,7 @@ __all__ = [
     "RejectedError",
     "RepoGoneError",
     "TemporaryError",
+    "UnreachableError",
     "describe",
     "forget_frames",
 ]
@@ -53,6 +54,19 @@ class BranchGoneError(TemporaryError):
 
 class FolderBusyError(TemporaryError):
     """Another process, or another scheduler of this one, is pushing the folder."""
+
+
+class UnreachableError(TemporaryError):
+    """No connection to the Hub: it was refused, there is no route, or the name is unknown.
+
+    Attributes:
+        was_reached: Whether the Hub answered this process before.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Create the error from one line that names the host."""
+        super().__init__(message)
+        self.was_reached: bool = False
 
 
 class DeadlineError(TemporaryError):

@@ -18,6 +18,7 @@ from faults.proxy import Answer, FaultProxy
 from faults.tls import SelfSignedServer
 from hf_summary_writer import CommitScheduler
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
+from hf_summary_writer.push.loop import LastPushesInVain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +97,41 @@ def test_a_run_without_a_network_starts_at_once_and_all_of_it_arrives_later(
         pass
     assert len(remote.files(api, world.repo_id)) == 3
     assert remote.files(api, world.repo_id) == remote.under(folder, "", "*")
+
+
+@pytest.mark.faults("N8")
+def test_runs_that_never_reached_a_hub_end_after_one_attempt(world: World, client: Callable[..., HfApi]) -> None:
+    failures: list[BaseException] = []
+    api = HfApi(endpoint=NOWHERE, token=world.hub.token)
+    for number in range(3):
+        (world.folder / f"{number}.bin").write_bytes(os.urandom(1000))
+        scheduler = CommitScheduler(
+            repo_id=world.repo_id,
+            folder_path=world.folder,
+            hf_api=api,
+            close_timeout=HOUR * 60,
+            on_error=lambda details: failures.append(details.error),
+        )
+        scheduler.close()
+    # One when it begins, and one at the end.
+    assert len(failures) <= 6
+    with CommitScheduler(repo_id=world.repo_id, folder_path=world.folder, hf_api=client(world.hub)):
+        pass
+    assert len(remote.files(client(world.hub), world.repo_id)) == 3
+
+
+def test_a_last_push_in_vain_stands_for_those_that_follow_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    in_vain = LastPushesInVain()
+    in_vain.note("https://one", "one cannot be reached", 8.0)
+    in_vain.note("https://refused", "refused", 0.0)
+    now += 79
+    assert str(in_vain.recent("https://one")) == "one cannot be reached"
+    assert in_vain.recent("https://refused") is None
+    assert in_vain.recent("https://other") is None
+    now += 2
+    assert in_vain.recent("https://one") is None
 
 
 _environment = scripts.environment

@@ -37,7 +37,9 @@ class Pushes:
     """A push that a test steps through: it tells when it begins and waits until it may end."""
 
     def __init__(self) -> None:
-        self.remote = SimpleNamespace(start=lambda: None, stop=lambda: None, after_fork_in_child=lambda: None)
+        self.remote = SimpleNamespace(
+            start=lambda: None, stop=lambda: None, after_fork_in_child=lambda: None, endpoint=""
+        )
         self.begun = threading.Semaphore(0)
         self.may_end = threading.Semaphore(0)
         self.outcomes: list[Any] = []

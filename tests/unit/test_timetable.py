@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_summary_writer.errors import PostponedError, RateLimitError, TemporaryError
+from hf_summary_writer.errors import PostponedError, RateLimitError, TemporaryError, UnreachableError
 from hf_summary_writer.push.timetable import Result, Timetable
 
 INTERVAL = 300.0
@@ -29,6 +29,19 @@ def test_a_request_cuts_our_own_back_off_short_but_not_a_wait_that_the_hub_asked
     table.settle(1000.0, RateLimitError("429", retry_after=60))
     assert table.ready_at(requested=True) >= 1060
     assert table.hub_asked_to_wait
+
+
+def test_a_last_push_is_tried_again_unless_the_hub_never_answered(table: Timetable) -> None:
+    table.finish(1000.0, 20.0)
+    lost = UnreachableError("connection refused")
+    lost.was_reached = True
+    assert table.settle(1000.0, lost) is Result.AGAIN
+    assert table.settle(1001.0, UnreachableError("connection refused")) is Result.GIVEN_UP
+
+
+def test_a_push_that_is_not_the_last_is_tried_again_whatever_the_network(table: Timetable) -> None:
+    assert table.settle(1000.0, UnreachableError("connection refused")) is Result.FAILED
+    assert table.ready_at(requested=False) < 1000 + INTERVAL
 
 
 def test_a_postponed_push_is_no_failure_and_waits_for_its_turn(table: Timetable) -> None:

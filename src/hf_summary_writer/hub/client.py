@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from huggingface_hub import constants
 
-from hf_summary_writer.errors import ActionNeededError
+from hf_summary_writer.errors import ActionNeededError, UnreachableError
 from hf_summary_writer.hub import deadline, xet
 from hf_summary_writer.hub.responses import judge_exception, redacted
 from hf_summary_writer.process import tell_after_fork
@@ -110,6 +110,10 @@ def endpoint_of(api: HfApi | None) -> str:
     return str(getattr(api, "endpoint", None) or default_endpoint())
 
 
+# Endpoints that have answered this process.
+_reached: set[str] = set()
+
+
 class Client:
     """An account at a Hub. Its calls raise `PushError` and nothing else.
 
@@ -166,9 +170,14 @@ class Client:
             self.check_token(repo)
             self._install_hooks()
             with _without_progress_bars():
-                return call()
+                result = call()
         except Exception as error:  # noqa: BLE001 - whatever the client raises is classified
             failure: PushError = judge_exception(error, known=known, repo=repo, now=time.time())
+        else:
+            _reached.add(self.endpoint)
+            return result
+        if isinstance(failure, UnreachableError):
+            failure.was_reached = self.endpoint in _reached
         # The client's exceptions may quote headers, and their frames hold them, and with them the token.
         failure.__cause__ = failure.__context__ = failure.__traceback__ = None
         raise failure

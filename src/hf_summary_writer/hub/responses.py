@@ -24,6 +24,7 @@ from hf_summary_writer.errors import (
     RejectedError,
     RepoGoneError,
     TemporaryError,
+    UnreachableError,
 )
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ def judge_network(error: Exception, host: str) -> PushError:
         return _no_trust(said)
     if kind in {"ReadTimeout", "WriteTimeout", "PoolTimeout"}:
         return DeadlineError(f"{host} did not answer in time")
-    return TemporaryError(f"{host} cannot be reached ({kind}: {said})")
+    message = f"{host} cannot be reached ({kind}: {said})"
+    return UnreachableError(message) if kind in {"ConnectError", "ConnectTimeout"} else TemporaryError(message)
 
 
 def judge_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:

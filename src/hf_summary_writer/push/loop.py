@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, forget_frames
+from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
 from hf_summary_writer.events.thread import Signal
 from hf_summary_writer.process import shared, tell_after_fork
 from hf_summary_writer.push.budget import commit_queue_of
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.job import Job
     from hf_summary_writer.push.timetable import Throttled
 
-__all__ = ["Phase", "PushLoop", "PushTask", "State", "loop_to"]
+__all__ = ["LastPushesInVain", "Phase", "PushLoop", "PushTask", "State", "loop_to"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
@@ -177,6 +177,8 @@ class PushTask:
             self._ending = self._ending or end
             if not self._timetable.finish(time.monotonic(), seconds):
                 self._give_up()
+            elif (error := _last_pushes_in_vain.recent(self._endpoint)) is not None:
+                self._give_up(error)
             # Also after an earlier trigger, whose push starts sooner now.
             self._loop.wake()
             return future
@@ -313,6 +315,8 @@ class PushTask:
             self._inherited = commit if self._requested is not None else None
         elif result is Result.GIVEN_UP:
             self._give_up()
+            if isinstance(error, UnreachableError) and not error.was_reached:
+                _last_pushes_in_vain.note(self._endpoint, str(error), time.monotonic() - self.job.began)
         elif result is Result.AGAIN:
             self._inherited = commit
             self._asked = self._asked or self.job.asked
@@ -334,14 +338,43 @@ class PushTask:
             self._loop.wake()
         return self._requested
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: Exception | None = None) -> None:
         """Fail the push that waits: the moment for it comes after the end."""
         requested, self._requested = self._requested, None
         if requested is not None:
-            requested.set_exception(self._timetable.error or InterruptedPushError("there was no time left"))
+            error = error or self._timetable.error or InterruptedPushError("there was no time left")
+            requested.set_exception(error)
+
+    @property
+    def _endpoint(self) -> str:
+        return self._loop.pusher.remote.endpoint
 
     def _notice_fork(self) -> None:
         self._loop.notice_fork()
+
+
+class LastPushesInVain:
+    """Last pushes that could not reach their Hub, so that those of the next runs do not wait for the same.
+
+    A refused connection takes no time and is tried again each time; a name or a route that is missing takes seconds.
+    """
+
+    _TIMES_AS_LONG = 10
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, str]] = {}
+
+    def note(self, endpoint: str, message: str, seconds: float) -> None:
+        """Note an attempt that took so many seconds."""
+        self._until[endpoint] = time.monotonic() + self._TIMES_AS_LONG * seconds, message
+
+    def recent(self, endpoint: str) -> UnreachableError | None:
+        """Return the error of a recent attempt, if there was one."""
+        until, message = self._until.get(endpoint, (-math.inf, ""))
+        return UnreachableError(message) if time.monotonic() < until else None
+
+
+_last_pushes_in_vain = LastPushesInVain()
 
 
 class PushLoop:

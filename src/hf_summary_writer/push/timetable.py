@@ -5,7 +5,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from hf_summary_writer.errors import ActionNeededError, FolderBusyError, PostponedError, PushError, describe
+from hf_summary_writer.errors import (
+    ActionNeededError,
+    FolderBusyError,
+    PostponedError,
+    PushError,
+    UnreachableError,
+    describe,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,7 +172,9 @@ class Timetable:
         self._not_before = self._due = now + delay_after(self.error, self._failures, self.interval, self._chance())
         if self.finish_by is None:
             return Result.FAILED
-        return Result.GIVEN_UP if self.is_hopeless(self._not_before) else Result.AGAIN
+        # Without a network, the end of a run would wait all of its time for the Hub.
+        is_offline = isinstance(error, UnreachableError) and not error.was_reached
+        return Result.GIVEN_UP if is_offline or self.is_hopeless(self._not_before) else Result.AGAIN
 
     def seconds_to_wait(self, now: float) -> float:
         """Return the remaining wait in seconds, other than for the interval."""
