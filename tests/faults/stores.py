@@ -75,6 +75,9 @@ class Store(Protocol):
     def delete(self, path: str) -> None:
         """Delete a file that it holds, as somebody else may."""
 
+    def replace(self, path: str, content: bytes) -> None:
+        """Replace a file that it holds, as somebody else may."""
+
     def look(self) -> Holdings:
         """Return what it holds."""
 
@@ -121,6 +124,9 @@ class RealHub:
 
     def delete(self, path: str) -> None:
         self.api.delete_file(path, self.repo_id)
+
+    def replace(self, path: str, content: bytes) -> None:
+        self.api.upload_file(path_or_fileobj=content, path_in_repo=path, repo_id=self.repo_id)
 
     def look(self) -> Holdings:
         if self.asked() != self._looked_at and self.api.repo_exists(self.repo_id):
@@ -191,6 +197,9 @@ class Dictionary:
 
     def delete(self, path: str) -> None:
         del self._holdings.files[path]
+
+    def replace(self, path: str, content: bytes) -> None:
+        self._holdings.commit({path: content})
 
     def look(self) -> Holdings:
         return self._holdings

@@ -117,6 +117,39 @@ def test_a_last_push_that_cannot_compare_does_not_say_that_all_is_there(world: W
     assert not [line for line in world.said(logging.INFO) if line.startswith("All of")]
 
 
+def test_a_process_that_uploaded_nothing_compares_at_its_end(world: World) -> None:
+    write(world.folder)
+    world.schedule(path_in_repo="run").scheduler.close()
+    delete_file(world.api, world.repo_id)
+    run = world.schedule(path_in_repo="run")
+    run.settle()
+    assert world.uploaded().keys() == {TEXT}
+    run.scheduler.close()
+    assert world.uploaded() == remote.under(world.folder, "run", "*")
+
+
+def test_a_file_that_went_back_while_its_process_was_killed_is_uploaded_again(world: World) -> None:
+    write(world.folder)
+    early = world.folder / "early.bin"
+    before, status = early.read_bytes(), early.stat()
+    first = world.schedule(path_in_repo="run")
+    first.next_commit()
+    first.settle()
+    ledger = first.scheduler._job.ledger.path
+    saved = ledger.read_bytes()
+    early.write_bytes(os.urandom(2000))
+    first.push()
+    first.scheduler.stop()
+    # The commit was made and never recorded, and the file is restored with its times, as from a snapshot of the disk.
+    with early.open("r+b") as file:
+        file.write(before)
+        file.truncate()
+    os.utime(early, ns=(status.st_atime_ns, status.st_mtime_ns))
+    ledger.write_bytes(saved)
+    world.schedule(path_in_repo="run").scheduler.close()
+    assert world.uploaded() == remote.under(world.folder, "run", "*")
+
+
 def test_a_file_that_was_deleted_here_and_there_stays_deleted(world: World) -> None:
     write(world.folder)
     run = world.schedule(path_in_repo="run")

@@ -104,7 +104,6 @@ class FolderAndHub(RuleBasedStateMachine):
         try:
             if self.writer is not None:
                 self.restart()
-                self.log(1)  # who has nothing to upload does not look at the Hub
                 self.writer.close()
                 self.same_once_faults_stop()
                 assert_sound(self.folder)
@@ -207,6 +206,22 @@ class FolderAndHub(RuleBasedStateMachine):
     def somebody_deletes_a_file_on_the_hub(self, name: str) -> None:
         if f"logs/run/{name}" in self.store.look().files:
             self.store.delete(f"logs/run/{name}")
+
+    @rule(name=NAMES, size=SIZES)
+    def somebody_replaces_a_file_on_the_hub(self, name: str, size: int) -> None:
+        if f"logs/run/{name}" in self.store.look().files:
+            # What somebody put there is no version of ours, so the invariants know of it.
+            content = frame(os.urandom(size))
+            self.history.setdefault(name, []).append(content)
+            self.store.replace(f"logs/run/{name}", content)
+
+    @rule()
+    def the_folder_is_replaced_by_a_copy(self) -> None:
+        self.die()
+        shutil.copytree(self.folder, self.root / "copy")
+        shutil.rmtree(self.folder)
+        (self.root / "copy").rename(self.folder)
+        self.restart()
 
     @rule(how=st.sampled_from(FAILURES))
     def push_fails(self, how: str) -> None:

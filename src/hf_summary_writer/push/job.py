@@ -120,7 +120,6 @@ class Job:
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
         self._commits = 0  # since the ledger was last compared with the Hub
-        self._has_committed = False
         self._owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
 
@@ -151,7 +150,7 @@ class Job:
             self.remember()  # a later process has to know where the folder was to go
             raise
         self.refresh(remote)
-        if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
+        if not (self._has_news(remote) or (self.final and self.ledger.entries)):
             return False
         if not self._is_writer or self.asked:
             return True
@@ -275,7 +274,7 @@ class Job:
     @property
     def compares(self) -> bool:
         """Whether the ledger is to be compared with the Hub at the end of this push."""
-        return self._reports or self._commits >= _COMMITS_UNTIL_COMPARED
+        return self.final or self._commits >= _COMMITS_UNTIL_COMPARED
 
     def unconfirmed(self) -> dict[str, LedgerEntry]:
         """Return by path in the repo what the Hub should hold, except for what it acknowledged in this push."""
@@ -315,7 +314,6 @@ class Job:
             details.url,
         )
         self._commits += 1
-        self._has_committed = True
         self._on_commit(details)
 
     def skip(self, file: ChangedFile, reason: SkipReason) -> None:
@@ -379,11 +377,6 @@ class Job:
             logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
         self._owner_above = above
         return above is not None
-
-    @property
-    def _reports(self) -> bool:
-        """Whether somebody is told after this push that all of the folder is on the Hub."""
-        return self.final and (self.asked or self._has_committed)
 
     def _has_news(self, remote: Remote) -> bool:
         if self._losses != remote.losses or (self.final and self.inventory.refused):
