@@ -225,6 +225,13 @@ def soak(session: nox.Session) -> None:
     session.run("python", "scripts/soak.py", *session.posargs)
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the parsers of data that others write, a minute each: `nox -s fuzz -- --seconds 600 ledger`."""
+    session.install("-e", ".[demo]", *group("fuzz"))
+    session.run("python", "scripts/fuzzing.py", *session.posargs)
+
+
 @nox.session(python=[version for version in PYTHONS if version != THIS_PYTHON])
 def other_pythons(session: nox.Session) -> None:
     """Run the tests on the other versions of Python, as far as they are installed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,6 +208,14 @@ def as_patterns(patterns: object, name: str = "patterns") -> tuple[str, ...] | N
     return tuple(found)
 
 
+def is_no_folder(path: str | os.PathLike[str]) -> bool:
+    """Return whether something else than a folder is certain to be there; an error of the disk tells nothing."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - a str as well
+    except OSError:
+        return False
+
+
 def check_folder(folder: object, name: str = "folder_path") -> Path:
     """Return the absolute path, without links, of a folder on this machine, which need not exist yet."""
     if not isinstance(folder, (str, os.PathLike)):
@@ -218,13 +227,13 @@ def check_folder(folder: object, name: str = "folder_path") -> Path:
         raise ValueError(f"{name} must be a folder on this machine, not the address {path!r}: log to a local folder")
     if "\0" in path:
         raise ValueError(f"{name} {path!r} holds a NUL character")
-    # Unlike the methods of Path, these functions do not raise for disk errors, which the first push reports.
+    # Unlike the method of Path, this function does not raise for disk errors, which the first push reports.
     try:
         resolved = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
     except OSError:
         raise ValueError(
             f"{name} {path!r} is relative, and the working folder does not exist any more: give an absolute path"
         ) from None
-    if os.path.exists(resolved) and not os.path.isdir(resolved):  # noqa: PTH110, PTH112
+    if is_no_folder(resolved):
         raise ValueError(f"{name} must be a folder, but {str(resolved)!r} is a file")
     return resolved

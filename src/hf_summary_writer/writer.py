@@ -310,7 +310,7 @@ class _RunScheduler(CommitScheduler):
 
 
 def _may_be_a_folder(repo_id: str) -> bool:
-    return repo_id.partition("/")[0] in {"runs", "logs"} or Path(repo_id).is_dir()
+    return repo_id.partition("/")[0] in {"runs", "logs"} or os.path.isdir(repo_id)  # noqa: PTH112
 
 
 def _in_repo(config: PushConfig, folder: Path) -> PushConfig:

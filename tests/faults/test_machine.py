@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 from huggingface_hub import constants
 
+import events
 import remote
 import scripts
 from faults.proxy import Answer, Delay
 from hf_summary_writer.errors import ActionNeededError, DeadlineError, TemporaryError
+from hf_summary_writer.hub import xet
+from hf_summary_writer.hub.deadline import HubThread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +90,75 @@ def test_a_process_with_little_address_space_uploads_over_plain_lfs(
     assert "ulimit -v" in ended.stderr
 
 
+CGROUP_V2 = ("0::/pod/run\n", "pod/memory.max", "pod/memory.current", "pod/memory.stat", "inactive_file")
+CGROUP_V1 = (
+    "5:cpu:/x\n4:memory:/pod/run\n",
+    "memory/memory.limit_in_bytes",
+    "memory/memory.usage_in_bytes",
+    "memory/memory.stat",
+    "total_inactive_file",
+)
+
+
+def limit_memory(version: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch, most: str, used: int) -> None:
+    own, limit, usage, statistics, cached = version
+    (folder / "own").write_text(own)
+    for name, text in {limit: most, usage: str(used), statistics: f"anon 1\n{cached} 50000000"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text + "\n")
+    monkeypatch.setattr(xet, "_CONTROL_GROUPS", folder)
+    monkeypatch.setattr(xet, "_OWN_CONTROL_GROUPS", folder / "own")
+
+
+@needs_xet
+@pytest.mark.faults("M2")
+@pytest.mark.parametrize("version", [CGROUP_V2, CGROUP_V1], ids=["v2", "v1"])
+def test_a_process_in_a_small_control_group_uploads_over_plain_lfs(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[str, ...]
+) -> None:
+    limit_memory(version, tmp_path, monkeypatch, "1000000000", 800_000_000)
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    run = world.schedule()
+    run.next_commit()
+    assert world.uploaded() == world.on_disk()
+    assert [line for line in world.said(logging.WARNING) if "cgroups" in line] != []
+    assert not [seen for seen in world.proxy.requests if "/xorbs/" in seen.path]
+
+
+@pytest.mark.parametrize("version", [CGROUP_V2, CGROUP_V1], ids=["v2", "v1"])
+def test_cached_files_are_no_memory_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[str, ...]
+) -> None:
+    limit_memory(version, tmp_path, monkeypatch, "1000000000", 750_000_000)
+    assert xet._memory_left() == 300_000_000
+
+
+@pytest.mark.parametrize("most", ["max", "", "odd"])
+def test_a_control_group_without_a_limit_limits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    limit_memory(CGROUP_V2, tmp_path, monkeypatch, most, 10**12)
+    assert xet._memory_left() == math.inf
+    (tmp_path / "own").unlink()
+    assert xet._memory_left() == math.inf
+
+
+@pytest.mark.faults("N18")
+def test_no_more_than_four_calls_to_the_hub_hang_at_a_time() -> None:
+    thread, release = HubThread("hf-summary-writer-hub"), threading.Event()
+    for _ in range(4):
+        with pytest.raises(DeadlineError, match="did not answer"):
+            thread.call(lambda: release.wait(60), 0.01)
+    before = threading.active_count()
+    with pytest.raises(DeadlineError, match="4 calls to the Hub hang"):
+        thread.call(lambda: True, 20)
+    assert threading.active_count() == before
+    release.set()
+    events.wait_until(lambda: thread.left_behind == 0)
+    assert thread.call(lambda: True, 20)
+    thread.stop()
+
+
 @needs_xet
 @pytest.mark.faults("N18")
 def test_a_storage_that_never_answers_is_given_up_for_plain_lfs(world: World) -> None:
@@ -127,6 +200,18 @@ def test_a_refused_upload_token_is_no_trouble_of_the_network(world: World) -> No
     error = run.next_error()
     assert isinstance(error, ActionNeededError)
     assert "storage" in str(error)  # the words of the Hub, if the client passes them on
+
+
+@pytest.mark.faults("S4")
+def test_an_answer_of_more_than_64_mb_is_not_read_to_its_end(world: World) -> None:
+    world.proxy.add("POST", "/preupload/", Answer(200, {"Content-Type": "application/json"}, b" " * (65 * 2**20)))
+    (world.folder / "a.bin").write_bytes(b"1")
+    run = world.schedule()
+    error = run.next_error()
+    assert isinstance(error, TemporaryError)
+    assert "more than 64 MB" in str(error)
+    run.push()
+    assert world.uploaded() == world.on_disk()
 
 
 @pytest.mark.faults("S4")

@@ -14,6 +14,7 @@ import tensorboardX
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 from tensorboardX.proto.event_pb2 import Event
 
+import events
 import signatures
 from equality import Call, contents, perform, same
 from events import event_files, scalars
@@ -243,3 +244,21 @@ def test_everything_at_once() -> None:
             ("add_pr_curve", ("curve", rng.integers(0, 2, 100), rng.random(100), step), {}),
         ]
     same(calls)
+
+
+def test_names_that_tensorboardx_does_not_document_may_be_gone(tmp_path: Path) -> None:
+    code = """
+import sys
+import tensorboardX.record_writer, tensorboardX.summary
+del tensorboardX.summary._clean_tag, tensorboardX.record_writer.REGISTERED_FACTORIES
+from hf_summary_writer.events.writer import EventWriter
+with EventWriter(sys.argv[1]) as writer:
+    writer.add_scalar("/a b", 1.0, 1)
+try:
+    EventWriter("s3://bucket/run")
+except ValueError:
+    print("refused")
+"""
+    ended = events.run(code, tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, "refused\n"), ended.stderr
+    assert events.steps(tmp_path, "a_b") == [1]

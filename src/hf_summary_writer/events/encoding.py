@@ -7,13 +7,23 @@ tensorboardX and tensorboard share. What is written here decodes to what tensorb
 from __future__ import annotations
 
 import math
+import re
 import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["FILE_VERSION", "SUMMARY", "Scalar", "event_payload", "file_version", "scalar_payloads", "scalar_prefix"]
+__all__ = [
+    "FILE_VERSION",
+    "SUMMARY",
+    "Scalar",
+    "clean_tag",
+    "event_payload",
+    "file_version",
+    "scalar_payloads",
+    "scalar_prefix",
+]
 
 FILE_VERSION = 3
 
@@ -22,6 +32,8 @@ FILE_VERSION = 3
 SUMMARY = 5
 
 """Field of an event that holds a summary."""
+
+_NOT_IN_TAGS = re.compile(r"[^-/\w.]")
 
 _VERSION = b"brain.Event:2"
 
@@ -97,6 +109,12 @@ def event_payload(wall_time: float, step: int | None, field: int, body: bytes) -
 def file_version(wall_time: float) -> bytes:
     """Return the event that opens every event file."""
     return event_payload(wall_time, None, FILE_VERSION, _VERSION)
+
+
+def clean_tag(tag: str) -> str:
+    """Return a tag as TensorFlow names it: without odd characters, and without slashes at its beginning."""
+    # tensorboardX takes `None`, too.
+    return tag if tag is None else _NOT_IN_TAGS.sub("_", tag).lstrip("/")
 
 
 def scalar_prefix(tag: str | None) -> bytes:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tensorboardX.embedding import TB_MAX_SPRITE_SIZE, append_pbtxt, make_mat, make_sprite, make_tsv
 from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
-from tensorboardX.summary import _clean_tag, make_histogram
+from tensorboardX.summary import make_histogram
 from tensorboardX.x2num import make_np
 
 from hf_summary_writer.events.device import device_of
+from hf_summary_writer.events.encoding import clean_tag
 from hf_summary_writer.events.files import sync_file
 from hf_summary_writer.events.summaries import is_torch, unwrapped
 
@@ -125,7 +126,7 @@ def histogram(tag: str, limits: Sequence[float], values: np.ndarray) -> Summary:
     """Return what `tensorboardX.summary.histogram` returns, without a copy of `values`."""
     make_np(values)  # for its warning
     doubles = values.astype(float, copy=False)
-    return Summary(value=[Summary.Value(tag=_clean_tag(tag), histo=make_histogram(doubles, limits))])
+    return Summary(value=[Summary.Value(tag=clean_tag(tag), histo=make_histogram(doubles, limits))])
 
 
 def histogram_from_statistics(tag: str, limits: Sequence[float], size: int, statistics: np.ndarray) -> Summary:
@@ -151,7 +152,7 @@ def histogram_from_statistics(tag: str, limits: Sequence[float], size: int, stat
         bucket_limit=list(limits[first : last + 2]),
         bucket=buckets,
     )
-    return Summary(value=[Summary.Value(tag=_clean_tag(tag), histo=histogram)])
+    return Summary(value=[Summary.Value(tag=clean_tag(tag), histo=histogram)])
 
 
 def clipped(pixels: Any) -> Any:

@@ -671,10 +671,13 @@ class EventQueue:
 
     def _fall_back(self, error: OSError, now: float) -> None:
         """Keep what could not be written for another try, and let no caller wait for it."""
+        is_new = not self.failing
         self.failing = True
         self._retry_at = now + _RETRY_SECONDS
         self.failures.fail(self)
         self.failures.report(error, self.directory)
+        if is_new and any(request.closes for request in list(self._requests)):
+            return  # try once more, and at once, before events are given up
         # Emptied, not replaced: a caller may be about to add to it.
         requests = list(itertools.islice(iter(self._requests.pop, None), len(self._requests)))
         if any(request.closes for request in requests):

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import tensorboardX
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import REGISTERED_FACTORIES
-from tensorboardX.summary import _clean_tag, audio, image, mesh, pr_curve, scalar, video
+from tensorboardX.summary import audio, image, mesh, pr_curve, scalar, video
 
 from hf_summary_writer import process
+from hf_summary_writer.checks import is_no_folder
 from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
-from hf_summary_writer.events.encoding import scalar_prefix
+from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
 from hf_summary_writer.events.file_writer import FileWriter
 from hf_summary_writer.events.files import SEGMENT_BYTES
 from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit, ScalarOnDevice
@@ -364,8 +364,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             writer.add_summary(make(number), step, walltime)
 
     def _name_of(self, tag: str) -> str:
-        name: str = _clean_tag(tag) if self._cleans_tags else tag
-        return name
+        return clean_tag(tag) if self._cleans_tags else tag
 
     def _prefix(self, tag: str) -> bytes:
         prefix = self._prefixes.get(tag)
@@ -889,12 +888,20 @@ def _seconds(flush_secs: float | None) -> float:
     return flush_secs
 
 
+def _object_stores() -> set[str]:
+    """Return the schemes of the addresses that tensorboardX takes for object storage."""
+    from tensorboardX import record_writer
+
+    # Not documented there, so it may move.
+    return {"s3", "gs", *getattr(record_writer, "REGISTERED_FACTORIES", ())}
+
+
 def _local_folder(logdir: str | os.PathLike[str]) -> str:
     """Return `logdir` as a string, after refusing what can hold no run."""
     folder = os.fspath(logdir)
-    if folder.split(":")[0] in REGISTERED_FACTORIES:
+    if folder.split(":")[0] in _object_stores():
         raise ValueError(f"logdir must be a local folder, event files cannot be written to {folder!r}")
-    if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112
+    if is_no_folder(folder):
         raise ValueError(f"logdir must be a folder, {folder!r} is a file")
     if any(len(os.fsencode(name)) > _NAME_BYTES for name in PurePath(folder).parts):
         raise ValueError(f"logdir must not hold a name longer than {_NAME_BYTES} bytes: {folder!r}")

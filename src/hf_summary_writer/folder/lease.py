@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def is_locked(path: Path) -> bool:
     """Return whether somebody holds the lock file `path`; creates no file, and holds the lock for a moment itself."""
     import filelock
 
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - raises nothing, unlike the method of Path
         return False
     lock = new_lock(path)
     try:
@@ -138,7 +139,7 @@ class Lease:
         """
         import filelock
 
-        if not self._folder.is_dir():
+        if not os.path.isdir(self._folder):  # noqa: PTH112 - raises nothing, unlike the method of Path
             return True  # do not recreate a folder that was deleted
         try:
             if not self.held:

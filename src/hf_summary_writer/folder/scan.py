@@ -84,7 +84,8 @@ def scan(
         is_pruned: Returns whether no file in a sub-folder is to be pushed.
         known: The files on the Hub. Those that have not changed since are left out, unless they were too young then to
             be sure. Most files of a folder are such, so `is_included` is not called for them.
-        unlisted: Called with every sub-folder that exists and cannot be listed, and the error.
+        unlisted: Called with every sub-folder that exists and cannot be listed, every file that exists and cannot be
+            looked at, and the error.
         leads_out: Called with every link to a folder, or to a file that is to be pushed, outside of `folder`.
 
     Raises:
@@ -110,7 +111,7 @@ def scan(
                 before = known.get(relpath)
                 if before is None and not is_included(relpath):
                     continue
-                file = _changed(entry, root, relpath, target, before)
+                file = _changed(entry, root, relpath, target, before, unlisted)
                 if file is not None and (before is None or is_included(relpath)):
                     yield file
 
@@ -135,12 +136,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _changed(
-    entry: os.DirEntry[str], root: str, relpath: str, target: str, before: LedgerEntry | None
+    entry: os.DirEntry[str],
+    root: str,
+    relpath: str,
+    target: str,
+    before: LedgerEntry | None,
+    unlisted: Callable[[str, OSError], object],
 ) -> ChangedFile | None:
     """Return the file if it is a regular one that may have changed."""
     try:
         status = entry.stat(follow_symlinks=False) if target == relpath else os.lstat(os.path.join(root, target))
-    except OSError:
+    except OSError as error:
+        if error.errno not in _GONE:
+            unlisted(relpath, error)
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
@@ -202,6 +210,7 @@ class Inventory:
 
     Attributes:
         left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
+        unread: A file or folder that the latest look at the folder could not look at, though permitted, and why not.
     """
 
     def __init__(
@@ -219,6 +228,7 @@ class Inventory:
         self._empty: dict[str, Signature] = {}
         self._refused: dict[str, Signature] = {}
         self.left_behind = 0
+        self.unread: tuple[str, OSError] | None = None
 
     @property
     def refused(self) -> Mapping[str, Signature]:
@@ -235,7 +245,12 @@ class Inventory:
 
     def holds(self, relpath: str) -> bool:
         """Return whether there is such a file and it is to be pushed, changed or not."""
-        return self._is_included(relpath) and os.path.isfile(self._folder / relpath)  # noqa: PTH113 - raises nothing
+        if not self._is_included(relpath):
+            return False
+        try:
+            return stat.S_ISREG(os.stat(self._folder / relpath).st_mode)  # noqa: PTH116 - as in all scans
+        except OSError as error:
+            return error.errno not in _GONE
 
     def longest_waiting_first(self) -> list[ChangedFile]:
         """Return the changed files in a fair order, for when there are more than one push can send.
@@ -313,16 +328,20 @@ class Inventory:
 
     def _scan(self, unlisted: list[str] | None = None) -> Iterator[ChangedFile]:
         def note(reldir: str, error: OSError) -> None:
-            said = f"the folder {reldir!a} of {self._folder} cannot be listed, what is in it waits: {error.strerror}"
+            said = f"{reldir!a} of {self._folder} cannot be looked at and waits for a later push: {error.strerror}"
             self._warn_once.warn("unlisted", said, reldir)
             if unlisted is not None:
                 unlisted.append(reldir)
+            elif not isinstance(error, PermissionError):
+                self.unread = (reldir, error)
 
         def leads_out(relpath: str) -> None:
             text = f"{relpath!a} of {str(self._folder)!a} is a link out of the folder: it is not followed"
             self._warn_once.warn("link", text, relpath)
 
         known = {} if self._verify else self._ledger.entries
+        if unlisted is None:
+            self.unread = None
         try:
             for file in scan(str(self._folder), self._is_included, self._is_pruned, known, note, leads_out):
                 if self._empty.get(file.relpath) != file.signature:

@@ -9,6 +9,7 @@ opened file of a sealed segment of our own writer, which by its name is known ne
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -21,7 +22,6 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from hf_summary_writer.events import boundaries, extend_crc, followed, is_torn, next_record
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.copies import PrivateCopies
-from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
 from hf_summary_writer.folder.ledger import LedgerEntry, Signature
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ _SETTLED_NS = 60 * 10**9
 _SECONDS_UNTIL_DUE = 24 * 3600
 
 _TAIL_BYTES = 4096
+
+# What says that the file of the scan is not there any more, or another kind of file. All else is trouble of the disk.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}
 
 # Content up to this size is handed over as bytes even where the file could be: one open file less to depend on.
 _SMALL = 2**20
@@ -159,7 +162,7 @@ class SnapshotReader:
         except PermissionError:
             return SkipReason.DENIED
         except OSError as error:
-            if error.errno in OUT_OF_DESCRIPTORS:
+            if error.errno not in _NO_FILE:
                 raise
             return SkipReason.GONE
         with file:

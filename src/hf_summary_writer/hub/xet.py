@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import logging
+import math
 import os
 import stat
 import tempfile
@@ -23,6 +25,11 @@ _BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "256kb")
 # The Xet client ends the process when it gets no memory. Its threads reserve far more address space than they use.
 _ADDRESS_SPACE_BYTES = 8 * 2**30
 
+# What an upload over Xet may take. Where a control group has less left, the kernel kills the training for it.
+_MEMORY_BYTES = 256 * 2**20
+
+_CONTROL_GROUPS, _OWN_CONTROL_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
 
 def over_xet() -> bool:
     """Return whether uploads go over Xet, after making sure that the client can use it here."""
@@ -30,6 +37,8 @@ def over_xet() -> bool:
         return False
     if _lacks_address_space():
         switch_off("the address space of this process is limited (ulimit -v)")
+    elif _memory_left() < _MEMORY_BYTES:
+        switch_off("the memory of this process is limited (cgroups), and little of it is left")
     elif not _has_cache():
         switch_off("no folder for its cache is writable: set HF_HOME or TMPDIR to one that is")
     return not constants.HF_HUB_DISABLE_XET
@@ -58,6 +67,34 @@ def _lacks_address_space() -> bool:
     except (ImportError, OSError, ValueError):
         return False
     return limit - used < _ADDRESS_SPACE_BYTES
+
+
+def _memory_left() -> float:
+    """Return how many bytes the control groups of this process leave it; infinity where none sets a limit."""
+    left = math.inf
+    with contextlib.suppress(OSError, ValueError):
+        for line in _OWN_CONTROL_GROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                left = min(left, _left_below(_CONTROL_GROUPS, path, "memory.max", "memory.current", "inactive_file"))
+            elif "memory" in controllers.split(","):
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                left = min(left, _left_below(_CONTROL_GROUPS / "memory", path, *names))
+    return left
+
+
+def _left_below(root: Path, path: str, limit: str, usage: str, cached: str) -> float:
+    """Return what the group and the groups above it leave; a container may see its own as the root."""
+    left = math.inf
+    group = root / path.lstrip("/")
+    for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
+        # A file says "max" where there is no limit, and the root has no such files.
+        with contextlib.suppress(OSError, ValueError):
+            most = int((folder / limit).read_text(encoding="ascii"))
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+            # The kernel drops cached files before it kills anybody.
+            left = min(left, most - int((folder / usage).read_text(encoding="ascii")) + int(statistics.get(cached, 0)))
+    return left
 
 
 @functools.cache

@@ -359,12 +359,15 @@ class Job:
         if self._failed is not None:
             file, error = self._failed
             raise TemporaryError(f"{file.relpath!r} could not be read or copied: {error}")
+        if self.inventory.unread is not None:
+            relpath, error = self.inventory.unread
+            raise TemporaryError(f"{relpath!r} could not be looked at: {error}")
         if self.final and self._crossed:
             raise TemporaryError("another process pushed this folder at the same time, in spite of its lock")
 
     def remember(self) -> None:
         """Note where the folder is to go, without pushing anything, for the process that does."""
-        if not self.folder.is_dir():
+        if not os.path.isdir(self.folder):  # noqa: PTH112 - raises nothing, unlike the method of Path
             return  # do not recreate a folder that was deleted
         with contextlib.suppress(LedgerError, OSError):
             self.ledger.refresh()
@@ -381,7 +384,8 @@ class Job:
     def _has_news(self, remote: Remote) -> bool:
         if self._losses != remote.losses or (self.final and self.inventory.refused):
             return True
-        return next(self.inventory.changed(), None) is not None
+        # An error of the disk may hide what is new, so the push has to find out.
+        return next(self.inventory.changed(), None) is not None or self.inventory.unread is not None
 
     def _owes(self) -> bool:
         """Return whether something that this very process has logged is not on the Hub."""
