@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,7 +111,7 @@ def file_version(wall_time: float) -> bytes:
     return event_payload(wall_time, None, FILE_VERSION, _VERSION)
 
 
-def clean_tag(tag: str) -> str:
+def clean_tag(tag: Any) -> Any:
     """Return a tag as TensorFlow names it: without odd characters, and without slashes at its beginning."""
     # tensorboardX takes `None`, too.
     return tag if tag is None else _NOT_IN_TAGS.sub("_", tag).lstrip("/")

@@ -364,7 +364,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             writer.add_summary(make(number), step, walltime)
 
     def _name_of(self, tag: str) -> str:
-        return clean_tag(tag) if self._cleans_tags else tag
+        name: str = clean_tag(tag) if self._cleans_tags else tag
+        return name
 
     def _prefix(self, tag: str) -> bytes:
         prefix = self._prefixes.get(tag)
