@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -26,7 +27,6 @@ from hf_summary_writer.push.report import FailureLog, Shutdown
 from hf_summary_writer.push.status import Status, StatusFile
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from concurrent.futures import Future
     from pathlib import Path
@@ -148,6 +148,7 @@ class CommitScheduler:
         self.folder_path: Path = check_folder(folder_path)
         self._mode = mode_for(self.folder_path)
         self.lock: threading.RLock = threading.RLock()
+        self._parent = 0  # the parent's process id, in a forked child
         self._loop = self._loop_to(remote_of(config, Client(config.token, hf_api)))
         self._remote = self._loop.pusher.remote
         self._job = self._new_job()
@@ -300,6 +301,7 @@ class CommitScheduler:
     def after_fork_in_child(self) -> None:
         """Leave the pushing to the parent."""
         self.lock = self._job.content_lock = threading.RLock()
+        self._parent = os.getppid()
 
     def start(self) -> None:
         """Start the thread, also again after `close`; does nothing while it runs, after `stop`, or when offline."""
@@ -375,7 +377,11 @@ class CommitScheduler:
 
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
         if self._task.forked:
-            return  # what is missing is the parent's to push, and to name
+            # What is missing is the parent's to push, and to name, while there is one.
+            if os.getppid() != self._parent:
+                self._job.refresh(self._remote)
+                self._shutdown.name_late_data()
+            return
         away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
         self._shutdown.await_last(future, deadline, away=away)
 

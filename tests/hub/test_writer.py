@@ -14,6 +14,7 @@ import pytest
 import tensorboardX
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import events
 import remote
 from events import steps, wait_until
 from hf_summary_writer import HFSummaryWriter
@@ -263,6 +264,30 @@ def test_a_logdir_that_the_disk_refuses_is_trouble_for_later(tmp_path: Path, cap
     with HFSummaryWriter("user/run", logdir=tmp_path / "loop" / "run", token=False, close_timeout=0) as writer:
         writer.add_scalar("loss", 1.0)
     assert "cannot write event files" in caplog.text
+
+
+@pytest.mark.faults("D19")
+def test_a_link_that_leads_elsewhere_later_does_not_take_the_run_along(
+    api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "latest"
+    link.symlink_to("one")
+    with HFSummaryWriter(repo_id, logdir=link, hf_api=api, segment_bytes=500) as writer:
+        writer.add_scalar("loss", 0.0, 0)
+        writer.flush()
+        link.unlink()
+        link.symlink_to("two")
+        for step in range(1, 30):
+            writer.add_scalar("loss", step, step)
+        writer.add_scalars("both", {"a": 1}, 1)
+        writer.add_hparams({"lr": 0.1}, {"accuracy": 0.5}, name="trial")
+        writer.add_embedding(np.eye(2), global_step=1)
+    assert list((tmp_path / "two").iterdir()) == []
+    assert events.steps(tmp_path / "one", "loss") == list(range(30))
+    assert remote.files(api, repo_id) == remote.under(tmp_path / "one", "tensorboard/one")
+    assert {path.name for path in (tmp_path / "one").iterdir()} >= {"both", "trial", "00001"}
 
 
 def test_a_logdir_that_is_a_file_is_refused(tmp_path: Path) -> None:

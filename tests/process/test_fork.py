@@ -143,6 +143,31 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(proxy: FaultPro
         os.kill(child, 9)
 
 
+@pytest.mark.faults("P18")
+@pytest.mark.parametrize("end", ["writer.close()", "sys.exit(0)"])
+def test_a_child_that_logs_after_its_parent_ended_names_what_is_missing(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, end: str
+) -> None:
+    body = f"""
+writer = HFSummaryWriter(repo_id, logdir=logdir)
+writer.add_scalar("parent", 1, 1)
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    writer.add_scalar("child", 1, 1)
+    writer.flush()
+    {end}
+    sys.exit(0)
+writer.close()
+"""
+    # The child holds the pipes, too, so this waits for both.
+    ended = scripts.run(QUIET + body, hub, logdir, repo_id)
+    assert events.steps(logdir, "child") == [1]
+    assert ended.stderr.count("hf-summary-writer sync") == 1, ended.stderr
+    assert set(remote.files(api, repo_id)) < set(remote.under(logdir, "tensorboard/run-1"))
+
+
 def test_children_of_multiprocessing_leave_one_uploader(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:

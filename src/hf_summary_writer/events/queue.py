@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import threading
 import time
 from collections import defaultdict, deque
@@ -289,7 +288,7 @@ class EventQueue:
         directory: Where the event files lie, as callers name it.
         memory: Shared by the queues of one writer.
         failures: Likewise.
-        base: The folder that `directory` is relative to.
+        folder: The same as an absolute path without links.
         suffix: Ends every file name.
         flush_secs: Seconds between two fsyncs while events come.
         segment_bytes: Size at which the next event goes to a new file.
@@ -313,14 +312,14 @@ class EventQueue:
         memory: MemoryLimit,
         failures: FailureLog,
         *,
-        base: str = "",
+        folder: str | None = None,
         suffix: str = "",
         flush_secs: float = 120,
         segment_bytes: int = SEGMENT_BYTES,
         late: Callable[[], Callable[[], object] | None] = lambda: None,
     ) -> None:
         self.directory = directory
-        self.folder: str = os.path.join(base, directory)
+        self.folder: str = directory if folder is None else folder
         self.memory = memory
         self.failures = failures
         self.items: deque[Item] = deque()

@@ -128,8 +128,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         directory = _local_folder((log_dir if logdir is None else logdir) or default_logdir(comment))
         flush_secs = _seconds(flush_secs)
         self._segment_bytes = segment_bytes
-        # What a relative `logdir` is relative to, however the program changes its working folder.
+        # Where `logdir` is, however the program changes its working folder, and whoever changes a link in it.
         self._started_in = _working_folder()
+        self._real_logdir = os.path.join(self._started_in, directory)
+        if os.path.isabs(self._real_logdir):  # noqa: PTH117
+            self._real_logdir = os.path.realpath(self._real_logdir)
         self._memory = MemoryLimit(max_pending_bytes)
         self._failures = FailureLog(max_pending_bytes)
         self._lifecycle = threading.RLock()
@@ -247,11 +250,13 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         return writer
 
     def _new_queue(self, folder: str) -> EventQueue:
+        # By their names alone, since there may be no working folder.
+        inside = os.path.relpath(os.path.join(os.sep, folder), os.path.join(os.sep, self.logdir))
         return EventQueue(
             folder,
             self._memory,
             self._failures,
-            base=self._started_in,
+            folder=os.path.normpath(os.path.join(self._real_logdir, inside)),
             suffix=self._filename_suffix,
             flush_secs=self._flush_secs,
             segment_bytes=self._segment_bytes,
