@@ -458,7 +458,8 @@ def test_a_thousand_cycles_leave_no_thread_and_no_descriptor(tmp_path: Path) -> 
         with EventWriter(tmp_path / str(cycle % 10)) as writer:
             writer.add_scalar("a", cycle, cycle)
     wait_until(lambda: not writer_threads())
-    assert process.num_fds() == before
+    # Fewer where something of an earlier test was collected meanwhile.
+    assert process.num_fds() <= before
     assert sum(len(steps(tmp_path / str(n), "a")) for n in range(10)) == 1000
 
 
