@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from huggingface_hub import get_session, hf_hub_url
 from huggingface_hub.hf_api import RepoFile
 
+import remote
 from events import wait_until
 from faults.proxy import Answer, CutRequest, Hold, LoseAnswer
 from hf_summary_writer.errors import TemporaryError
@@ -21,13 +22,14 @@ from hf_summary_writer.errors import TemporaryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from huggingface_hub import HfApi
     from typing_extensions import Self
 
     from faults.proxy import Action, FaultProxy
 
-__all__ = ["FAILURES", "PUSHED_BY_A_CHILD", "Dictionary", "RealHub", "Store"]
+__all__ = ["FAILURES", "PUSHED_BY_A_CHILD", "BucketDictionary", "Dictionary", "RealBucket", "RealHub", "Store"]
 
 FAILURES = ["the commit is refused", "the commit breaks off", "the answer to the commit is lost"]
 PUSHED_BY_A_CHILD = 77
@@ -58,6 +60,7 @@ class Store(Protocol):
 
     repo_id: str
     api: Any
+    repo_type: str
 
     def __enter__(self) -> Self: ...
 
@@ -85,6 +88,8 @@ class Store(Protocol):
 class RealHub:
     """A new repo on a Hub, behind a proxy that breaks what it is told to break."""
 
+    repo_type = "model"
+    _commit_route = "/commit/"
     _actions: Mapping[str, Action] = dict(zip(FAILURES, (Answer(503), CutRequest(after=20), LoseAnswer()), strict=True))
 
     def __init__(self, api: HfApi, proxy: FaultProxy) -> None:
@@ -104,7 +109,7 @@ class RealHub:
 
     @contextlib.contextmanager
     def fails(self, how: str) -> Iterator[None]:
-        self._proxy.add("POST", "/commit/", self._actions[how])
+        self._proxy.add("POST", self._commit_route, self._actions[how])
         try:
             yield
         finally:
@@ -112,7 +117,7 @@ class RealHub:
 
     @contextlib.contextmanager
     def pauses(self) -> Iterator[Callable[[], None]]:
-        self._proxy.add("POST", "/commit/", Hold())
+        self._proxy.add("POST", self._commit_route, Hold())
         before = self.asked()
         try:
             yield lambda: wait_until(lambda: any(seen.action == Hold() for seen in self._proxy.requests[before:]))
@@ -154,10 +159,31 @@ class RealHub:
         return found
 
 
+class RealBucket(RealHub):
+    """A new bucket on a Hub, of which no version is kept but those that were looked at."""
+
+    repo_type = "bucket"
+    _commit_route = "/api/buckets/.*/batch"
+
+    def delete(self, path: str) -> None:
+        self.api.batch_bucket_files(self.repo_id, delete=[path])
+
+    def look(self) -> Holdings:
+        if self.asked() != self._looked_at:
+            found = {}
+            if any(f"{self.repo_id}/batch" in seen.path for seen in self._proxy.requests):
+                found = remote.files(self.api, self.repo_id, repo_type=self.repo_type)
+            self._holdings.commit(found)
+            self._holdings.files = found
+            self._looked_at = self.asked()
+        return self._holdings
+
+
 class Dictionary:
     """In place of a Hub and its client, for many more examples in the same time."""
 
     repo_id = "tester/run"
+    repo_type = "model"
 
     def __init__(self) -> None:
         self.api = self
@@ -238,18 +264,53 @@ class Dictionary:
             addition.path_or_fileobj = b""
 
     def create_commit(self, operations: Sequence[Any], commit_message: str, **_: object) -> Any:
+        assert commit_message
+        self._make_commit({each.path_in_repo: self._uploaded[each.path_in_repo] for each in operations})
+        return SimpleNamespace(oid="0" * 40, commit_url="http://nowhere")
+
+    def _make_commit(self, files: Mapping[str, bytes]) -> None:
         if os.getpid() != self._pid:
             os._exit(PUSHED_BY_A_CHILD)
-        assert commit_message
         self._commits += 1
         self._reached.set()
         assert self._released.wait(60)
         failure, self._failure = self._failure, None
         if failure in FAILURES[:2]:
             raise TemporaryError(failure)
-        self._holdings.commit({each.path_in_repo: self._uploaded[each.path_in_repo] for each in operations})
+        self._holdings.commit(files)
         if failure is not None:
             error = TemporaryError(failure)
             error.in_doubt = True
             raise error
-        return SimpleNamespace(oid="0" * 40, commit_url="http://nowhere")
+
+
+class BucketDictionary(Dictionary):
+    """The same in place of a bucket."""
+
+    repo_type = "bucket"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_hash: dict[str, bytes] = {}
+
+    def create_bucket(self, bucket_id: str, **_: object) -> Any:
+        return SimpleNamespace(bucket_id=bucket_id)
+
+    def get_bucket_paths_info(self, bucket_id: str, paths: Sequence[str]) -> list[Any]:
+        assert bucket_id == self.repo_id
+        found = {path: content for path in paths if (content := self._holdings.files.get(path)) is not None}
+        self._by_hash |= {sha256(content).hexdigest(): content for content in found.values()}
+        return [
+            SimpleNamespace(path=path, size=len(content), xet_hash=sha256(content).hexdigest())
+            for path, content in found.items()
+        ]
+
+    def batch_bucket_files(
+        self,
+        bucket_id: str,
+        add: Sequence[tuple[bytes | Path, str]] = (),
+        copy: Sequence[tuple[str, str, str, str]] = (),
+    ) -> None:
+        assert bucket_id == self.repo_id
+        files = {path: body if isinstance(body, bytes) else body.read_bytes() for body, path in add}
+        self._make_commit(files | {path: self._by_hash[content] for *_, content, path in copy})

@@ -30,7 +30,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import events
 from aftermath import assert_sound
-from faults.stores import FAILURES, Dictionary, RealHub
+from faults.stores import FAILURES, BucketDictionary, Dictionary, RealBucket, RealHub
 from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.events.encoding import file_version
@@ -39,6 +39,7 @@ from hf_summary_writer.events.tfrecord import boundaries, frame, is_torn, next_r
 from hf_summary_writer.events.writer import EventWriter
 from hf_summary_writer.folder.ledger import Ledger
 from hf_summary_writer.hub.repo import RepoRemote
+from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -273,6 +274,7 @@ class FolderAndHub(RuleBasedStateMachine):
             logdir=self.folder,
             commit_every=HOUR,
             path_in_repo="logs",
+            repo_type=self.store.repo_type,
             repo_allow_patterns=None,
             hf_api=self.store.api,
             model_card=False,
@@ -397,8 +399,15 @@ def test_folder_and_hub_agree_whatever_happens(proxy: FaultProxy, proxied: HfApi
     run_machine(lambda: RealHub(proxied, proxy), examples=3, derandomize=True)
 
 
-def test_folder_and_a_dictionary_agree_whatever_happens() -> None:
-    run_machine(Dictionary, examples=15, derandomize=True)
+@needs_a_client_for_buckets
+@pytest.mark.client
+def test_folder_and_bucket_agree_whatever_happens(proxy: FaultProxy, proxied: HfApi) -> None:
+    run_machine(lambda: RealBucket(proxied, proxy), examples=3, derandomize=True)
+
+
+@pytest.mark.parametrize("store", [Dictionary, pytest.param(BucketDictionary, marks=needs_a_client_for_buckets)])
+def test_folder_and_a_dictionary_agree_whatever_happens(store: type[Dictionary]) -> None:
+    run_machine(store, examples=15, derandomize=True)
 
 
 @pytest.mark.slow
@@ -407,7 +416,15 @@ def test_folder_and_hub_agree_in_many_random_histories(proxy: FaultProxy, proxie
     run_machine(lambda: RealHub(proxied, proxy), examples=25, derandomize=False)
 
 
+@needs_a_client_for_buckets
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_folder_and_a_dictionary_agree_in_many_random_histories() -> None:
-    run_machine(Dictionary, examples=100, derandomize=False)
+def test_folder_and_bucket_agree_in_many_random_histories(proxy: FaultProxy, proxied: HfApi) -> None:
+    run_machine(lambda: RealBucket(proxied, proxy), examples=25, derandomize=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("store", [Dictionary, pytest.param(BucketDictionary, marks=needs_a_client_for_buckets)])
+def test_folder_and_a_dictionary_agree_in_many_random_histories(store: type[Dictionary]) -> None:
+    run_machine(store, examples=100, derandomize=False)

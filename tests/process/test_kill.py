@@ -13,6 +13,7 @@ import remote
 import scripts
 from aftermath import assert_sound
 from faults.proxy import FaultProxy, Hang
+from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ from stat import S_ISDIR
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 from hf_summary_writer.folder import ledger, scan
-from hf_summary_writer.hub import repo
+from hf_summary_writer.hub import bucket, repo
 """
 AFTER_THE_COMMIT = """
 record = ledger.Ledger.record
@@ -38,7 +39,7 @@ ledger.Ledger.record = then
 """
 STEPS = {
     "before the scan": "scan.scan = kill",
-    "planned": "repo.RepoRemote._commit = kill",
+    "planned": "repo.RepoRemote._commit = bucket.BucketRemote._send = kill",
     "commit acknowledged, ledger not written": "ledger.Ledger.record = kill",
     "ledger half written": AFTER_THE_COMMIT
     % "self._append = lambda entries: open(self.path, 'ab').write(b'{\"file\": \"x') and kill()",
@@ -48,7 +49,7 @@ STEPS = {
     "ledger written": AFTER_THE_COMMIT % "pass",
 }
 # These can: the proxy holds the request back.
-REQUESTS = {"mid-blob": r"/xorb|/lfs-objects/", "blobs done": r"/commit/"}
+REQUESTS = {"mid-blob": r"/xorb|/lfs-objects/", "blobs done": r"/commit/|/batch"}
 
 LOG = """
 writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
@@ -67,13 +68,15 @@ with CommitScheduler(
 
 
 @pytest.mark.faults("P1")
+@pytest.mark.parametrize("repo_type", ["model", pytest.param("bucket", marks=needs_a_client_for_buckets)])
 @pytest.mark.parametrize("step", [*STEPS, *REQUESTS])
 def test_a_kill_at_any_step_costs_nothing_but_a_look(
-    proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, step: str
+    proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, step: str, repo_type: str
 ) -> None:
+    place = f"hf://{repo_type}s/{repo_id}"
     if step in REQUESTS:
         proxy.add("*", REQUESTS[step], Hang(), times=1)
-    with scripts.start((KILL + STEPS[step] if step in STEPS else "") + LOG, proxy, logdir, repo_id) as process:
+    with scripts.start((KILL + STEPS[step] if step in STEPS else "") + LOG, proxy, logdir, place) as process:
         if step in REQUESTS:
             events.wait_until(lambda: any(seen.action == Hang() for seen in proxy.requests), scripts.SECONDS)
             process.kill()
@@ -82,15 +85,16 @@ def test_a_kill_at_any_step_costs_nothing_but_a_look(
     assert_sound(logdir)
     proxy.clear()
 
-    caught_up = scripts.run(CATCH_UP, proxy, logdir, repo_id)
+    caught_up = scripts.run(CATCH_UP, proxy, logdir, place)
     assert caught_up.returncode == 0, caught_up.stderr
     assert "WARNING" not in caught_up.stderr
     assert events.steps(logdir, "loss") == list(range(1000))
-    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
-    assert len([title for title in remote.commits(api, repo_id) if title.startswith("Logs of")]) == 1
+    assert remote.files(api, repo_id, repo_type=repo_type) == remote.under(logdir, "tensorboard/run-1")
+    if repo_type == "model":
+        assert len([title for title in remote.commits(api, repo_id) if title.startswith("Logs of")]) == 1
     assert not list(logdir.rglob("tmp-*"))
 
     before = len(proxy.requests)
-    assert scripts.run(CATCH_UP, proxy, logdir, repo_id).returncode == 0
+    assert scripts.run(CATCH_UP, proxy, logdir, place).returncode == 0
     assert len([seen for seen in proxy.requests[before:] if not re.search("/api/models/.*/info", seen.path)]) == 0
     assert_sound(logdir)
