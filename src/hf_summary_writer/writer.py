@@ -296,10 +296,10 @@ class _RunScheduler(CommitScheduler):
 
     def _before_push(self) -> None:
         writer = self._writer()
-        if writer is not None and writer.all_writers is not None:
+        if writer is not None:
             writer.flush()
         else:
-            writer_thread.flush()  # it was dropped without `close`, or something came after that
+            writer_thread.flush()  # it was dropped without `close`
 
     def _pushed(self, error: BaseException | None) -> None:
         super()._pushed(error)

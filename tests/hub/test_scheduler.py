@@ -320,6 +320,24 @@ def test_hooks_are_told_and_can_hurt_nobody(
     assert failed[0].failures == 1
 
 
+def test_a_hook_may_close_its_scheduler(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def close(_: object) -> None:
+        (folder / "b.txt").write_bytes(b"2")
+        scheduler.close()
+        closed.set()
+
+    closed = threading.Event()
+    scheduler = schedule(on_commit=close, close_timeout=1e6)
+    (folder / "a.txt").write_bytes(b"1")
+    scheduler.trigger()
+    assert closed.wait(SECONDS)
+    scheduler.close()
+    assert remote.files(api, repo_id) == {"a.txt": b"1", "b.txt": b"2"}
+    assert caplog.messages == []
+
+
 def test_between_two_attempts_nothing_is_kept_of_what_could_not_be_sent(
     schedule: Callable[..., CommitScheduler], folder: Path
 ) -> None:

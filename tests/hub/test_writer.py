@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from hf_summary_writer import HFSummaryWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from huggingface_hub import HfApi
 
@@ -97,6 +97,25 @@ def test_after_a_with_block_the_hub_holds_every_file_byte_for_byte(
         writer.add_text("text", "words", 0)
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
     assert len(remote.files(api, repo_id)) == 4
+
+
+def test_closing_a_writer_does_not_sync_the_files_of_another(
+    write: Callable[..., HFSummaryWriter], logdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write(logdir=logdir.parent / "run-2")
+    other.scheduler.trigger().result(60)
+    synced = []
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    with write() as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        other.add_scalar("loss", 1.0, 1)
+    assert {path.parent.name for path in synced if "tfevents" in path.name} == {"run-1"}
 
 
 @pytest.mark.parametrize("path_in_repo", [None, "", "/"])

@@ -415,6 +415,24 @@ def test_a_signal_handler_that_raises_leaves_no_lock_held(pushes: Pushes, make: 
 
 
 @pytest.mark.faults("P14")
+def test_the_thread_does_not_wait_for_itself(pushes: Pushes, make: Callable[..., Any]) -> None:
+    def ask_for_the_next_push(_: object) -> None:
+        if not asked:
+            asked.append(task.trigger())
+            with pytest.raises(FutureTimeoutError):
+                asked[0].result()
+            refused.set()
+
+    asked: list[Future[Any]] = []
+    refused = threading.Event()
+    task = make(settled=ask_for_the_next_push)
+    pushes.wait_for_begin()
+    pushes.let_end(2)
+    assert refused.wait(SECONDS)
+    assert asked[0].result(SECONDS) == 2
+
+
+@pytest.mark.faults("P14")
 def test_the_thread_outlives_a_callback_that_exits(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.wait_for_begin()

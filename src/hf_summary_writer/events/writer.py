@@ -137,6 +137,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._failures = FailureLog(max_pending_bytes)
         self._lifecycle = threading.RLock()
         self._closing: list[FlushRequest] = []
+        # Writers that `close` has closed last. Another thread may have been about to use one.
+        self._closed: list[FileWriter] = []
         # Writers of `add_hparams`, until what they were given is on disk.
         self._trials: list[FileWriter] = []
         self._prefixes: dict[str | None, bytes] = {}
@@ -176,14 +178,16 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """
         requests = [writer.begin_flush() for writer in self._own_writers()]
         # Read after the writers: what another thread is closing is no longer among them.
-        writer_thread.wait_for_all([*self._closing, *requests])
+        late = [writer.begin_flush() for writer in self._closed if not writer.is_done]
+        writer_thread.wait_for_all([*self._closing, *requests, *late])
 
     def close(self) -> None:
         """Flush and close all files. A second call does nothing; a later write opens a new file."""
         with self._lifecycle:
             was_open = self.all_writers is not None
             if was_open:
-                self._closing = [writer.begin_close() for writer in self._own_writers()]
+                self._closed = self._own_writers()
+                self._closing = [writer.begin_close() for writer in self._closed]
                 self.file_writer = self.all_writers = self._queue = None
                 self._trials = []
             closing = self._closing
@@ -199,6 +203,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """Take fresh locks; the writer thread tells the queues."""
         self._lifecycle = threading.RLock()
         self._closing = []
+        self._closed = []
         self._trials = []
         self._memory.reset()
         self._failures.reset()

@@ -156,7 +156,7 @@ class PushTask:
                 return _resolved(None)
             error, remaining = self._timetable.error, self._timetable.seconds_to_wait(time.monotonic())
             if remaining > 0 and isinstance(error, PushError) and self._timetable.hub_asked_to_wait:
-                future = _shared_future()
+                future = self._new_future()
                 # A fresh one for each: an exception that is raised twice collects the frames of both.
                 future.set_exception(type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining))
                 return future
@@ -277,7 +277,7 @@ class PushTask:
 
     def begin(self) -> Job:
         """Begin a push; only while the loop's lock is held."""
-        self._running = self._requested or _shared_future()
+        self._running = self._requested or self._new_future()
         self._requested = None
         self.last_future = self._running
         self.job.asked, self._asked = self._asked, False
@@ -290,7 +290,7 @@ class PushTask:
         if not (isinstance(error, PostponedError) or self._timetable.waits_for_folder(time.monotonic(), error)):
             _contain(self._done, error)
         with self._loop.lock:
-            future, self._running = self._running or _shared_future(), None
+            future, self._running = self._running or self._new_future(), None
             inherited, self._inherited = self._inherited, None
             commit = inherited if commit is None else commit
             again = self._reschedule(future, error, commit)
@@ -334,9 +334,12 @@ class PushTask:
 
     def _request(self) -> Future[CommitInfo | None]:
         if self._requested is None:
-            self._requested = _shared_future()
+            self._requested = self._new_future()
             self._loop.wake()
         return self._requested
+
+    def _new_future(self) -> _PushFuture[Any]:
+        return _PushFuture(self._loop.is_current_thread)
 
     def _give_up(self, error: Exception | None = None) -> None:
         """Fail the push that waits: the moment for it comes after the end."""
@@ -471,7 +474,7 @@ class PushLoop:
                     return False
                 for task in self._tasks:
                     task.give_up_if_hopeless()
-                ended = [task for task in self._tasks if task.has_ended]
+                ended = {task for task in self._tasks if task.has_ended}
                 self._tasks = [task for task in self._tasks if task not in ended]
                 for task in ended:
                     task.end()
@@ -485,16 +488,18 @@ class PushLoop:
                 return True
             with contextlib.suppress(queue.Empty):
                 self._wakes.get(timeout=min(seconds, threading.TIMEOUT_MAX))
+                while True:  # one look at the tasks answers all who have called meanwhile
+                    self._wakes.get_nowait()
 
-    def take(self, is_wanted: Callable[[PushTask, float], bool]) -> PushTask | None:
-        """Begin the push of a task that is wanted at this time."""
-        with self.lock:
-            now = time.monotonic()
-            for task in self._tasks:
-                if not task.has_ended and is_wanted(task, now):
+    def taken(self, is_wanted: Callable[[PushTask, float], bool]) -> Iterator[PushTask]:
+        """Begin the pushes of the tasks that are wanted at the time when it is their turn, and yield these tasks."""
+        for task in list(self._tasks):
+            with self.lock:
+                is_taken = not task.has_ended and is_wanted(task, time.monotonic())
+                if is_taken:
                     task.begin()
-                    return task
-            return None
+            if is_taken:
+                yield task
 
     def any(self, is_meant: Callable[[PushTask, float], bool]) -> bool:
         """Return whether that holds of any task at this time."""
@@ -531,7 +536,7 @@ class _Round:
         return self._loop.any(PushTask.waits_for_push)
 
     def _taken(self, is_wanted: Callable[[PushTask, float], bool]) -> Iterator[Job]:
-        while (task := self._loop.take(is_wanted)) is not None:
+        for task in self._loop.taken(is_wanted):
             self.tasks.append(task)
             yield task.job
 
@@ -540,10 +545,15 @@ class _PushFuture(Future[T]):
     """A future that nobody cancels, and whose condition nobody holds while waiting for the result.
 
     `set_result` needs the condition, and a signal handler that raises can leave it held by the thread that waits.
+
+    Args:
+        is_resolved_here: Returns whether the calling thread is the one that pushes. It does not wait for itself: a hook
+            that asks for the result of a later push gets a `TimeoutError` at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_resolved_here: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
+        self._is_resolved_here = is_resolved_here
         self._resolved = Signal()
         resolved = self._resolved
         self.add_done_callback(lambda _: resolved.set())
@@ -562,6 +572,8 @@ class _PushFuture(Future[T]):
         return super().exception(0)
 
     def _wait(self, timeout: float | None) -> None:
+        if self._is_resolved_here():
+            return
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         # In steps, since one who was interrupted may have taken the wake-up of the others.
         while not self._resolved.wait(max(0.0, min(_CHECK_SECONDS, deadline - time.monotonic()))):
@@ -577,12 +589,8 @@ def _contain(function: Callable[[T], object], argument: T) -> None:
         logger.exception("unexpected error after a push; uploads continue")
 
 
-def _shared_future() -> Future[Any]:
-    return _PushFuture()
-
-
 def _resolved(result: CommitInfo | None) -> Future[CommitInfo | None]:
-    future = _shared_future()
+    future: Future[CommitInfo | None] = _PushFuture()
     future.set_result(result)
     return future
 
