@@ -53,7 +53,8 @@ class HFSummaryWriter(EventWriter):
     the next interval.
 
     All methods are thread-safe. A forked child logs to a file of its own, which the parent uploads. A pickled or copied
-    writer has the same settings and logdir, and a file of its own; a token given as a string is not copied.
+    writer has the same settings and logdir, and with its first event a file of its own; a token given as a string is
+    not copied.
 
     Args:
         repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
@@ -159,6 +160,7 @@ class HFSummaryWriter(EventWriter):
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,
+            starts=not self._is_copy,
             every_rank=config.push_every_rank,
             folder_path=folder,
             hf_api=hf_api,
@@ -172,7 +174,7 @@ class HFSummaryWriter(EventWriter):
             "log_environment": False,  # once per run
         }
         other = _latest.get(folder)
-        if other is not None and other.all_writers is not None:
+        if other is not None and other.all_writers is not None and not self._is_copy:
             announce("%s has another open writer: close it before a cell of a notebook runs again", shown_path(folder))
         _latest[folder] = self
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
@@ -252,6 +254,7 @@ class HFSummaryWriter(EventWriter):
         arguments = state["arguments"]
         # A client of the user's may hold a token; one of the same Hub does as well.
         api = client_of(state["endpoint"], arguments["token"]) if state["endpoint"] is not None else None
+        self._is_copy = True
         HFSummaryWriter.__init__(self, **arguments, hf_api=api)
         self.__dict__.update(state["added"])
 
@@ -262,12 +265,15 @@ class HFSummaryWriter(EventWriter):
 class _RunScheduler(CommitScheduler):
     """Pushes the logdir of one writer, and has the writer bring its events to disk first."""
 
-    def __init__(self, writer: HFSummaryWriter, *, enabled: bool, every_rank: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, writer: HFSummaryWriter, *, enabled: bool, starts: bool, every_rank: bool, **kwargs: Any
+    ) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
-        self._enabled = enabled
+        self._enabled = enabled and starts
         self._rank = None if every_rank else rank_of(os.environ)
         super().__init__(**kwargs)
+        self._enabled = enabled
         # One process of a distributed run speaks for all.
         self._shutdown.is_quiet = not self._speaks
 

@@ -175,6 +175,18 @@ def test_nothing_is_requested_before_an_event_is_logged(write: Callable[..., HFS
     assert hub.requests == before
 
 
+def test_a_run_without_an_event_makes_no_request_and_leaves_nothing_pending(
+    write: Callable[..., HFSummaryWriter], hub: HubProcess, logdir: Path
+) -> None:
+    before = hub.requests
+    writer = write()
+    assert writer.scheduler.trigger().result(60) is None
+    writer.close()
+    assert len(list(logdir.glob("*.tfevents.*"))) == 1
+    assert writer.scheduler.status().pending.nothing
+    assert hub.requests == before
+
+
 def test_a_writer_that_is_dropped_is_pushed_to_the_end_and_leaves_no_thread(
     api: HfApi, repo_id: str, logdir: Path
 ) -> None:

@@ -14,6 +14,8 @@ import remote
 import scripts
 from aftermath import assert_sound
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.events import EventWriter
+from hf_summary_writer.push.loop import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,28 @@ def test_a_copy_is_a_working_writer_in_the_same_folder(
     assert events.steps(logdir, "copy") == [2]
     assert remote.files(api, repo_id) == remote.under(logdir, "x/run-1")
     assert_sound(logdir)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda writer: pickle.loads(pickle.dumps(writer))])
+def test_a_copy_that_never_logs_leaves_no_file_and_pushes_nothing(
+    repo_id: str, logdir: Path, copied: Callable[[HFSummaryWriter], HFSummaryWriter]
+) -> None:
+    api = HfApi(endpoint="http://127.0.0.1:9", token=CANARY)
+    with HFSummaryWriter(repo_id, logdir=logdir, hf_api=api, close_timeout=0) as writer:
+        before = events.event_files(logdir)
+        for _ in range(3):
+            with copied(writer) as other:
+                assert other.scheduler.status().phase is Phase.STOPPED
+                assert other.event_files == []
+        assert events.event_files(logdir) == before
+
+
+def test_a_copy_of_a_local_writer_opens_its_file_with_its_first_event(logdir: Path) -> None:
+    with EventWriter(logdir) as writer, copy.deepcopy(writer) as other:
+        assert len(events.event_files(logdir)) == 1
+        other.add_scalar("copy", 1.0, 1)
+        assert len(other.event_files) == 1
+    assert events.steps(logdir, "copy") == [1]
 
 
 @pytest.mark.faults

@@ -97,6 +97,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             size is not positive, or `flush_secs` is below 0. Nothing has been written then.
     """
 
+    # Whether it was unpickled or copied: then it starts with its first event, since most copies never log.
+    _is_copy = False
     # Whether names of scalars become those of TensorFlow's graph, as in tensorboardX and not in torch; for subclasses.
     _cleans_tags = True
     # tensorboardX's own, by name: `None` while closed.
@@ -146,6 +148,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._run_queue: EventQueue | None = None
         self._queue: EventQueue | None = None
         self._is_hooked = hooks.summaries_are_hooked()
+        self._may_open = not self._is_copy
         super().__init__(
             logdir=directory,
             comment=comment,
@@ -156,6 +159,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             write_to_disk=write_to_disk,
             comet_config=dict(comet_config),
         )
+        self._may_open = True
         process.tell_after_fork(self)
         keep_out_of_graphs()
 
@@ -209,13 +213,13 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._failures.reset()
 
     def _reopened(self) -> None:
-        """Is called when something is logged after `close`, or after the exit of the interpreter; for subclasses."""
+        """Is called when something is logged after `close`, by a copy first, or after the exit; for subclasses."""
 
     def _get_file_writer(self) -> Any:
         if not self._write_to_disk:
             return super()._get_file_writer()
         writer = self.file_writer
-        if writer is not None:
+        if writer is not None or not self._may_open:
             return writer
         with self._lifecycle:
             if self.file_writer is not None:
@@ -235,7 +239,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             self.all_writers = {self.logdir: writer}
             self.file_writer = writer
             self._queue = None if self._has_comet or self._is_hooked else events
-        if not is_first:
+        if not is_first or self._is_copy:
             self._reopened()
         return writer
 
@@ -842,7 +846,14 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The queue and the open file cannot be pickled; a copy is a new writer of the same folder.
-        return _new_writer, (type(self), self._arguments())
+        return self._copied, (self._arguments(),)
+
+    @classmethod
+    def _copied(cls, arguments: dict[str, Any]) -> EventWriter:
+        writer = cls.__new__(cls)
+        writer.__dict__["_is_copy"] = True
+        cls.__init__(writer, **arguments)
+        return writer
 
     def _arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of a writer like this one, for copies and other processes; for subclasses."""
@@ -882,10 +893,6 @@ def _check_folder_name(name: Any) -> None:
 def _inside(name: Any) -> Any:
     # A leading slash would lead out of the run. What is no name is left for `os.path.join` to refuse.
     return name.lstrip("/") if isinstance(name, str) else name
-
-
-def _new_writer(kind: type[EventWriter], arguments: dict[str, Any]) -> EventWriter:
-    return kind(**arguments)
 
 
 def _seconds(flush_secs: float | None) -> float:

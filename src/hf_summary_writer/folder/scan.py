@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.events import file_version, frame, parse_name
 from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
 from hf_summary_writer.folder.ledger import Signature
 from hf_summary_writer.folder.patterns import PathFilter, private_places
@@ -31,6 +32,10 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 # What the Hub's client refuses as a part of a path, with all that is committed together with it.
 _FORBIDDEN_PARTS = (".git", ".cache")
+
+
+# An event file with its first record alone, which is no event.
+NO_EVENT_BYTES: int = len(frame(file_version(1.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +248,14 @@ class Inventory:
         """
         return (file for file in self._scan() if not self._is_refused(file))
 
+    def has_news(self) -> bool:
+        """Return whether a changed file is worth a commit: an event file without an event only goes with others.
+
+        Raises:
+            TemporaryError: If the folder could not be listed to the end.
+        """
+        return any(not self._has_no_event(file) for file in self.changed())
+
     def holds(self, relpath: str) -> bool:
         """Return whether there is such a file and it is to be pushed, changed or not."""
         if not self._is_included(relpath):
@@ -277,6 +290,8 @@ class Inventory:
             TemporaryError: If the folder could not be listed to the end.
         """
         for file in self._scan(unlisted):
+            if self._has_no_event(file):
+                continue
             before = self._ledger.entries.get(file.relpath)
             missing = file.signature.size - (before.length if before else 0)
             differs = before is not None and before.signature != file.signature
@@ -351,6 +366,14 @@ class Inventory:
 
     def _is_pruned(self, reldir: str) -> bool:
         return reldir in self._private or self._filter.prunes(reldir)
+
+    def _has_no_event(self, file: ChangedFile) -> bool:
+        """Return whether it is an event file of ours without an event."""
+        return (
+            file.signature.size <= NO_EVENT_BYTES
+            and file.relpath not in self._ledger.entries
+            and parse_name(os.path.basename(file.relpath)) is not None  # noqa: PTH119 - as in all scans
+        )
 
     def _is_refused(self, file: ChangedFile) -> bool:
         return self._refused.get(file.relpath) == file.signature

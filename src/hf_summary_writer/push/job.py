@@ -9,11 +9,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from hf_summary_writer.errors import CommitDetails, TemporaryError
-from hf_summary_writer.events import file_version, frame, parse_name
+from hf_summary_writer.events import parse_name
 from hf_summary_writer.folder.disk import StateFolder, WarnOnce
 from hf_summary_writer.folder.lease import Lease, owner_above, push_lock
 from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerError
-from hf_summary_writer.folder.scan import Inventory
+from hf_summary_writer.folder.scan import NO_EVENT_BYTES, Inventory
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
 from hf_summary_writer.notices import amount, files
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Job", "JobFile", "StagedFile"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
-
-# An event file with its first record alone, which is no event.
-_NO_EVENT_BYTES = len(frame(file_version(1.0)))
 
 # At an interval of five minutes, a run asks once an hour whether the Hub still holds its older files.
 _COMMITS_UNTIL_COMPARED = 12
@@ -385,7 +382,7 @@ class Job:
         if self._losses != remote.losses or (self.final and self.inventory.refused):
             return True
         # An error of the disk may hide what is new, so the push has to find out.
-        return next(self.inventory.changed(), None) is not None or self.inventory.unread is not None
+        return self.inventory.has_news() or self.inventory.unread is not None
 
     def _owes(self) -> bool:
         """Return whether something that this very process has logged is not on the Hub."""
@@ -393,7 +390,7 @@ class Job:
             name = parse_name(os.path.basename(file.relpath))  # noqa: PTH119 - as in all scans
             if name is not None and name.pid == os.getpid():
                 known = self.ledger.entries.get(file.relpath)
-                if file.signature.size > (_NO_EVENT_BYTES if known is None else known.length):
+                if file.signature.size > (NO_EVENT_BYTES if known is None else known.length):
                     return True
         return False
 
