@@ -40,7 +40,14 @@ MAIN_PATHS = [f"tests/hub/test_{name}.py" for name in ("localhub_main_path", "sc
 # The tests of what other clients, and other versions of the client, say to the local Hub.
 SPEAKING = [
     f"tests/hub/test_{name}.py"
-    for name in ("contract", "localhub_cli", "localhub_buckets", "localhub_names", "localhub_pulls")
+    for name in (
+        "contract",
+        "localhub_cli",
+        "localhub_buckets",
+        "localhub_filesystem",
+        "localhub_names",
+        "localhub_pulls",
+    )
 ]
 HUGGINGFACE_JS = "2.17.5"
 # The first with buckets, and the first with today's major version; the lanes `tests` and `clients` have the newest and
