@@ -93,6 +93,8 @@ def replayed(layers: int, width: int, batch: int) -> Callable[[], Any]:
         graph.replay()
         return loss
 
+    # The graph uses memory of the model, which ends with `step`.
+    replay.step = step  # type: ignore[attr-defined]
     return replay
 
 

@@ -61,17 +61,24 @@ class StandIn:
 
     # What the writer calls.
 
-    def check_number(self, value: DeviceArray) -> None:
-        assert value.values.size == 1, "scalar should be 0D"
+    def can_copy(self, _: DeviceArray) -> bool:
+        return True
 
-    def snapshot(self, value: DeviceArray, *, is_number: bool = False) -> Snapshot | None:
+    def number(self, value: DeviceArray) -> Snapshot | None:
+        assert value.values.size == 1, "scalar should be 0D"
+        taken = self.snapshot(value)
+        if taken is not None:
+            taken.is_number, taken.nbytes = True, 0
+        return taken
+
+    def snapshot(self, value: DeviceArray) -> Snapshot | None:
         if self.is_capturing:
             raise RuntimeError("capturing")
         if not self.has_memory:
             return None
         copy: list[np.ndarray] = []
         self.enqueue(lambda: copy.append(value.values.copy()))
-        return Snapshot(self, copy, self.stream, is_number=is_number, nbytes=0 if is_number else value.nbytes)
+        return Snapshot(self, copy, self.stream, nbytes=value.nbytes)
 
     def start_copy(self, snapshots: Sequence[Snapshot]) -> StandInCopy:
         if self.error is not None:

@@ -92,18 +92,18 @@ def make_device() -> devices.TorchDevice:
 def device(monkeypatch: pytest.MonkeyPatch) -> devices.TorchDevice:
     device = make_device()
     for kind in (torch.Tensor, torch.nn.Parameter):
-        monkeypatch.setitem(devices._finders, kind, lambda value: device if device.can_copy(value) else None)
+        monkeypatch.setitem(devices._finders, kind, lambda _: device)
     return device
 
 
 def numbers(device: devices.TorchDevice, values: Iterable[Any]) -> list[devices.Snapshot]:
-    snapshots = [device.snapshot(value, is_number=True) for value in values]
+    snapshots = [device.number(value) for value in values]
     assert None not in snapshots
     return snapshots  # type: ignore[return-value]
 
 
 def read(device: devices.TorchDevice, values: list[Any], are_numbers: set[int]) -> list[Any]:
-    snapshots = [device.snapshot(value, is_number=index in are_numbers) for index, value in enumerate(values)]
+    snapshots = [(device.number if n in are_numbers else device.snapshot)(value) for n, value in enumerate(values)]
     copy = device.start_copy([snapshot for snapshot in snapshots if snapshot is not None])
     assert copy.is_ready()
     return copy.values()
@@ -172,7 +172,7 @@ def test_memory_for_numbers_does_not_end_with_a_transform(*, is_first: bool) -> 
     taken: list[Any] = [] if is_first else [*numbers(device, [plain])]
 
     def double(x: Any) -> Any:
-        taken.append(device.snapshot(plain, is_number=True))
+        taken.append(device.number(plain))
         return x * 2
 
     torch.func.grad(double)(torch.tensor(1.0))
@@ -184,7 +184,7 @@ def test_memory_for_numbers_does_not_end_with_a_transform(*, is_first: bool) -> 
 def test_without_memory_for_a_block_the_number_is_read_in_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     device = make_device()
     monkeypatch.setattr(torch, "empty", Mock(side_effect=torch.OutOfMemoryError))
-    assert device.snapshot(torch.tensor(1.0), is_number=True) is None
+    assert device.number(torch.tensor(1.0)) is None
 
 
 def test_the_end_of_a_copy_is_marked_in_the_call_except_on_the_default_stream() -> None:
@@ -236,15 +236,33 @@ def test_unusual_tensors_are_read_in_the_call(device: devices.TorchDevice, make:
     assert not device.can_copy(make())
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.tensor(1.0).to_sparse(),
+        lambda: torch.tensor([1.0]).to_sparse(),
+        lambda: torch.tensor(1 + 2j),
+        lambda: torch.quantize_per_tensor(torch.tensor(1.0), 0.1, 0, torch.qint8),
+    ],
+)
+def test_a_number_in_an_unusual_tensor_is_read_in_the_call(device: devices.TorchDevice, make: Any) -> None:
+    assert device.number(make()) is None
+
+
+def test_a_number_that_is_negated_when_it_is_read_is_taken(device: devices.TorchDevice) -> None:
+    assert device.start_copy(numbers(device, [torch.tensor(1 + 2j).conj().imag])).values() == [-2.0]
+
+
 def test_tensors_inside_of_a_transform_are_read_in_the_call(device: devices.TorchDevice) -> None:
     seen = []
 
     def double(x: Any) -> Any:
-        seen.append(device.can_copy(x))
+        seen.append(device.can_copy(x) or device.number(x))
         return x * 2
 
     torch.func.grad(double)(torch.tensor(1.0))
-    assert seen == [False]
+    torch.func.vmap(double)(torch.ones(3))
+    assert seen == [None, None]
 
 
 def test_a_capture_is_left_alone(device: devices.TorchDevice, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ _MOST_STREAMS = 64
 
 _BLOCK_NUMBERS = 256
 
-_MOST_SPARE_BLOCKS = 16
+_MOST_SPARE_BLOCKS = 64
 
 _DEFAULT_STREAM = 0
 
@@ -54,7 +54,7 @@ class Snapshot:
         stream: What the copy was enqueued on.
         index: Position of the number in its block.
         is_number: Whether it is read as a `float`, and not as an array.
-        nbytes: Size on the device, unless it lies in a block.
+        nbytes: Size on the device; 0 for a number.
         reduce: Makes something smaller of `data`, on the device.
         value: The `float` or host array, once it has been read.
     """
@@ -94,10 +94,18 @@ class Copy(Protocol):
 class Device(Protocol):
     """One accelerator."""
 
-    def check_number(self, value: Any) -> None:
-        """Raise what a scalar on the host would raise, by shape and type alone."""
+    def can_copy(self, value: Any) -> bool:
+        """Return whether a copy of its numbers is all that there is to an array."""
 
-    def snapshot(self, value: Any, *, is_number: bool = False) -> Snapshot | None:
+    def number(self, value: Any) -> Snapshot | None:
+        """Copy the one number in `value`, as `snapshot` does.
+
+        Raises:
+            AssertionError: `value` has more than one element.
+            RuntimeError: As for `snapshot`.
+        """
+
+    def snapshot(self, value: Any) -> Snapshot | None:
         """Copy `value` on the device without waiting; `None` if it cannot be copied and must be read in the call.
 
         Raises:
@@ -120,11 +128,25 @@ class Device(Protocol):
 
 def device_of(value: Any) -> Device | None:
     """Return the device that `value` is on, or `None` if it is on the host or must be read in the call."""
+    device = _accelerator_of(value)
+    return device if device is not None and device.can_copy(value) else None
+
+
+def take_number(value: Any) -> Snapshot | None:
+    """Return a snapshot of the one number in `value`, or `None` if it is on the host or must be read in the call.
+
+    Raises:
+        AssertionError: `value` has more than one element.
+        RuntimeError: A graph is being captured.
+    """
+    device = _accelerator_of(value)
+    return None if device is None else device.number(value)
+
+
+def _accelerator_of(value: Any) -> Device | None:
     kind = type(value)
-    finder = _finders.get(kind)
-    if finder is None and (finder := _finder_of(kind)) is None:
-        return None
-    return finder(value)
+    finder = _finders.get(kind) or _finder_of(kind)
+    return None if finder is None else finder(value)
 
 
 _finders: dict[type, Callable[[Any], Device | None]] = {}
@@ -144,20 +166,6 @@ def _finder_of(kind: type) -> Callable[[Any], Device | None] | None:
     return None
 
 
-def take_number(value: Any) -> Snapshot | None:
-    """Return a snapshot of the one number in `value` if it is on a device that can be read later.
-
-    Raises:
-        AssertionError: `value` has more than one element.
-        RuntimeError: A graph is being captured.
-    """
-    device = device_of(value)
-    if device is None:
-        return None
-    device.check_number(value)
-    return device.snapshot(value, is_number=True)
-
-
 _torch_devices: dict[Any, TorchDevice | None] = {}
 
 
@@ -171,7 +179,7 @@ def _torch_device_of(value: Any) -> TorchDevice | None:
         torch = sys.modules["torch"]
         has_streams = where.type in _SHARED_BACKENDS and hasattr(torch, where.type)
         device = _torch_devices[where] = TorchDevice(torch, getattr(torch, where.type), where) if has_streams else None
-    return device if device is not None and device.can_copy(value) else None
+    return device
 
 
 class _Block:
@@ -253,7 +261,6 @@ class TorchDevice:
         self._limits: dict[tuple[tuple[float, ...], Any], tuple[Any, Any]] = {}
 
     def can_copy(self, value: Any) -> bool:
-        """Return whether a clone is all that there is to a tensor: not a sparse or transformed one."""
         return (
             value.layout is self._strided
             and not value.is_quantized
@@ -262,11 +269,52 @@ class TorchDevice:
             and not self._is_transformed(value)
         )
 
-    def check_number(self, value: Any) -> None:
-        assert value.numel() == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
+    def number(self, value: Any) -> Snapshot | None:
+        # Of the tensors that cannot be read later, `copy_` takes only these without an error.
+        if value.is_complex():
+            return None
+        stream = self._current_stream()
+        try:
+            if value.requires_grad:
+                value = value.detach()
+            if value.ndim:
+                assert value.numel() == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
+                value = value.reshape(())
+            block = stream.block
+            try:
+                # One operation: other threads take places, too.
+                index, place = block.free.pop()  # type: ignore[union-attr]
+            except (AttributeError, IndexError):
+                block = self._next_block(stream)
+                if block is None:
+                    return None
+                index, place = block.free.pop()
+            place.copy_(value)
+        except RuntimeError:
+            # No memory, another layout, or a transform of `torch.func`. Reading the value in the call works, or raises
+            # what is wrong.
+            return None
+        if not stream.is_default:
+            stream.event.record(stream.stream)
+        return Snapshot(self, block, stream, index, is_number=True)
 
-    def snapshot(self, value: Any, *, is_number: bool = False) -> Snapshot | None:
-        key = self._current_stream() if self._stream_key is None else self._stream_key(self._index)
+    def snapshot(self, value: Any) -> Snapshot | None:
+        stream = self._current_stream()
+        try:
+            data = (value.detach() if value.requires_grad else value).clone()
+        except self._torch.OutOfMemoryError:
+            return None
+        if not stream.is_default:
+            stream.event.record(stream.stream)
+        return Snapshot(self, data, stream, nbytes=data.nbytes)
+
+    def _current_stream(self) -> _Stream:
+        """Return the stream that is current for the device.
+
+        Raises:
+            RuntimeError: A graph is being captured on it.
+        """
+        key = self._backend.current_stream(self._where) if self._stream_key is None else self._stream_key(self._index)
         stream = self._streams.get(key)
         if stream is None:
             stream = self._new_stream(key)
@@ -274,30 +322,7 @@ class TorchDevice:
             raise RuntimeError(
                 "a value cannot be logged while a graph is being captured on its stream: log the output of a replay"
             )
-        if value.requires_grad:
-            value = value.detach()
-        try:
-            taken = self._number(value, stream) if is_number else self._array(value, stream)
-        except RuntimeError:
-            # No memory, or a transform of `torch.func`, which lets no function write to memory from outside of it.
-            # Reading the value in the call works, or raises what is wrong.
-            return None
-        if not stream.is_default:
-            stream.event.record(stream.stream)
-        return taken
-
-    def _number(self, value: Any, stream: _Stream) -> Snapshot | None:
-        block = stream.block
-        try:
-            # One operation: other threads take places, too.
-            index, place = block.free.pop()  # type: ignore[union-attr]
-        except (AttributeError, IndexError):
-            block = self._next_block(stream)
-            if block is None:
-                return None
-            index, place = block.free.pop()
-        place.copy_(value.reshape(()) if value.ndim else value)
-        return Snapshot(self, block, stream, index, is_number=True)
+        return stream
 
     def _next_block(self, stream: _Stream) -> _Block | None:
         try:
@@ -315,18 +340,12 @@ class TorchDevice:
         stream.block = block
         return block
 
-    def _array(self, value: Any, stream: _Stream) -> Snapshot:
-        data = value.clone()
-        return Snapshot(self, data, stream, nbytes=data.nbytes)
-
-    def _current_stream(self) -> Any:
-        return self._backend.current_stream(self._where)
-
     def _new_stream(self, key: Any) -> _Stream:
         if len(self._streams) >= _MOST_STREAMS:
             self._streams.clear()
-        stream = _Stream(self._current_stream(), self._backend.Event(), is_default=self._is_default(key))
-        return self._streams.setdefault(key, stream)
+        stream = self._backend.current_stream(self._where)
+        found = _Stream(stream, self._backend.Event(), is_default=self._is_default(key))
+        return self._streams.setdefault(key, found)
 
     def _captures(self) -> bool:
         if self._backend.current_device() == self._index:
@@ -517,13 +536,20 @@ def _jax_device_of(value: Any) -> JaxDevice | None:
 class JaxDevice:
     """The accelerators of JAX, whose arrays never change but may be donated to a computation."""
 
-    def check_number(self, value: Any) -> None:
-        assert value.size == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
+    def can_copy(self, value: Any) -> bool:  # noqa: ARG002
+        return True
 
-    def snapshot(self, value: Any, *, is_number: bool = False) -> Snapshot | None:
+    def number(self, value: Any) -> Snapshot | None:
+        assert value.size == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
+        return Snapshot(self, self._copy_of(value), is_number=True)
+
+    def snapshot(self, value: Any) -> Snapshot | None:
+        return Snapshot(self, self._copy_of(value), nbytes=value.nbytes)
+
+    def _copy_of(self, value: Any) -> Any:
         data = value.copy()
         data.copy_to_host_async()
-        return Snapshot(self, data, is_number=is_number, nbytes=0 if is_number else data.nbytes)
+        return data
 
     def start_copy(self, snapshots: Sequence[Snapshot]) -> Copy:
         return _JaxCopy(snapshots)

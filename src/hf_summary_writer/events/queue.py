@@ -356,7 +356,7 @@ class EventQueue:
         """Append an item, waiting for room if there is none."""
         if len(self.items) >= self.memory.items and not self.wait_for_room():
             return
-        if nbytes := _memory_of(item):
+        if type(item) is not ScalarOnDevice and (nbytes := _memory_of(item)):
             self.memory.acquire(nbytes)
         self.items.append(item)
         if (now := time.time()) >= self.register_at:

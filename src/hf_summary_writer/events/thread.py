@@ -30,6 +30,11 @@ _IDLE_INTERVAL = 0.4
 
 """Seconds between two passes over the queues: after one that found something, and after one that found nothing."""
 
+_DEVICE_INTERVAL = 0.2
+
+"""Seconds between two passes while a copy from a device is under way that nobody waits for. A pass reads the copy that
+the one before it started and starts the next: fewer passes with more values each take less of the interpreter."""
+
 _POLITE_ITEMS = 256
 
 _URGENT_ITEMS = 1024
@@ -259,9 +264,7 @@ class WriterThread:
             on_device = [events for events in list(self._queues.values()) if events.device_wait_began is not None]
             awaited = any(events.has_waiting_callers for events in on_device)
             if on_device:
-                # A pass starts a copy, and the next one reads it: a look in between would take the interpreter from
-                # the loop for nothing.
-                interval = _NAP if awaited else _BUSY_INTERVAL
+                interval = _NAP if awaited else _DEVICE_INTERVAL
             if not self._queues:
                 self._thread = None
                 # `register` adds the queue first and looks for a thread then: here it is the other way round.
