@@ -58,6 +58,59 @@ for step in range(1000, 2000):
         assert len(pids(tmp_path)) == 2
 
 
+BOARD = """
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+board = EventAccumulator(logdir, size_guidance={"scalars": 0})
+"""
+
+
+def test_a_child_that_logs_does_not_end_the_curve_of_its_parent_in_tensorboard(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + BOARD
+        + """
+with EventWriter(logdir) as writer:
+    for step in range(30):
+        writer.add_scalar("parent", step, step)
+        if step % 10 == 0:
+            pid = os.fork()
+            if pid == 0:
+                writer.add_scalar("child", step, step)
+                writer.close()
+                os._exit(0)
+            reap(pid)
+        writer.flush()
+        board.Reload()
+        assert [event.step for event in board.Scalars("parent")] == list(range(step + 1))
+""",
+        tmp_path,
+    )
+    assert result.returncode == 0, result.stderr  # TensorBoard warns of the older name
+    assert sorted(steps(tmp_path, "child")) == [0, 10, 20]
+
+
+def test_a_child_that_logs_in_the_place_of_its_parent_is_followed_by_tensorboard(tmp_path: Path) -> None:
+    result = run(
+        PREAMBLE
+        + BOARD
+        + """
+with EventWriter(logdir) as writer:
+    board.Reload()
+    pid = os.fork()
+    if pid == 0:
+        for step in range(10):
+            writer.add_scalar("child", step, step)
+            writer.flush()
+            board.Reload()
+            assert [event.step for event in board.Scalars("child")] == list(range(step + 1))
+        os._exit(0)
+    reap(pid)
+""",
+        tmp_path,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_child_that_logs_nothing_writes_nothing(tmp_path: Path) -> None:
     result = run(
         PREAMBLE

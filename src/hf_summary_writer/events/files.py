@@ -161,6 +161,8 @@ class EventFile:
         self._writer = next(_writers)
         self._token = os.urandom(4).hex()
         self._segment = 0
+        # Second of creation before which all names have to lie, in a forked child.
+        self._before: int | None = None
         self._descriptor: int | None = None
         self._size = 0
         self._identity = (0, 0)
@@ -279,14 +281,24 @@ class EventFile:
         self.path = None
         self.dirty = False
 
-    def belongs_to_parent(self) -> None:
-        """In a forked child: leave the file to the parent, and number the child's own segments from 0."""
+    def belongs_to_parent(self, *, has_events: bool) -> None:
+        """In a forked child: leave the file to the parent, and number the child's own segments from 0.
+
+        TensorBoard follows one file of a folder at a time, and leaves the parent's for one with a later name. So where
+        the parent has logged, names of the child sort before.
+
+        Args:
+            has_events: Whether the parent has logged to the file, or is about to.
+        """
+        name = None if self.path is None else parse_name(os.path.basename(self.path))  # noqa: PTH119
+        if name is not None and has_events:
+            self._before = name.created
         self.forget()
         self._token = os.urandom(4).hex()
         self._segment = 0
 
     def _create(self) -> tuple[str, int]:
-        """Create a file exclusively under a name that sorts after all event files that are there."""
+        """Create a file exclusively, under a name that sorts after all event files that are there unless in a child."""
         names: list[str] = []
         with contextlib.suppress(OSError):  # a folder may be written to and not be listed
             names = os.listdir(self._directory)  # noqa: PTH208
@@ -300,7 +312,9 @@ class EventFile:
             suffix=self._suffix,
             token=self._token,
         )
-        if str(name) <= newest and (second := int(newest[len(PREFIX) :][:10])) < _LAST_SECOND:
+        if self._before is not None:
+            name = replace(name, created=self._before - 1)
+        elif str(name) <= newest and (second := int(newest[len(PREFIX) :][:10])) < _LAST_SECOND:
             # A clock that went back, or another writer of this second: TensorBoard does not go back to older names.
             name = replace(name, created=second + 1)
         while True:
@@ -311,7 +325,7 @@ class EventFile:
                 # The same host name and pid in another container, on a shared disk.
                 if name.created == _LAST_SECOND:
                     raise
-                name = replace(name, created=name.created + 1)
+                name = replace(name, created=name.created + (1 if self._before is None else -1))
 
     def _reopen(self) -> int:
         if self._descriptor is None:

@@ -535,12 +535,13 @@ class EventQueue:
         """Leave pending events and the open file to the parent, in a forked child."""
         # What is on a device is neither read nor freed here: a forked child must not touch the parent's devices.
         _of_parent.append((self.items, self._taken, self._copies))
+        has_events = bool(self.items or self._taken or self._file.appended)
         kept = [item for item in self.items if type(item) not in _ON_DEVICE] if keep_items else []
         self.items = deque(kept)
         self._taken = []
         self._forget_copies()
         self._requests = set()
-        self._file.belongs_to_parent()
+        self._file.belongs_to_parent(has_events=has_events)
         self.failing = False
         self.register_at = 0.0
         self.memory.reset()
