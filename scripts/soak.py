@@ -15,9 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 # The tests' environment: a home of its own, set before the client is imported.
+import conftest  # noqa: F401
+
+# isort: split
 from huggingface_hub import HfApi
 
-import conftest  # noqa: F401
 from faults.ordeal import undergo
 from hub_process import HubProcess
 

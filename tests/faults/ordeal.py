@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,22 @@ def _action(chance: random.Random) -> Action:
     return chance.choice(choices)
 
 
+def _meddle(api: HfApi, repo_id: str, logdir: Path, chance: random.Random) -> None:
+    """Change what is on the Hub, or the folder, as somebody else may between two lives."""
+    files = [path for path in api.list_repo_files(repo_id) if ".tfevents." in path] if api.repo_exists(repo_id) else []
+    deed = chance.randrange(8)
+    if deed == 0 and files:
+        api.delete_file(chance.choice(files), repo_id)
+    elif deed == 1 and files:
+        # Shorter than any event file, since a longer one of somebody else is kept beside ours.
+        api.upload_file(path_or_fileobj=b"x", path_in_repo=chance.choice(files), repo_id=repo_id)
+    elif deed == 2 and logdir.exists():
+        copy = logdir.with_name("copy")
+        shutil.copytree(logdir, copy, symlinks=True)
+        shutil.rmtree(logdir)
+        copy.rename(logdir)
+
+
 def undergo(
     hub: HasEndpoint,
     api: HfApi,
@@ -181,7 +198,10 @@ def undergo(
     goes_on: Callable[[int], bool],
     faults: bool,
 ) -> Outcome:
-    """Kill trainings while `goes_on(kills)`, let what is left be sent without faults, and check what the Hub holds."""
+    """Kill trainings while `goes_on(kills)`, let what is left be sent without faults, and check what the Hub holds.
+
+    With `faults` the network fails as it likes, and between two lives somebody changes the Hub or the folder.
+    """
     chance = random.Random(seed)
     kills, flushed = 0, set[int]()
     with FaultProxy(hub) as proxy:
@@ -197,6 +217,8 @@ def undergo(
                 nursery.live_and_die(start, lambda: _pass_some_requests(proxy, chance))
                 flushed.update(range(start, nursery.flushed))
                 kills += 1
+                if faults:
+                    _meddle(api, repo_id, logdir, chance)
         finally:
             nursery.end()
         failed = sum(isinstance(seen.action, _FAILS) for seen in proxy.requests)
