@@ -11,6 +11,7 @@ import pytest
 import remote
 from faults.conftest import SECONDS
 from faults.proxy import Answer
+from hf_summary_writer.events import file_version, frame
 from hf_summary_writer.hub import remote as hub_remote
 
 if TYPE_CHECKING:
@@ -115,6 +116,17 @@ def test_a_last_push_that_cannot_compare_does_not_say_that_all_is_there(world: W
     assert future is not None
     assert future.exception(SECONDS) is not None
     assert not [line for line in world.said(logging.INFO) if line.startswith("All of")]
+
+
+def test_an_event_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_again(world: World) -> None:
+    name = "events.out.tfevents.1.host"
+    (world.folder / name).write_bytes(frame(file_version(1.0)) + frame(os.urandom(500)))
+    run = world.schedule(path_in_repo="run")
+    run.next_commit()
+    size = (world.folder / name).stat().st_size
+    world.api.upload_file(path_or_fileobj=os.urandom(size), path_in_repo=f"run/{name}", repo_id=world.repo_id)
+    run.scheduler.close()
+    assert world.uploaded() == remote.under(world.folder, "run", "*")
 
 
 def test_a_process_that_uploaded_nothing_compares_at_its_end(world: World) -> None:

@@ -75,7 +75,8 @@ class FileSnapshot:
     Attributes:
         relpath: The file's path in the folder.
         body: The bytes, or a path that opens a file with exactly them.
-        entry: The entry for the ledger once the content is on the Hub.
+        entry: The entry for the ledger once the content is on the Hub. Of an event file it lacks the hash, which the
+            upload computes anyway.
         is_original: Whether `body` opens the file itself and not a copy of it.
     """
 
@@ -300,7 +301,6 @@ class _EventFile(_OpenFile):
             extent.end,
             tail=_tail(stable, extent.end),
             digest=checksum,
-            sha256=_sha256(stable, extent.end),
             young=not extent.is_final,
             verified=verified,
         )

@@ -70,6 +70,7 @@ class Published:
         left_out: The files that the repo's `.gitignore` excludes.
         settled: All files that this receipt is about, the kinds above and below and those in doubt.
         refused: The files that the Hub does not take, and why.
+        sha256: The hash of each file, as far as the upload computed it.
     """
 
     commit: CommitInfo | None
@@ -78,6 +79,7 @@ class Published:
     left_out: frozenset[str]
     settled: frozenset[str]
     refused: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 class RemoteFile(NamedTuple):

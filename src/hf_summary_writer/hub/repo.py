@@ -154,7 +154,7 @@ class RepoRemote(Remote):
             certain -= self._in_doubt
         self._in_doubt -= settled
         committed = frozenset(addition.path_in_repo for addition in share.additions) & settled
-        return Published(commit, committed, frozenset(certain), left_out, settled)
+        return Published(commit, committed, frozenset(certain), left_out, settled, sha256=share.sha256)
 
     def _tell_what_is_kept(self, share: PreparedCommit) -> None:
         for addition in share.additions:
@@ -213,7 +213,10 @@ class RepoRemote(Remote):
         if not wanted or (readme and (is_left_out(readme) or exists(readme))):
             readme = None
         return PreparedCommit(
-            (*wanted, readme) if readme else tuple(wanted), readme, frozenset(each.path_in_repo for each in left_out)
+            (*wanted, readme) if readme else tuple(wanted),
+            readme,
+            frozenset(each.path_in_repo for each in left_out),
+            sha256={each.path_in_repo: each.upload_info.sha256.hex() for each in additions},
         )
 
     def _preupload_some(self, additions: list[CommitOperationAdd]) -> None:

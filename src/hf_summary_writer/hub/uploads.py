@@ -95,12 +95,14 @@ class PreparedCommit:
         card: Which of them is the card, if it is among them.
         left_out: The paths in the repo that its `.gitignore` keeps out.
         kept: The files in the repo that would be replaced by less, and the paths under which they are kept.
+        sha256: The hash of each file by its path in the repo, those included that need no commit.
     """
 
     additions: tuple[CommitOperationAdd, ...]
     card: CommitOperationAdd | None
     left_out: frozenset[str]
     kept: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     def shares(self, most: int) -> list[PreparedCommit]:
         """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.

@@ -298,8 +298,8 @@ class Pusher:
             for file in mine:
                 if file.path in receipt.left_out:
                     job.refuse(file.snapshot, f"the .gitignore of {self.remote.repo_id} leaves it out")
-            arrived = [file.snapshot for file in mine if file.path in receipt.arrived]
-            job.record(commit, {snapshot.relpath: snapshot.entry for snapshot in arrived})
+            arrived = [file for file in mine if file.path in receipt.arrived]
+            job.record(commit, {file.snapshot.relpath: _entry(file, receipt) for file in arrived})
             if commit is not None:
                 outcomes[job].commit = commit
                 job.announce(commit, committed, self.remote.repo_id, seconds)
@@ -459,6 +459,11 @@ def batches(changed: Iterable[JobFile], max_files: int, interrupted: Callable[[]
                         raise InterruptedPushError("the push was interrupted")
                     batch.add(waiting.popleft())
         yield batch
+
+
+def _entry(file: StagedFile, receipt: Published) -> LedgerEntry:
+    entry = file.snapshot.entry
+    return entry._replace(sha256=receipt.sha256.get(file.path, entry.sha256))
 
 
 class _OneJob:
