@@ -146,10 +146,12 @@ class _Exit:
         self.afterwards: list[Callable[[], object]] = []
 
     def last_pass(self) -> None:
-        self.one_pass()
-        self.is_over = True
-        for function in self.afterwards:
-            self._guarded(function)
+        try:
+            self.one_pass()
+        finally:
+            self.is_over = True
+            for function in self.afterwards:
+                self._guarded(function)
 
     def one_pass(self) -> None:
         waits: list[Callable[[bool], None] | None] = []
@@ -162,8 +164,8 @@ class _Exit:
         try:
             with contextlib.suppress(Exception):
                 step()
-        except KeyboardInterrupt:
-            # One Ctrl-C skips the wait, all of it: that of the other members, and of the other pass.
+        except BaseException:  # noqa: BLE001 - of Ctrl-C, or of a signal handler that exits
+            # One of them skips the wait, all of it: that of the other members, and of the other pass.
             self._hurry = True
 
 

@@ -123,15 +123,17 @@ def test_ctrl_c_in_the_last_push_skips_the_wait_and_leaves_one_traceback(
     assert_sound(logdir)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.faults
-def test_one_ctrl_c_after_the_scripts_end_skips_all_waits_and_keeps_its_exit_code(
-    proxy: FaultProxy, repo_id: str, logdir: Path
+def test_one_signal_after_the_scripts_end_skips_all_waits_and_keeps_its_exit_code(
+    proxy: FaultProxy, repo_id: str, logdir: Path, number: signal.Signals
 ) -> None:
     proxy.add("POST", "/commit/", Hang(), times=9)
-    with scripts.start(WITHOUT_WITH + "sys.exit(3)", proxy, logdir, repo_id) as process:
+    own_handler = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))"
+    with scripts.start(f"{own_handler}{WITHOUT_WITH}sys.exit(3)", proxy, logdir, repo_id) as process:
         err = wait_for_explanation(process)
         began = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         err += process.communicate(timeout=scripts.SECONDS)[1]
         assert time.monotonic() - began < 15
     assert process.returncode == 3, err

@@ -56,8 +56,8 @@ _ATTEMPTS = 5
 _HAS_DIR_FD = os.open in os.supports_dir_fd
 
 
-def regular_file(root: str, relpath: str, buffering: int = 0) -> BinaryIO:
-    """Open the regular file `relpath` below the folder `root`, unbuffered unless told otherwise.
+def regular_file(root: str, relpath: str) -> BinaryIO:
+    """Open the regular file `relpath` below the folder `root`, unbuffered.
 
     Every part is opened relative to the one before it and none may be a link, so that a link swapped in after the
     scan leads nowhere.
@@ -67,9 +67,9 @@ def regular_file(root: str, relpath: str, buffering: int = 0) -> BinaryIO:
     """
     *folders, name = relpath.split("/")
     if not _HAS_DIR_FD:
-        return _checked(os.open(os.path.join(root, *folders, name), os.O_RDONLY | _SAFE), relpath, buffering)
+        return _checked(os.open(os.path.join(root, *folders, name), os.O_RDONLY | _SAFE), relpath, 0)
     with _folder_below(root, folders) as folder:
-        return _checked(os.open(name, os.O_RDONLY | _SAFE | _NONBLOCK, dir_fd=folder), relpath, buffering)
+        return _checked(os.open(name, os.O_RDONLY | _SAFE | _NONBLOCK, dir_fd=folder), relpath, 0)
 
 
 def _checked(descriptor: int, name: str, buffering: int, mode: str = "rb") -> BinaryIO:

@@ -110,8 +110,6 @@ class PushTask:
         self.last_future: Future[CommitInfo | None] | None = None
         self.forked: bool = False
         self._loop = loop
-        self._interval = interval
-        self._chance = chance
         self._done = done
         self._settled = settled
         self._ended = ended
