@@ -28,6 +28,12 @@ def test_links_of_the_pypi_description_lead_to_pages_of_the_documentation() -> N
             assert (ROOT / "docs" / page).is_file(), link
 
 
+def test_the_documentation_has_one_address() -> None:
+    for name in ("mkdocs.yml", "pyproject.toml"):
+        addresses = re.findall(r"https://[\w.-]*readthedocs\.io/[\w./-]*", (ROOT / name).read_text(encoding="utf-8"))
+        assert set(addresses) == {SITE}, name
+
+
 def test_the_sdist_has_every_file_that_the_documentation_cites() -> None:
     tomllib = pytest.importorskip("tomllib")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
