@@ -18,6 +18,7 @@ import sys
 sys.path.append(sys.path.pop(0))
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 OURS, OURS_LFS, THEIRS = "hf-summary-writer", "hf-summary-writer, plain LFS", "huggingface_hub"
+OURS_BUCKET = "hf-summary-writer, bucket"
 HOUR = 60.0  # minutes
 SECONDS = 900.0
 MB = 10**6
@@ -50,21 +52,23 @@ Figures = dict[str, Any]
 
 def scheduler(who: str, folder: Path, repo_id: str) -> Any:
     """Return a scheduler on a folder whose first push is over."""
-    if who == THEIRS:
-        from huggingface_hub import CommitScheduler as Scheduler
-    else:
-        pass
-    made = Scheduler(repo_id=repo_id, folder_path=folder, every=HOUR, allow_patterns="*.tfevents.*")
+    settings = {"every": HOUR, "allow_patterns": "*.tfevents.*", **where(who)}
+    made = library(who).CommitScheduler(repo_id=repo_id, folder_path=folder, **settings)
     made.trigger().result(SECONDS)
     return made
 
 
 def writer(who: str, folder: Path, repo_id: str) -> Any:
-    if who == THEIRS:
-        from huggingface_hub import HFSummaryWriter as Writer
-    else:
-        pass
-    return Writer(repo_id, logdir=str(folder), commit_every=HOUR)
+    return library(who).HFSummaryWriter(repo_id, logdir=str(folder), commit_every=HOUR, **where(who))
+
+
+def library(who: str) -> Any:
+    # One of them alone, in the process that is measured.
+    return importlib.import_module("huggingface_hub" if who == THEIRS else "hf_summary_writer")
+
+
+def where(who: str) -> dict[str, str]:
+    return {"repo_type": "bucket"} if who == OURS_BUCKET else {}
 
 
 def log(target: Any, kind: str, size: int, step: int, seeded: random.Random) -> int:
@@ -364,6 +368,20 @@ def requests_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
         yield row(name, *(f"{(more[key] - few[key]) / 10:.1f}" for few, more in pairs))
 
 
+def bucket_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
+    yield from heading("A repo and a bucket", "scalars", OURS, OURS_BUCKET)
+    for pushes, size in [(10, 50_000)] if quick else [(100, 50_000), (50, 500_000)]:
+        pairs = [
+            [arena("run_appends", who, "scalars", pushes, size) for _ in range(rounds)] for who in (OURS, OURS_BUCKET)
+        ]
+        shown = f"{pushes} x {size // 1000} kB"
+        costs = [[each["received"] / each["logged"] for each in runs] for runs in pairs]
+        yield row(f"{shown}: bytes received per byte logged", *(spread(each, 2) for each in costs))
+        asked = [[each["api"] / pushes for each in runs] for runs in pairs]
+        yield row(f"{shown}: requests to the API per push", *(spread(each, 1) for each in asked))
+        arena.forget()
+
+
 def growing_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
     sizes = [MB, 10 * MB, 100 * MB] if quick else [MB, 10 * MB, 100 * MB, 1000 * MB]
     yield from heading("Seconds per push of 50 kB, by size of the uploaded run", "MB uploaded", OURS, THEIRS, "ratio")
@@ -457,6 +475,7 @@ PARTS = {
     "bytes": bytes_part,
     "lfs": lfs_part,
     "requests": requests_part,
+    "bucket": bucket_part,
     "growing": growing_part,
     "memory": memory_part,
     "scan": scan_part,
