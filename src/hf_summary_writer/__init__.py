@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from hf_summary_writer.push.status import Status
     from hf_summary_writer.scheduler import CommitScheduler
+    from hf_summary_writer.viewing import view
     from hf_summary_writer.writer import HFSummaryWriter
 
     __version__: str
@@ -34,9 +35,10 @@ __all__ = [
     "Status",
     "TemporaryError",
     "__version__",
+    "view",
 ]
 
-_HOMES = {"CommitScheduler": "scheduler", "HFSummaryWriter": "writer", "Status": "push.status"}
+_HOMES = {"CommitScheduler": "scheduler", "HFSummaryWriter": "writer", "Status": "push.status", "view": "viewing"}
 
 
 def __getattr__(name: str) -> Any:

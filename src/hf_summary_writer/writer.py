@@ -207,6 +207,19 @@ class HFSummaryWriter(EventWriter):
         """The repo's branch, as given."""
         return self.scheduler.revision
 
+    def view(self) -> None:
+        """Open TensorBoard on the logdir: below the cell of a notebook, elsewhere by printing its address.
+
+        It shows what is on this disk, whatever has been uploaded. Needs TensorBoard.
+
+        Raises:
+            ImportError: If TensorBoard is not installed.
+        """
+        from hf_summary_writer.viewing import show  # rarely needed
+
+        self.flush()
+        show(self.scheduler.folder_path)
+
     def close(self) -> None:
         """Close the event files and push the rest, waiting for it at most `close_timeout` seconds.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from huggingface_hub import CommitOperationAdd
 
+from faults.proxy import Answer, FaultProxy
 from hf_summary_writer.config import EVENT_FILES, PushConfig
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.mirror import Changed, Mirror
@@ -72,7 +73,7 @@ def look_on(mirror: Mirror, times: int) -> None:
         time.sleep(seconds)
         return next(looks, None) is None
 
-    mirror.wait(0.1, ended)
+    mirror.wait(2.0, ended)
 
 
 def eventually(mirror: Mirror, holds: Callable[[], bool]) -> None:
@@ -125,14 +126,34 @@ def test_a_folder_of_it_can_be_shown_alone(place: Place) -> None:
     assert place.held() == {"a/x.tfevents.1": b"1"}
 
 
-def test_an_idle_bucket_costs_no_request(api: HfApi, repo_id: str, tmp_path: Path, hub: HubProcess) -> None:
+def test_an_idle_bucket_costs_no_request_once_its_feed_has_told_of_a_change(
+    api: HfApi, repo_id: str, tmp_path: Path, hub: HubProcess
+) -> None:
     pytest.importorskip("huggingface_hub", "2.3")
     place = Place(api, repo_id, "bucket", tmp_path / "shown")
     place.write({EVENTS: b"1"})
     mirror = place.mirror()
     refreshed(mirror)
-    look_on(mirror, 8)
+    for content in (b"12", b"123", b"1234"):
+        place.write({EVENTS: content})
+        eventually(mirror, lambda content=content: place.held() == {EVENTS: content})  # type: ignore[misc]
+    look_on(mirror, 4)
     before = len(hub.requests)
     look_on(mirror, 8)
     refreshed(mirror)
     assert len(hub.requests) == before
+
+
+@needs_a_client_for_buckets
+def test_a_bucket_whose_feed_is_not_served_is_listed_in_intervals(
+    repo_id: str, tmp_path: Path, hub: HubProcess, client: Callable[..., HfApi]
+) -> None:
+    with FaultProxy(hub) as proxy:
+        proxy.add("GET", r"/api/buckets/.*/events", Answer(404), times=float("inf"))
+        place = Place(client(proxy), repo_id, "bucket", tmp_path / "shown")
+        place.write({EVENTS: b"1"})
+        mirror = place.mirror()
+        refreshed(mirror)
+        for content in (b"12", b"123"):
+            place.write({EVENTS: content})
+            eventually(mirror, lambda content=content: place.held() == {EVENTS: content})  # type: ignore[misc]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.progress import bar
 from hf_summary_writer.cli.terminal import log_to_stderr, say
@@ -25,21 +24,16 @@ from hf_summary_writer.config import EVENT_FILES, PushConfig
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import default_endpoint
-from hf_summary_writer.hub.mirror import Mirror
+from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, full_name, refresh_seconds
 from hf_summary_writer.hub.responses import answer_of, one_line
 from hf_summary_writer.notices import amount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from huggingface_hub import HfApi
-
 __all__ = ["fetch", "view"]
 
 _END_SECONDS = 10.0
-
-# A repo costs two requests a look; a bucket none, where the client can follow its event feed, and else one.
-_REPO_SECONDS, _BUCKET_SECONDS = 60.0, 5.0
 
 
 @click.command()
@@ -52,7 +46,7 @@ _REPO_SECONDS, _BUCKET_SECONDS = 60.0, 5.0
     "--refresh",
     type=click.FloatRange(min=1),
     default=None,
-    help=f"Refresh interval in seconds.  [default: {_REPO_SECONDS:g}; a bucket is followed live]",
+    help=f"Refresh interval in seconds.  [default: {REPO_SECONDS:g}; a bucket is followed live]",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="TensorBoard's port.")
 @click.option(
@@ -88,14 +82,14 @@ def view(
         check_client(config.repo_type)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    seconds = refresh or (_BUCKET_SECONDS if config.repo_type == BUCKET else _REPO_SECONDS)
+    seconds = refresh or refresh_seconds(config)
     api = client_for(config)
     disable_progress_bars()  # the client's own, one for each file
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-view-")))
         try:
-            config = dataclasses.replace(config, repo_id=_full_name(api, config.repo_id))
+            config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
             mirror = Mirror(api, config, folder, PathFilter(EVENT_FILES), _warn)
             fetch(mirror, config)
         except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
@@ -151,10 +145,6 @@ def fetch(mirror: Mirror, config: PushConfig) -> None:
 
 def _warn(text: str) -> None:
     say(text, colour="yellow", err=True)
-
-
-def _full_name(api: HfApi, repo_id: str) -> str:
-    return repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
 
 
 def _failure(config: PushConfig, error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["Changed", "Mirror"]
+__all__ = ["Changed", "Mirror", "full_name", "refresh_seconds"]
+
+# A look costs two requests for a repo, and one for a bucket until its event feed has told of a change.
+REPO_SECONDS, BUCKET_SECONDS = 60.0, 5.0
 
 # Bytes at the end of the local file that must equal the download before new data is appended.
 _COMPARED_BYTES = 4096
@@ -33,7 +37,7 @@ _DOWNLOADS = 8
 
 _SECONDS = 60.0
 
-# The feed of changes is looked at this often, and not relied on for longer than that.
+# The feed of changes is looked at this often, and not relied on for longer than that: a stream may hang.
 _LOOK_SECONDS = 0.25
 _RELIST_SECONDS = 60.0
 
@@ -111,40 +115,52 @@ class _Repo(_Source):
 
 
 class _Bucket(_Source):
-    """The files of a bucket, which the client's file system caches and keeps fresh by the bucket's event feed."""
+    """The files of a bucket, which the client's file system caches and keeps fresh by the bucket's event feed.
+
+    The client does not tell whether a Hub serves the feed, so it is relied on once it has told of two changes in a row:
+    the client lists a bucket anew when it begins to follow it, whether or not it then can.
+    """
 
     def __init__(self, api: HfApi, config: PushConfig) -> None:
         from huggingface_hub import HfFileSystem
 
         super().__init__(api, config)
         # Clients before 2.3 do not follow the feed.
-        self._follows = "live_follow" in inspect.signature(HfFileSystem.__init__).parameters
-        options = {"live_follow": True} if self._follows else {}
+        follows = "live_follow" in inspect.signature(HfFileSystem.__init__).parameters
+        options = {"live_follow": True} if follows else {}
         self._system = HfFileSystem(
             endpoint=api.endpoint, token=api.token, use_listings_cache=True, skip_instance_cache=True, **options
         )
         self._root = f"buckets/{config.repo_id}/"
         self._folder = f"{self._root}{config.path_in_repo}".rstrip("/")
-        self._seen: dict[str, _Listed] = {}
-        self._listed_at = 0.0
+        self._seen: dict[str, _Listed] | None = None
+        self._told = 0
+        self._listed_at = -math.inf
+        self._relist = False
 
     def files(self) -> Iterator[tuple[str, _Listed]]:
-        if not self._follows or time.monotonic() - self._listed_at > _RELIST_SECONDS:
+        relist = self._relist or self._seen is None
+        if relist:
             self._system.invalidate_cache()
             self._listed_at = time.monotonic()
-        self._seen = self._found()
-        yield from self._seen.items()
+        found = self._found()
+        if relist and found != self._seen:
+            self._told = 0  # the feed has not told of it
+        self._seen, self._relist = found, False
+        yield from found.items()
 
     def url(self, path: str) -> str:
         return f"{self.api.endpoint}/buckets/{self.repo_id}/resolve/{quote(path, safe='')}"
 
     def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
-        if not self._follows:
-            ended(seconds)
-            return
-        until = time.monotonic() + _RELIST_SECONDS
-        while time.monotonic() < until and self._found() == self._seen and not ended(_LOOK_SECONDS):
-            pass
+        until = self._listed_at + (_RELIST_SECONDS if self._told > 1 else seconds)
+        while time.monotonic() < until:
+            if self._found() != self._seen:
+                self._told += 1
+                return
+            if ended(_LOOK_SECONDS):
+                return
+        self._relist = True
 
     def _found(self) -> dict[str, _Listed]:
         # Makes a request only if something has changed.
@@ -276,6 +292,16 @@ class Mirror:
             self._told.add(path)
             self._tell(f"{path!a} is left out: it is no path of a file below a folder")
         return False
+
+
+def refresh_seconds(config: PushConfig) -> float:
+    """Return the seconds between looks, unless somebody says otherwise."""
+    return BUCKET_SECONDS if config.repo_type == BUCKET else REPO_SECONDS
+
+
+def full_name(api: HfApi, repo_id: str) -> str:
+    """Return a repo id with the namespace of the token's user, unless it has one."""
+    return repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
 
 
 def _from(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:

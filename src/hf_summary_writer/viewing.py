@@ -1,0 +1,140 @@
+"""TensorBoard on a logdir, and on a repo or bucket of the Hub, from a notebook or a script."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import logging
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.checks import check_folder
+from hf_summary_writer.config import EVENT_FILES, PushConfig
+from hf_summary_writer.errors import describe
+from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.hub.bucket import check_client
+from hf_summary_writer.hub.client import client_of, endpoint_of
+from hf_summary_writer.hub.mirror import Mirror, full_name, refresh_seconds
+from hf_summary_writer.hub.responses import one_line
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["View", "show", "view"]
+
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
+
+
+def show(folder: Path) -> None:
+    """Open TensorBoard on a folder: below the cell of a notebook, elsewhere by printing its address.
+
+    Raises:
+        ImportError: If TensorBoard is not installed.
+    """
+    try:
+        from tensorboard.notebook import start
+    except ImportError:
+        raise ImportError("this needs TensorBoard: pip install 'hf-summary-writer[view]'") from None
+    program = Path(sys.executable).with_name("tensorboard")
+    if program.exists():  # the PATH of a notebook's kernel may lack the folder of its own programs
+        os.environ.setdefault("TENSORBOARD_BINARY", str(program))
+    # The magic %tensorboard does the same; it goes on with a TensorBoard that shows this folder already.
+    start(shlex.join(["--logdir", str(folder), "--reload_interval", "1", "--reload_multifile", "true"]))
+
+
+class View:
+    """A copy of the event files of a repo or bucket, kept up to date until `close` or the end of the process.
+
+    Attributes:
+        folder: The folder of the copy.
+    """
+
+    def __init__(self, mirror: Mirror, folder: Path, name: str, refresh: float) -> None:
+        self.folder: Path = folder
+        self._mirror = mirror
+        self._name = name
+        self._refresh = refresh
+        self._closed = threading.Event()
+        self._failed = False
+        self._look()
+        threading.Thread(target=self._follow, name="hf-summary-writer-view", daemon=True).start()
+
+    def close(self) -> None:
+        """Follow the repo or bucket no more; the copy and TensorBoard stay."""
+        self._closed.set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._name!r} in {str(self.folder)!r}>"
+
+    def _look(self) -> None:
+        changed = self._mirror.refresh(lambda _files, _size: lambda _size: None)
+        for path, reason in changed.failed.items():
+            logger.debug("%r of %s could not be downloaded: %s", path, self._name, reason)
+
+    def _follow(self) -> None:
+        while not self._closed.is_set():
+            self._follow_once()
+
+    def _follow_once(self) -> None:
+        try:
+            self._mirror.wait(self._refresh, self._closed.wait)
+            self._look()
+            self._failed = False
+        except Exception as error:  # noqa: BLE001 - the client raises many kinds, and what is there can be looked at
+            level = logging.DEBUG if self._failed else logging.WARNING
+            logger.log(level, "%s could not be read: %s", self._name, one_line(describe(error)))
+            self._failed = True
+            self._closed.wait(self._refresh)
+
+
+def view(
+    repo_id: str,
+    *,
+    repo_type: str | None = None,
+    revision: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    refresh: float | None = None,
+    token: str | bool | None = None,
+    hf_api: HfApi | None = None,
+) -> View:
+    """Open TensorBoard on the runs of a repo or bucket, and keep it up to date: `hf-summary-writer view` for notebooks.
+
+    A bucket is followed live; of files that have grown, only the new bytes are downloaded.
+
+    Args:
+        repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
+            `hf://buckets/user/name/folder`.
+        repo_type: `"model"` (the default), `"dataset"`, `"space"` or `"bucket"`.
+        revision: The branch, tag or commit; `main` by default.
+        folder: The folder for the copy of the event files; by default, a temporary one.
+        refresh: Seconds between looks; 60 by default, and 5 for a bucket whose changes the client cannot follow.
+        token: The access token; by default, the stored one.
+        hf_api: The `HfApi` for all requests, instead of a new one.
+
+    Returns:
+        The copy; call its `close()` to follow the repo no more.
+
+    Raises:
+        ImportError: If TensorBoard is not installed.
+        ValueError: If an argument is invalid on the Hub.
+        huggingface_hub.errors.HfHubHTTPError: If the repo or bucket cannot be read.
+    """
+    arguments = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision, "token": token}
+    config = PushConfig.from_arguments(arguments, endpoint_of(hf_api))
+    check_client(config.repo_type)
+    api = hf_api or client_of(config.endpoint, config.token)
+    config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
+    if folder is None:
+        temporary = tempfile.mkdtemp(prefix="hf-summary-writer-view-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    place = check_folder(temporary if folder is None else folder, "folder")
+    mirror = Mirror(api, config, place, PathFilter(EVENT_FILES), logger.debug)
+    found = View(mirror, place, config.repo_id, refresh or refresh_seconds(config))
+    show(place)
+    return found

@@ -1,0 +1,73 @@
+"""TensorBoard from a notebook: on a logdir, and on a bucket that is followed."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hf_summary_writer import HFSummaryWriter, view
+from hub.test_bucket import needs_a_client_for_buckets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+SECONDS = 30.0
+EVENTS = "run/events.out.tfevents.1.host"
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect what TensorBoard is started with, in place of a cell that shows it."""
+    shown: list[str] = []
+    monkeypatch.setattr(importlib.import_module("tensorboard.notebook"), "start", shown.append)
+    monkeypatch.setenv("TENSORBOARD_BINARY", "none")
+    return shown
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_writer_shows_its_logdir_with_all_that_was_logged(
+    api: HfApi, repo_id: str, tmp_path: Path, shown: list[str]
+) -> None:
+    with HFSummaryWriter(repo_id, logdir=tmp_path / "my run", hf_api=api, commit_every=60) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        writer.view()
+        [file] = (tmp_path / "my run").glob("*.tfevents.*")
+        assert b"loss" in file.read_bytes()
+    assert shown[0].startswith(f"--logdir '{tmp_path}/my run' ")
+
+
+@needs_a_client_for_buckets
+def test_a_bucket_is_shown_and_followed_until_it_is_closed(
+    api: HfApi, repo_id: str, tmp_path: Path, shown: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    api.create_bucket(repo_id)
+    api.batch_bucket_files(repo_id, add=[(b"1", EVENTS)])
+    followed = view(f"hf://buckets/{repo_id}", folder=tmp_path / "copy", hf_api=api, refresh=0.1)
+    copy = tmp_path / "copy" / EVENTS
+    assert (copy.read_bytes(), len(shown)) == (b"1", 1)
+    api.batch_bucket_files(repo_id, add=[(b"12", EVENTS)])
+    wait_until(lambda: copy.read_bytes() == b"12")
+    api.delete_bucket(repo_id)
+    wait_until(lambda: "could not be read" in caplog.text)
+    followed.close()
+    assert repo_id in repr(followed)
+
+
+def test_without_a_folder_the_copy_is_temporary(api: HfApi, repo_id: str, shown: list[str]) -> None:
+    api.create_repo(repo_id)
+    followed = view(repo_id, hf_api=api)
+    assert followed.folder.is_dir()
+    assert str(followed.folder) in shown[0]
+    followed.close()
