@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from email.utils import formatdate
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ def test_where_all_is_well_it_says_so_and_leaves_no_repo(
     assert (code, all(each["ok"] for each in found.values())) == (0, True)
     assert list(found) == ["versions", "mode", "Xet", "Hub", "clock", "limits", "token", "repo"]
     assert "does not exist" in found["repo"]["text"]
+    assert re.fullmatch(r"[\d,]+ API requests left for the next \d+ s", found["limits"]["text"])
     assert not api.repo_exists(f"{api.whoami()['name']}/{name}")
     api.create_repo(repo_id)
     commits = len(api.list_repo_commits(repo_id))

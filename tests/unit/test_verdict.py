@@ -108,6 +108,13 @@ def test_trouble_of_the_network_is_temporary_and_a_bad_certificate_is_not() -> N
     assert judged(kept) is kept
 
 
+def test_an_error_that_is_raised_again_is_quoted_once() -> None:
+    error = ConnectionError("refused")
+    error.__cause__ = ConnectionError("refused")
+    said = str(judge_exception(error, known=False, repo="r", now=NOW))
+    assert said.count("refused") == 1
+
+
 def test_what_a_server_says_becomes_one_short_line_without_tokens_or_escapes() -> None:
     said = one_line("\x1b[31mred\x1b[0m\nline\ttwo \x07 Bearer hf_secretsecret hf_abcdefgh" + "x" * 10_000_000)
     assert said.startswith("red line two <token> <token>")

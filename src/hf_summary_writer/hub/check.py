@@ -25,6 +25,7 @@ from hf_summary_writer.hub.responses import (
     answer_of,
     judge_exception,
     one_line,
+    requests_left,
 )
 
 if TYPE_CHECKING:
@@ -175,7 +176,9 @@ def _clock(date: str) -> Finding:
 
 
 def _limits(header: str) -> Finding:
-    return Finding("limits", ok=True, text=f"the Hub says {one_line(header)}" if header else "the Hub names none")
+    left = requests_left(header)
+    text = "the Hub names none" if left is None else f"{left[0]:,} API requests left for the next {left[1]} s"
+    return Finding("limits", ok=True, text=text)
 
 
 def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding:

@@ -40,6 +40,7 @@ __all__ = [
     "judge_network",
     "one_line",
     "redacted",
+    "requests_left",
     "wait_asked_for",
 ]
 
@@ -132,14 +133,20 @@ def wait_asked_for(answer: Answer, now: float) -> float | None:
         now: The wall clock, in seconds since the epoch, for a `Retry-After` that names a date.
     """
     waits = [_retry_after(answer.headers.get("retry-after", ""), now)]
-    match = _RATE_LIMIT.search(answer.headers.get("ratelimit", ""))
-    if match and match[1] == "0":
-        waits.append(float(match[2]))
+    left = requests_left(answer.headers.get("ratelimit", ""))
+    if left is not None and left[0] == 0:
+        waits.append(float(left[1]))
     match = _WAIT_IN_TEXT.search(answer.text[: 4 * _MAX_TEXT])
     if match:
         waits.append((float(match[1]) if match[1].isdigit() else 1.0) * _UNITS[match[2].lower()])
     known = [wait for wait in waits if wait is not None]
     return min(max(known), MAX_WAIT_SECONDS) if known else None
+
+
+def requests_left(header: str) -> tuple[int, int] | None:
+    """Return how many requests a header `RateLimit` allows, and for how many seconds; `None` if it does not say."""
+    match = _RATE_LIMIT.search(header)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _retry_after(value: str, now: float) -> float | None:
@@ -238,7 +245,8 @@ def judge_exception(error: BaseException, *, known: bool, repo: str, now: float)
         if isinstance(cause, PushError):
             return cause
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
-    said = one_line(" <- ".join(f"{type(cause).__name__}: {cause}" for cause in causes))
+    # The client raises an error of its HTTP library again under the same name.
+    said = one_line(" <- ".join(dict.fromkeys(f"{type(cause).__name__}: {cause}" for cause in causes)))
     if "OfflineModeIsEnabled" in names:
         return ActionNeededError("HF_HUB_OFFLINE is set: nothing is sent until it is not")
     if _untrusted(causes):
