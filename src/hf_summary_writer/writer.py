@@ -323,8 +323,8 @@ class _RunScheduler(CommitScheduler):
     def _pushed(self, error: BaseException | None) -> None:
         super()._pushed(error)
         is_dropped = self._writer() is None and error is None and not self._task.is_finishing
-        if is_dropped and not self._job.inventory.pending().files:
-            # All that the writer has logged is pushed, and nothing is left to do.
+        if is_dropped and (self._job.owner_above is not None or not self._job.inventory.pending().files):
+            # All that the writer has logged is pushed, or left to another process, and nothing is left to do.
             self._task.finish(self.close_timeout)
 
 

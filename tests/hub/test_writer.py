@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import events
 import remote
 from events import steps, wait_until
-from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,6 +200,21 @@ def test_a_writer_that_is_dropped_is_pushed_to_the_end_and_leaves_no_thread(
     wait_until(lambda: set(threading.enumerate()) <= before)
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
     assert steps(logdir, "loss") == list(range(1000))
+
+
+def test_a_writer_that_is_dropped_below_a_scheduler_leaves_nothing_behind(
+    api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    options = {"repo_id": repo_id, "path_in_repo": "tensorboard", "hf_api": api}
+    with CommitScheduler(folder_path=logdir.parent, every=HOUR, **options) as parent:
+        parent.trigger().result(SECONDS)
+        writer = HFSummaryWriter(logdir=logdir, commit_every=0.3 / 60, **options)
+        writer.add_scalar("loss", 1.0, 1)
+        scheduler = weakref.ref(writer.scheduler)
+        del writer
+        wait_until(lambda: bool(gc.collect() or True) and scheduler() is None)
+    held = remote.files(api, repo_id)
+    assert {path for path in held if path.endswith("_000000")} == set(remote.under(logdir, "tensorboard/run-1"))
 
 
 def test_the_last_push_may_be_given_any_number_of_seconds(

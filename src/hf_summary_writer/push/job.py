@@ -74,6 +74,7 @@ class Job:
         final: Whether it is the last push of the run.
         began: When this push began, on the monotonic clock.
         is_first: Whether nothing of the folder was uploaded before this push.
+        owner_above: The folder above whose owner pushes this one as well, as of this push.
         interrupted: Returns whether there is no more time for the push.
     """
 
@@ -117,7 +118,7 @@ class Job:
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
         self._commits = 0  # since the ledger was last compared with the Hub
-        self._owner_above: Path | None = None
+        self.owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
 
     def __repr__(self) -> str:
@@ -373,9 +374,9 @@ class Job:
 
     def _is_left_to_owner_above(self, remote: Remote) -> bool:
         above = owner_above(self.folder, self.destination, remote.repo_id)
-        if above != self._owner_above and above is not None:
+        if above != self.owner_above and above is not None:
             logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
-        self._owner_above = above
+        self.owner_above = above
         return above is not None
 
     def _has_news(self, remote: Remote) -> bool:

@@ -449,20 +449,32 @@ class PushLoop:
 
     def _run(self) -> None:
         while self._wait():
-            current = _Round(self)
-            error: BaseException | None = None
-            outcomes = Outcomes()
-            try:
-                outcomes = self.pusher.push(current)
-            except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
-                error = raised
-            for task in current.tasks:
-                outcome = outcomes.get(task.job)
-                if outcome is None:
-                    task.settle(None, error)
-                else:
-                    task.settle(outcome.commit, outcome.error or error)
-            del current, outcomes, error
+            self._push()
+
+    # Functions of their own, so that no variable of the waiting thread keeps alive a task that has ended.
+
+    def _push(self) -> None:
+        current = _Round(self)
+        error: BaseException | None = None
+        outcomes = Outcomes()
+        try:
+            outcomes = self.pusher.push(current)
+        except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
+            error = raised
+        for task in current.tasks:
+            outcome = outcomes.get(task.job)
+            if outcome is None:
+                task.settle(None, error)
+            else:
+                task.settle(outcome.commit, outcome.error or error)
+
+    def _let_go_of_ended(self) -> None:
+        for task in self._tasks:
+            task.give_up_if_hopeless()
+        ended = {task for task in self._tasks if task.has_ended}
+        self._tasks = [task for task in self._tasks if task not in ended]
+        for task in ended:
+            task.end()
 
     def _wait(self) -> bool:
         """Wait until a task is due; return False when there is none left and the thread is to end."""
@@ -470,12 +482,7 @@ class PushLoop:
             with self.lock:
                 if threading.current_thread() is not self._thread:
                     return False
-                for task in self._tasks:
-                    task.give_up_if_hopeless()
-                ended = {task for task in self._tasks if task.has_ended}
-                self._tasks = [task for task in self._tasks if task not in ended]
-                for task in ended:
-                    task.end()
+                self._let_go_of_ended()
                 if not self._tasks:
                     # Under the lock, because a restart starts another thread.
                     self._thread = None
