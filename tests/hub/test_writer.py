@@ -205,7 +205,7 @@ def test_a_writer_that_is_dropped_is_pushed_to_the_end_and_leaves_no_thread(
 def test_a_writer_that_is_dropped_below_a_scheduler_leaves_nothing_behind(
     api: HfApi, repo_id: str, logdir: Path
 ) -> None:
-    options = {"repo_id": repo_id, "path_in_repo": "tensorboard", "hf_api": api}
+    options: dict[str, Any] = {"repo_id": repo_id, "path_in_repo": "tensorboard", "hf_api": api}
     with CommitScheduler(folder_path=logdir.parent, every=HOUR, **options) as parent:
         parent.trigger().result(SECONDS)
         writer = HFSummaryWriter(logdir=logdir, commit_every=0.3 / 60, **options)

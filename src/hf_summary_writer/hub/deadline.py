@@ -334,7 +334,7 @@ class HubThread:
             return future.result(seconds)
         except FutureTimeoutError:
             if future.done():
-                raise
+                return future.result()  # of the last moment, or a timeout of the function's own
             late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
             late.in_doubt = attempt.give_up()
             if self._thread is not None:

@@ -1,0 +1,64 @@
+"""Calls with a deadline, in a thread of their own."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hf_summary_writer.errors import DeadlineError
+from hf_summary_writer.hub import deadline
+from hf_summary_writer.hub.deadline import HubThread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = 20.0
+
+
+class LateFuture(Future[Any]):
+    """A future whose waiter is held after its timeout, until there is a result."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        try:
+            return super().result(timeout)
+        except FutureTimeoutError:
+            super().exception(SECONDS)
+            raise
+
+
+@pytest.fixture
+def thread() -> Iterator[HubThread]:
+    thread = HubThread("hf-summary-writer-test")
+    yield thread
+    thread.stop()
+
+
+def test_a_result_that_comes_at_the_deadline_counts(thread: HubThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "Future", LateFuture)
+
+    def work() -> int:
+        time.sleep(0.1)
+        return 7
+
+    assert thread.call(work, 0.001) == 7
+
+
+def test_a_timeout_of_the_function_is_not_that_of_the_call(thread: HubThread) -> None:
+    def work() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        thread.call(work, SECONDS)
+
+
+def test_a_call_past_its_deadline_is_left_behind(thread: HubThread) -> None:
+    may_end: Future[None] = Future()
+    with pytest.raises(DeadlineError):
+        thread.call(may_end.result, 0.001)
+    assert thread.left_behind == 1
+    assert thread.call(lambda: 7, SECONDS) == 7
+    may_end.set_result(None)
