@@ -13,6 +13,7 @@ from faults.conftest import SECONDS
 from faults.proxy import Answer
 from hf_summary_writer.events import file_version, frame
 from hf_summary_writer.hub import remote as hub_remote
+from hf_summary_writer.push import job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +130,8 @@ def test_an_event_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_aga
     assert world.uploaded() == remote.under(world.folder, "run", "*")
 
 
-def test_a_process_that_uploaded_nothing_compares_at_its_end(world: World) -> None:
+def test_a_process_that_uploaded_nothing_compares_at_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "_SECONDS_UNTIL_COMPARED", 0.0)
     write(world.folder)
     world.schedule(path_in_repo="run").scheduler.close()
     delete_file(world.api, world.repo_id)
@@ -140,7 +142,10 @@ def test_a_process_that_uploaded_nothing_compares_at_its_end(world: World) -> No
     assert world.uploaded() == remote.under(world.folder, "run", "*")
 
 
-def test_a_file_that_went_back_while_its_process_was_killed_is_uploaded_again(world: World) -> None:
+def test_a_file_that_went_back_while_its_process_was_killed_is_uploaded_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_SECONDS_UNTIL_COMPARED", 0.0)
     write(world.folder)
     early = world.folder / "early.bin"
     before, status = early.read_bytes(), early.stat()

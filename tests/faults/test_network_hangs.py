@@ -28,7 +28,7 @@ from faults.proxy import (
     Throttle,
 )
 from hf_summary_writer.errors import DeadlineError, PushError, TemporaryError
-from hf_summary_writer.hub import repo
+from hf_summary_writer.hub import remote as hub_remote
 
 if TYPE_CHECKING:
     from faults.conftest import Run, World
@@ -128,7 +128,7 @@ def test_a_script_ends_on_time_while_the_hub_hangs(world: World, kind: str) -> N
 
 
 def test_text_has_the_time_that_it_takes_on_a_slow_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repo, "SLOW_LINE_BYTES_PER_SECOND", 1_000_000)
+    monkeypatch.setattr(hub_remote, "SLOW_LINE_BYTES_PER_SECOND", 1_000_000)
     run = world.schedule()
     run.settle()
     run.allow(2.0)

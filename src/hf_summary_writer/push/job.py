@@ -36,6 +36,7 @@ logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # At an interval of five minutes, a run asks once an hour whether the Hub still holds its older files.
 _COMMITS_UNTIL_COMPARED = 12
+_SECONDS_UNTIL_COMPARED = 3600.0
 
 
 class JobFile(NamedTuple):
@@ -117,6 +118,7 @@ class Job:
         self._crossed: set[str] = set()
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
+        self._has_committed = False
         self._commits = 0  # since the ledger was last compared with the Hub
         self.owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
@@ -148,7 +150,7 @@ class Job:
             self.remember()  # a later process has to know where the folder was to go
             raise
         self.refresh(remote)
-        if not (self._has_news(remote) or (self.final and self.ledger.entries)):
+        if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
             return False
         if not self._is_writer or self.asked:
             return True
@@ -272,7 +274,7 @@ class Job:
     @property
     def compares(self) -> bool:
         """Whether the ledger is to be compared with the Hub at the end of this push."""
-        return self.final or self._commits >= _COMMITS_UNTIL_COMPARED
+        return self._reports or self._commits >= _COMMITS_UNTIL_COMPARED
 
     def unconfirmed(self) -> dict[str, LedgerEntry]:
         """Return by path in the repo what the Hub should hold, except for what it acknowledged in this push."""
@@ -312,6 +314,7 @@ class Job:
             details.url,
         )
         self._commits += 1
+        self._has_committed = True
         self._on_commit(details)
 
     def skip(self, file: ChangedFile, reason: SkipReason) -> None:
@@ -378,6 +381,15 @@ class Job:
             logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
         self.owner_above = above
         return above is not None
+
+    @property
+    def _reports(self) -> bool:
+        """Whether all of the folder is taken to be on the Hub after this push."""
+        if not self.final or self.asked or self._has_committed:
+            return self.final
+        # A process that uploaded nothing need not repeat what another one has just done.
+        commit = self.ledger.commit
+        return commit is not None and not 0 <= time.time() - commit.time < _SECONDS_UNTIL_COMPARED
 
     def _has_news(self, remote: Remote) -> bool:
         if self._losses != remote.losses or (self.final and self.inventory.refused):
