@@ -111,10 +111,13 @@ def check_path_in_repo(path: object, name: str = "path_in_repo") -> str:
         or any(ord(character) < ord(" ") or character == "\x7f" for character in path)
         or any(part in {"", ".", ".."} for part in parts)
         or any(part.lower() in _FORBIDDEN_PARTS for part in parts)
+        # The Hub's client downloads no repo in which a name begins as a drive of Windows does.
+        or any(part[1:2] == ":" for part in parts)
     ):
         raise ValueError(
             f"{name} {path!r} cannot be used: give a relative path with '/' between its parts, without '.', "
-            "'..', '.git', '.cache', empty parts, backslashes, control characters or bytes that are no UTF-8"
+            "'..', '.git', '.cache', empty parts, parts such as 'c:', backslashes, control characters or bytes "
+            "that are no UTF-8"
         )
     return stripped
 

@@ -48,7 +48,23 @@ def test_a_repo_id_that_is_no_text_is_a_type_error(repo_id: object) -> None:
 @pytest.mark.faults("S3")
 @pytest.mark.parametrize(
     "path",
-    ["../x", "a/../../b", "..", ".", "a//b", ".git/x", "a/.git", "a/.GIT/b", ".cache/x", "a\0b", "a\\b", "\\x", "a\nb"],
+    [
+        "../x",
+        "a/../../b",
+        "..",
+        ".",
+        "a//b",
+        ".git/x",
+        "a/.git",
+        "a/.GIT/b",
+        ".cache/x",
+        "a\0b",
+        "a\\b",
+        "\\x",
+        "a\nb",
+        "c:",
+        "logs/c:x",
+    ],
 )
 def test_a_path_in_repo_that_leads_elsewhere_is_refused(path: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="path_in_repo"):
