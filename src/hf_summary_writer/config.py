@@ -46,10 +46,10 @@ __all__ = [
     "COMMITS_PER_HOUR",
     "DEFAULT_CLOSE_TIMEOUT",
     "DEFAULT_MINUTES",
-    "EVENT_FILES",
     "MODE",
     "PUSHED_FOLDER",
     "RUNS_FOLDER",
+    "RUN_FILES",
     "Destination",
     "Mode",
     "Option",
@@ -238,7 +238,14 @@ def option_of(field: Field[Any]) -> Option:
     return found
 
 
-EVENT_FILES = ("*.tfevents.*",)
+# What TensorBoard reads of a run: event files, and what `add_embedding` writes for the projector.
+RUN_FILES = (
+    "*.tfevents.*",
+    "*projector_config.pbtxt",
+    "*[0-9]/*/tensors.tsv",
+    "*[0-9]/*/metadata.tsv",
+    "*[0-9]/*/sprite.png",
+)
 
 RUNS_FOLDER = "tensorboard"
 
@@ -384,7 +391,7 @@ class PushConfig:
         ),
     )
     allow_patterns: tuple[str, ...] | None = field(
-        default=EVENT_FILES,
+        default=RUN_FILES,
         metadata=_option(
             as_patterns,
             writer="repo_allow_patterns",
@@ -392,7 +399,7 @@ class PushConfig:
             aliases=("--include",),
             metavar="PATTERN",
             several=True,
-            help=f"Upload only files that match. Repeatable.  [default: {EVENT_FILES[0]}]",
+            help=f"Upload only files that match. Repeatable.  [default: {RUN_FILES[0]} and embeddings]",
             ledger="allow",
             none_is_unset=False,
         ),

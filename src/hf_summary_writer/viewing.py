@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import check_folder
-from hf_summary_writer.config import EVENT_FILES, PushConfig
+from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.errors import describe
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.bucket import check_client
@@ -134,7 +134,7 @@ def view(
         temporary = tempfile.mkdtemp(prefix="hf-summary-writer-view-")
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     place = check_folder(temporary if folder is None else folder, "folder")
-    mirror = Mirror(api, config, place, PathFilter(EVENT_FILES), logger.debug)
+    mirror = Mirror(api, config, place, PathFilter(RUN_FILES), logger.debug)
     found = View(mirror, place, config.repo_id, refresh or refresh_seconds(config))
     show(place)
     return found

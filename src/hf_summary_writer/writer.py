@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.checks import check_folder, check_path_in_repo
-from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, PushConfig, commits_per_hour, complete_arguments, mode_for
+from hf_summary_writer.config import (
+    DEFAULT_CLOSE_TIMEOUT,
+    RUN_FILES,
+    PushConfig,
+    commits_per_hour,
+    complete_arguments,
+    mode_for,
+)
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
 from hf_summary_writer.folder.lease import rank_of
 from hf_summary_writer.hub.bucket import check_client
@@ -23,7 +30,7 @@ from hf_summary_writer.push.job import Job
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from huggingface_hub import HfApi
@@ -69,6 +76,7 @@ class HFSummaryWriter(EventWriter):
         repo_private: Whether a new repo is private; by default, the setting of the account.
         path_in_repo: The folder of the repo that holds the runs; `None` or `""` is its root.
         repo_allow_patterns: Upload only files of the logdir that match one of these patterns; `None` means all files.
+            By default event files, and what `add_embedding` writes for the projector.
         repo_ignore_patterns: Do not upload files that match one of these patterns.
         token: The access token; by default, the stored one, read again for each push.
         hf_api: The `HfApi` for all requests, instead of a new one.
@@ -117,7 +125,7 @@ class HFSummaryWriter(EventWriter):
         repo_revision: str | None = None,
         repo_private: bool | None = None,
         path_in_repo: str | None = "tensorboard",
-        repo_allow_patterns: list[str] | str | None = "*.tfevents.*",
+        repo_allow_patterns: Sequence[str] | str | None = RUN_FILES,
         repo_ignore_patterns: list[str] | str | None = None,
         token: str | bool | None = None,
         hf_api: HfApi | None = None,
@@ -146,7 +154,10 @@ class HFSummaryWriter(EventWriter):
                 config.repo_id,
             )
         logdir = logdir or default_logdir(kwargs.get("comment", ""))
-        _in_repo(config, check_folder(logdir, "logdir"))
+        check_folder(logdir, "logdir")
+        # Named as the user did: a link may lead to a folder whose name says nothing.
+        path = os.path.abspath(logdir)  # noqa: PTH100 - a Path would follow it
+        of_run = _in_repo(config, os.path.basename(path))  # noqa: PTH119
         if config.check:
             from hf_summary_writer.hub.check import require  # rarely needed, and slow to import
 
@@ -156,7 +167,7 @@ class HFSummaryWriter(EventWriter):
         super().__init__(logdir=logdir, **kwargs)
         # Not by `check_folder`, since SummaryWriter takes a leading "~" literally.
         folder = Path(os.path.realpath(self.logdir))
-        arguments = {**_in_repo(config, folder).arguments_for(CommitScheduler), "check": False}
+        arguments = {**of_run.arguments_for(CommitScheduler), "check": False}
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,
@@ -169,7 +180,7 @@ class HFSummaryWriter(EventWriter):
         self._hub_arguments = {
             **config.arguments_for(HFSummaryWriter),
             # Where another process would find it, whatever its working folder is.
-            "logdir": str(folder),
+            "logdir": path,
             "token": None if isinstance(token, str) else token,
             "log_environment": False,  # once per run
         }
@@ -332,6 +343,6 @@ def _may_be_a_folder(repo_id: str) -> bool:
     return repo_id.partition("/")[0] in {"runs", "logs"} or os.path.isdir(repo_id)  # noqa: PTH112
 
 
-def _in_repo(config: PushConfig, folder: Path) -> PushConfig:
+def _in_repo(config: PushConfig, name: str) -> PushConfig:
     """Return the config of a run: below the folder of all runs, under its own name."""
-    return dataclasses.replace(config, path_in_repo=check_path_in_repo(f"{config.path_in_repo}/{folder.name}"))
+    return dataclasses.replace(config, path_in_repo=check_path_in_repo(f"{config.path_in_repo}/{name}"))

@@ -16,7 +16,7 @@ import commands
 import remote
 import scripts
 from hf_summary_writer.cli.view import fetch
-from hf_summary_writer.config import EVENT_FILES, PushConfig
+from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.events.encoding import file_version
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder.patterns import PathFilter
@@ -38,7 +38,7 @@ def look(stranger: Stranger, folder: Path) -> None:
     """Bring a folder up to date with what a stranger's repo lists, as `view` does."""
     config = PushConfig.from_arguments({"repo_id": "evil/repo"}, stranger.endpoint)
     api = client_of(stranger.endpoint, "hf_x")
-    fetch(Mirror(api, config, folder, PathFilter(EVENT_FILES), print), config)
+    fetch(Mirror(api, config, folder, PathFilter(RUN_FILES), print), config)
 
 
 class Stranger:

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd
 
 from faults.proxy import Answer, FaultProxy
-from hf_summary_writer.config import EVENT_FILES, PushConfig
+from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.mirror import Changed, Mirror
 from hub.test_bucket import needs_a_client_for_buckets
@@ -49,7 +49,7 @@ class Place:
     def mirror(self, **where: Any) -> Mirror:
         named = {"repo_id": self.repo_id, "repo_type": self.repo_type, **where}
         config = PushConfig.from_arguments(named, self.api.endpoint)
-        return Mirror(self.api, config, self.folder, PathFilter(EVENT_FILES), self.told.append)
+        return Mirror(self.api, config, self.folder, PathFilter(RUN_FILES), self.told.append)
 
     def held(self) -> dict[str, bytes]:
         found = (path for path in self.folder.rglob("*") if path.is_file())

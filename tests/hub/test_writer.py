@@ -333,7 +333,12 @@ def test_a_link_that_leads_elsewhere_later_does_not_take_the_run_along(
         writer.add_embedding(np.eye(2), global_step=1)
     assert list((tmp_path / "two").iterdir()) == []
     assert events.steps(tmp_path / "one", "loss") == list(range(30))
-    assert remote.files(api, repo_id) == remote.under(tmp_path / "one", "tensorboard/one")
+    # The user named the link, and the files for the projector go along.
+    assert remote.files(api, repo_id) == {
+        path: content
+        for pattern in ("*.tfevents.*", "projector_config.pbtxt", "*.tsv")
+        for path, content in remote.under(tmp_path / "one", "tensorboard/latest", pattern).items()
+    }
     assert {path.name for path in (tmp_path / "one").iterdir()} >= {"both", "trial", "00001"}
 
 

@@ -20,7 +20,7 @@ from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.progress import bar
 from hf_summary_writer.cli.terminal import log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.config import EVENT_FILES, PushConfig
+from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import default_endpoint
@@ -90,12 +90,12 @@ def view(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-view-")))
         try:
             config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
-            mirror = Mirror(api, config, folder, PathFilter(EVENT_FILES), _warn)
+            mirror = Mirror(api, config, folder, PathFilter(RUN_FILES), _warn)
             fetch(mirror, config)
         except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
             raise click.ClickException(_failure(config, error)) from None
         if mirror.is_empty:
-            _warn(f"{config.repo_id} has no file that matches {' or '.join(EVENT_FILES)} yet: waiting for the first")
+            _warn(f"{config.repo_id} has no file that matches {RUN_FILES[0]} yet: waiting for the first")
         board = stack.enter_context(_tensorboard(folder, port))
         while board.poll() is None:
             _follow(mirror, config, board, seconds)
