@@ -15,6 +15,7 @@ from hf_summary_writer.checks import check_folder, check_path_in_repo
 from hf_summary_writer.config import (
     DEFAULT_CLOSE_TIMEOUT,
     RUN_FILES,
+    Mode,
     PushConfig,
     commits_per_hour,
     complete_arguments,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from typing_extensions import Self
 
+    from hf_summary_writer.config import Destination
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
 
 __all__ = ["HFSummaryWriter"]
@@ -44,6 +46,9 @@ logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # The writer that was opened last, for each logdir.
 _latest: weakref.WeakValueDictionary[Path, HFSummaryWriter] = weakref.WeakValueDictionary()
+
+# The first logdir of this process that is stored at a place in a repo; `None` once another one was found to be, too.
+_stored: dict[Destination, Path | None] = {}
 
 
 class HFSummaryWriter(EventWriter):
@@ -167,6 +172,8 @@ class HFSummaryWriter(EventWriter):
         super().__init__(logdir=logdir, **kwargs)
         # Not by `check_folder`, since SummaryWriter takes a leading "~" literally.
         folder = Path(os.path.realpath(self.logdir))
+        if self._write_to_disk and mode_for(folder) is Mode.ONLINE:
+            _warn_of_mixed_runs(of_run.destination, folder)
         arguments = {**of_run.arguments_for(CommitScheduler), "check": False}
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
@@ -337,6 +344,19 @@ class _RunScheduler(CommitScheduler):
         if is_dropped and (self._job.owner_above is not None or not self._job.inventory.pending().files):
             # All that the writer has logged is pushed, or left to another process, and nothing is left to do.
             self._task.finish(self.close_timeout)
+
+
+def _warn_of_mixed_runs(destination: Destination, folder: Path) -> None:
+    other = _stored.setdefault(destination, folder)
+    if other not in {folder, None}:
+        _stored[destination] = None
+        logger.warning(
+            "%s and %s have the same place in the repo, %s, where their curves mix: give each run a logdir of another"
+            " name, or another path_in_repo",
+            other,
+            folder,
+            destination.path,
+        )
 
 
 def _may_be_a_folder(repo_id: str) -> bool:

@@ -139,6 +139,21 @@ def test_a_second_run_appears_beside_the_first(
         assert scalars(api, repo_id, f"tensorboard/{name}") == {"loss": [(0, 1.0)]}
 
 
+def test_runs_that_share_a_place_in_the_repo_are_named_once(
+    write: Callable[..., HFSummaryWriter], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = [tmp_path / name / "logs" for name in ("1", "1", "2", "3")]
+    for folder in folders:
+        write(logdir=folder).close()
+    write(logdir=folders[-1], path_in_repo="tensorboard/3").close()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        (
+            f"{folders[0]} and {folders[2]} have the same place in the repo, tensorboard/logs, where their curves mix: "
+            "give each run a logdir of another name, or another path_in_repo"
+        )
+    ]
+
+
 def test_the_same_run_goes_on_in_a_new_file(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
