@@ -190,4 +190,4 @@ def test_a_notebook_reads_what_a_cell_waits_for(tmp_path: Path) -> None:
         cell = in_a_kernel + TRAIN.replace('"runs/first")', '"runs/first", close_timeout=4)')
         said = train(hub, tmp_path, "user/run", cell)
     assert "Pushing 1 file" in said
-    assert "Ctrl-C skips the wait, and the program goes on" in said
+    assert "Ctrl-C skips the wait, a second one interrupts the program" in said

@@ -226,7 +226,7 @@ class Shutdown:
         logger.log(
             # Not a problem, but a user at a terminal should know the reason of the wait.
             logging.WARNING if _is_watched() else logging.INFO,
-            "Pushing %s of %s to %s, for at most %.0f s; Ctrl-C skips the wait, and the program goes on",
+            "Pushing %s of %s to %s, for at most %.0f s; Ctrl-C skips the wait, a second one interrupts the program",
             "files" if pending is None else amount(pending.files, pending.bytes),
             self._folder,
             self._destination().repo_id,
