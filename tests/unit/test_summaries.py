@@ -80,7 +80,7 @@ def test_arguments_of_hyperparameters_that_fit_neither_library_raise_before_anyt
         with pytest.raises(TypeError, match=message):
             writer.add_hparams({"lr": 0.1}, {"loss": 1.0}, *more)
         with pytest.raises(TypeError, match="dictionary"):
-            writer.add_hparams({"lr": 0.1}, {"loss": 1.0}, hparam_domain_discrete=["lr"])  # type: ignore[arg-type]
+            writer.add_hparams({"lr": 0.1}, {"loss": 1.0}, hparam_domain_discrete=["lr"])
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
