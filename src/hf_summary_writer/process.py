@@ -16,7 +16,6 @@ import atexit
 # that closes its pools when this module is imported. Ours must be newer than that, to run while pools still work.
 import concurrent.futures.thread  # noqa: F401
 import contextlib
-import itertools
 import math
 import os
 import signal
@@ -24,7 +23,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -46,7 +45,6 @@ __all__ = [
 T = TypeVar("T")
 
 
-@runtime_checkable
 class ForkAware(Protocol):
     """Is told, in a forked child, that only the calling thread is left."""
 
@@ -54,7 +52,6 @@ class ForkAware(Protocol):
         """Put fresh locks in place and forget threads; never log, never wait: other locks may be held for ever."""
 
 
-@runtime_checkable
 class ExitAware(Protocol):
     """Is told that the interpreter is about to exit; may be told twice."""
 
@@ -69,14 +66,19 @@ class _Registry:
     """Weakly held objects in the order in which they came."""
 
     def __init__(self) -> None:
-        self._numbers = itertools.count()
-        self._members: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
+        self._members: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def add(self, member: object) -> None:
-        # Each step is atomic, since a lock here could be held at a fork.
-        self._members[next(self._numbers)] = member
+        # Each step is atomic, since a lock here could be held at a fork or by the thread that a signal interrupts.
+        self._members[id(member)] = member
 
-    def newest_first(self) -> list[object]:
+    def discard(self, member: object) -> None:
+        self._members.pop(id(member), None)
+
+    def newest_first(self) -> list[Any]:
         # Taken in one step, while other threads add: a dictionary keeps the order in which its keys came.
         references = self._members.valuerefs()
         return [member for reference in reversed(references) if (member := reference()) is not None]
@@ -130,7 +132,7 @@ def shared(key: Hashable, make: Callable[[], T]) -> T:
 def _after_fork_in_child() -> None:
     for member in _fork_aware.newest_first():
         with contextlib.suppress(Exception):
-            member.after_fork_in_child()  # type: ignore[attr-defined]
+            member.after_fork_in_child()
 
 
 class _Exit:
@@ -223,6 +225,10 @@ def check_push_on_sigterm(push_on_sigterm: object) -> bool:
     return push_on_sigterm
 
 
+def _longest(members: list[SigtermAware]) -> float:
+    return max((member.close_timeout for member in members), default=0.0)
+
+
 # What is sent through the pipe of `_Watch`, besides the numbers of signals.
 _STOP, _HANDLED = b"\x00", b"\xff"
 
@@ -247,7 +253,7 @@ class _Watch:
         self._pid = os.getpid()
         # Reentrant: a signal handler may close a writer while its thread is inside.
         self._lock = threading.RLock()
-        self._members: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._members = _Registry()
         self._before: Any = signal.SIG_DFL
         self._ends_by_itself = False
 
@@ -341,7 +347,7 @@ class _Watch:
         thread run but while a handler waits. It waits half the time, since the main thread may have been interrupted
         while it held a lock that the last push needs, of `logging` for example.
         """
-        time.sleep(max((member.close_timeout for member in self._members), default=0.0) / 2)
+        time.sleep(_longest(self._members.newest_first()) / 2)
 
     def _run(self, readable: int, writable: int) -> None:
         began_early = False
@@ -361,10 +367,10 @@ class _Watch:
 
     def _finish(self) -> None:
         came = time.monotonic()
-        members = list(self._members)
+        members: list[SigtermAware] = self._members.newest_first()
         if not members:
             return
-        grace = came + max((member.close_timeout for member in members), default=0.0)
+        grace = came + _longest(members)
         waits: list[Callable[[bool], None]] = []
         for member in members:
             with contextlib.suppress(Exception):

@@ -1,36 +1,80 @@
-"""The registries of objects that are told of a fork and of the exit."""
+"""The objects that are told of a fork, of the exit and of SIGTERM, while other threads add some and take some away."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from hf_summary_writer import process
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 
 class Member:
-    """Something that can be held weakly."""
+    """Something that has to finish."""
+
+    close_timeout = 0.0
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def at_sigterm(self) -> Callable[[bool], None]:
+        self.told += 1
+        return lambda _: None
 
 
-def test_members_may_come_while_others_are_told() -> None:
+@contextlib.contextmanager
+def between_any_two_lines(step: Callable[[], object]) -> Iterator[None]:
+    """Make a step wherever another thread might."""
+
+    def trace(*_: object) -> Any:
+        step()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.fixture
+def later() -> list[Member]:
+    return []
+
+
+def test_members_may_come_while_others_are_told(later: list[Member]) -> None:
+    def add_one_more() -> None:
+        later.append(Member())
+        registry.add(later[-1])
+
     registry = process._Registry()
     first, second = Member(), Member()
     registry.add(first)
     registry.add(second)
-    later = []
-
-    def add_one_more(*_: object) -> Any:
-        # As another thread may, between any two lines.
-        later.append(Member())
-        registry.add(later[-1])
-        return add_one_more
-
-    before = sys.gettrace()
-    sys.settrace(add_one_more)
-    try:
+    with between_any_two_lines(add_one_more):
         told = registry.newest_first()
-    finally:
-        sys.settrace(before)
     assert later
     assert told[-2:] == [second, first]
     assert registry.newest_first() == [*reversed(later), second, first]
+
+
+def test_members_may_come_and_go_while_sigterm_is_handled(later: list[Member]) -> None:
+    def exchange() -> None:
+        later.append(Member())
+        watch._members.add(later[-1])
+        watch._members.discard(later[len(later) // 2])
+
+    watch = process._Watch()
+    watch._before = signal.SIG_IGN  # or it would end this process
+    member = Member()
+    watch._members.add(member)
+    with between_any_two_lines(exchange):
+        watch._finish()
+    assert member.told == 1
