@@ -13,7 +13,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from events import event_files, logged, payloads, run, steps, wait_until
 from hf_summary_writer.events import files as event_file
-from hf_summary_writer.events import thread
+from hf_summary_writer.events.thread import Signal, WaitLimits, WriterThread, writer_thread
 from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
@@ -319,8 +319,7 @@ def test_a_really_full_disk_and_space_coming_back(tiny_disk: Path, caplog: pytes
 def test_who_waits_for_a_disk_that_hangs_goes_on_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr(thread, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.1, hang=0.3))
     well_again = threading.Event()
     with EventWriter(tmp_path) as writer, monkeypatch.context() as patch:
         patch.setattr(event_file.os, "fsync", lambda _: well_again.wait(60))  # type: ignore[attr-defined]
@@ -336,16 +335,16 @@ def test_who_waits_for_a_disk_that_hangs_goes_on_after_a_while(
 def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(WriterThread, "limits", WaitLimits(hang=0.3))
     well_again = threading.Event()
     waits: list[float] = []
-    real_wait = thread.Signal.wait
+    real_wait = Signal.wait
 
-    def counted(self: thread.Signal, seconds: float) -> bool:
+    def counted(self: Signal, seconds: float) -> bool:
         waits.append(seconds)
         return real_wait(self, min(seconds, 0.1))
 
-    monkeypatch.setattr(thread.Signal, "wait", counted)
+    monkeypatch.setattr(Signal, "wait", counted)
     with EventWriter(tmp_path, max_pending_bytes=20_000) as writer, monkeypatch.context() as patch:
         writer.add_scalars("many", {str(n): n for n in range(20)}, 0)
         writer.flush()
@@ -367,7 +366,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_call(
 def test_hyperparameters_and_scalars_past_the_bound_do_not_wait_long_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(WriterThread, "limits", WaitLimits(hang=0.3))
     hangs, well_again = threading.Event(), threading.Event()
     with EventWriter(tmp_path, max_pending_bytes=20_000) as writer, monkeypatch.context() as patch:
 
@@ -387,7 +386,7 @@ def test_hyperparameters_and_scalars_past_the_bound_do_not_wait_long_for_a_disk_
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         well_again.set()
         flushing.join(20)
-        wait_until(lambda: not thread.writer_thread.is_stuck)
+        wait_until(lambda: not writer_thread.is_stuck)
     assert 0 < writer.dropped_events < 1000
     assert steps(tmp_path / "trial", "accuracy") == [0]
 
@@ -396,8 +395,7 @@ def test_hyperparameters_and_scalars_past_the_bound_do_not_wait_long_for_a_disk_
 def test_what_takes_long_to_encode_is_not_taken_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr(thread, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.1, hang=0.3))
 
     def encode() -> Any:
         end = time.thread_time() + 1

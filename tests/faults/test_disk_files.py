@@ -27,8 +27,8 @@ from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import snapshot
 from hf_summary_writer.folder.copies import PrivateCopies
 from hf_summary_writer.hub.repo import RepoRemote
-from hf_summary_writer.push import push as batches
-from hf_summary_writer.push.push import Synced, sync
+from hf_summary_writer.push.batches import BatchLimits
+from hf_summary_writer.push.push import Pusher, Synced, sync
 from hf_summary_writer.push.status import known_folders
 
 if TYPE_CHECKING:
@@ -364,7 +364,7 @@ def no_space(*_: object) -> None:
 def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
     world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 10)
+    monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes_in_memory=10))
     run = world.schedule()
     run.settle()
     (world.folder / "small.txt").write_bytes(b"1")
@@ -388,7 +388,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_push_does_not_fill_the_disk_that_the_training_writes_to(
     world: World, api: HfApi, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 10)
+    monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes_in_memory=10))
     (disk / "ballast").write_bytes(bytes(40 * MB))
     folder, content = disk / "run", os.urandom(13 * MB)
     folder.mkdir()

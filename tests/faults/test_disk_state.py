@@ -21,7 +21,8 @@ from hf_summary_writer.errors import RepoGoneError, TemporaryError
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, ledgers_of
 from hf_summary_writer.hub.repo import RepoRemote
-from hf_summary_writer.push import push as batches
+from hf_summary_writer.push.batches import BatchLimits
+from hf_summary_writer.push.push import Pusher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +74,7 @@ def unwritable(request: pytest.FixtureRequest, tmp_path: Path, folder: Path) -> 
 def test_without_a_place_for_state_pushes_go_on_from_memory_with_one_warning(
     world: World, api: HfApi, unwritable: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "MAX_BYTES_IN_MEMORY", 0)  # private copies need a place as well
+    monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes_in_memory=0))  # private copies need a place as well
     (unwritable.written / NAME).write_bytes(RECORDS)
     run = world.schedule(folder_path=unwritable.seen, allow_patterns="*.tfevents.*")
     run.next_commit()

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from equality import contents, show
 from events import event_files, logged, scalars, steps, wait_until
-from hf_summary_writer.events import thread
 from hf_summary_writer.events.files import EventFile
+from hf_summary_writer.events.thread import WaitLimits, WriterThread, writer_thread
 from hf_summary_writer.events.writer import EventWriter
 from standin import StandIn
 
@@ -70,7 +70,7 @@ def test_a_full_disk_at_close_loses_no_later_value_of_a_device(
             writer.add_scalar("loss", device.array(2.5), 2)
             closing = writer._run_queue.close()
             writer.add_scalar("loss", device.array(3.5), 3)
-            thread.writer_thread.wait(closing)
+            writer_thread.wait(closing)
         device.run_all()
     assert writer.dropped_events == 2
     assert scalars(tmp_path, "loss") == [(3, 3.5)]
@@ -260,8 +260,7 @@ def test_a_device_that_fails_is_named_once_and_nothing_hangs(
 def test_a_flush_gives_up_on_a_device_that_never_answers(
     tmp_path: Path, device: StandIn, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thread, "_PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(thread, "_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.05, hang=0.2))
     with EventWriter(tmp_path / "stuck") as writer, EventWriter(tmp_path / "other") as other:
         writer.add_scalar("loss", device.array(1), 1)
         writer.flush()

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from hf_summary_writer import process
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.queue import EventQueue
 
-__all__ = ["FlushRequest", "Signal", "WriterThread", "writer_thread"]
+__all__ = ["FlushRequest", "Signal", "WaitLimits", "WriterThread", "writer_thread"]
 
 _logger = logging.getLogger(__name__)
 
@@ -47,14 +48,6 @@ _NAP = 0.001
 """Seconds between two polite slices. Releasing the interpreter without a pause would not help: the thread that
 waits for it needs longer to wake up than a short system call takes, and finds it taken again."""
 
-_CHECK_SECONDS = 1.0
-
-"""How often a waiting caller makes sure that the thread is alive and not stuck."""
-
-_PATIENCE_SECONDS = 60.0
-
-"""How long one slice may take without using the processor before waiting callers give up: the disk hangs."""
-
 _AT_WORK_SECONDS = 0.01
 
 """CPU time that tells a slice that encodes from one that hangs."""
@@ -62,6 +55,20 @@ _AT_WORK_SECONDS = 0.01
 _MOST_OPEN = 32
 
 """Descriptors kept between slices; beyond that the least recently used file is closed, to be reopened for append."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitLimits:
+    """How callers wait for the thread, in seconds.
+
+    Attributes:
+        check: How often they make sure that it is alive and not stuck.
+        hang: How long one slice may take without using the processor before they give up: the disk hangs. As long may a
+            device take to answer.
+    """
+
+    check: float = 1.0
+    hang: float = 60.0
 
 
 class Signal:
@@ -109,6 +116,8 @@ class WriterThread:
     depends on an earlier check is checked again after it.
     """
 
+    limits: ClassVar[WaitLimits] = WaitLimits()
+
     def __init__(self) -> None:
         self._queues: dict[int, EventQueue] = {}
         self._broken: weakref.WeakSet[EventQueue] = weakref.WeakSet()
@@ -153,7 +162,7 @@ class WriterThread:
             return signal.is_set
         self._calls.put(None)
         deadline = time.monotonic() + at_most
-        while not signal.wait(min(_CHECK_SECONDS, at_most) if self._has_thread() else 0):
+        while not signal.wait(min(self.limits.check, at_most) if self._has_thread() else 0):
             if not self._has_thread() and not self._work_here():
                 return False
             now = time.monotonic()
@@ -163,8 +172,8 @@ class WriterThread:
             if now >= deadline:
                 break
             waits = [events.device_wait_began for events in list(self._queues.values())]
-            if any(began is not None and now - began > _PATIENCE_SECONDS for began in waits):
-                _logger.warning("event files: the device has not answered for %d s, not waiting", _PATIENCE_SECONDS)
+            if any(began is not None and now - began > self.limits.hang for began in waits):
+                _logger.warning("event files: the device has not answered for %d s, not waiting", self.limits.hang)
                 return False
         return True
 
@@ -175,11 +184,11 @@ class WriterThread:
             self._watched_slice, self._cpu_used, self._last_at_work = began, used, 0.0
         elif used > self._cpu_used + _AT_WORK_SECONDS:
             self._cpu_used, self._last_at_work = used, now
-        if began is None or now - max(began, self._last_at_work) <= _PATIENCE_SECONDS:
+        if began is None or now - max(began, self._last_at_work) <= self.limits.hang:
             return False
         if self._stuck_slice != began:
             self._stuck_slice = began
-            _logger.warning("event files: the disk has not answered for %d s, not waiting", _PATIENCE_SECONDS)
+            _logger.warning("event files: the disk has not answered for %d s, not waiting", self.limits.hang)
         return True
 
     def wait_for_all(self, signals: Iterable[Signal]) -> None:
@@ -337,7 +346,7 @@ class WriterThread:
         """Serve all queues in the calling thread; return False if that is the work that it interrupted."""
         if self._worker == threading.get_ident():
             return False
-        if not self._working.acquire(timeout=_CHECK_SECONDS):
+        if not self._working.acquire(timeout=self.limits.check):
             # At the end of the interpreter it may be held for ever, by the thread that was stopped at its work.
             return not sys.is_finalizing()
         try:

@@ -12,28 +12,26 @@ import dataclasses
 import logging
 import threading
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hf_summary_writer.errors import (
     ActionNeededError,
     BranchGoneError,
     FolderBusyError,
-    InterruptedPushError,
     PostponedError,
     PushError,
     RejectedError,
     RepoGoneError,
     TemporaryError,
 )
-from hf_summary_writer.folder.copies import most_open_files
 from hf_summary_writer.folder.ledger import LedgerEntry, ledgers_of
-from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason
 from hf_summary_writer.hub import remote_of
 from hf_summary_writer.hub.client import Client
 from hf_summary_writer.hub.remote import Published, Remote
 from hf_summary_writer.hub.uploads import CARD_PATH, Upload, model_card
+from hf_summary_writer.push.batches import BatchLimits, batches
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
 
@@ -45,18 +43,12 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
+    from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
 
 __all__ = ["Outcome", "Outcomes", "Pusher", "Round", "Synced", "known_configs", "sync"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
-
-# Bounds what one failed commit costs, and how long a commit takes.
-MAX_BYTES_PER_COMMIT = 2**30
-# FileSnapshot is handed over as bytes up to this sum, and from private copies on disk beyond it.
-MAX_BYTES_IN_MEMORY = 32 * 2**20
-# Bounds how long a folder's lock is held over files of which nothing is to be sent.
-MAX_FILES_LOOKED_AT = 1000
 
 # How long `sync` waits for another process that is pushing the folder.
 LOCK_SECONDS = 300.0
@@ -115,7 +107,12 @@ class Pusher:
     Args:
         remote: The branch.
         queue: The branch's place in the account's budget of commits.
+
+    Attributes:
+        limits: What one batch may hold, besides the number of files, which the remote names.
     """
+
+    limits: ClassVar[BatchLimits] = BatchLimits()
 
     def __init__(self, remote: Remote, queue: CommitQueue) -> None:
         self.remote = remote
@@ -203,9 +200,10 @@ class Pusher:
     def _send(self, jobs: list[Job], others_wait: Callable[[], bool], outcomes: Outcomes) -> None:
         changed = _changed(jobs, self.remote, outcomes)
         unsent = Counter(file.job for file in changed)
+        limits = dataclasses.replace(self.limits, files=self.remote.max_files)
         self._batch_began = time.monotonic()
         try:
-            for batch in batches(changed, self.remote.max_files, lambda: all(job.interrupted() for job in jobs)):
+            for batch in batches(changed, limits, lambda: all(job.interrupted() for job in jobs)):
                 unsent.subtract(_settle_unsent(batch))
                 staged = [file for file in batch.staged if outcomes[file.job].error is None]
                 for receipt in self._publish(staged, outcomes):
@@ -385,80 +383,6 @@ def _push_when_free(pusher: Pusher, job: Job) -> None:
         if not isinstance(error, FolderBusyError) or time.monotonic() > deadline:
             raise error
         time.sleep(_BUSY_SECONDS)
-
-
-@dataclass(slots=True)
-class Batch:
-    """The files that one commit takes, and those that were found to have nothing to send.
-
-    Attributes:
-        max_files: The most files that the remote takes at once.
-        staged: What to send.
-        unchanged: Files that the Hub holds already, with a new signature.
-        skipped: Files that have nothing to send, and why.
-        failed: Files that could not be read or copied.
-    """
-
-    max_files: int
-    staged: list[StagedFile] = field(default_factory=list)
-    unchanged: list[tuple[JobFile, LedgerEntry]] = field(default_factory=list)
-    skipped: list[tuple[JobFile, SkipReason]] = field(default_factory=list)
-    failed: list[tuple[JobFile, OSError]] = field(default_factory=list)
-    _paths: set[str] = field(default_factory=set)
-    _bytes: int = 0
-    _memory: int = field(default_factory=lambda: MAX_BYTES_IN_MEMORY)
-    _most_open: int = field(default_factory=most_open_files)
-    _open: int = 0
-
-    def takes(self, file: JobFile) -> bool:
-        """Return whether a commit should take one more file, and can take this one."""
-        return (
-            len(self.staged) < self.max_files
-            and self._bytes < MAX_BYTES_PER_COMMIT
-            and self._open < self._most_open
-            and len(self._paths) < MAX_FILES_LOOKED_AT
-            and file.path not in self._paths
-        )
-
-    def add(self, file: JobFile) -> None:
-        """Read a file."""
-        self._paths.add(file.path)
-        try:
-            found = file.job.read(file.file, self._memory)
-        except OSError as error:
-            self.failed.append((file, error))
-            return
-        if isinstance(found, FileSnapshot):
-            self.staged.append(StagedFile(file.job, found, file.path))
-            self._memory -= found.in_memory
-            self._bytes += found.entry.length
-            self._open += not isinstance(found.body, bytes)
-        elif isinstance(found, LedgerEntry):
-            self.unchanged.append((file, found))
-        else:
-            self.skipped.append((file, found))
-
-
-def batches(changed: Iterable[JobFile], max_files: int, interrupted: Callable[[], bool]) -> Iterator[Batch]:
-    """Yield batches of files with stable content, until all are read; the caller sends one before it asks for the next.
-
-    The lock of a job is held while its files of one batch are read. Two files that go to the same path of the repo are
-    in different batches.
-
-    Raises:
-        InterruptedPushError: If there is no more time.
-    """
-    waiting = deque(changed)
-    while waiting:
-        batch = Batch(max_files)
-        while waiting and batch.takes(waiting[0]):
-            job = waiting[0].job
-            with job.content_lock:
-                while waiting and waiting[0].job is job and batch.takes(waiting[0]):
-                    if interrupted():
-                        raise InterruptedPushError("the push was interrupted")
-                    batch.add(waiting.popleft())
-        yield batch
 
 
 def _entry(file: StagedFile, receipt: Published) -> LedgerEntry:

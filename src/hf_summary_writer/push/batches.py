@@ -1,0 +1,113 @@
+"""The files of a push in batches: each is what one commit takes, with content that stays as it is."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.errors import InterruptedPushError
+from hf_summary_writer.folder.copies import most_open_files
+from hf_summary_writer.folder.ledger import LedgerEntry
+from hf_summary_writer.folder.snapshot import FileSnapshot
+from hf_summary_writer.push.job import StagedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from hf_summary_writer.folder.snapshot import SkipReason
+    from hf_summary_writer.push.job import JobFile
+
+__all__ = ["Batch", "BatchLimits", "batches"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one batch may hold.
+
+    Attributes:
+        files: The most files that the remote takes at once.
+        bytes: No file is added beyond this sum. It bounds what one failed commit costs, and how long a commit takes.
+        bytes_in_memory: Up to this sum files are handed over as `bytes`, beyond it from private copies on disk.
+        files_read: The most files that are read. It bounds how long a folder's lock is held over files of which nothing
+            is to be sent.
+    """
+
+    files: int = 100
+    bytes: int = 2**30
+    bytes_in_memory: int = 32 * 2**20
+    files_read: int = 1000
+
+
+@dataclass(slots=True)
+class Batch:
+    """The files that one commit takes, and those that were found to have nothing to send.
+
+    Attributes:
+        limits: What it may hold.
+        staged: What to send.
+        unchanged: Files that the Hub holds already, with a new signature.
+        skipped: Files that have nothing to send, and why.
+        failed: Files that could not be read or copied.
+    """
+
+    limits: BatchLimits
+    staged: list[StagedFile] = field(default_factory=list)
+    unchanged: list[tuple[JobFile, LedgerEntry]] = field(default_factory=list)
+    skipped: list[tuple[JobFile, SkipReason]] = field(default_factory=list)
+    failed: list[tuple[JobFile, OSError]] = field(default_factory=list)
+    _paths: set[str] = field(default_factory=set)
+    _bytes: int = 0
+    _in_memory: int = 0
+    _most_open: int = field(default_factory=most_open_files)
+    _open: int = 0
+
+    def takes(self, file: JobFile) -> bool:
+        """Return whether a commit should take one more file, and can take this one."""
+        return (
+            len(self.staged) < self.limits.files
+            and self._bytes < self.limits.bytes
+            and self._open < self._most_open
+            and len(self._paths) < self.limits.files_read
+            and file.path not in self._paths
+        )
+
+    def add(self, file: JobFile) -> None:
+        """Read a file."""
+        self._paths.add(file.path)
+        try:
+            found = file.job.read(file.file, self.limits.bytes_in_memory - self._in_memory)
+        except OSError as error:
+            self.failed.append((file, error))
+            return
+        if isinstance(found, FileSnapshot):
+            self.staged.append(StagedFile(file.job, found, file.path))
+            self._in_memory += found.in_memory
+            self._bytes += found.entry.length
+            self._open += not isinstance(found.body, bytes)
+        elif isinstance(found, LedgerEntry):
+            self.unchanged.append((file, found))
+        else:
+            self.skipped.append((file, found))
+
+
+def batches(changed: Iterable[JobFile], limits: BatchLimits, interrupted: Callable[[], bool]) -> Iterator[Batch]:
+    """Yield batches of files with stable content, until all are read; the caller sends one before it asks for the next.
+
+    The lock of a job is held while its files of one batch are read. Two files that go to the same path of the repo are
+    in different batches.
+
+    Raises:
+        InterruptedPushError: If there is no more time.
+    """
+    waiting = deque(changed)
+    while waiting:
+        batch = Batch(limits)
+        while waiting and batch.takes(waiting[0]):
+            job = waiting[0].job
+            with job.content_lock:
+                while waiting and waiting[0].job is job and batch.takes(waiting[0]):
+                    if interrupted():
+                        raise InterruptedPushError("the push was interrupted")
+                    batch.add(waiting.popleft())
+        yield batch
