@@ -91,7 +91,7 @@ WAYS = {
     "plain": Way(
         "huggingface_hub: `HFSummaryWriter` every 3 s, `snapshot_download` every second",
         writer="huggingface_hub",
-        options="commit_every=3/60",
+        options="commit_every=3/60, path_in_repo=f'tensorboard/run-{n}'",
         viewer=_SNAPSHOTS,
     ),
 }

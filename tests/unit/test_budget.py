@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_summary_writer.push.budget import HOUR, Budget, SharedBudget
+from hf_summary_writer.errors import PostponedError
+from hf_summary_writer.hub.remote import BATCHES
+from hf_summary_writer.push.budget import HOUR, Budget, CommitQueue, SharedBudget
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,3 +248,22 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     SharedBudget(path, LIMIT, lambda: NOW).change(lambda _: (wanted, 0.0))
     found: Any = SharedBudget(path, LIMIT, lambda: NOW).look()
     assert found == wanted
+
+
+@pytest.mark.parametrize("processes", [10, 60])
+def test_processes_that_push_to_buckets_keep_below_the_limit_of_requests(tmp_path: Path, processes: int) -> None:
+    now, seconds, made = NOW, 600, []
+    budget = SharedBudget(tmp_path / "batches.json", BATCHES.times, lambda: now, BATCHES.seconds)
+    queues = [CommitQueue(lambda: budget) for _ in range(processes)]
+    due = [(NOW + 15 * number / processes, number) for number in range(processes)]
+    while due[0][0] < NOW + seconds:
+        now, number = heapq.heappop(due)
+        try:
+            with queues[number].commit(final=False):
+                made.append(now)
+            heapq.heappush(due, (now + 15, number))
+        except PostponedError as error:
+            heapq.heappush(due, (now + max(0.1, error.seconds), number))
+    most = max(sum(moment <= other < moment + BATCHES.seconds for other in made) for moment in made)
+    assert 2 * most <= 1000
+    assert len(made) >= min(0.9 * processes * seconds / 15, 0.5 * BATCHES.times * seconds / BATCHES.seconds)
