@@ -56,18 +56,31 @@ class Way:
 
     Attributes:
         label: What it is, for the table.
-        writer: The class that the training logs with.
-        options: Its arguments.
+        options: The arguments of `HFSummaryWriter`.
+        make: Code of a function that makes a writer of another kind.
         viewer: Code that keeps TensorBoard's logdir up to date; without it, our `view` does, with `view_options`.
         view_options: Options of `hf-summary-writer view`.
     """
 
     label: str
-    writer: str = "hf_summary_writer"
     options: str = ""
+    make: str = ""
     viewer: str = ""
     view_options: tuple[str, ...] = ()
 
+
+_OURS = """
+from hf_summary_writer import HFSummaryWriter
+def make(folder, n):
+    return HFSummaryWriter({repo_id!r}, logdir=folder, {options})
+"""
+_PLAIN = f"""
+from huggingface_hub import CommitScheduler
+from tensorboardX import SummaryWriter
+def make(folder, n):
+    CommitScheduler(repo_id={REPO_ID!r}, folder_path=folder, path_in_repo=f"tensorboard/run-{{n}}", every=3/60)
+    return SummaryWriter(folder, flush_secs=1)
+"""
 
 _SNAPSHOTS = """
 import os, sys, time
@@ -89,18 +102,17 @@ WAYS = {
         "repo, a push every 3 s, `view --refresh 1`", options="commit_every=3/60", view_options=("--refresh", "1")
     ),
     "plain": Way(
-        "huggingface_hub: `HFSummaryWriter` every 3 s, `snapshot_download` every second",
-        writer="huggingface_hub",
-        options="commit_every=3/60, path_in_repo=f'tensorboard/run-{n}'",
+        "tensorboardX, `CommitScheduler` of huggingface_hub every 3 s, `snapshot_download` every second",
+        make=_PLAIN,
         viewer=_SNAPSHOTS,
     ),
 }
 
 _TRAINING = """
 import os, sys, time
-from {writer} import HFSummaryWriter
+{make}
 folder, runs, seconds, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
-writers = [HFSummaryWriter({repo_id!r}, logdir=os.path.join(folder, f"run-{{n}}"), {options}) for n in range(runs)]
+writers = [make(os.path.join(folder, f"run-{{n}}"), n) for n in range(runs)]
 began, step = time.monotonic(), 0
 while time.monotonic() - began < seconds:
     for writer in writers:
@@ -143,7 +155,8 @@ def measure(hub: LocalHub, way: Way, runs: int, seconds: float) -> list[float]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         environment["HF_HOME"] = str(folder / "home")
-        source = _TRAINING.format(writer=way.writer, options=way.options, repo_id=REPO_ID)
+        make = way.make or _OURS.format(options=way.options, repo_id=REPO_ID)
+        source = _TRAINING.format(make=make)
         words = [str(folder / "runs"), str(runs), str(seconds), str(POINTS_PER_SECOND)]
         _create(hub, way)
         board = stack.enter_context(_board(folder, way, environment))
@@ -207,8 +220,15 @@ def _board(folder: Path, way: Way, environment: dict[str, str]) -> Iterator[str]
         found = next((match for line in lines if (match := re.search(r"http://\S+/", line))), None)
         if found is None:
             raise SystemExit("TensorBoard did not start")
-        threading.Thread(target=lambda: list(lines), daemon=True).start()
+        threading.Thread(target=_drain, args=(lines,), daemon=True).start()
         yield found[0]
+
+
+def _drain(lines: Iterator[str]) -> None:
+    """Read what nobody wants, or the pipe would be full."""
+    with contextlib.suppress(ValueError):  # closed at the end
+        for _ in lines:
+            pass
 
 
 def main() -> None:

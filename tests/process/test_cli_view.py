@@ -78,6 +78,7 @@ def test_a_bucket_or_repo_without_event_files_is_waited_for(
     with commands.start(hub, "view", repo_id, "--port", 0, home=tmp_path) as process:
         assert process.stderr is not None
         assert any("waiting for the first" in line for line in process.stderr)
+        assert any("http://" in line for line in process.stderr)  # TensorBoard runs
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 0
