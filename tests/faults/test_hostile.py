@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import json
@@ -49,6 +50,7 @@ class Stranger:
         path: The file that its repo lists.
         refuses: Whether it answers 403, in words that paint on a terminal.
         echoes: Whether it answers 400, with the token that it was sent in a header.
+        bomb: Its answer to everything, compressed by gzip.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,7 @@ class Stranger:
         self.path = ""
         self.refuses = False
         self.echoes = False
+        self.bomb = b""
         stranger = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -80,6 +83,8 @@ class Stranger:
         self.token = "hf_the_token_of_the_user"
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        if self.bomb:
+            return 200, self.bomb, {"content-encoding": "gzip", "content-type": "application/json"}
         if self.echoes:
             return 400, b"{}", {"x-error-message": f"you sent {self.requests[-1][1]}"}
         return self.answer_to(path)
@@ -227,6 +232,17 @@ def test_no_answer_of_a_hub_paints_on_the_terminal(stranger: Stranger, tmp_path:
     assert "\x1b]0;" not in shown.text
     assert "\x1b[2J" not in shown.text
     assert "\x1b[31m" not in shown.text
+
+
+@pytest.mark.faults("S4")
+@pytest.mark.parametrize("words", [("view", "evil/repo"), ("check",)], ids=["view", "check"])
+def test_no_command_reads_an_answer_that_is_huge_once_decompressed(
+    stranger: Stranger, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    stranger.bomb = gzip.compress(b" " * 100_000_000, compresslevel=1)
+    ended = commands.run(stranger, *words, home=tmp_path)
+    assert ended.returncode != 0
+    assert "is compressed" in ended.stdout + ended.stderr
 
 
 @pytest.mark.faults("S4")

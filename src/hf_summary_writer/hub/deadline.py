@@ -22,7 +22,7 @@ from hf_summary_writer.hub.responses import Answer, judge_network
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Deadline", "HubAnswerError", "HubThread", "install_hooks"]
+__all__ = ["Deadline", "HubAnswerError", "HubThread", "bounded", "install_hooks"]
 
 _MODULE, _CLIENT = "huggingface_hub.utils._http", "_GLOBAL_CLIENT"
 
@@ -142,6 +142,16 @@ def _inside(attempt: Deadline) -> Iterator[None]:
         yield
     finally:
         _current.attempt = None
+
+
+@contextlib.contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Bound the requests that this thread makes meanwhile as those of a push: in time, and their answers in size."""
+    from huggingface_hub import get_session
+
+    install_hooks(get_session())
+    with _inside(Deadline(time.monotonic() + seconds)):
+        yield
 
 
 def install_hooks(client: Any) -> None:

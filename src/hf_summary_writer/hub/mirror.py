@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from hf_summary_writer.checks import BUCKET, check_path_in_repo
+from hf_summary_writer.hub.deadline import bounded
 from hf_summary_writer.hub.responses import one_line
 
 if TYPE_CHECKING:
@@ -97,11 +98,14 @@ class _Repo(_Source):
     def files(self) -> Iterator[tuple[str, _Listed]]:
         from huggingface_hub.hf_api import RepoFile
 
-        info = self.api.repo_info(self.repo_id, repo_type=self._repo_type, revision=self._revision)
-        if info.sha == self._commit:
-            return
-        # All files of one moment.
-        for each in self.api.list_repo_tree(self.repo_id, recursive=True, revision=info.sha, repo_type=self._repo_type):
+        where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self._repo_type}
+        with bounded(_SECONDS):
+            info = self.api.repo_info(**where, revision=self._revision)
+            if info.sha == self._commit:
+                return
+            # All files of one moment.
+            found = list(self.api.list_repo_tree(**where, recursive=True, revision=info.sha))
+        for each in found:
             if isinstance(each, RepoFile):
                 yield each.path, _Listed(each.blob_id, each.size)
         self._commit = info.sha
