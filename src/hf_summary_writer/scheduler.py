@@ -155,6 +155,9 @@ class CommitScheduler:
         self._on_commit = functools.partial(_call_hook, config.on_commit)
         self._on_error = functools.partial(_call_hook, config.on_error)
         self._said_offline = self._announced = False
+        # What the method that a subclass overrides has pushed itself, for an override that calls it.
+        self._own_commits: list[CommitInfo] = []
+        self._last_uploaded: dict[Path, float] = {}
         self._failures = FailureLog(self.folder_path)
         self._shutdown = Shutdown(
             self.folder_path, lambda: self._destination, self._command, self._job.inventory, self.close_timeout
@@ -241,8 +244,32 @@ class CommitScheduler:
             PushError: If something could not be delivered.
         """
         if self._loop.is_current_thread():
-            return self._loop.pusher.push_one(self._job)
+            commit = self._loop.pusher.push_one(self._job)
+            if commit is not None:
+                self._own_commits.append(commit)
+            return commit
         return self.trigger().result()
+
+    # What subclasses of huggingface_hub's class use, though it is private there.
+
+    def _push_to_hub(self) -> CommitInfo | None:
+        return self.push_to_hub()
+
+    @property
+    def _scheduler_thread(self) -> threading.Thread | None:
+        return self._loop.thread
+
+    @property
+    def token(self) -> str | bool | None:
+        """The access token, as given."""
+        return self._config.token
+
+    @property
+    def last_uploaded(self) -> dict[Path, float]:
+        """The uploaded files, and when each was changed last before (seconds since the epoch)."""
+        for relpath, entry in list(self._job.ledger.entries.items()):
+            self._last_uploaded[self.folder_path / relpath] = entry.signature.mtime_ns / 1e9
+        return self._last_uploaded
 
     def stop(self) -> None:
         """End the thread after a push that is running, without a last push; a stopped scheduler stays stopped."""
@@ -333,7 +360,8 @@ class CommitScheduler:
         )
 
     def _loop_to(self, remote: Remote) -> PushLoop:
-        if type(self).push_to_hub is CommitScheduler.push_to_hub:
+        names = ("push_to_hub", "_push_to_hub")
+        if all(getattr(type(self), name) is getattr(CommitScheduler, name) for name in names):
             return loop_to(remote)
         return PushLoop(_OverriddenPusher(remote, commit_queue_of(remote), self._push_overridden))
 
@@ -341,8 +369,9 @@ class CommitScheduler:
         self._before_push()
         self._remote.check_token()
         self._remote.ensure()
-        commit = self.push_to_hub()
-        if commit is not None and self.squash_history:
+        self._own_commits.clear()
+        commit = self._push_to_hub()
+        if commit is not None and commit not in self._own_commits and self.squash_history:
             self._loop.pusher.squash([self._job])
         return commit
 

@@ -264,6 +264,48 @@ def test_a_push_can_be_overridden(
     scheduler.stop()
 
 
+@pytest.mark.parametrize("name", ["push_to_hub", "_push_to_hub"])
+def test_an_override_may_call_the_method_that_it_overrides(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, name: str
+) -> None:
+    calls = []
+
+    def push(self: CommitScheduler) -> Any:
+        (self.folder_path / "count").write_text(str(len(calls)))
+        calls.append(self)
+        return getattr(super(kind, self), name)()
+
+    kind = type("Counting", (CommitScheduler,), {name: push})
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"1")
+    scheduler = schedule(kind, squash_history=True)
+    commit = scheduler.trigger().result(SECONDS)
+    assert commit is not None
+    scheduler.stop()
+    assert calls
+    assert set(calls) == {scheduler}
+    assert remote.files(api, repo_id)["a.txt"] == b"1"
+    assert remote.files(api, repo_id)["count"] == (folder / "count").read_bytes()
+    assert len(remote.commits(api, repo_id)) == 1
+
+
+def test_a_scheduler_has_what_subclasses_of_the_clients_one_use(
+    schedule: Callable[..., CommitScheduler], folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"1")
+    scheduler = schedule(token=None)
+    assert scheduler.token is None
+    thread = scheduler._scheduler_thread
+    assert thread is not None
+    assert thread.is_alive()
+    scheduler.trigger().result(SECONDS)
+    assert scheduler.last_uploaded == {folder / "a.txt": (folder / "a.txt").stat().st_mtime}
+    scheduler.last_uploaded[folder / "own"] = 1.0
+    assert scheduler.last_uploaded[folder / "own"] == 1.0
+    scheduler.stop()
+
+
 @pytest.mark.faults("C5")
 def test_an_override_that_fails_in_any_way_is_contained(
     schedule: Callable[..., CommitScheduler], caplog: pytest.LogCaptureFixture

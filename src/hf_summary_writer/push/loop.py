@@ -431,6 +431,11 @@ class PushLoop:
         """Have the thread look at all tasks again."""
         self._wakes.put(None)
 
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread, if there is one."""
+        return self._thread
+
     def is_current_thread(self) -> bool:
         """Return whether the caller is the loop's thread."""
         return threading.current_thread() is self._thread
