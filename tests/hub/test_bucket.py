@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 from huggingface_hub import CommitInfo
 
 import remote
+import scripts
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.errors import RepoGoneError
 from hf_summary_writer.hub import bucket
@@ -266,3 +268,32 @@ def test_a_client_that_hides_partial_failures_is_refused_before_anything_is_writ
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(huggingface_hub, "__version__", "10.0.dev0")
     bucket.check_client("bucket")
+
+
+PROCESS = """
+with HFSummaryWriter(repo_id, logdir=logdir, commit_every=0.02, close_timeout=60) as writer:
+    for step in range(40):
+        writer.add_scalar("loss", step, step)
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("processes", [4, pytest.param(30, marks=pytest.mark.slow)])
+def test_processes_push_to_one_bucket_at_once(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, processes: int
+) -> None:
+    names = [f"run-{number}" for number in range(processes)]
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(scripts.start(PROCESS, hub, tmp_path / name, f"hf://buckets/{repo_id}"))
+            for name in names
+        ]
+        for process in started:
+            _, err = process.communicate(timeout=240)
+            assert process.returncode == 0, err
+            assert "WARNING" not in err
+    expected: dict[str, bytes] = {}
+    for name in names:
+        expected |= remote.under(tmp_path / name, f"tensorboard/{name}")
+    assert remote.files(api, repo_id, **BUCKET) == expected

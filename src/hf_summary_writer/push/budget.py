@@ -446,4 +446,6 @@ def commit_queue_of(remote: Remote) -> CommitQueue:
         ValueError: If the environment variable for the limit of commits is invalid.
     """
     limit = commits_per_hour()
-    return CommitQueue(AccountBudget(remote, limit if remote.rate_limit is COMMITS else None))
+    if remote.rate_limit is not COMMITS and limit:
+        limit = None  # it is about commits, but for 0, which switches off all budgets
+    return CommitQueue(AccountBudget(remote, limit))
