@@ -20,6 +20,8 @@ import events
 import remote
 from events import steps, wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.folder import lease
+from hf_summary_writer.push.loop import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,6 +139,25 @@ def test_a_second_run_appears_beside_the_first(
             writer.add_scalar("loss", 1.0, 0)
     for name in ("run-1", "run-2"):
         assert scalars(api, repo_id, f"tensorboard/{name}") == {"loss": [(0, 1.0)]}
+
+
+def test_writers_of_one_logdir_do_not_wait_for_each_others_lock(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers = [write() for _ in range(3)]
+    for writer in writers:
+        writer.scheduler.trigger().result(SECONDS)
+    monkeypatch.setattr(lease, "_LOOK_SECONDS", 2 * SECONDS)
+    with writers[0].scheduler.lock:  # until all of them are due
+        writers[0].add_scalar("loss", 0.0, 0)
+        writers[0].scheduler.trigger()
+        wait_until(lambda: writers[0].scheduler.status().phase is Phase.PUSHING)
+        for writer in writers:
+            writer.add_scalar("loss", 1.0, 1)
+        futures = [writer.scheduler.trigger() for writer in writers]
+    for future in futures:
+        future.result(SECONDS)
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
 def test_runs_that_share_a_place_in_the_repo_are_named_once(

@@ -131,7 +131,7 @@ class Pusher:
         with contextlib.ExitStack() as locks:
             try:
                 self.queue.wait_turn(final=any(job.final for job in ready))
-                ready = [job for job in ready if _entered(job, locks, outcomes)]
+                ready = _locked(ready, locks, outcomes)
                 self._send_all(ready, jobs.others_wait, outcomes)
             except (PushError, PostponedError) as error:
                 outcomes.fail((job for job in ready if outcomes[job].error is None), error)
@@ -408,12 +408,16 @@ class _OneJob:
         return False
 
 
-def _entered(job: Job, locks: contextlib.ExitStack, outcomes: Outcomes) -> bool:
-    """Take the push lock of a job; a folder that another process pushes is left to a later round."""
-    with outcomes.guard(job):
-        locks.enter_context(job.locked())
-        return True
-    return False
+def _locked(jobs: Iterable[Job], locks: contextlib.ExitStack, outcomes: Outcomes) -> list[Job]:
+    """Take the push locks of jobs; a folder that is pushed already is left to a later round."""
+    locked: dict[Path, Job] = {}
+    for job in jobs:
+        with outcomes.guard(job):
+            if job.folder in locked:  # no use in waiting for a lock of this very round
+                raise FolderBusyError("another writer of this process is pushing this folder")
+            locks.enter_context(job.locked())
+            locked[job.folder] = job
+    return list(locked.values())
 
 
 def _changed(jobs: Iterable[Job], remote: Remote, outcomes: Outcomes) -> list[JobFile]:
