@@ -157,3 +157,17 @@ def test_a_bucket_whose_feed_is_not_served_is_listed_in_intervals(
         for content in (b"12", b"123"):
             place.write({EVENTS: content})
             eventually(mirror, lambda content=content: place.held() == {EVENTS: content})  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("repo_type", ["model", pytest.param("bucket", marks=needs_a_client_for_buckets)])
+def test_a_file_that_could_not_be_downloaded_is_downloaded_at_the_next_look(
+    repo_id: str, tmp_path: Path, hub: HubProcess, client: Callable[..., HfApi], repo_type: str
+) -> None:
+    with FaultProxy(hub) as proxy:
+        place = Place(client(proxy), repo_id, repo_type, tmp_path / "shown")
+        place.write({EVENTS: b"12"})
+        mirror = place.mirror()
+        proxy.add("GET", r"/resolve/", Answer(500), times=float("inf"))
+        assert list(refreshed(mirror).failed) == [EVENTS]
+        proxy.clear()
+        assert refreshed(mirror) == Changed(1, 2, {})

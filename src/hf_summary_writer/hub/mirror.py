@@ -94,6 +94,7 @@ class _Repo(_Source):
         self._repo_type = config.repo_type
         self._revision = config.revision
         self._commit: str | None = None
+        self._files: dict[str, _Listed] = {}
 
     def files(self) -> Iterator[tuple[str, _Listed]]:
         from huggingface_hub.hf_api import RepoFile
@@ -101,14 +102,13 @@ class _Repo(_Source):
         where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self._repo_type}
         with bounded(_SECONDS):
             info = self.api.repo_info(**where, revision=self._revision)
-            if info.sha == self._commit:
-                return
-            # All files of one moment.
-            found = list(self.api.list_repo_tree(**where, recursive=True, revision=info.sha))
-        for each in found:
-            if isinstance(each, RepoFile):
-                yield each.path, _Listed(each.blob_id, each.size)
-        self._commit = info.sha
+            if info.sha != self._commit:
+                # All files of one moment.
+                found = list(self.api.list_repo_tree(**where, recursive=True, revision=info.sha))
+                files = [each for each in found if isinstance(each, RepoFile)]
+                self._files = {each.path: _Listed(each.blob_id, each.size) for each in files}
+                self._commit = info.sha
+        yield from self._files.items()
 
     def url(self, path: str) -> str:
         from huggingface_hub import hf_hub_url
