@@ -268,7 +268,7 @@ def test_a_push_can_be_overridden(
 def test_an_override_may_call_the_method_that_it_overrides(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, name: str
 ) -> None:
-    calls = []
+    calls: list[CommitScheduler] = []
 
     def push(self: CommitScheduler) -> Any:
         (self.folder_path / "count").write_text(str(len(calls)))
