@@ -6,36 +6,37 @@ Neptune replace methods of `SummaryWriter`. A tracker may do so before or after 
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 from tensorboardX import event_file_writer, writer
 
 __all__ = ["events_are_hooked", "is_hooked", "replaced_event_file_writer", "summaries_are_hooked"]
 
 
-def _added_by(kind: type) -> list[tuple[type, str]]:
-    return [(kind, name) for name in vars(kind) if name.startswith("add_")]
+def _names_of_adding(kind: type) -> list[str]:
+    return [name for name in vars(kind) if name.startswith("add_")]
 
 
-_SUMMARY_METHODS = _added_by(writer.SummaryWriter)
+_SUMMARY_METHODS = _names_of_adding(writer.SummaryWriter)
 
-_EVENT_METHODS = _added_by(writer.FileWriter)
+_EVENT_METHODS = _names_of_adding(writer.FileWriter)
 
 
 def is_hooked(kind: type, name: str) -> bool:
     """Return whether a method of a class in `tensorboardX.writer` is a tracker's."""
-    # Neither the method's name nor its module tell, since `functools.wraps` copies both. What it was when this module
-    # was imported does not either: a tracker may have been there already.
-    return getattr(vars(kind)[name], "__globals__", None) is not vars(writer)
+    return _is_foreign(vars(kind)[name])
 
 
 def summaries_are_hooked() -> bool:
     """Return whether calls must pass through the methods of tensorboardX's `SummaryWriter`."""
-    return any(is_hooked(*method) for method in _SUMMARY_METHODS) or events_are_hooked()
+    return _any_is_foreign(*map(vars(writer.SummaryWriter).get, _SUMMARY_METHODS)) or events_are_hooked()
 
 
 def events_are_hooked() -> bool:
     """Return whether events must pass through the methods of tensorboardX's `FileWriter`."""
     theirs = replaced_event_file_writer()
-    return any(is_hooked(*method) for method in _EVENT_METHODS) or (
+    return _any_is_foreign(*map(vars(writer.FileWriter).get, _EVENT_METHODS)) or (
         theirs is not None and theirs.add_event is not event_file_writer.EventFileWriter.add_event
     )
 
@@ -45,3 +46,15 @@ def replaced_event_file_writer() -> type[event_file_writer.EventFileWriter] | No
     found = writer.EventFileWriter
     original = event_file_writer.EventFileWriter
     return found if found is not original and isinstance(found, type) and issubclass(found, original) else None
+
+
+# Cached, since it is asked for each image: the methods are almost always the same ones.
+@functools.lru_cache(maxsize=8)
+def _any_is_foreign(*methods: Any) -> bool:
+    return any(map(_is_foreign, methods))
+
+
+def _is_foreign(method: Any) -> bool:
+    # Neither the method's name nor its module tell, since `functools.wraps` copies both. What it was when this module
+    # was imported does not either: a tracker may have been there already.
+    return getattr(method, "__globals__", None) is not vars(writer)
