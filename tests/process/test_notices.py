@@ -126,6 +126,18 @@ def test_a_second_open_writer_on_a_logdir_is_pointed_out(tmp_path: Path) -> None
     assert [said.count("another open writer") for said in (once, closed, twice)] == [0, 0, 1]
 
 
+def test_several_writers_of_a_logdir_name_what_is_missing_once(tmp_path: Path) -> None:
+    body = """
+    from hf_summary_writer import HFSummaryWriter
+    writers = [HFSummaryWriter("user/run", logdir="runs/first") for _ in range(3)]
+    for writer in writers:
+        writer.add_scalar("loss", 1.0, 1)
+    """
+    said = train(commands.Nowhere(), tmp_path, "user/run", body, HF_SUMMARY_WRITER_CLOSE_TIMEOUT="1")
+    assert said.count("Not all of") == 1, said
+    assert "3 files" in said
+
+
 def test_a_notebook_shows_where_the_logs_are_and_how_far(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with HFSummaryWriter(repo_id, logdir=tmp_path / "<run>", hf_api=api, commit_every=60) as writer:
         assert repr(writer) == f"<HFSummaryWriter of {str(tmp_path / '<run>')!r} to {repo_id!r}>"

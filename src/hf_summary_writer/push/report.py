@@ -140,6 +140,9 @@ class _Counter:
 _counter = _Counter()
 
 
+# What was named as missing last, by the command that sends it: several writers may have had the same folder.
+_named: dict[str, Pending] = {}
+
 # Seconds of waiting after which a message explains the wait.
 _SECONDS_BEFORE_EXPLAINING = 1.0
 
@@ -173,7 +176,6 @@ class Shutdown:
         self._inventory = inventory
         self._seconds = seconds
         self.remaining: float = seconds
-        self._said_missing: Pending | None = None
         self._said_all = self._said_uncounted = self._said_late = False
         self.commits: int = 0
         self.is_quiet: bool = False
@@ -253,8 +255,8 @@ class Shutdown:
                     self._destination().repo_id,
                     self._command,
                 )
-        elif pending.missing and pending != self._said_missing:
-            self._said_missing = pending
+        elif pending.missing and pending != _named.get(self._command):
+            _named[self._command] = pending
             logger.warning(
                 "Not all of %s is in %s yet: %s missing%s. To send the rest: %s",
                 self._folder,
