@@ -296,6 +296,8 @@ def test_a_scheduler_has_what_subclasses_of_the_clients_one_use(
     (folder / "a.txt").write_bytes(b"1")
     scheduler = schedule(token=None)
     assert scheduler.token is None
+    assert scheduler.last_future is not None
+    assert scheduler.last_future.result(SECONDS) is not None
     thread = scheduler._scheduler_thread
     assert thread is not None
     assert thread.is_alive()

@@ -139,6 +139,8 @@ class PushTask:
                 self._timetable.begin_anew(time.monotonic())
                 self._loop.begin(self)
                 self._active = True
+                if self.last_future is None:
+                    self.last_future = self._request()  # of the first push, which is due at once
             self._loop.wake()  # the thread may be waiting for the end
 
     def trigger(self) -> Future[CommitInfo | None]:
