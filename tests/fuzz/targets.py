@@ -14,6 +14,7 @@ from hf_summary_writer.config import Destination
 from hf_summary_writer.events.tfrecord import boundaries, frame, is_torn, next_record
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerEntry, LedgerError, Signature
 from hf_summary_writer.folder.patterns import DEFAULT_IGNORE_PATTERNS, PathFilter
+from hf_summary_writer.folder.scan import unpushable
 from hf_summary_writer.localhub.buckets.batch import judge_batch, read_batch
 from hf_summary_writer.localhub.errors import HubError
 from hf_summary_writer.localhub.operations import read_commit
@@ -77,6 +78,8 @@ def ledger(data: bytes) -> None:
 def patterns(data: bytes) -> None:
     """Files are chosen as the client chooses them: a path, patterns to allow, and patterns to ignore, by lines."""
     path, allow, ignore = [*data.decode("utf-8", "replace").split("\n", 2), "", ""][:3]
+    if unpushable(path) is not None:
+        return  # no repo can hold such a file
     allowed, ignored = allow.split("|") if allow else None, ignore.split("|") if ignore else []
     theirs = filter_repo_objects([path], allow_patterns=allowed, ignore_patterns=[*ignored, *DEFAULT_IGNORE_PATTERNS])
     # Files with credentials are left out by more than the client's patterns can say.
