@@ -125,6 +125,7 @@ def test_a_writer_can_be_handed_to_a_new_process(
         sys.path.insert(0, {str(tmp_path)!r})
         from worker import work
         writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, token=os.environ["HF_TOKEN"])
+        writer.add_scalar("parent", 0, 0)  # a file without an event would need another one to go along with
         context = multiprocessing.get_context({method!r})
         workers = [context.Process(target=work, args=(writer, number)) for number in range(2)]
         for worker in workers:
