@@ -189,11 +189,11 @@ def run_scan(who: str, folder: Path, repo_id: str, files: int) -> Figures:
         pushing.last_uploaded = {path: path.stat().st_mtime for path in found}
     else:
         from hf_summary_writer.folder.ledger import LedgerEntry
-        from hf_summary_writer.folder.scan import scan
+        from hf_summary_writer.folder.scan import scan_folder
 
         pushing = scheduler(who, folder, repo_id)
         # Not what the scheduler takes for candidates: it has set these files aside, since they hold no record.
-        found = scan(str(folder), lambda relpath: ".tfevents." in relpath)
+        found = scan_folder(str(folder), lambda relpath: ".tfevents." in relpath)
         arrived = {candidate.relpath: LedgerEntry(candidate.signature, 0) for candidate in found}
         assert len(arrived) == files
         pushing._pusher.ledger.record(arrived)

@@ -98,6 +98,7 @@ def main() -> None:
         writer.scheduler.trigger().result(SECONDS)
         settled = threading.Event()
         settled.wait(1.0)  # for what a push does after its future is resolved
+        writer.add_scalar("loss", 0.9, 0)  # the first one after a push registers the queue again
         traces = {
             "add_scalar": traced(lambda: writer.add_scalar("loss", 0.5, 1)),
             "trigger": traced(lambda: (writer.scheduler.trigger().result(SECONDS), settled.wait(0.5))),

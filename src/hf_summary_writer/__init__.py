@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         RepoGoneError,
         TemporaryError,
     )
-    from hf_summary_writer.push.status import Status
+    from hf_summary_writer.push import Status
     from hf_summary_writer.scheduler import CommitScheduler
     from hf_summary_writer.viewing import view
     from hf_summary_writer.writer import HFSummaryWriter

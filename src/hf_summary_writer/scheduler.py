@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, TypeVar
 from hf_summary_writer.checks import check_folder
 from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, Mode, PushConfig, complete_arguments, mode_for
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
-from hf_summary_writer.hub import remote_of
-from hf_summary_writer.hub.client import Client, default_endpoint, endpoint_of
+from hf_summary_writer.hub import Client, default_endpoint, endpoint_of, remote_of
 from hf_summary_writer.notices import announce, interval, shown_path
 from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
-from hf_summary_writer.push.budget import commit_queue_of
-from hf_summary_writer.push.job import Job
-from hf_summary_writer.push.loop import PushLoop, PushTask, loop_to
-from hf_summary_writer.push.push import Outcomes, Pusher
-from hf_summary_writer.push.report import FailureLog, Shutdown
-from hf_summary_writer.push.status import Status, StatusFile
+from hf_summary_writer.push import (
+    FailureLog,
+    Job,
+    Outcomes,
+    Pusher,
+    PushLoop,
+    PushTask,
+    Shutdown,
+    Status,
+    StatusFile,
+    commit_queue_of,
+    loop_to,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +42,8 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Self
 
     from hf_summary_writer.config import Destination
-    from hf_summary_writer.hub.remote import Remote
-    from hf_summary_writer.push.budget import CommitQueue
-    from hf_summary_writer.push.push import Round
+    from hf_summary_writer.hub import Remote
+    from hf_summary_writer.push import CommitQueue, Round
 
 __all__ = ["CommitScheduler"]
 

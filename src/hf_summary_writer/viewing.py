@@ -17,11 +17,8 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.checks import check_folder
 from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.errors import describe
-from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.hub.bucket import check_client
-from hf_summary_writer.hub.client import client_of, endpoint_of
-from hf_summary_writer.hub.mirror import Mirror, full_name, refresh_seconds
-from hf_summary_writer.hub.responses import one_line
+from hf_summary_writer.folder import PathFilter
+from hf_summary_writer.hub import Mirror, check_client, client_of, endpoint_of, full_name, one_line, refresh_seconds
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -22,12 +22,11 @@ from hf_summary_writer.config import (
     mode_for,
 )
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
-from hf_summary_writer.folder.lease import rank_of
-from hf_summary_writer.hub.bucket import check_client
-from hf_summary_writer.hub.client import client_of, endpoint_of
+from hf_summary_writer.folder import rank_of
+from hf_summary_writer.hub import check_client, client_of, endpoint_of
 from hf_summary_writer.notices import amount, announce, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
-from hf_summary_writer.push.job import Job
+from hf_summary_writer.push import Job
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ class HFSummaryWriter(EventWriter):
         _latest[folder] = self
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
         if config.log_environment:
-            from hf_summary_writer.events.environment import environment_text  # rarely needed, and slow to import
+            from hf_summary_writer.events import environment_text  # rarely needed, and slow to import
 
             self.add_text("environment", environment_text())
         self._own = frozenset(vars(self)) - inherited | {"_own"}

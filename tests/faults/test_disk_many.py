@@ -60,7 +60,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, hub: HubProcess, api: HfApi, 
     ledger = Ledger(folder / STATE_FOLDER / f"{destination.key}.jsonl", destination)
     ledger.record_repo(repo_id)
     everything = PathFilter()
-    found = scan.scan(str(folder), everything, everything.prunes)
+    found = scan.scan_folder(str(folder), everything, everything.prunes)
     ledger.record({candidate.relpath: LedgerEntry(candidate.signature, 0) for candidate in found})
     deep = folder.joinpath(*["d"] * DEPTH)
     deep.mkdir(parents=True)

@@ -12,8 +12,8 @@ from hf_summary_writer.cli.options import config_option, given
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import PushConfig
+from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.hub.check import check as findings_of
-from hf_summary_writer.hub.client import default_endpoint
 
 __all__ = ["check"]
 

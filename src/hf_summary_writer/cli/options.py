@@ -10,8 +10,7 @@ import click
 
 from hf_summary_writer.checks import check_path_in_repo
 from hf_summary_writer.config import RUNS_FOLDER, PushConfig, option_of, with_uri
-from hf_summary_writer.hub.bucket import check_client
-from hf_summary_writer.hub.client import default_endpoint
+from hf_summary_writer.hub import check_client, default_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination
     from hf_summary_writer.errors import CommitDetails
-    from hf_summary_writer.push.status import Missing
+    from hf_summary_writer.push import Missing
 
 __all__ = ["Bar", "UploadProgress", "are_bars_wanted", "bar"]
 

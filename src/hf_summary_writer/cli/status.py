@@ -10,19 +10,16 @@ import click
 
 from hf_summary_writer.cli.options import existing_folder
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
-from hf_summary_writer.folder.disk import StateFolder
-from hf_summary_writer.folder.lease import PUSH_LOCK, is_locked
-from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked
 from hf_summary_writer.notices import amount
-from hf_summary_writer.push.loop import Phase
-from hf_summary_writer.push.status import StatusFile, known_folders, matches_nothing, survey
+from hf_summary_writer.push import Phase, StatusFile, known_folders, matches_nothing, survey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hf_summary_writer.config import PushConfig
-    from hf_summary_writer.folder.ledger import Ledger
-    from hf_summary_writer.push.status import Status
+    from hf_summary_writer.folder import Ledger
+    from hf_summary_writer.push import Status
 
 __all__ = ["status"]
 

@@ -19,12 +19,10 @@ from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
-from hf_summary_writer.hub.bucket import check_client
-from hf_summary_writer.hub.client import default_endpoint
+from hf_summary_writer.hub import check_client, default_endpoint
 from hf_summary_writer.notices import amount, files, size
-from hf_summary_writer.push.push import known_configs
-from hf_summary_writer.push.push import sync as send
-from hf_summary_writer.push.status import known_folders, matches_nothing, missing, survey
+from hf_summary_writer.push import known_configs, known_folders, matches_nothing, missing, survey
+from hf_summary_writer.push import sync as send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
-    from hf_summary_writer.push.status import Status
+    from hf_summary_writer.push import Status
     from hf_summary_writer.scheduler import CommitScheduler
 
 __all__ = ["sync"]

@@ -21,11 +21,17 @@ from hf_summary_writer.cli.progress import bar
 from hf_summary_writer.cli.terminal import log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import RUN_FILES, PushConfig
-from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.hub.bucket import check_client
-from hf_summary_writer.hub.client import default_endpoint
-from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, full_name, refresh_seconds
-from hf_summary_writer.hub.responses import answer_of, one_line
+from hf_summary_writer.folder import PathFilter
+from hf_summary_writer.hub import (
+    REPO_SECONDS,
+    Mirror,
+    answer_of,
+    check_client,
+    default_endpoint,
+    full_name,
+    one_line,
+    refresh_seconds,
+)
 from hf_summary_writer.notices import amount
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.terminal import emit, say
-from hf_summary_writer.hub.client import client_of, default_endpoint
+from hf_summary_writer.hub import client_of, default_endpoint
 from hf_summary_writer.notices import amount
 from hf_summary_writer.scheduler import CommitScheduler
 

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_summary_writer.events.encoding import file_version
+    from hf_summary_writer.events.environment import environment_text
     from hf_summary_writer.events.files import followed, parse_name
     from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
-    from hf_summary_writer.events.thread import writer_thread
+    from hf_summary_writer.events.thread import Signal, writer_thread
     from hf_summary_writer.events.writer import EventWriter, default_logdir
 else:
     # Only where it is used: the writer imports tensorboardX, which commands that read files do without.
     _HOMES = {
         "EventWriter": "writer",
+        "Signal": "thread",
         "boundaries": "tfrecord",
         "default_logdir": "writer",
+        "environment_text": "environment",
         "extend_crc": "tfrecord",
         "file_version": "encoding",
         "followed": "files",
@@ -36,8 +39,10 @@ else:
 
 __all__ = [
     "EventWriter",
+    "Signal",
     "boundaries",
     "default_logdir",
+    "environment_text",
     "extend_crc",
     "file_version",
     "followed",

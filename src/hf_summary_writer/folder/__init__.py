@@ -1,1 +1,40 @@
 """One folder on this disk: its changed files, their stable content, the ledger, the lease. Knows no network."""
+
+from __future__ import annotations
+
+from hf_summary_writer.folder.copies import most_open_files
+from hf_summary_writer.folder.disk import StateFolder, WarnOnce
+from hf_summary_writer.folder.lease import PUSH_LOCK, Lease, Rank, is_locked, new_lock, owner_above, push_lock, rank_of
+from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerEntry, LedgerError, ledgers_of
+from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.folder.scan import NO_EVENT_BYTES, ChangedFile, Inventory, Pending, scan_folder
+from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
+
+__all__ = [
+    "NO_EVENT_BYTES",
+    "PUSH_LOCK",
+    "STATE_FOLDER",
+    "ChangedFile",
+    "CommitRecord",
+    "FileSnapshot",
+    "Inventory",
+    "Lease",
+    "Ledger",
+    "LedgerEntry",
+    "LedgerError",
+    "PathFilter",
+    "Pending",
+    "Rank",
+    "SkipReason",
+    "SnapshotReader",
+    "StateFolder",
+    "WarnOnce",
+    "is_locked",
+    "ledgers_of",
+    "most_open_files",
+    "new_lock",
+    "owner_above",
+    "push_lock",
+    "rank_of",
+    "scan_folder",
+]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder.disk import WarnOnce
     from hf_summary_writer.folder.ledger import Ledger, LedgerEntry
 
-__all__ = ["ChangedFile", "Inventory", "Pending", "scan", "unpushable"]
+__all__ = ["ChangedFile", "Inventory", "Pending", "scan_folder", "unpushable"]
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -71,7 +71,7 @@ def unpushable(relpath: str) -> str | None:
     return None
 
 
-def scan(
+def scan_folder(
     folder: str,
     is_included: Callable[[str], bool],
     is_pruned: Callable[[str], bool] = lambda _: False,
@@ -358,7 +358,7 @@ class Inventory:
         if unlisted is None:
             self.unread = None
         try:
-            for file in scan(str(self._folder), self._is_included, self._is_pruned, known, note, leads_out):
+            for file in scan_folder(str(self._folder), self._is_included, self._is_pruned, known, note, leads_out):
                 if self._empty.get(file.relpath) != file.signature:
                     yield file
         except OSError as error:

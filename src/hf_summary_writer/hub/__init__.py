@@ -5,15 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import BUCKET
-from hf_summary_writer.hub.bucket import BucketRemote
+from hf_summary_writer.hub.bucket import BucketRemote, check_client
+from hf_summary_writer.hub.client import Client, client_home, client_of, default_endpoint, endpoint_of
+from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, full_name, refresh_seconds
+from hf_summary_writer.hub.remote import COMMITS, Published, Remote
 from hf_summary_writer.hub.repo import RepoRemote
+from hf_summary_writer.hub.responses import answer_of, one_line
+from hf_summary_writer.hub.uploads import CARD_PATH, Upload, model_card
 
 if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
-    from hf_summary_writer.hub.client import Client
-    from hf_summary_writer.hub.remote import Remote
 
-__all__ = ["remote_of"]
+__all__ = [
+    "CARD_PATH",
+    "COMMITS",
+    "REPO_SECONDS",
+    "Client",
+    "Mirror",
+    "Published",
+    "Remote",
+    "Upload",
+    "answer_of",
+    "check_client",
+    "client_home",
+    "client_of",
+    "default_endpoint",
+    "endpoint_of",
+    "full_name",
+    "model_card",
+    "one_line",
+    "refresh_seconds",
+    "remote_of",
+]
 
 
 def remote_of(config: PushConfig, client: Client) -> Remote:

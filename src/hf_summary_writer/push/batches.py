@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import InterruptedPushError
-from hf_summary_writer.folder.copies import most_open_files
-from hf_summary_writer.folder.ledger import LedgerEntry
-from hf_summary_writer.folder.snapshot import FileSnapshot
+from hf_summary_writer.folder import FileSnapshot, LedgerEntry, most_open_files
 from hf_summary_writer.push.job import StagedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from hf_summary_writer.folder.snapshot import SkipReason
+    from hf_summary_writer.folder import SkipReason
     from hf_summary_writer.push.job import JobFile
 
 __all__ = ["Batch", "BatchLimits", "batches"]

@@ -11,16 +11,14 @@ from urllib.parse import urlsplit
 
 from hf_summary_writer.config import commits_per_hour
 from hf_summary_writer.errors import PostponedError, PushError, RateLimitError
-from hf_summary_writer.folder import disk
-from hf_summary_writer.folder.lease import new_lock
-from hf_summary_writer.hub.client import client_home
-from hf_summary_writer.hub.remote import COMMITS
+from hf_summary_writer.folder import disk, new_lock
+from hf_summary_writer.hub import COMMITS, client_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from hf_summary_writer.hub.remote import Remote
+    from hf_summary_writer.hub import Remote
 
 __all__ = ["HOUR", "Budget", "CommitQueue", "SharedBudget", "commit_queue_of"]
 

@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hf_summary_writer.errors import CommitDetails, TemporaryError
 from hf_summary_writer.events import parse_name
-from hf_summary_writer.folder.disk import StateFolder, WarnOnce
-from hf_summary_writer.folder.lease import Lease, owner_above, push_lock
-from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerError
-from hf_summary_writer.folder.scan import NO_EVENT_BYTES, Inventory
-from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
+from hf_summary_writer.folder import (
+    NO_EVENT_BYTES,
+    STATE_FOLDER,
+    CommitRecord,
+    FileSnapshot,
+    Inventory,
+    Lease,
+    Ledger,
+    LedgerError,
+    SkipReason,
+    SnapshotReader,
+    StateFolder,
+    WarnOnce,
+    owner_above,
+    push_lock,
+)
 from hf_summary_writer.notices import amount, files
 
 if TYPE_CHECKING:
@@ -25,10 +36,8 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
     from hf_summary_writer.config import Destination, PushConfig
-    from hf_summary_writer.folder.lease import Rank
-    from hf_summary_writer.folder.ledger import LedgerEntry
-    from hf_summary_writer.folder.scan import ChangedFile
-    from hf_summary_writer.hub.remote import Remote
+    from hf_summary_writer.folder import ChangedFile, LedgerEntry, Rank
+    from hf_summary_writer.hub import Remote
 
 __all__ = ["Job", "JobFile", "StagedFile"]
 

@@ -27,7 +27,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
-from hf_summary_writer.events.thread import Signal
+from hf_summary_writer.events import Signal
 from hf_summary_writer.process import shared, tell_after_fork
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.push import Outcomes, Pusher
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
-    from hf_summary_writer.hub.remote import Remote
+    from hf_summary_writer.hub import Remote
     from hf_summary_writer.push.job import Job
     from hf_summary_writer.push.timetable import Throttled
 

@@ -26,11 +26,8 @@ from hf_summary_writer.errors import (
     RepoGoneError,
     TemporaryError,
 )
-from hf_summary_writer.folder.ledger import LedgerEntry, ledgers_of
-from hf_summary_writer.hub import remote_of
-from hf_summary_writer.hub.client import Client
-from hf_summary_writer.hub.remote import Published, Remote
-from hf_summary_writer.hub.uploads import CARD_PATH, Upload, model_card
+from hf_summary_writer.folder import LedgerEntry, ledgers_of
+from hf_summary_writer.hub import CARD_PATH, Client, Published, Remote, Upload, model_card, remote_of
 from hf_summary_writer.push.batches import BatchLimits, batches
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination
     from hf_summary_writer.errors import CommitDetails
-    from hf_summary_writer.folder.scan import Inventory, Pending
+    from hf_summary_writer.folder import Inventory, Pending
 
 __all__ = ["FailureLog", "Shutdown"]
 

@@ -13,13 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.errors import describe
-from hf_summary_writer.folder import disk
-from hf_summary_writer.folder.disk import WarnOnce
-from hf_summary_writer.folder.lease import PUSH_LOCK, is_locked
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerError, ledgers_of
-from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.folder.scan import Inventory, scan
-from hf_summary_writer.hub.responses import one_line
+from hf_summary_writer.folder import (
+    PUSH_LOCK,
+    STATE_FOLDER,
+    Inventory,
+    Ledger,
+    LedgerError,
+    PathFilter,
+    WarnOnce,
+    disk,
+    is_locked,
+    ledgers_of,
+    scan_folder,
+)
+from hf_summary_writer.hub import one_line
 from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.timetable import Throttled
 
@@ -27,8 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hf_summary_writer.config import Destination, PushConfig
-    from hf_summary_writer.folder.ledger import CommitRecord
-    from hf_summary_writer.folder.scan import Pending
+    from hf_summary_writer.folder import CommitRecord, Pending
     from hf_summary_writer.push.loop import State
 
 __all__ = [
@@ -251,7 +257,7 @@ def matches_nothing(folder: Path, config: PushConfig) -> bool:
     """Tell whether no file of `folder` is one that `config` means."""
     chosen = PathFilter(config.allow_patterns, config.ignore_patterns)
     try:
-        return next(scan(str(folder), chosen, chosen.prunes), None) is None
+        return next(scan_folder(str(folder), chosen, chosen.prunes), None) is None
     except OSError:
         return False  # nobody knows
 
