@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -266,6 +267,19 @@ def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(world: Wo
     links = sorted(line.split("'")[1] for line in world.said(logging.WARNING) if "is a link out of the folder" in line)
     assert links == ["x.tfevents.out", "x.tfevents.up"]
     assert len(world.said(logging.WARNING)) == 2
+
+
+def test_a_tree_of_linked_runs_is_not_reported_as_complete(api: HfApi, repo_id: str, folder: Path) -> None:
+    (folder.parent / "other").mkdir()
+    (folder / "best").symlink_to("../other")
+    (folder / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
+    config = PushConfig(repo_id=repo_id, endpoint=api.endpoint)
+    synced = sync(folder, config, api, lambda _: None)
+    assert synced.missing == 0
+    assert "links out of it are not followed: 'best'" in str(synced.error)
+    assert remote.files(api, repo_id) == {"fine.tfevents.1": VERSION + frame(b"x")}
+    ignoring = dataclasses.replace(config, ignore_patterns=("best/",))
+    assert sync(folder, ignoring, api, lambda _: None) == Synced(0, None)
 
 
 def test_a_link_to_where_nobody_may_look_holds_up_no_other(api: HfApi, repo_id: str, folder: Path) -> None:

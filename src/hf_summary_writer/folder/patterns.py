@@ -79,6 +79,10 @@ class PathFilter:
             return False
         return not (self._ignore(relpath) or self._is_secret(relpath))
 
+    def ignores(self, reldir: str) -> bool:
+        """Return whether the patterns to ignore name a folder as such, as `data/` does."""
+        return bool(self._ignore(f"{reldir}/"))
+
     def prunes(self, reldir: str) -> bool:
         """Return whether no file below `reldir` can ever be pushed, so that a scan need not go there."""
         parts = f"/{reldir}/"

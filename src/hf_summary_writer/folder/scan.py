@@ -215,6 +215,7 @@ class Inventory:
 
     Attributes:
         left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
+        links_out: Links out of the folder, which are not followed, to files that would be pushed or to folders.
         unread: A file or folder that the latest look at the folder could not look at, though permitted, and why not.
     """
 
@@ -233,6 +234,7 @@ class Inventory:
         self._empty: dict[str, Signature] = {}
         self._refused: dict[str, Signature] = {}
         self.left_behind = 0
+        self.links_out: set[str] = set()
         self.unread: tuple[str, OSError] | None = None
 
     @property
@@ -351,6 +353,9 @@ class Inventory:
                 self.unread = (reldir, error)
 
         def leads_out(relpath: str) -> None:
+            if self._filter.ignores(relpath):
+                return
+            self.links_out.add(relpath)
             text = f"{relpath!a} of {str(self._folder)!a} is a link out of the folder: it is not followed"
             self._warn_once.warn("link", text, relpath)
 

@@ -367,6 +367,11 @@ def sync(
     pending = job.inventory.pending()
     if error is None and pending.unlisted:
         error = TemporaryError(f"{pending.unlisted} folders in it cannot be listed")
+    if error is None and job.inventory.links_out:
+        links = ", ".join(repr(link) for link in sorted(job.inventory.links_out))
+        error = ActionNeededError(
+            f"links out of it are not followed: {links}; upload what they lead to by itself, or ignore them"
+        )
     return Synced(pending.missing, error)
 
 
