@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -58,6 +59,13 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of its own, of 64 pages."""
     with a_disk_of("256k", tmp_path / "tiny") as folder:
         yield folder
+
+
+def fill_up(ballast: Path) -> None:
+    """Write to a file until its disk is full."""
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from events import wait_until
-from faults.conftest import SECONDS, SOON
+from faults.conftest import SECONDS, SOON, fill_up
 from faults.proxy import Answer, Hang, Hold, LoseAnswer
 from hf_summary_writer.errors import DeadlineError, RateLimitError, TemporaryError
 from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from faults.conftest import World
 
 pytestmark = [needs_a_client_for_buckets]
@@ -123,3 +125,24 @@ def test_a_token_that_may_not_write_is_named(world: World) -> None:
     world.proxy.add("GET", r"/api/buckets/.*/xet-write-token", Answer(403), times=1)
     (world.folder / "a.txt").write_bytes(b"12")
     assert "may not write to the bucket" in str(run.fail())
+
+
+@pytest.mark.faults("D2")
+def test_a_full_disk_stops_no_push_to_a_bucket_and_costs_an_idle_run_no_request(world: World, tiny_disk: Path) -> None:
+    world.folder = tiny_disk / "run"
+    world.folder.mkdir()
+    run = world.schedule(folder_path=world.folder)
+    run.settle()
+    for number in range(30):  # what is noted of them takes more than one page of the disk
+        (world.folder / f"{number:0100}.bin").write_bytes(b"2")
+    fill_up(tiny_disk / "ballast")
+    assert run.push() is not None
+    before = len(world.proxy.requests)
+    assert [run.push() for _ in range(3)] == [None] * 3
+    assert len(world.proxy.requests) == before
+    assert run.missing() == 0
+    (tiny_disk / "ballast").unlink()
+    (world.folder / "last.bin").write_bytes(b"3")
+    run.scheduler.close()
+    assert world.uploaded() == world.on_disk()
+    assert run.scheduler.status().all_arrived

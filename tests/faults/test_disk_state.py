@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import logging
@@ -15,6 +14,7 @@ import pytest
 
 import remote
 from events import wait_until
+from faults.conftest import fill_up
 from faults.proxy import Answer, Delay, Pass
 from faults.rights import an_ordinary_user
 from hf_summary_writer.errors import RepoGoneError, TemporaryError
@@ -117,13 +117,6 @@ def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
     assert list(ledger.entries) == list(remote.files(api, world.repo_id))
     world.schedule().scheduler.close()
     assert remote.files(api, world.repo_id) == world.on_disk()
-
-
-def fill_up(ballast: Path) -> None:
-    """Write to a file until its disk is full."""
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(512))
 
 
 @pytest.mark.faults("D2")
