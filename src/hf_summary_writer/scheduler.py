@@ -273,7 +273,8 @@ class CommitScheduler:
     def last_uploaded(self) -> dict[Path, float]:
         """The uploaded files, and when each was changed last before (seconds since the epoch)."""
         for relpath, entry in list(self._job.ledger.entries.items()):
-            self._last_uploaded[self.folder_path / relpath] = entry.signature.mtime_ns / 1e9
+            whole, rest = divmod(entry.signature.mtime_ns, 10**9)
+            self._last_uploaded[self.folder_path / relpath] = whole + 1e-9 * rest  # as `os.stat` has it
         return self._last_uploaded
 
     def stop(self) -> None:

@@ -178,7 +178,7 @@ def test_links_out_of_the_folder_are_named(hub: HubProcess, api: HfApi, repo_id:
     (runs / "linked").symlink_to(elsewhere)
     (runs / "linked.tfevents.2").symlink_to(elsewhere / NAME)
     (runs / "notes.txt").symlink_to(tmp_path / "notes.txt")
-    told = sync(hub, runs, repo_id)
+    told = sync(hub, runs, repo_id, code=1)
     assert list(remote.files(api, repo_id)) == [f"tensorboard/runs/{NAME}"]
     named = {line.split("'")[1] for line in told.splitlines() if "is a link out of the folder" in line}
     assert named == {"linked", "linked.tfevents.2"}

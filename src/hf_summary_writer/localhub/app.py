@@ -126,6 +126,7 @@ class _Exchange:
         if self.kind == "api":
             self._headers |= hub.limits.headers()
         self._received = self._sent = self._status = 0
+        self._length: int | None = None
         self._recorded = self._is_whole = False
 
     def record(self) -> None:
@@ -155,11 +156,13 @@ class _Exchange:
                 await self._read_rest()
             raw: list[tuple[bytes, bytes]] = list(message["headers"])
             known = {name for name, _ in raw}
+            length = dict(raw).get(b"content-length")
+            self._length = None if length is None else int(length)
             extra = [(name.lower().encode(), value.encode()) for name, value in self._headers.items()]
             message = {**message, "headers": raw + [pair for pair in extra if pair[0] not in known]}
         elif message["type"] == "http.response.body":
             self._sent += len(message.get("body", b""))
-            if not message.get("more_body"):
+            if not message.get("more_body") or self._sent == self._length:
                 # Before the caller can see the end of the answer, so that whoever asks next finds it counted.
                 self.record()
         await self._send(message)
