@@ -168,6 +168,9 @@ class RealBucket(RealHub):
     def delete(self, path: str) -> None:
         self.api.batch_bucket_files(self.repo_id, delete=[path])
 
+    def replace(self, path: str, content: bytes) -> None:
+        self.api.batch_bucket_files(self.repo_id, add=[(content, path)])
+
     def look(self) -> Holdings:
         if self.asked() != self._looked_at:
             found = {}
