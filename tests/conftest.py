@@ -145,3 +145,11 @@ def api(hub: HubProcess, client: Callable[..., HfApi]) -> HfApi:
 def repo_id() -> str:
     """Return the id of a repo that no other test uses and that does not exist yet."""
     return f"tester/run-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return an empty folder."""
+    path = tmp_path / "run"
+    path.mkdir()
+    return path

@@ -48,13 +48,6 @@ def proxied(proxy: FaultProxy, client: Callable[..., HfApi]) -> HfApi:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "run"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of its own, of 64 pages."""
     with a_disk_of("256k", tmp_path / "tiny") as folder:

@@ -38,13 +38,6 @@ BUCKET: dict[str, Any] = {"repo_type": "bucket"}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "run"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def schedule(api: HfApi, repo_id: str, folder: Path) -> Iterator[Callable[..., CommitScheduler]]:
     """Return a function that makes a scheduler whose first push is over."""
     schedulers = []

@@ -76,9 +76,6 @@ class BucketRemote(Remote):
     def __init__(self, config: PushConfig, client: Client) -> None:
         check_client(BUCKET)
         super().__init__(config, client)
-        # Paths of a batch that was requested and not answered. It may still be carried out, after a newer one, and put
-        # back an older version; so such a file has arrived only when a second batch holds it.
-        self._in_doubt: set[str] = set()
 
     def publish(
         self,
@@ -108,16 +105,12 @@ class BucketRemote(Remote):
     ) -> Published:
         paths = frozenset(upload.path for upload in uploads)
         self._keep_longer(uploads, commit_slot)
-        try:
+        with self._doubting(paths):
             failed = self._send(uploads, commit_slot)
             if failed:
                 # The Hub may fail single files for a moment.
                 again = [upload for upload in uploads if upload.path in failed]
                 failed = self._send(again, commit_slot)
-        except PushError as error:
-            if error.in_doubt:
-                self._in_doubt |= paths
-            raise
         stored = paths - failed.keys()
         for upload in uploads:
             if not upload.is_intact():
@@ -139,7 +132,7 @@ class BucketRemote(Remote):
             TemporaryError: If a file cannot be copied.
         """
         sizes = {each.path: each.size for each in uploads if not each.known_bytes and each.path not in self._in_doubt}
-        longer = {path: file for path, file in self.files(list(sizes)).items() if file.size > sizes[path]}
+        longer = self._longer(sizes)
         if not longer:
             return
         kept = {path: kept_path(path, file.xet_hash) for path, file in longer.items()}

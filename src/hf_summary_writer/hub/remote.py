@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from hf_summary_writer.errors import InterruptedPushError
+from hf_summary_writer.errors import InterruptedPushError, PushError
 from hf_summary_writer.hub.deadline import HubThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from huggingface_hub import CommitInfo, HfApi
@@ -142,6 +143,10 @@ class Remote(ABC):
         self._thread = HubThread("hf-summary-writer-hub")
         # What to check before the next push, after the repo or the branch was found gone.
         self._check: Callable[[], None] | None = None
+        # Paths of a commit or batch that was requested and not answered. It may still be carried out, after a newer
+        # one, and put back an older version. So such a file has arrived only when a later push finds it on the Hub as
+        # it is, or a second batch holds it.
+        self._in_doubt: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name}>"
@@ -276,6 +281,20 @@ class Remote(ABC):
 
     @abstractmethod
     def _create(self) -> bool: ...
+
+    @contextlib.contextmanager
+    def _doubting(self, paths: Collection[str]) -> Iterator[None]:
+        """Remember these files if a request in the block is not answered."""
+        try:
+            yield
+        except PushError as error:
+            if error.in_doubt:
+                self._in_doubt.update(paths)
+            raise
+
+    def _longer(self, sizes: Mapping[str, int]) -> dict[str, RemoteFile]:
+        """Return the files at the Hub that files of these sizes would replace by less."""
+        return {path: file for path, file in self.files(list(sizes)).items() if file.size > sizes[path]}
 
     def _tell_kept(self, path: str, kept: str) -> None:
         logger.warning(

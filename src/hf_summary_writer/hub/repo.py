@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_summary_writer.errors import InterruptedPushError, PushError, RejectedError, TemporaryError
+from hf_summary_writer.errors import InterruptedPushError, RejectedError, TemporaryError
 from hf_summary_writer.hub import xet
 from hf_summary_writer.hub.remote import BYTES_AT_ONCE, COMMITS, Published, Remote, RemoteFile, kept_path
 from hf_summary_writer.hub.uploads import (
@@ -53,9 +53,6 @@ class RepoRemote(Remote):
 
     def __init__(self, config: PushConfig, client: Client) -> None:
         super().__init__(config, client)
-        # Paths of a commit that was requested and not answered. It may still be made, after a newer one, and put back
-        # an older version; so such a file has arrived only when a later push finds it on the Hub as it is.
-        self._in_doubt: set[str] = set()
         self._piece_reader = PieceReader()
         self._takes_card = True
         self._created = False
@@ -125,12 +122,9 @@ class RepoRemote(Remote):
         """Return the files of the branch that would be replaced by less, and the paths under which to keep them."""
         # A README.md may be ours or the Hub's own.
         sizes = {each.path: each.size for each in uploads if each.is_first and each.path != CARD_PATH}
-        replaced = [each.path_in_repo for each in prepared.additions if exists(each) and each.path_in_repo in sizes]
-        return {
-            path: kept_path(path, file.git_oid)
-            for path, file in self.files(replaced).items()
-            if file.size > sizes[path]
-        }
+        existing = {each.path_in_repo for each in prepared.additions if exists(each)}
+        longer = self._longer({path: size for path, size in sizes.items() if path in existing})
+        return {path: kept_path(path, file.git_oid) for path, file in longer.items()}
 
     def _commit_share(
         self,
@@ -141,13 +135,9 @@ class RepoRemote(Remote):
     ) -> Published:
         commit = None
         if share.additions:
-            try:
+            with self._doubting(settled):
                 commit = self._commit(share, settled, title, commit_slot)
-                self._tell_what_is_kept(share)
-            except PushError as error:
-                if error.in_doubt:
-                    self._in_doubt |= settled
-                raise
+            self._tell_what_is_kept(share)
         left_out = share.left_out & settled
         certain = settled - left_out
         if commit is not None:
