@@ -149,7 +149,11 @@ def _accelerator_of(value: Any) -> Device | None:
     return None if finder is None else finder(value)
 
 
-_finders: dict[type, Callable[[Any], Device | None]] = {}
+def _on_host(_: Any) -> None:
+    """Return no device."""
+
+
+_finders: dict[type, Callable[[Any], Device | None]] = dict.fromkeys((int, bool, np.ndarray), _on_host)
 
 """By the type of a value. Not by its base classes: what a subclass does with an operation is its to say."""
 

@@ -6,7 +6,7 @@ Neptune replace methods of `SummaryWriter`. A tracker may do so before or after 
 
 from __future__ import annotations
 
-import functools
+import operator
 from typing import Any
 
 from tensorboardX import event_file_writer, writer
@@ -14,13 +14,28 @@ from tensorboardX import event_file_writer, writer
 __all__ = ["events_are_hooked", "is_hooked", "replaced_event_file_writer", "summaries_are_hooked"]
 
 
-def _names_of_adding(kind: type) -> list[str]:
-    return [name for name in vars(kind) if name.startswith("add_")]
+class _AddMethods:
+    """The methods of a class of tensorboardX that add something. Made for a look at each image and histogram."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+        self._read = operator.attrgetter(*(name for name in vars(kind) if name.startswith("add_")))
+        # The methods at the last look, which are almost always the same ones, and whether one of them was foreign.
+        self._last: tuple[tuple[Any, ...], bool] = ((), False)
+
+    def are_hooked(self) -> bool:
+        """Return whether one of them is a tracker's."""
+        methods = self._read(self._kind)
+        last, is_hooked = self._last
+        if methods != last:
+            is_hooked = any(map(_is_foreign, methods))
+            self._last = methods, is_hooked
+        return is_hooked
 
 
-_SUMMARY_METHODS = _names_of_adding(writer.SummaryWriter)
+_summary_methods = _AddMethods(writer.SummaryWriter)
 
-_EVENT_METHODS = _names_of_adding(writer.FileWriter)
+_event_methods = _AddMethods(writer.FileWriter)
 
 
 def is_hooked(kind: type, name: str) -> bool:
@@ -30,13 +45,13 @@ def is_hooked(kind: type, name: str) -> bool:
 
 def summaries_are_hooked() -> bool:
     """Return whether calls must pass through the methods of tensorboardX's `SummaryWriter`."""
-    return _any_is_foreign(*map(vars(writer.SummaryWriter).get, _SUMMARY_METHODS)) or events_are_hooked()
+    return _summary_methods.are_hooked() or events_are_hooked()
 
 
 def events_are_hooked() -> bool:
     """Return whether events must pass through the methods of tensorboardX's `FileWriter`."""
     theirs = replaced_event_file_writer()
-    return _any_is_foreign(*map(vars(writer.FileWriter).get, _EVENT_METHODS)) or (
+    return _event_methods.are_hooked() or (
         theirs is not None and theirs.add_event is not event_file_writer.EventFileWriter.add_event
     )
 
@@ -46,12 +61,6 @@ def replaced_event_file_writer() -> type[event_file_writer.EventFileWriter] | No
     found = writer.EventFileWriter
     original = event_file_writer.EventFileWriter
     return found if found is not original and isinstance(found, type) and issubclass(found, original) else None
-
-
-# Cached, since it is asked for each image: the methods are almost always the same ones.
-@functools.lru_cache(maxsize=8)
-def _any_is_foreign(*methods: Any) -> bool:
-    return any(map(_is_foreign, methods))
 
 
 def _is_foreign(method: Any) -> bool:
