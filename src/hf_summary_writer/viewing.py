@@ -23,9 +23,14 @@ from hf_summary_writer.hub import Mirror, check_client, client_of, endpoint_of, 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["View", "show", "view"]
+__all__ = ["View", "show", "tensorboard_options", "view"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
+
+
+def tensorboard_options(folder: Path) -> list[str]:
+    """Return the options of a TensorBoard that shows a folder which grows, several files of it at a time."""
+    return ["--logdir", str(folder), "--reload_interval", "1", "--reload_multifile", "true"]
 
 
 def show(folder: Path) -> None:
@@ -42,7 +47,7 @@ def show(folder: Path) -> None:
     if program.exists():  # the PATH of a notebook's kernel may lack the folder of its own programs
         os.environ.setdefault("TENSORBOARD_BINARY", str(program))
     # The magic %tensorboard does the same; it goes on with a TensorBoard that shows this folder already.
-    start(shlex.join(["--logdir", str(folder), "--reload_interval", "1", "--reload_multifile", "true"]))
+    start(shlex.join(tensorboard_options(folder)))
 
 
 class View:

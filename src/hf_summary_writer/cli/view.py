@@ -33,6 +33,7 @@ from hf_summary_writer.hub import (
     refresh_seconds,
 )
 from hf_summary_writer.notices import amount
+from hf_summary_writer.viewing import tensorboard_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -161,8 +162,8 @@ def _failure(config: PushConfig, error: Exception) -> str:
 
 @contextlib.contextmanager
 def _tensorboard(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(_free(port))]
-    board = subprocess.Popen([*command, "--reload_interval", "1", "--reload_multifile", "true"])  # noqa: S603
+    command = [sys.executable, "-m", "tensorboard.main", "--port", str(_free(port))]
+    board = subprocess.Popen([*command, *tensorboard_options(folder)])  # noqa: S603
     # From a service manager, or `kill`: TensorBoard must not stay behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

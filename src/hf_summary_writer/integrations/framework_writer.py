@@ -10,8 +10,9 @@ from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-__all__ = ["FrameworkWriter", "TorchFrameworkWriter"]
+__all__ = ["FrameworkWriter", "TorchFrameworkWriter", "logging_with"]
 
 
 class FrameworkWriter(HFSummaryWriter):
@@ -36,6 +37,11 @@ class FrameworkWriter(HFSummaryWriter):
         """Return when all that was logged before is on disk; at once while the framework logs."""
         if self._logging_thread != threading.get_ident():
             super().flush()
+
+
+def logging_with(writer: FrameworkWriter | None) -> AbstractContextManager[None]:
+    """Return `writer.logging()`, or a block of no effect where there is no writer yet."""
+    return contextlib.nullcontext() if writer is None else writer.logging()
 
 
 class TorchFrameworkWriter(FrameworkWriter):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ else:
     from lightning.pytorch.loggers import TensorBoardLogger
 
 from hf_summary_writer.config import complete_arguments
-from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, logging_with
 
 if TYPE_CHECKING:
     import os
@@ -68,5 +67,5 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
 
     def save(self) -> None:
         """Write the hyperparameters; called after each log."""
-        with contextlib.nullcontext() if self._writer is None else self._writer.logging():
+        with logging_with(self._writer):
             super().save()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.logger import TBXLoggerCallback
 
 from hf_summary_writer.config import complete_arguments
-from hf_summary_writer.integrations.framework_writer import FrameworkWriter
+from hf_summary_writer.integrations.framework_writer import FrameworkWriter, logging_with
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -45,7 +44,7 @@ class HubLoggerCallback(TBXLoggerCallback):  # type: ignore[misc]
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         """Log a result of a trial."""
         writer = self._trial_writer.get(trial)
-        with contextlib.nullcontext() if writer is None else writer.logging():
+        with logging_with(writer):
             super().log_trial_result(iteration, trial, result)
 
     def _writer_of(self, logdir: str, **kwargs: Any) -> FrameworkWriter:

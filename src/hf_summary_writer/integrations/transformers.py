@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
 from transformers.integrations import TensorBoardCallback
 
-from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, logging_with
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -50,7 +49,7 @@ class HubCallback(TensorBoardCallback):  # type: ignore[misc]
 
     def on_log(self, *arguments: Any, **named: Any) -> None:
         """Log the values of a step."""
-        with contextlib.nullcontext() if self.tb_writer is None else self.tb_writer.logging():
+        with logging_with(self.tb_writer):
             super().on_log(*arguments, **named)
 
     def _init_summary_writer(self, args: TrainingArguments) -> None:  # noqa: ARG002 - the framework's signature

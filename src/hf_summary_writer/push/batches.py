@@ -21,17 +21,15 @@ __all__ = ["Batch", "BatchLimits", "batches"]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one batch may hold.
+    """What one batch may hold, besides the number of files, which the remote names.
 
     Attributes:
-        files: The most files that the remote takes at once.
         bytes: No file is added beyond this sum. It bounds what one failed commit costs, and how long a commit takes.
         bytes_in_memory: Up to this sum files are handed over as `bytes`, beyond it from private copies on disk.
         files_read: The most files that are read. It bounds how long a folder's lock is held over files of which nothing
             is to be sent.
     """
 
-    files: int = 100
     bytes: int = 2**30
     bytes_in_memory: int = 32 * 2**20
     files_read: int = 1000
@@ -42,13 +40,15 @@ class Batch:
     """The files that one commit takes, and those that were found to have nothing to send.
 
     Attributes:
-        limits: What it may hold.
+        max_files: The most files that the remote takes at once.
+        limits: What else bounds it.
         staged: What to send.
         unchanged: Files that the Hub holds already, with a new signature.
         skipped: Files that have nothing to send, and why.
         failed: Files that could not be read or copied.
     """
 
+    max_files: int
     limits: BatchLimits
     staged: list[StagedFile] = field(default_factory=list)
     unchanged: list[tuple[JobFile, LedgerEntry]] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Batch:
     def takes(self, file: JobFile) -> bool:
         """Return whether a commit should take one more file, and can take this one."""
         return (
-            len(self.staged) < self.limits.files
+            len(self.staged) < self.max_files
             and self._bytes < self.limits.bytes
             and self._open < self._most_open
             and len(self._paths) < self.limits.files_read
@@ -89,7 +89,9 @@ class Batch:
             self.skipped.append((file, found))
 
 
-def batches(changed: Iterable[JobFile], limits: BatchLimits, interrupted: Callable[[], bool]) -> Iterator[Batch]:
+def batches(
+    changed: Iterable[JobFile], max_files: int, limits: BatchLimits, interrupted: Callable[[], bool]
+) -> Iterator[Batch]:
     """Yield batches of files with stable content, until all are read; the caller sends one before it asks for the next.
 
     The lock of a job is held while its files of one batch are read. Two files that go to the same path of the repo are
@@ -100,7 +102,7 @@ def batches(changed: Iterable[JobFile], limits: BatchLimits, interrupted: Callab
     """
     waiting = deque(changed)
     while waiting:
-        batch = Batch(limits)
+        batch = Batch(max_files, limits)
         while waiting and batch.takes(waiting[0]):
             job = waiting[0].job
             with job.content_lock:

@@ -33,7 +33,7 @@ from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     from huggingface_hub import CommitInfo, HfApi
@@ -106,7 +106,7 @@ class Pusher:
         queue: The branch's place in the account's budget of commits.
 
     Attributes:
-        limits: What one batch may hold, besides the number of files, which the remote names.
+        limits: What one batch may hold.
     """
 
     limits: ClassVar[BatchLimits] = BatchLimits()
@@ -176,7 +176,7 @@ class Pusher:
             return []
         try:
             self.remote.ensure()
-            there = self.remote.files(paths, lambda: all(job.interrupted() for job in due))
+            there = self.remote.files(paths, _interrupted(due))
         except (BranchGoneError, RepoGoneError):
             raise
         except PushError as error:
@@ -197,10 +197,9 @@ class Pusher:
     def _send(self, jobs: list[Job], others_wait: Callable[[], bool], outcomes: Outcomes) -> None:
         changed = _changed(jobs, self.remote, outcomes)
         unsent = Counter(file.job for file in changed)
-        limits = dataclasses.replace(self.limits, files=self.remote.max_files)
         self._batch_began = time.monotonic()
         try:
-            for batch in batches(changed, limits, lambda: all(job.interrupted() for job in jobs)):
+            for batch in batches(changed, self.remote.max_files, self.limits, _interrupted(jobs)):
                 unsent.subtract(_settle_unsent(batch))
                 staged = [file for file in batch.staged if outcomes[file.job].error is None]
                 for receipt in self._publish(staged, outcomes):
@@ -272,7 +271,7 @@ class Pusher:
             title,
             lambda: self.queue.commit(final=any(job.final for job in jobs)),
             card=self._card(files),
-            interrupted=lambda: all(job.interrupted() for job in jobs),
+            interrupted=_interrupted(jobs),
         )
 
     def _card(self, files: list[StagedFile]) -> bytes | None:
@@ -420,6 +419,11 @@ def _locked(jobs: Iterable[Job], locks: contextlib.ExitStack, outcomes: Outcomes
             locks.enter_context(job.locked())
             locked[job.folder] = job
     return list(locked.values())
+
+
+def _interrupted(jobs: Collection[Job]) -> Callable[[], bool]:
+    """Return a function that says whether there is no more time for any of the jobs."""
+    return lambda: all(job.interrupted() for job in jobs)
 
 
 def _changed(jobs: Iterable[Job], remote: Remote, outcomes: Outcomes) -> list[JobFile]:
