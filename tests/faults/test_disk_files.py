@@ -29,7 +29,8 @@ from hf_summary_writer.folder import snapshot
 from hf_summary_writer.folder.copies import PrivateCopies
 from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.push.batches import BatchLimits
-from hf_summary_writer.push.push import Pusher, Synced, sync
+from hf_summary_writer.push.once import Synced, sync
+from hf_summary_writer.push.push import Pusher
 from hf_summary_writer.push.status import known_folders
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from hf_summary_writer.errors import (
     RateLimitError,
     TemporaryError,
 )
-from hf_summary_writer.push.loop import Phase, PushLoop, PushTask
-from hf_summary_writer.push.push import Outcomes
+from hf_summary_writer.push.loop import PushLoop
+from hf_summary_writer.push.outcomes import Outcomes
+from hf_summary_writer.push.task import Phase, PushTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

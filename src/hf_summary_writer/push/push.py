@@ -7,52 +7,38 @@ at once more, and the Hub's client skips what the Hub already holds.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import logging
-import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hf_summary_writer.errors import (
-    ActionNeededError,
     BranchGoneError,
     FolderBusyError,
     PostponedError,
     PushError,
     RejectedError,
     RepoGoneError,
-    TemporaryError,
 )
-from hf_summary_writer.folder import LedgerEntry, ledgers_of
-from hf_summary_writer.hub import CARD_PATH, Client, Published, Remote, Upload, model_card, remote_of
+from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
 from hf_summary_writer.push.batches import BatchLimits, batches
-from hf_summary_writer.push.budget import commit_queue_of
-from hf_summary_writer.push.job import Job, JobFile, StagedFile
+from hf_summary_writer.push.outcomes import Outcomes, Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
-    from huggingface_hub import CommitInfo, HfApi
+    from huggingface_hub import CommitInfo
 
-    from hf_summary_writer.config import PushConfig
-    from hf_summary_writer.errors import CommitDetails
+    from hf_summary_writer.folder import LedgerEntry
     from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
+    from hf_summary_writer.push.job import Job, JobFile, StagedFile
 
-__all__ = ["Outcome", "Outcomes", "Pusher", "Round", "Synced", "known_configs", "sync"]
+__all__ = ["OneJob", "Pusher", "Round"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
-
-# How long `sync` waits for another process that is pushing the folder.
-LOCK_SECONDS = 300.0
-_BUSY_SECONDS = 0.2
-
-# So many files refused in a row, and none accepted, is no matter of single files.
-_REFUSED_IN_A_ROW = 5
 
 
 class Round(Protocol):
@@ -66,36 +52,6 @@ class Round(Protocol):
 
     def others_wait(self) -> bool:
         """Return whether a job that this push does not serve has become due."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of one job: the last commit that holds files of it, and why it is not complete."""
-
-    commit: CommitInfo | None = None
-    error: Exception | None = None
-
-
-class Outcomes(dict[Job, Outcome]):
-    """The outcome of each job of a push."""
-
-    def __missing__(self, job: Job) -> Outcome:
-        return self.setdefault(job, Outcome())
-
-    @contextlib.contextmanager
-    def guard(self, job: Job) -> Iterator[None]:
-        """Assign exceptions in the block to this job."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - a bug in one folder's push is no other folder's failure
-            self.fail([job], error)
-
-    def fail(self, jobs: Iterable[Job], error: Exception) -> None:
-        """Note why jobs are not complete."""
-        for job in jobs:
-            self[job].error = error
-            # Another one for the next: who is handed the same exception may change it or keep its frames.
-            error = copy.copy(error) if isinstance(error, (PushError, PostponedError)) else error
 
 
 class Pusher:
@@ -223,7 +179,7 @@ class Pusher:
     def _publish(self, files: list[StagedFile], outcomes: Outcomes) -> Iterator[Published]:
         """Publish files; halve what the Hub refuses until each refused file is alone."""
         waiting = [files] if files else []
-        refusals = _Refusals(outcomes)
+        refusals = Refusals(outcomes)
         while waiting:
             part = [file for file in waiting.pop() if outcomes[file.job].error is None]
             if not part:
@@ -307,7 +263,7 @@ class Pusher:
             PushError: If something could not be delivered.
         """
         # Not the method of a subclass that calls an override of the user's, which may have called this one.
-        outcome = Pusher.push(self, _OneJob(job))[job]
+        outcome = Pusher.push(self, OneJob(job))[job]
         if outcome.error is not None:
             raise outcome.error
         return outcome.commit
@@ -327,72 +283,12 @@ class Pusher:
             logger.warning("The history of %s could not be squashed: %s", self.remote.repo_id, error)
 
 
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """The outcome of `sync`: how many files the Hub still lacks, and why."""
-
-    missing: int
-    error: PushError | None
-
-
-def sync(
-    folder: Path,
-    config: PushConfig,
-    api: HfApi,
-    on_commit: Callable[[CommitDetails], None],
-    *,
-    verify: bool = False,
-) -> Synced:
-    """Push what is new in a folder or missing on the Hub, once, in the calling thread.
-
-    Args:
-        folder: The folder, an absolute path without links.
-        config: Where it goes, and how.
-        api: The client.
-        on_commit: Told of every commit.
-        verify: Whether to compare the content of all files with the ledger, whatever their times.
-    """
-    remote = remote_of(config, Client(None, api))
-    pusher = Pusher(remote, commit_queue_of(remote))
-    job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit, verify=verify)
-    job.asked = job.final = True
-    error: PushError | None = None
-    try:
-        _push_when_free(pusher, job)
-    except PushError as raised:
-        error = raised
-    finally:
-        remote.stop()
-    pending = job.inventory.pending()
-    if error is None and pending.unlisted:
-        error = TemporaryError(f"{pending.unlisted} folders in it cannot be listed")
-    if error is None and job.inventory.links_out:
-        links = ", ".join(repr(link) for link in sorted(job.inventory.links_out))
-        error = ActionNeededError(
-            f"links out of it are not followed: {links}; upload what they lead to by itself, or ignore them"
-        )
-    return Synced(pending.missing, error)
-
-
-def known_configs(folder: Path) -> list[PushConfig]:
-    """Return the configs that earlier processes pushed `folder` with, or were to, as far as its ledgers tell."""
-    return [ledger.config for ledger in ledgers_of(folder) if ledger.config is not None]
-
-
-def _push_when_free(pusher: Pusher, job: Job) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while (error := pusher.push(_OneJob(job))[job].error) is not None:
-        if not isinstance(error, FolderBusyError) or time.monotonic() > deadline:
-            raise error
-        time.sleep(_BUSY_SECONDS)
-
-
 def _entry(file: StagedFile, receipt: Published) -> LedgerEntry:
     entry = file.snapshot.entry
     return entry._replace(sha256=receipt.sha256.get(file.path, entry.sha256))
 
 
-class _OneJob:
+class OneJob:
     """The round of a single job."""
 
     def __init__(self, job: Job) -> None:
@@ -454,35 +350,6 @@ def _by_job(files: Iterable[StagedFile]) -> dict[Job, list[StagedFile]]:
     for file in files:
         found.setdefault(file.job, []).append(file)
     return found
-
-
-class _Refusals:
-    """The files that the Hub refuses in one push."""
-
-    def __init__(self, outcomes: Outcomes) -> None:
-        self._outcomes = outcomes
-        self._in_a_row: Counter[Job] = Counter()
-        self._accepted: set[Job] = set()
-
-    def note(self, receipt: Published, files: Iterable[StagedFile]) -> None:
-        """Tell the jobs of a receipt which of their files the Hub refused."""
-        settled = [file for file in files if file.path in receipt.settled]
-        self._accepted.update(file.job for file in settled if file.path not in receipt.refused)
-        for file in settled:
-            if file.path in receipt.refused:
-                self._refuse(file, receipt.refused[file.path])
-
-    def of_one(self, file: StagedFile, reason: str) -> Published:
-        """Return the receipt of a file that the Hub refused by itself, and tell its job."""
-        self._refuse(file, reason)
-        return Published(None, frozenset(), frozenset(), frozenset(), frozenset({file.path}), {file.path: reason})
-
-    def _refuse(self, file: StagedFile, reason: str) -> None:
-        self._in_a_row[file.job] += 1
-        if self._in_a_row[file.job] >= _REFUSED_IN_A_ROW and file.job not in self._accepted:
-            self._outcomes.fail([file.job], ActionNeededError(reason))
-        else:
-            file.job.refuse(file.snapshot, reason)
 
 
 def _title(files: list[StagedFile]) -> str:

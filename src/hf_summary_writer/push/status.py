@@ -27,7 +27,7 @@ from hf_summary_writer.folder import (
     scan_folder,
 )
 from hf_summary_writer.hub import one_line
-from hf_summary_writer.push.loop import Phase
+from hf_summary_writer.push.task import Phase
 from hf_summary_writer.push.timetable import Throttled
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder import CommitRecord, Pending
-    from hf_summary_writer.push.loop import State
+    from hf_summary_writer.push.task import State
 
 __all__ = [
     "LastFailure",

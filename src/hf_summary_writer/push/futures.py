@@ -1,0 +1,96 @@
+"""Futures of pushes, and how they are resolved in spite of what users' callbacks raise."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hf_summary_writer.errors import PostponedError
+from hf_summary_writer.events import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from huggingface_hub import CommitInfo
+
+__all__ = ["PushFuture", "contain", "fail", "pass_on", "resolved"]
+
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
+
+_CHECK_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+class PushFuture(Future[T]):
+    """A future that nobody cancels, and whose condition nobody holds while waiting for the result.
+
+    `set_result` needs the condition, and a signal handler that raises can leave it held by the thread that waits.
+
+    Args:
+        is_resolved_here: Returns whether the calling thread is the one that pushes. It does not wait for itself: a hook
+            that asks for the result of a later push gets a `TimeoutError` at once.
+    """
+
+    def __init__(self, is_resolved_here: Callable[[], bool] = lambda: False) -> None:
+        super().__init__()
+        self._is_resolved_here = is_resolved_here
+        self._resolved = Signal()
+        resolved = self._resolved
+        self.add_done_callback(lambda _: resolved.set())
+        self.set_running_or_notify_cancel()
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        # The base class contains exceptions of callbacks, but not `SystemExit`, which would end the thread that pushes.
+        super().add_done_callback(fn if self.done() else functools.partial(contain, fn))
+
+    def result(self, timeout: float | None = None) -> T:
+        self._wait(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._is_resolved_here():
+            return
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        # In steps, since one who was interrupted may have taken the wake-up of the others.
+        while not self._resolved.wait(max(0.0, min(_CHECK_SECONDS, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                break
+
+
+def contain(function: Callable[[T], object], argument: T) -> None:
+    """Call `function`; its exceptions do not end the thread."""
+    try:
+        function(argument)
+    except BaseException:
+        logger.exception("unexpected error after a push; uploads continue")
+
+
+def resolved(result: CommitInfo | None) -> Future[CommitInfo | None]:
+    future: Future[CommitInfo | None] = PushFuture()
+    future.set_result(result)
+    return future
+
+
+def fail(future: Future[Any], error: BaseException) -> None:
+    if isinstance(error, PostponedError):  # stopped before its turn came, which is no failure
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def pass_on(to: Future[Any], done: Future[Any]) -> None:
+    """Copy the result or exception of `done` to `to`."""
+    error = done.exception()
+    if error is None:
+        to.set_result(done.result())
+    else:
+        to.set_exception(error)

@@ -1,0 +1,90 @@
+"""`sync`: one push of one folder, in the calling thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.errors import ActionNeededError, FolderBusyError, PushError, TemporaryError
+from hf_summary_writer.folder import ledgers_of
+from hf_summary_writer.hub import Client, remote_of
+from hf_summary_writer.push.budget import commit_queue_of
+from hf_summary_writer.push.job import Job
+from hf_summary_writer.push.push import OneJob, Pusher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.errors import CommitDetails
+
+__all__ = ["Synced", "known_configs", "sync"]
+
+# How long `sync` waits for another process that is pushing the folder.
+LOCK_SECONDS = 300.0
+_BUSY_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """The outcome of `sync`: how many files the Hub still lacks, and why."""
+
+    missing: int
+    error: PushError | None
+
+
+def sync(
+    folder: Path,
+    config: PushConfig,
+    api: HfApi,
+    on_commit: Callable[[CommitDetails], None],
+    *,
+    verify: bool = False,
+) -> Synced:
+    """Push what is new in a folder or missing on the Hub, once, in the calling thread.
+
+    Args:
+        folder: The folder, an absolute path without links.
+        config: Where it goes, and how.
+        api: The client.
+        on_commit: Told of every commit.
+        verify: Whether to compare the content of all files with the ledger, whatever their times.
+    """
+    remote = remote_of(config, Client(None, api))
+    pusher = Pusher(remote, commit_queue_of(remote))
+    job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit, verify=verify)
+    job.asked = job.final = True
+    error: PushError | None = None
+    try:
+        _push_when_free(pusher, job)
+    except PushError as raised:
+        error = raised
+    finally:
+        remote.stop()
+    pending = job.inventory.pending()
+    if error is None and pending.unlisted:
+        error = TemporaryError(f"{pending.unlisted} folders in it cannot be listed")
+    if error is None and job.inventory.links_out:
+        links = ", ".join(repr(link) for link in sorted(job.inventory.links_out))
+        error = ActionNeededError(
+            f"links out of it are not followed: {links}; upload what they lead to by itself, or ignore them"
+        )
+    return Synced(pending.missing, error)
+
+
+def known_configs(folder: Path) -> list[PushConfig]:
+    """Return the configs that earlier processes pushed `folder` with, or were to, as far as its ledgers tell."""
+    return [ledger.config for ledger in ledgers_of(folder) if ledger.config is not None]
+
+
+def _push_when_free(pusher: Pusher, job: Job) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while (error := pusher.push(OneJob(job))[job].error) is not None:
+        if not isinstance(error, FolderBusyError) or time.monotonic() > deadline:
+            raise error
+        time.sleep(_BUSY_SECONDS)
