@@ -14,11 +14,23 @@ from packaging.version import Version
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "docs", "package", "tests", "clients", "other_clients", "integration_fast"]
+nox.options.error_on_missing_interpreters = False  # the lanes that name versions run on those that are installed
+nox.options.sessions = [
+    "lint",
+    "types",
+    "docs",
+    "package",
+    "imports",
+    "tests",
+    "clients",
+    "other_clients",
+    "integration_fast",
+]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+OTHER_PYTHONS = [version for version in PYTHONS if version != THIS_PYTHON]
 WHEELS = Path("dist")
 # What the lane `lint` holds to the schemas of those who read them.
 SCHEMAS = {
@@ -131,6 +143,13 @@ def package(session: nox.Session) -> None:
     session.run("hf-summary-writer", "--version")
 
 
+@nox.session(python=OTHER_PYTHONS, download_python="never")
+def imports(session: nox.Session) -> None:
+    """Import every module on the other versions of Python, as far as they are installed."""
+    session.install(f"{wheel(session)}[demo]")
+    session.run("python", "-W", "error", "scripts/import_all.py", env={"PYTHONSAFEPATH": "1"})
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests but the slow ones on the built wheel over Xet, and those that depend on the transport over LFS."""
@@ -239,7 +258,7 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "scripts/fuzzing.py", *session.posargs)
 
 
-@nox.session(python=[version for version in PYTHONS if version != THIS_PYTHON])
+@nox.session(python=OTHER_PYTHONS)
 def other_pythons(session: nox.Session) -> None:
     """Run the tests on the other versions of Python, as far as they are installed."""
     install_wheel(session)

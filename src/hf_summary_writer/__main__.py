@@ -2,4 +2,5 @@
 
 from hf_summary_writer.cli import main
 
-main(prog_name="hf-summary-writer")
+if __name__ == "__main__":
+    main(prog_name="hf-summary-writer")

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination, PushConfig
 
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler  # not subscriptable in Python 3.10
+
 __all__ = [
     "ago",
     "emit",
@@ -62,7 +66,7 @@ class _Lines(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
-class _BesideBars(logging.StreamHandler[TextIO]):
+class _BesideBars(_StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         with _beside_bars():
             super().emit(record)
