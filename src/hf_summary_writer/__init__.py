@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         TemporaryError,
     )
     from hf_summary_writer.push import Status
+    from hf_summary_writer.reading import Scalars, read
     from hf_summary_writer.scheduler import CommitScheduler
     from hf_summary_writer.viewing import view
     from hf_summary_writer.writer import HFSummaryWriter
@@ -32,13 +33,22 @@ __all__ = [
     "RateLimitError",
     "RejectedError",
     "RepoGoneError",
+    "Scalars",
     "Status",
     "TemporaryError",
     "__version__",
+    "read",
     "view",
 ]
 
-_HOMES = {"CommitScheduler": "scheduler", "HFSummaryWriter": "writer", "Status": "push.status", "view": "viewing"}
+_HOMES = {
+    "CommitScheduler": "scheduler",
+    "HFSummaryWriter": "writer",
+    "Scalars": "reading",
+    "Status": "push.status",
+    "read": "reading",
+    "view": "viewing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+import numpy as np
 from huggingface_hub import CommitInfo
+from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 from hf_summary_writer import (
@@ -14,8 +16,10 @@ from hf_summary_writer import (
     ErrorDetails,
     HFSummaryWriter,
     PushError,
+    Scalars,
     Status,
     __version__,
+    read,
 )
 
 if TYPE_CHECKING:
@@ -88,3 +92,11 @@ def use_other_public_names(details: CommitDetails, failure: ErrorDetails, schedu
     if isinstance(failure.error, PushError):
         assert_type(failure.error.retry_after, float | None)
     assert_type(scheduler.status(), Status)
+
+
+def read_scalars_back(folder: Path) -> float:
+    runs = read(folder, ["loss"], runs="first")
+    assert_type(runs, dict[str, dict[str, Scalars]])
+    scalars = runs["first"]["loss"]
+    assert_type(scalars.steps, NDArray[np.int64])
+    return float(scalars.values[-1])

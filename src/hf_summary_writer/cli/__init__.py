@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from hf_summary_writer.cli.check import check
+from hf_summary_writer.cli.get import get
 from hf_summary_writer.cli.local import demo, localhub
 from hf_summary_writer.cli.run import run
 from hf_summary_writer.cli.status import status
@@ -38,11 +39,12 @@ def main() -> None:
     Wrap a training command:          hf-summary-writer run user/my-runs -- python train.py
     Check the upload status:          hf-summary-writer status runs
     Open a repo in TensorBoard:       hf-summary-writer view user/my-runs
+    Print the values of a tag:        hf-summary-writer get user/my-runs loss
     Check token, rights and network:  hf-summary-writer check user/my-runs
 
     Log in once with `hf auth login`, or set HF_TOKEN. HF_ENDPOINT selects another Hub.
     """  # noqa: D301 - click asks for that very character
 
 
-for _command in (sync, run, status, view, check, localhub, demo):
+for _command in (sync, run, status, view, get, check, localhub, demo):
     main.add_command(_command)

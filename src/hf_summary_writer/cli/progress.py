@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_summary_writer.notices import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.errors import CommitDetails
     from hf_summary_writer.push import Missing
 
-__all__ = ["Bar", "UploadProgress", "are_bars_wanted", "bar"]
+__all__ = ["Bar", "UploadProgress", "are_bars_wanted", "bar", "download_progress"]
 
 _OFF = frozenset({"1", "ON", "YES", "TRUE"})
 
@@ -74,6 +74,26 @@ def bar(total_bytes: int, total_files: int, label: str, *, wanted: bool = True) 
         yield shown
     finally:
         shown.close()
+
+
+@contextlib.contextmanager
+def download_progress(label: str) -> Iterator[Callable[[int, int], Callable[[int], None]]]:
+    """Give a function for `Mirror.refresh` that shows a bar until the end of the block."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(files: int, size: int) -> Callable[[int], None]:
+            shown = stack.enter_context(bar(size, files, label))
+            done = 0
+
+            def advance(size: int) -> None:
+                nonlocal done
+                done += size
+                if shown is not None:
+                    shown.advance(to_bytes=done, files_done=1)
+
+            return advance
+
+        yield begin
 
 
 class UploadProgress:

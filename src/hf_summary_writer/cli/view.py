@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hf_summary_writer.cli.options import config_option
-from hf_summary_writer.cli.progress import bar
+from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.terminal import log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import RUN_FILES, PushConfig
@@ -36,7 +36,7 @@ from hf_summary_writer.notices import amount
 from hf_summary_writer.viewing import tensorboard_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 __all__ = ["fetch", "view"]
 
@@ -129,20 +129,7 @@ def _follow(mirror: Mirror, config: PushConfig, board: subprocess.Popen[bytes], 
 
 def fetch(mirror: Mirror, config: PushConfig) -> None:
     """Bring a mirror up to date, with a progress bar, and say what is new."""
-    with contextlib.ExitStack() as stack:
-
-        def progress(files: int, size: int) -> Callable[[int], object]:
-            shown = stack.enter_context(bar(size, files, config.repo_id))
-            done = 0
-
-            def advance(size: int) -> None:
-                nonlocal done
-                done += size
-                if shown is not None:
-                    shown.advance(to_bytes=done, files_done=1)
-
-            return advance
-
+    with download_progress(config.repo_id) as progress:
         changed = mirror.refresh(progress)
     for path, reason in changed.failed.items():
         _warn(f"{path} could not be downloaded: {reason}")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.encoding import file_version
     from hf_summary_writer.events.environment import environment_text
     from hf_summary_writer.events.files import followed, parse_name
+    from hf_summary_writer.events.scalars import ScalarReader, Scalars
     from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
     from hf_summary_writer.events.thread import Signal, writer_thread
     from hf_summary_writer.events.writer import EventWriter, default_logdir
@@ -16,6 +17,8 @@ else:
     # Only where it is used: the writer imports tensorboardX, which commands that read files do without.
     _HOMES = {
         "EventWriter": "writer",
+        "ScalarReader": "scalars",
+        "Scalars": "scalars",
         "Signal": "thread",
         "boundaries": "tfrecord",
         "default_logdir": "writer",
@@ -39,6 +42,8 @@ else:
 
 __all__ = [
     "EventWriter",
+    "ScalarReader",
+    "Scalars",
     "Signal",
     "boundaries",
     "default_logdir",

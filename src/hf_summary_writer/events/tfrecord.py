@@ -15,7 +15,7 @@ import warnings
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 __all__ = [
     "FOOTER_BYTES",
@@ -27,6 +27,7 @@ __all__ = [
     "is_torn",
     "masked_crc",
     "next_record",
+    "payloads",
 ]
 
 with warnings.catch_warnings():
@@ -55,6 +56,10 @@ _WORD = 0xFFFFFFFF
 _BLOCK_BYTES = 1 << 20
 
 """How much of a file is held at once when looking for boundaries."""
+
+_LARGEST_PAYLOAD = 16 << 20
+
+"""Payloads above this are images and the like, which nobody who reads payloads wants in memory."""
 
 
 def masked_crc(data: bytes) -> int:
@@ -127,6 +132,63 @@ def boundaries(source: IO[bytes] | int, start: int = 0, end: int | None = None) 
             return
         offset += FOOTER_BYTES
         yield offset
+
+
+def payloads(file: IO[bytes]) -> Iterator[bytes | None]:
+    """Yield the payload of each whole record of a file, up to its size at the time of the call.
+
+    Where data is damaged, yield `None` once and go on with the next whole record. A torn record at the end may still be
+    written and yields nothing; one of more than 16 MiB is skipped.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    end = file.seek(0, io.SEEK_END)
+    start, wanted = 0, _BLOCK_BYTES
+    while (rest := end - start) >= HEADER_BYTES + FOOTER_BYTES:
+        file.seek(start)
+        block = file.read(min(wanted, rest))
+        if len(block) < min(wanted, rest):
+            return  # somebody has cut the file
+        used, needed = yield from _payloads_in(block)
+        start, wanted = start + used, max(needed, _BLOCK_BYTES)
+        if not needed:
+            yield None
+            found = next_record(file, start + 1, end)
+            if found is None:
+                return
+            start = found
+        elif needed > end - start:
+            return
+        elif needed > _LARGEST_PAYLOAD:
+            start, wanted = start + needed, _BLOCK_BYTES
+
+
+def _payloads_in(block: bytes) -> Generator[bytes, None, tuple[int, int]]:
+    """Yield the payloads of the whole records at the beginning of a block.
+
+    Returns:
+        Where they end, and how many bytes the next record needs at least; 0 if the data there is damaged.
+    """
+    # Written out in one loop, as `frames`: files of many short records are what this is used for.
+    at, size = 0, len(block)
+    short, headers, checksum = len(_SHORT_HEADERS), _SHORT_HEADERS, crc32c
+    unpack_length, unpack_crc = _LENGTH.unpack_from, _CRC.unpack_from
+    while size - at >= HEADER_BYTES + FOOTER_BYTES:
+        body = at + HEADER_BYTES
+        (length,) = unpack_length(block, at)
+        if block[at:body] != (headers[length] if length < short else header(length)):
+            return at, 0
+        footer = body + length
+        if footer + FOOTER_BYTES > size:
+            return at, HEADER_BYTES + length + FOOTER_BYTES
+        payload = block[body:footer]
+        crc = checksum(payload)
+        if ((crc >> 15 | crc << 17) + _MASK_DELTA) & _WORD != unpack_crc(block, footer)[0]:
+            return at, 0
+        yield payload
+        at = footer + FOOTER_BYTES
+    return at, HEADER_BYTES + FOOTER_BYTES
 
 
 def is_torn(source: IO[bytes] | int, offset: int, end: int) -> bool:

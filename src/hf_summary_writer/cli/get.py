@@ -1,0 +1,160 @@
+"""`hf-summary-writer get`: print scalars of a logdir, repo or bucket."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hf_summary_writer.cli.options import config_option
+from hf_summary_writer.cli.progress import download_progress
+from hf_summary_writer.cli.terminal import log_to_stderr, printable
+from hf_summary_writer.cli.watching import client_for
+from hf_summary_writer.hub import answer_of, default_endpoint, one_line
+from hf_summary_writer.reading import Scalars, no_folder, place_of, read_folder, read_remote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from hf_summary_writer.config import PushConfig
+
+__all__ = ["get"]
+
+_COLUMNS = ("run", "tag", "step", "value", "wall_time")
+_OVERVIEW = ("run", "tag", "values", "last_step", "last_value", "last_wall_time")
+
+Row = tuple[Any, ...]
+
+
+@click.command()
+@click.argument("source", metavar="REPO_OR_LOGDIR")
+@click.argument("tags", nargs=-1, metavar="[TAG]...")
+@click.option("--run", "runs", multiple=True, metavar="PATTERN", help="Only runs that match. Repeatable.")
+@config_option("repo_type")
+@click.option("--revision", help="The branch, tag or commit.  [default: main]")
+@config_option("endpoint")
+@config_option("token")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep downloaded event files in this folder; the next call downloads only new data.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, one object per line.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV with a header.")
+def get(
+    source: str,
+    tags: tuple[str, ...],
+    runs: tuple[str, ...],
+    repo_type: str | None,
+    revision: str | None,
+    endpoint: str | None,
+    token: str | None,
+    folder: Path | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Print the scalars TAG of all runs in REPO_OR_LOGDIR; without TAG, list the tags with their last values.
+
+    REPO_OR_LOGDIR is a folder on this machine, a repo, or an hf:// URI such as hf://buckets/user/logs/run. TAG may be a
+    pattern such as 'loss/*'. Runs have the names that TensorBoard gives them. Of a repo or bucket, only the event files
+    of the chosen runs are downloaded. In JSON, numbers that are not finite are the texts NaN, Infinity and -Infinity.
+    Exits with 1 if a run or tag does not exist.
+    """
+    log_to_stderr()
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
+    at = endpoint or default_endpoint()
+    try:
+        place = place_of(source, repo_type=repo_type, revision=revision, token=token, endpoint=at)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(printable(str(error))) from None
+    try:
+        if isinstance(place, Path):
+            found = read_folder(place, tags or None, runs or None)
+        else:
+            found = _downloaded(place, tags, runs, folder)
+    except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
+        raise click.ClickException(printable(_reason(place, error))) from None
+    columns, rows = (_COLUMNS, _values(found)) if tags else (_OVERVIEW, _overview(found))
+    if as_json:
+        _write_lines(json.dumps(dict(zip(columns, map(_in_json, row), strict=True))) for row in rows)
+    elif as_csv:
+        clean: Callable[[str], str] = printable if sys.stdout.isatty() else str
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows((clean(run), clean(tag), *numbers) for run, tag, *numbers in rows)
+    else:
+        _write_lines(_table(columns, rows))
+
+
+def _downloaded(
+    config: PushConfig, tags: tuple[str, ...], runs: tuple[str, ...], folder: Path | None
+) -> dict[str, dict[str, Scalars]]:
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()  # the client's own
+    with download_progress(config.repo_id) as progress:
+        return read_remote(config, client_for(config), tags or None, runs or None, folder, progress)
+
+
+def _reason(place: Path | PushConfig, error: Exception) -> str:
+    if isinstance(place, Path) or isinstance(error, LookupError | FileNotFoundError):
+        return str(error)
+    answer = answer_of(error)
+    reason = one_line(str(error)) if answer is None else f"{answer.status} {answer.message}"
+    return f"{no_folder(place.repo_id)}{place.repo_id} could not be read from {place.endpoint}: {reason}"
+
+
+def _values(runs: dict[str, dict[str, Scalars]]) -> Iterator[Row]:
+    for run, tags in runs.items():
+        for tag, scalars in tags.items():
+            columns = (column.tolist() for column in scalars)
+            yield from ((run, tag, *numbers) for numbers in zip(*columns, strict=True))
+
+
+def _overview(runs: dict[str, dict[str, Scalars]]) -> Iterator[Row]:
+    for run, tags in runs.items():
+        for tag, scalars in tags.items():
+            yield run, tag, len(scalars.steps), *(column[-1].item() for column in scalars)
+
+
+def _in_json(value: Any) -> Any:
+    # As in the JSON of protocol buffers: JSON itself has no such numbers.
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _table(columns: tuple[str, ...], rows: Iterable[Row]) -> Iterator[str]:
+    """Yield the lines of a table: names to the left, numbers to the right, the time as local time."""
+    shown = [(*columns[:-1], "time")]
+    shown += [(printable(run), printable(tag), *map(_short, numbers), _local(at)) for run, tag, *numbers, at in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for run, tag, *numbers, at in shown:
+        cells = (f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=False))
+        yield "  ".join((f"{run:<{widths[0]}}", f"{tag:<{widths[1]}}", *cells, at))
+
+
+def _short(number: Any) -> str:
+    if isinstance(number, str):
+        return number.replace("_", " ")
+    return f"{number:.6g}" if isinstance(number, float) else str(number)
+
+
+def _local(moment: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    except (OverflowError, OSError, ValueError):  # not finite, or of no year
+        return str(moment)
+
+
+def _write_lines(lines: Iterable[str]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -1,0 +1,253 @@
+"""Scalars of runs, read from a logdir or from a repo or bucket of the Hub."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import fnmatch
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_summary_writer.checks import as_patterns, check_folder
+from hf_summary_writer.config import PushConfig
+from hf_summary_writer.events import ScalarReader, Scalars
+from hf_summary_writer.hub import Mirror, answer_of, check_client, client_of, endpoint_of, full_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from huggingface_hub import HfApi
+
+__all__ = ["Scalars", "no_folder", "place_of", "read", "read_folder", "read_remote"]
+
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
+
+_MOST_NAMES = 10
+
+Runs = dict[str, dict[str, Scalars]]
+
+
+def read(
+    source: str | os.PathLike[str],
+    tags: Sequence[str] | str | None = None,
+    *,
+    runs: Sequence[str] | str | None = None,
+    repo_type: str | None = None,
+    revision: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    hf_api: HfApi | None = None,
+) -> dict[str, dict[str, Scalars]]:
+    """Return the scalars of the runs in a logdir, repo or bucket.
+
+    A run is a folder with event files, and its name the path of that folder below `source`, as in TensorBoard: `"."` is
+    `source` itself. The values of a tag come in the order of their steps, those of one step in the order of the files.
+    Damaged data is skipped with one warning for each file. Of a repo or bucket, only the event files of the wanted runs
+    are downloaded. For a table of everything with pandas:
+
+        runs = hf_summary_writer.read("user/my-runs")
+        pandas.concat(
+            {(run, tag): pandas.DataFrame(each._asdict()) for run, tags in runs.items() for tag, each in tags.items()},
+            names=["run", "tag", "row"],
+        )
+
+    Args:
+        source: A logdir; or a repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
+            `hf://buckets/user/name/folder`. If there is a folder of this name, the folder is read, unless `repo_type`
+            or `revision` is given.
+        tags: Only these tags; patterns such as `"loss/*"` are fine.
+        runs: Only these runs; patterns are fine.
+        repo_type: `"model"` (the default), `"dataset"`, `"space"` or `"bucket"`.
+        revision: The branch, tag or commit; `main` by default.
+        folder: Keep the downloaded event files in this folder; the next call downloads only new data.
+        token: The access token; by default, the stored one.
+        hf_api: The `HfApi` for all requests, instead of a new one.
+
+    Returns:
+        The `Scalars` by run and tag. Runs without a wanted tag are left out.
+
+    Raises:
+        LookupError: If there is no event file, or no run or tag for a name or pattern; the message names others.
+        OSError: If there is no such folder or repo, or a file cannot be read or downloaded.
+        ValueError: If an argument is invalid on the Hub.
+        huggingface_hub.errors.HfHubHTTPError: If the Hub refuses access.
+    """
+    place = place_of(source, repo_type=repo_type, revision=revision, token=token, endpoint=endpoint_of(hf_api))
+    wanted_tags, wanted_runs = as_patterns(tags, "tags"), as_patterns(runs, "runs")
+    if isinstance(place, Path):
+        return read_folder(place, wanted_tags, wanted_runs)
+    api = hf_api or client_of(place.endpoint, place.token)
+    return read_remote(place, api, wanted_tags, wanted_runs, folder, lambda _files, _size: lambda _size: None)
+
+
+def place_of(
+    source: str | os.PathLike[str],
+    *,
+    repo_type: str | None,
+    revision: str | None,
+    token: str | bool | None,
+    endpoint: str,
+) -> Path | PushConfig:
+    """Return the folder, or the place on the Hub, that `source` means.
+
+    Raises:
+        FileNotFoundError: If it is a path and there is no such folder.
+        ValueError: If it is invalid on the Hub.
+    """
+    name = os.fspath(source)
+    is_remote = name.startswith("hf://") or repo_type is not None or revision is not None
+    if not is_remote and (not isinstance(source, str) or Path(name).is_dir() or not _may_be_a_repo(name)):
+        if not Path(name).is_dir():
+            raise FileNotFoundError(f"there is no folder {name!r}")
+        return Path(name)
+    arguments = {"repo_id": name, "repo_type": repo_type, "revision": revision, "token": token}
+    config = PushConfig.from_arguments(arguments, endpoint)
+    check_client(config.repo_type)
+    return config
+
+
+def _may_be_a_repo(name: str) -> bool:
+    return name.count("/") < 2 and name[:1] not in {"/", ".", "~"}
+
+
+def read_folder(
+    root: Path, tags: Collection[str] | None, runs: Collection[str] | None, *, shown: str | None = None
+) -> Runs:
+    """Return the scalars of the runs below a folder; `shown` names it in messages.
+
+    Raises:
+        LookupError: If there is no event file, or no run or tag for a name or pattern.
+        OSError: If a file cannot be read.
+    """
+    shown = shown or str(root)
+    wanted = _Wanted(runs)
+    files = {run: paths for run, paths in _event_files(root) if wanted.takes(run)}
+    if not wanted.seen:
+        raise LookupError(f"{shown} has no event files")
+    wanted.check("run", shown)
+    kept = _Wanted(tags)
+    found = {}
+    for run, paths in sorted(files.items()):
+        reader = ScalarReader(kept.takes)
+        for path in paths:
+            damaged = reader.read(path)
+            if damaged:
+                logger.warning("%s is damaged in %d places; the data there was skipped", path, damaged)
+        if scalars := reader.scalars():
+            found[run] = scalars
+    kept.check("tag", shown)
+    return found
+
+
+def read_remote(
+    config: PushConfig,
+    api: HfApi,
+    tags: Collection[str] | None,
+    runs: Collection[str] | None,
+    folder: str | os.PathLike[str] | None,
+    progress: Callable[[int, int], Callable[[int], object]],
+) -> Runs:
+    """Download the event files of the wanted runs, and return their scalars.
+
+    Args:
+        config: Names the place.
+        api: The client.
+        tags: As for `read`.
+        runs: Likewise.
+        folder: Likewise.
+        progress: As for `Mirror.refresh`.
+
+    Raises:
+        LookupError: If there is no event file, or no run or tag for a name or pattern.
+        OSError: If there is no such repo, or a file cannot be downloaded.
+    """
+    wanted = _Wanted(runs)
+    shown = config.repo_id
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-read-"))
+        copy = check_folder(folder, "folder")
+        root = copy / config.path_in_repo if config.path_in_repo else copy
+
+        def is_wanted(path: str) -> bool:
+            parent, _, name = path.rpartition("/")
+            return _is_event_file(name) and wanted.takes(os.path.relpath(parent or ".", config.path_in_repo or "."))
+
+        try:
+            config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
+            changed = Mirror(api, config, copy, is_wanted, logger.warning).refresh(progress)
+        except Exception as error:
+            answer = answer_of(error)
+            if answer is None or answer.status != 404:
+                raise
+            kind = config.repo_type or "model"
+            raise FileNotFoundError(
+                f"{no_folder(shown)}{shown!r} is no {kind} at {config.endpoint} that the token may see"
+            ) from error
+        for path, reason in changed.failed.items():
+            more = f" and {len(changed.failed) - 1} more" if len(changed.failed) > 1 else ""
+            raise OSError(f"{path}{more} of {shown} could not be downloaded: {reason}")
+        if not wanted.seen:
+            raise LookupError(f"{shown} has no event files")
+        wanted.check("run", shown)
+        return read_folder(root, tags, runs, shown=shown)
+
+
+def no_folder(name: str) -> str:
+    """Return the beginning of a message about a repo whose name may have been meant as that of a folder."""
+    return "" if Path(name).is_dir() else f"there is no folder {name!r} on this machine, and "
+
+
+class _Wanted:
+    """Chooses names by patterns, and knows which patterns have chosen none.
+
+    Args:
+        patterns: Names, or patterns as `fnmatch` has them; `None` for all.
+    """
+
+    def __init__(self, patterns: Collection[str] | None) -> None:
+        self._patterns = patterns
+        self._unmatched = set(patterns or ())
+        self.seen: set[str] = set()
+
+    def takes(self, name: str) -> bool:
+        self.seen.add(name)
+        if self._patterns is None:
+            return True
+        # Also by equality: a tag may have brackets.
+        found = {each for each in self._patterns if each == name or fnmatch.fnmatchcase(name, each)}
+        self._unmatched -= found
+        return bool(found)
+
+    def check(self, kind: str, shown: str) -> None:
+        """Raise `LookupError` for the first pattern that has chosen nothing."""
+        for pattern in self._patterns or ():
+            if pattern in self._unmatched:
+                near = difflib.get_close_matches(pattern, self.seen, _MOST_NAMES, 0.5)
+                names = near or sorted(self.seen)[:_MOST_NAMES]
+                more = f" and {len(self.seen) - len(names)} more" if len(self.seen) > len(names) else ""
+                exist = f"there are {', '.join(map(repr, names))}{more}" if names else f"there is no {kind}"
+                raise LookupError(f"{shown} has no {kind} {pattern!r}: {exist}")
+
+
+def _event_files(root: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Yield each run below a folder, and its event files in TensorBoard's order. Links are followed, as there."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders.sort()
+        status = os.stat(folder)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()  # a link to one of its parents, or a second one to the same folder
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        paths = [Path(folder, name) for name in sorted(names) if _is_event_file(name)]
+        if paths:
+            yield Path(os.path.relpath(folder, root)).as_posix(), paths
+
+
+def _is_event_file(name: str) -> bool:
+    return "tfevents" in name

@@ -1,0 +1,108 @@
+"""Scalars of a repo or bucket, from the event files that are needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import CommitOperationAdd
+
+from hf_summary_writer import HFSummaryWriter, read
+from hub.test_bucket import needs_a_client_for_buckets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+pytestmark = pytest.mark.client  # listings and addresses are the client's
+
+TYPES = ["model", "dataset", "space", pytest.param("bucket", marks=needs_a_client_for_buckets)]
+
+
+def train(api: HfApi, repo_id: str, logdir: Path, steps: int = 3, **where: Any) -> None:
+    with HFSummaryWriter(repo_id, logdir, hf_api=api, commit_every=60, **where) as writer:
+        for step in range(steps):
+            writer.add_scalar("loss", 1 / (step + 1), step)
+            writer.add_scalar("lr", 0.5, step)
+
+
+@pytest.mark.parametrize("repo_type", TYPES)
+def test_scalars_come_from_a_place_of_any_kind(api: HfApi, repo_id: str, tmp_path: Path, repo_type: str) -> None:
+    train(api, repo_id, tmp_path / "first", repo_type=repo_type)
+    local = read(tmp_path / "first", "loss")["."]["loss"]
+    uri = f"hf://{repo_type}s/{repo_id}"
+    for source, options, run in (
+        (repo_id, {"repo_type": repo_type}, "tensorboard/first"),
+        (uri, {}, "tensorboard/first"),
+        (f"{uri}/tensorboard", {}, "first"),
+        (f"{uri}/tensorboard/first", {}, "."),
+    ):
+        found = read(source, "loss", hf_api=api, **options)
+        assert list(found) == [run]
+        assert list(found[run]) == ["loss"]
+        assert [column.tolist() for column in found[run]["loss"]] == [column.tolist() for column in local]
+
+
+def test_only_files_of_wanted_runs_are_downloaded(api: HfApi, hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        train(api, repo_id, tmp_path / name)
+    second = sum(path.stat().st_size for path in (tmp_path / "second").glob("*.tfevents.*"))
+    hub.reset_stats()
+    found = read(repo_id, "loss", runs="*/second", hf_api=api)
+    assert list(found) == ["tensorboard/second"]
+    assert hub.stats.download.sent == second
+
+
+def test_a_kept_copy_takes_only_new_data(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    train(api, repo_id, tmp_path / "first", steps=2)
+    assert read(repo_id, "loss", folder=copy, hf_api=api)["tensorboard/first"]["loss"].steps.tolist() == [0, 1]
+    train(api, repo_id, tmp_path / "first", steps=4)
+    steps = read(repo_id, "loss", folder=copy, hf_api=api)["tensorboard/first"]["loss"].steps.tolist()
+    assert steps == [0, 0, 1, 1, 2, 3]
+
+
+def test_a_folder_comes_before_a_repo_of_its_name(
+    api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(api, repo_id, tmp_path / "first", repo_type="dataset")
+    monkeypatch.chdir(tmp_path)
+    with HFSummaryWriter(repo_id, repo_id, hf_api=api, write_to_disk=False):
+        pass
+    (tmp_path / repo_id).mkdir(parents=True)
+    with pytest.raises(LookupError, match=f"^{repo_id} has no event files"):
+        read(repo_id, hf_api=api)
+    assert list(read(repo_id, repo_type="dataset", hf_api=api)) == ["tensorboard/first"]
+    assert list(read(f"hf://datasets/{repo_id}", hf_api=api)) == ["tensorboard/first"]
+
+
+def test_a_branch_is_read(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    train(api, repo_id, tmp_path / "first", repo_revision="trials")
+    assert list(read(repo_id, revision="trials", hf_api=api)) == ["tensorboard/first"]
+    with pytest.raises(LookupError, match="has no event files"):
+        read(repo_id, hf_api=api)
+
+
+def test_a_missing_repo_run_or_tag_is_an_error(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"there is no folder '{repo_id}' .* '{repo_id}' is no model at"):
+        read(repo_id, hf_api=api)
+    with pytest.raises(FileNotFoundError, match="is no dataset at"):
+        read(f"hf://datasets/{repo_id}", hf_api=api)
+    train(api, repo_id, tmp_path / "first")
+    with pytest.raises(LookupError, match="has no run 'first': there are 'tensorboard/first'"):
+        read(repo_id, runs="first", hf_api=api)
+    with pytest.raises(LookupError, match="has no tag 'los': there are 'loss'"):
+        read(repo_id, "los", hf_api=api)
+
+
+def test_names_of_files_that_leave_the_folder_are_left_out(
+    api: HfApi, repo_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(api, repo_id, tmp_path / "first")
+    odd = "c:/events.out.tfevents.9.host"
+    api.create_commit(repo_id, [CommitOperationAdd(odd, b"x")], commit_message="Add")
+    assert list(read(repo_id, hf_api=api)) == ["tensorboard/first"]
+    assert any(odd in message for message in caplog.messages)

@@ -1,0 +1,115 @@
+"""`hf-summary-writer get`: scalars on a terminal and in pipes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+import commands
+from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer.events import EventWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    for run in ("first", "second"):
+        with EventWriter(tmp_path / "runs" / run) as writer:
+            for step, value in enumerate([0.5, math.inf, 0.25]):
+                writer.add_scalar("train/loss", value, step, walltime=1e9 + step)
+                writer.add_scalar("lr", 0.1, step)
+    return tmp_path / "runs"
+
+
+def test_a_table_shows_the_values(hub: HubProcess, logs: Path) -> None:
+    asked = commands.run(hub, "get", logs, "train/*", "--run", "first", home=logs, TZ="UTC")
+    assert asked.returncode == 0, asked.stderr
+    assert [line.split() for line in asked.stdout.splitlines()] == [
+        ["run", "tag", "step", "value", "time"],
+        ["first", "train/loss", "0", "0.5", "2001-09-09", "01:46:40"],
+        ["first", "train/loss", "1", "inf", "2001-09-09", "01:46:41"],
+        ["first", "train/loss", "2", "0.25", "2001-09-09", "01:46:42"],
+    ]
+
+
+def test_json_and_csv_hold_the_same_values(hub: HubProcess, logs: Path) -> None:
+    in_json = commands.objects(commands.run(hub, "get", logs, "train/loss", "--json", home=logs).stdout)
+    in_csv = csv.DictReader(io.StringIO(commands.run(hub, "get", logs, "train/loss", "--csv", home=logs).stdout))
+    assert [each["value"] for each in in_json] == 2 * [0.5, "Infinity", 0.25]
+    assert [float(each["value"]) for each in in_csv] == 2 * [0.5, math.inf, 0.25]
+    assert in_json[5] == {"run": "second", "tag": "train/loss", "step": 2, "value": 0.25, "wall_time": 1e9 + 2}
+
+
+def test_without_a_tag_the_tags_are_listed(hub: HubProcess, logs: Path) -> None:
+    listed = commands.objects(commands.run(hub, "get", logs, "--json", home=logs).stdout)
+    assert [(each["run"], each["tag"], each["values"], each["last_step"]) for each in listed] == [
+        (run, tag, 3, 2) for run in ("first", "second") for tag in ("lr", "train/loss")
+    ]
+
+
+def test_a_repo_is_read(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    with HFSummaryWriter(repo_id, tmp_path / "first", hf_api=api, repo_private=True) as writer:
+        writer.add_scalar("loss", 0.5, 7)
+    asked = commands.run(hub, "get", repo_id, "loss", "--json", home=tmp_path)
+    assert [(each["run"], each["step"]) for each in commands.objects(asked.stdout)] == [("tensorboard/first", 7)]
+    assert asked.stderr == ""
+    missing = commands.run(hub, "get", f"{repo_id}x", "loss", home=tmp_path)
+    assert missing.returncode == 1
+    assert "is no model at" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["trainloss"], "has no tag 'trainloss': there are 'train/loss'"),
+        (["lr", "--run", "third"], "has no run 'third': there are"),
+    ],
+)
+def test_a_missing_name_is_an_error_in_one_line(hub: HubProcess, logs: Path, arguments: list[str], reason: str) -> None:
+    asked = commands.run(hub, "get", logs, *arguments, home=logs)
+    assert (asked.returncode, asked.stdout) == (1, "")
+    (line,) = asked.stderr.splitlines()
+    assert reason in line
+
+
+def test_an_unreachable_hub_is_an_error_that_mentions_the_folder(tmp_path: Path) -> None:
+    asked = commands.run(commands.Nowhere(), "get", "runs/first", "loss", home=tmp_path)
+    assert asked.returncode == 1
+    assert "there is no folder 'runs/first' on this machine, and runs/first could not be read" in asked.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--csv"], ["--json"]])
+def test_names_cannot_control_the_terminal(hub: HubProcess, tmp_path: Path, options: list[str]) -> None:
+    with EventWriter(tmp_path / "runs" / "\x1b]0;run\x07") as writer:
+        writer._cleans_tags = False
+        writer.add_scalar("\x1b[2Jloss", 1.0, 1)
+    shown = commands.on_terminal(hub, "get", tmp_path / "runs", "*", *options, home=tmp_path)
+    assert shown.code == 0
+    assert "\x1b" not in shown.text
+    assert "loss" in shown.text
+    missing = commands.on_terminal(hub, "get", tmp_path / "runs", "nothing", *options, home=tmp_path)
+    assert missing.code == 1
+    assert "\x1b" not in missing.text
+
+
+def test_a_pipe_keeps_names_as_they_are(hub: HubProcess, tmp_path: Path) -> None:
+    name = 'a "quoted", name\nof two lines'
+    with EventWriter(tmp_path / "runs") as writer:
+        writer._cleans_tags = False
+        writer.add_scalar(name, 1.0, 1)
+    text = commands.run(hub, "get", tmp_path / "runs", "*", "--csv", home=tmp_path).stdout
+    assert [row["tag"] for row in csv.DictReader(io.StringIO(text))] == [name]
+    text = commands.run(hub, "get", tmp_path / "runs", "*", "--json", home=tmp_path).stdout
+    assert json.loads(text)["tag"] == name
