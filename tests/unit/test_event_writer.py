@@ -22,8 +22,10 @@ from tensorboard.compat.proto import event_pb2 as their_event
 from tensorboard.compat.proto import summary_pb2 as their_summary
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
+from hf_summary_writer.events.failures import FailureLog
 from hf_summary_writer.events.files import EventFile, followed, parse_name
-from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit
+from hf_summary_writer.events.memory import MemoryLimit
+from hf_summary_writer.events.queue import EventQueue
 from hf_summary_writer.events.thread import FlushRequest, Signal, writer_thread
 from hf_summary_writer.events.writer import EventWriter
 

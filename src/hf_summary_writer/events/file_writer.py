@@ -15,7 +15,7 @@ from tensorboardX.writer import FileWriter as _TheirFileWriter
 from hf_summary_writer.events import hooks
 from hf_summary_writer.events.device import Snapshot
 from hf_summary_writer.events.encoding import SUMMARY, event_payload
-from hf_summary_writer.events.queue import Deferred, OnDevice, ScalarOnDevice
+from hf_summary_writer.events.items import Deferred, OnDevice, ScalarOnDevice
 from hf_summary_writer.events.thread import writer_thread
 
 if TYPE_CHECKING:

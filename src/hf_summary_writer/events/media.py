@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hf_summary_writer.events.device import Device, Snapshot
-    from hf_summary_writer.events.queue import MemoryLimit
+    from hf_summary_writer.events.memory import MemoryLimit
 
 __all__ = [
     "are_meshes",

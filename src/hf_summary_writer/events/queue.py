@@ -1,20 +1,25 @@
-"""The event queue of one folder: pending events, the limit on their memory, and how they get into event files."""
+"""The event queue of one folder: pending events, and how they get into event files."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import logging
-import threading
 import time
 from collections import defaultdict, deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
-
-from tensorboardX.x2num import make_np
+from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.events.encoding import Scalar, scalar_payloads
 from hf_summary_writer.events.files import SEGMENT_BYTES, EventFile
+from hf_summary_writer.events.items import (
+    ON_DEVICE,
+    Deferred,
+    Item,
+    OnDevice,
+    ScalarOnDevice,
+    leading_scalars,
+    memory_of,
+)
 from hf_summary_writer.events.tfrecord import frame, frames
 from hf_summary_writer.events.thread import FlushRequest, Signal, writer_thread
 from hf_summary_writer.process import exit_is_over
@@ -23,16 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hf_summary_writer.events.device import Copy, Device, Snapshot
+    from hf_summary_writer.events.failures import FailureLog
+    from hf_summary_writer.events.memory import MemoryLimit
 
-__all__ = ["Deferred", "EventQueue", "FailureLog", "Item", "MemoryLimit", "OnDevice", "ScalarOnDevice"]
+__all__ = ["EventQueue"]
 
 _logger = logging.getLogger(__name__)
-
-_SCALAR_BYTES = 192
-
-"""Memory of a pending scalar: the tuple and its three numbers, rounded up."""
-
-_OVERHEAD_BYTES = 256
 
 _SLICE_BYTES = 1 << 20
 
@@ -53,232 +54,9 @@ _IDLE_SECONDS = 10.0
 """How long a file stays open with nothing appended."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Deferred:
-    """An event that the writer thread encodes.
-
-    Attributes:
-        encode: Returns the event's bytes, or `None` if it wrote what it had to write itself.
-        nbytes: Memory that it holds until then.
-    """
-
-    encode: Callable[[], bytes | None]
-    nbytes: int
-
-
-@dataclass(slots=True, eq=False)
-class OnDevice:
-    """An event whose values are still on an accelerator.
-
-    Attributes:
-        snapshots: The values.
-        make: Returns the event to encode, given the values on the host.
-        nbytes: Memory that it and its values hold on the host, once they are there.
-    """
-
-    snapshots: tuple[Snapshot, ...]
-    make: Callable[..., Deferred]
-    nbytes: int
-
-    @property
-    def device_bytes(self) -> int:
-        return sum(snapshot.nbytes for snapshot in self.snapshots)
-
-    def finish(self) -> Deferred | None:
-        """Return the event once its values have been read; `None` if one of them could not be."""
-        values = [snapshot.value for snapshot in self.snapshots]
-        return None if any(value is None for value in values) else self.make(*values)
-
-
-@dataclass(slots=True, eq=False)
-class ScalarOnDevice:
-    """A plain scalar whose value is still on an accelerator.
-
-    Attributes:
-        wall_time: Seconds since the epoch.
-        prefix: As in `Scalar`.
-        number: The value.
-        step: The global step.
-        on_read: Receives the value once it is on the host.
-    """
-
-    wall_time: float
-    prefix: bytes
-    number: Snapshot
-    step: int | None
-    on_read: Callable[[float], None] | None = None
-
-    def finish(self) -> Scalar | None:
-        """Return the scalar once its number has been read; `None` if it could not be."""
-        number = self.number.value
-        if number is None:
-            return None
-        if self.on_read is not None:
-            self.on_read(number)
-        # The difference is zero for what is finite; tensorboardX warns of what is not.
-        if number - number:
-            make_np(number)
-        return self.wall_time, self.prefix, number, self.step
-
-
-_ON_DEVICE = frozenset({OnDevice, ScalarOnDevice})
-
 _of_parent: list[Any] = []
 
 """What a forked child has inherited and must never free."""
-
-Item = Scalar | bytes | Deferred | OnDevice | ScalarOnDevice | FlushRequest
-
-
-class MemoryLimit:
-    """The memory that the pending events of one writer may take, shared by its queues.
-
-    Callers count what they add, under a lock; the writer thread alone counts what it releases, without one. So the
-    thread never waits for a caller, whose signal handler may be waiting for the thread.
-
-    Attributes:
-        items: Number of items that each queue may hold at the moment.
-        waiting: Signals of callers that wait for room.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._queues: set[int] = set()
-        self.reset()
-
-    def reset(self) -> None:
-        """Hold nothing and take fresh locks, in a forked child."""
-        self._lock = threading.RLock()
-        self.waiting: deque[Signal] = deque()
-        self._acquired = self._released = 0
-        self._acquired_on_device = self._released_on_device = 0
-        self.items: int = self._items()
-
-    def join(self, events: EventQueue) -> None:
-        self._queues.add(id(events))
-        self.items = self._items()
-
-    def leave(self, events: EventQueue) -> None:
-        self._queues.discard(id(events))
-        self.items = self._items()
-
-    def acquire(self, nbytes: int) -> None:
-        """Count memory that a caller adds, without waiting: `EventQueue.wait_for_room` comes before."""
-        with self._lock:
-            self._acquired += nbytes
-        self.items = self._items()
-
-    def release(self, nbytes: int) -> None:
-        """Count memory that the writer thread is done with."""
-        self._released += nbytes
-        self.items = self._items()
-
-    def acquire_on_device(self, nbytes: int) -> bool:
-        """Count device memory that a snapshot is about to take; return False if it is more than the limit allows."""
-        with self._lock:
-            if self._acquired_on_device - self._released_on_device + nbytes > self.max_bytes:
-                return False
-            self._acquired_on_device += nbytes
-            return True
-
-    def release_on_device(self, nbytes: int) -> None:
-        """Count device memory that the writer thread is done with."""
-        self._released_on_device += nbytes
-
-    def wake_waiting(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self.waiting.popleft().set()
-
-    def _items(self) -> int:
-        held = self._acquired - self._released
-        room = (self.max_bytes - held) // (_SCALAR_BYTES * max(len(self._queues), 1))
-        # However small the limit, one item must get through when nothing else is held.
-        return room if held > 0 else max(room, 1)
-
-
-class FailureLog:
-    """Which queues of one writer cannot write, what was lost, and what the log has said about it.
-
-    Args:
-        max_pending_bytes: For the message.
-    """
-
-    def __init__(self, max_pending_bytes: int) -> None:
-        self._max_pending_bytes = max_pending_bytes
-        self._lock = threading.RLock()
-        self._failing: set[int] = set()
-        self._reported = self._sync_reported = self._device_reported = False
-        # Two counters, since the writer thread must not take the lock.
-        self._refused = 0
-        self._lost = 0
-
-    def reset(self) -> None:
-        """Forget the parent's failures and locks, in a forked child."""
-        self._lock = threading.RLock()
-        self._failing.clear()
-
-    @property
-    def dropped(self) -> int:
-        """Number of events that were never written."""
-        return self._refused + self._lost
-
-    @property
-    def any_failing(self) -> bool:
-        return bool(self._failing)
-
-    def refuse_one(self) -> None:
-        """Count an event that a caller could not add."""
-        with self._lock:
-            self._refused += 1
-
-    def lose(self, events: int) -> None:
-        """Count events that the writer thread could not write."""
-        self._lost += events
-
-    def fail(self, events: EventQueue) -> None:
-        self._failing.add(id(events))
-
-    def forget(self, events: EventQueue) -> None:
-        self._failing.discard(id(events))
-
-    def report(self, error: OSError, directory: str) -> None:
-        """Log the first failure since the last recovery."""
-        if not self._reported:
-            self._reported = True
-            _logger.error(
-                "cannot write event files in %s: %s; events are kept in memory up to %d bytes, then dropped; logging"
-                " goes on when there is space again",
-                directory,
-                error,
-                self._max_pending_bytes,
-            )
-
-    def report_sync(self, error: OSError, directory: str) -> None:
-        """Log the first failing fsync. Written events stay in the file, and later events are still written."""
-        if not self._sync_reported:
-            self._sync_reported = True
-            _logger.warning(
-                "cannot sync event files in %s to disk: %s; events are written, but the latest ones may not survive a"
-                " power failure",
-                directory,
-                error,
-            )
-
-    def report_device(self, error: Exception, directory: str) -> None:
-        """Log the first value that could not be read: an error of a device tends to stay."""
-        if not self._device_reported:
-            self._device_reported = True
-            _logger.error("values of %s could not be read from the device and are dropped: %s", directory, error)
-
-    def recover(self, events: EventQueue) -> None:
-        """Note that a queue can write, and log the end of the failure if it was the last one."""
-        self._failing.discard(id(events))
-        if self._reported and not self._failing:
-            self._reported = False
-            _logger.warning(
-                "event files in %s are written again; %d events were dropped", events.directory, self.dropped
-            )
 
 
 class EventQueue:
@@ -356,7 +134,7 @@ class EventQueue:
         """Append an item, waiting for room if there is none."""
         if len(self.items) >= self.memory.items and not self.wait_for_room():
             return
-        if type(item) is not ScalarOnDevice and (nbytes := _memory_of(item)):
+        if type(item) is not ScalarOnDevice and (nbytes := memory_of(item)):
             self.memory.acquire(nbytes)
         self.items.append(item)
         if (now := time.time()) >= self.register_at:
@@ -478,7 +256,7 @@ class EventQueue:
         """Write up to `most` items, or answer one request; return how many items were done. Never raises `OSError`."""
         if not self._taken:
             self._take(most)
-            if not _ON_DEVICE.isdisjoint(map(type, self._taken)):
+            if not ON_DEVICE.isdisjoint(map(type, self._taken)):
                 self._take(_DEVICE_ITEMS - len(self._taken))
                 self._start_copies()
         if self._awaits_device and not self._read_copies():
@@ -536,7 +314,7 @@ class EventQueue:
         # What is on a device is neither read nor freed here: a forked child must not touch the parent's devices.
         _of_parent.append((self.items, self._taken, self._copies))
         has_events = bool(self.items or self._taken or self._file.appended)
-        kept = [item for item in self.items if type(item) not in _ON_DEVICE] if keep_items else []
+        kept = [item for item in self.items if type(item) not in ON_DEVICE] if keep_items else []
         self.items = deque(kept)
         self._taken = []
         self._forget_copies()
@@ -554,7 +332,7 @@ class EventQueue:
     @property
     def _awaits_device(self) -> bool:
         """Whether the next item to write is on a device; those before it need not wait for the device."""
-        return self.device_wait_began is not None and bool(self._taken) and type(self._taken[0]) in _ON_DEVICE
+        return self.device_wait_began is not None and bool(self._taken) and type(self._taken[0]) in ON_DEVICE
 
     def _read_copies(self) -> bool:
         """Bring all values of `_taken` to the host; return False while a device is at work."""
@@ -574,7 +352,7 @@ class EventQueue:
                 else:
                     finished.append(event)
                 if type(item) is OnDevice:
-                    self.memory.release(item.nbytes - (0 if event is None else _memory_of(event)))
+                    self.memory.release(item.nbytes - (0 if event is None else memory_of(event)))
                     self.memory.release_on_device(item.device_bytes)
             else:
                 finished.append(item)
@@ -607,7 +385,7 @@ class EventQueue:
             self.failures.report_device(error, self.directory)
 
     def _write(self, taken: list[Item], most: int, now: float) -> None:
-        scalars = _leading_scalars(taken[:most])
+        scalars = leading_scalars(taken[:most])
         records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
@@ -618,7 +396,7 @@ class EventQueue:
         finally:
             done = self._file.appended - before
             if not scalars:
-                self.memory.release(sum(map(_memory_of, taken[:done])))
+                self.memory.release(sum(map(memory_of, taken[:done])))
             del taken[:done]
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
@@ -651,7 +429,7 @@ class EventQueue:
             _logger.exception("an event of %s could not be encoded and is dropped", self.directory)
             self.failures.lose(1)
             payload = b""
-        self.memory.release(item.nbytes - _memory_of(payload))
+        self.memory.release(item.nbytes - memory_of(payload))
         return payload
 
     def _flush(self, request: FlushRequest) -> None:
@@ -706,7 +484,7 @@ class EventQueue:
         """Log and count lost events, and then answer waiting callers."""
         lost = sum(not isinstance(item, FlushRequest) for item in items)
         self.failures.lose(lost)
-        self.memory.release(sum(map(_memory_of, items)))
+        self.memory.release(sum(map(memory_of, items)))
         self.memory.release_on_device(sum(item.device_bytes for item in items if type(item) is OnDevice))
         if lost:
             _logger.error("%d events of %s could not be written and are lost", lost, self.directory)
@@ -715,23 +493,8 @@ class EventQueue:
                 self._answer(item)
 
 
-def _memory_of(item: Item) -> int:
-    """Return the bytes that are acquired for an item; plain scalars are limited by their number."""
-    if type(item) is bytes:
-        return len(item) + _OVERHEAD_BYTES
-    return item.nbytes if isinstance(item, Deferred | OnDevice) else 0
-
-
 def _is_ready(copy: Copy) -> bool:
     try:
         return copy.is_ready()
     except Exception:  # noqa: BLE001 - `values` raises it again
         return True
-
-
-def _leading_scalars(items: list[Item]) -> list[Scalar]:
-    kinds = list(map(type, items))
-    scalars = items
-    if kinds.count(tuple) < len(kinds):
-        scalars = items[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
-    return cast("list[Scalar]", scalars)

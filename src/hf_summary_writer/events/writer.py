@@ -24,9 +24,12 @@ from hf_summary_writer.checks import is_no_folder
 from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
+from hf_summary_writer.events.failures import FailureLog
 from hf_summary_writer.events.file_writer import FileWriter
 from hf_summary_writer.events.files import SEGMENT_BYTES
-from hf_summary_writer.events.queue import EventQueue, FailureLog, MemoryLimit, ScalarOnDevice
+from hf_summary_writer.events.items import ScalarOnDevice
+from hf_summary_writer.events.memory import MemoryLimit
+from hf_summary_writer.events.queue import EventQueue
 from hf_summary_writer.events.summaries import (
     check_tensor,
     hparams_summaries,

@@ -1,0 +1,98 @@
+"""What the log says of a disk or device that fails, and how many events were lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hf_summary_writer.events.queue import EventQueue
+
+__all__ = ["FailureLog"]
+
+_logger = logging.getLogger(__name__)
+
+
+class FailureLog:
+    """Which queues of one writer cannot write, what was lost, and what the log has said about it.
+
+    Args:
+        max_pending_bytes: For the message.
+    """
+
+    def __init__(self, max_pending_bytes: int) -> None:
+        self._max_pending_bytes = max_pending_bytes
+        self._lock = threading.RLock()
+        self._failing: set[int] = set()
+        self._reported = self._sync_reported = self._device_reported = False
+        # Two counters, since the writer thread must not take the lock.
+        self._refused = 0
+        self._lost = 0
+
+    def reset(self) -> None:
+        """Forget the parent's failures and locks, in a forked child."""
+        self._lock = threading.RLock()
+        self._failing.clear()
+
+    @property
+    def dropped(self) -> int:
+        """Number of events that were never written."""
+        return self._refused + self._lost
+
+    @property
+    def any_failing(self) -> bool:
+        return bool(self._failing)
+
+    def refuse_one(self) -> None:
+        """Count an event that a caller could not add."""
+        with self._lock:
+            self._refused += 1
+
+    def lose(self, events: int) -> None:
+        """Count events that the writer thread could not write."""
+        self._lost += events
+
+    def fail(self, events: EventQueue) -> None:
+        self._failing.add(id(events))
+
+    def forget(self, events: EventQueue) -> None:
+        self._failing.discard(id(events))
+
+    def report(self, error: OSError, directory: str) -> None:
+        """Log the first failure since the last recovery."""
+        if not self._reported:
+            self._reported = True
+            _logger.error(
+                "cannot write event files in %s: %s; events are kept in memory up to %d bytes, then dropped; logging"
+                " goes on when there is space again",
+                directory,
+                error,
+                self._max_pending_bytes,
+            )
+
+    def report_sync(self, error: OSError, directory: str) -> None:
+        """Log the first failing fsync. Written events stay in the file, and later events are still written."""
+        if not self._sync_reported:
+            self._sync_reported = True
+            _logger.warning(
+                "cannot sync event files in %s to disk: %s; events are written, but the latest ones may not survive a"
+                " power failure",
+                directory,
+                error,
+            )
+
+    def report_device(self, error: Exception, directory: str) -> None:
+        """Log the first value that could not be read: an error of a device tends to stay."""
+        if not self._device_reported:
+            self._device_reported = True
+            _logger.error("values of %s could not be read from the device and are dropped: %s", directory, error)
+
+    def recover(self, events: EventQueue) -> None:
+        """Note that a queue can write, and log the end of the failure if it was the last one."""
+        self._failing.discard(id(events))
+        if self._reported and not self._failing:
+            self._reported = False
+            _logger.warning(
+                "event files in %s are written again; %d events were dropped", events.directory, self.dropped
+            )
