@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_summary_writer.events import device as devices
-from hf_summary_writer.events.device import Snapshot
+from hf_summary_writer.events.device import Snapshot, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +35,7 @@ class StandIn:
         self._streams: dict[int, deque[Callable[[], None]]] = {}
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-        monkeypatch.setitem(devices._finders, DeviceArray, lambda array: array.device)
+        monkeypatch.setitem(find._finders, DeviceArray, lambda array: array.device)
         return self
 
     def array(self, values: Any) -> DeviceArray:

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as stn
 from tensorboardX.summary import histogram
 
 from equality import contents, show
-from hf_summary_writer.events import device as devices
+from hf_summary_writer.events.device import Snapshot, find
+from hf_summary_writer.events.device.torch import TorchDevice, _is_default_of_cuda
 from hf_summary_writer.events.media import histogram_from_statistics
 from hf_summary_writer.events.summaries import unwrapped
 from hf_summary_writer.events.writer import EventWriter
@@ -84,25 +85,25 @@ class Backend:
         self.current = before
 
 
-def make_device() -> devices.TorchDevice:
-    return devices.TorchDevice(torch, Backend(), torch.device("cpu"), pin=False)
+def make_device() -> TorchDevice:
+    return TorchDevice(torch, Backend(), torch.device("cpu"), pin=False)
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> devices.TorchDevice:
+def device(monkeypatch: pytest.MonkeyPatch) -> TorchDevice:
     device = make_device()
     for kind in (torch.Tensor, torch.nn.Parameter):
-        monkeypatch.setitem(devices._finders, kind, lambda _: device)
+        monkeypatch.setitem(find._finders, kind, lambda _: device)
     return device
 
 
-def numbers(device: devices.TorchDevice, values: Iterable[Any]) -> list[devices.Snapshot]:
+def numbers(device: TorchDevice, values: Iterable[Any]) -> list[Snapshot]:
     snapshots = [device.number(value) for value in values]
     assert None not in snapshots
     return snapshots  # type: ignore[return-value]
 
 
-def read(device: devices.TorchDevice, values: list[Any], are_numbers: set[int]) -> list[Any]:
+def read(device: TorchDevice, values: list[Any], are_numbers: set[int]) -> list[Any]:
     snapshots = [(device.number if n in are_numbers else device.snapshot)(value) for n, value in enumerate(values)]
     copy = device.start_copy([snapshot for snapshot in snapshots if snapshot is not None])
     assert copy.is_ready()
@@ -190,7 +191,7 @@ def test_without_memory_for_a_block_the_number_is_read_in_the_call(monkeypatch: 
 def test_the_end_of_a_copy_is_marked_in_the_call_except_on_the_default_stream() -> None:
     for key, recorded_in_calls in (((0, 0, 1), 0), ((3, 0, 1), 10)):
         device = make_device()
-        device._stream_key, device._is_default = lambda _, key=key: key, devices._is_default_of_cuda
+        device._stream_key, device._is_default = lambda _, key=key: key, _is_default_of_cuda
         snapshots = numbers(device, [torch.tensor(1.0)] * 10)
         stream = device._backend.current
         assert stream.records == recorded_in_calls
@@ -198,7 +199,7 @@ def test_the_end_of_a_copy_is_marked_in_the_call_except_on_the_default_stream() 
         assert stream.records == max(recorded_in_calls, 1)
 
 
-def test_numbers_take_nothing_of_the_limit_on_device_memory(tmp_path: Path, device: devices.TorchDevice) -> None:
+def test_numbers_take_nothing_of_the_limit_on_device_memory(tmp_path: Path, device: TorchDevice) -> None:
     with EventWriter(tmp_path) as writer:
         for step in range(10):
             writer.add_scalar("a", torch.tensor(1.0), step)
@@ -232,7 +233,7 @@ def test_tensors_with_gradients_parameters_and_inference_tensors_are_taken(tmp_p
         lambda: torch.tensor([1 + 2j]).conj().imag,
     ],
 )
-def test_unusual_tensors_are_read_in_the_call(device: devices.TorchDevice, make: Any) -> None:
+def test_unusual_tensors_are_read_in_the_call(device: TorchDevice, make: Any) -> None:
     assert not device.can_copy(make())
 
 
@@ -245,15 +246,15 @@ def test_unusual_tensors_are_read_in_the_call(device: devices.TorchDevice, make:
         lambda: torch.quantize_per_tensor(torch.tensor(1.0), 0.1, 0, torch.qint8),
     ],
 )
-def test_a_number_in_an_unusual_tensor_is_read_in_the_call(device: devices.TorchDevice, make: Any) -> None:
+def test_a_number_in_an_unusual_tensor_is_read_in_the_call(device: TorchDevice, make: Any) -> None:
     assert device.number(make()) is None
 
 
-def test_a_number_that_is_negated_when_it_is_read_is_taken(device: devices.TorchDevice) -> None:
+def test_a_number_that_is_negated_when_it_is_read_is_taken(device: TorchDevice) -> None:
     assert device.start_copy(numbers(device, [torch.tensor(1 + 2j).conj().imag])).values() == [-2.0]
 
 
-def test_tensors_inside_of_a_transform_are_read_in_the_call(device: devices.TorchDevice) -> None:
+def test_tensors_inside_of_a_transform_are_read_in_the_call(device: TorchDevice) -> None:
     seen = []
 
     def double(x: Any) -> Any:
@@ -265,7 +266,7 @@ def test_tensors_inside_of_a_transform_are_read_in_the_call(device: devices.Torc
     assert seen == [None, None]
 
 
-def test_a_capture_is_left_alone(device: devices.TorchDevice, tmp_path: Path) -> None:
+def test_a_capture_is_left_alone(device: TorchDevice, tmp_path: Path) -> None:
     device._backend.capturing = True
     with EventWriter(tmp_path) as writer, pytest.raises(RuntimeError, match="graph is being captured"):
         writer.add_scalar("a", torch.tensor(1.0), 1)
@@ -318,12 +319,12 @@ def test_values_on_the_limits_of_bins_fall_into_the_same_ones(dtype: Any) -> Non
 
 
 def test_more_values_than_are_sorted_at_once_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_CHUNK", 100)
+    monkeypatch.setattr("hf_summary_writer.events.device.torch._CHUNK", 100)
     compare_histograms(torch.randn(1050, generator=torch.Generator().manual_seed(0)))
 
 
 def test_what_a_device_leaves_on_disk_is_what_the_host_leaves(
-    tmp_path: Path, device: devices.TorchDevice, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, device: TorchDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand((3, 8, 8), generator=generator)

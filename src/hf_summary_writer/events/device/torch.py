@@ -1,34 +1,24 @@
-"""Values on accelerators: snapshots taken in the call without waiting for the device, and read later in batches.
-
-A snapshot is a copy on the device, enqueued on the caller's stream, so that it holds the value at the call whatever the
-program does to the tensor afterwards. Numbers are copied next to each other, into a block of device memory, which costs
-the caller one small operation. The writer thread copies what it finds to the host at once, on a stream of its own, and
-looks at its next pass whether the copy has ended; it holds neither the interpreter nor the other queues while the
-device works.
-"""
+"""Tensors of PyTorch on an accelerator with streams and events: CUDA, ROCm, XPU."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import functools
-import sys
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_summary_writer.events.tracing import keep_out_of_graphs
+from hf_summary_writer.events.device.snapshot import Snapshot, without_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Copy", "Device", "Snapshot", "device_of", "take_number"]
+    from hf_summary_writer.events.device.snapshot import Copy
 
-_SHARED_BACKENDS = ("cuda", "xpu")
-
-"""Types of torch devices with streams and events; ROCm's is "cuda", too. Others are read in the call."""
+__all__ = ["TorchDevice"]
 
 _MOST_STREAMS = 64
 
@@ -43,147 +33,6 @@ _DEFAULT_STREAM = 0
 _CHUNK = 1 << 20
 
 """Elements that a histogram sorts at once: its temporary memory stays below 64 MiB, however large the array is."""
-
-
-class Snapshot:
-    """One value on a device, as it was at the call.
-
-    Attributes:
-        device: Where it is.
-        data: The device's own array, or the block that holds the number.
-        stream: What the copy was enqueued on.
-        index: Position of the number in its block.
-        is_number: Whether it is read as a `float`, and not as an array.
-        nbytes: Size on the device; 0 for a number.
-        reduce: Makes something smaller of `data`, on the device.
-        value: The `float` or host array, once it has been read.
-    """
-
-    __slots__ = ("data", "device", "index", "is_number", "nbytes", "reduce", "stream", "value")
-
-    def __init__(
-        self,
-        device: Device,
-        data: Any,
-        stream: Any = None,
-        index: int | None = None,
-        *,
-        is_number: bool = False,
-        nbytes: int = 0,
-    ) -> None:
-        self.device: Device = device
-        self.data: Any = data
-        self.stream: Any = stream
-        self.index: int | None = index
-        self.is_number: bool = is_number
-        self.nbytes: int = nbytes
-        self.reduce: Callable[[Any], Any] | None = None
-        self.value: Any = None
-
-
-class Copy(Protocol):
-    """A copy of some snapshots to the host that is under way."""
-
-    def is_ready(self) -> bool:
-        """Return whether `values` would not wait; raises what went wrong on the device."""
-
-    def values(self) -> list[Any]:
-        """Return a `float` or a host array for each snapshot, in order."""
-
-
-class Device(Protocol):
-    """One accelerator."""
-
-    def can_copy(self, value: Any) -> bool:
-        """Return whether a copy of its numbers is all that there is to an array."""
-
-    def number(self, value: Any) -> Snapshot | None:
-        """Copy the one number in `value`, as `snapshot` does.
-
-        Raises:
-            AssertionError: `value` has more than one element.
-            RuntimeError: As for `snapshot`.
-        """
-
-    def snapshot(self, value: Any) -> Snapshot | None:
-        """Copy `value` on the device without waiting; `None` if it cannot be copied and must be read in the call.
-
-        Raises:
-            RuntimeError: A graph is being captured, which cannot read a value.
-        """
-
-    def start_copy(self, snapshots: Sequence[Snapshot]) -> Copy:
-        """Start to copy snapshots to the host, in the writer thread."""
-
-    def stand_in(self, value: Any) -> np.ndarray:
-        """Return an array of the same shape and type without memory of its own, to decide by these."""
-
-    def histogram(self, limits: Sequence[float]) -> Callable[[Any], Any] | None:
-        """Return a function that reduces an array on the device, or `None` where it must be read whole.
-
-        It returns minimum, maximum, sum, sum of squares, and for each of the ascending `limits` how many numbers are
-        below it; for the last one, below or equal.
-        """
-
-
-def device_of(value: Any) -> Device | None:
-    """Return the device that `value` is on, or `None` if it is on the host or must be read in the call."""
-    device = _accelerator_of(value)
-    return device if device is not None and device.can_copy(value) else None
-
-
-def take_number(value: Any) -> Snapshot | None:
-    """Return a snapshot of the one number in `value`, or `None` if it is on the host or must be read in the call.
-
-    Raises:
-        AssertionError: `value` has more than one element.
-        RuntimeError: A graph is being captured.
-    """
-    device = _accelerator_of(value)
-    return None if device is None else device.number(value)
-
-
-def _accelerator_of(value: Any) -> Device | None:
-    kind = type(value)
-    finder = _finders.get(kind) or _finder_of(kind)
-    return None if finder is None else finder(value)
-
-
-def _on_host(_: Any) -> None:
-    """Return no device."""
-
-
-_finders: dict[type, Callable[[Any], Device | None]] = dict.fromkeys((int, bool, np.ndarray), _on_host)
-
-"""By the type of a value. Not by its base classes: what a subclass does with an operation is its to say."""
-
-
-def _finder_of(kind: type) -> Callable[[Any], Device | None] | None:
-    # Where a library is imported, never by importing it.
-    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
-    # A library that is being imported may lack some of its names yet.
-    if torch is not None and kind in (getattr(torch, "Tensor", 0), getattr(getattr(torch, "nn", 0), "Parameter", 0)):
-        keep_out_of_graphs()
-        return _finders.setdefault(kind, _torch_device_of)
-    if jax is not None and kind.__name__ == "ArrayImpl":
-        return _finders.setdefault(kind, _jax_device_of)
-    return None
-
-
-_torch_devices: dict[Any, TorchDevice | None] = {}
-
-
-def _torch_device_of(value: Any) -> TorchDevice | None:
-    if value.is_cpu:
-        return None
-    where = value.device
-    try:
-        device = _torch_devices[where]
-    except KeyError:
-        torch = sys.modules["torch"]
-        has_streams = where.type in _SHARED_BACKENDS and hasattr(torch, where.type)
-        device = _torch_devices[where] = TorchDevice(torch, getattr(torch, where.type), where) if has_streams else None
-    return device
 
 
 class _Block:
@@ -358,7 +207,7 @@ class TorchDevice:
             return self._is_capturing()
 
     def stand_in(self, value: Any) -> np.ndarray:
-        return _without_memory(_dtype_of(self._torch, value.dtype), tuple(value.shape))
+        return without_memory(_dtype_of(self._torch, value.dtype), tuple(value.shape))
 
     def histogram(self, limits: Sequence[float]) -> Callable[[Any], Any] | None:
         return functools.partial(self._histogram, limits)
@@ -489,16 +338,6 @@ def _dtype_of(torch: Any, dtype: Any) -> np.dtype[Any]:
     return found
 
 
-_ZERO = bytes(16)
-
-"""As long as the widest number."""
-
-
-def _without_memory(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    # As `numpy.broadcast_to`, which takes a considerable part of the call.
-    return np.ndarray(shape, dtype, _ZERO, strides=(0,) * len(shape))
-
-
 _capture_mode = threading.local()
 
 _RELAXED = 2
@@ -529,55 +368,3 @@ def _exchange_capture_mode() -> Any:
         with contextlib.suppress(OSError, AttributeError):
             return getattr(ctypes.CDLL(library), function)
     return None
-
-
-def _jax_device_of(value: Any) -> JaxDevice | None:
-    if all(device.platform == "cpu" for device in value.devices()) or not value.is_fully_addressable:
-        return None
-    return _JAX
-
-
-class JaxDevice:
-    """The accelerators of JAX, whose arrays never change but may be donated to a computation."""
-
-    def can_copy(self, value: Any) -> bool:  # noqa: ARG002
-        return True
-
-    def number(self, value: Any) -> Snapshot | None:
-        assert value.size == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
-        return Snapshot(self, self._copy_of(value), is_number=True)
-
-    def snapshot(self, value: Any) -> Snapshot | None:
-        return Snapshot(self, self._copy_of(value), nbytes=value.nbytes)
-
-    def _copy_of(self, value: Any) -> Any:
-        data = value.copy()
-        data.copy_to_host_async()
-        return data
-
-    def start_copy(self, snapshots: Sequence[Snapshot]) -> Copy:
-        return _JaxCopy(snapshots)
-
-    def stand_in(self, value: Any) -> np.ndarray:
-        return _without_memory(value.dtype, value.shape)
-
-    def histogram(self, limits: Sequence[float]) -> Callable[[Any], Any] | None:  # noqa: ARG002
-        return None
-
-
-class _JaxCopy:
-    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
-        self._snapshots = snapshots
-
-    def is_ready(self) -> bool:
-        return all(snapshot.data.is_ready() for snapshot in self._snapshots)
-
-    def values(self) -> list[Any]:
-        arrays = [np.asarray(snapshot.data) for snapshot in self._snapshots]
-        return [
-            float(array.reshape(())) if snapshot.is_number else array
-            for snapshot, array in zip(self._snapshots, arrays, strict=True)
-        ]
-
-
-_JAX = JaxDevice()

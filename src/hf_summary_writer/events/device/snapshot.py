@@ -1,0 +1,104 @@
+"""A value on an accelerator, and what an accelerator has to offer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Copy", "Device", "Snapshot", "without_memory"]
+
+
+class Snapshot:
+    """One value on a device, as it was at the call.
+
+    Attributes:
+        device: Where it is.
+        data: The device's own array, or the block that holds the number.
+        stream: What the copy was enqueued on.
+        index: Position of the number in its block.
+        is_number: Whether it is read as a `float`, and not as an array.
+        nbytes: Size on the device; 0 for a number.
+        reduce: Makes something smaller of `data`, on the device.
+        value: The `float` or host array, once it has been read.
+    """
+
+    __slots__ = ("data", "device", "index", "is_number", "nbytes", "reduce", "stream", "value")
+
+    def __init__(
+        self,
+        device: Device,
+        data: Any,
+        stream: Any = None,
+        index: int | None = None,
+        *,
+        is_number: bool = False,
+        nbytes: int = 0,
+    ) -> None:
+        self.device: Device = device
+        self.data: Any = data
+        self.stream: Any = stream
+        self.index: int | None = index
+        self.is_number: bool = is_number
+        self.nbytes: int = nbytes
+        self.reduce: Callable[[Any], Any] | None = None
+        self.value: Any = None
+
+
+class Copy(Protocol):
+    """A copy of some snapshots to the host that is under way."""
+
+    def is_ready(self) -> bool:
+        """Return whether `values` would not wait; raises what went wrong on the device."""
+
+    def values(self) -> list[Any]:
+        """Return a `float` or a host array for each snapshot, in order."""
+
+
+class Device(Protocol):
+    """One accelerator."""
+
+    def can_copy(self, value: Any) -> bool:
+        """Return whether a copy of its numbers is all that there is to an array."""
+
+    def number(self, value: Any) -> Snapshot | None:
+        """Copy the one number in `value`, as `snapshot` does.
+
+        Raises:
+            AssertionError: `value` has more than one element.
+            RuntimeError: As for `snapshot`.
+        """
+
+    def snapshot(self, value: Any) -> Snapshot | None:
+        """Copy `value` on the device without waiting; `None` if it cannot be copied and must be read in the call.
+
+        Raises:
+            RuntimeError: A graph is being captured, which cannot read a value.
+        """
+
+    def start_copy(self, snapshots: Sequence[Snapshot]) -> Copy:
+        """Start to copy snapshots to the host, in the writer thread."""
+
+    def stand_in(self, value: Any) -> np.ndarray:
+        """Return an array of the same shape and type without memory of its own, to decide by these."""
+
+    def histogram(self, limits: Sequence[float]) -> Callable[[Any], Any] | None:
+        """Return a function that reduces an array on the device, or `None` where it must be read whole.
+
+        It returns minimum, maximum, sum, sum of squares, and for each of the ascending `limits` how many numbers are
+        below it; for the last one, below or equal.
+        """
+
+
+_ZERO = bytes(16)
+
+"""As long as the widest number."""
+
+
+def without_memory(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of that type and shape that is not there but for one number."""
+    # As `numpy.broadcast_to`, which takes a considerable part of the call.
+    return np.ndarray(shape, dtype, _ZERO, strides=(0,) * len(shape))
