@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_summary_writer.push import RunState, is_state_file
+
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["card", "commits", "files", "under"]
+__all__ = ["card", "commits", "files", "states", "under"]
 
 # What the Hub itself puts into a new repo.
 _OF_THE_HUB = {".gitattributes"}
@@ -19,8 +21,22 @@ _OUR_CARD = b"\n- hf-summary-writer\n"
 def files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
     """Return the content of every file of a branch by its path, but for what the Hub put there, and our own card.
 
-    Of a bucket, return all files.
+    Of a bucket, return all files. The states of runs are left out.
     """
+    return {path: content for path, content in _files(api, repo_id, **where).items() if not _is_state(path, content)}
+
+
+def states(api: HfApi, repo_id: str, **where: Any) -> dict[str, RunState]:
+    """Return the states of the runs of a branch or bucket by the paths of their files."""
+    found = _files(api, repo_id, **where).items()
+    return {path: RunState.parse(content) for path, content in found if is_state_file(path)}
+
+
+def _is_state(path: str, content: bytes) -> bool:
+    return is_state_file(path) and bool(RunState.parse(content))
+
+
+def _files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
     if where.get("repo_type") == "bucket":
         return _bucket_files(api, repo_id)
     with tempfile.TemporaryDirectory() as folder:

@@ -439,6 +439,7 @@ class PushConfig:
             ledger="card",
         ),
     )
+    run_state: bool = field(default=True, metadata=_option(check_switch, parse=_yes_or_no, variable="RUN_STATE"))
     check: bool = field(default=False, metadata=_option(check_switch))
     close_timeout: float = field(
         default=DEFAULT_CLOSE_TIMEOUT,

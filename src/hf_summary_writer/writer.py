@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import sys
 import time
 import weakref
 from html import escape
@@ -26,7 +27,7 @@ from hf_summary_writer.folder import rank_of
 from hf_summary_writer.hub import check_client, client_of, endpoint_of
 from hf_summary_writer.notices import amount, announce, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
-from hf_summary_writer.push import Job
+from hf_summary_writer.push import Job, Run, RunPhase
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class HFSummaryWriter(EventWriter):
         on_error: Called with `ErrorDetails` after every failed push, in the thread that uploads.
         model_card: Whether the first commit to a repo that this writer creates brings a README.md that describes its
             contents. An existing README.md is never modified.
+        run_state: Whether uploads bring along a small file `hf-summary-writer.json` with the state of the run, its
+            host, rank and command, from which `hf-summary-writer status REPO_ID` tells whether the run still goes on.
+            Secrets among the command's arguments are masked.
         check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
             not: for trainings whose first minutes nobody watches.
         log_environment: Whether to log a text `environment` with the command, the Git commit, versions, host and rank.
@@ -139,6 +143,7 @@ class HFSummaryWriter(EventWriter):
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
         model_card: bool = True,
+        run_state: bool = True,
         check: bool = False,
         log_environment: bool = False,
         **kwargs: Any,
@@ -174,11 +179,14 @@ class HFSummaryWriter(EventWriter):
         if self._write_to_disk and mode_for(folder) is Mode.ONLINE:
             _warn_of_mixed_runs(of_run.destination, folder)
         arguments = {**of_run.arguments_for(CommitScheduler), "check": False}
+        self._hub_run = Run(rank_of(os.environ).number, config.minutes * 60)
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,
             starts=not self._is_copy,
             every_rank=config.push_every_rank,
+            run=self._hub_run,
+            tells_state=config.run_state,
             folder_path=folder,
             hf_api=hf_api,
             **arguments,
@@ -195,6 +203,8 @@ class HFSummaryWriter(EventWriter):
             announce("%s has another open writer: close it before a cell of a notebook runs again", shown_path(folder))
         _latest[folder] = self
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
+        # Training may be what a caller does about an exception; this one does not end the run.
+        self._handled_before = id(sys.exc_info()[1])
         if config.log_environment:
             from hf_summary_writer.events import environment_text  # rarely needed, and slow to import
 
@@ -243,6 +253,8 @@ class HFSummaryWriter(EventWriter):
         Ctrl-C skips the wait, and the program goes on. May be called again, and from several threads. A write after it
         opens a new event file, which is pushed too.
         """
+        error = sys.exc_info()[1]  # in a `finally` block, for example
+        self._hub_run.end(RunPhase.after(None if id(error) == self._handled_before else error))
         super().close()
         self.scheduler.close()
         if self.all_writers is not None:
@@ -269,6 +281,7 @@ class HFSummaryWriter(EventWriter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._hub_run.end(RunPhase.after(error))
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -296,20 +309,42 @@ class _RunScheduler(CommitScheduler):
     """Pushes the logdir of one writer, and has the writer bring its events to disk first."""
 
     def __init__(
-        self, writer: HFSummaryWriter, *, enabled: bool, starts: bool, every_rank: bool, **kwargs: Any
+        self,
+        writer: HFSummaryWriter,
+        *,
+        enabled: bool,
+        starts: bool,
+        every_rank: bool,
+        run: Run,
+        tells_state: bool,
+        **kwargs: Any,
     ) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
         self._enabled = enabled and starts
         self._rank = None if every_rank else rank_of(os.environ)
+        self._run, self._tells_state = run, tells_state
         super().__init__(**kwargs)
         self._enabled = enabled
         # One process of a distributed run speaks for all.
         self._shutdown.is_quiet = not self._speaks
 
     def start(self) -> None:
+        self._run.go_on()
         if self._enabled:
             super().start()
+
+    def close(self) -> None:
+        self._run.end(RunPhase.FINISHED)
+        super().close()
+
+    def at_exit(self) -> Callable[[bool], None]:
+        self._run.end(RunPhase.at_exit())
+        return super().at_exit()
+
+    def at_sigterm(self) -> Callable[[bool], None]:
+        self._run.end(RunPhase.STOPPED)
+        return super().at_sigterm()
 
     def _new_job(self) -> Job:
         return Job(
@@ -320,6 +355,7 @@ class _RunScheduler(CommitScheduler):
             content_lock=self.lock,
             flush=self._before_push,
             on_commit=self._committed,
+            run=self._run if self._tells_state else None,
         )
 
     @property
@@ -336,6 +372,7 @@ class _RunScheduler(CommitScheduler):
             writer.flush()
         else:
             writer_thread.flush()  # it was dropped without `close`
+            self._run.end(RunPhase.FINISHED)
 
     def _pushed(self, error: BaseException | None) -> None:
         super()._pushed(error)

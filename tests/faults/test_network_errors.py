@@ -14,6 +14,7 @@ import remote
 from events import wait_until
 from faults.conftest import HOUR, OFTEN, SECONDS
 from faults.proxy import Answer, Hold, LoseAnswer, Pass
+from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.errors import ActionNeededError, RepoGoneError, TemporaryError
 from hf_summary_writer.folder.ledger import ledgers_of
 
@@ -285,6 +286,22 @@ def test_a_card_that_the_hub_does_not_accept_holds_up_nothing_else(world: World)
     (world.folder / "README.md").write_text("---\ntags: [a]\n---\n")
     assert run.push() is not None
     assert world.uploaded() == world.on_disk()
+
+
+def test_a_state_that_the_hub_refuses_holds_up_no_log(world: World, tmp_path: Path) -> None:
+    refused = Answer(400, {"X-Error-Message": "no such name"})
+    world.proxy.add("POST", "/commit/", refused, FOREVER, body=b"hf-summary-writer.json")
+    logdir = tmp_path / "run-1"
+    with HFSummaryWriter(world.repo_id, logdir=logdir, commit_every=60, hf_api=world.api) as writer:
+        for step in (1, 2):
+            writer.add_scalars("loss", {"a": step, "b": step}, step)
+            assert writer.scheduler.trigger().result(60) is not None
+        asked = len(world.proxy.requests)
+        writer.add_scalar("loss", 3, 3)
+        assert writer.scheduler.trigger().result(60) is not None
+        assert len([seen for seen in world.proxy.requests[asked:] if "/commit/" in seen.path]) == 1
+    assert remote.files(world.api, world.repo_id) == remote.under(logdir, "tensorboard/run-1")
+    assert not world.said(logging.WARNING)
 
 
 def test_a_hub_that_refuses_everything_is_not_taken_for_many_bad_files(world: World) -> None:

@@ -30,10 +30,10 @@ NO_FIELDS: dict[Any, set[str]] = {
     CommitScheduler: {"folder_path", "hf_api"},
 }
 
-# The client has an address, and a scheduler by itself knows no ranks and logs nothing.
+# The client has an address, and a scheduler by itself knows no ranks and no run, and logs nothing.
 IN_NO_SIGNATURE: dict[Any, set[str]] = {
     HFSummaryWriter: {"endpoint"},
-    CommitScheduler: {"endpoint", "push_every_rank", "log_environment"},
+    CommitScheduler: {"endpoint", "push_every_rank", "log_environment", "run_state"},
 }
 
 
@@ -111,6 +111,7 @@ SAMPLES: dict[str, Any] = {
     "ignore_patterns": ("a", "b"),
     "squash_history": True,
     "model_card": False,
+    "run_state": False,
     "check": True,
     "close_timeout": 3.0,
     "log_environment": True,

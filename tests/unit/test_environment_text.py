@@ -28,6 +28,10 @@ if TYPE_CHECKING:
         (["x=hf_abcdefghijk"], ["x=***"]),
         (["https://user:word@host/path"], ["https://***@host/path"]),
         (["token.txt", "rest"], ["token.txt", "rest"]),
+        (["--wandb-key", "abc", "--monkey", "2"], ["--wandb-key", "***", "--monkey", "2"]),
+        (['{"api_key": "abc", "lr": 1}'], ['{"api_key": "***", "lr": 1}']),
+        (["logger={password: abc, lr: 1}"], ["logger={password: ***, lr: 1}"]),
+        (["https://host/?token=abc&lr=1"], ["https://host/?token=***"]),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_summary_writer.events.encoding import file_version
-    from hf_summary_writer.events.environment import environment_text
+    from hf_summary_writer.events.environment import command_line, environment_text
     from hf_summary_writer.events.files import followed, parse_name
     from hf_summary_writer.events.scalars import ScalarReader, Scalars
     from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
@@ -21,6 +21,7 @@ else:
         "Scalars": "scalars",
         "Signal": "thread",
         "boundaries": "tfrecord",
+        "command_line": "environment",
         "default_logdir": "writer",
         "environment_text": "environment",
         "extend_crc": "tfrecord",
@@ -46,6 +47,7 @@ __all__ = [
     "Scalars",
     "Signal",
     "boundaries",
+    "command_line",
     "default_logdir",
     "environment_text",
     "extend_crc",

@@ -1,4 +1,4 @@
-"""A text that tells where a run comes from: command, commit, versions, host and rank."""
+"""Where a run comes from: its command without secrets, and a text with commit, versions, host and rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["environment_text"]
+__all__ = ["command_line", "environment_text"]
 
 _PACKAGES = ("hf-summary-writer", "tensorboardX", "huggingface_hub", "numpy", "torch", "tensorflow", "jax")
 
@@ -19,7 +19,12 @@ _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_PROCID", "O
 
 _GIT_SECONDS = 5.0
 
-_SECRET_OPTION = re.compile(r"(?i)(token|password|passwd|secret|api[-_]?key|access[-_]?key|credential)")
+_SECRET = r"(?:token|passw(?:or)?d|secret|credential|api[-_]?key|access[-_]?key|(?<![a-z])key(?![\w-]))"  # noqa: S105 - no password
+
+_SECRET_OPTION = re.compile(rf"(?i){_SECRET}")
+
+# As within an argument that is JSON, YAML or a query.
+_SECRET_FIELD = re.compile(rf"""(?i)({_SECRET}["']?\s*[:=]\s*["']?)[^\s"',;&}}]+""")
 
 _SECRET_VALUE = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA)[\w-]{6,}|(?<=://)[^/@\s]+(?=@)")
 
@@ -41,6 +46,12 @@ def environment_text() -> str:
     return "\n".join(["| | |", "| --- | --- |", *lines])
 
 
+def command_line() -> str:
+    """Return the name of the script and its arguments, with secrets masked."""
+    script, *arguments = sys.argv or [""]
+    return shlex.join([os.path.basename(script), *_masked(arguments)])  # noqa: PTH119 - as a text
+
+
 def _cell(text: str) -> str:
     return "`" + text.replace("|", "\\|").replace("`", "'").replace("\n", " ") + "`"
 
@@ -56,7 +67,7 @@ def _masked(arguments: list[str]) -> list[str]:
         elif equals and _SECRET_OPTION.search(name):
             found.append(f"{name}={_MASK}")
         else:
-            found.append(_SECRET_VALUE.sub(_MASK, argument))
+            found.append(_SECRET_VALUE.sub(_MASK, _SECRET_FIELD.sub(rf"\1{_MASK}", argument)))
         is_secret = names_secret and not equals and _SECRET_OPTION.search(name) is not None
     return found
 

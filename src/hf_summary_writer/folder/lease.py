@@ -122,6 +122,11 @@ class Lease:
         """Whether this process is the owner."""
         return self._lock is not None and _file_id(self._lock_path) == self._locked
 
+    @property
+    def is_held_elsewhere(self) -> bool:
+        """Whether another process or scheduler is the owner."""
+        return not self.held and is_locked(self._lock_path)
+
     def may_claim(self) -> bool:
         """Return whether a scheduled push has reason to go on; called once an interval."""
         if self.held:

@@ -84,13 +84,16 @@ class BucketRemote(Remote):
         commit_slot: Callable[[], AbstractContextManager[object]],
         *,
         card: bytes | None = None,  # noqa: ARG002 - a bucket gets no README.md
+        along: Sequence[Upload] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
         """Upload files and add them to the bucket, in as many batches as the memory of the Xet client asks for."""
         xet.over_xet()  # gives the client a folder for its cache
         groups = list(_groups(uploads))
         for number, group in enumerate(groups, start=1):
-            yield self._publish(group, title, commit_slot)
+            # One batch takes no more; others come along with the next push.
+            some = along[: _MAX_OPERATIONS - len(group)] if number == 1 else ()
+            yield self._publish(group, some, title, commit_slot)
             if number < len(groups) and interrupted():
                 raise InterruptedPushError("the push was interrupted")
 
@@ -100,13 +103,15 @@ class BucketRemote(Remote):
     def _publish(
         self,
         uploads: Sequence[Upload],
+        along: Sequence[Upload],
         title: Callable[[frozenset[str]], str],
         commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> Published:
         paths = frozenset(upload.path for upload in uploads)
         self._keep_longer(uploads, commit_slot)
         with self._doubting(paths):
-            failed = self._send(uploads, commit_slot)
+            failed = self._send([*uploads, *along], commit_slot)
+            failed = {path: reason for path, reason in failed.items() if path in paths}
             if failed:
                 # The Hub may fail single files for a moment.
                 again = [upload for upload in uploads if upload.path in failed]

@@ -234,6 +234,7 @@ class Remote(ABC):
         commit_slot: Callable[[], AbstractContextManager[object]],
         *,
         card: bytes | None = None,
+        along: Sequence[Upload] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
         """Upload files and publish them, in several commits or batches if need be.
@@ -243,6 +244,8 @@ class Remote(ABC):
             title: Makes the title of a commit from the paths in it.
             commit_slot: Entered around each request that publishes; may raise instead of letting it happen.
             card: The README.md for a branch that has none.
+            along: Small files that come along with the first commit. None is made for them alone, and no receipt is
+                about them.
             interrupted: Asked between the requests; true ends the publishing.
 
         Raises:

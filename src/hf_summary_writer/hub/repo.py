@@ -69,10 +69,11 @@ class RepoRemote(Remote):
         commit_slot: Callable[[], AbstractContextManager[object]],
         *,
         card: bytes | None = None,
+        along: Sequence[Upload] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
         """Upload files and commit them, in several commits where text exceeds what one commit should carry."""
-        prepared = self._prepare(uploads, card if self._takes_card else None)
+        prepared = self._prepare(uploads, card if self._takes_card else None, along)
         remaining = {upload.path for upload in uploads}
         shares = prepared.shares(MAX_POSTED_BYTES_PER_COMMIT)
         later = {addition.path_in_repo for share in shares for addition in share.additions}
@@ -98,7 +99,7 @@ class RepoRemote(Remote):
             )
         )
 
-    def _prepare(self, uploads: Sequence[Upload], card: bytes | None) -> PreparedCommit:
+    def _prepare(self, uploads: Sequence[Upload], card: bytes | None, along: Sequence[Upload]) -> PreparedCommit:
         if self._thread.left_behind >= _MOST_LEFT_BEHIND:
             # Requests of our own end at their deadline, so it is the Xet client that hangs.
             xet.switch_off(f"its client has not returned from {self._thread.left_behind} calls")
@@ -107,12 +108,12 @@ class RepoRemote(Remote):
                 self._upload_in_pieces(upload)
         seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
         try:
-            prepared = self._call(lambda: self._preupload(uploads, card), seconds)
+            prepared = self._call(lambda: self._preupload(uploads, card, along), seconds)
         except RejectedError:
             if card is None:
                 raise
             self._takes_card = False  # the card may be what is refused, and no card is worth a log
-            prepared = self._call(lambda: self._preupload(uploads, None), seconds)
+            prepared = self._call(lambda: self._preupload(uploads, None, along), seconds)
         for upload in uploads:
             if not upload.is_intact():
                 raise TemporaryError(f"{upload.path!a} changed while it was uploaded")
@@ -191,21 +192,27 @@ class RepoRemote(Remote):
         self._takes_card = False
         return commit([addition for addition in share.additions if addition is not share.card])
 
-    def _preupload(self, uploads: Sequence[Upload], card: bytes | None) -> PreparedCommit:
+    def _preupload(self, uploads: Sequence[Upload], card: bytes | None, along: Sequence[Upload]) -> PreparedCommit:
         from huggingface_hub import CommitOperationAdd
 
-        additions = [CommitOperationAdd(path_in_repo=each.path, path_or_fileobj=each.body) for each in uploads]
+        additions, others = (
+            [CommitOperationAdd(path_in_repo=each.path, path_or_fileobj=each.body) for each in some]
+            for some in (uploads, along)
+        )
         readme = None if card is None else CommitOperationAdd(CARD_PATH, card)
-        for some in together([*additions, readme] if readme else additions, BYTES_AT_ONCE if xet.over_xet() else 0):
+        everything = [*additions, *others, *([readme] if readme else [])]
+        for some in together(everything, BYTES_AT_ONCE if xet.over_xet() else 0):
             self._preupload_some(some)
         left_out = [addition for addition in additions if is_left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not is_identical(addition)]
         if not wanted or (readme and (is_left_out(readme) or exists(readme))):
             readme = None
+        others = [addition for addition in others if wanted and not is_left_out(addition)]
         return PreparedCommit(
-            (*wanted, readme) if readme else tuple(wanted),
+            (*wanted, *others, *([readme] if readme else [])),
             readme,
             frozenset(each.path_in_repo for each in left_out),
+            along=tuple(others),
             sha256={each.path_in_repo: each.upload_info.sha256.hex() for each in additions},
         )
 

@@ -94,6 +94,7 @@ class PreparedCommit:
         additions: What to commit; empty if the Hub already holds everything.
         card: Which of them is the card, if it is among them.
         left_out: The paths in the repo that its `.gitignore` keeps out.
+        along: Which of them are small files that come along.
         kept: The files in the repo that would be replaced by less, and the paths under which they are kept.
         sha256: The hash of each file by its path in the repo, those included that need no commit.
     """
@@ -101,33 +102,34 @@ class PreparedCommit:
     additions: tuple[CommitOperationAdd, ...]
     card: CommitOperationAdd | None
     left_out: frozenset[str]
+    along: tuple[CommitOperationAdd, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     def shares(self, most: int) -> list[PreparedCommit]:
         """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.
 
-        All that posts nothing comes with the first one, and so do the card, which is small, and what is left out.
+        All that posts nothing comes with the first one, and so do small files that come along, the card among them, and
+        what is left out.
         """
         if posted_bytes(self.additions) <= most:
             return [self]
-        found = [
-            [addition for addition in self.additions if addition is not self.card and not posted_bytes([addition])]
-        ]
+        small = [*self.along, *([] if self.card is None else [self.card])]
+        large = [addition for addition in self.additions if addition not in small]
+        found = [[addition for addition in large if not posted_bytes([addition])]]
         size = 0
-        for addition in self.additions:
+        for addition in large:
             posted = posted_bytes([addition])
-            if addition is self.card or not posted:
+            if not posted:
                 continue
             if size and size + posted > most:
                 found.append([])
                 size = 0
             found[-1].append(addition)
             size += posted
-        if self.card is not None:
-            found[0].append(self.card)
+        found[0] += small
         first, *others = map(tuple, found)
-        rest = replace(self, card=None, left_out=frozenset())
+        rest = replace(self, card=None, along=(), left_out=frozenset())
         return [replace(self, additions=first), *(replace(rest, additions=each) for each in others)]
 
 

@@ -9,10 +9,12 @@ from hf_summary_writer.push.once import known_configs, sync
 from hf_summary_writer.push.outcomes import Outcomes
 from hf_summary_writer.push.push import Pusher, Round
 from hf_summary_writer.push.report import FailureLog, Shutdown
+from hf_summary_writer.push.run_state import MAX_STATE_BYTES, Run, RunPhase, RunState, is_state_file
 from hf_summary_writer.push.status import Missing, Status, StatusFile, known_folders, matches_nothing, missing, survey
 from hf_summary_writer.push.task import Phase, PushTask
 
 __all__ = [
+    "MAX_STATE_BYTES",
     "CommitQueue",
     "FailureLog",
     "Job",
@@ -23,10 +25,14 @@ __all__ = [
     "PushTask",
     "Pusher",
     "Round",
+    "Run",
+    "RunPhase",
+    "RunState",
     "Shutdown",
     "Status",
     "StatusFile",
     "commit_queue_of",
+    "is_state_file",
     "known_configs",
     "known_folders",
     "loop_to",

@@ -26,6 +26,7 @@ from hf_summary_writer.folder import (
     owner_above,
     push_lock,
 )
+from hf_summary_writer.hub import Upload
 from hf_summary_writer.notices import amount, files
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder import ChangedFile, LedgerEntry, Rank
     from hf_summary_writer.hub import Remote
+    from hf_summary_writer.push.run_state import Run
 
 __all__ = ["Job", "JobFile", "StagedFile"]
 
@@ -78,6 +80,7 @@ class Job:
         flush: Brings to disk what a push has to include.
         on_commit: Told of every commit.
         verify: Whether to compare the content of all files with the ledger, whatever their times.
+        run: The run that the folder is of, if the Hub is to be told of its state.
 
     Attributes:
         asked: Whether somebody asked for this push, as `trigger` does.
@@ -99,6 +102,7 @@ class Job:
         flush: Callable[[], None] = lambda: None,
         on_commit: Callable[[CommitDetails], None] = lambda _: None,
         verify: bool = False,
+        run: Run | None = None,
     ) -> None:
         self.folder = folder
         destination = config.destination
@@ -113,6 +117,7 @@ class Job:
         self._on_commit = on_commit
         self._is_writer = is_writer
         self._verify = verify
+        self._run = run
         self._is_other_rank = rank is not None and not rank.is_main
         self._once = WarnOnce()
         self._state_folder = folder / STATE_FOLDER
@@ -254,6 +259,23 @@ class Job:
     def wants_card(self) -> bool:
         """Return whether the next commit should bring the README.md of a repo that was created for this folder."""
         return self.config.model_card and self.ledger.is_new and self.ledger.commit is None
+
+    def state(self, snapshots: Iterable[FileSnapshot], secret: str | None) -> Upload | None:
+        """Return the file with the run's state that comes along with a commit of files, if one is to.
+
+        Args:
+            snapshots: The files.
+            secret: The access token, which may not stand in it.
+        """
+        run = self._run
+        if run is None:
+            return None
+        run.note_event(max(snapshot.entry.signature.mtime_ns for snapshot in snapshots) / 10**9)
+        # Neither a file of the user's, nor that of another process of the run.
+        if run.file_name in self.ledger.entries or self.lease.is_held_elsewhere:
+            return None
+        content = run.file(secret)
+        return Upload(self.destination.path_in_repo(run.file_name), content, len(content))
 
     def record_repo(self, remote: Remote, *, is_new: bool) -> None:
         """Note that the repo exists, unless the ledger knows."""

@@ -71,6 +71,7 @@ class Pusher:
         self.remote = remote
         self.queue = queue
         self._batch_began = 0.0
+        self._takes_states = True
 
     def push(self, jobs: Round) -> Outcomes:
         """Upload the changed files of the folders that share the destination.
@@ -180,12 +181,16 @@ class Pusher:
         """Publish files; halve what the Hub refuses until each refused file is alone."""
         waiting = [files] if files else []
         refusals = Refusals(outcomes)
+        # Refused together with the state of its run, which may be what the Hub refuses. No state is worth a log.
+        suspect: StagedFile | None = None
         while waiting:
             part = [file for file in waiting.pop() if outcomes[file.job].error is None]
             if not part:
                 continue
+            states = self._states(part) if self._takes_states and suspect is None else []
             try:
-                for receipt in self._publish_together(part):
+                for receipt in self._publish_together(part, states):
+                    self._takes_states = self._takes_states and part != [suspect]
                     refusals.note(receipt, part)
                     part = [file for file in part if file.path not in receipt.settled]
                     yield receipt
@@ -193,6 +198,9 @@ class Pusher:
                 if len(part) > 1:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
+                elif states:
+                    suspect = part[0]
+                    waiting.append(part)
                 else:
                     yield refusals.of_one(part[0], str(error))
             except PushError as error:
@@ -201,7 +209,17 @@ class Pusher:
                         job.doubt([file.snapshot.relpath for file in mine])
                 raise
 
-    def _publish_together(self, files: list[StagedFile]) -> Iterator[Published]:
+    def _states(self, files: list[StagedFile]) -> list[Upload]:
+        """Return the files with the states of the runs that these files are of."""
+        taken = {file.path for file in files}
+        found = {}
+        for job, mine in _by_job(files).items():
+            state = job.state([file.snapshot for file in mine], self.remote.secret())
+            if state is not None and state.path not in taken:
+                found[state.path] = state
+        return list(found.values())
+
+    def _publish_together(self, files: list[StagedFile], along: list[Upload]) -> Iterator[Published]:
         jobs = list(dict.fromkeys(file.job for file in files))
         is_new = self.remote.ensure()
         for job in jobs:
@@ -227,6 +245,7 @@ class Pusher:
             title,
             lambda: self.queue.commit(final=any(job.final for job in jobs)),
             card=self._card(files),
+            along=along,
             interrupted=_interrupted(jobs),
         )
 

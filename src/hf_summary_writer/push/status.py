@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +26,7 @@ from hf_summary_writer.folder import (
     scan_folder,
 )
 from hf_summary_writer.hub import one_line
+from hf_summary_writer.push.run_state import iso
 from hf_summary_writer.push.task import Phase
 from hf_summary_writer.push.timetable import Throttled
 
@@ -108,12 +108,12 @@ class Status:
             "folder": str(self.folder),
             "destination": dataclasses.asdict(self.destination),
             "url": self.url,
-            "commit": commit and {"oid": commit.oid, "url": commit.url, "time": _iso(commit.time)},
-            "pending": {**dataclasses.asdict(self.pending), "oldest": _iso(self.pending.oldest)},
+            "commit": commit and {"oid": commit.oid, "url": commit.url, "time": iso(commit.time)},
+            "pending": {**dataclasses.asdict(self.pending), "oldest": iso(self.pending.oldest)},
             "phase": self.phase.value,
-            "waiting_until": _iso(failure.until) if failure else None,
+            "waiting_until": iso(failure.until) if failure else None,
             "error": failure.error if failure else None,
-            "error_since": _iso(failure.since) if failure else None,
+            "error_since": iso(failure.since) if failure else None,
             "throttled_interval": throttled.seconds if throttled else None,
             "throttled_because": throttled.why if throttled else None,
         }
@@ -214,12 +214,6 @@ def _runs(host: str, pid: int) -> bool:
     except OSError:
         pass
     return True
-
-
-def _iso(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,221 @@
+"""The state of a run: a small file beside its event files on the Hub, which says whether the run still goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from hf_summary_writer.events import command_line
+from hf_summary_writer.folder import disk
+
+__all__ = ["MAX_STATE_BYTES", "Run", "RunPhase", "RunState", "is_state_file", "iso"]
+
+# Far above what is ever written.
+MAX_STATE_BYTES = 64 * 2**10
+
+_FILE_NAME = re.compile(r"hf-summary-writer(?:\.rank-\d{1,10})?\.json", flags=re.ASCII)
+
+_MAX_TEXT = 2000
+
+# A run is taken for dead after so many intervals without a push, and never sooner than that: a push may take a while.
+_INTERVALS_UNTIL_DEAD = 3
+_SECONDS_UNTIL_DEAD = 300.0
+
+# As a shell has it: 128 + the number of the signal.
+_ENDED_BY_SIGNAL = range(129, 160)
+
+
+class RunPhase(Enum):
+    """Whether a run goes on, or how it ended."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @classmethod
+    def after(cls, error: BaseException | None) -> RunPhase:
+        """Return how a run ended that ended with `error`, or with none."""
+        if isinstance(error, SystemExit):
+            if isinstance(error.code, int) and error.code in _ENDED_BY_SIGNAL:
+                return cls.STOPPED
+            return cls.FAILED if error.code else cls.FINISHED
+        if error is None:
+            return cls.FINISHED
+        return cls.FAILED if isinstance(error, Exception) else cls.STOPPED
+
+    @classmethod
+    def at_exit(cls) -> RunPhase:
+        """Return how a run ended whose process exits without having closed its writer."""
+        # A notebook or prompt keeps the last error of a cell or line there, which ended nothing.
+        is_prompt = hasattr(sys, "ps1") or "ipykernel" in sys.modules
+        return cls.after(None if is_prompt else getattr(sys, "last_value", None))
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What the Hub is told of a run. Times are in seconds since the epoch.
+
+    Attributes:
+        phase: Whether it goes on, or how it ended.
+        started: When its writer was opened.
+        last_event: When an event was last written to the disk.
+        last_push: When this was written.
+        interval: Seconds between two pushes.
+        host: The name of its machine.
+        rank: The rank of the process.
+        command: The script and its arguments, without secrets.
+        version: The version of this package.
+    """
+
+    phase: RunPhase
+    started: float
+    last_event: float
+    last_push: float
+    interval: float
+    host: str
+    rank: int
+    command: str
+    version: str
+
+    @classmethod
+    def parse(cls, content: bytes) -> RunState:
+        """Return what a file says, of which nothing is trusted.
+
+        Raises:
+            ValueError: If it is no such file.
+        """
+        try:
+            if len(content) > MAX_STATE_BYTES:
+                raise ValueError(len(content))
+            said = json.loads(content)
+            rank = said["rank"]
+            if type(rank) is not int or not 0 <= rank < 2**31:
+                raise ValueError(rank)
+            return cls(
+                phase=RunPhase(said["state"]),
+                started=_seconds(said["started"]),
+                last_event=_seconds(said["last_event"]),
+                last_push=_seconds(said["last_push"]),
+                interval=disk.seconds(said["interval"]),
+                host=_text(said["host"]),
+                rank=rank,
+                command=_text(said["command"]),
+                version=_text(said["version"]),
+            )
+        except disk.MALFORMED:
+            raise ValueError("it does not hold the state of a run") from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold; times as ISO 8601 in UTC."""
+        return {
+            "state": self.phase.value,
+            "started": iso(self.started),
+            "last_event": iso(self.last_event),
+            "last_push": iso(self.last_push),
+            "interval": self.interval,
+            "host": self.host,
+            "rank": self.rank,
+            "command": self.command,
+            "version": self.version,
+        }
+
+    def encoded(self) -> bytes:
+        """Return the content of the file."""
+        return json.dumps(self.as_dict(), indent=2).encode() + b"\n"
+
+    def is_dead(self, now: float) -> bool:
+        """Return whether the run goes on as far as the file says, and pushes have stopped all the same."""
+        patience = max(_INTERVALS_UNTIL_DEAD * self.interval, _SECONDS_UNTIL_DEAD)
+        return self.phase is RunPhase.RUNNING and now - self.last_push > patience
+
+
+class Run:
+    """The run of this process. Any thread may use it.
+
+    Args:
+        rank: The rank of this process.
+        interval: Seconds between two pushes.
+
+    Attributes:
+        file_name: The name of the file. Other ranks than 0, which push from disks of their own, have others.
+    """
+
+    def __init__(self, rank: int, interval: float) -> None:
+        self.file_name: str = f"hf-summary-writer.rank-{rank}.json" if rank else "hf-summary-writer.json"
+        self._rank = rank
+        self._interval = min(interval, disk.LAST_SECOND)
+        self._started = time.time()
+        self._last_event = 0.0
+        self._phase = RunPhase.RUNNING
+
+    def go_on(self) -> None:
+        """Note that the run goes on, also after an end."""
+        self._phase = RunPhase.RUNNING
+
+    def end(self, phase: RunPhase) -> None:
+        """Note how the run ended, unless it has ended already."""
+        if self._phase is RunPhase.RUNNING:
+            self._phase = phase
+
+    def note_event(self, seconds: float) -> None:
+        """Note when an event was written."""
+        self._last_event = max(self._last_event, min(seconds, disk.LAST_SECOND))
+
+    def file(self, secret: str | None) -> bytes:
+        """Return the content of the file as of now.
+
+        Args:
+            secret: The access token, which is masked wherever it stands.
+        """
+        from importlib.metadata import version  # slow to import
+
+        command = command_line()
+        if secret:
+            command = command.replace(secret, "***")
+        state = RunState(
+            self._phase,
+            self._started,
+            self._last_event,
+            time.time(),
+            self._interval,
+            _printable(socket.gethostname()),
+            self._rank,
+            _printable(command),
+            version("hf-summary-writer"),
+        )
+        return state.encoded()
+
+
+def is_state_file(path: str) -> bool:
+    """Tell by its name whether a file holds the state of a run."""
+    return _FILE_NAME.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def iso(seconds: float | None) -> str | None:
+    """Return a time in seconds since the epoch as ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _seconds(text: str) -> float:
+    return disk.seconds(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+
+
+def _text(value: Any) -> str:
+    if len(value) > _MAX_TEXT:
+        raise ValueError(len(value))
+    return disk.text(value)
+
+
+def _printable(text: str) -> str:
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return shown if len(shown) <= _MAX_TEXT else f"{shown[: _MAX_TEXT - 1]}…"

@@ -1,0 +1,213 @@
+"""The state of a run beside its event files: what it says, when it is written, and that it never costs a commit."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import remote
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.push import RunPhase, RunState
+from hub.test_bucket import needs_a_client_for_buckets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+pytestmark = pytest.mark.client  # a push is uploads and commits of the client
+
+SECONDS = 60.0
+HOUR = 60.0  # minutes
+PLACE = "tensorboard/run-1/hf-summary-writer.json"
+
+
+@pytest.fixture(params=["dataset", pytest.param("bucket", marks=needs_a_client_for_buckets)])
+def where(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"repo_type": request.param}
+
+
+@pytest.fixture
+def settings(api: HfApi, repo_id: str, tmp_path: Path, where: dict[str, Any]) -> dict[str, Any]:
+    return {"repo_id": repo_id, "logdir": tmp_path / "run-1", "commit_every": HOUR, "hf_api": api, **where}
+
+
+def pushed(writer: HFSummaryWriter, step: int) -> object:
+    writer.add_scalar("loss", 1.0, step)
+    return writer.scheduler.trigger().result(SECONDS)
+
+
+def test_the_state_is_running_until_the_last_push_says_that_it_is_finished(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/home/user/train.py", "--lr", "0.1", "--token", "abc"])
+    with HFSummaryWriter(**settings) as writer:
+        pushed(writer, 1)
+        (first,) = remote.states(api, repo_id, **where).values()
+        writer.add_scalar("loss", 0.5, 2)
+    states = remote.states(api, repo_id, **where)
+    assert list(states) == [PLACE]
+    last = states[PLACE]
+    assert (first.phase, last.phase) == (RunPhase.RUNNING, RunPhase.FINISHED)
+    assert first.started == last.started <= first.last_event <= last.last_event <= last.last_push + 1
+    assert (last.command, last.rank, last.interval) == ("train.py --lr 0.1 --token '***'", 0, HOUR * 60)
+    assert not list(settings["logdir"].glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "phase"),
+    [
+        (ValueError("diverged"), RunPhase.FAILED),
+        (KeyboardInterrupt(), RunPhase.STOPPED),
+        (SystemExit(143), RunPhase.STOPPED),
+        (SystemExit(2), RunPhase.FAILED),
+        (SystemExit(), RunPhase.FINISHED),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("closed_by", ["with", "finally"])
+def test_an_exception_that_ends_the_run_is_told(
+    api: HfApi, repo_id: str, tmp_path: Path, raised: BaseException, phase: RunPhase, closed_by: str
+) -> None:
+    def train() -> None:
+        writer = HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=HOUR, hf_api=api)
+        if closed_by == "with":
+            with writer:
+                writer.add_scalar("loss", 1.0, 1)
+                raise raised
+        try:
+            writer.add_scalar("loss", 1.0, 1)
+            raise raised
+        finally:
+            writer.close()
+
+    with pytest.raises(type(raised)):
+        train()
+    assert remote.states(api, repo_id)[PLACE].phase is phase
+
+
+def test_a_run_within_an_exception_handler_is_no_failure(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    try:
+        raise MemoryError("a smaller batch is tried")
+    except MemoryError:
+        writer = HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=HOUR, hf_api=api)
+        writer.add_scalar("loss", 1.0, 1)
+        writer.close()
+    assert remote.states(api, repo_id)[PLACE].phase is RunPhase.FINISHED
+
+
+def test_a_write_after_close_lets_the_run_go_on(api: HfApi, repo_id: str, settings: dict[str, Any]) -> None:
+    where = {"repo_type": settings["repo_type"]}
+    writer = HFSummaryWriter(**settings)
+    writer.add_scalar("loss", 1.0, 1)
+    writer.close()
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.FINISHED
+    pushed(writer, 2)
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.RUNNING
+    writer.close()
+
+
+def test_a_push_with_nothing_new_makes_no_commit_for_the_state(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    with HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=HOUR, hf_api=api) as writer:
+        pushed(writer, 1)
+        assert writer.scheduler.trigger().result(SECONDS) is None
+        before = remote.commits(api, repo_id)
+    assert remote.commits(api, repo_id) == before
+    assert remote.states(api, repo_id)[PLACE].phase is RunPhase.RUNNING
+
+
+def test_files_that_the_repo_holds_already_make_no_commit_for_the_state(
+    api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"repo_id": repo_id, "logdir": tmp_path / "run-1", "commit_every": HOUR, "hf_api": api}
+    with HFSummaryWriter(**settings) as writer:
+        pushed(writer, 1)
+    before = remote.commits(api, repo_id)
+    for path in tmp_path.rglob("*.jsonl"):
+        path.unlink()
+    with HFSummaryWriter(**settings) as writer:
+        assert writer.scheduler.trigger().result(SECONDS) is None
+    assert remote.commits(api, repo_id) == before
+
+
+def test_it_can_be_left_out_and_only_writers_bring_it(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HFSummaryWriter(**settings, run_state=False) as writer:
+        pushed(writer, 1)
+    monkeypatch.setenv("HF_SUMMARY_WRITER_RUN_STATE", "0")
+    with HFSummaryWriter(**settings) as writer:
+        pushed(writer, 2)
+    monkeypatch.delenv("HF_SUMMARY_WRITER_RUN_STATE")
+    folder = settings["logdir"]
+    (folder / "other.txt").write_text("1")
+    with CommitScheduler(repo_id=repo_id, folder_path=folder, hf_api=api, **where) as scheduler:
+        scheduler.trigger().result(SECONDS)
+    assert remote.states(api, repo_id, **where) == {}
+    assert "other.txt" in remote.files(api, repo_id, **where)
+
+
+def test_each_rank_that_pushes_has_a_file_of_its_own(
+    api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("0", "3"):
+        monkeypatch.setenv("RANK", rank)
+        folder = tmp_path / rank / "run-1"
+        with HFSummaryWriter(repo_id, logdir=folder, commit_every=HOUR, hf_api=api, push_every_rank=True) as writer:
+            pushed(writer, 1)
+    found = remote.states(api, repo_id)
+    assert {path.rpartition("/")[2]: state.rank for path, state in found.items()} == {
+        "hf-summary-writer.json": 0,
+        "hf-summary-writer.rank-3.json": 3,
+    }
+
+
+def test_only_the_owner_of_a_folder_tells_of_its_run(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"repo_id": repo_id, "logdir": tmp_path / "run-1", "hf_api": api}
+    with HFSummaryWriter(**settings, commit_every=1 / 600) as first:
+        first.add_scalar("loss", 1.0, 1)
+        scheduler = first.scheduler
+        while not scheduler.status().all_arrived:
+            scheduler.trigger().result(SECONDS)
+        with HFSummaryWriter(**settings, commit_every=HOUR) as second:
+            second.add_scalar("loss", 1.0, 2)
+        assert remote.states(api, repo_id)[PLACE].interval == 0.1
+        assert remote.states(api, repo_id)[PLACE].phase is RunPhase.RUNNING
+
+
+def test_a_file_of_the_same_name_in_the_logdir_is_uploaded_instead(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any]
+) -> None:
+    settings["logdir"].mkdir()
+    mine = RunState(RunPhase.STOPPED, 1, 2, 3, 4, "mine", 0, "mine", "1").encoded()
+    (settings["logdir"] / "hf-summary-writer.json").write_bytes(mine)
+    with HFSummaryWriter(**settings, repo_allow_patterns=None) as writer:
+        pushed(writer, 1)
+        pushed(writer, 2)
+    assert remote.states(api, repo_id, **where)[PLACE].host == "mine"
+
+
+def test_the_token_never_stands_in_it(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(api.token, str)
+    monkeypatch.setattr(sys, "argv", ["train.py", f"x{api.token}y"])
+    with HFSummaryWriter(**settings) as writer:
+        pushed(writer, 1)
+    assert remote.states(api, repo_id, **where)[PLACE].command == "train.py x***y"
+
+
+def test_a_log_is_not_lost_where_the_hub_leaves_the_state_out(
+    api: HfApi, repo_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.create_repo(repo_id)
+    api.upload_file(path_or_fileobj=b"*.json\n", path_in_repo=".gitignore", repo_id=repo_id)
+    with caplog.at_level(logging.WARNING), HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", hf_api=api) as writer:
+        pushed(writer, 1)
+        pushed(writer, 2)
+    assert writer.scheduler.status().all_arrived
+    assert remote.states(api, repo_id) == {}
+    assert not caplog.records
