@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import time
@@ -182,6 +184,27 @@ def test_a_redirect_to_another_host_is_refused_by_name(world: World, status: int
     world.proxy.clear()
     assert run.push() is not None
     assert world.uploaded() == world.on_disk()
+
+
+@pytest.mark.faults("N12")
+def test_the_check_of_an_upload_takes_the_token_to_no_other_host(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    content = os.urandom(1000)
+    with Stranger() as elsewhere:
+        actions = {kind: {"href": f"{elsewhere.endpoint}/{kind}"} for kind in ("upload", "verify")}
+        item = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "actions": actions}
+        body = json.dumps({"transfer": "basic", "objects": [item]}).encode()
+        batch = Answer(200, {"Content-Type": "application/vnd.git-lfs+json"}, body)
+        world.proxy.add("POST", "/info/lfs/objects/batch", batch, FOREVER)
+        (world.folder / "a.bin").write_bytes(content)
+        run = world.schedule()
+        run.settle()
+        error = run.fail()
+        assert isinstance(error, ActionNeededError)
+        assert f"with the token on to {elsewhere.endpoint}" in str(error)
+        # Storage is where the Hub says, and gets no token.
+        assert {request.split()[0] for request in elsewhere.received} == {b"PUT"}
+        assert not [request for request in elsewhere.received if world.hub.token.encode() in request]
 
 
 @pytest.mark.skipif(constants.HF_HUB_DISABLE_XET, reason="asks for no token of Xet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 import os
 import queue
 import re
@@ -16,8 +17,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from hf_summary_writer.errors import DeadlineError, PushError, TemporaryError
-from hf_summary_writer.hub.responses import Answer, judge_network
+from hf_summary_writer.errors import ActionNeededError, DeadlineError, PushError, TemporaryError
+from hf_summary_writer.hub.responses import Answer, judge_network, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ _RETRIED_BY_CLIENT = frozenset({408, 429, 500, 502, 503, 504})
 
 _MAX_BODY_READ = 64 * 1024
 
-# Far more than any answer to our requests has.
+# Far more than the answers to one call of ours have together: a listing of a repo comes in pages.
 _MAX_ANSWER_BYTES = 64 * 2**20
 
 # Each hanging call keeps a thread and its connections.
@@ -71,6 +72,10 @@ _MOST_LEFT_BEHIND = 4
 _COMMIT_ROUTE = re.compile(
     rb"/api/(?:(?:models|datasets|spaces)/(?:[^/]+/){1,2}commit/[^/?]+|buckets/[^/]+/[^/]+/batch)(?:\?|$)"
 )
+
+# The client reads the feed of a bucket's changes in a thread of its own, and holds what it reads of one change.
+_FEED_ROUTE = re.compile(rb"/api/buckets/[^/]+/[^/]+/events(?:\?|$)")
+_MAX_FEED_BYTES = 16 * 2**20
 
 
 class HubAnswerError(Exception):
@@ -85,16 +90,26 @@ class HubAnswerError(Exception):
 class Deadline:
     """The right to talk to the Hub until a deadline, on the monotonic clock in seconds.
 
+    Args:
+        deadline: The end.
+        answer_bytes: How many bytes all answers may have together.
+        downloads: Whether a request with the token may be redirected to another host, which then does not get it.
+
     Attributes:
         unanswered: Whether a commit was asked for and there is no answer yet.
+        downloads: As given.
     """
 
-    __slots__ = ("_deadline", "_given_up", "_lock", "unanswered")
+    __slots__ = ("_answer_bytes", "_deadline", "_given_up", "_host", "_lock", "_read_bytes", "downloads", "unanswered")
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, answer_bytes: int = _MAX_ANSWER_BYTES, *, downloads: bool = False) -> None:
         """Begin."""
         self._deadline = deadline
+        self._answer_bytes = answer_bytes
+        self._read_bytes = 0
+        self._host: tuple[str, str] | None = None
         self._given_up = False
+        self.downloads = downloads
         # Between an attempt that is about to commit and whoever gives it up: either it does not, or that is known.
         self._lock = threading.Lock()
         self.unanswered: bool = False
@@ -121,6 +136,32 @@ class Deadline:
             self.unanswered = self.unanswered or to_commit
             return remaining
 
+    def take_token_to(self, url: Any) -> None:
+        """Check where a request takes the token: the first one goes to the Hub, and no other host gets it.
+
+        The Hub names the addresses of further requests: pages of a listing, the check of an upload.
+
+        Raises:
+            ActionNeededError: If it is another host than the first time.
+        """
+        host = _host(str(url))
+        self._host = self._host or host
+        if host != self._host:
+            there, here = (one_line("://".join(each)) for each in (host, self._host))
+            raise ActionNeededError(f"{here} sends requests with the token on to {there}: refused; check HF_ENDPOINT")
+
+    def read(self, nbytes: int) -> None:
+        """Note that so many more bytes of an answer have come.
+
+        Raises:
+            DeadlineError: As for `remaining`.
+            TemporaryError: If the answers have too many.
+        """
+        self.remaining()
+        self._read_bytes += nbytes
+        if self._read_bytes > self._answer_bytes:
+            raise TemporaryError(f"an answer of the Hub has more than {self._answer_bytes // 2**20} MB")
+
     def give_up(self) -> bool:
         """Let no further request begin; tell whether a commit is unanswered."""
         with self._lock:
@@ -145,12 +186,18 @@ def _inside(attempt: Deadline) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bounded(seconds: float) -> Iterator[None]:
-    """Bound the requests that this thread makes meanwhile as those of a push: in time, and their answers in size."""
+def bounded(seconds: float, answer_bytes: int = _MAX_ANSWER_BYTES, *, downloads: bool = False) -> Iterator[None]:
+    """Bound the requests that this thread makes meanwhile as those of a push: in time, and their answers in size.
+
+    Args:
+        seconds: How long they may take together.
+        answer_bytes: As for `Deadline`.
+        downloads: As for `Deadline`.
+    """
     from huggingface_hub import get_session
 
     install_hooks(get_session())
-    with _inside(Deadline(time.monotonic() + seconds)):
+    with _inside(Deadline(time.monotonic() + seconds, answer_bytes, downloads=downloads)):
         yield
 
 
@@ -171,6 +218,8 @@ def install_hooks(client: Any) -> None:
 def _before_request(request: Any) -> None:
     attempt = _current.attempt
     if attempt is not None:
+        if "authorization" in request.headers:
+            attempt.take_token_to(request.url)
         to_commit = _is_commit(request)
         remaining = attempt.may_ask(to_commit=to_commit)
         # A small compressed answer may be huge once it is decompressed.
@@ -185,6 +234,8 @@ def _before_request(request: Any) -> None:
             },
             "trace": functools.partial(_watch, attempt, request.url.host, to_commit),
         }
+    elif _FEED_ROUTE.match(request.url.raw_path):
+        request.headers["accept-encoding"] = "identity"
 
 
 def _watch(attempt: Deadline, host: str, to_commit: bool, event: str, details: dict[str, Any]) -> None:
@@ -200,13 +251,14 @@ def _watch(attempt: Deadline, host: str, to_commit: bool, event: str, details: d
 def _after_response(response: Any) -> None:
     attempt = _current.attempt
     if attempt is None:
+        if _FEED_ROUTE.match(response.request.url.raw_path):
+            # When it ends, the client begins where it was.
+            _bound(response, Deadline(math.inf, _MAX_FEED_BYTES))
         return
     status = response.status_code
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise TemporaryError("an answer is compressed, though that was not asked for: is there a proxy in between?")
+    _bound(response, attempt)
     if _is_commit(response.request) and 300 <= status < 500:
         attempt.unanswered = False
-    response.stream = _bounded_stream(type(response).__module__.partition(".")[0])(response.stream, attempt)
     if status in _RETRIED_BY_CLIENT:
         raise HubAnswerError(_answer(response, _beginning(response)))
     if status == 409 and str(response.url).endswith("/api/repos/create"):
@@ -214,8 +266,15 @@ def _after_response(response: Any) -> None:
         text = response.read().decode("utf-8", "replace")
         if "conflicting operation" in text:
             raise HubAnswerError(_answer(response, text))
-    if response.has_redirect_location and _leads_astray(response):
+    if response.has_redirect_location and not attempt.downloads and _leads_astray(response):
         raise HubAnswerError(_answer(response, ""))
+
+
+def _bound(response: Any, attempt: Deadline) -> None:
+    """Let the body of an answer be read as it comes over the network, within the bounds of an attempt."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise TemporaryError("an answer is compressed, though that was not asked for: is there a proxy in between?")
+    response.stream = _bounded_stream(type(response).__module__.partition(".")[0])(response.stream, attempt)
 
 
 def _is_commit(request: Any) -> bool:
@@ -224,8 +283,13 @@ def _is_commit(request: Any) -> bool:
 
 def _leads_astray(response: Any) -> bool:
     """Tell whether a request that carries the token is sent to another host; storage may redirect as it likes."""
-    here, there = urlsplit(str(response.url)), urlsplit(urljoin(str(response.url), response.headers["location"]))
-    return "authorization" in response.request.headers and (here.scheme, here.netloc) != (there.scheme, there.netloc)
+    there = urljoin(str(response.url), response.headers["location"])
+    return "authorization" in response.request.headers and _host(str(response.url)) != _host(there)
+
+
+def _host(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2]
 
 
 @functools.cache
@@ -239,12 +303,8 @@ def _bounded_stream(library: str) -> type:
             self._attempt = attempt
 
         def __iter__(self) -> Iterator[bytes]:
-            size = 0
             for piece in self._body:
-                self._attempt.remaining()
-                size += len(piece)
-                if size > _MAX_ANSWER_BYTES:
-                    raise TemporaryError(f"an answer of the Hub has more than {_MAX_ANSWER_BYTES // 2**20} MB")
+                self._attempt.read(len(piece))
                 yield piece
 
         def __getattr__(self, name: str) -> Any:

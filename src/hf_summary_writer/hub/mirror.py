@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import math
+import os
+import shutil
+import stat
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,8 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from hf_summary_writer.checks import BUCKET, check_path_in_repo
+from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
+from hf_summary_writer.errors import ActionNeededError, TemporaryError
 from hf_summary_writer.hub.deadline import bounded
+from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import one_line
 
 if TYPE_CHECKING:
@@ -37,6 +43,12 @@ _COMPARED_BYTES = 4096
 _DOWNLOADS = 8
 
 _SECONDS = 60.0
+
+# The Hub advises under 100,000 files in a repo; of a bucket, the client holds the listing in memory.
+_MOST_FILES = 300_000
+
+# What an answer may have besides the bytes of a file: the message of an error, a file that has grown.
+_MARGIN_BYTES = 2**20
 
 # The feed of changes is looked at this often, and not relied on for longer than that: a stream may hang.
 _LOOK_SECONDS = 0.25
@@ -104,8 +116,10 @@ class _Repo(_Source):
             info = self.api.repo_info(**where, revision=self._revision)
             if info.sha != self._commit:
                 # All files of one moment.
-                found = list(self.api.list_repo_tree(**where, recursive=True, revision=info.sha))
-                files = [each for each in found if isinstance(each, RepoFile)]
+                found = self.api.list_repo_tree(**where, recursive=True, revision=info.sha)
+                listed = list(itertools.islice(found, _MOST_FILES + 1))
+                _check_number(len(listed), self.repo_id)
+                files = [each for each in listed if isinstance(each, RepoFile)]
                 self._files = {each.path: _Listed(each.blob_id, each.size) for each in files}
                 self._commit = info.sha
         yield from self._files.items()
@@ -168,7 +182,9 @@ class _Bucket(_Source):
 
     def _found(self) -> dict[str, _Listed]:
         # Makes a request only if something has changed.
-        found: Any = self._system.find(self._folder, detail=True)
+        with bounded(_SECONDS):
+            found: Any = self._system.find(self._folder, detail=True)
+        _check_number(len(found), self.repo_id)
         return {name.removeprefix(self._root): _Listed(each["xet_hash"], each["size"]) for name, each in found.items()}
 
 
@@ -226,10 +242,10 @@ class Mirror:
             for path, listed in self._source.files()
             if path.startswith(self._prefix) and self._wanted(path) and self._known.get(path) != listed.version
         }
-        changed = {path: listed for path, listed in changed.items() if self._is_safe(path)}
+        changed = {path: listed for path, listed in changed.items() if self._is_safe(path, listed.size)}
         done = progress(len(changed), sum(listed.size for listed in changed.values()))
         files = size = 0
-        failed = {}
+        changed, failed = self._that_fit(changed)
         with ThreadPoolExecutor(_DOWNLOADS) as pool:
             downloads = {pool.submit(self._download, path, listed.size): path for path, listed in changed.items()}
             for each in as_completed(downloads):
@@ -244,27 +260,70 @@ class Mirror:
                 size += each.result()
         return Changed(files, size, failed)
 
+    def _that_fit(self, changed: dict[str, _Listed]) -> tuple[dict[str, _Listed], dict[str, str]]:
+        """Return the files that the disk has space for, and why the others cannot be downloaded."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free
+        left = free - free // 20
+        fit, failed = {}, {}
+        for path, listed in changed.items():
+            try:
+                have = (self._folder / path).lstat().st_size
+            except OSError:
+                have = 0
+            if listed.size - have > left:
+                failed[path] = f"it has {listed.size / 1e6:,.1f} MB, and the disk has too little space"
+            else:
+                left -= max(listed.size - have, 0)
+                fit[path] = listed
+        return fit, failed
+
     def _download(self, path: str, size: int) -> int:
         """Bring one file up to date; return the number of its new bytes."""
-        target = self._folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a+b") as file:
-            have = file.tell()
+        with self._open(path) as file, self._bounded(size):
+            have = file.seek(0, os.SEEK_END)
             start = max(0, have - _COMPARED_BYTES)
-            if have > size or (size and not self._append(path, file, start, have)):
+            if have > size or (size and not self._append(path, file, start, have, size)):
                 file.truncate(0)
                 have = 0
                 if size:
-                    self._append(path, file, 0, 0)
-            return file.seek(0, 2) - have
+                    self._append(path, file, 0, 0, size)
+            end = file.seek(0, os.SEEK_END)
+            if end < size:
+                raise TemporaryError(f"the Hub sent {end} of {size} bytes")
+            return end - have
 
-    def _append(self, path: str, file: BinaryIO, start: int, have: int) -> bool:
+    def _open(self, path: str) -> BinaryIO:
+        """Open the local copy of a file, and nothing else that is in its place.
+
+        Raises:
+            OSError: If it cannot be opened, or is not a file in the folder.
+        """
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.resolve().is_relative_to(self._folder.resolve()):
+            raise OSError("a link leads out of the folder")
+        # Not followed if it is a link, and not waited for if it is a pipe.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        file = os.fdopen(os.open(target, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "a+b")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError("it is not a file on this machine")
+        return file
+
+    @staticmethod
+    def _bounded(size: int) -> contextlib.AbstractContextManager[None]:
+        # It may be asked for twice: to append to the local file, and as a whole. What has come by the end stays.
+        seconds = CALL_SECONDS + size / SLOW_LINE_BYTES_PER_SECOND
+        return bounded(seconds, 2 * (size + _MARGIN_BYTES), downloads=True)
+
+    def _append(self, path: str, file: BinaryIO, start: int, have: int, size: int) -> bool:
         """Append what follows byte `have` of a file, if its bytes from `start` to there are those of the local file."""
         file.seek(start)
         expected = file.read(have - start)
         with self._asked(path, start) as pieces:
             compared = b""
-            for piece in pieces:
+            for piece in _up_to(pieces, size - start):
                 rest = piece
                 if len(compared) < len(expected):
                     compared, rest = (compared + piece)[: len(expected)], (compared + piece)[len(expected) :]
@@ -279,18 +338,23 @@ class Mirror:
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
         headers = build_hf_headers(token=self._api.token, library_name=self._api.library_name)
-        headers |= {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
+        headers["Range"] = f"bytes={start}-"
         with get_session().stream(
             "GET", self._source.url(path), headers=headers, timeout=_SECONDS, follow_redirects=True
         ) as answer:
             hf_raise_for_status(answer)
-            pieces = answer.iter_bytes()
+            pieces = answer.iter_raw()
             yield pieces if answer.status_code == 206 else _from(pieces, start)
 
-    def _is_safe(self, path: str) -> bool:
+    def _is_safe(self, path: str, size: object) -> bool:
         # Nothing is written outside of the folder, whatever a Hub lists.
         with contextlib.suppress(ValueError):
-            if check_path_in_repo(path) == path and ":" not in path.partition("/")[0]:
+            if (
+                check_path_in_repo(path) == path
+                and ":" not in path.partition("/")[0]
+                and isinstance(size, int)
+                and size >= 0
+            ):
                 return True
         if path not in self._told:
             self._told.add(path)
@@ -304,8 +368,30 @@ def refresh_seconds(config: PushConfig) -> float:
 
 
 def full_name(api: HfApi, repo_id: str) -> str:
-    """Return a repo id with the namespace of the token's user, unless it has one."""
-    return repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
+    """Return a repo id with the namespace of the token's user, unless it has one.
+
+    Raises:
+        ValueError: If the Hub gives the user a name that none can have.
+    """
+    if "/" in repo_id:
+        return repo_id
+    with bounded(_SECONDS):
+        user = api.whoami()["name"]
+    return check_repo_id(f"{user}/{repo_id}")
+
+
+def _check_number(files: int, repo_id: str) -> None:
+    if files > _MOST_FILES:
+        raise ActionNeededError(f"{repo_id} has more than {_MOST_FILES:,} files, which are too many to show")
+
+
+def _up_to(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Yield the first `size` bytes: a file may have grown since it was listed."""
+    for piece in pieces:
+        yield piece[:size]
+        size -= len(piece)
+        if size <= 0:
+            return
 
 
 def _from(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
