@@ -36,6 +36,7 @@ __all__ = [
     "call_after_exit",
     "check_push_on_sigterm",
     "exit_is_over",
+    "fork_count",
     "shared",
     "tell_after_fork",
     "tell_at_exit",
@@ -135,6 +136,22 @@ def _after_fork_in_child() -> None:
             member.after_fork_in_child()
 
 
+class _Forks:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self) -> None:
+        self.count += 1
+
+
+_forks = _Forks()
+
+
+def fork_count() -> int:
+    """Return how many children this process has forked, as far as Python was told."""
+    return _forks.count
+
+
 class _Exit:
     """Both passes of one exit.
 
@@ -188,7 +205,7 @@ def exit_is_over() -> bool:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_forks.note)
 
 with contextlib.suppress(AttributeError, RuntimeError):
     threading._register_atexit(_exit.one_pass)  # type: ignore[attr-defined]  # noqa: SLF001 - feature-tested

@@ -16,7 +16,7 @@ from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, Mode, PushConfig, co
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
 from hf_summary_writer.hub import Client, default_endpoint, endpoint_of, remote_of
 from hf_summary_writer.notices import announce, interval, shown_path
-from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, tell_after_fork, tell_at_exit
+from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, fork_count, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
 from hf_summary_writer.push import (
     FailureLog,
@@ -154,6 +154,7 @@ class CommitScheduler:
         self._mode = mode_for(self.folder_path)
         self.lock: threading.RLock = threading.RLock()
         self._parent = 0  # the parent's process id, in a forked child
+        self._forks = fork_count()
         self._loop = self._loop_to(remote_of(config, Client(config.token, hf_api)))
         self._remote = self._loop.pusher.remote
         self._job = self._new_job()
@@ -313,6 +314,8 @@ class CommitScheduler:
 
     def at_exit(self) -> Callable[[bool], None]:
         """Begin the last push; the thread stays, since other threads may still write."""
+        if self._may_have_late_children():
+            return lambda _: self._name_late_data()
         deadline = time.monotonic() + self._shutdown.remaining
         future = self._task.finish(self._shutdown.remaining, end=False)
 
@@ -414,13 +417,21 @@ class CommitScheduler:
         if self._task.forked:
             # What is missing is the parent's to push, and to name, while there is one.
             if os.getppid() != self._parent:
-                self._job.refresh(self._remote)
-                self._shutdown.name_late_data()
+                self._name_late_data()
             return
         if self._loop.is_current_thread():
             return  # a hook that closes: the last push comes when it has returned
         away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
         self._shutdown.await_last(future, deadline, away=away)
+
+    def _may_have_late_children(self) -> bool:
+        """Return whether forked children may have logged after this process ended its uploads by `close`."""
+        ended = self._mode is Mode.ONLINE and not (self._task.alive or self._task.forked)
+        return ended and fork_count() > self._forks
+
+    def _name_late_data(self) -> None:
+        if self._job.owner_above is None:
+            self._shutdown.name_late_data(lambda: self._job.refresh(self._remote))
 
     @property
     def _destination(self) -> Destination:

@@ -23,7 +23,7 @@ from hf_summary_writer.config import (
     mode_for,
 )
 from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
-from hf_summary_writer.folder import rank_of
+from hf_summary_writer.folder import has_ranks, rank_of
 from hf_summary_writer.hub import check_client, client_of, endpoint_of
 from hf_summary_writer.notices import amount, announce, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
@@ -365,6 +365,10 @@ class _RunScheduler(CommitScheduler):
     def _announce(self) -> None:
         if self._speaks:
             super()._announce()
+
+    def _may_have_late_children(self) -> bool:
+        # Other ranks of a distributed run may still log to this folder, and push it themselves.
+        return self._enabled and not has_ranks(os.environ) and super()._may_have_late_children()
 
     def _before_push(self) -> None:
         writer = self._writer()

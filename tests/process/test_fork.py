@@ -168,6 +168,31 @@ writer.close()
     assert set(remote.files(api, repo_id)) < set(remote.under(logdir, "tensorboard/run-1"))
 
 
+@pytest.mark.faults("P18")
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_child_that_logs_after_its_parent_closed_is_named_when_the_parent_ends(
+    hub: HubProcess, logdir: Path, repo_id: str, *, logs: bool
+) -> None:
+    body = f"""
+writer = HFSummaryWriter(repo_id, logdir=logdir)
+writer.add_scalar("parent", 1, 1)
+closed, close = os.pipe()
+child = os.fork()
+if child == 0:
+    os.read(closed, 1)
+    if {logs}:
+        writer.add_scalar("child", 1, 1)
+        writer.flush()
+    os._exit(0)
+writer.close()
+os.write(close, b"1")
+os.waitpid(child, 0)
+"""
+    ended = scripts.run(QUIET + body, hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("hf-summary-writer sync") == logs, ended.stderr
+
+
 def test_children_of_multiprocessing_leave_one_uploader(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from hf_summary_writer.folder.copies import most_open_files
 from hf_summary_writer.folder.disk import StateFolder, WarnOnce
-from hf_summary_writer.folder.lease import PUSH_LOCK, Lease, Rank, is_locked, new_lock, owner_above, push_lock, rank_of
+from hf_summary_writer.folder.lease import (
+    PUSH_LOCK,
+    Lease,
+    Rank,
+    has_ranks,
+    is_locked,
+    new_lock,
+    owner_above,
+    push_lock,
+    rank_of,
+)
 from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerEntry, LedgerError, ledgers_of
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.folder.scan import NO_EVENT_BYTES, ChangedFile, Inventory, Pending, scan_folder
@@ -29,6 +39,7 @@ __all__ = [
     "SnapshotReader",
     "StateFolder",
     "WarnOnce",
+    "has_ranks",
     "is_locked",
     "ledgers_of",
     "most_open_files",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination, PushConfig
 
-__all__ = ["PUSH_LOCK", "Lease", "Rank", "is_locked", "new_lock", "owner_above", "push_lock", "rank_of"]
+__all__ = ["PUSH_LOCK", "Lease", "Rank", "has_ranks", "is_locked", "new_lock", "owner_above", "push_lock", "rank_of"]
 
 PUSH_LOCK = "push.lock"
 
@@ -286,6 +286,12 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
     # Lightning, in the processes that it starts itself, gives the number of the host and of the process on it.
     place = _number(environment, "LOCAL_RANK", place_in_slurm)
     return Rank(_number(environment, "SLURM_PROCID") or _number(environment, "NODE_RANK") or place, place)
+
+
+def has_ranks(environment: Mapping[str, str]) -> bool:
+    """Return whether a launcher gave the process a place among others."""
+    names = (*(number for number, _ in _VARIABLES), "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
+    return any(name in environment for name in names)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:

@@ -115,21 +115,26 @@ class _Counter:
     def __init__(self) -> None:
         self._late: threading.Thread | None = None
 
-    def count(self, inventory: Inventory, seconds: float) -> Pending | None:
-        """Return what is missing, or `None` if it cannot be counted within `seconds`."""
+    def count(
+        self, inventory: Inventory, seconds: float, refresh: Callable[[], object] = lambda: None
+    ) -> Pending | None:
+        """Return what is missing, or `None` if it cannot be counted within `seconds`; first call `refresh`."""
         if self._late is not None and self._late.is_alive():
             return None
         until = time.monotonic() + seconds
         counted: queue.SimpleQueue[Pending] = queue.SimpleQueue()
-        thread = threading.Thread(
-            target=lambda: counted.put(inventory.pending(until)), name="hf-summary-writer-count", daemon=True
-        )
+
+        def pending() -> Pending:
+            refresh()
+            return inventory.pending(until)
+
+        thread = threading.Thread(target=lambda: counted.put(pending()), name="hf-summary-writer-count", daemon=True)
         try:
             if sys.is_finalizing():
-                return inventory.pending(until)
+                return pending()
             thread.start()
         except RuntimeError:  # some versions of Python start no thread once the interpreter exits
-            return inventory.pending(until)
+            return pending()
         try:
             return counted.get(timeout=seconds)
         except queue.Empty:
@@ -189,10 +194,14 @@ class Shutdown:
         """Wait no more."""
         self.remaining = 0.0
 
-    def name_late_data(self) -> None:
-        """Name, once, what was logged after the last push of the process."""
+    def name_late_data(self, refresh: Callable[[], object] = lambda: None) -> None:
+        """Name, once, what was logged after the last push of the process.
+
+        Args:
+            refresh: Finds out what other processes have uploaded.
+        """
         if not self._said_late:
-            pending = _counter.count(self._inventory, _SECONDS_TO_COUNT)
+            pending = _counter.count(self._inventory, _SECONDS_TO_COUNT, refresh)
             self._said_late = pending is None or pending.missing > 0
             self._say_what_is_missing(pending)
 
