@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         RateLimitError,
         RejectedError,
         RepoGoneError,
+        StallDetails,
         TemporaryError,
     )
     from hf_summary_writer.push import Status
@@ -34,6 +35,7 @@ __all__ = [
     "RejectedError",
     "RepoGoneError",
     "Scalars",
+    "StallDetails",
     "Status",
     "TemporaryError",
     "__version__",

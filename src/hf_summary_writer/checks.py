@@ -164,6 +164,13 @@ def check_seconds(seconds: object, name: str = "close_timeout") -> float:
     return min(float(seconds), threading.TIMEOUT_MAX)
 
 
+def check_some_seconds(seconds: object, name: str) -> float:
+    """Return `seconds` as a float if it is a length of time."""
+    if not (found := check_seconds(seconds, name)):
+        raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
+    return found
+
+
 def check_endpoint(endpoint: object, name: str = "endpoint") -> str:
     """Return the address of a Hub without a slash at its end."""
     if not isinstance(endpoint, str):

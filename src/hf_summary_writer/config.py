@@ -30,6 +30,7 @@ from hf_summary_writer.checks import (
     check_repo_type,
     check_revision,
     check_seconds,
+    check_some_seconds,
     check_switch,
     check_token,
     without_password,
@@ -40,12 +41,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from hf_summary_writer.errors import CommitDetails, ErrorDetails
+    from hf_summary_writer.errors import CommitDetails, ErrorDetails, StallDetails
 
 __all__ = [
     "COMMITS_PER_HOUR",
     "DEFAULT_CLOSE_TIMEOUT",
     "DEFAULT_MINUTES",
+    "DEFAULT_STALL_SECONDS",
     "MODE",
     "PUSHED_FOLDER",
     "RUNS_FOLDER",
@@ -252,6 +254,7 @@ RUNS_FOLDER = "tensorboard"
 """The folder of a repo under which writers and commands put runs."""
 
 DEFAULT_CLOSE_TIMEOUT = 20.0
+DEFAULT_STALL_SECONDS = 600.0
 
 DEFAULT_MINUTES = 5.0
 
@@ -467,6 +470,8 @@ class PushConfig:
     push_every_rank: bool = field(default=False, metadata=_option(check_switch))
     on_commit: Callable[[CommitDetails], object] | None = field(default=None, metadata=_option(check_hook))
     on_error: Callable[[ErrorDetails], object] | None = field(default=None, metadata=_option(check_hook))
+    on_stall: Callable[[StallDetails], object] | None = field(default=None, metadata=_option(check_hook))
+    stall_after: float = field(default=DEFAULT_STALL_SECONDS, metadata=_option(check_some_seconds))
 
     def __post_init__(self) -> None:
         if self.repo_type == BUCKET and self.revision is not None:

@@ -22,6 +22,7 @@ __all__ = [
     "RateLimitError",
     "RejectedError",
     "RepoGoneError",
+    "StallDetails",
     "TemporaryError",
     "UnreachableError",
     "describe",
@@ -161,6 +162,21 @@ class CommitDetails:
     url: str
     files: int
     bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StallDetails:
+    """A run in which nothing was logged for long.
+
+    Attributes:
+        repo_id: The repo, as far as its name is known.
+        folder: The logdir.
+        seconds: How long ago something was logged last, or the writer was made.
+    """
+
+    repo_id: str
+    folder: Path
     seconds: float
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub import Remote
     from hf_summary_writer.push import CommitQueue, Round
 
-__all__ = ["CommitScheduler"]
+__all__ = ["CommitScheduler", "call_hook"]
 
 T = TypeVar("T")
 
@@ -158,8 +158,8 @@ class CommitScheduler:
         self._loop = self._loop_to(remote_of(config, Client(config.token, hf_api)))
         self._remote = self._loop.pusher.remote
         self._job = self._new_job()
-        self._on_commit = functools.partial(_call_hook, config.on_commit)
-        self._on_error = functools.partial(_call_hook, config.on_error)
+        self._on_commit = functools.partial(call_hook, config.on_commit)
+        self._on_error = functools.partial(call_hook, config.on_error)
         self._said_offline = self._announced = False
         # What the method that a subclass overrides has pushed itself, for an override that calls it.
         self._own_commits: list[CommitInfo] = []
@@ -457,7 +457,8 @@ class _OverriddenPusher(Pusher):
         return outcomes
 
 
-def _call_hook(hook: Callable[[T], object] | None, details: T) -> None:
+def call_hook(hook: Callable[[T], object] | None, details: T) -> None:
+    """Call a user's hook; its exceptions are logged."""
     if hook is not None:
         try:
             hook(details)

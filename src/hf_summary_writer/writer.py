@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hf_summary_writer.checks import check_folder, check_path_in_repo
 from hf_summary_writer.config import (
     DEFAULT_CLOSE_TIMEOUT,
+    DEFAULT_STALL_SECONDS,
     RUN_FILES,
     Mode,
     PushConfig,
@@ -22,13 +23,14 @@ from hf_summary_writer.config import (
     complete_arguments,
     mode_for,
 )
-from hf_summary_writer.events import EventWriter, default_logdir, writer_thread
+from hf_summary_writer.errors import StallDetails
+from hf_summary_writer.events import EventWriter, default_logdir, stall_watch, writer_thread
 from hf_summary_writer.folder import has_ranks, rank_of
 from hf_summary_writer.hub import check_client, client_of, endpoint_of
 from hf_summary_writer.notices import amount, announce, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
 from hf_summary_writer.push import Job, Run, RunPhase
-from hf_summary_writer.scheduler import CommitScheduler
+from hf_summary_writer.scheduler import CommitScheduler, call_hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,6 +98,11 @@ class HFSummaryWriter(EventWriter):
             exit the data of its own that the Hub lacks.
         on_commit: Called with `CommitDetails` after every commit, in the thread that uploads.
         on_error: Called with `ErrorDetails` after every failed push, in the thread that uploads.
+        on_stall: Called with `StallDetails` when nothing was logged for `stall_after` seconds, once, and once more each
+            time that logging goes on and stops again; also offline, and in a thread of its own. Not called in a forked
+            child, after `close`, or with `write_to_disk=False`. An exception in a hook is logged
+            and has no other effect.
+        stall_after: Seconds without an event after which `on_stall` is called, 600 by default.
         model_card: Whether the first commit to a repo that this writer creates brings a README.md that describes its
             contents. An existing README.md is never modified.
         run_state: Whether uploads bring along a small file `hf-summary-writer.json` with the state of the run, its
@@ -142,6 +149,8 @@ class HFSummaryWriter(EventWriter):
         push_every_rank: bool = False,
         on_commit: Callable[[CommitDetails], object] | None = None,
         on_error: Callable[[ErrorDetails], object] | None = None,
+        on_stall: Callable[[StallDetails], object] | None = None,
+        stall_after: float = DEFAULT_STALL_SECONDS,
         model_card: bool = True,
         run_state: bool = True,
         check: bool = False,
@@ -173,6 +182,8 @@ class HFSummaryWriter(EventWriter):
             require(config, hf_api)
 
         inherited = set(vars(self))
+        self._on_stall, self._stall_after = config.on_stall, config.stall_after
+        self._made_in = os.getpid()
         super().__init__(logdir=logdir, **kwargs)
         # Not by `check_folder`, since SummaryWriter takes a leading "~" literally.
         folder = Path(os.path.realpath(self.logdir))
@@ -205,6 +216,8 @@ class HFSummaryWriter(EventWriter):
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
         # Training may be what a caller does about an exception; this one does not end the run.
         self._handled_before = id(sys.exc_info()[1])
+        if not self._is_copy:
+            self._watch_stalls()
         if config.log_environment:
             from hf_summary_writer.events import environment_text  # rarely needed, and slow to import
 
@@ -256,6 +269,7 @@ class HFSummaryWriter(EventWriter):
         error = sys.exc_info()[1]  # in a `finally` block, for example
         self._hub_run.end(RunPhase.after(None if id(error) == self._handled_before else error))
         super().close()
+        stall_watch.discard(self)
         self.scheduler.close()
         if self.all_writers is not None:
             # Somebody logged meanwhile, and opened a new file while the scheduler was still there.
@@ -303,6 +317,14 @@ class HFSummaryWriter(EventWriter):
 
     def _reopened(self) -> None:
         self.scheduler.start()
+        self._watch_stalls()
+
+    def _watch_stalls(self) -> None:
+        if self._on_stall is not None and self._write_to_disk and self._made_in == os.getpid():
+            stall_watch.add(self, self._stall_after, self._stalled)
+
+    def _stalled(self, seconds: float) -> None:
+        call_hook(self._on_stall, StallDetails(self.repo_id, self.scheduler.folder_path, seconds))
 
 
 class _RunScheduler(CommitScheduler):

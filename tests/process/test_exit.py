@@ -307,3 +307,14 @@ queue.put((time.time(), prefix, 1000.0, 1000))  # as of a thread that was held j
     ended = scripts.run(LOG + held, hub, logdir, repo_id)
     assert ended.returncode == 0, ended.stderr
     assert_all_on_hub(api, repo_id, logdir, steps=1001)
+
+
+def test_a_watch_for_stalls_does_not_keep_the_process(hub: HubProcess, tmp_path: Path) -> None:
+    body = """
+        writer = HFSummaryWriter("user/runs", logdir, on_stall=print, stall_after=3600)
+        writer.add_scalar("loss", 1.0, 1)
+    """
+    ended = scripts.run(
+        body, hub, tmp_path / "run", "", first="import os; os.environ['HF_SUMMARY_WRITER_MODE']='disabled'"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

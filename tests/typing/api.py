@@ -55,6 +55,8 @@ def log_each_commit() -> HFSummaryWriter:
         "my-experiments",
         on_commit=lambda commit: assert_type(commit.url, str),
         on_error=lambda failure: assert_type(failure.error, BaseException),
+        on_stall=lambda stall: assert_type(stall.seconds, float),
+        stall_after=1800,
     )
 
 

@@ -33,7 +33,7 @@ NO_FIELDS: dict[Any, set[str]] = {
 # The client has an address, and a scheduler by itself knows no ranks and no run, and logs nothing.
 IN_NO_SIGNATURE: dict[Any, set[str]] = {
     HFSummaryWriter: {"endpoint"},
-    CommitScheduler: {"endpoint", "push_every_rank", "log_environment", "run_state"},
+    CommitScheduler: {"endpoint", "push_every_rank", "log_environment", "run_state", "on_stall", "stall_after"},
 }
 
 
@@ -120,6 +120,8 @@ SAMPLES: dict[str, Any] = {
     "push_every_rank": True,
     "on_commit": print,
     "on_error": print,
+    "on_stall": print,
+    "stall_after": 3.0,
 }
 
 

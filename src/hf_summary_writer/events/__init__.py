@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.environment import command_line, environment_text
     from hf_summary_writer.events.files import followed, parse_name
     from hf_summary_writer.events.scalars import ScalarReader, Scalars
+    from hf_summary_writer.events.stalls import stall_watch
     from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
     from hf_summary_writer.events.thread import Signal, writer_thread
     from hf_summary_writer.events.writer import EventWriter, default_logdir
@@ -31,6 +32,7 @@ else:
         "is_torn": "tfrecord",
         "next_record": "tfrecord",
         "parse_name": "files",
+        "stall_watch": "stalls",
         "writer_thread": "thread",
     }
 
@@ -57,5 +59,6 @@ __all__ = [
     "is_torn",
     "next_record",
     "parse_name",
+    "stall_watch",
     "writer_thread",
 ]

@@ -178,6 +178,11 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         """Whether nothing is expected and everything is on disk."""
         return self._events.is_done
 
+    @property
+    def logged(self) -> int:
+        """Number of events that were added."""
+        return self._events.logged
+
     def begin_flush(self) -> FlushRequest:
         return self._events.request_flush()
 

@@ -114,6 +114,7 @@ class EventQueue:
         self._copies: list[tuple[list[Snapshot], Copy]] = []
         self.device_wait_began: float | None = None
         self._requests: set[FlushRequest] = set()
+        self._done = 0
         self._retry_at = 0.0
         self._verify_at = 0.0
         self._sync_at: float | None = None
@@ -244,6 +245,11 @@ class EventQueue:
         """Whether the queue is closed and nothing of it is left."""
         return self.closed and not self.items and not self._taken and self._file.path is None
 
+    @property
+    def logged(self) -> int:
+        """Number of events that were appended; fewer once some had to be dropped."""
+        return self._done + self.pending - len(self._requests)
+
     def is_ready(self, now: float) -> bool:
         """Whether there is work at the monotonic time `now`; a failing disk is tried now and then, and on request."""
         if not self.items and not self._taken:
@@ -270,7 +276,10 @@ class EventQueue:
                 self._flush(taken[0])
                 del taken[0]
             else:
-                self._write(taken, most, now)
+                try:
+                    self._write(taken, most, now)
+                finally:
+                    self._done += before - len(taken)
                 self.failing = False
                 self.failures.recover(self)
         except OSError as error:

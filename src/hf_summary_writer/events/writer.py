@@ -178,6 +178,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """Paths of the event files being written to; all others of the run never change again."""
         return [path for writer in self._own_writers() if (path := writer.event_file)]
 
+    @property
+    def logged_events(self) -> int | None:
+        """Number of events that were logged and whose files are still open; `None` while closed."""
+        return None if self.all_writers is None else sum(writer.logged for writer in self._own_writers())
+
     def flush(self) -> None:
         """Return when all that was logged before, by any thread, is written and fsynced.
 
