@@ -38,6 +38,7 @@ def main() -> None:
     Keep a folder in sync:            hf-summary-writer sync runs user/my-runs --watch
     Wrap a training command:          hf-summary-writer run user/my-runs -- python train.py
     Check the upload status:          hf-summary-writer status runs
+    See which runs of a repo go on:   hf-summary-writer status user/my-runs
     Open a repo in TensorBoard:       hf-summary-writer view user/my-runs
     Print the values of a tag:        hf-summary-writer get user/my-runs loss
     Check token, rights and network:  hf-summary-writer check user/my-runs

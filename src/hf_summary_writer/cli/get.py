@@ -14,9 +14,9 @@ import click
 
 from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.progress import download_progress
-from hf_summary_writer.cli.terminal import log_to_stderr, printable
+from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, printable
 from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.hub import answer_of, default_endpoint, one_line
+from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.reading import Scalars, no_folder, place_of, read_folder, read_remote
 
 if TYPE_CHECKING:
@@ -108,9 +108,7 @@ def _downloaded(
 def _reason(place: Path | PushConfig, error: Exception) -> str:
     if isinstance(place, Path) or isinstance(error, LookupError | FileNotFoundError):
         return str(error)
-    answer = answer_of(error)
-    reason = one_line(str(error)) if answer is None else f"{answer.status} {answer.message}"
-    return f"{no_folder(place.repo_id)}{place.repo_id} could not be read from {place.endpoint}: {reason}"
+    return no_folder(place.repo_id) + failed_read(place, error)
 
 
 def _values(runs: dict[str, dict[str, Scalars]]) -> Iterator[Row]:

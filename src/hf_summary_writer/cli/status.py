@@ -1,22 +1,24 @@
-"""`hf-summary-writer status`: how far the folders of a logdir have come to the Hub."""
+"""`hf-summary-writer status`: how far the folders of a logdir have come to the Hub, or which runs of a repo go on."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer.cli.options import existing_folder
+from hf_summary_writer.cli.options import config_option
+from hf_summary_writer.cli.run_states import show_runs
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
 from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked
+from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.notices import amount
 from hf_summary_writer.push import Phase, StatusFile, known_folders, matches_nothing, survey
+from hf_summary_writer.reading import place_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.folder import Ledger
     from hf_summary_writer.push import Status
@@ -25,20 +27,57 @@ __all__ = ["status"]
 
 
 @click.command()
-@click.argument("logdir", type=existing_folder)
+@click.argument("source", metavar="LOGDIR_OR_REPO")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Write JSON, one object per line for each folder and destination."
+    "--json", "as_json", is_flag=True, help="Write JSON, one object per line for each folder and destination, or run."
 )
-@click.option("--exit-code", is_flag=True, help="Exit with 1 if some data is not on the Hub.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if some data of LOGDIR is not on the Hub.")
 @click.option("--forget", is_flag=True, help="Forget where LOGDIR goes and what is on the Hub; changes nothing there.")
-def status(logdir: Path, as_json: bool, exit_code: bool, forget: bool) -> None:
-    """Show the destination of LOGDIR, the last commit, the data that is not on the Hub yet, and the last error.
+@config_option("repo_type")
+@click.option("--revision", help="The branch, tag or commit of the repo.  [default: main]")
+@config_option("endpoint")
+@config_option("token")
+def status(
+    source: str,
+    as_json: bool,
+    exit_code: bool,
+    forget: bool,
+    repo_type: str | None,
+    revision: str | None,
+    endpoint: str | None,
+    token: str | None,
+) -> None:
+    """Show the upload status of a folder on this machine, or which runs of a repo go on.
 
-    LOGDIR is one run or a folder of runs. Makes no request: it reads the state files in the folder, so it works while
-    another process uploads, without network, and after a crash.
+    LOGDIR is one run or a folder of runs. Its destination, the last commit, the data that is not on the Hub yet and the
+    last error are shown. Makes no request: it reads the state files in the folder, so it works while another process
+    uploads, without network, and after a crash.
+
+    Of a repo, or an hf:// URI such as hf://buckets/user/logs/sweep-1, each run is shown as running, finished, failed or
+    stopped, as its writer has told the Hub. "No end was written" means that a run has not pushed for several intervals.
     """
     log_to_stderr()
-    folder = logdir.resolve()
+    try:
+        where = place_of(
+            source, repo_type=repo_type, revision=revision, token=token, endpoint=endpoint or default_endpoint()
+        )
+    except (OSError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    if isinstance(where, Path):
+        _refuse("a folder", "--endpoint" if endpoint else "--token" if token else "")
+        _show_folder(where.resolve(), as_json=as_json, exit_code=exit_code, forget=forget)
+    else:
+        _refuse("a repo", "--exit-code" if exit_code else "--forget" if forget else "")
+        show_runs(where, as_json=as_json)
+
+
+def _refuse(kind: str, option: str) -> None:
+    """Refuse an option that would change nothing."""
+    if option:
+        raise click.UsageError(f"{option} has no meaning for {kind}: leave it out")
+
+
+def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) -> None:
     known = known_folders(folder)
     if not known:
         raise click.UsageError(f"{folder} was never pushed from here")

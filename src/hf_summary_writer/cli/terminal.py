@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from hf_summary_writer.hub import answer_of, one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,6 +27,7 @@ else:
 __all__ = [
     "ago",
     "emit",
+    "failed_read",
     "log_to_stderr",
     "now_or_later",
     "patterns",
@@ -95,6 +98,13 @@ def patterns(config: PushConfig) -> str:
 def place(where: PushConfig | Destination) -> str:
     """Return repo and Hub for people."""
     return f"{where.repo_id} on {urlsplit(where.endpoint).netloc}"
+
+
+def failed_read(config: PushConfig, error: Exception) -> str:
+    """Return why a repo or bucket could not be read, in one line."""
+    answer = answer_of(error)
+    reason = one_line(str(error)) if answer is None else f"{answer.status} {answer.message}"
+    return f"{config.repo_id} could not be read from {config.endpoint}: {reason}"
 
 
 def ago(seconds: float) -> str:

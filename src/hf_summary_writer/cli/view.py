@@ -18,18 +18,16 @@ import click
 
 from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.progress import download_progress
-from hf_summary_writer.cli.terminal import log_to_stderr, say
+from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.folder import PathFilter
 from hf_summary_writer.hub import (
     REPO_SECONDS,
     Mirror,
-    answer_of,
     check_client,
     default_endpoint,
     full_name,
-    one_line,
     refresh_seconds,
 )
 from hf_summary_writer.notices import amount
@@ -100,7 +98,7 @@ def view(
             mirror = Mirror(api, config, folder, PathFilter(RUN_FILES), _warn)
             fetch(mirror, config)
         except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
-            raise click.ClickException(_failure(config, error)) from None
+            raise click.ClickException(failed_read(config, error)) from None
         if mirror.is_empty:
             _warn(f"{config.repo_id} has no file that matches {RUN_FILES[0]} yet: waiting for the first")
         board = stack.enter_context(_tensorboard(folder, port))
@@ -123,7 +121,7 @@ def _follow(mirror: Mirror, config: PushConfig, board: subprocess.Popen[bytes], 
         if board.poll() is None:
             fetch(mirror, config)
     except Exception as error:  # noqa: BLE001 - what is on this disk can still be looked at
-        _warn(f"{time.strftime('%H:%M:%S')}  {_failure(config, error)}")
+        _warn(f"{time.strftime('%H:%M:%S')}  {failed_read(config, error)}")
         ended(seconds)
 
 
@@ -139,12 +137,6 @@ def fetch(mirror: Mirror, config: PushConfig) -> None:
 
 def _warn(text: str) -> None:
     say(text, colour="yellow", err=True)
-
-
-def _failure(config: PushConfig, error: Exception) -> str:
-    answer = answer_of(error)
-    reason = one_line(str(error)) if answer is None else f"{answer.status} {answer.message}"
-    return f"{config.repo_id} could not be read from {config.endpoint}: {reason}"
 
 
 @contextlib.contextmanager

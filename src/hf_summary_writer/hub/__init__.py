@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.hub.bucket import BucketRemote, check_client
 from hf_summary_writer.hub.client import Client, client_home, client_of, default_endpoint, endpoint_of
+from hf_summary_writer.hub.downloads import list_files, small_files
 from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, full_name, refresh_seconds
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote
 from hf_summary_writer.hub.repo import RepoRemote
@@ -32,10 +33,12 @@ __all__ = [
     "default_endpoint",
     "endpoint_of",
     "full_name",
+    "list_files",
     "model_card",
     "one_line",
     "refresh_seconds",
     "remote_of",
+    "small_files",
 ]
 
 

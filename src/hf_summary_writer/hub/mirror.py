@@ -14,11 +14,11 @@ from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
 from hf_summary_writer.hub.deadline import bounded
+from hf_summary_writer.hub.downloads import DOWNLOADS, SECONDS, download, file_url
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import one_line
 
@@ -38,11 +38,6 @@ REPO_SECONDS, BUCKET_SECONDS = 60.0, 5.0
 
 # Bytes at the end of the local file that must equal the download before new data is appended.
 _COMPARED_BYTES = 4096
-
-# As the client's own download of a whole repo.
-_DOWNLOADS = 8
-
-_SECONDS = 60.0
 
 # The Hub advises under 100,000 files in a repo; of a bucket, the client holds the listing in memory.
 _MOST_FILES = 300_000
@@ -112,7 +107,7 @@ class _Repo(_Source):
         from huggingface_hub.hf_api import RepoFile
 
         where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self._repo_type}
-        with bounded(_SECONDS):
+        with bounded(SECONDS):
             info = self.api.repo_info(**where, revision=self._revision)
             if info.sha != self._commit:
                 # All files of one moment.
@@ -125,11 +120,7 @@ class _Repo(_Source):
         yield from self._files.items()
 
     def url(self, path: str) -> str:
-        from huggingface_hub import hf_hub_url
-
-        return hf_hub_url(
-            self.repo_id, path, repo_type=self._repo_type, revision=self._commit, endpoint=self.api.endpoint
-        )
+        return file_url(self.api, self.repo_id, path, self._repo_type, self._commit)
 
 
 class _Bucket(_Source):
@@ -168,7 +159,7 @@ class _Bucket(_Source):
         yield from found.items()
 
     def url(self, path: str) -> str:
-        return f"{self.api.endpoint}/buckets/{self.repo_id}/resolve/{quote(path, safe='')}"
+        return file_url(self.api, self.repo_id, path, BUCKET)
 
     def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
         until = self._listed_at + (_RELIST_SECONDS if self._told > 1 else seconds)
@@ -182,7 +173,7 @@ class _Bucket(_Source):
 
     def _found(self) -> dict[str, _Listed]:
         # Makes a request only if something has changed.
-        with bounded(_SECONDS):
+        with bounded(SECONDS):
             found: Any = self._system.find(self._folder, detail=True)
         _check_number(len(found), self.repo_id)
         return {name.removeprefix(self._root): _Listed(each["xet_hash"], each["size"]) for name, each in found.items()}
@@ -246,7 +237,7 @@ class Mirror:
         done = progress(len(changed), sum(listed.size for listed in changed.values()))
         files = size = 0
         changed, failed = self._that_fit(changed)
-        with ThreadPoolExecutor(_DOWNLOADS) as pool:
+        with ThreadPoolExecutor(DOWNLOADS) as pool:
             downloads = {pool.submit(self._download, path, listed.size): path for path, listed in changed.items()}
             for each in as_completed(downloads):
                 path = downloads[each]
@@ -321,7 +312,7 @@ class Mirror:
         """Append what follows byte `have` of a file, if its bytes from `start` to there are those of the local file."""
         file.seek(start)
         expected = file.read(have - start)
-        with self._asked(path, start) as pieces:
+        with download(self._api, self._source.url(path), start) as pieces:
             compared = b""
             for piece in _up_to(pieces, size - start):
                 rest = piece
@@ -331,20 +322,6 @@ class Mirror:
                         return False
                 file.write(rest)
         return len(compared) == len(expected)
-
-    @contextlib.contextmanager
-    def _asked(self, path: str, start: int) -> Iterator[Iterator[bytes]]:
-        from huggingface_hub import get_session
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
-
-        headers = build_hf_headers(token=self._api.token, library_name=self._api.library_name)
-        headers["Range"] = f"bytes={start}-"
-        with get_session().stream(
-            "GET", self._source.url(path), headers=headers, timeout=_SECONDS, follow_redirects=True
-        ) as answer:
-            hf_raise_for_status(answer)
-            pieces = answer.iter_raw()
-            yield pieces if answer.status_code == 206 else _from(pieces, start)
 
     def _is_safe(self, path: str, size: object) -> bool:
         # Nothing is written outside of the folder, whatever a Hub lists.
@@ -375,7 +352,7 @@ def full_name(api: HfApi, repo_id: str) -> str:
     """
     if "/" in repo_id:
         return repo_id
-    with bounded(_SECONDS):
+    with bounded(SECONDS):
         user = api.whoami()["name"]
     return check_repo_id(f"{user}/{repo_id}")
 
@@ -392,12 +369,3 @@ def _up_to(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
         size -= len(piece)
         if size <= 0:
             return
-
-
-def _from(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
-    """Yield what comes after `start` bytes."""
-    for piece in pieces:
-        skipped = min(start, len(piece))
-        start -= skipped
-        if piece[skipped:]:
-            yield piece[skipped:]

@@ -24,9 +24,9 @@ _FILE_NAME = re.compile(r"hf-summary-writer(?:\.rank-\d{1,10})?\.json", flags=re
 
 _MAX_TEXT = 2000
 
-# A run is taken for dead after so many intervals without a push, and never sooner than that: a push may take a while.
-_INTERVALS_UNTIL_DEAD = 3
-_SECONDS_UNTIL_DEAD = 300.0
+# A push is overdue after so many intervals, and never sooner than that: one may take a while.
+_INTERVALS_UNTIL_OVERDUE = 3
+_SECONDS_UNTIL_OVERDUE = 300.0
 
 # As a shell has it: 128 + the number of the signal.
 _ENDED_BY_SIGNAL = range(129, 160)
@@ -131,10 +131,10 @@ class RunState:
         """Return the content of the file."""
         return json.dumps(self.as_dict(), indent=2).encode() + b"\n"
 
-    def is_dead(self, now: float) -> bool:
+    def is_overdue(self, now: float) -> bool:
         """Return whether the run goes on as far as the file says, and pushes have stopped all the same."""
-        patience = max(_INTERVALS_UNTIL_DEAD * self.interval, _SECONDS_UNTIL_DEAD)
-        return self.phase is RunPhase.RUNNING and now - self.last_push > patience
+        longest = max(_INTERVALS_UNTIL_OVERDUE * self.interval, _SECONDS_UNTIL_OVERDUE)
+        return self.phase is RunPhase.RUNNING and now - self.last_push > longest
 
 
 class Run:

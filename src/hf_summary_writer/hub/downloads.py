@@ -1,0 +1,108 @@
+"""Files of a repo or bucket as anybody reads them: their names, and the bytes of one."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from hf_summary_writer.checks import BUCKET
+from hf_summary_writer.hub.deadline import bounded
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from huggingface_hub import HfApi
+
+    from hf_summary_writer.config import PushConfig
+
+__all__ = ["DOWNLOADS", "SECONDS", "download", "file_url", "list_files", "small_files"]
+
+# As the client's own download of a whole repo.
+DOWNLOADS = 8
+
+SECONDS = 60.0
+
+# As many as the Hub advises for a repo.
+_MOST_FILES = 100_000
+
+# What an answer may have besides the bytes of a file.
+_MARGIN_BYTES = 2**20
+
+
+def file_url(api: HfApi, repo_id: str, path: str, repo_type: str | None, revision: str | None = None) -> str:
+    """Return the address of a file."""
+    if repo_type == BUCKET:
+        return f"{api.endpoint}/buckets/{repo_id}/resolve/{quote(path, safe='')}"
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(repo_id, path, repo_type=repo_type, revision=revision, endpoint=api.endpoint)
+
+
+@contextlib.contextmanager
+def download(api: HfApi, url: str, start: int = 0) -> Iterator[Iterator[bytes]]:
+    """Yield the bytes of a file from `start` on, in pieces. Call it within `bounded`."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+    headers = build_hf_headers(token=api.token, library_name=api.library_name)
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with get_session().stream("GET", url, headers=headers, timeout=SECONDS, follow_redirects=True) as answer:
+        hf_raise_for_status(answer)
+        pieces = answer.iter_raw()
+        yield pieces if answer.status_code == 206 else _from(pieces, start)
+
+
+def list_files(api: HfApi, config: PushConfig) -> list[str]:
+    """Return the paths of the files in the folder that a config names, of the first 100,000; its `repo_id` is full."""
+    entries: Any
+    where = config.path_in_repo or None
+    with bounded(SECONDS):
+        if config.repo_type == BUCKET:
+            entries = api.list_bucket_tree(config.repo_id, prefix=where, recursive=True)
+            paths = (each.path for each in entries if each.type == "file")
+        else:
+            from huggingface_hub.hf_api import RepoFile
+
+            entries = api.list_repo_tree(
+                config.repo_id, where, recursive=True, revision=config.revision, repo_type=config.repo_type
+            )
+            paths = (each.path for each in entries if isinstance(each, RepoFile))
+        prefix = f"{where}/" if where else ""
+        return [path for path in itertools.islice(paths, _MOST_FILES) if path.startswith(prefix)]
+
+
+def small_files(
+    api: HfApi, config: PushConfig, paths: Collection[str], most_bytes: int
+) -> Iterator[tuple[str, bytes | Exception]]:
+    """Yield files and what is in them, up to one byte more than `most_bytes`; or why one cannot be downloaded."""
+
+    def read(path: str) -> bytes | Exception:
+        content = b""
+        try:
+            with (
+                bounded(SECONDS, most_bytes + _MARGIN_BYTES, downloads=True),
+                download(api, file_url(api, config.repo_id, path, config.repo_type, config.revision)) as pieces,
+            ):
+                for piece in pieces:
+                    content += piece
+                    if len(content) > most_bytes:
+                        break
+        except Exception as error:  # noqa: BLE001 - the client raises many kinds
+            return error
+        return content[: most_bytes + 1]
+
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        yield from zip(paths, pool.map(read, paths), strict=True)
+
+
+def _from(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
+    """Yield what comes after `start` bytes."""
+    for piece in pieces:
+        skipped = min(start, len(piece))
+        start -= skipped
+        if piece[skipped:]:
+            yield piece[skipped:]
