@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 import struct
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from hf_summary_writer.localhub.runs.eventfiles import read_scalars
 from hf_summary_writer.localhub.runs.find import LoggedFile, RunFinder
+from hf_summary_writer.push import RunPhase, RunState
 from hub.wire import send
 
 if TYPE_CHECKING:
@@ -121,6 +124,34 @@ def test_a_bucket_shows_its_runs_and_files(hub: HubProcess, api: HfApi, repo_id:
     for link in re.findall(r'href="(/[^"]*)"', text + folder):
         if repo_id in link:
             assert send(hub, "GET", link).status == 200, link
+
+
+@pytest.mark.parametrize("kind", ["model", "bucket"])
+def test_runs_are_shown_with_their_states(hub: HubProcess, api: HfApi, repo_id: str, kind: str) -> None:
+    if kind == "bucket" and not hasattr(api, "create_bucket"):
+        pytest.skip("this client has no buckets")
+    now = time.time()
+    state = RunState(RunPhase.RUNNING, now - 9e5, now - 8e5, now - 8e5, 60.0, "<b>node</b>", 0, "train.py", "1")
+    states = {
+        "": replace(state, phase=RunPhase.FAILED).encoded(),
+        ".rank-3": replace(state, rank=3).encoded(),
+        ".rank-4": b'{"state": "running"}',
+        ".rank-5": b"x" * 100_000,
+    }
+    files = {f"run/hf-summary-writer{rank}.json": content for rank, content in states.items()}
+    files["run/events.out.tfevents.1"] = event_file(10)
+    if kind == "bucket":
+        api.create_bucket(repo_id)
+        api.batch_bucket_files(repo_id, add=[(content, path) for path, content in files.items()])
+    else:
+        api.create_repo(repo_id)
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        api.create_commit(repo_id, operations, commit_message="Add")
+    text = send(hub, "GET", f"/{repo_id}" if kind == "model" else f"/buckets/{repo_id}").body.decode()
+    assert "failed, last push 9 days ago: train.py on &lt;b&gt;node&lt;/b&gt;<" in text
+    assert "stopped 9 days ago, no end was written: train.py on &lt;b&gt;node&lt;/b&gt; (rank 3)<" in text
+    assert text.count("train.py") == 2
+    assert "1 run<" in text
 
 
 def test_a_private_bucket_has_no_page_for_strangers(hub: HubProcess, api: HfApi, repo_id: str) -> None:

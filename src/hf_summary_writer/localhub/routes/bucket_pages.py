@@ -13,7 +13,7 @@ from hf_summary_writer.localhub.buckets.files import BucketFile, BucketFolder, i
 from hf_summary_writer.localhub.hub import base_url
 from hf_summary_writer.localhub.names import BUCKETS
 from hf_summary_writer.localhub.routes.pages import page_handler, repo_of_page
-from hf_summary_writer.localhub.runs.find import LoggedFile, is_event_file
+from hf_summary_writer.localhub.runs.find import LoggedFile, is_run_file
 from hf_summary_writer.localhub.runs.show import show_runs
 from hf_summary_writer.localhub.urls import param
 
@@ -42,7 +42,7 @@ async def bucket(request: Request) -> Response:
 
 def _parts(hub: Hub, bucket: RepoId, prefix: str, endpoint: str) -> list[object]:
     settings, files = hub.buckets.settings(bucket), hub.buckets.files(bucket)
-    runs = hub.run_finder.find(_event_files(hub, files, prefix))
+    runs = hub.run_finder.find(_run_files(hub, files, prefix))
     entries, more = files.listing(prefix, "", _FILES_SHOWN, recursive=False)
     about = [
         "Private bucket" if settings.private else "Bucket",
@@ -60,12 +60,12 @@ def _parts(hub: Hub, bucket: RepoId, prefix: str, endpoint: str) -> list[object]
     ]
 
 
-def _event_files(hub: Hub, files: BucketFiles, prefix: str) -> Iterator[LoggedFile]:
+def _run_files(hub: Hub, files: BucketFiles, prefix: str) -> Iterator[LoggedFile]:
     after: str | None = ""
     while after is not None:
         entries, after = files.listing(prefix, after, _FILES_SHOWN, recursive=True)
         for file in entries:
-            if isinstance(file, BucketFile) and is_event_file(file.path):
+            if isinstance(file, BucketFile) and is_run_file(file.path):
                 read = partial(hub.xet.read, file.xet_hash, 0, file.size)
                 yield LoggedFile(file.path, file.size, file.xet_hash, read if file.size else tuple)
 

@@ -19,7 +19,7 @@ from hf_summary_writer.localhub.hub import base_url
 from hf_summary_writer.localhub.names import KINDS
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.routes.trees import describe_all
-from hf_summary_writer.localhub.runs.find import LoggedFile, is_event_file
+from hf_summary_writer.localhub.runs.find import LoggedFile, is_run_file
 from hf_summary_writer.localhub.runs.show import show_runs
 from hf_summary_writer.localhub.urls import count_of, param, revision_of
 
@@ -130,7 +130,7 @@ def _repo_parts(hub: Hub, repo: RepoId, revision: str, path: str, endpoint: str)
         files = describe_all(git, hub.repos.lfs(repo), head, entries, expand=False)
         commits = list(itertools.islice(git.log(head), _COMMITS_SHOWN + 1))
         refs = [*git.refs(HEADS), *git.refs(TAGS)]
-        runs = hub.run_finder.find(_event_files(hub, repo, git, folder))
+        runs = hub.run_finder.find(_run_files(hub, repo, git, folder))
     kind = f"{'Private ' if hub.repos.settings(repo).private else ''}{repo.kind[:-1]}".capitalize()
     choices = [html.link(url_of(repo, "tree", name), name) for name in refs]
     here = html.join([f"{repo.full_name}/{path}".rstrip("/"), " at ", revision])
@@ -146,10 +146,10 @@ def _repo_parts(hub: Hub, repo: RepoId, revision: str, path: str, endpoint: str)
     ]
 
 
-def _event_files(hub: Hub, repo: RepoId, git: GitRepo, folder: Entry) -> Iterator[LoggedFile]:
+def _run_files(hub: Hub, repo: RepoId, git: GitRepo, folder: Entry) -> Iterator[LoggedFile]:
     lfs = hub.repos.lfs(repo)
     for entry in git.walk(folder, recursive=True):
-        if not entry.is_folder and is_event_file(entry.path):
+        if not entry.is_folder and is_run_file(entry.path):
             size, pointer = git.describe(entry)
             if pointer is None:
                 yield LoggedFile(entry.path, size, entry.oid, partial(_blob, git, entry))

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.localhub.runs.eventfiles import Scalars, read_scalars
+from hf_summary_writer.localhub.runs.state import MOST_STATE_BYTES, RunState, is_state_file, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +22,7 @@ _REMEMBERED_FILES = 500
 
 @dataclass(frozen=True, slots=True)
 class LoggedFile:
-    """An event file: its path, size, an id of its content, and how to read it."""
+    """A file of a run: its path, size, an id of its content, and how to read it."""
 
     path: str
     size: int
@@ -31,17 +32,18 @@ class LoggedFile:
 
 @dataclass(slots=True)
 class Run:
-    """A folder with event files, and their scalars."""
+    """A folder with event files, their scalars, and what its writers say of it."""
 
     name: str
     scalars: Scalars = field(default_factory=Scalars)
+    states: list[RunState] = field(default_factory=list)
     files: int = 0
     left_out: int = 0
 
 
-def is_event_file(path: str) -> bool:
-    """Return whether TensorBoard reads a file with this name as an event file."""
-    return "tfevents" in path.rpartition("/")[2]
+def is_run_file(path: str) -> bool:
+    """Return whether TensorBoard reads a file with this name as an event file, or it says how a run is."""
+    return "tfevents" in path.rpartition("/")[2] or is_state_file(path)
 
 
 class RunFinder:
@@ -57,8 +59,12 @@ class RunFinder:
         budget, number = _MOST_BYTES, 0
         for file in files:
             run = runs.setdefault(file.path.rpartition("/")[0], Run(file.path.rpartition("/")[0]))
+            if is_state_file(file.path):
+                state = read_state(file.read()) if file.size <= MOST_STATE_BYTES else None
+                run.states += [] if state is None else [state]
+                continue
             run.files += 1
-            number += 1  # noqa: SIM113 - only of files that are looked at
+            number += 1
             scalars = self._remembered(file.content)
             if scalars is None and file.size <= min(_MOST_FILE_BYTES, budget) and number <= _MOST_FILES:
                 budget -= file.size

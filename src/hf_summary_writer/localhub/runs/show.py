@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hf_summary_writer.localhub.runs.find import Run
+    from hf_summary_writer.localhub.runs.state import RunState
 
 _WIDTH, _HEIGHT = 240, 80
 _CHARTS_PER_RUN = 24
@@ -46,9 +47,17 @@ def _show_run(run: Run, url_of: Callable[[str], str], *, with_charts: bool) -> h
     tags = sorted(scalars.points)[: _CHARTS_PER_RUN if with_charts else 0]
     if rest := len(scalars.points) - len(tags):
         facts.append(f"{rest} scalar{'s' if rest > 1 else ''} not shown")
-    title = html.join([html.tag("h3", html.link(url_of(run.name), run.name or "/")), html.tag("p", " · ".join(facts))])
+    head = [html.tag("h3", html.link(url_of(run.name), run.name or "/")), html.tag("p", " · ".join(facts))]
+    title = html.join([*head, *(html.tag("p", _described(state)) for state in run.states)])
     charts = html.element("div", html.join(_chart(tag, scalars.points[tag]) for tag in tags), "charts")
     return html.element("section", html.join([title, charts]), "run")
+
+
+def _described(state: RunState) -> str:
+    since = _ago(time.time() - state.last_push)
+    if state.is_overdue:
+        return f"stopped {since}, no end was written: {state.about}"
+    return f"{state.name}, last push {since}: {state.about}"
 
 
 def _chart(tag: str, points: Sequence[tuple[int, float]]) -> html.Markup:

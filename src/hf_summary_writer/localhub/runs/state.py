@@ -1,0 +1,65 @@
+"""Reads the file in which the writer of a run says whether the run goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["MOST_STATE_BYTES", "RunState", "is_state_file", "read_state"]
+
+MOST_STATE_BYTES = 64 * 2**10
+
+_FILE_NAME = re.compile(r"hf-summary-writer(?:\.rank-\d{1,10})?\.json", flags=re.ASCII)
+_STATES = frozenset({"running", "finished", "failed", "stopped"})
+
+# A push is overdue after so many intervals, and never sooner than that.
+_INTERVALS = 3
+_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a writer says of its run.
+
+    Attributes:
+        name: `running`, `finished`, `failed` or `stopped`.
+        last_push: when it said so, in seconds since the epoch.
+        interval: seconds between its pushes.
+        about: where the run is, and its command.
+    """
+
+    name: str
+    last_push: float
+    interval: float
+    about: str
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the run has not pushed for so long that its process seems to be gone."""
+        return self.name == "running" and time.time() - self.last_push > max(_INTERVALS * self.interval, _SECONDS)
+
+
+def is_state_file(path: str) -> bool:
+    """Return whether the file with this path says how a run is."""
+    return _FILE_NAME.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def read_state(pieces: Iterable[bytes]) -> RunState | None:
+    """Return what a file says, or `None` if that means nothing."""
+    try:
+        said = json.loads(b"".join(pieces))
+        pushed = datetime.fromisoformat(said["last_push"].replace("Z", "+00:00")).timestamp()
+        host, rank, command = str(said["host"]), int(said["rank"]), str(said["command"])
+        about = f"{command} on {host}{f' (rank {rank})' if rank else ''}"
+        if said["state"] not in _STATES:
+            return None
+        return RunState(said["state"], pushed, float(said["interval"]), about)
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
+        return None
