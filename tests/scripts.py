@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["environment", "run", "start"]
 
 SECONDS = 60.0
+GRACE = 5.0
 
 _PREAMBLE = """
 import logging, os, signal, sys, threading, time
@@ -54,6 +56,9 @@ def run(
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # "-X dev" shows where each thread is
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
             # With its children, which hold the same pipes.
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
