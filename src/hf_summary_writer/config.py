@@ -58,6 +58,7 @@ __all__ = [
     "PushConfig",
     "commits_per_hour",
     "complete_arguments",
+    "known_sync_command",
     "mode_for",
     "option_of",
     "with_uri",
@@ -443,6 +444,9 @@ class PushConfig:
         ),
     )
     run_state: bool = field(default=True, metadata=_option(check_switch, parse=_yes_or_no, variable="RUN_STATE"))
+    push_leftovers: bool = field(
+        default=False, metadata=_option(check_switch, parse=_yes_or_no, variable="PUSH_LEFTOVERS")
+    )
     check: bool = field(default=False, metadata=_option(check_switch))
     close_timeout: float = field(
         default=DEFAULT_CLOSE_TIMEOUT,
@@ -567,6 +571,12 @@ class PushConfig:
             if value != each.default:
                 words += _words(option_of(each).flags, value)
         return online + shlex.join(words)
+
+
+def known_sync_command(folder: Path, endpoint: str) -> str:
+    """Return the command that uploads the runs in `folder`, each to its place at the Hub `endpoint`."""
+    hub = [] if endpoint == _PUBLIC_HUB else ["--endpoint", endpoint]
+    return shlex.join(["hf-summary-writer", "sync", str(folder), *hub])
 
 
 def _words(flags: str, value: bool | tuple[str, ...] | None) -> list[str]:

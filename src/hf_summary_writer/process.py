@@ -37,6 +37,7 @@ __all__ = [
     "check_push_on_sigterm",
     "exit_is_over",
     "fork_count",
+    "is_running",
     "shared",
     "tell_after_fork",
     "tell_at_exit",
@@ -194,6 +195,19 @@ _exit = _Exit()
 def call_after_exit(function: Callable[[], object]) -> None:
     """Call `function` after the last pass of the exit, when `exit_is_over` already."""
     _exit.afterwards.append(function)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process of this machine may still run; on Windows nothing is known."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def exit_is_over() -> bool:

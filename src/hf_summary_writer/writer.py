@@ -29,7 +29,7 @@ from hf_summary_writer.folder import has_ranks, rank_of
 from hf_summary_writer.hub import check_client, client_of, endpoint_of
 from hf_summary_writer.notices import amount, announce, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
-from hf_summary_writer.push import Job, Run, RunPhase
+from hf_summary_writer.push import Job, Run, RunPhase, look_for_leftovers
 from hf_summary_writer.scheduler import CommitScheduler, call_hook
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class HFSummaryWriter(EventWriter):
         run_state: Whether uploads bring along a small file `hf-summary-writer.json` with the state of the run, its
             host, rank and command, from which `hf-summary-writer status REPO_ID` tells whether the run still goes on.
             Secrets among the command's arguments are masked.
+        push_leftovers: Whether to upload in the background what earlier runs, whose folders are beside `logdir`, did
+            not upload to this branch. By default one warning names it, with the command that uploads it.
         check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
             not: for trainings whose first minutes nobody watches.
         log_environment: Whether to log a text `environment` with the command, the Git commit, versions, host and rank.
@@ -153,6 +155,7 @@ class HFSummaryWriter(EventWriter):
         stall_after: float = DEFAULT_STALL_SECONDS,
         model_card: bool = True,
         run_state: bool = True,
+        push_leftovers: bool = False,
         check: bool = False,
         log_environment: bool = False,
         **kwargs: Any,
@@ -198,6 +201,7 @@ class HFSummaryWriter(EventWriter):
             every_rank=config.push_every_rank,
             run=self._hub_run,
             tells_state=config.run_state,
+            push_leftovers=config.push_leftovers,
             folder_path=folder,
             hf_api=hf_api,
             **arguments,
@@ -339,6 +343,7 @@ class _RunScheduler(CommitScheduler):
         every_rank: bool,
         run: Run,
         tells_state: bool,
+        push_leftovers: bool,
         **kwargs: Any,
     ) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
@@ -346,6 +351,7 @@ class _RunScheduler(CommitScheduler):
         self._enabled = enabled and starts
         self._rank = None if every_rank else rank_of(os.environ)
         self._run, self._tells_state = run, tells_state
+        self._push_leftovers = push_leftovers
         super().__init__(**kwargs)
         self._enabled = enabled
         # One process of a distributed run speaks for all.
@@ -393,6 +399,11 @@ class _RunScheduler(CommitScheduler):
         return self._enabled and not has_ranks(os.environ) and super()._may_have_late_children()
 
     def _before_push(self) -> None:
+        if self._speaks and self._loop.is_current_thread():
+            where = self._destination
+            look_for_leftovers(
+                self.folder_path, where.endpoint, where if self._push_leftovers else None, lambda: self.api
+            )
         writer = self._writer()
         if writer is not None:
             writer.flush()

@@ -33,7 +33,15 @@ NO_FIELDS: dict[Any, set[str]] = {
 # The client has an address, and a scheduler by itself knows no ranks and no run, and logs nothing.
 IN_NO_SIGNATURE: dict[Any, set[str]] = {
     HFSummaryWriter: {"endpoint"},
-    CommitScheduler: {"endpoint", "push_every_rank", "log_environment", "run_state", "on_stall", "stall_after"},
+    CommitScheduler: {
+        "endpoint",
+        "push_every_rank",
+        "log_environment",
+        "run_state",
+        "push_leftovers",
+        "on_stall",
+        "stall_after",
+    },
 }
 
 
@@ -112,6 +120,7 @@ SAMPLES: dict[str, Any] = {
     "squash_history": True,
     "model_card": False,
     "run_state": False,
+    "push_leftovers": True,
     "check": True,
     "close_timeout": 3.0,
     "log_environment": True,

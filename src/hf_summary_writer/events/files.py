@@ -68,6 +68,11 @@ class SegmentName:
         """What all segments of a writer have in common."""
         return self.host, self.pid, self.writer, self.token, self.suffix
 
+    @property
+    def is_of_this_host(self) -> bool:
+        """Whether it was written on this machine, as far as the names of machines tell."""
+        return self.host == _host()
+
     def precedes(self, other: SegmentName) -> bool:
         """Return whether `other` is a later segment of the same writer, so that this one never changes again."""
         return (

@@ -401,10 +401,10 @@ class Ledger:
         return {"repo": self.repo_id, **({"new": True} if self.is_new else {})}
 
 
-def ledgers_of(folder: Path) -> Iterator[Ledger]:
+def ledgers_of(folder: Path, *, quiet: bool = False) -> Iterator[Ledger]:
     """Yield the readable ledgers of a folder.
 
-    Those that were made for another folder are left out, and named in a warning if there are no others.
+    Those that were made for another folder are left out, and named in a warning if there are no others, unless `quiet`.
     """
     state = StateFolder(folder / STATE_FOLDER)
     moved, found = [], False
@@ -419,7 +419,7 @@ def ledgers_of(folder: Path) -> Iterator[Ledger]:
             else:
                 found = True
                 yield ledger
-    for ledger in [] if found else moved:
+    for ledger in [] if found or quiet else moved:
         logger.warning(
             "%a holds the upload state of %a, of which it seems to be a copy: that state is not used; to upload"
             " this folder to the place of the other one, run: %s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hf_summary_writer.push.budget import CommitQueue, commit_queue_of
 from hf_summary_writer.push.job import Job
+from hf_summary_writer.push.leftovers import look_for_leftovers
 from hf_summary_writer.push.loop import PushLoop, loop_to
 from hf_summary_writer.push.once import known_configs, sync
 from hf_summary_writer.push.outcomes import Outcomes
@@ -35,6 +36,7 @@ __all__ = [
     "is_state_file",
     "known_configs",
     "known_folders",
+    "look_for_leftovers",
     "loop_to",
     "matches_nothing",
     "missing",

@@ -26,6 +26,7 @@ from hf_summary_writer.folder import (
     scan_folder,
 )
 from hf_summary_writer.hub import one_line
+from hf_summary_writer.process import is_running
 from hf_summary_writer.push.run_state import iso
 from hf_summary_writer.push.task import Phase
 from hf_summary_writer.push.timetable import Throttled
@@ -205,15 +206,7 @@ class StatusFile:
 
 def _runs(host: str, pid: int) -> bool:
     """Tell whether a process may still run; of another machine's nothing is known."""
-    if host != socket.gethostname() or os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
+    return host != socket.gethostname() or is_running(pid)
 
 
 @dataclass(frozen=True, slots=True)

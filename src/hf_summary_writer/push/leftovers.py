@@ -1,0 +1,189 @@
+"""What earlier runs beside a new one left unsent: it is named once for each process and folder of runs, or sent."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from hf_summary_writer.checks import without_password
+from hf_summary_writer.config import known_sync_command
+from hf_summary_writer.errors import PushError, TemporaryError
+from hf_summary_writer.events import parse_name
+from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, Inventory, StateFolder, WarnOnce, is_locked, ledgers_of
+from hf_summary_writer.notices import amount
+from hf_summary_writer.process import is_running
+from hf_summary_writer.push.once import sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from huggingface_hub import HfApi
+
+    from hf_summary_writer.config import Destination, PushConfig
+    from hf_summary_writer.folder import ChangedFile, Ledger
+
+__all__ = ["look_for_leftovers"]
+
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
+
+# Bounds of one look: entries of the folder of runs, the newest runs among them, and the time.
+_MOST_ENTRIES = 5000
+_MOST_RUNS = 200
+_SECONDS = 10.0
+
+# Where nothing tells whether the process that wrote a file still runs, it does for so long after the last write.
+_SECONDS_ALIVE = 3600.0
+
+# Files that were created before belong to no run of this process, even if a process of the same number wrote them.
+_LOADED_AT = int(time.time())
+
+_looked_at: set[Path] = set()
+
+
+class _Leftover(NamedTuple):
+    """What an earlier run left unsent.
+
+    Attributes:
+        folder: Its folder.
+        config: Where it was to go, and how.
+        files: The number of its files that the Hub lacks.
+        bytes: The number of bytes.
+    """
+
+    folder: Path
+    config: PushConfig
+    files: int
+    bytes: int
+
+
+def look_for_leftovers(folder: Path, endpoint: str, sends_to: Destination | None, api: Callable[[], HfApi]) -> None:
+    """Name, or send, what runs beside `folder` left unsent, in a thread of its own, since a disk may hang.
+
+    Only the first call for runs in the same folder does anything.
+
+    Args:
+        folder: The folder of the new run.
+        endpoint: The user's Hub. What a folder says of another one is no reason to name it or to send anything there.
+        sends_to: What was to go to the same branch is sent, if one is given.
+        api: Makes the client for that.
+    """
+    parent = folder.parent
+    if parent in _looked_at or parent == folder:
+        return
+    _looked_at.add(parent)
+    thread = threading.Thread(
+        target=_look, args=(folder, without_password(endpoint), sends_to, api), name=_THREAD_NAME, daemon=True
+    )
+    with contextlib.suppress(RuntimeError):  # the interpreter exits, or the system has no thread to give
+        thread.start()
+
+
+_THREAD_NAME = "hf-summary-writer-leftovers"
+
+
+def _look(folder: Path, endpoint: str, sends_to: Destination | None, api: Callable[[], HfApi]) -> None:
+    try:
+        found = list(_leftovers(folder, endpoint))
+        if sends_to is not None:
+            found = [each for each in found if not (_is_same_branch(each.config, sends_to) and _is_sent(each, api()))]
+    except Exception:  # whatever a folder of others holds is no trouble of this run
+        logger.debug("could not look for what earlier runs left unsent", exc_info=True)
+        return
+    if len(found) == 1:
+        (only,) = found
+        logger.warning(
+            "Not all of the earlier run %s is in %s: %s missing. To send the rest: %s",
+            only.folder,
+            only.config.repo_id,
+            amount(only.files, only.bytes),
+            only.config.sync_command(only.folder, endpoint),
+        )
+    elif found:
+        logger.warning(
+            "%d earlier runs in %s are not all on the Hub: %s missing. To send the rest: %s",
+            len(found),
+            folder.parent,
+            amount(sum(each.files for each in found), sum(each.bytes for each in found)),
+            _command(folder.parent, found, endpoint),
+        )
+
+
+def _command(parent: Path, found: list[_Leftover], endpoint: str) -> str:
+    if next(ledgers_of(parent, quiet=True), None) is None:
+        return known_sync_command(parent, endpoint)
+    # A folder that was pushed as a whole would be so again.
+    return " && ".join(each.config.sync_command(each.folder, endpoint) for each in found)
+
+
+def _is_same_branch(config: PushConfig, other: Destination) -> bool:
+    where = config.destination
+    # The name of a repo of the user's may lack the namespace.
+    names = {where.repo_id.rpartition("/")[2], other.repo_id.rpartition("/")[2]}
+    spaces = {where.repo_id.rpartition("/")[0], other.repo_id.rpartition("/")[0]} - {""}
+    same_repo = len(names) == 1 and len(spaces) <= 1
+    return same_repo and (where.repo_type, where.revision) == (other.repo_type, other.revision)
+
+
+def _is_sent(leftover: _Leftover, api: HfApi) -> bool:
+    try:
+        synced = sync(leftover.folder, leftover.config, api, lambda _: None)
+    except PushError as error:
+        logger.debug("%s could not be sent: %s", leftover.folder, error)
+        return False
+    return synced.error is None and not synced.missing
+
+
+def _leftovers(folder: Path, endpoint: str) -> Iterator[_Leftover]:
+    until = time.monotonic() + _SECONDS
+    for run in _runs_beside(folder):
+        if time.monotonic() > until:
+            return
+        for ledger in ledgers_of(run, quiet=True):
+            config = ledger.known_config
+            if config.endpoint == endpoint and not _is_pushed(run, ledger):
+                inventory = Inventory(run, config, ledger, WarnOnce(quiet=True))
+                missing: list[tuple[ChangedFile, int]] = []
+                with contextlib.suppress(TemporaryError):  # the files seen before it are the best that can be said
+                    missing.extend(inventory.missing())
+                if missing and not _is_written(file for file, _ in missing):
+                    yield _Leftover(run, config, len(missing), sum(size for _, size in missing))
+
+
+def _runs_beside(folder: Path) -> list[Path]:
+    """Return the newest folders beside `folder` that were pushed, or were to be."""
+    dated = []
+    with contextlib.suppress(OSError), os.scandir(folder.parent) as entries:
+        for entry in itertools.islice(entries, _MOST_ENTRIES):
+            with contextlib.suppress(OSError):
+                # Links lead anywhere.
+                if entry.path != str(folder) and entry.is_dir(follow_symlinks=False):
+                    dated.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+    newest = heapq.nlargest(_MOST_RUNS, dated)
+    return [Path(path) for _, path in newest if os.path.isdir(os.path.join(path, STATE_FOLDER))]  # noqa: PTH112
+
+
+def _is_pushed(run: Path, ledger: Ledger) -> bool:
+    """Return whether somebody pushes a folder, or holds the right to."""
+    locks = [name for name in StateFolder(ledger.path.parent).names(".lock") if name != PUSH_LOCK]
+    return any(is_locked(run / STATE_FOLDER / name) for name in (PUSH_LOCK, *locks))
+
+
+def _is_written(files: Iterable[ChangedFile]) -> bool:
+    """Return whether a process that wrote one of the files may still run."""
+    return any(map(_may_grow, files))
+
+
+def _may_grow(file: ChangedFile) -> bool:
+    name = parse_name(os.path.basename(file.relpath))  # noqa: PTH119 - as in all scans
+    if name is not None and name.is_of_this_host:
+        if name.pid == os.getpid():
+            return name.created >= _LOADED_AT
+        return is_running(name.pid)
+    return time.time() - file.signature.mtime_ns / 1e9 < _SECONDS_ALIVE
