@@ -15,7 +15,9 @@ import remote
 import scripts
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.errors import RepoGoneError
+from hf_summary_writer.events import file_version, frame
 from hf_summary_writer.hub import bucket
+from hf_summary_writer.push import job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -234,6 +236,49 @@ def test_what_somebody_removed_from_the_bucket_is_uploaded_again_at_the_end(
     (folder / "b.txt").write_bytes(b"2")
     scheduler.close()
     assert remote.files(api, repo_id, **BUCKET) == {"a.txt": b"1", "b.txt": b"2"}
+
+
+@pytest.mark.faults("N16")
+@pytest.mark.parametrize("later", [False, True], ids=["at the end", "by a later process"])
+def test_a_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_again(
+    schedule: Callable[..., CommitScheduler],
+    api: HfApi,
+    repo_id: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    later: bool,
+) -> None:
+    monkeypatch.setattr(job, "_SECONDS_UNTIL_COMPARED", 0.0)
+    (folder / "a.txt").write_bytes(b"1")
+    (folder / "events.out.tfevents.1.host").write_bytes(frame(file_version(1.0)) + frame(b"1" * 500))
+    uploaded = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    scheduler = schedule()
+    if later:
+        scheduler.stop()
+    api.batch_bucket_files(repo_id, add=[(bytes(len(content)), name) for name, content in uploaded.items()])
+    if later:
+        scheduler = schedule()
+    else:
+        (folder / "b.txt").write_bytes(b"2")
+        uploaded["b.txt"] = b"2"
+    scheduler.close()
+    assert remote.files(api, repo_id, **BUCKET) == uploaded
+
+
+def test_without_the_clients_own_class_a_bucket_is_compared_by_sizes(
+    schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import _buckets
+
+    class Changed(_buckets._BucketAddFile):
+        def __init__(self, *, source: Any, destination: str) -> None:
+            super().__init__(source, destination)
+
+    monkeypatch.setattr(_buckets, "_BucketAddFile", Changed)
+    (folder / "a.txt").write_bytes(b"1")
+    schedule().close()
+    assert remote.files(api, repo_id, **BUCKET) == {"a.txt": b"1"}
 
 
 @pytest.mark.parametrize(

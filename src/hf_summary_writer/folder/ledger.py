@@ -71,6 +71,7 @@ class LedgerEntry(NamedTuple):
         git_oid: Of a file that Git may hold itself, the hash by which Git knows it.
         young: Whether the file was read so soon after a change that the next one may have left the same signature.
         verified: When all of an event file was last compared with `digest`, in seconds since the epoch.
+        xet_hash: In a bucket, the hash by which it knows all of these bytes.
     """
 
     signature: Signature
@@ -81,14 +82,19 @@ class LedgerEntry(NamedTuple):
     git_oid: str = ""
     young: bool = False
     verified: int = 0
+    xet_hash: str = ""
 
     def is_at(self, remote: RemoteFile | None) -> bool:
         """Return whether a file on the Hub is, as far as its hashes are known, the one of this entry."""
         if remote is None or remote.size != self.length:
             return False
-        ours, theirs = (self.sha256, remote.sha256) if remote.sha256 else (self.git_oid, remote.git_oid)
-        # A bucket tells neither hash.
-        return not ours or not theirs or ours == theirs
+        # A repo tells one of the first two, a bucket the third.
+        hashes = (
+            (self.sha256, remote.sha256),
+            ("" if remote.sha256 else self.git_oid, remote.git_oid),
+            (self.xet_hash, remote.xet_hash),
+        )
+        return all(not ours or not theirs or ours == theirs for ours, theirs in hashes)
 
 
 class RemoteFile(Protocol):
@@ -105,6 +111,10 @@ class RemoteFile(Protocol):
     @property
     def git_oid(self) -> str:
         """The hash by which Git knows it."""
+
+    @property
+    def xet_hash(self) -> str:
+        """The hash by which a bucket knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,8 +473,8 @@ def _parsed_file(line: dict[str, Any]) -> tuple[str, LedgerEntry]:
     # An earlier version, whose signatures have four numbers, knew the digest of young files only.
     young = _typed(line.get("young", bool(digest) and len(line["signature"]) == 4), bool)
     verified = _integer(line.get("verified", 0))
-    tail, sha256, git_oid = (text(line.get(name, "")) for name in ("tail", "sha256", "git_oid"))
-    return relpath, LedgerEntry(signature, length, tail, digest, sha256, git_oid, young, verified)
+    tail, sha256, git_oid, xet_hash = (text(line.get(name, "")) for name in ("tail", "sha256", "git_oid", "xet_hash"))
+    return relpath, LedgerEntry(signature, length, tail, digest, sha256, git_oid, young, verified, xet_hash)
 
 
 def _parsed_config(destination: Destination, settings: dict[str, Any]) -> PushConfig:

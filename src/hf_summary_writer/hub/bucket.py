@@ -109,13 +109,14 @@ class BucketRemote(Remote):
     ) -> Published:
         paths = frozenset(upload.path for upload in uploads)
         self._keep_longer(uploads, commit_slot)
+        hashes: dict[str, str] = {}
         with self._doubting(paths):
-            failed = self._send([*uploads, *along], commit_slot)
+            failed = self._send([*uploads, *along], commit_slot, hashes)
             failed = {path: reason for path, reason in failed.items() if path in paths}
             if failed:
                 # The Hub may fail single files for a moment.
                 again = [upload for upload in uploads if upload.path in failed]
-                failed = self._send(again, commit_slot)
+                failed = self._send(again, commit_slot, hashes)
         stored = paths - failed.keys()
         for upload in uploads:
             if not upload.is_intact():
@@ -124,7 +125,7 @@ class BucketRemote(Remote):
         self._in_doubt -= stored
         size = sum(upload.size for upload in uploads if upload.path in stored)
         receipt = self._receipt(title(stored), len(stored), size) if stored else None
-        return Published(receipt, stored, arrived, frozenset(), paths, failed)
+        return Published(receipt, stored, arrived, frozenset(), paths, failed, xet_hash=hashes)
 
     def _keep_longer(
         self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
@@ -151,14 +152,26 @@ class BucketRemote(Remote):
             self._tell_kept(path, to)
 
     def _send(
-        self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
+        self,
+        uploads: Sequence[Upload],
+        commit_slot: Callable[[], AbstractContextManager[object]],
+        hashes: dict[str, str],
     ) -> dict[str, str]:
-        """Upload files and add them to the bucket; return those that failed, and why."""
-        add = [(upload.body, upload.path) for upload in uploads]
+        """Upload files and add them to the bucket, and note their hashes; return those that failed, and why."""
+
+        def send() -> dict[str, str]:
+            try:
+                add = [_addition(upload) for upload in uploads]
+                failed = self._batch(add=add)
+            except (ImportError, TypeError):  # it is private, and may change
+                return self._batch(add=[(upload.body, upload.path) for upload in uploads])
+            hashes.update(_hashes(add))
+            return failed
+
         seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
         with commit_slot():
             try:
-                return self._call(lambda: self._batch(add=add), seconds)
+                return self._call(send, seconds)
             except (DeadlineError, RejectedError):
                 raise
             except PushError as error:
@@ -199,6 +212,21 @@ class BucketRemote(Remote):
     @property
     def _name(self) -> str:
         return f"the bucket {self.repo_id}"
+
+
+def _addition(upload: Upload) -> Any:
+    """Return a file for the client to upload, in the client's own class, into which it writes the file's hash."""
+    from huggingface_hub._buckets import _BucketAddFile
+
+    return _BucketAddFile(upload.body, upload.path)
+
+
+def _hashes(additions: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Yield the path and the hash of each file, as far as the client has told them."""
+    for each in additions:
+        path, xet_hash = getattr(each, "destination", None), getattr(each, "xet_hash", None)
+        if isinstance(path, str) and isinstance(xet_hash, str):
+            yield path, xet_hash
 
 
 def _groups(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:

@@ -72,6 +72,7 @@ class Published:
         settled: All files that this receipt is about, the kinds above and below and those in doubt.
         refused: The files that the Hub does not take, and why.
         sha256: The hash of each file, as far as the upload computed it.
+        xet_hash: The hash by which a bucket knows each file, as far as the client tells it.
     """
 
     commit: CommitInfo | None
@@ -81,6 +82,7 @@ class Published:
     settled: frozenset[str]
     refused: Mapping[str, str] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
+    xet_hash: Mapping[str, str] = field(default_factory=dict)
 
 
 class RemoteFile(NamedTuple):

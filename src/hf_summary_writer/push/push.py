@@ -304,7 +304,8 @@ class Pusher:
 
 def _entry(file: StagedFile, receipt: Published) -> LedgerEntry:
     entry = file.snapshot.entry
-    return entry._replace(sha256=receipt.sha256.get(file.path, entry.sha256))
+    sha256 = receipt.sha256.get(file.path, entry.sha256)
+    return entry._replace(sha256=sha256, xet_hash=receipt.xet_hash.get(file.path, ""))
 
 
 class OneJob:
