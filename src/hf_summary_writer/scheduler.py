@@ -314,8 +314,8 @@ class CommitScheduler:
 
     def at_exit(self) -> Callable[[bool], None]:
         """Begin the last push; the thread stays, since other threads may still write."""
-        if self._may_have_late_children():
-            return lambda _: self._name_late_data()
+        if self._mode is Mode.ONLINE and not (self._task.alive or self._task.forked):
+            return self._after_the_end
         deadline = time.monotonic() + self._shutdown.remaining
         future = self._task.finish(self._shutdown.remaining, end=False)
 
@@ -424,10 +424,14 @@ class CommitScheduler:
         away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
         self._shutdown.await_last(future, deadline, away=away)
 
+    def _after_the_end(self, _hurry: bool) -> None:
+        """Name what came after the last push; what became of that has been said."""
+        if self._may_have_late_children():
+            self._name_late_data()
+
     def _may_have_late_children(self) -> bool:
         """Return whether forked children may have logged after this process ended its uploads by `close`."""
-        ended = self._mode is Mode.ONLINE and not (self._task.alive or self._task.forked)
-        return ended and fork_count() > self._forks
+        return fork_count() > self._forks
 
     def _name_late_data(self) -> None:
         if self._job.owner_above is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 import events
 import scripts
 from aftermath import assert_sound
-from faults.proxy import Drip, FaultProxy, Hang
+from faults.proxy import Drip, FaultProxy, Hang, Pass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +45,27 @@ def test_an_exit_leaves_in_time_with_one_command_though_the_hub_hangs(
     assert ended.stderr.count("WARNING") == 1, ended.stderr
     assert events.steps(logdir, "loss") == list(range(1000))
     assert_sound(logdir)
+
+
+@pytest.mark.faults("N9")
+def test_after_a_last_push_in_vain_no_exit_says_that_all_is_there(
+    proxy: FaultProxy, repo_id: str, logdir: Path
+) -> None:
+    body = f"""
+    from pathlib import Path
+    folder = Path(logdir)
+    with CommitScheduler(repo_id=repo_id, folder_path=folder, every=60, close_timeout={SECONDS}) as scheduler:
+        (folder / "a.bin").write_bytes(b"1")
+        scheduler.trigger().result(30)
+        (folder / "b.bin").write_bytes(b"2")
+    """
+    proxy.add("POST", "/commit/", Pass())
+    proxy.add("POST", "/commit/", Hang(), times=99)
+    ended = scripts.run(textwrap.dedent(body), proxy, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    said = ended.stderr
+    assert said.count("hf-summary-writer sync") == 1, said
+    assert "All " not in said, said
 
 
 def test_closing_and_both_passes_of_the_exit_wait_once_together(proxy: FaultProxy, repo_id: str, logdir: Path) -> None:
