@@ -8,15 +8,14 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from tensorboardX.event_file_writer import EventFileWriter as _TheirEventFileWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.writer import FileWriter as _TheirFileWriter
-
 from hf_summary_writer.events import hooks
 from hf_summary_writer.events.device import Snapshot
 from hf_summary_writer.events.encoding import SUMMARY, event_payload
 from hf_summary_writer.events.items import Deferred, OnDevice, ScalarOnDevice
 from hf_summary_writer.events.thread import writer_thread
+from hf_summary_writer.events.upstream import Event
+from hf_summary_writer.events.upstream import EventFileWriter as _TheirEventFileWriter
+from hf_summary_writer.events.upstream import FileWriter as _TheirFileWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +62,9 @@ class EventFileWriter(_TheirEventFileWriter):  # type: ignore[misc]
         writer._events = events
         kind.__init__(writer, events.directory)
         return writer
+
+    def get_logdir(self) -> str:
+        return self._logdir
 
     def add_event(self, event: Message) -> None:
         _check(event, "Event")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from tensorboardX import event_file_writer, writer
+import tensorboardX
 
 __all__ = ["events_are_hooked", "is_hooked", "replaced_event_file_writer", "summaries_are_hooked"]
 
@@ -33,9 +33,13 @@ class _AddMethods:
         return is_hooked
 
 
-_summary_methods = _AddMethods(writer.SummaryWriter)
+# Undocumented modules: a version that has them under other names is taken for hooked, which costs speed alone.
+_writer: Any = getattr(tensorboardX, "writer", tensorboardX)
+_event_file_writer: Any = getattr(tensorboardX, "event_file_writer", None)
 
-_event_methods = _AddMethods(writer.FileWriter)
+_summary_methods = _AddMethods(getattr(_writer, "SummaryWriter", tensorboardX.SummaryWriter))
+
+_event_methods = _AddMethods(getattr(_writer, "FileWriter", tensorboardX.FileWriter))
 
 
 def is_hooked(kind: type, name: str) -> bool:
@@ -52,18 +56,20 @@ def events_are_hooked() -> bool:
     """Return whether events must pass through the methods of tensorboardX's `FileWriter`."""
     theirs = replaced_event_file_writer()
     return _event_methods.are_hooked() or (
-        theirs is not None and theirs.add_event is not event_file_writer.EventFileWriter.add_event
+        theirs is not None and theirs.add_event is not _event_file_writer.EventFileWriter.add_event
     )
 
 
-def replaced_event_file_writer() -> type[event_file_writer.EventFileWriter] | None:
+def replaced_event_file_writer() -> type[Any] | None:
     """Return a tracker's subclass that stands in the place of tensorboardX's `EventFileWriter`, if there is one."""
-    found = writer.EventFileWriter
-    original = event_file_writer.EventFileWriter
-    return found if found is not original and isinstance(found, type) and issubclass(found, original) else None
+    found = getattr(_writer, "EventFileWriter", None)
+    original = getattr(_event_file_writer, "EventFileWriter", None)
+    if found is original or not isinstance(found, type) or original is None:
+        return None
+    return found if issubclass(found, original) else None
 
 
 def _is_foreign(method: Any) -> bool:
     # Neither the method's name nor its module tell, since `functools.wraps` copies both. What it was when this module
     # was imported does not either: a tracker may have been there already.
-    return getattr(method, "__globals__", None) is not vars(writer)
+    return getattr(method, "__globals__", None) is not vars(_writer)

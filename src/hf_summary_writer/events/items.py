@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from tensorboardX.x2num import make_np
-
 from hf_summary_writer.events.encoding import Scalar
 from hf_summary_writer.events.thread import FlushRequest
+from hf_summary_writer.events.upstream import make_np
 
 if TYPE_CHECKING:
     from collections.abc import Callable

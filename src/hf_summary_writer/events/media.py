@@ -13,15 +13,22 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tensorboardX.embedding import TB_MAX_SPRITE_SIZE, append_pbtxt, make_mat, make_sprite, make_tsv
-from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
-from tensorboardX.summary import make_histogram
-from tensorboardX.x2num import make_np
 
 from hf_summary_writer.events.device import device_of
 from hf_summary_writer.events.encoding import clean_tag
 from hf_summary_writer.events.files import sync_file
 from hf_summary_writer.events.summaries import is_torch, unwrapped
+from hf_summary_writer.events.upstream import (
+    TB_MAX_SPRITE_SIZE,
+    HistogramProto,
+    Summary,
+    append_pbtxt,
+    make_histogram,
+    make_mat,
+    make_np,
+    make_sprite,
+    make_tsv,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

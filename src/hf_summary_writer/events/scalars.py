@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from hf_summary_writer.events.encoding import scalar_prefix
 from hf_summary_writer.events.tfrecord import payloads
+from hf_summary_writer.events.upstream import Event, SessionLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboardX.proto.tensor_pb2 import TensorProto
-from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboardX.summary import hparams
-from tensorboardX.x2num import make_np
 
 from hf_summary_writer.events.device import Snapshot, take_number
+from hf_summary_writer.events.upstream import (
+    Summary,
+    SummaryMetadata,
+    TensorProto,
+    TensorShapeProto,
+    hparams,
+    make_np,
+)
 
 __all__ = [
     "Trial",
@@ -222,7 +225,7 @@ def plain_hparams(hparam_dict: Mapping[str, Any]) -> dict[str, Any]:
 def hparams_summaries(
     hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, Any], domains: Mapping[str, Sequence[Any]]
 ) -> list[Summary]:
-    """Return the summaries that describe an experiment and open and close its session.
+    """Return the summaries that describe an experiment and open and close its session; none if only tensorboardX can.
 
     Args:
         hparam_dict: Names and values of the hyperparameters.
@@ -232,7 +235,10 @@ def hparams_summaries(
     Raises:
         TypeError: `domains` names something that is no hyperparameter, or its values are not of the same type.
     """
-    experiment, start, end = hparams(plain_hparams(hparam_dict), metric_dict)
+    plain = plain_hparams(hparam_dict)
+    if hparams is None:
+        return []
+    experiment, start, end = hparams(plain, metric_dict)
     for key, values in domains.items():
         if key not in hparam_dict or not all(isinstance(value, type(hparam_dict[key])) for value in values):
             raise TypeError(f"hparam_domain_discrete[{key!r}] should list values of the type of hparam_dict[{key!r}]")

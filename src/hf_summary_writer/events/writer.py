@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import tensorboardX
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import audio, image, mesh, pr_curve, scalar, video
 
 from hf_summary_writer import process
 from hf_summary_writer.checks import is_no_folder
@@ -42,6 +40,18 @@ from hf_summary_writer.events.summaries import (
 )
 from hf_summary_writer.events.thread import writer_thread
 from hf_summary_writer.events.tracing import keep_out_of_graphs
+from hf_summary_writer.events.upstream import (
+    HAS_ENCODERS,
+    OBJECT_STORES,
+    Event,
+    SessionLog,
+    audio,
+    image,
+    mesh,
+    pr_curve,
+    scalar,
+    video,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -152,6 +162,14 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._queue: EventQueue | None = None
         self._is_hooked = hooks.summaries_are_hooked()
         self._may_open = not self._is_copy
+        # The same that tensorboardX sets, in names that are private to it: another version may call them otherwise.
+        self.logdir = directory
+        self.purge_step = purge_step
+        self._flush_secs = flush_secs
+        self._filename_suffix = filename_suffix
+        self._write_to_disk = write_to_disk
+        self._comet_config = dict(comet_config)
+        self._comet_logger = self.file_writer = self.all_writers = None
         super().__init__(
             logdir=directory,
             comment=comment,
@@ -163,6 +181,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             comet_config=dict(comet_config),
         )
         self._may_open = True
+        if write_to_disk and type(self.file_writer) not in {FileWriter, type(None)}:
+            # A version that opens its file in a method of another name: its writer is not whole after a crash.
+            self.file_writer.close()
+            self.file_writer = self.all_writers = None
+            self._get_file_writer()
         process.tell_after_fork(self)
         keep_out_of_graphs()
 
@@ -483,7 +506,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         metrics = {key: self._scalar_of(value) for key, value in metric_dict.items()}
         folder = self._folder_of_trial(trial.name or trial.run_name or str(time()))
         own = self._get_file_writer()
-        if hooks.is_hooked(tensorboardX.SummaryWriter, "add_hparams"):
+        if not summaries or hooks.is_hooked(tensorboardX.SummaryWriter, "add_hparams"):
             self._add_hooked_hparams(plain_hparams(hparam_dict), metrics, folder, trial.global_step)
             return
         if self._write_to_disk:
@@ -749,7 +772,12 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         return self._write_to_disk and not self._has_comet and not self._is_hooked
 
     def _may_defer(self, tag: Any) -> bool:
-        return not self._look_for_hooks() and self._encodes_later and (tag is None or isinstance(tag, str))
+        return (
+            HAS_ENCODERS
+            and not self._look_for_hooks()
+            and self._encodes_later
+            and (tag is None or isinstance(tag, str))
+        )
 
     def _snapshot(
         self, tag: Any, values: Any, is_certain: Callable[[np.ndarray], bool]
@@ -916,10 +944,7 @@ def _seconds(flush_secs: float | None) -> float:
 
 def _object_stores() -> set[str]:
     """Return the schemes of the addresses that tensorboardX takes for object storage."""
-    from tensorboardX import record_writer
-
-    # Not documented there, so it may move.
-    return {"s3", "gs", *getattr(record_writer, "REGISTERED_FACTORIES", ())}
+    return {"s3", "gs", *OBJECT_STORES}
 
 
 def _local_folder(logdir: str | os.PathLike[str]) -> str:
