@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import remote
+from events import wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.push import RunPhase, RunState
 from hub.test_bucket import needs_a_client_for_buckets
@@ -65,6 +66,7 @@ def test_the_state_is_running_until_the_last_push_says_that_it_is_finished(
         (SystemExit(143), RunPhase.STOPPED),
         (SystemExit(2), RunPhase.FAILED),
         (SystemExit(), RunPhase.FINISHED),
+        (StopIteration(), RunPhase.FINISHED),
     ],
     ids=repr,
 )
@@ -169,9 +171,7 @@ def test_only_the_owner_of_a_folder_tells_of_its_run(api: HfApi, repo_id: str, t
     settings: dict[str, Any] = {"repo_id": repo_id, "logdir": tmp_path / "run-1", "hf_api": api}
     with HFSummaryWriter(**settings, commit_every=1 / 600) as first:
         first.add_scalar("loss", 1.0, 1)
-        scheduler = first.scheduler
-        while not scheduler.status().all_arrived:
-            scheduler.trigger().result(SECONDS)
+        wait_until(lambda: first.scheduler.status().commit is not None)
         with HFSummaryWriter(**settings, commit_every=HOUR) as second:
             second.add_scalar("loss", 1.0, 2)
         assert remote.states(api, repo_id)[PLACE].interval == 0.1
@@ -211,3 +211,14 @@ def test_a_log_is_not_lost_where_the_hub_leaves_the_state_out(
     assert writer.scheduler.status().all_arrived
     assert remote.states(api, repo_id) == {}
     assert not caplog.records
+
+
+@pytest.mark.parametrize("arguments", [[], [object()], ["a\udcffb", "\x1b[31m"], ["x" * 100_000], None], ids=range(5))
+def test_whatever_the_arguments_of_the_script_are_logs_arrive(
+    api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", arguments and [tmp_path / "train.py", *arguments])
+    with HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", hf_api=api) as writer:
+        pushed(writer, 1)
+    assert remote.files(api, repo_id) == remote.under(tmp_path / "run-1", "tensorboard/run-1")
+    assert all(state.command.isprintable() for state in remote.states(api, repo_id).values())

@@ -48,7 +48,7 @@ def environment_text() -> str:
 
 def command_line() -> str:
     """Return the name of the script and its arguments, with secrets masked."""
-    script, *arguments = sys.argv or [""]
+    script, *arguments = map(str, sys.argv or [""])
     return shlex.join([os.path.basename(script), *_masked(arguments)])  # noqa: PTH119 - as a text
 
 

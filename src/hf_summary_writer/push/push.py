@@ -214,7 +214,11 @@ class Pusher:
         taken = {file.path for file in files}
         found = {}
         for job, mine in _by_job(files).items():
-            state = job.state([file.snapshot for file in mine], self.remote.secret())
+            try:
+                state = job.state([file.snapshot for file in mine], self.remote.secret())
+            except Exception:  # a program may put anything into `sys.argv`
+                logger.debug("the state of %s is left out", job.folder, exc_info=True)
+                continue
             if state is not None and state.path not in taken:
                 found[state.path] = state
         return list(found.values())

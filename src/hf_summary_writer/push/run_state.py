@@ -47,7 +47,7 @@ class RunPhase(Enum):
             if isinstance(error.code, int) and error.code in _ENDED_BY_SIGNAL:
                 return cls.STOPPED
             return cls.FAILED if error.code else cls.FINISHED
-        if error is None:
+        if error is None or isinstance(error, StopIteration):
             return cls.FINISHED
         return cls.FAILED if isinstance(error, Exception) else cls.STOPPED
 
@@ -175,8 +175,6 @@ class Run:
         Args:
             secret: The access token, which is masked wherever it stands.
         """
-        from importlib.metadata import version  # slow to import
-
         command = command_line()
         if secret:
             command = command.replace(secret, "***")
@@ -189,7 +187,7 @@ class Run:
             _printable(socket.gethostname()),
             self._rank,
             _printable(command),
-            version("hf-summary-writer"),
+            _version(),
         )
         return state.encoded()
 
@@ -204,6 +202,15 @@ def iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
+    try:
+        return version("hf-summary-writer")
+    except PackageNotFoundError:  # its files alone were copied
+        return ""
 
 
 def _seconds(text: str) -> float:
