@@ -280,9 +280,10 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Log beside other trackers that hook into tensorboardX, and in programs that gevent patches."""
+    """Run other projects' tests with our classes, and log beside their trackers, under gevent and in their servers."""
+    install_torch(session, group("peers"))
     session.install("-e", ".[demo]", *group("peers"))
-    session.run("python", "-m", "pytest", "-m", "peers", *(session.posargs or ["tests/integration"]))
+    session.run("python", "-m", "pytest", "-m", "peers", *(session.posargs or ["tests/integration", "tests/peers"]))
 
 
 @nox.session

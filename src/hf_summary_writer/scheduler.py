@@ -369,8 +369,7 @@ class CommitScheduler:
         )
 
     def _loop_to(self, remote: Remote) -> PushLoop:
-        names = ("push_to_hub", "_push_to_hub")
-        if all(getattr(type(self), name) is getattr(CommitScheduler, name) for name in names):
+        if all(getattr(type(self), name) is method for name, method in _OWN_PUSH.items()):
             return loop_to(remote)
         return PushLoop(_OverriddenPusher(remote, commit_queue_of(remote), self._push_overridden))
 
@@ -444,6 +443,10 @@ class CommitScheduler:
     @property
     def _command(self) -> str:
         return self._config.sync_command(self.folder_path, default_endpoint())
+
+
+# As they are here: somebody may replace them in the class itself.
+_OWN_PUSH = {name: vars(CommitScheduler)[name] for name in ("push_to_hub", "_push_to_hub")}
 
 
 class _OverriddenPusher(Pusher):

@@ -265,6 +265,16 @@ def test_a_push_can_be_overridden(
 
 
 @pytest.mark.parametrize("name", ["push_to_hub", "_push_to_hub"])
+def test_a_push_can_be_replaced_in_the_class_itself(
+    schedule: Callable[..., CommitScheduler], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = object()
+    monkeypatch.setattr(CommitScheduler, name, lambda _: commit)
+    scheduler = schedule()
+    assert scheduler.trigger().result(SECONDS) is commit
+
+
+@pytest.mark.parametrize("name", ["push_to_hub", "_push_to_hub"])
 def test_an_override_may_call_the_method_that_it_overrides(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, name: str
 ) -> None:

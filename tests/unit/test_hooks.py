@@ -97,6 +97,25 @@ def test_a_hooked_method_of_the_file_writer_sees_as_many_events_as_of_tensorboar
     assert seen["add_event"] == 2 * expected > 0
 
 
+def test_a_hooked_method_of_the_event_file_writer_sees_as_many_events(seen: Seen, tmp_path: Path) -> None:
+    seen.hook(event_file_writer.EventFileWriter, "add_event")
+    use(tensorboardX.SummaryWriter, tmp_path / "theirs")
+    expected = seen["add_event"]
+    use(EventWriter, tmp_path / "ours")
+    assert seen["add_event"] == 2 * expected > 0
+    assert contents(str(tmp_path / "ours")) == contents(str(tmp_path / "theirs"))
+
+
+def test_our_writer_can_stand_in_the_place_of_tensorboardx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Ours(EventWriter):
+        pass
+
+    monkeypatch.setattr(tensorboardX, "SummaryWriter", Ours)
+    use(tensorboardX.SummaryWriter, tmp_path / "ours")
+    use(EventWriter, tmp_path / "plain")
+    assert contents(str(tmp_path / "ours")) == contents(str(tmp_path / "plain"))
+
+
 def test_what_is_hooked_is_logged_as_without(seen: Seen, tmp_path: Path) -> None:
     use(EventWriter, tmp_path / "plain")
     for name in dict(CALLS):

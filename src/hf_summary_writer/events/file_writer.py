@@ -48,6 +48,7 @@ class EventFileWriter(_TheirEventFileWriter):  # type: ignore[misc]
     """Adds events with the wall time and step that they have."""
 
     _events: EventQueue
+    _closed = False
 
     def __init__(self, logdir: str, *_theirs: Any, **_named: Any) -> None:
         # Not the parent's, which opens a file and starts a thread.
@@ -68,6 +69,16 @@ class EventFileWriter(_TheirEventFileWriter):  # type: ignore[misc]
 
     def add_event(self, event: Message) -> None:
         _check(event, "Event")
+        if hooks.event_file_writer_is_hooked():
+            super().add_event(event)  # puts it into `_event_queue`
+        else:
+            self.put(event)
+
+    @property
+    def _event_queue(self) -> EventFileWriter:
+        return self
+
+    def put(self, event: Message) -> None:
         self._events.put(event.SerializeToString())
 
     def flush(self) -> None:

@@ -11,7 +11,13 @@ from typing import Any
 
 import tensorboardX
 
-__all__ = ["events_are_hooked", "is_hooked", "replaced_event_file_writer", "summaries_are_hooked"]
+__all__ = [
+    "event_file_writer_is_hooked",
+    "events_are_hooked",
+    "is_hooked",
+    "replaced_event_file_writer",
+    "summaries_are_hooked",
+]
 
 
 class _AddMethods:
@@ -37,14 +43,17 @@ class _AddMethods:
 _writer: Any = getattr(tensorboardX, "writer", tensorboardX)
 _event_file_writer: Any = getattr(tensorboardX, "event_file_writer", None)
 
-_summary_methods = _AddMethods(getattr(_writer, "SummaryWriter", tensorboardX.SummaryWriter))
+# As it is here: a program may put a subclass in its place.
+_summary_writer: type = getattr(_writer, "SummaryWriter", tensorboardX.SummaryWriter)
+
+_summary_methods = _AddMethods(_summary_writer)
 
 _event_methods = _AddMethods(getattr(_writer, "FileWriter", tensorboardX.FileWriter))
 
 
-def is_hooked(kind: type, name: str) -> bool:
-    """Return whether a method of a class in `tensorboardX.writer` is a tracker's."""
-    return _is_foreign(vars(kind)[name])
+def is_hooked(name: str) -> bool:
+    """Return whether a method of tensorboardX's `SummaryWriter` is a tracker's."""
+    return _is_foreign(vars(_summary_writer)[name])
 
 
 def summaries_are_hooked() -> bool:
@@ -55,9 +64,17 @@ def summaries_are_hooked() -> bool:
 def events_are_hooked() -> bool:
     """Return whether events must pass through the methods of tensorboardX's `FileWriter`."""
     theirs = replaced_event_file_writer()
-    return _event_methods.are_hooked() or (
-        theirs is not None and theirs.add_event is not _event_file_writer.EventFileWriter.add_event
+    return (
+        _event_methods.are_hooked()
+        or event_file_writer_is_hooked()
+        or (theirs is not None and theirs.add_event is not _event_file_writer.EventFileWriter.add_event)
     )
+
+
+def event_file_writer_is_hooked() -> bool:
+    """Return whether the method `add_event` of tensorboardX's `EventFileWriter` is a tracker's."""
+    method = getattr(getattr(_event_file_writer, "EventFileWriter", None), "add_event", None)
+    return method is not None and _is_foreign(method, _event_file_writer)
 
 
 def replaced_event_file_writer() -> type[Any] | None:
@@ -69,7 +86,7 @@ def replaced_event_file_writer() -> type[Any] | None:
     return found if issubclass(found, original) else None
 
 
-def _is_foreign(method: Any) -> bool:
+def _is_foreign(method: Any, module: Any = _writer) -> bool:
     # Neither the method's name nor its module tell, since `functools.wraps` copies both. What it was when this module
     # was imported does not either: a tracker may have been there already.
-    return getattr(method, "__globals__", None) is not vars(_writer)
+    return getattr(method, "__globals__", None) is not getattr(module, "__dict__", None)

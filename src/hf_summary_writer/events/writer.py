@@ -228,7 +228,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             closing = self._closing
         # A second closer returns when all is on disk, too; nobody waits with the lock held.
         writer_thread.wait_for_all(closing)
-        if was_open and hooks.is_hooked(tensorboardX.SummaryWriter, "close"):
+        if was_open and hooks.is_hooked("close"):
             super().close()
         if was_open and self._has_comet:
             self._get_comet_logger().end()
@@ -506,7 +506,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         metrics = {key: self._scalar_of(value) for key, value in metric_dict.items()}
         folder = self._folder_of_trial(trial.name or trial.run_name or str(time()))
         own = self._get_file_writer()
-        if not summaries or hooks.is_hooked(tensorboardX.SummaryWriter, "add_hparams"):
+        if not summaries or hooks.is_hooked("add_hparams"):
             self._add_hooked_hparams(plain_hparams(hparam_dict), metrics, folder, trial.global_step)
             return
         if self._write_to_disk:
