@@ -119,13 +119,19 @@ def test_a_last_push_that_cannot_compare_does_not_say_that_all_is_there(world: W
     assert not [line for line in world.said(logging.INFO) if line.startswith("All of")]
 
 
-def test_an_event_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_again(world: World) -> None:
+@pytest.mark.parametrize("attributes", [None, b"*.bin filter=lfs diff=lfs merge=lfs -text\n"], ids=["lfs", "git"])
+def test_an_event_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_again(
+    world: World, attributes: bytes | None
+) -> None:
     name = "events.out.tfevents.1.host"
-    (world.folder / name).write_bytes(frame(file_version(1.0)) + frame(os.urandom(500)))
+    if attributes is not None:
+        world.api.create_repo(world.repo_id)
+        world.api.upload_file(path_or_fileobj=attributes, path_in_repo=".gitattributes", repo_id=world.repo_id)
+    (world.folder / name).write_bytes(frame(file_version(1.0)) + frame(b"1" * 500))
     run = world.schedule(path_in_repo="run")
     run.next_commit()
     size = (world.folder / name).stat().st_size
-    world.api.upload_file(path_or_fileobj=os.urandom(size), path_in_repo=f"run/{name}", repo_id=world.repo_id)
+    world.api.upload_file(path_or_fileobj=b"2" * size, path_in_repo=f"run/{name}", repo_id=world.repo_id)
     run.scheduler.close()
     assert world.uploaded() == remote.under(world.folder, "run", "*")
 

@@ -68,7 +68,7 @@ class LedgerEntry(NamedTuple):
         tail: For event files, a fingerprint of the bytes before `length`, which tells an append from a rewrite.
         digest: For event files, a checksum of all of these bytes that can be continued.
         sha256: The hash of all of these bytes, by which the Hub knows large files.
-        git_oid: Of a file that Git may hold itself, the hash by which Git knows it.
+        git_oid: The hash by which Git knows it, or its pointer to LFS.
         young: Whether the file was read so soon after a change that the next one may have left the same signature.
         verified: When all of an event file was last compared with `digest`, in seconds since the epoch.
         xet_hash: In a bucket, the hash by which it knows all of these bytes.

@@ -109,14 +109,14 @@ class BucketRemote(Remote):
     ) -> Published:
         paths = frozenset(upload.path for upload in uploads)
         self._keep_longer(uploads, commit_slot)
-        hashes: dict[str, str] = {}
+        listed: dict[str, RemoteFile] = {}
         with self._doubting(paths):
-            failed = self._send([*uploads, *along], commit_slot, hashes)
+            failed = self._send([*uploads, *along], commit_slot, listed)
             failed = {path: reason for path, reason in failed.items() if path in paths}
             if failed:
                 # The Hub may fail single files for a moment.
                 again = [upload for upload in uploads if upload.path in failed]
-                failed = self._send(again, commit_slot, hashes)
+                failed = self._send(again, commit_slot, listed)
         stored = paths - failed.keys()
         for upload in uploads:
             if not upload.is_intact():
@@ -125,7 +125,7 @@ class BucketRemote(Remote):
         self._in_doubt -= stored
         size = sum(upload.size for upload in uploads if upload.path in stored)
         receipt = self._receipt(title(stored), len(stored), size) if stored else None
-        return Published(receipt, stored, arrived, frozenset(), paths, failed, xet_hash=hashes)
+        return Published(receipt, stored, arrived, frozenset(), paths, failed, listed=listed)
 
     def _keep_longer(
         self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
@@ -155,9 +155,9 @@ class BucketRemote(Remote):
         self,
         uploads: Sequence[Upload],
         commit_slot: Callable[[], AbstractContextManager[object]],
-        hashes: dict[str, str],
+        listed: dict[str, RemoteFile],
     ) -> dict[str, str]:
-        """Upload files and add them to the bucket, and note their hashes; return those that failed, and why."""
+        """Upload files and add them to the bucket, and note how it lists them; return those that failed, and why."""
 
         def send() -> dict[str, str]:
             try:
@@ -165,7 +165,7 @@ class BucketRemote(Remote):
                 failed = self._batch(add=add)
             except (ImportError, TypeError):  # it is private, and may change
                 return self._batch(add=[(upload.body, upload.path) for upload in uploads])
-            hashes.update(_hashes(add))
+            listed.update(_listed(add))
             return failed
 
         seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
@@ -221,12 +221,12 @@ def _addition(upload: Upload) -> Any:
     return _BucketAddFile(upload.body, upload.path)
 
 
-def _hashes(additions: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the path and the hash of each file, as far as the client has told them."""
+def _listed(additions: Sequence[Any]) -> Iterator[tuple[str, RemoteFile]]:
+    """Yield how the bucket lists each file, as far as the client has told it."""
     for each in additions:
-        path, xet_hash = getattr(each, "destination", None), getattr(each, "xet_hash", None)
-        if isinstance(path, str) and isinstance(xet_hash, str):
-            yield path, xet_hash
+        size, xet_hash = getattr(each, "size", None), getattr(each, "xet_hash", None)
+        if isinstance(size, int) and isinstance(xet_hash, str):
+            yield each.destination, RemoteFile(size, xet_hash=xet_hash)
 
 
 def _groups(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:

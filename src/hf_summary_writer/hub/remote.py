@@ -71,8 +71,7 @@ class Published:
         left_out: The files that the repo's `.gitignore` excludes.
         settled: All files that this receipt is about, the kinds above and below and those in doubt.
         refused: The files that the Hub does not take, and why.
-        sha256: The hash of each file, as far as the upload computed it.
-        xet_hash: The hash by which a bucket knows each file, as far as the client tells it.
+        listed: How the Hub lists each file from now on, with the hashes that the client has computed.
     """
 
     commit: CommitInfo | None
@@ -81,8 +80,7 @@ class Published:
     left_out: frozenset[str]
     settled: frozenset[str]
     refused: Mapping[str, str] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    xet_hash: Mapping[str, str] = field(default_factory=dict)
+    listed: Mapping[str, RemoteFile] = field(default_factory=dict)
 
 
 class RemoteFile(NamedTuple):

@@ -13,6 +13,7 @@ from hf_summary_writer.hub.uploads import (
     PieceReader,
     PreparedCommit,
     exists,
+    git_oid,
     is_identical,
     is_left_out,
     posted_bytes,
@@ -145,7 +146,7 @@ class RepoRemote(Remote):
             certain -= self._in_doubt
         self._in_doubt -= settled
         committed = frozenset(addition.path_in_repo for addition in share.additions) & settled
-        return Published(commit, committed, frozenset(certain), left_out, settled, sha256=share.sha256)
+        return Published(commit, committed, frozenset(certain), left_out, settled, listed=share.listed)
 
     def _tell_what_is_kept(self, share: PreparedCommit) -> None:
         for addition in share.additions:
@@ -213,7 +214,7 @@ class RepoRemote(Remote):
             readme,
             frozenset(each.path_in_repo for each in left_out),
             along=tuple(others),
-            sha256={each.path_in_repo: each.upload_info.sha256.hex() for each in additions},
+            listed={each.path_in_repo: _to_be_listed(each) for each in additions},
         )
 
     def _preupload_some(self, additions: list[CommitOperationAdd]) -> None:
@@ -261,6 +262,11 @@ class RepoRemote(Remote):
                 return str(self.api.repo_info(self.repo_id, repo_type=self._repo_type).id), False
             except HfHubHTTPError:
                 raise error from None
+
+
+def _to_be_listed(addition: CommitOperationAdd) -> RemoteFile:
+    info = addition.upload_info
+    return RemoteFile(info.size, info.sha256.hex(), git_oid(addition))
 
 
 def _remote_file(file: Any) -> RemoteFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
     from hf_summary_writer.config import Destination
+    from hf_summary_writer.hub.remote import RemoteFile
 
 __all__ = [
     "CARD_PATH",
@@ -19,6 +21,7 @@ __all__ = [
     "PreparedCommit",
     "Upload",
     "exists",
+    "git_oid",
     "is_identical",
     "is_left_out",
     "model_card",
@@ -96,7 +99,7 @@ class PreparedCommit:
         left_out: The paths in the repo that its `.gitignore` keeps out.
         along: Which of them are small files that come along.
         kept: The files in the repo that would be replaced by less, and the paths under which they are kept.
-        sha256: The hash of each file by its path in the repo, those included that need no commit.
+        listed: How the Hub lists each file by its path in the repo, those included that need no commit.
     """
 
     additions: tuple[CommitOperationAdd, ...]
@@ -104,7 +107,7 @@ class PreparedCommit:
     left_out: frozenset[str]
     along: tuple[CommitOperationAdd, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)
+    listed: Mapping[str, RemoteFile] = field(default_factory=dict)
 
     def shares(self, most: int) -> list[PreparedCommit]:
         """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.
@@ -175,6 +178,20 @@ def is_identical(addition: Any) -> bool:
     """Tell whether the repo holds the very same file."""
     remote = getattr(addition, "_remote_oid", None)
     return remote is not None and remote == getattr(addition, "_local_oid", None)
+
+
+def git_oid(addition: Any) -> str:
+    """Return the hash by which Git knows a file, or its pointer to LFS; empty if the client does not tell.
+
+    So a file in LFS that somebody replaces by one that Git holds is noticed.
+    """
+    mode = getattr(addition, "_upload_mode", None)
+    if mode == "lfs":
+        info = addition.upload_info
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{info.sha256.hex()}\nsize {info.size}\n"
+        blob = f"blob {len(pointer)}\0{pointer}"
+        return hashlib.sha1(blob.encode(), usedforsecurity=False).hexdigest()
+    return str(getattr(addition, "_local_oid", None) or "") if mode == "regular" else ""
 
 
 CARD_PATH = "README.md"

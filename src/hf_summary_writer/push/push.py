@@ -308,8 +308,11 @@ class Pusher:
 
 def _entry(file: StagedFile, receipt: Published) -> LedgerEntry:
     entry = file.snapshot.entry
-    sha256 = receipt.sha256.get(file.path, entry.sha256)
-    return entry._replace(sha256=sha256, xet_hash=receipt.xet_hash.get(file.path, ""))
+    listed = receipt.listed.get(file.path)
+    if listed is None:
+        return entry
+    sha256, git_oid = listed.sha256 or entry.sha256, listed.git_oid or entry.git_oid
+    return entry._replace(sha256=sha256, git_oid=git_oid, xet_hash=listed.xet_hash)
 
 
 class OneJob:
