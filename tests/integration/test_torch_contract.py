@@ -428,3 +428,17 @@ def test_several_scalars_land_in_tensorboardx_folders_with_torchs_values(tmp_pat
     for tag in "ab":
         theirs = tensorboard_scalars(tmp_path / "theirs" / f"group_main_{tag}", "group/main")
         assert tensorboard_scalars(tmp_path / "ours" / "group/main" / tag, "group/main") == theirs
+
+
+def test_hooks_of_torchs_writer_are_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.writer import FileWriter
+
+    # As the autologging of MLflow does it.
+    calls: list[Any] = []
+    monkeypatch.setattr(SummaryWriter, "add_scalar", lambda *call: calls.append(call))
+    monkeypatch.setattr(FileWriter, "add_event", lambda *call: calls.append(call))
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    assert calls == []
+    assert tensorboard_scalars(tmp_path, "loss") == [(1, 1.0)]

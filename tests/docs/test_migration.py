@@ -1,0 +1,80 @@
+"""Each difference on the page "Migration" is held by a test, and the page lists no row without one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "migration.md"
+
+WRITER, QUEUE = "unit/test_event_writer.py", "faults/test_disk_events.py"
+TORCH = "integration/test_torch_contract.py"
+SCHEDULER = "hub/test_scheduler.py"
+# A test for each row; of several, the one that would fail first. Suites of other projects run in the lane `peers`.
+HELD_BY = {
+    "First argument": "hub/test_drop_in.py::test_logdir_is_taken_by_position_and_by_either_name",
+    "Unknown arguments": f"{WRITER}::test_unknown_arguments_are_refused",
+    "`max_queue`": f"{WRITER}::test_a_caller_at_the_bound_waits_for_the_disk_and_loses_nothing",
+    "Pending events": f"{WRITER}::test_events_reach_the_file_without_flush",
+    "`flush()`": f"{WRITER}::test_flush_returns_when_everything_before_it_is_written_and_synced",
+    "Event files": f"{WRITER}::test_a_long_run_goes_on_in_new_segments",
+    "Two writers on one folder": f"{WRITER}::test_two_writers_of_one_folder_never_share_a_file",
+    "Full or failing disk": f"{QUEUE}::test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits",
+    "Exit without `close()`": "process/test_exit.py::test_a_script_that_just_ends_has_delivered_its_last_scalar",
+    "Logging after `close()`": f"{WRITER}::test_a_write_after_close_opens_a_new_file_that_follows_the_first",
+    "Forked child": "process/test_event_fork.py::"
+    "test_a_child_logs_to_its_own_file_and_the_parents_events_are_written_once",
+    "`s3://` and `gs://` logdirs": f"{WRITER}::test_object_storage_is_refused_before_anything_is_written",
+    "Names of runs and sub-runs": f"{WRITER}::test_names_that_are_no_folder_below_the_logdir_are_refused_in_the_call",
+    "Numbers": "unit/test_values.py::test_numbers_of_any_kind_and_size_are_taken",
+    "Audio of shape `(1, L)`": "unit/test_values.py::test_sound_of_one_channel_is_taken_in_every_layout",
+    "Pixels outside of 0 to 1": "unit/test_values.py::test_pixels_beyond_the_range_are_clipped_as_in_torch",
+    "Videos": "unit/test_event_equality.py::test_films",
+    "Names of scalars": "integration/test_wrappers.py::"
+    "test_a_framework_that_flushes_after_each_log_waits_for_no_disk_and_names_stay",
+    "Folders of `add_scalars`": f"{TORCH}::test_several_scalars_land_in_tensorboardx_folders_with_torchs_values",
+    "Tags of `add_mesh`": f"{TORCH}::test_meshes_have_torchs_numbers_under_tensorboardx_names",
+    "Tensors on a GPU": "unit/test_device.py::test_a_scalar_is_written_when_its_device_is_done_and_not_waited_for",
+    "Trackers that patch tensorboardX": "unit/test_hooks.py::test_a_hooked_method_of_the_summary_writer_sees_each_call",
+    "Trackers that patch PyTorch's writer": f"{TORCH}::test_hooks_of_torchs_writer_are_not_called",
+    "Private attributes": "peers/test_suites.py::test_their_tests_pass_with_our_classes",
+    "Class": "hub/test_writer.py::test_it_is_a_summary_writer",
+    "Repo creation": "hub/test_writer.py::test_nothing_is_requested_before_an_event_is_logged",
+    "Uploaded data": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_sends_only_what_is_new",
+    "Storage buckets": "hub/test_bucket.py::test_a_writer_pushes_to_a_bucket_and_sends_the_rest_when_it_closes",
+    "Uploaded files": "hub/test_run_state.py::test_the_state_is_running_until_the_last_push_says_that_it_is_finished",
+    "README.md": "hub/test_operations.py::test_an_existing_repo_gets_no_card",
+    "`repo_id`": f"{SCHEDULER}::test_a_repo_without_a_namespace_is_the_users_own",
+    "Script exit": "process/test_exit.py::test_a_script_that_just_ends_has_delivered_its_last_scalar",
+    "Unresponsive Hub": "faults/test_network_hangs.py::test_a_script_ends_on_time_while_the_hub_hangs",
+    "Creation of the repo": f"{SCHEDULER}::test_the_constructor_and_an_idle_run_make_no_request",
+    "`trigger()`": "unit/test_push_loop.py::test_ten_thousand_triggers_during_a_push_make_one_more",
+    "`stop()` and `with`": f"{SCHEDULER}::test_leaving_a_with_block_pushes_the_rest_and_ends_the_thread",
+    "`lock`": f"{SCHEDULER}::test_files_are_not_read_while_the_user_holds_the_lock",
+    "Restart": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_sends_only_what_is_new",
+    "Several processes": "process/test_shared_folder.py::"
+    "test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_twice",
+    "Files with credentials": "unit/test_patterns.py::test_files_with_credentials_are_never_included",
+    "Squashing": f"{SCHEDULER}::test_squashing_leaves_one_commit_and_the_same_files",
+    "README.md of a new repo": "hub/test_operations.py::test_a_new_repo_starts_with_a_card_in_its_first_commit",
+    "Failed push": f"{SCHEDULER}::test_without_a_token_one_warning_says_how_to_log_in",
+}
+
+
+def rows() -> list[list[str]]:
+    lines = re.findall(r"^\| (?!---)(.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return [line.split(" | ") for line in lines if not line.startswith("|")]  # without the headings
+
+
+def test_every_difference_has_its_reason_and_its_test() -> None:
+    assert {len(cells) for cells in rows()} == {4}
+    assert {cells[0] for cells in rows()} == set(HELD_BY)
+
+
+@pytest.mark.parametrize("row", HELD_BY)
+def test_the_test_of_a_difference_exists(row: str) -> None:
+    file, _, name = HELD_BY[row].partition("::")
+    assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
