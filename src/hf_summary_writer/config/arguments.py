@@ -1,0 +1,72 @@
+"""The arguments of a constructor that its caller left out: from an `hf://` URI, and from the environment."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from hf_summary_writer.checks import PREFIX
+from hf_summary_writer.config.option import Option, option_of
+from hf_summary_writer.config.push_config import PushConfig, named_in, with_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping
+
+__all__ = ["complete_arguments"]
+
+P = ParamSpec("P")
+
+
+def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
+    """Let an `hf://` URI and the environment give a constructor the arguments that its caller left out.
+
+    What a URI names and `init` has no argument for becomes one of its `**kwargs`, which go to `HFSummaryWriter`.
+    """
+    signature = inspect.signature(init)
+    names = signature.parameters
+    rest = next((name for name, each in names.items() if each.kind is each.VAR_KEYWORD), None)
+
+    @functools.wraps(init)
+    def completed(*args: P.args, **kwargs: P.kwargs) -> None:
+        bound = signature.bind_partial(*args, **kwargs)
+        others = dict(bound.arguments.pop(rest, {})) if rest else {}
+        for name, value in _completed(names, {**bound.arguments, **others}).items():
+            (bound.arguments if name in names else others)[name] = value
+        if rest:
+            bound.arguments[rest] = others
+        init(*bound.args, **bound.kwargs)
+
+    return completed
+
+
+def _completed(names: Container[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    said = {
+        name: given[name]
+        for each, name in named_in(given)
+        if given[name] is not None or not option_of(each).none_is_unset
+    }
+    repo_id = said.get("repo_id") or _from_environment("repo_id", option_of(fields(PushConfig)[0]))
+    known = with_uri({**said, "repo_id": repo_id})
+    found = {}
+    for each in fields(PushConfig):
+        name = next((name for name in (each.name, option_of(each).writer) if name in names), None)
+        if each.name in known:
+            found[name or option_of(each).writer or each.name] = known[each.name]
+        elif name is not None and name not in said:
+            value = _from_environment(name, option_of(each))
+            if value is not None:
+                found[name] = value
+    return found
+
+
+def _from_environment(name: str, option: Option) -> Any:
+    text = os.environ.get(PREFIX + option.variable, "").strip() if option.variable else ""
+    if not text:
+        return None
+    try:
+        return option.check(option.parse(text), name)
+    except ValueError as error:
+        raise ValueError(f"the environment variable {PREFIX}{option.variable} cannot be used: {error}") from None
