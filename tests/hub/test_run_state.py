@@ -112,6 +112,28 @@ def test_a_write_after_close_lets_the_run_go_on(api: HfApi, repo_id: str, settin
     writer.close()
 
 
+@pytest.mark.parametrize("where", [None], indirect=True)
+def test_two_logdirs_of_one_name_are_named_also_by_the_second_process(
+    settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "hf_summary_writer")
+
+    def said(logdir: Path) -> list[str]:
+        caplog.clear()
+        # As in another process, which does not know of the first logdir.
+        monkeypatch.setattr("hf_summary_writer.writer._stored", {})
+        with HFSummaryWriter(**{**settings, "logdir": logdir}) as writer:
+            pushed(writer, 1)
+            pushed(writer, 2)
+        return [message for message in caplog.messages if "already holds a run" in message]
+
+    assert said(tmp_path / "a" / "run-1") == []
+    assert said(tmp_path / "a" / "run-1") == []  # the same run goes on
+    (line,) = said(tmp_path / "b" / "run-1")
+    assert line.startswith(f"'tensorboard/run-1' in {settings['repo_id']} already holds a run: if this one does not")
+    assert said(tmp_path / "c" / "run-2") == []
+
+
 def test_a_push_with_nothing_new_makes_no_commit_for_the_state(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=HOUR, hf_api=api) as writer:
         pushed(writer, 1)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, PushError
 from hf_summary_writer.hub.deadline import HubThread
+from hf_summary_writer.notices import announce
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from huggingface_hub import CommitInfo, HfApi
@@ -147,6 +148,7 @@ class Remote(ABC):
         # one, and put back an older version. So such a file has arrived only when a later push finds it on the Hub as
         # it is, or a second batch holds it.
         self._in_doubt: set[str] = set()
+        self._other_runs: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name}>"
@@ -298,6 +300,17 @@ class Remote(ABC):
     def _longer(self, sizes: Mapping[str, int]) -> dict[str, RemoteFile]:
         """Return the files at the Hub that files of these sizes would replace by less."""
         return {path: file for path, file in self.files(list(sizes)).items() if file.size > sizes[path]}
+
+    def _tell_other_runs(self, states: Iterable[Upload]) -> None:
+        """Say once of each first upload of a run that its place in the repo has the state of another run."""
+        for place in {each.path.rpartition("/")[0] for each in states} - self._other_runs:
+            self._other_runs.add(place)
+            announce(
+                "%a in %s already holds a run: if this one does not continue it, give it a logdir of another name, or"
+                " another path_in_repo, since their curves mix",
+                place,
+                self.repo_id,
+            )
 
     def _tell_kept(self, path: str, kept: str) -> None:
         logger.warning(

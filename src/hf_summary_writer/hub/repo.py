@@ -204,6 +204,9 @@ class RepoRemote(Remote):
         everything = [*additions, *others, *([readme] if readme else [])]
         for some in together(everything, BYTES_AT_ONCE if xet.over_xet() else 0):
             self._preupload_some(some)
+        self._tell_other_runs(
+            each for each, added in zip(along, others, strict=True) if each.is_first and exists(added)
+        )
         left_out = [addition for addition in additions if is_left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not is_identical(addition)]
         if not wanted or (readme and (is_left_out(readme) or exists(readme))):

@@ -275,7 +275,8 @@ class Job:
         if run.file_name in self.ledger.entries or self.lease.is_held_elsewhere:
             return None
         content = run.file(secret)
-        return Upload(self.destination.path_in_repo(run.file_name), content, len(content))
+        place = self.destination.path_in_repo(run.file_name)
+        return Upload(place, content, len(content), is_first=self.is_first)
 
     def record_repo(self, remote: Remote, *, is_new: bool) -> None:
         """Note that the repo exists, unless the ledger knows."""
