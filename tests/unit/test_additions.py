@@ -29,29 +29,29 @@ def test_only_what_the_client_has_not_uploaded_travels_in_the_commit() -> None:
 
 def test_a_commit_takes_as_much_text_as_fits_and_any_number_of_other_files() -> None:
     additions = (text("a", 6), binary("b", 100), text("c", 4), text("d", 1), binary("e", 100), text("f", 10))
-    assert names(PreparedCommit(additions, None, frozenset()), 10) == [["b", "e", "a", "c"], ["d"], ["f"]]
+    assert names(PreparedCommit(additions, frozenset()), 10) == [["b", "e", "a", "c"], ["d"], ["f"]]
 
 
 def test_what_is_larger_than_that_goes_alone_and_nothing_goes_twice_or_is_left() -> None:
     additions = (text("a", 20), text("b", 20), text("c", 0))
-    assert names(PreparedCommit(additions, None, frozenset()), 10) == [["c", "a"], ["b"]]
+    assert names(PreparedCommit(additions, frozenset()), 10) == [["c", "a"], ["b"]]
 
 
 def test_what_is_small_enough_goes_in_one_commit_in_its_order() -> None:
-    uploaded = PreparedCommit((text("a", 2), text("b", 3)), None, frozenset({"left out"}))
+    uploaded = PreparedCommit((text("a", 2), text("b", 3)), frozenset({"left out"}))
     assert uploaded.shares(10) == [uploaded]
 
 
-def test_the_card_comes_with_the_first_commit_and_never_needs_one_of_its_own() -> None:
+def test_small_files_come_along_with_the_first_commit_and_never_need_one_of_their_own() -> None:
     card = text("README.md", 3)
-    first, second = PreparedCommit((text("a", 9), text("b", 9), card), card, frozenset({"left out"})).shares(10)
-    assert [addition.path_in_repo for addition in first.additions] == ["a", "README.md"]
-    assert first.card is card
-    assert second.card is None
+    prepared = PreparedCommit((text("a", 9), text("b", 9)), frozenset({"left out"}), along=(card,))
+    first, second = prepared.shares(10)
+    assert [addition.path_in_repo for addition in first.additions] == ["a"]
+    assert (first.along, second.along) == ((card,), ())
     # What the Hub leaves out is settled once.
     assert (first.left_out, second.left_out) == (frozenset({"left out"}), frozenset())
 
 
 def test_without_anything_to_commit_there_is_one_empty_share() -> None:
-    nothing = PreparedCommit((), None, frozenset({"left out"}))
+    nothing = PreparedCommit((), frozenset({"left out"}))
     assert nothing.shares(10) == [nothing]

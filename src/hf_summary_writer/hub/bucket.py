@@ -83,7 +83,6 @@ class BucketRemote(Remote):
         title: Callable[[frozenset[str]], str],
         commit_slot: Callable[[], AbstractContextManager[object]],
         *,
-        card: bytes | None = None,  # noqa: ARG002 - a bucket gets no README.md
         along: Sequence[Upload] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:

@@ -235,7 +235,6 @@ class Remote(ABC):
         title: Callable[[frozenset[str]], str],
         commit_slot: Callable[[], AbstractContextManager[object]],
         *,
-        card: bytes | None = None,
         along: Sequence[Upload] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
@@ -245,9 +244,8 @@ class Remote(ABC):
             uploads: The files; no two have the same path.
             title: Makes the title of a commit from the paths in it.
             commit_slot: Entered around each request that publishes; may raise instead of letting it happen.
-            card: The README.md for a branch that has none.
-            along: Small files that come along with the first commit. None is made for them alone, and no receipt is
-                about them.
+            along: Small files that come along with the first commit. None is made for them alone, no receipt is about
+                them, and where the Hub refuses them it gets the others without.
             interrupted: Asked between the requests; true ends the publishing.
 
         Raises:

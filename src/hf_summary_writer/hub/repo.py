@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, RejectedError, TemporaryError
 from hf_summary_writer.hub import xet
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "RepoRemote"]
 
+T = TypeVar("T")
+Result = TypeVar("Result")
+
 # The Hub advises under 100 files per commit.
 MAX_FILES_PER_COMMIT = 100
 # Text travels within the commit request, of which the client holds several copies, and over a slow line a large request
@@ -55,8 +58,14 @@ class RepoRemote(Remote):
     def __init__(self, config: PushConfig, client: Client) -> None:
         super().__init__(config, client)
         self._piece_reader = PieceReader()
-        self._takes_card = True
+        # Whether the Hub refuses the small files that come along, and whether it may, as of this push.
+        self._refuses_along = self._may_refuse_along = False
         self._created = False
+
+    def recheck(self) -> None:
+        """Make sure that a repo or branch that was found gone is back, and try again what comes along."""
+        super().recheck()
+        self._may_refuse_along = self._refuses_along
 
     def lost_branch(self) -> None:
         """Note that the branch is gone: the next push creates it again."""
@@ -69,12 +78,11 @@ class RepoRemote(Remote):
         title: Callable[[frozenset[str]], str],
         commit_slot: Callable[[], AbstractContextManager[object]],
         *,
-        card: bytes | None = None,
         along: Sequence[Upload] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
         """Upload files and commit them, in several commits where text exceeds what one commit should carry."""
-        prepared = self._prepare(uploads, card if self._takes_card else None, along)
+        prepared = self._prepare(uploads, () if self._may_refuse_along else along)
         remaining = {upload.path for upload in uploads}
         shares = prepared.shares(MAX_POSTED_BYTES_PER_COMMIT)
         later = {addition.path_in_repo for share in shares for addition in share.additions}
@@ -100,7 +108,7 @@ class RepoRemote(Remote):
             )
         )
 
-    def _prepare(self, uploads: Sequence[Upload], card: bytes | None, along: Sequence[Upload]) -> PreparedCommit:
+    def _prepare(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
         if self._thread.left_behind >= _MOST_LEFT_BEHIND:
             # Requests of our own end at their deadline, so it is the Xet client that hangs.
             xet.switch_off(f"its client has not returned from {self._thread.left_behind} calls")
@@ -108,13 +116,9 @@ class RepoRemote(Remote):
             for upload in uploads:
                 self._upload_in_pieces(upload)
         seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
-        try:
-            prepared = self._call(lambda: self._preupload(uploads, card, along), seconds)
-        except RejectedError:
-            if card is None:
-                raise
-            self._takes_card = False  # the card may be what is refused, and no card is worth a log
-            prepared = self._call(lambda: self._preupload(uploads, None, along), seconds)
+        prepared = self._with_or_without(
+            along, lambda some: self._call(lambda: self._preupload(uploads, some), seconds)
+        )
         for upload in uploads:
             if not upload.is_intact():
                 raise TemporaryError(f"{upload.path!a} changed while it was uploaded")
@@ -170,8 +174,10 @@ class RepoRemote(Remote):
         }
         copies = [CommitOperationCopy(path, to) for path, to in kept.items()]
 
-        def commit(additions: Sequence[CommitOperationAdd]) -> CommitInfo:
-            message = title(frozenset(addition.path_in_repo for addition in additions) & settled)
+        message = title(frozenset(addition.path_in_repo for addition in share.additions) & settled)
+
+        def commit(along: Sequence[CommitOperationAdd]) -> CommitInfo:
+            additions = [*share.additions, *along]
             on_the_wire = posted_bytes(additions) * 4 / 3  # base64
             with commit_slot():
                 return self._call(
@@ -185,36 +191,41 @@ class RepoRemote(Remote):
                     self._seconds_to_send(on_the_wire),
                 )
 
-        try:
-            return commit(share.additions)
-        except RejectedError:
-            if share.card is None:
-                raise
-        self._takes_card = False
-        return commit([addition for addition in share.additions if addition is not share.card])
+        return self._with_or_without(share.along, commit)
 
-    def _preupload(self, uploads: Sequence[Upload], card: bytes | None, along: Sequence[Upload]) -> PreparedCommit:
+    def _with_or_without(self, along: Sequence[T], attempt: Callable[[Sequence[T]], Result]) -> Result:
+        """Attempt something with small files that come along; without them where they may be what the Hub refuses."""
+        try:
+            return attempt(along)
+        except RejectedError:
+            if not along:
+                raise
+        self._may_refuse_along = True  # they are not worth a log
+        result = attempt(())
+        self._refuses_along = True
+        return result
+
+    def _preupload(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
         from huggingface_hub import CommitOperationAdd
 
         additions, others = (
             [CommitOperationAdd(path_in_repo=each.path, path_or_fileobj=each.body) for each in some]
             for some in (uploads, along)
         )
-        readme = None if card is None else CommitOperationAdd(CARD_PATH, card)
-        everything = [*additions, *others, *([readme] if readme else [])]
-        for some in together(everything, BYTES_AT_ONCE if xet.over_xet() else 0):
+        for some in together([*additions, *others], BYTES_AT_ONCE if xet.over_xet() else 0):
             self._preupload_some(some)
         self._tell_other_runs(
             each for each, added in zip(along, others, strict=True) if each.is_first and exists(added)
         )
         left_out = [addition for addition in additions if is_left_out(addition)]
         wanted = [addition for addition in additions if addition not in left_out and not is_identical(addition)]
-        if not wanted or (readme and (is_left_out(readme) or exists(readme))):
-            readme = None
-        others = [addition for addition in others if wanted and not is_left_out(addition)]
+        others = [
+            addition
+            for addition, upload in zip(others, along, strict=True)
+            if not is_left_out(addition) and not (upload.only_new and exists(addition))
+        ]
         return PreparedCommit(
-            (*wanted, *others, *([readme] if readme else [])),
-            readme,
+            tuple(wanted),
             frozenset(each.path_in_repo for each in left_out),
             along=tuple(others),
             listed={each.path_in_repo: _to_be_listed(each) for each in additions},

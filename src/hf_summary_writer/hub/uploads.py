@@ -50,6 +50,7 @@ class Upload:
         file_id: Identifies the file on disk across pushes.
         is_intact: Returns whether `body` still is what it was when the upload was made up.
         is_first: Whether its folder has uploaded nothing before, so that an earlier version on the Hub is not its own.
+        only_new: Whether an earlier version on the Hub stays as it is.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Upload:
     file_id: Hashable = None
     is_intact: Callable[[], bool] = lambda: True
     is_first: bool = False
+    only_new: bool = False
 
 
 class PieceReader:
@@ -95,15 +97,13 @@ class PreparedCommit:
 
     Attributes:
         additions: What to commit; empty if the Hub already holds everything.
-        card: Which of them is the card, if it is among them.
         left_out: The paths in the repo that its `.gitignore` keeps out.
-        along: Which of them are small files that come along.
+        along: Small files that come along with the additions.
         kept: The files in the repo that would be replaced by less, and the paths under which they are kept.
         listed: How the Hub lists each file by its path in the repo, those included that need no commit.
     """
 
     additions: tuple[CommitOperationAdd, ...]
-    card: CommitOperationAdd | None
     left_out: frozenset[str]
     along: tuple[CommitOperationAdd, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
@@ -112,16 +112,13 @@ class PreparedCommit:
     def shares(self, most: int) -> list[PreparedCommit]:
         """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.
 
-        All that posts nothing comes with the first one, and so do small files that come along, the card among them, and
-        what is left out.
+        All that posts nothing comes with the first one, and so do small files that come along and what is left out.
         """
         if posted_bytes(self.additions) <= most:
             return [self]
-        small = [*self.along, *([] if self.card is None else [self.card])]
-        large = [addition for addition in self.additions if addition not in small]
-        found = [[addition for addition in large if not posted_bytes([addition])]]
+        found = [[addition for addition in self.additions if not posted_bytes([addition])]]
         size = 0
-        for addition in large:
+        for addition in self.additions:
             posted = posted_bytes([addition])
             if not posted:
                 continue
@@ -130,9 +127,8 @@ class PreparedCommit:
                 size = 0
             found[-1].append(addition)
             size += posted
-        found[0] += small
         first, *others = map(tuple, found)
-        rest = replace(self, card=None, along=(), left_out=frozenset())
+        rest = replace(self, along=(), left_out=frozenset())
         return [replace(self, additions=first), *(replace(rest, additions=each) for each in others)]
 
 

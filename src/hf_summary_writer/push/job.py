@@ -8,6 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.errors import CommitDetails, TemporaryError
 from hf_summary_writer.events import parse_name
 from hf_summary_writer.folder import (
@@ -258,7 +259,8 @@ class Job:
 
     def wants_card(self) -> bool:
         """Return whether the next commit should bring the README.md of a repo that was created for this folder."""
-        return self.config.model_card and self.ledger.is_new and self.ledger.commit is None
+        is_repo = self.destination.repo_type != BUCKET
+        return is_repo and self.config.model_card and self.ledger.is_new and self.ledger.commit is None
 
     def state(self, snapshots: Iterable[FileSnapshot], secret: str | None) -> Upload | None:
         """Return the file with the run's state that comes along with a commit of files, if one is to.

@@ -71,7 +71,6 @@ class Pusher:
         self.remote = remote
         self.queue = queue
         self._batch_began = 0.0
-        self._takes_states = True
 
     def push(self, jobs: Round) -> Outcomes:
         """Upload the changed files of the folders that share the destination.
@@ -181,16 +180,12 @@ class Pusher:
         """Publish files; halve what the Hub refuses until each refused file is alone."""
         waiting = [files] if files else []
         refusals = Refusals(outcomes)
-        # Refused together with the state of its run, which may be what the Hub refuses. No state is worth a log.
-        suspect: StagedFile | None = None
         while waiting:
             part = [file for file in waiting.pop() if outcomes[file.job].error is None]
             if not part:
                 continue
-            states = self._states(part) if self._takes_states and suspect is None else []
             try:
-                for receipt in self._publish_together(part, states):
-                    self._takes_states = self._takes_states and part != [suspect]
+                for receipt in self._publish_together(part):
                     refusals.note(receipt, part)
                     part = [file for file in part if file.path not in receipt.settled]
                     yield receipt
@@ -198,9 +193,6 @@ class Pusher:
                 if len(part) > 1:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
-                elif states:
-                    suspect = part[0]
-                    waiting.append(part)
                 else:
                     yield refusals.of_one(part[0], str(error))
             except PushError as error:
@@ -209,21 +201,25 @@ class Pusher:
                         job.doubt([file.snapshot.relpath for file in mine])
                 raise
 
-    def _states(self, files: list[StagedFile]) -> list[Upload]:
-        """Return the files with the states of the runs that these files are of."""
-        taken = {file.path for file in files}
+    def _along(self, files: list[StagedFile]) -> list[Upload]:
+        """Return what comes along with files: the states of their runs, and the README.md of a repo that is new."""
         found = {}
+        new = next((file.job for file in files if file.job.wants_card()), None)
+        if new is not None:
+            card = model_card(dataclasses.replace(new.destination, repo_id=self.remote.repo_id))
+            found[CARD_PATH] = Upload(CARD_PATH, card, len(card), only_new=True)
         for job, mine in _by_job(files).items():
             try:
                 state = job.state([file.snapshot for file in mine], self.remote.secret())
             except Exception:  # a program may put anything into `sys.argv`
                 logger.debug("the state of %s is left out", job.folder, exc_info=True)
                 continue
-            if state is not None and state.path not in taken:
+            if state is not None:
                 found[state.path] = state
-        return list(found.values())
+        users = {file.path for file in files}
+        return [upload for path, upload in found.items() if path not in users]
 
-    def _publish_together(self, files: list[StagedFile], along: list[Upload]) -> Iterator[Published]:
+    def _publish_together(self, files: list[StagedFile]) -> Iterator[Published]:
         jobs = list(dict.fromkeys(file.job for file in files))
         is_new = self.remote.ensure()
         for job in jobs:
@@ -248,17 +244,9 @@ class Pusher:
             ],
             title,
             lambda: self.queue.commit(final=any(job.final for job in jobs)),
-            card=self._card(files),
-            along=along,
+            along=self._along(files),
             interrupted=_interrupted(jobs),
         )
-
-    def _card(self, files: list[StagedFile]) -> bytes | None:
-        """Return the README.md that the first commit to a repo created for one of the folders brings along."""
-        job = next((file.job for file in files if file.job.wants_card()), None)
-        if job is None or any(file.path == CARD_PATH for file in files):
-            return None
-        return model_card(dataclasses.replace(job.destination, repo_id=self.remote.repo_id))
 
     def _record(self, receipt: Published, files: list[StagedFile], outcomes: Outcomes) -> Counter[Job]:
         """Note in each ledger what is on the Hub now; return how many files of each job that settles."""
