@@ -13,7 +13,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from events import event_files, logged, payloads, run, steps, wait_until
 from hf_summary_writer.events import files as event_file
-from hf_summary_writer.events.thread import Signal, WaitLimits, WriterThread, writer_thread
+from hf_summary_writer.events.signals import Signal
+from hf_summary_writer.events.thread import WaitLimits, WriterThread, writer_thread
 from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:

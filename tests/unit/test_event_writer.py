@@ -26,7 +26,8 @@ from hf_summary_writer.events.failures import FailureLog
 from hf_summary_writer.events.files import EventFile, followed, parse_name
 from hf_summary_writer.events.memory import MemoryLimit
 from hf_summary_writer.events.queue import EventQueue
-from hf_summary_writer.events.thread import FlushRequest, Signal, writer_thread
+from hf_summary_writer.events.signals import FlushRequest, Signal
+from hf_summary_writer.events.thread import writer_thread
 from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:

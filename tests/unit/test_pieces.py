@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hf_summary_writer.hub.uploads import OVERLAP_BYTES, PIECE_BYTES, PieceReader, Upload
+from hf_summary_writer.hub.files import Upload
+from hf_summary_writer.hub.uploads import OVERLAP_BYTES, PIECE_BYTES, PieceReader
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -75,7 +75,7 @@ class Job:
 
 
 def joined(task: PushTask) -> None:
-    wait_until(lambda: task._loop._thread is None, SECONDS)
+    wait_until(lambda: cast("PushLoop", task._loop).thread is None, SECONDS)
 
 
 @pytest.fixture

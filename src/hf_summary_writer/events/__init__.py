@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.environment import command_line, environment_text
     from hf_summary_writer.events.files import followed, parse_name
     from hf_summary_writer.events.scalars import ScalarReader, Scalars
+    from hf_summary_writer.events.signals import Signal
     from hf_summary_writer.events.stalls import stall_watch
     from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
-    from hf_summary_writer.events.thread import Signal, writer_thread
+    from hf_summary_writer.events.thread import writer_thread
     from hf_summary_writer.events.writer import EventWriter, default_logdir
 else:
     # Only where it is used: the writer imports tensorboardX, which commands that read files do without.
@@ -20,7 +21,7 @@ else:
         "EventWriter": "writer",
         "ScalarReader": "scalars",
         "Scalars": "scalars",
-        "Signal": "thread",
+        "Signal": "signals",
         "boundaries": "tfrecord",
         "command_line": "environment",
         "default_logdir": "writer",

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from hf_summary_writer.events.queue import EventQueue
 
 __all__ = ["FailureLog"]
 
@@ -53,10 +49,10 @@ class FailureLog:
         """Count events that the writer thread could not write."""
         self._lost += events
 
-    def fail(self, events: EventQueue) -> None:
+    def fail(self, events: object) -> None:
         self._failing.add(id(events))
 
-    def forget(self, events: EventQueue) -> None:
+    def forget(self, events: object) -> None:
         self._failing.discard(id(events))
 
     def report(self, error: OSError, directory: str) -> None:
@@ -88,11 +84,9 @@ class FailureLog:
             self._device_reported = True
             _logger.error("values of %s could not be read from the device and are dropped: %s", directory, error)
 
-    def recover(self, events: EventQueue) -> None:
+    def recover(self, events: object, directory: str) -> None:
         """Note that a queue can write, and log the end of the failure if it was the last one."""
         self._failing.discard(id(events))
         if self._reported and not self._failing:
             self._reported = False
-            _logger.warning(
-                "event files in %s are written again; %d events were dropped", events.directory, self.dropped
-            )
+            _logger.warning("event files in %s are written again; %d events were dropped", directory, self.dropped)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from hf_summary_writer.events.queue import EventQueue
-    from hf_summary_writer.events.thread import FlushRequest
+    from hf_summary_writer.events.signals import FlushRequest
 
 __all__ = ["EventFileWriter", "FileWriter"]
 

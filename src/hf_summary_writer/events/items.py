@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from hf_summary_writer.events.encoding import Scalar
-from hf_summary_writer.events.thread import FlushRequest
+from hf_summary_writer.events.signals import FlushRequest
 from hf_summary_writer.events.upstream import make_np
 
 if TYPE_CHECKING:

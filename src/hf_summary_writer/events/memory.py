@@ -8,8 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hf_summary_writer.events.queue import EventQueue
-    from hf_summary_writer.events.thread import Signal
+    from hf_summary_writer.events.signals import Signal
 
 __all__ = ["MemoryLimit"]
 
@@ -42,11 +41,11 @@ class MemoryLimit:
         self._acquired_on_device = self._released_on_device = 0
         self.items: int = self._items()
 
-    def join(self, events: EventQueue) -> None:
+    def join(self, events: object) -> None:
         self._queues.add(id(events))
         self.items = self._items()
 
-    def leave(self, events: EventQueue) -> None:
+    def leave(self, events: object) -> None:
         self._queues.discard(id(events))
         self.items = self._items()
 

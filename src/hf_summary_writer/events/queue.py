@@ -20,8 +20,9 @@ from hf_summary_writer.events.items import (
     leading_scalars,
     memory_of,
 )
+from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.tfrecord import frame, frames
-from hf_summary_writer.events.thread import FlushRequest, Signal, writer_thread
+from hf_summary_writer.events.thread import writer_thread
 from hf_summary_writer.process import exit_is_over
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ class EventQueue:
                 finally:
                     self._done += before - len(taken)
                 self.failing = False
-                self.failures.recover(self)
+                self.failures.recover(self, self.directory)
         except OSError as error:
             self._fall_back(error, now)
         if self.memory.waiting and (self.failing or not self.items or len(self.items) <= self.memory.items // 2):

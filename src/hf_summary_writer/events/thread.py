@@ -1,4 +1,4 @@
-"""The thread that writes the event files of a process, and the requests to flush them."""
+"""The thread that writes the event files of a process."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hf_summary_writer import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hf_summary_writer.events.queue import EventQueue
+    from hf_summary_writer.events.signals import FlushRequest, Signal
 
-__all__ = ["FlushRequest", "Signal", "WaitLimits", "WriterThread", "writer_thread"]
+__all__ = ["Served", "WaitLimits", "WriterThread", "writer_thread"]
 
 _logger = logging.getLogger(__name__)
 
@@ -71,41 +71,28 @@ class WaitLimits:
     hang: float = 60.0
 
 
-class Signal:
-    """An event that a signal handler may wait for.
+class Served(Protocol):
+    """What the thread asks of an event queue."""
 
-    `threading.Event` is not one: a handler that interrupts its `wait` can hold the lock that `set` needs.
-    """
+    directory: str
+    device_wait_began: float | None
 
-    __slots__ = ("_released", "is_set")
-
-    def __init__(self) -> None:
-        self.is_set: bool = False
-        self._released: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def set(self) -> None:
-        self.is_set = True
-        self._released.put(None)
-
-    def wait(self, seconds: float) -> bool:
-        # The flag first: a signal handler may run between the `get` and the `put` of the thread that it interrupts.
-        if not self.is_set:
-            try:
-                self._released.get(timeout=seconds)
-            except queue.Empty:
-                return False
-            self._released.put(None)
-        return True
-
-
-class FlushRequest(Signal):
-    """An item of a queue that asks for all earlier events to be on disk."""
-
-    __slots__ = ("closes",)
-
-    def __init__(self, *, closes: bool = False) -> None:
-        super().__init__()
-        self.closes: bool = closes
+    @property
+    def pending(self) -> int: ...
+    @property
+    def is_done(self) -> bool: ...
+    @property
+    def holds_descriptor(self) -> bool: ...
+    @property
+    def has_waiting_callers(self) -> bool: ...
+    def is_ready(self, now: float) -> bool: ...
+    def work(self, most: int, now: float) -> int: ...
+    def tidy(self, now: float) -> None: ...
+    def rest(self) -> None: ...
+    def drop(self) -> None: ...
+    def retire(self) -> None: ...
+    def request_flush(self) -> FlushRequest: ...
+    def leave_to_parent(self, *, keep_items: bool) -> None: ...
 
 
 class WriterThread:
@@ -119,8 +106,8 @@ class WriterThread:
     limits: ClassVar[WaitLimits] = WaitLimits()
 
     def __init__(self) -> None:
-        self._queues: dict[int, EventQueue] = {}
-        self._broken: weakref.WeakSet[EventQueue] = weakref.WeakSet()
+        self._queues: dict[int, Served] = {}
+        self._broken: weakref.WeakSet[Served] = weakref.WeakSet()
         self._reset()
         process.tell_after_fork(self)
         process.tell_at_exit(self)
@@ -140,9 +127,9 @@ class WriterThread:
         self._clock: int | None = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._open: dict[int, EventQueue] = {}
+        self._open: dict[int, Served] = {}
 
-    def register(self, events: EventQueue) -> None:
+    def register(self, events: Served) -> None:
         """Serve a queue until it is closed and empty."""
         self.notice_fork()
         self._queues[id(events)] = events
@@ -312,12 +299,12 @@ class WriterThread:
     def _pending(self) -> dict[int, int]:
         return {key: events.pending for key, events in list(self._queues.items())}
 
-    def _ready(self, quota: dict[int, int]) -> list[EventQueue]:
+    def _ready(self, quota: dict[int, int]) -> list[Served]:
         now = time.monotonic()
         queues = list(self._queues.items())
         return [events for key, events in queues if quota.get(key, 0) > 0 and events.is_ready(now)]
 
-    def _serve(self, events: EventQueue, most: int) -> int:
+    def _serve(self, events: Served, most: int) -> int:
         self._slice_began = now = time.monotonic()
         done = self._work(events, most, now)
         self._tidy(events, now)
@@ -361,7 +348,7 @@ class WriterThread:
             self._working.release()
         return True
 
-    def _work(self, events: EventQueue, most: int, now: float) -> int:
+    def _work(self, events: Served, most: int, now: float) -> int:
         try:
             return events.work(most, now)
         except BaseException as error:  # noqa: BLE001 - all others wait for the same thread
@@ -370,13 +357,13 @@ class WriterThread:
             events.drop()
         return most
 
-    def _tidy(self, events: EventQueue, now: float) -> None:
+    def _tidy(self, events: Served, now: float) -> None:
         try:
             events.tidy(now)
         except BaseException as error:  # noqa: BLE001 - likewise
             self._contain(error, events)
 
-    def _contain(self, error: BaseException, events: EventQueue) -> None:
+    def _contain(self, error: BaseException, events: Served) -> None:
         """Log once for each queue that it raised what it never should."""
         if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
             raise error  # in a thread of the user: it may come from a signal handler, and mean the user

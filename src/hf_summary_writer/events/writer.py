@@ -56,7 +56,7 @@ from hf_summary_writer.events.upstream import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from hf_summary_writer.events.thread import FlushRequest
+    from hf_summary_writer.events.signals import FlushRequest
 
 __all__ = ["EventWriter", "default_logdir"]
 

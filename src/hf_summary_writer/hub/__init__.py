@@ -8,11 +8,12 @@ from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.hub.bucket import BucketRemote, check_client
 from hf_summary_writer.hub.client import Client, client_home, client_of, default_endpoint, endpoint_of
 from hf_summary_writer.hub.downloads import list_files, small_files
+from hf_summary_writer.hub.files import Upload
 from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, full_name, refresh_seconds
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote
 from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.hub.responses import answer_of, one_line
-from hf_summary_writer.hub.uploads import CARD_PATH, Upload, model_card
+from hf_summary_writer.hub.uploads import CARD_PATH, model_card
 
 if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig

@@ -18,7 +18,8 @@ from hf_summary_writer.errors import (
     TemporaryError,
 )
 from hf_summary_writer.hub import xet
-from hf_summary_writer.hub.remote import BATCHES, BYTES_AT_ONCE, Published, Remote, RemoteFile, kept_path
+from hf_summary_writer.hub.files import RemoteFile
+from hf_summary_writer.hub.remote import BATCHES, BYTES_AT_ONCE, Published, Remote, kept_path
 from hf_summary_writer.hub.responses import one_line
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.hub.client import Client
+    from hf_summary_writer.hub.files import Upload
     from hf_summary_writer.hub.remote import RateLimit
-    from hf_summary_writer.hub.uploads import Upload
 
 __all__ = ["BucketRemote", "check_client"]
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.hub.client import Client
-    from hf_summary_writer.hub.uploads import Upload
+    from hf_summary_writer.hub.files import RemoteFile, Upload
 
-__all__ = ["BATCHES", "BYTES_AT_ONCE", "COMMITS", "Published", "RateLimit", "Remote", "RemoteFile", "kept_path"]
+__all__ = ["BATCHES", "BYTES_AT_ONCE", "COMMITS", "Published", "RateLimit", "Remote", "kept_path"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
@@ -82,22 +82,6 @@ class Published:
     settled: frozenset[str]
     refused: Mapping[str, str] = field(default_factory=dict)
     listed: Mapping[str, RemoteFile] = field(default_factory=dict)
-
-
-class RemoteFile(NamedTuple):
-    """A file as the Hub lists it.
-
-    Attributes:
-        size: The number of its bytes.
-        sha256: Its hash, if it is stored in LFS, else empty.
-        git_oid: The hash by which Git knows it; empty in a bucket.
-        xet_hash: The hash by which a bucket knows it; empty in a repo.
-    """
-
-    size: int
-    sha256: str = ""
-    git_oid: str = ""
-    xet_hash: str = ""
 
 
 def kept_path(path: str, content_hash: str) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, RejectedError, TemporaryError
 from hf_summary_writer.hub import xet
-from hf_summary_writer.hub.remote import BYTES_AT_ONCE, COMMITS, Published, Remote, RemoteFile, kept_path
+from hf_summary_writer.hub.files import RemoteFile
+from hf_summary_writer.hub.remote import BYTES_AT_ONCE, COMMITS, Published, Remote, kept_path
 from hf_summary_writer.hub.uploads import (
     CARD_PATH,
     PieceReader,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.hub.client import Client
+    from hf_summary_writer.hub.files import Upload
     from hf_summary_writer.hub.remote import RateLimit
-    from hf_summary_writer.hub.uploads import Upload
 
 __all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "RepoRemote"]
 

@@ -7,19 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from huggingface_hub import CommitOperationAdd
 
     from hf_summary_writer.config import Destination
-    from hf_summary_writer.hub.remote import RemoteFile
+    from hf_summary_writer.hub.files import RemoteFile, Upload
 
 __all__ = [
     "CARD_PATH",
     "PieceReader",
     "PreparedCommit",
-    "Upload",
     "exists",
     "git_oid",
     "is_identical",
@@ -36,31 +34,6 @@ PIECE_BYTES = 4 * 2**20
 # Chunks are cut by content and have at most 128 kB. With this overlap two pieces nearly always agree on a cut, so that
 # no chunk of the whole file is new because it crosses the end of a piece.
 OVERLAP_BYTES = 256 * 2**10
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file to publish.
-
-    Attributes:
-        path: Its path in the repo.
-        body: Its bytes, or the path of a file that holds exactly them and does not change.
-        size: How many bytes it has.
-        known_bytes: How many of them, from the start, the Hub already holds in an earlier version.
-        file_id: Identifies the file on disk across pushes.
-        is_intact: Returns whether `body` still is what it was when the upload was made up.
-        is_first: Whether its folder has uploaded nothing before, so that an earlier version on the Hub is not its own.
-        only_new: Whether an earlier version on the Hub stays as it is.
-    """
-
-    path: str
-    body: bytes | Path
-    size: int
-    known_bytes: int = 0
-    file_id: Hashable = None
-    is_intact: Callable[[], bool] = lambda: True
-    is_first: bool = False
-    only_new: bool = False
 
 
 class PieceReader:

@@ -63,6 +63,11 @@ class PushLoop:
         self._tasks: list[PushTask] = []
         self._thread: threading.Thread | None = None
 
+    @property
+    def endpoint(self) -> str:
+        """The address of the Hub."""
+        return self.pusher.remote.endpoint
+
     def adopt(self, task: PushTask) -> None:
         """Let a task know of a fork."""
         self._adopted.add(task)

@@ -9,23 +9,23 @@ import sys
 import time
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
 from hf_summary_writer.push.futures import PushFuture, contain, fail, pass_on, resolved
 from hf_summary_writer.push.timetable import Result, Timetable
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
     from concurrent.futures import Future
 
     from huggingface_hub import CommitInfo
 
     from hf_summary_writer.push.job import Job
-    from hf_summary_writer.push.loop import PushLoop
     from hf_summary_writer.push.timetable import Throttled
 
-__all__ = ["LastPushesInVain", "Phase", "PushTask", "State"]
+__all__ = ["LastPushesInVain", "Loop", "Phase", "PushTask", "State"]
 
 
 class Phase(Enum):
@@ -54,6 +54,20 @@ class State:
     throttled: Throttled | None = None
 
 
+class Loop(Protocol):
+    """What a task asks of the loop that makes its pushes."""
+
+    lock: threading.RLock
+
+    @property
+    def endpoint(self) -> str: ...
+    def adopt(self, task: PushTask) -> None: ...
+    def begin(self, task: PushTask) -> None: ...
+    def wake(self) -> None: ...
+    def is_current_thread(self) -> bool: ...
+    def notice_fork(self) -> None: ...
+
+
 class PushTask:
     """The pushes of one folder: when they are due, and who waits for them. Thread-safe; `PushLoop.task` makes it.
 
@@ -69,7 +83,7 @@ class PushTask:
 
     def __init__(
         self,
-        loop: PushLoop,
+        loop: Loop,
         job: Job,
         interval: float,
         *,
@@ -322,7 +336,7 @@ class PushTask:
 
     @property
     def _endpoint(self) -> str:
-        return self._loop.pusher.remote.endpoint
+        return self._loop.endpoint
 
     def _notice_fork(self) -> None:
         self._loop.notice_fork()
