@@ -20,6 +20,7 @@ __all__ = [
     "PREFIX",
     "REPO_TYPES",
     "as_patterns",
+    "as_unicode",
     "check_endpoint",
     "check_folder",
     "check_hook",
@@ -120,6 +121,17 @@ def check_path_in_repo(path: object, name: str = "path_in_repo") -> str:
             "that are no UTF-8"
         )
     return stripped
+
+
+def as_unicode(name: str) -> str:
+    """Return the name of a file or folder as text.
+
+    Where the locale is ASCII, as in a cron job or a bare container, Python gives names in UTF-8 with surrogates.
+    """
+    try:
+        return os.fsencode(name).decode()
+    except UnicodeError:
+        return name
 
 
 def _is_unicode(text: str) -> bool:

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.checks import check_folder, check_path_in_repo
+from hf_summary_writer.checks import as_unicode, check_folder, check_path_in_repo
 from hf_summary_writer.config import (
     DEFAULT_CLOSE_TIMEOUT,
     DEFAULT_STALL_SECONDS,
@@ -438,4 +438,4 @@ def _may_be_a_folder(repo_id: str) -> bool:
 
 def _in_repo(config: PushConfig, name: str) -> PushConfig:
     """Return the config of a run: below the folder of all runs, under its own name."""
-    return dataclasses.replace(config, path_in_repo=check_path_in_repo(f"{config.path_in_repo}/{name}"))
+    return dataclasses.replace(config, path_in_repo=check_path_in_repo(f"{config.path_in_repo}/{as_unicode(name)}"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hf_summary_writer.checks import check_path_in_repo
+from hf_summary_writer.checks import as_unicode, check_path_in_repo
 from hf_summary_writer.config import RUNS_FOLDER, PushConfig, option_of, with_uri
 from hf_summary_writer.hub import check_client, default_endpoint
 
@@ -96,7 +96,7 @@ def config_of(folder: Path, repo_id: str, options: dict[str, Any], known: Iterab
 
 def _place(folder: Path, into: str | None, parent: str | None) -> str:
     if into is None:
-        return f"{check_path_in_repo(RUNS_FOLDER if parent is None else parent)}/{folder.name}"
+        return f"{check_path_in_repo(RUNS_FOLDER if parent is None else parent)}/{as_unicode(folder.name)}"
     if parent is not None:
         raise click.UsageError("--into names the folder in the repo itself: leave out --path-in-repo")
     return check_path_in_repo(into, "--into")

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from urllib.parse import quote
 
-from hf_summary_writer.checks import BUCKET, DEFAULT_REVISION
+from hf_summary_writer.checks import BUCKET, DEFAULT_REVISION, as_unicode
 
 __all__ = ["Destination"]
 
@@ -66,4 +66,5 @@ class Destination:
 
     def path_in_repo(self, relpath: str) -> str:
         """The place in the repo of the file that is `relpath` in the folder."""
-        return f"{self.path}/{relpath}" if self.path else relpath
+        name = as_unicode(relpath)
+        return f"{self.path}/{name}" if self.path else name

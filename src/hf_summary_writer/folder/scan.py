@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from hf_summary_writer.checks import as_unicode
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.events import file_version, frame, parse_name
 from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS
@@ -67,7 +68,7 @@ def unpushable(relpath: str) -> str | None:
     try:
         relpath.encode()
     except UnicodeEncodeError:
-        return "its name is not valid text"
+        return "its name is not valid text" if as_unicode(relpath) == relpath else None
     return None
 
 

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from hf_summary_writer.checks import as_unicode
 from hf_summary_writer.errors import (
     BranchGoneError,
     FolderBusyError,
@@ -373,5 +374,6 @@ def _title(files: list[StagedFile]) -> str:
 
 
 def _name_of(jobs: Iterable[Job]) -> str:
-    names = [job.folder.name for job in jobs]
+    # No request can carry what is no text.
+    names = [as_unicode(job.folder.name).encode(errors="replace").decode() for job in jobs]
     return names[0] if len(names) == 1 else f"{len(names)} runs"

@@ -1,0 +1,74 @@
+"""Names that are not ASCII where the locale is, as in a cron job or a bare container."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import commands
+import remote
+import scripts
+from hf_summary_writer.events import EventWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
+
+NAME = "実験 é"
+
+
+@pytest.fixture(autouse=True)
+def ascii_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are UTF-8 in every locale")
+def test_a_run_is_uploaded_under_its_name_in_any_locale(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    logdir = tmp_path / NAME
+    # In escapes, since the words of a command are names of files, too.
+    ended = scripts.run(
+        r"""
+        assert sys.getfilesystemencoding() == "ascii"
+        with HFSummaryWriter(repo_id, logdir, path_in_repo="\u640d\u5931") as writer:
+            writer.add_scalar("\u640d\u5931/\xe9", 1.0, 1)
+            writer.add_hparams({"\u8a66": "\u30a2"}, {"\u7cbe": 0.5}, name=os.fsdecode("\u8a66\u884c".encode()))
+        """,
+        hub, logdir, repo_id,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert remote.files(api, repo_id) == remote.under(logdir, f"損失/{NAME}")
+    assert any("試行" in path for path in remote.files(api, repo_id))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are UTF-8 in every locale")
+def test_a_folder_is_synced_under_its_name_in_any_locale(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    with EventWriter(tmp_path / NAME, filename_suffix="é") as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    asked = commands.run(hub, "sync", tmp_path / NAME, repo_id, home=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    assert remote.files(api, repo_id) == remote.under(tmp_path / NAME, f"tensorboard/{NAME}")
+
+
+def test_a_name_that_is_no_text_does_not_keep_a_folder_back(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "\udcff"
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    with EventWriter(folder) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    asked = commands.run(hub, "sync", folder, repo_id, "--into", "logs", home=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    assert remote.files(api, repo_id) == remote.under(folder, "logs")
