@@ -244,7 +244,8 @@ def _event_files(root: Path) -> Iterator[tuple[str, list[Path]]]:
             folders.clear()  # a link to one of its parents, or a second one to the same folder
             continue
         seen.add((status.st_dev, status.st_ino))
-        paths = [Path(folder, name) for name in sorted(names) if _is_event_file(name)]
+        # A pipe would be waited for, and a device read without end.
+        paths = [path for name in sorted(names) if _is_event_file(name) and (path := Path(folder, name)).is_file()]
         if paths:
             yield Path(os.path.relpath(folder, root)).as_posix(), paths
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import tempfile
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
 from hf_summary_writer.config import Destination
+from hf_summary_writer.events.scalars import ScalarReader
 from hf_summary_writer.events.tfrecord import boundaries, frame, is_torn, next_record
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerEntry, LedgerError, Signature
 from hf_summary_writer.folder.patterns import DEFAULT_IGNORE_PATTERNS, PathFilter
@@ -20,6 +22,7 @@ from hf_summary_writer.localhub.errors import HubError
 from hf_summary_writer.localhub.operations import read_commit
 from hf_summary_writer.localhub.xet.shard import read_shard
 from hf_summary_writer.localhub.xet.xorb import read_chunks
+from hf_summary_writer.push import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,6 +78,24 @@ def ledger(data: bytes) -> None:
         assert again.entries["a"] == _ENTRY
 
 
+def scalars(data: bytes) -> None:
+    """Scalars are read from whatever is in the records of an event file: here the lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "events.out.tfevents.1")
+        path.write_bytes(b"".join(map(frame, data.split(b"\n\n"))))
+        reader = ScalarReader(lambda _: True)
+        reader.read(path)
+        for each in reader.scalars().values():
+            assert len(each.steps) == len(each.values) == len(each.wall_times)
+
+
+def run_state(data: bytes) -> None:
+    """The state of a run is read, and says the same once it is written again, or is refused."""
+    with contextlib.suppress(ValueError):
+        state = RunState.parse(data)
+        assert RunState.parse(state.encoded()).as_dict() == state.as_dict()
+
+
 def patterns(data: bytes) -> None:
     """Files are chosen as the client chooses them: a path, patterns to allow, and patterns to ignore, by lines."""
     path, allow, ignore = [*data.decode("utf-8", "replace").split("\n", 2), "", ""][:3]
@@ -110,7 +131,7 @@ def shard(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (tfrecord, ledger, patterns, commit, batch, xorb, shard)
+    target.__name__: target for target in (tfrecord, ledger, scalars, run_state, patterns, commit, batch, xorb, shard)
 }
 
 

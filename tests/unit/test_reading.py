@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,6 +149,14 @@ def test_links_to_runs_are_followed_and_cycles_end(tmp_path: Path) -> None:
     (tmp_path / "logs" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "logs")
     assert list(read(tmp_path / "logs")) == ["linked"]
+
+
+@pytest.mark.faults("D6")
+def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "run", [plain("loss", 1, 1.0)])
+    os.mkfifo(tmp_path / "run" / "events.out.tfevents.2.host")
+    (tmp_path / "run" / "events.out.tfevents.3.host").symlink_to("/dev/zero")
+    assert list(read(tmp_path)["run"]) == ["loss"]
 
 
 def test_damaged_data_is_skipped_and_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
