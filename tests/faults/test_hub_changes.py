@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 import remote
 from faults.conftest import SECONDS
 from faults.proxy import Answer
+from hf_summary_writer.errors import PushError
 from hf_summary_writer.events import file_version, frame
 from hf_summary_writer.hub import remote as hub_remote
 from hf_summary_writer.push import job
@@ -134,6 +136,21 @@ def test_an_event_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_aga
     world.api.upload_file(path_or_fileobj=b"2" * size, path_in_repo=f"run/{name}", repo_id=world.repo_id)
     run.scheduler.close()
     assert world.uploaded() == remote.under(world.folder, "run", "*")
+
+
+@pytest.mark.parametrize("odd", [{"path": None}, {"path": "early.bin", "size": "x"}, {"path": "early.bin", "oid": 5}])
+def test_a_listing_of_odd_values_says_nothing_of_a_file(world: World, odd: dict[str, object]) -> None:
+    write(world.folder)
+    run = world.schedule()
+    run.next_commit()
+    run.settle()
+    listing = json.dumps([{"type": "file", "size": 1000, "oid": "0" * 40, **odd}]).encode()
+    world.proxy.add("POST", "/paths-info/", Answer(200, {"Content-Type": "application/json"}, listing), float("inf"))
+    run.scheduler.close()
+    assert run.scheduler.last_future is not None
+    error = run.scheduler.last_future.exception(SECONDS)
+    assert error is None or isinstance(error, PushError)
+    assert world.uploaded() == world.on_disk()
 
 
 def test_a_process_that_uploaded_nothing_compares_at_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

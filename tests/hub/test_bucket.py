@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import pickle
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from huggingface_hub import CommitInfo
 
 import remote
 import scripts
+from faults.proxy import Answer, FaultProxy
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
-from hf_summary_writer.errors import RepoGoneError
+from hf_summary_writer.errors import PushError, RepoGoneError
 from hf_summary_writer.events import file_version, frame
 from hf_summary_writer.hub import bucket
 from hf_summary_writer.push import job
@@ -236,6 +238,24 @@ def test_what_somebody_removed_from_the_bucket_is_uploaded_again_at_the_end(
     (folder / "b.txt").write_bytes(b"2")
     scheduler.close()
     assert remote.files(api, repo_id, **BUCKET) == {"a.txt": b"1", "b.txt": b"2"}
+
+
+@pytest.mark.faults("N20")
+@pytest.mark.parametrize(
+    "odd", [{"path": None}, {"path": 5, "size": 9}, {"path": "a.txt", "size": 9, "xetHash": "/../"}]
+)
+def test_a_listing_of_odd_values_keeps_no_file(
+    client: Callable[..., HfApi], hub: HubProcess, repo_id: str, folder: Path, odd: dict[str, object]
+) -> None:
+    (folder / "a.txt").write_bytes(b"1")
+    listing = json.dumps([{"type": "file", "size": "x", "xetHash": 4, **odd}]).encode()
+    with FaultProxy(hub) as proxy:
+        proxy.add("POST", "/paths-info", Answer(200, {"Content-Type": "application/json"}, listing), float("inf"))
+        api = client(proxy)
+        with CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=api, **BUCKET) as scheduler:
+            error = scheduler.trigger().exception(SECONDS)
+            assert error is None or isinstance(error, PushError)
+        assert remote.files(api, repo_id, **BUCKET) == {"a.txt": b"1"}
 
 
 @pytest.mark.faults("N16")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from pathlib import Path
 
 __all__ = ["RemoteFile", "Upload"]
+
+_HASH = re.compile(r"[0-9a-f]{0,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +54,11 @@ class RemoteFile(NamedTuple):
     sha256: str = ""
     git_oid: str = ""
     xet_hash: str = ""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be what a Hub lists: the client hands over whatever was in the answer."""
+        size: Any = self.size
+        hashes: tuple[Any, ...] = (self.sha256, self.git_oid, self.xet_hash)
+        is_size = isinstance(size, int) and size >= 0
+        return is_size and all(isinstance(each, str) and _HASH.fullmatch(each) for each in hashes)

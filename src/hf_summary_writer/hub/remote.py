@@ -253,7 +253,9 @@ class Remote(ABC):
         for start in range(0, len(paths), _PATHS_PER_REQUEST):
             if interrupted():
                 raise InterruptedPushError("there is no time to compare the folder with the Hub")
-            found |= self._call(functools.partial(self._list, list(paths[start : start + _PATHS_PER_REQUEST])))
+            some = list(paths[start : start + _PATHS_PER_REQUEST])
+            listed = self._call(functools.partial(self._list, some))
+            found |= {path: listed[path] for path in some if path in listed and listed[path].is_sound}
         return found
 
     @abstractmethod
