@@ -351,7 +351,7 @@ class _RunScheduler(CommitScheduler):
         self._enabled = enabled and starts
         self._rank = None if every_rank else rank_of(os.environ)
         self._run, self._tells_state = run, tells_state
-        self._push_leftovers = push_leftovers
+        self._push_leftovers, self._has_looked = push_leftovers, False
         super().__init__(**kwargs)
         self._enabled = enabled
         # One process of a distributed run speaks for all.
@@ -399,7 +399,8 @@ class _RunScheduler(CommitScheduler):
         return self._enabled and not has_ranks(os.environ) and super()._may_have_late_children()
 
     def _before_push(self) -> None:
-        if self._speaks and self._loop.is_current_thread():
+        if not self._has_looked and self._speaks and self._loop.is_current_thread():
+            self._has_looked = True
             where = self._destination
             look_for_leftovers(
                 self.folder_path, where.endpoint, where if self._push_leftovers else None, lambda: self.api

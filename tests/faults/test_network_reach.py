@@ -20,7 +20,7 @@ from faults.proxy import Answer, FaultProxy
 from faults.tls import SelfSignedServer
 from hf_summary_writer import CommitScheduler
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
-from hf_summary_writer.push.task import LastPushesInVain
+from hf_summary_writer.push.loop import LastPushesInVain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from huggingface_hub import HfApi
 
 import remote
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.status import survey
-from hf_summary_writer.push.task import Phase
 
 if TYPE_CHECKING:
     from pathlib import Path

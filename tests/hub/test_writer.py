@@ -21,7 +21,7 @@ import remote
 from events import steps, wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.folder import lease
-from hf_summary_writer.push.task import Phase
+from hf_summary_writer.push.loop import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

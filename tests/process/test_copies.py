@@ -15,7 +15,7 @@ import scripts
 from aftermath import assert_sound
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.events import EventWriter
-from hf_summary_writer.push.task import Phase
+from hf_summary_writer.push.loop import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,9 +23,8 @@ from hf_summary_writer.errors import (
     RateLimitError,
     TemporaryError,
 )
-from hf_summary_writer.push.loop import PushLoop
-from hf_summary_writer.push.outcomes import Outcomes
-from hf_summary_writer.push.task import Phase, PushTask
+from hf_summary_writer.push.loop import Phase, PushLoop, PushTask
+from hf_summary_writer.push.push import Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +74,7 @@ class Job:
 
 
 def joined(task: PushTask) -> None:
-    wait_until(lambda: cast("PushLoop", task._loop).thread is None, SECONDS)
+    wait_until(lambda: task._loop.thread is None, SECONDS)
 
 
 @pytest.fixture

@@ -140,6 +140,7 @@ class Ledger:
         destination: The destination. A file about another one is set aside.
 
     Attributes:
+        entries: The files on the Hub by relative path, the one that was uploaded longest ago first. For others to read.
         repo_id: The full id of the repo, once it is known to exist.
         is_new: Whether the repo was created for this folder.
         commit: The latest commit.
@@ -159,18 +160,13 @@ class Ledger:
         self.commit: CommitRecord | None = None
         self.config: PushConfig | None = None
         self.moved_from: str | None = None
-        self._entries: dict[str, LedgerEntry] = {}
+        self.entries: dict[str, LedgerEntry] = {}
         self._is_stale = False  # whether the file lacks something that memory holds, so that it must be rewritten
 
     @property
     def known_config(self) -> PushConfig:
         """How the folder is pushed: as recorded last, or by default."""
         return self.config or PushConfig.from_ledger(self.destination, {})
-
-    @property
-    def entries(self) -> Mapping[str, LedgerEntry]:
-        """The files on the Hub by relative path, the one that was uploaded longest ago first."""
-        return self._entries
 
     def refresh(self) -> None:
         """Read the file, unless it is the one that this object read or wrote last.
@@ -217,7 +213,7 @@ class Ledger:
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        changed = {relpath: entry for relpath, entry in entries.items() if self._entries.get(relpath) != entry}
+        changed = {relpath: entry for relpath, entry in entries.items() if self.entries.get(relpath) != entry}
         for relpath, entry in changed.items():
             self._put_last(relpath, entry)
         self.commit = commit or self.commit
@@ -245,8 +241,11 @@ class Ledger:
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        if self.config is None or config.settings != self.config.settings or self.moved_from is not None:
-            self.config = config
+        if config is self.config and self.moved_from is None:
+            return
+        is_news = self.config is None or config.settings != self.config.settings or self.moved_from is not None
+        self.config = config
+        if is_news:
             self._write([{"settings": config.settings}])
 
     def start_over(self) -> None:
@@ -255,15 +254,15 @@ class Ledger:
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        if self._entries:
-            self._entries = {}
+        if self.entries:
+            self.entries = {}
             self._is_stale = True
             self._rewrite()
 
     def forget(self, relpaths: Iterable[str]) -> None:
         """Forget, in memory, that these files were uploaded, so that the next push looks at them again."""
         for relpath in relpaths:
-            self._entries.pop(relpath, None)
+            self.entries.pop(relpath, None)
 
     def retract(self, relpaths: Iterable[str]) -> None:
         """Forget, durably, that these files were uploaded: a commit that nobody confirmed may have replaced them.
@@ -271,16 +270,16 @@ class Ledger:
         Raises:
             OSError: If it could not be written; memory has forgotten them all the same.
         """
-        before = len(self._entries)
+        before = len(self.entries)
         self.forget(relpaths)
-        if len(self._entries) != before:
+        if len(self.entries) != before:
             self._is_stale = True
             self._rewrite()
 
     def _reset(self) -> None:
         self.repo_id = self.commit = self.config = self.moved_from = self._seen = None
         self.is_new = self._is_stale = False
-        self._entries = {}
+        self.entries = {}
         self._lines = self._whole_bytes = 0
 
     def _set_aside(self, why: str) -> LedgerError:
@@ -332,8 +331,8 @@ class Ledger:
 
     def _put_last(self, relpath: str, entry: LedgerEntry) -> None:
         # A dictionary keeps the order in which its keys came.
-        self._entries.pop(relpath, None)
-        self._entries[relpath] = entry
+        self.entries.pop(relpath, None)
+        self.entries[relpath] = entry
 
     def _is_expected(self, repo_id: str) -> bool:
         # The Hub adds the user's name and may write it in another case; anything else would lead logs astray.
@@ -344,8 +343,8 @@ class Ledger:
         return str(self._state.root), self._state.root.stat().st_ino
 
     def _write(self, news: list[dict[str, Any]]) -> None:
-        outdated = self._lines - len(self._entries)
-        compacts = self._is_stale or outdated > max(_MIN_LINES_TO_COMPACT, len(self._entries))
+        outdated = self._lines - len(self.entries)
+        compacts = self._is_stale or outdated > max(_MIN_LINES_TO_COMPACT, len(self.entries))
         self._is_stale = True
         if compacts or not self._append(news):
             self._rewrite()
@@ -399,7 +398,7 @@ class Ledger:
             lines.append(self._repo_line())
         if self.config is not None:
             lines.append({"settings": self.config.settings})
-        lines.extend(_file_line(relpath, entry) for relpath, entry in self._entries.items())
+        lines.extend(_file_line(relpath, entry) for relpath, entry in self.entries.items())
         if self.commit is not None:
             lines.append({"commit": asdict(self.commit)})
         content = _encoded(lines)

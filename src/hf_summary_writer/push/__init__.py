@@ -5,14 +5,12 @@ from __future__ import annotations
 from hf_summary_writer.push.budget import CommitQueue, commit_queue_of
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.leftovers import look_for_leftovers
-from hf_summary_writer.push.loop import PushLoop, loop_to
+from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, loop_to
 from hf_summary_writer.push.once import known_configs, sync
-from hf_summary_writer.push.outcomes import Outcomes
-from hf_summary_writer.push.push import Pusher, Round
+from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.report import FailureLog, Shutdown
 from hf_summary_writer.push.run_state import MAX_STATE_BYTES, Run, RunPhase, RunState, is_state_file
 from hf_summary_writer.push.status import Missing, Status, StatusFile, known_folders, matches_nothing, missing, survey
-from hf_summary_writer.push.task import Phase, PushTask
 
 __all__ = [
     "MAX_STATE_BYTES",

@@ -11,31 +11,366 @@ returns in one step, as `threading.Condition` does not, and no future's conditio
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import queue
+import random
+import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
+from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
 from hf_summary_writer.process import shared, tell_after_fork
 from hf_summary_writer.push.budget import commit_queue_of
-from hf_summary_writer.push.outcomes import Outcomes
-from hf_summary_writer.push.push import Pusher
-from hf_summary_writer.push.task import PushTask
+from hf_summary_writer.push.futures import PushFuture, contain, fail, pass_on, resolved
+from hf_summary_writer.push.push import Outcomes, Pusher
+from hf_summary_writer.push.timetable import Result, Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from huggingface_hub import CommitInfo
 
     from hf_summary_writer.hub import Remote
     from hf_summary_writer.push.job import Job
+    from hf_summary_writer.push.timetable import Throttled
 
-__all__ = ["PushLoop", "loop_to"]
+__all__ = ["LastPushesInVain", "Phase", "PushLoop", "PushTask", "State", "loop_to"]
 
 # A folder that is due within this part of its interval is pushed together with others.
 _SOON = 0.5
 # Runs often end one after the other. What the last push of the first of them takes along needs no commit of its own.
 _SOON_AT_AN_END = 0.9
+
+
+class Phase(Enum):
+    """The phase of a folder's pushes."""
+
+    IDLE = "idle"
+    PUSHING = "pushing"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of one folder's pushes.
+
+    Attributes:
+        phase: What is going on.
+        seconds: How much longer it waits, for `Phase.WAITING`.
+        error: Why the last push failed.
+        throttled: Why pushes come less often than the interval says, if they do.
+    """
+
+    phase: Phase
+    seconds: float = 0.0
+    error: Exception | None = None
+    throttled: Throttled | None = None
+
+
+class PushTask:
+    """The pushes of one folder: when they are due, and who waits for them. Thread-safe; `PushLoop.task` makes it.
+
+    Args:
+        loop: The loop that makes the pushes.
+        job: What is pushed.
+        interval: Seconds between pushes.
+        done: Told in the loop's thread why a push failed, or `None` if it did not.
+        settled: Told in the loop's thread what a push ended in, before its future is.
+        ended: Told when the loop has no more to do for the folder; may neither wait nor call the task.
+        chance: Source of randomness for the back-off.
+    """
+
+    def __init__(
+        self,
+        loop: PushLoop,
+        job: Job,
+        interval: float,
+        *,
+        done: Callable[[BaseException | None], object] = lambda _: None,
+        settled: Callable[[State], object] = lambda _: None,
+        ended: Callable[[], object] = lambda: None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.job = job
+        self.last_future: Future[CommitInfo | None] | None = None
+        self.forked: bool = False
+        self._loop = loop
+        self._done = done
+        self._settled = settled
+        self._ended = ended
+        self._timetable = Timetable(interval, time.monotonic(), chance)
+        self._requested: Future[CommitInfo | None] | None = None
+        self._asked = False
+        self._running: Future[CommitInfo | None] | None = None
+        self._inherited: CommitInfo | None = None
+        self._active = self._stopped = self._ending = False
+        job.interrupted = self.interrupted
+        loop.adopt(self)
+
+    def start(self) -> None:
+        """Begin to push, also again after `finish`; does nothing while it is begun or after `stop`.
+
+        Raises:
+            RuntimeError: If no thread can be started any more.
+        """
+        self._notice_fork()
+        if sys.is_finalizing():
+            raise RuntimeError("the interpreter is exiting")
+        with self._loop.lock:
+            if self._stopped:
+                return
+            self._ending, self._timetable.finish_by = False, None
+            if not self._active:
+                self._timetable.begin_anew(time.monotonic())
+                self._loop.begin(self)
+                self._active = True
+                if self.last_future is None:
+                    self.last_future = self._request()  # of the first push, which is due at once
+            self._loop.wake()  # the thread may be waiting for the end
+
+    def trigger(self) -> Future[CommitInfo | None]:
+        """Ask for a push and return its future.
+
+        While the Hub said to wait, the future fails at once with what it said and the seconds that are left of it.
+        Without a thread it resolves to `None`.
+        """
+        if not self.alive:
+            return resolved(None)
+        with self._loop.lock:
+            if not self.alive:
+                return resolved(None)
+            error, remaining = self._timetable.error, self._timetable.seconds_to_wait(time.monotonic())
+            if remaining > 0 and isinstance(error, PushError) and self._timetable.hub_asked_to_wait:
+                future = self._new_future()
+                # A fresh one for each: an exception that is raised twice collects the frames of both.
+                future.set_exception(type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining))
+                return future
+            self._asked = True
+            return self._request()
+
+    def finish(self, seconds: float, *, end: bool = True) -> Future[CommitInfo | None]:
+        """Ask for the last push, to be done within `seconds`; the task ends after it if `end`.
+
+        What fails is tried again for as long as the time allows.
+        """
+        if not self.alive:
+            return resolved(None)
+        with self._loop.lock:
+            if not self.alive:
+                return resolved(None)
+            future = self._request()
+            self._ending = self._ending or end
+            if not self._timetable.finish(time.monotonic(), seconds):
+                self._give_up()
+            elif (error := _last_pushes_in_vain.recent(self._endpoint)) is not None:
+                self._give_up(error)
+            # Also after an earlier trigger, whose push starts sooner now.
+            self._loop.wake()
+            return future
+
+    def go_on(self) -> None:
+        """After `finish` without an end: the next push is not the last one any more, and has its time again."""
+        if not self.alive:
+            return
+        with self._loop.lock:
+            if not self._ending:
+                self._timetable.finish_by = None
+
+    def stop(self) -> None:
+        """End after a push that is running; a push that waits resolves to `None`."""
+        self._notice_fork()
+        self._stopped = True
+        if sys.is_finalizing():
+            return
+        with self._loop.lock:
+            requested, self._requested = self._requested, None
+            self._loop.wake()
+        if requested is not None:
+            requested.set_result(None)
+
+    def interrupted(self) -> bool:
+        """Return whether there is no more time for a running push."""
+        finish_by = self._timetable.finish_by
+        return self._stopped or (finish_by is not None and time.monotonic() > finish_by)
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether the last push was asked for."""
+        return self._timetable.finish_by is not None
+
+    @property
+    def state(self) -> State:
+        """The current state."""
+        self._notice_fork()
+        if sys.is_finalizing():
+            return State(Phase.STOPPED, error=self._timetable.error)
+        with self._loop.lock:
+            error, throttled = self._timetable.error, self._timetable.throttled
+            remaining = self._timetable.seconds_to_wait(time.monotonic())
+            if self._running is not None:
+                return State(Phase.PUSHING, 0.0, error, throttled)
+            if not self.alive:
+                return State(Phase.STOPPED, error=error)
+            return State(Phase.WAITING if remaining > 0 else Phase.IDLE, remaining, error, throttled)
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a thread to push."""
+        self._notice_fork()
+        # Threads do not run any more once the interpreter is torn down, and may hold the lock for ever.
+        return self._active and not self._stopped and not sys.is_finalizing()
+
+    def after_fork_in_child(self) -> None:
+        """Leave the pushing to the parent."""
+        self._requested = self._running = self.last_future = None
+        self._active = False
+        self._stopped = self.forked = True
+
+    def ready_at(self) -> float:
+        """Return when the next push may begin, on the monotonic clock; only while the loop's lock is held."""
+        return self._timetable.ready_at(requested=self._requested is not None)
+
+    def give_up_if_hopeless(self) -> None:
+        """Fail a push that was asked for when the last one had failed already, and that would come after the end."""
+        ready = self.ready_at()
+        if self._requested is not None and time.monotonic() < ready and self._timetable.is_hopeless(ready):
+            self._give_up()
+
+    def is_due(self, now: float) -> bool:
+        """Return whether a push may begin now."""
+        return self._running is None and now >= self.ready_at()
+
+    def is_due_soon(self, now: float, share: float) -> bool:
+        """Return whether a push is due within that share of the interval, and let it come now if so."""
+        if self._running is not None or self._ending:
+            return False
+        return self._timetable.invite(now, share)
+
+    def waits_for_push(self, now: float) -> bool:
+        """Return whether a trigger waits for a push that can start now."""
+        return self._requested is not None and self.is_due(now)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the loop has no more to do for it."""
+        return self._running is None and (self._stopped or (self._ending and self._requested is None))
+
+    def end(self) -> None:
+        """Leave the loop; only while its lock is held."""
+        self._active = False
+        self._ended()
+
+    def begin(self) -> Job:
+        """Begin a push; only while the loop's lock is held."""
+        self._running = self._requested or self._new_future()
+        self._requested = None
+        self.last_future = self._running
+        self.job.asked, self._asked = self._asked, False
+        self.job.final = self.is_finishing
+        self.job.began = time.monotonic()
+        return self.job
+
+    def settle(self, commit: CommitInfo | None, error: BaseException | None) -> None:
+        """Draw the consequences of the push, and resolve its future."""
+        if not (isinstance(error, PostponedError) or self._timetable.waits_for_folder(time.monotonic(), error)):
+            contain(self._done, error)
+        with self._loop.lock:
+            future, self._running = self._running or self._new_future(), None
+            inherited, self._inherited = self._inherited, None
+            commit = inherited if commit is None else commit
+            again = self._reschedule(future, error, commit)
+        contain(self._settled, self.state)
+        if error is not None:
+            # The task and the future keep it until the next push, which may be long in coming.
+            forget_frames(error)
+        if error is None:
+            # A trigger during a push that left nothing to upload is answered by that push.
+            future.set_result(commit)
+        elif not again:
+            fail(future, error)
+
+    def _reschedule(
+        self, future: Future[CommitInfo | None], error: BaseException | None, commit: CommitInfo | None
+    ) -> bool:
+        """Set the time of the next push; return whether `future` waits for that one."""
+        result = self._timetable.settle(time.monotonic(), error)
+        if self._stopped:
+            return False
+        if result is Result.DONE:
+            self._inherited = commit if self._requested is not None else None
+        elif result is Result.GIVEN_UP:
+            self._give_up()
+            if isinstance(error, UnreachableError) and not error.was_reached:
+                _last_pushes_in_vain.note(self._endpoint, str(error), time.monotonic() - self.job.began)
+        elif result is Result.AGAIN:
+            self._inherited = commit
+            self._asked = self._asked or self.job.asked
+            return self._ask_again(future, shared=isinstance(error, PostponedError))
+        return False
+
+    def _ask_again(self, future: Future[CommitInfo | None], *, shared: bool) -> bool:
+        """Let the next push be this one once more; where one is asked for already, only if both may be `shared`."""
+        if self._requested is None:
+            self._requested = future
+            return True
+        if shared:
+            self._requested.add_done_callback(functools.partial(pass_on, future))
+        return shared
+
+    def _request(self) -> Future[CommitInfo | None]:
+        if self._requested is None:
+            self._requested = self._new_future()
+            self._loop.wake()
+        return self._requested
+
+    def _new_future(self) -> PushFuture[Any]:
+        return PushFuture(self._loop.is_current_thread)
+
+    def _give_up(self, error: Exception | None = None) -> None:
+        """Fail the push that waits: the moment for it comes after the end."""
+        requested, self._requested = self._requested, None
+        if requested is not None:
+            error = error or self._timetable.error or InterruptedPushError("there was no time left")
+            requested.set_exception(error)
+
+    @property
+    def _endpoint(self) -> str:
+        return self._loop.pusher.remote.endpoint
+
+    def _notice_fork(self) -> None:
+        self._loop.notice_fork()
+
+
+class LastPushesInVain:
+    """Last pushes that could not reach their Hub, so that those of the next runs do not wait for the same.
+
+    A refused connection takes no time and is tried again each time; a name or a route that is missing takes seconds.
+    """
+
+    _TIMES_AS_LONG = 10
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, str]] = {}
+
+    def note(self, endpoint: str, message: str, seconds: float) -> None:
+        """Note an attempt that took so many seconds."""
+        self._until[endpoint] = time.monotonic() + self._TIMES_AS_LONG * seconds, message
+
+    def recent(self, endpoint: str) -> UnreachableError | None:
+        """Return the error of a recent attempt, if there was one."""
+        until, message = self._until.get(endpoint, (-math.inf, ""))
+        return UnreachableError(message) if time.monotonic() < until else None
+
+
+_last_pushes_in_vain = LastPushesInVain()
 
 
 class PushLoop:
@@ -62,11 +397,6 @@ class PushLoop:
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._tasks: list[PushTask] = []
         self._thread: threading.Thread | None = None
-
-    @property
-    def endpoint(self) -> str:
-        """The address of the Hub."""
-        return self.pusher.remote.endpoint
 
     def adopt(self, task: PushTask) -> None:
         """Let a task know of a fork."""

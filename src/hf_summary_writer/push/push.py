@@ -7,14 +7,17 @@ at once more, and the Hub's client skips what the Hub already holds.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hf_summary_writer.checks import as_unicode
 from hf_summary_writer.errors import (
+    ActionNeededError,
     BranchGoneError,
     FolderBusyError,
     PostponedError,
@@ -24,7 +27,7 @@ from hf_summary_writer.errors import (
 )
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
 from hf_summary_writer.push.batches import BatchLimits, batches
-from hf_summary_writer.push.outcomes import Outcomes, Refusals
+from hf_summary_writer.push.job import Job, JobFile, StagedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -35,11 +38,14 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import LedgerEntry
     from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
-    from hf_summary_writer.push.job import Job, JobFile, StagedFile
 
-__all__ = ["OneJob", "Pusher", "Round"]
+__all__ = ["OneJob", "Outcomes", "Pusher", "Round"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
+
+
+# So many files refused in a row, and none accepted, is no matter of single files.
+_REFUSED_IN_A_ROW = 5
 
 
 class Round(Protocol):
@@ -53,6 +59,36 @@ class Round(Protocol):
 
     def others_wait(self) -> bool:
         """Return whether a job that this push does not serve has become due."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one job: the last commit that holds files of it, and why it is not complete."""
+
+    commit: CommitInfo | None = None
+    error: Exception | None = None
+
+
+class Outcomes(dict[Job, Outcome]):
+    """The outcome of each job of a push."""
+
+    def __missing__(self, job: Job) -> Outcome:
+        return self.setdefault(job, Outcome())
+
+    @contextlib.contextmanager
+    def guard(self, job: Job) -> Iterator[None]:
+        """Assign exceptions in the block to this job."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a bug in one folder's push is no other folder's failure
+            self.fail([job], error)
+
+    def fail(self, jobs: Iterable[Job], error: Exception) -> None:
+        """Note why jobs are not complete."""
+        for job in jobs:
+            self[job].error = error
+            # Another one for the next: who is handed the same exception may change it or keep its frames.
+            error = copy.copy(error) if isinstance(error, (PushError, PostponedError)) else error
 
 
 class Pusher:
@@ -180,7 +216,7 @@ class Pusher:
     def _publish(self, files: list[StagedFile], outcomes: Outcomes) -> Iterator[Published]:
         """Publish files; halve what the Hub refuses until each refused file is alone."""
         waiting = [files] if files else []
-        refusals = Refusals(outcomes)
+        refusals = _Refusals(outcomes)
         while waiting:
             part = [file for file in waiting.pop() if outcomes[file.job].error is None]
             if not part:
@@ -366,6 +402,35 @@ def _by_job(files: Iterable[StagedFile]) -> dict[Job, list[StagedFile]]:
     for file in files:
         found.setdefault(file.job, []).append(file)
     return found
+
+
+class _Refusals:
+    """The files that the Hub refuses in one push."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self._in_a_row: Counter[Job] = Counter()
+        self._accepted: set[Job] = set()
+
+    def note(self, receipt: Published, files: Iterable[StagedFile]) -> None:
+        """Tell the jobs of a receipt which of their files the Hub refused."""
+        settled = [file for file in files if file.path in receipt.settled]
+        self._accepted.update(file.job for file in settled if file.path not in receipt.refused)
+        for file in settled:
+            if file.path in receipt.refused:
+                self._refuse(file, receipt.refused[file.path])
+
+    def of_one(self, file: StagedFile, reason: str) -> Published:
+        """Return the receipt of a file that the Hub refused by itself, and tell its job."""
+        self._refuse(file, reason)
+        return Published(None, frozenset(), frozenset(), frozenset(), frozenset({file.path}), {file.path: reason})
+
+    def _refuse(self, file: StagedFile, reason: str) -> None:
+        self._in_a_row[file.job] += 1
+        if self._in_a_row[file.job] >= _REFUSED_IN_A_ROW and file.job not in self._accepted:
+            self._outcomes.fail([file.job], ActionNeededError(reason))
+        else:
+            file.job.refuse(file.snapshot, reason)
 
 
 def _title(files: list[StagedFile]) -> str:

@@ -27,8 +27,8 @@ from hf_summary_writer.folder import (
 )
 from hf_summary_writer.hub import one_line
 from hf_summary_writer.process import is_running
+from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.run_state import iso
-from hf_summary_writer.push.task import Phase
 from hf_summary_writer.push.timetable import Throttled
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder import CommitRecord, Pending
-    from hf_summary_writer.push.task import State
+    from hf_summary_writer.push.loop import State
 
 __all__ = [
     "LastFailure",
