@@ -35,7 +35,7 @@ logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # Bounds of one look: entries of the folder of runs, the newest runs among them, and the time.
 _MOST_ENTRIES = 5000
-_MOST_RUNS = 200
+_MOST_RUNS = 100
 _SECONDS = 10.0
 
 # Where nothing tells whether the process that wrote a file still runs, it does for so long after the last write.
