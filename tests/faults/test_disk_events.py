@@ -396,10 +396,10 @@ def test_hyperparameters_and_scalars_past_the_bound_do_not_wait_long_for_a_disk_
 def test_what_takes_long_to_encode_is_not_taken_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.1, hang=0.3))
+    monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.1, hang=1.0))
 
     def encode() -> Any:
-        end = time.thread_time() + 1
+        end = time.thread_time() + 1.5
         while time.thread_time() < end:
             pass
         return Summary()
