@@ -39,6 +39,7 @@ from hf_summary_writer.events.tfrecord import boundaries, frame, is_torn, next_r
 from hf_summary_writer.events.writer import EventWriter
 from hf_summary_writer.folder.ledger import Ledger
 from hf_summary_writer.hub.repo import RepoRemote
+from hf_summary_writer.push import RunState, is_state_file
 from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
@@ -319,6 +320,9 @@ class FolderAndHub(RuleBasedStateMachine):
     @invariant()
     def the_hub_holds_the_beginning_of_what_was_here(self) -> None:
         for path, versions in self.store.look().versions.items():
+            if is_state_file(path):
+                assert all(map(RunState.parse, versions))
+                continue
             name = path.removeprefix("logs/run/").partition(".replaced-")[0]
             here = self.versions(name)
             for content in versions:
