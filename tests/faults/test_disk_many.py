@@ -43,6 +43,7 @@ scheduler.last_future.exception(60)
 pushed = resident()
 for _ in range(3):
     assert stop_after or scheduler.trigger().result(60) is None
+scheduler.stop()  # a last push would notice that only the ledger knows of most files
 print(json.dumps({"commits": commits, "pushing": pushed - before, "idle": resident() - pushed}))
 """
 
