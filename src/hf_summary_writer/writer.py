@@ -109,7 +109,8 @@ class HFSummaryWriter(EventWriter):
             host, rank and command, from which `hf-summary-writer status REPO_ID` tells whether the run still goes on.
             Secrets among the command's arguments are masked.
         push_leftovers: Whether to upload in the background what earlier runs, whose folders are beside `logdir`, did
-            not upload to this branch. By default one warning names it, with the command that uploads it.
+            not upload to the places of their names beside that of this run. By default one warning names it, with the
+            command that uploads it.
         check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
             not: for trainings whose first minutes nobody watches.
         log_environment: Whether to log a text `environment` with the command, the Git commit, versions, host and rank.

@@ -77,17 +77,22 @@ def test_a_run_that_goes_on_left_nothing(hub: HubProcess, repo_id: str, tmp_path
     assert not warnings(said)
 
 
-def test_push_leftovers_sends_what_was_to_go_to_the_same_branch(
+def test_push_leftovers_sends_what_was_to_go_beside_the_new_run(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     scripts.run(KILLED, hub, runs / "same", repo_id)
     scripts.run(KILLED, hub, runs / "other", f"{repo_id}-other")
+    # A folder that came from elsewhere may claim the place of another run.
+    claim = KILLED.replace("commit_every=60", "commit_every=60, path_in_repo='claimed'")
+    scripts.run(claim, hub, runs / "strange", repo_id)
+    claimed = remote.files(api, repo_id)
     body = LOG.replace("commit_every=60", "commit_every=60, push_leftovers=True") + LOOK
     said = scripts.run(body, hub, runs / "next", repo_id).stderr
     (warning,) = warnings(said)
-    assert f"{runs / 'other'} is in {repo_id}-other" in warning
+    assert "2 earlier runs" in warning
     assert remote.files(api, repo_id) == {
+        **{path: body for path, body in claimed.items() if path.startswith("claimed/")},
         **remote.under(runs / "same", "tensorboard/same"),
         **remote.under(runs / "next", "tensorboard/next"),
     }

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hf_summary_writer.checks import without_password
+from hf_summary_writer.checks import as_unicode, without_password
 from hf_summary_writer.config import known_sync_command
 from hf_summary_writer.errors import PushError, TemporaryError
 from hf_summary_writer.events import parse_name
@@ -71,7 +71,7 @@ def look_for_leftovers(folder: Path, endpoint: str, sends_to: Destination | None
     Args:
         folder: The folder of the new run.
         endpoint: The user's Hub. What a folder says of another one is no reason to name it or to send anything there.
-        sends_to: What was to go to the same branch is sent, if one is given.
+        sends_to: The place of the new run, if what was to go beside it is to be sent.
         api: Makes the client for that.
     """
     parent = folder.parent
@@ -92,7 +92,7 @@ def _look(folder: Path, endpoint: str, sends_to: Destination | None, api: Callab
     try:
         found = list(_leftovers(folder, endpoint))
         if sends_to is not None:
-            found = [each for each in found if not (_is_same_branch(each.config, sends_to) and _is_sent(each, api()))]
+            found = [each for each in found if not (_goes_beside(each, sends_to) and _is_sent(each, api()))]
     except Exception:  # whatever a folder of others holds is no trouble of this run
         logger.debug("could not look for what earlier runs left unsent", exc_info=True)
         return
@@ -122,8 +122,12 @@ def _command(parent: Path, found: list[_Leftover], endpoint: str) -> str:
     return " && ".join(each.config.sync_command(each.folder, endpoint) for each in found)
 
 
-def _is_same_branch(config: PushConfig, other: Destination) -> bool:
-    where = config.destination
+def _goes_beside(leftover: _Leftover, other: Destination) -> bool:
+    """Return whether a run goes to the place of its name beside that of another one; its folder may say anything."""
+    where = leftover.config.destination
+    parent, slash, _ = other.path.rpartition("/")
+    if where.path != f"{parent}{slash}{as_unicode(leftover.folder.name)}":
+        return False
     # The name of a repo of the user's may lack the namespace.
     names = {where.repo_id.rpartition("/")[2], other.repo_id.rpartition("/")[2]}
     spaces = {where.repo_id.rpartition("/")[0], other.repo_id.rpartition("/")[0]} - {""}
