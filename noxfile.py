@@ -77,6 +77,10 @@ def lowest(package: str) -> str:
     return str(requirement).split(",")[0].replace(">=", "==")
 
 
+# pyenv puts a version on the path only where it was told to use it.
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, sorted(PYENV.glob("versions/*/bin")))])
+
 _built: list[Path] = []
 
 

@@ -50,10 +50,12 @@ def read(
     are downloaded. For a table of everything with pandas:
 
         runs = hf_summary_writer.read("user/my-runs")
-        pandas.concat(
-            {(run, tag): pandas.DataFrame(each._asdict()) for run, tags in runs.items() for tag, each in tags.items()},
-            names=["run", "tag", "row"],
-        )
+        tables = {
+            (run, tag): pandas.DataFrame(scalars._asdict())
+            for run, tags in runs.items()
+            for tag, scalars in tags.items()
+        }
+        pandas.concat(tables, names=["run", "tag", "row"])
 
     Args:
         source: A logdir; or a repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorboardX
@@ -51,39 +51,51 @@ try:
     from tensorboardX.proto.summary_pb2 import HistogramProto, Summary, SummaryMetadata
     from tensorboardX.proto.tensor_pb2 import TensorProto
     from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
-except ImportError as error:
+except ImportError as _error:
     try:
         _found = f"tensorboardX {version('tensorboardX')}"
     except PackageNotFoundError:
         _found = f"the tensorboardX in {tensorboardX.__file__}"
     raise ImportError(
-        f"hf-summary-writer does not know {_found} ({error}): pip install 'tensorboardX>=2.6.4,<3'"
-    ) from error
+        f"hf-summary-writer does not know {_found} ({_error}): pip install 'tensorboardX>=2.6.4,<3'"
+    ) from _error
 
 
-def _names(module: str, *names: str) -> list[Any]:
+def _found_in(module: str, name: str) -> Any:
+    """Return what has that name in a module of tensorboardX; `None` if nothing has."""
     try:
-        found = import_module(f"tensorboardX.{module}")
+        return getattr(import_module(f"tensorboardX.{module}"), name, None)
     except ImportError:
-        return [None] * len(names)
-    return [getattr(found, name, None) for name in names]
+        return None
 
 
-_ENCODERS = _names("summary", "audio", "image", "make_histogram", "mesh", "pr_curve", "video")
-_EMBEDDING = _names("embedding", "TB_MAX_SPRITE_SIZE", "append_pbtxt", "make_mat", "make_sprite", "make_tsv")
+audio: Any = _found_in("summary", "audio")
+image: Any = _found_in("summary", "image")
+make_histogram: Any = _found_in("summary", "make_histogram")
+mesh: Any = _found_in("summary", "mesh")
+pr_curve: Any = _found_in("summary", "pr_curve")
+video: Any = _found_in("summary", "video")
+TB_MAX_SPRITE_SIZE: Any = _found_in("embedding", "TB_MAX_SPRITE_SIZE")
+append_pbtxt: Any = _found_in("embedding", "append_pbtxt")
+make_mat: Any = _found_in("embedding", "make_mat")
+make_sprite: Any = _found_in("embedding", "make_sprite")
+make_tsv: Any = _found_in("embedding", "make_tsv")
 
-audio, image, make_histogram, mesh, pr_curve, video = _ENCODERS
-TB_MAX_SPRITE_SIZE, append_pbtxt, make_mat, make_sprite, make_tsv = _EMBEDDING
+_ENCODERS = (audio, image, make_histogram, mesh, pr_curve, video)
+_EMBEDDING = (TB_MAX_SPRITE_SIZE, append_pbtxt, make_mat, make_sprite, make_tsv)
 
 HAS_ENCODERS: bool = all(each is not None for each in (*_ENCODERS, *_EMBEDDING))
 """Whether media can be encoded in the background."""
 
-[hparams] = _names("summary", "hparams")
+hparams: Any = _found_in("summary", "hparams")
 
-OBJECT_STORES: Any = _names("record_writer", "REGISTERED_FACTORIES")[0] or ()
+OBJECT_STORES: Any = _found_in("record_writer", "REGISTERED_FACTORIES") or ()
 """Further schemes of addresses that tensorboardX takes for object storage."""
 
-EventFileWriter: Any = _names("event_file_writer", "EventFileWriter")[0] or object
+if TYPE_CHECKING:
+    from tensorboardX.event_file_writer import EventFileWriter
+else:
+    EventFileWriter = _found_in("event_file_writer", "EventFileWriter") or object
 
 
 def _scalar(tag: str, value: float, display_name: str = "", summary_description: str = "") -> Any:
@@ -91,6 +103,6 @@ def _scalar(tag: str, value: float, display_name: str = "", summary_description:
     return Summary(value=[Summary.Value(tag=clean_tag(tag), simple_value=float(value), metadata=metadata)])
 
 
-scalar: Any = _names("summary", "scalar")[0] or _scalar
+scalar: Any = _found_in("summary", "scalar") or _scalar
 
-make_np: Any = _names("x2num", "make_np")[0] or np.asarray
+make_np: Any = _found_in("x2num", "make_np") or np.asarray

@@ -109,7 +109,7 @@ class Deadline:
         self._read_bytes = 0
         self._host: tuple[str, str] | None = None
         self._given_up = False
-        self.downloads = downloads
+        self.downloads: bool = downloads
         # Between an attempt that is about to commit and whoever gives it up: either it does not, or that is known.
         self._lock = threading.Lock()
         self.unanswered: bool = False
