@@ -43,7 +43,7 @@ SCHEMAS = {
 # Tests wait more than they compute: for a process to start or to end, for an answer, for a fault to pass. So there are
 # more workers than cores, and a worker that has nothing left to do takes over tests of another one.
 IN_PARALLEL = ("-n", str(min(16, 2 * (os.cpu_count() or 2) + 1)), "--dist", "worksteal")
-QUICK = "not slow and not integration and not browser"
+QUICK = "not slow and not integration and not browser and not peers"
 CLIENT, TRANSPORT = f"client and {QUICK}", f"transport and {QUICK}"
 # What the oldest client runs over plain LFS as well.
 MAIN_PATHS = [f"tests/hub/test_{name}.py" for name in ("localhub_main_path", "scheduler", "writer")]

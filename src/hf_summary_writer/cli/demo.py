@@ -71,8 +71,8 @@ def run(*, keep: Path | None, open_tensorboard: bool, live: bool, seconds: float
         if keep is not None:
             click.echo(f"Kept in {folder}: hub/, runs/ and download/")
         if board is not None:
-            click.echo("TensorBoard runs until Ctrl-C")
             with contextlib.suppress(KeyboardInterrupt):
+                click.echo("TensorBoard runs until Ctrl-C")
                 board.wait()
         elif open_tensorboard:
             _show(download / "tensorboard")
@@ -214,6 +214,6 @@ def _read(folder: Path) -> _Logged:
 
 
 def _show(folder: Path) -> None:
-    click.echo("TensorBoard runs until Ctrl-C")
     with contextlib.suppress(KeyboardInterrupt):
+        click.echo("TensorBoard runs until Ctrl-C")
         subprocess.run([sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)], check=False)  # noqa: S603
