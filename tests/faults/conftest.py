@@ -137,13 +137,10 @@ def watch(
 ) -> Iterator[Watch]:
     """Fail a test after which the token stands in a log, on the terminal, in a file or in an exception."""
     watch = Watch(hub.token)
-    loggers = ["", *(name for name in ("hf_summary_writer", "huggingface_hub", "httpx", "httpx2"))]
-    levels = {name: logging.getLogger(name).level for name in loggers}
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.DEBUG)
+    for name in (None, "hf_summary_writer", "huggingface_hub", "httpx", "httpx2"):
+        # By `caplog`, which puts back what a test sets as well: whoever set a level first has to be the last to do so.
+        caplog.set_level(logging.DEBUG, logger=name)
     yield watch
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
     watch.see(caplog.text, *capfd.readouterr())
     watch.see_files(tmp_path)
     assert watch.leaks == []
