@@ -122,7 +122,7 @@ def test_a_script_ends_on_time_while_the_hub_hangs(world: World, kind: str) -> N
     """
     done = scripts.run(body, world.proxy, world.folder, world.repo_id)
     world.watch.see(done.stdout, done.stderr)
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) < SOON
     assert "hf-summary-writer sync" in done.stderr
 
