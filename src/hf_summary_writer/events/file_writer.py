@@ -174,14 +174,14 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
 
     def add_work(self, work: Callable[..., bytes | None], nbytes: int, values: Sequence[Any] = ()) -> None:
         """Do `work` in the writer thread, in order with the events; arguments as for `add_deferred`."""
-        snapshots = tuple(value for value in values if isinstance(value, Snapshot))
+        snapshots = tuple([value for value in values if type(value) is Snapshot])
         if not snapshots:
             self._events.put(Deferred(functools.partial(work, *values), nbytes))
             return
 
         def finish(*read: Any) -> Deferred:
             on_host = iter(read)
-            arguments = [next(on_host) if isinstance(value, Snapshot) else value for value in values]
+            arguments = [next(on_host) if type(value) is Snapshot else value for value in values]
             return Deferred(functools.partial(work, *arguments), nbytes)
 
         self._events.put(OnDevice(snapshots, finish, nbytes))

@@ -96,7 +96,7 @@ def memory_of(item: Item) -> int:
     """Return the bytes that are acquired for an item; plain scalars are limited by their number."""
     if type(item) is bytes:
         return len(item) + _OVERHEAD_BYTES
-    return item.nbytes if isinstance(item, Deferred | OnDevice) else 0
+    return item.nbytes if type(item) is Deferred or type(item) is OnDevice else 0
 
 
 def leading_scalars(items: list[Item]) -> list[Scalar]:

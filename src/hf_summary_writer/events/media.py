@@ -83,10 +83,10 @@ def outline(values: Any) -> np.ndarray | None:
 
     `None` for what is certain only once it has been encoded, such as lists.
     """
-    if (device := device_of(values)) is not None:
-        return device.stand_in(values)
     if type(values) is np.ndarray:
         return values
+    if (device := device_of(values)) is not None:
+        return device.stand_in(values)
     if is_torch(values):
         array: np.ndarray = unwrapped(values)
         return array
@@ -98,6 +98,8 @@ def copy_of(values: Any, memory: MemoryLimit) -> np.ndarray | Snapshot:
 
     Past the limit on device memory the caller waits for the copy to the host.
     """
+    if type(values) is np.ndarray:
+        return values.copy()
     if (device := device_of(values)) is not None:
         return _on_device(device, values, memory) or np.asarray(unwrapped(values))
     return np.array(unwrapped(values))

@@ -818,7 +818,9 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             with np.errstate(invalid="ignore"):
                 return make_summary(*map(unwrapped, read))
 
-        nbytes = sum(_SUMMARY_BYTES if getattr(value, "reduce", None) else value.nbytes for value in values)
+        nbytes = 0
+        for value in values:
+            nbytes += _SUMMARY_BYTES if type(value) is Snapshot and value.reduce else value.nbytes
         self._get_file_writer().add_deferred(make, nbytes, global_step, walltime, values)
 
     # What only torch's writer has.
