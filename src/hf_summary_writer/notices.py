@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["QUIET", "amount", "announce", "files", "interval", "shown_path", "size"]
+__all__ = ["QUIET", "amount", "announce", "files", "interval", "printable", "shown_path", "size"]
 
 QUIET = "HF_SUMMARY_WRITER_QUIET"
 
@@ -87,3 +87,9 @@ def size(count: int) -> str:
 def interval(minutes: float) -> str:
     """Return a length of time for people."""
     return f"{minutes:g} min" if minutes >= 1 else f"{minutes * 60:.3g} s"
+
+
+def printable(text: str) -> str:
+    """Return `text` without characters that a terminal obeys instead of showing them."""
+    # Names of files, state files and the Hub's words may come from anybody.
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -14,9 +14,10 @@ import click
 
 from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.progress import download_progress
-from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, printable
+from hf_summary_writer.cli.terminal import failed_read, log_to_stderr
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.hub import default_endpoint
+from hf_summary_writer.notices import printable
 from hf_summary_writer.reading import Scalars, no_folder, place_of, read_folder, read_remote
 
 if TYPE_CHECKING:

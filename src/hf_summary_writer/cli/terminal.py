@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from hf_summary_writer.hub import answer_of, one_line
+from hf_summary_writer.notices import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,6 @@ __all__ = [
     "now_or_later",
     "patterns",
     "place",
-    "printable",
     "say",
 ]
 
@@ -56,12 +56,6 @@ def _beside_bars() -> Iterator[None]:
 
     with tqdm.external_write_mode(file=sys.stderr):
         yield
-
-
-def printable(text: str) -> str:
-    """Return `text` without characters that a terminal obeys instead of showing them."""
-    # Names of files, state files and the Hub's words may come from anybody.
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class _Lines(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 from hf_summary_writer.events import command_line
 from hf_summary_writer.folder import disk
+from hf_summary_writer.notices import printable
 
 __all__ = ["MAX_STATE_BYTES", "Run", "RunPhase", "RunState", "is_state_file", "iso"]
 
@@ -184,9 +186,9 @@ class Run:
             self._last_event,
             time.time(),
             self._interval,
-            _printable(socket.gethostname()),
+            _shortened(printable(socket.gethostname())),
             self._rank,
-            _printable(command),
+            _shortened(printable(command)),
             _version(),
         )
         return state.encoded()
@@ -204,6 +206,7 @@ def iso(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+@functools.cache
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version  # slow to import
 
@@ -223,6 +226,5 @@ def _text(value: Any) -> str:
     return disk.text(value)
 
 
-def _printable(text: str) -> str:
-    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-    return shown if len(shown) <= _MAX_TEXT else f"{shown[: _MAX_TEXT - 1]}…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
