@@ -16,8 +16,9 @@ if TYPE_CHECKING:
         StallDetails,
         TemporaryError,
     )
+    from hf_summary_writer.events import Scalars
     from hf_summary_writer.push import Status
-    from hf_summary_writer.reading import Scalars, read
+    from hf_summary_writer.reading import read
     from hf_summary_writer.scheduler import CommitScheduler
     from hf_summary_writer.viewing import view
     from hf_summary_writer.writer import HFSummaryWriter
@@ -46,7 +47,7 @@ __all__ = [
 _HOMES = {
     "CommitScheduler": "scheduler",
     "HFSummaryWriter": "writer",
-    "Scalars": "reading",
+    "Scalars": "events.scalars",
     "Status": "push.status",
     "read": "reading",
     "view": "viewing",

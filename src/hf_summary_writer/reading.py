@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import as_patterns, check_folder
 from hf_summary_writer.config import PushConfig
-from hf_summary_writer.events import ScalarReader, Scalars
 from hf_summary_writer.hub import Mirror, answer_of, check_client, client_of, endpoint_of, full_name
 
 if TYPE_CHECKING:
@@ -22,13 +21,15 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-__all__ = ["Scalars", "no_folder", "place_of", "read", "read_folder", "read_remote"]
+    from hf_summary_writer.events import Scalars
+
+    Runs = dict[str, dict[str, Scalars]]
+
+__all__ = ["no_folder", "place_of", "read", "read_folder", "read_remote"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 _MOST_NAMES = 10
-
-Runs = dict[str, dict[str, Scalars]]
 
 
 def read(
@@ -125,6 +126,8 @@ def read_folder(
         LookupError: If there is no event file, or no run or tag for a name or pattern.
         OSError: If a file cannot be read.
     """
+    from hf_summary_writer.events import ScalarReader  # with NumPy and tensorboardX, which other commands do without
+
     shown = shown or str(root)
     wanted = _Wanted(runs)
     files = {run: paths for run, paths in _event_files(root) if wanted.takes(run)}

@@ -18,12 +18,13 @@ from hf_summary_writer.cli.terminal import failed_read, log_to_stderr
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.notices import printable
-from hf_summary_writer.reading import Scalars, no_folder, place_of, read_folder, read_remote
+from hf_summary_writer.reading import no_folder, place_of, read_folder, read_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.events import Scalars
 
 __all__ = ["get"]
 

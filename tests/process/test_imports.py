@@ -1,0 +1,15 @@
+"""What starts often starts fast: it does not import what takes long and what it does not use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("code", ["import hf_summary_writer.cli", "from hf_summary_writer import CommitScheduler"])
+def test_neither_numpy_nor_tensorboardx_is_imported_by(code: str) -> None:
+    listed = f"{code}\nimport sys\nprint(*sorted({{'numpy', 'tensorboardX', 'torch'}} & sys.modules.keys()))"
+    said = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, timeout=60, check=True)
+    assert said.stdout.split() == []
