@@ -57,6 +57,7 @@ HELD_BY = {
     "Restart": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_sends_only_what_is_new",
     "Several processes": "process/test_shared_folder.py::"
     "test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_twice",
+    "Links to folders": "process/test_cli_sync.py::test_runs_behind_links_out_are_named_by_each_command",
     "Files with credentials": "unit/test_patterns.py::test_files_with_credentials_are_never_included",
     "Squashing": f"{SCHEDULER}::test_squashing_leaves_one_commit_and_the_same_files",
     "README.md of a new repo": "hub/test_operations.py::test_a_new_repo_starts_with_a_card_in_its_first_commit",

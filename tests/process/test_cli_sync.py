@@ -259,3 +259,66 @@ def test_watching_fails_if_something_never_arrived(logdir: Path, repo_id: str) -
     assert process.returncode == 1
     assert commands.objects(out)[-1]["status"]["pending"]["files"] == 1
     assert "hf-summary-writer sync" in errors
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Path:
+    """Return a folder with a run, and with links to one beside it and to two elsewhere."""
+    for name in ("chosen/own", "elsewhere/run 0", "elsewhere/run 1"):
+        with SummaryWriter(str(tmp_path / name)) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+    folder = tmp_path / "chosen"
+    links = {"best": "own", "baseline": "../elsewhere/run 0", "group": "../elsewhere"}
+    for link, target in links.items():
+        (folder / link).symlink_to(target)
+    return folder
+
+
+def runs(api: HfApi, repo_id: str) -> set[str]:
+    return {path.rpartition("/")[0] for path in remote.files(api, repo_id) if "tfevents" in path}
+
+
+def test_runs_behind_links_out_are_named_by_each_command(
+    hub: HubProcess, api: HfApi, repo_id: str, chosen: Path
+) -> None:
+    home = chosen.parent
+    for arguments, code in {("--dry-run",): 0, ("--dry-run", "--exit-code"): 1, (): 1}.items():
+        done = commands.run(hub, "sync", chosen, repo_id, *arguments, home=home)
+        assert (done.returncode, "not followed: 'baseline', 'group'" in done.stderr) == (code, True)
+    assert runs(api, repo_id) == {"tensorboard/chosen/own", "tensorboard/chosen/best"}
+    done = commands.run(hub, "status", chosen, "--exit-code", home=home)
+    assert (done.returncode, "not followed: 'baseline', 'group'" in done.stdout) == (1, True)
+    (found,) = commands.objects(commands.run(hub, "status", chosen, "--json", home=home).stdout)
+    assert found["unfollowed_links"] == ["baseline", "group"]
+    done = commands.run(hub, "sync", chosen, "--ignore", "baseline/", "--ignore", "group/", home=home)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("watch", [False, True], ids=["once", "watch"])
+def test_runs_behind_links_out_are_uploaded_if_the_user_says_so(
+    hub: HubProcess, api: HfApi, repo_id: str, chosen: Path, watch: bool
+) -> None:
+    home = chosen.parent
+    if watch:
+        command = ("sync", chosen, repo_id, "--follow-links", "--watch", "--every", "0.01")
+        with commands.start(hub, *command, home=home) as process:
+            until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=SECONDS)
+        code = process.returncode
+    else:
+        done = commands.run(hub, "sync", chosen, repo_id, "--follow-links", home=home)
+        stderr, code = done.stderr, done.returncode
+    assert code == 0, stderr
+    names = {"own", "best", "baseline", "group/run 0", "group/run 1"}
+    assert runs(api, repo_id) == {f"tensorboard/chosen/{name}" for name in names}
+    done = commands.run(hub, "status", chosen, "--exit-code", home=home)
+    assert done.returncode == 0, done.stdout
+    assert "left out" not in done.stdout
+
+
+def test_a_link_to_a_folder_above_is_never_followed(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
+    (logdir / "up").symlink_to("..")
+    done = commands.run(hub, "sync", logdir, repo_id, "--follow-links", home=logdir.parent)
+    assert (done.returncode, "not followed: 'up'" in done.stderr) == (1, True)
+    assert runs(api, repo_id) == {"tensorboard/run 1"}

@@ -13,6 +13,8 @@ from hf_summary_writer.folder.scan import Inventory
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 
 def inventory_of(folder: Path) -> tuple[Inventory, Ledger]:
     ledger = Ledger(folder / "ledger.jsonl", Destination("https://hub", "model", "run", "main", ""))
@@ -42,3 +44,50 @@ def test_counting_what_is_missing_stops_at_a_deadline_and_says_so(tmp_path: Path
     assert (inventory.pending().files, inventory.pending().unlisted) == (3, 0)
     stopped = inventory.pending(until=0.0)
     assert (stopped.files, stopped.unlisted) == (1, 1)
+
+
+def links(folder: Path, targets: dict[str, str]) -> None:
+    for name, target in targets.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+
+
+def test_a_link_to_a_folder_within_the_folder_is_followed(tmp_path: Path) -> None:
+    inventory, _ = inventory_of(tmp_path)
+    (tmp_path / "run" / "sub").mkdir(parents=True)
+    (tmp_path / "run" / "sub" / "a.txt").write_text("a")
+    (tmp_path / "run" / "b.txt").symlink_to("sub/a.txt")
+    links(tmp_path, {"best": "run", "chosen/deep": "../run/sub"})
+    found = {each.relpath: each.target for each in inventory.changed()}
+    assert found == {
+        "run/sub/a.txt": "run/sub/a.txt",
+        "run/b.txt": "run/sub/a.txt",
+        "best/sub/a.txt": "run/sub/a.txt",
+        "best/b.txt": "run/sub/a.txt",
+        "chosen/deep/a.txt": "run/sub/a.txt",
+    }
+    assert inventory.links_out == set()
+
+
+def test_links_in_circles_come_to_an_end(tmp_path: Path) -> None:
+    inventory, _ = inventory_of(tmp_path)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").write_text(name)
+    links(tmp_path, {"self": ".", "a/up": "..", "a/self": "../a", "a/b": "../b", "b/a": "../a"})
+    found = sorted(each.relpath for each in inventory.changed())
+    assert found == ["a/a.txt", "a/b/b.txt", "b/a/a.txt", "b/b.txt"]
+    assert inventory.links_out == {"a/b/a", "b/a/b"}  # all other links lead to a folder that holds them
+
+
+def test_no_name_of_a_link_opens_what_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    inventory, _ = inventory_of(tmp_path)
+    for private in (".ssh", ".git", ".cache/huggingface", "home/x", "mine"):
+        (tmp_path / private).mkdir(parents=True)
+        (tmp_path / private / "a.txt").write_text("a")
+    (tmp_path / "mine" / ".env").write_text("secret")
+    targets = {"1": ".ssh", "2": ".git", "3": ".cache/huggingface", "4": "home", "5": "home/x", "6": "mine"}
+    links(tmp_path, {**targets, "7.txt": ".ssh/a.txt", "8.txt": "home/x/a.txt", "9.txt": "mine/.env"})
+    assert sorted(each.relpath for each in inventory.changed()) == ["6/a.txt", "mine/a.txt"]
+    assert inventory.links_out == set()

@@ -12,14 +12,23 @@ import click
 from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.run_states import show_runs
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
-from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked
+from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked, ledgers_of
 from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.notices import amount
-from hf_summary_writer.push import Phase, StatusFile, known_folders, matches_nothing, survey
+from hf_summary_writer.push import (
+    Phase,
+    StatusFile,
+    known_folders,
+    linked_folders,
+    links_out,
+    matches_nothing,
+    survey,
+    unfollowed,
+)
 from hf_summary_writer.reading import place_of
 
 if TYPE_CHECKING:
-    from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder import Ledger
     from hf_summary_writer.push import Status
 
@@ -86,13 +95,28 @@ def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) 
             raise click.UsageError("--forget takes no other option")
         _forget(known)
         return
-    found = [(survey(each, ledger.known_config), ledger.known_config) for each, ledger in known]
-    for each, config in found:
+    pushed = _with_linked([(each, ledger.known_config) for each, ledger in known])
+    elsewhere = {each for each, _ in pushed}
+    complete = True
+    for each, config in pushed:
+        found = survey(each, config)
+        left_out = unfollowed(each, links_out(each, config), elsewhere)
+        complete = complete and found.all_arrived and not left_out
         if as_json:
-            emit(each.as_dict())
+            emit({**found.as_dict(), "unfollowed_links": left_out})
         else:
-            _show(each, config)
-    sys.exit(1 if exit_code and not all(each.all_arrived for each, _ in found) else 0)
+            _show(found, config, left_out)
+    sys.exit(1 if exit_code and not complete else 0)
+
+
+def _with_linked(pushed: list[tuple[Path, PushConfig]]) -> list[tuple[Path, PushConfig]]:
+    """Return these folders, and those in place of their links that `sync --follow-links` has pushed."""
+    linked = [each for folder in pushed for each in linked_folders(*folder)]
+    return [*pushed, *((each, config) for each, config in linked if config.destination in _destinations(each))]
+
+
+def _destinations(folder: Path) -> list[Destination]:
+    return [ledger.destination for ledger in ledgers_of(folder, quiet=True)]
 
 
 def _forget(known: list[tuple[Path, Ledger]]) -> None:
@@ -112,7 +136,7 @@ def _remove(folder: Path, *names: str) -> None:
         raise click.ClickException(f"the state of {folder} cannot be removed: {error.strerror}") from None
 
 
-def _show(status: Status, config: PushConfig) -> None:
+def _show(status: Status, config: PushConfig, left_out: list[str]) -> None:
     where = status.destination
     branch = f", branch {where.revision}" if where.revision else ""
     goes_to = f"{where.repo_type} {where.repo_id}{branch}, {where.path or 'root'}"
@@ -136,6 +160,8 @@ def _show(status: Status, config: PushConfig) -> None:
     else:
         waits = ago(time.time() - pending.oldest)
         rows.append(("pending", f"{amount(pending.files, pending.bytes)}, the oldest for {waits}", "yellow"))
+    if left_out:
+        rows.append(("left out", f"links that are not followed: {', '.join(map(repr, left_out))}", "yellow"))
     failure = status.failure
     if status.phase is Phase.WAITING and failure is not None and failure.until is not None:
         rows.append(("state", f"waiting until {now_or_later(failure.until)}", "yellow"))

@@ -21,11 +21,21 @@ from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describ
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.hub import check_client, default_endpoint
 from hf_summary_writer.notices import amount, files, size
-from hf_summary_writer.push import known_configs, known_folders, matches_nothing, missing, survey
+from hf_summary_writer.push import (
+    known_configs,
+    known_folders,
+    linked_folders,
+    links_out,
+    matches_nothing,
+    missing,
+    survey,
+    unfollowed,
+    unfollowed_error,
+)
 from hf_summary_writer.push import sync as send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from hf_summary_writer.config import PushConfig
@@ -42,6 +52,11 @@ __all__ = ["sync"]
 @click.option("--watch", is_flag=True, help="Upload new data at every interval (--every), until Ctrl-C or SIGTERM.")
 @click.option("--dry-run", is_flag=True, help="Upload nothing; list the files that would be uploaded.")
 @click.option("--exit-code", is_flag=True, help="With --dry-run, exit with 1 if some data is not on the Hub.")
+@click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Also upload the folders that links out of LOGDIR lead to, as TensorBoard does.",
+)
 @click.option("--verify", is_flag=True, help="Read all files in full, whatever their size and times.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object per line.")
 @config_options
@@ -51,6 +66,7 @@ def sync(
     watch: bool,
     dry_run: bool,
     exit_code: bool,
+    follow_links: bool,
     verify: bool,
     as_json: bool,
     **options: Any,
@@ -61,6 +77,9 @@ def sync(
     uploaded to the repo it was last uploaded to, with the same options; --watch includes runs that appear later. With
     REPO_ID, options that are not given keep their last value for that destination.
 
+    Links to folders within LOGDIR are followed. Links out of LOGDIR are not, unless --follow-links says so: a folder
+    from somebody else may hold links to anything on this disk.
+
     While --watch runs, every HFSummaryWriter below LOGDIR that uploads to the same branch only writes to disk: all runs
     of a sweep share one commit per interval.
 
@@ -70,16 +89,27 @@ def sync(
     folder = logdir.resolve()
     _check_modes(options, repo_id, watch=watch, dry_run=dry_run, exit_code=exit_code, verify=verify)
     configs, complete = _configs(folder, repo_id, options)
+    original = configs
+    if follow_links:
+        configs = _with_linked(original)
+    elsewhere = {each for each, _ in configs}
     anything_sent = False
     if dry_run:
-        arrived = [_listed(each, config, as_json=as_json) for each, config in configs]
+        arrived = [_listed(each, config, elsewhere, as_json=as_json) for each, config in configs]
     elif watch:
-        later = (lambda: configs) if repo_id is not None else (lambda: _known_configs(folder, options)[0])
+
+        def later() -> _Configs:
+            found = original if repo_id is not None else _known_configs(folder, options)[0]
+            return _with_linked(found) if follow_links else found
+
         statuses = _watched(configs, later, as_json=as_json)
+        configs = later()
+        elsewhere = {each for each, _ in configs}
         arrived = [status.all_arrived for status in statuses]
+        arrived += [not _left_out(each, config, elsewhere) for each, config in configs]
         anything_sent = any(status.commit is not None for status in statuses)
     else:
-        arrived = [_synced(each, config, verify=verify, as_json=as_json) for each, config in configs]
+        arrived = [_synced(each, config, elsewhere, verify=verify, as_json=as_json) for each, config in configs]
     if dry_run and not exit_code:
         sys.exit(0)
     if not (complete and all(arrived)):
@@ -154,8 +184,22 @@ def _name_other_hub(folder: Path, config: PushConfig, endpoint: str) -> None:
     say(f"{folder} was pushed to {config.endpoint}, not to {endpoint}. To push it there: {command}", err=True)
 
 
-def _listed(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
+def _with_linked(configs: _Configs) -> _Configs:
+    """Return these folders, and those that links out of them lead to, each in place of its link."""
+    return [*configs, *(linked for each in configs for linked in linked_folders(*each))]
+
+
+def _left_out(folder: Path, config: PushConfig, elsewhere: Collection[Path]) -> list[str]:
+    """Return the links out of a folder that are not followed, and name them on standard error."""
+    links = unfollowed(folder, links_out(folder, config), elsewhere)
+    if links:
+        say(f"{folder} is not uploaded in full: {unfollowed_error(links)}", colour="yellow", err=True)
+    return links
+
+
+def _listed(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, as_json: bool) -> bool:
     found = missing(folder, config)
+    left_out = _left_out(folder, config, elsewhere)
     total = sum(file.bytes for file in found)
     if as_json:
         emit(
@@ -164,6 +208,7 @@ def _listed(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
                 "repo_id": config.repo_id,
                 "files": [dataclasses.asdict(file) for file in found],
                 "bytes": total,
+                "unfollowed_links": left_out,
             }
         )
     else:
@@ -172,10 +217,10 @@ def _listed(folder: Path, config: PushConfig, *, as_json: bool) -> bool:
         say(f"{amount(len(found), total)} of {folder} would be sent to {place(config)}")
         if matches_nothing(folder, config):
             say(_no_match(folder, config), colour="yellow", err=True)
-    return not found
+    return not (found or left_out)
 
 
-def _synced(folder: Path, config: PushConfig, *, verify: bool, as_json: bool) -> bool:
+def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, verify: bool, as_json: bool) -> bool:
     commits: list[CommitDetails] = []
     progress = UploadProgress(client_for(config))
 
@@ -186,7 +231,7 @@ def _synced(folder: Path, config: PushConfig, *, verify: bool, as_json: bool) ->
             tell(commit, as_json=False)
 
     with progress.shown(folder, config.destination, missing(folder, config, quiet=True), wanted=not as_json):
-        synced = send(folder, config, progress.client, note, verify=verify)
+        synced = send(folder, config, progress.client, note, verify=verify, elsewhere=elsewhere)
     arrived = synced.error is None and not synced.missing
     empty = arrived and matches_nothing(folder, config)
     config = dataclasses.replace(config, repo_id=survey(folder, config, quiet=True).destination.repo_id)

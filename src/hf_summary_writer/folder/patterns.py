@@ -79,6 +79,10 @@ class PathFilter:
             return False
         return not (self._ignore(relpath) or self._is_secret(relpath))
 
+    def is_private(self, relpath: str) -> bool:
+        """Return whether the file is never pushed, also under another name: it may hold credentials, or is Git's."""
+        return self.prunes(relpath) or bool(self._is_secret(relpath))
+
     def ignores(self, reldir: str) -> bool:
         """Return whether the patterns to ignore name a folder as such, as `data/` does."""
         return bool(self._ignore(f"{reldir}/"))

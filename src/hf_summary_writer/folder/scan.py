@@ -79,10 +79,13 @@ def scan_folder(
     known: Mapping[str, LedgerEntry] = MappingProxyType({}),
     unlisted: Callable[[str, OSError], object] = lambda _, __: None,
     leads_out: Callable[[str], object] = lambda _: None,
+    is_private: Callable[[str], bool] = lambda _: False,
 ) -> Iterator[ChangedFile]:
-    """Yield the regular files below `folder` that may have changed; never follow a link to a folder.
+    """Yield the regular files below `folder` that may have changed.
 
-    Files that disappear meanwhile are skipped.
+    A link to another folder below `folder` is followed, as TensorBoard does, but for links below it: folders that link
+    to each other would have no end of paths. A link to a folder that holds the link leads to nothing new. Files that
+    disappear meanwhile are skipped.
 
     Args:
         folder: The folder.
@@ -92,34 +95,66 @@ def scan_folder(
             be sure. Most files of a folder are such, so `is_included` is not called for them.
         unlisted: Called with every sub-folder that exists and cannot be listed, every file that exists and cannot be
             looked at, and the error.
-        leads_out: Called with every link to a folder, or to a file that is to be pushed, outside of `folder`.
+        leads_out: Called with every link that is not followed: to a folder, or to a file that is to be pushed, outside
+            of `folder`, and to a folder from below another link.
+        is_private: Returns by the path to which a link leads, or below which it leads, whether nothing there may be
+            pushed, whatever the name of the link.
 
     Raises:
         OSError: If `folder` itself is there and cannot be listed, or no descriptor is left to list a folder with.
     """
     root = os.path.realpath(folder)
-    pending = [""]
+    for entry, relpath, target in _walk(root, is_pruned, unlisted, leads_out):
+        if target is None:
+            if is_included(relpath):
+                leads_out(relpath)
+            continue
+        if target != relpath and is_private(target):
+            continue
+        before = known.get(relpath)
+        if before is None and not is_included(relpath):
+            continue
+        file = _changed(entry, root, relpath, target, before, unlisted)
+        if file is not None and (before is None or is_included(relpath)):
+            yield file
+
+
+def _walk(
+    root: str,
+    is_pruned: Callable[[str], bool],
+    unlisted: Callable[[str, OSError], object],
+    leads_out: Callable[[str], object],
+) -> Iterator[tuple[os.DirEntry[str], str, str | None]]:
+    """Yield all that is no folder, its path, and the path of what is to be read, `None` if that is outside of `root`.
+
+    The two differ for a link, and below one.
+    """
+    pending = [("", "")]
     while pending:
-        reldir = pending.pop()
-        with _passed_over(reldir, unlisted), os.scandir(os.path.join(root, reldir)) as entries:
+        reldir, source = pending.pop()
+        with _passed_over(reldir, unlisted), os.scandir(os.path.join(root, source)) as entries:
             for entry in entries:
-                relpath = f"{reldir}/{entry.name}" if reldir else entry.name
-                if _is_folder(entry):
-                    if not is_pruned(relpath):
-                        pending.append(relpath)
+                relpath, found = _joined(reldir, entry.name), _joined(source, entry.name)
+                is_link = entry.is_symlink()
+                target = _target(root, found) if is_link else found
+                # Not by the method of the entry, which raises for a link that leads where nobody may look.
+                if not (os.path.isdir(entry) if is_link else _is_folder(entry)):  # noqa: PTH112
+                    yield entry, relpath, target
+                elif is_pruned(relpath) or (target is not None and (is_pruned(target) or _holds(target, source))):
                     continue
-                target = _target(root, relpath) if entry.is_symlink() else relpath
-                if target is None:
-                    # Not by the method of the entry, which raises for a link that leads where nobody may look.
-                    if is_included(relpath) or (os.path.isdir(entry) and not is_pruned(relpath)):  # noqa: PTH112
-                        leads_out(relpath)
-                    continue
-                before = known.get(relpath)
-                if before is None and not is_included(relpath):
-                    continue
-                file = _changed(entry, root, relpath, target, before, unlisted)
-                if file is not None and (before is None or is_included(relpath)):
-                    yield file
+                elif target is None or (is_link and reldir != source):
+                    leads_out(relpath)
+                else:
+                    pending.append((relpath, target))
+
+
+def _joined(reldir: str, name: str) -> str:
+    return f"{reldir}/{name}" if reldir else name
+
+
+def _holds(folder: str, other: str) -> bool:
+    """Return whether a folder is, or holds, another one."""
+    return folder in {".", other} or other.startswith(f"{folder}/")
 
 
 @contextlib.contextmanager
@@ -216,7 +251,7 @@ class Inventory:
 
     Attributes:
         left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
-        links_out: Links out of the folder, which are not followed, to files that would be pushed or to folders.
+        links_out: Links to files that would be pushed, or to folders, that are not followed.
         unread: A file or folder that the latest look at the folder could not look at, though permitted, and why not.
     """
 
@@ -357,14 +392,19 @@ class Inventory:
             if self._filter.ignores(relpath):
                 return
             self.links_out.add(relpath)
-            text = f"{relpath!a} of {str(self._folder)!a} is a link out of the folder: it is not followed"
+            text = (
+                f"{relpath!a} of {str(self._folder)!a} is a link out of the folder, or below a link: it is not uploaded"
+                " with it"
+            )
             self._warn_once.warn("link", text, relpath)
 
         known = {} if self._verify else self._ledger.entries
         if unlisted is None:
             self.unread = None
         try:
-            for file in scan_folder(str(self._folder), self._is_included, self._is_pruned, known, note, leads_out):
+            for file in scan_folder(
+                str(self._folder), self._is_included, self._is_pruned, known, note, leads_out, self._is_private
+            ):
                 if self._empty.get(file.relpath) != file.signature:
                     yield file
         except OSError as error:
@@ -372,6 +412,9 @@ class Inventory:
 
     def _is_pruned(self, reldir: str) -> bool:
         return reldir in self._private or self._filter.prunes(reldir)
+
+    def _is_private(self, target: str) -> bool:
+        return self._filter.is_private(target) or any(_holds(place, target) for place in self._private)
 
     def _has_no_event(self, file: ChangedFile) -> bool:
         """Return whether it is an event file of ours without an event."""

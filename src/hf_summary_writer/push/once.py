@@ -7,15 +7,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.errors import ActionNeededError, FolderBusyError, PushError, TemporaryError
+from hf_summary_writer.errors import FolderBusyError, PushError, TemporaryError
 from hf_summary_writer.folder import ledgers_of
 from hf_summary_writer.hub import Client, remote_of
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job
+from hf_summary_writer.push.links import unfollowed, unfollowed_error
 from hf_summary_writer.push.push import OneJob, Pusher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from huggingface_hub import HfApi
@@ -45,6 +46,7 @@ def sync(
     on_commit: Callable[[CommitDetails], None],
     *,
     verify: bool = False,
+    elsewhere: Collection[Path] = (),
 ) -> Synced:
     """Push what is new in a folder or missing on the Hub, once, in the calling thread.
 
@@ -54,6 +56,7 @@ def sync(
         api: The client.
         on_commit: Told of every commit.
         verify: Whether to compare the content of all files with the ledger, whatever their times.
+        elsewhere: Folders that the caller pushes as well, so that a link to one leaves nothing out.
     """
     remote = remote_of(config, Client(None, api))
     pusher = Pusher(remote, commit_queue_of(remote))
@@ -69,11 +72,9 @@ def sync(
     pending = job.inventory.pending()
     if error is None and pending.unlisted:
         error = TemporaryError(f"{pending.unlisted} folders in it cannot be listed")
-    if error is None and job.inventory.links_out:
-        links = ", ".join(repr(link) for link in sorted(job.inventory.links_out))
-        error = ActionNeededError(
-            f"links out of it are not followed: {links}; upload what they lead to by itself, or ignore them"
-        )
+    links = unfollowed(folder, job.inventory.links_out, elsewhere)
+    if error is None and links:
+        error = unfollowed_error(links)
     return Synced(pending.missing, error)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_summary_writer.errors import describe
+from hf_summary_writer.errors import TemporaryError, describe
 from hf_summary_writer.folder import (
     PUSH_LOCK,
     STATE_FOLDER,
@@ -45,6 +45,7 @@ __all__ = [
     "Status",
     "StatusFile",
     "known_folders",
+    "links_out",
     "matches_nothing",
     "missing",
     "survey",
@@ -238,6 +239,15 @@ def missing(folder: Path, config: PushConfig, *, quiet: bool = False) -> list[Mi
         Missing(candidate.relpath, destination.path_in_repo(candidate.relpath), size)
         for candidate, size in inventory.missing()
     ]
+
+
+def links_out(folder: Path, config: PushConfig) -> set[str]:
+    """Return the links of `folder` to folders, or to files that `config` means, that no push of it follows."""
+    _, inventory = _look(folder, config, quiet=True)
+    with contextlib.suppress(TemporaryError):  # the links seen before it are the best that can be said
+        for _ in inventory.changed():
+            pass
+    return inventory.links_out
 
 
 def matches_nothing(folder: Path, config: PushConfig) -> bool:
