@@ -1,10 +1,11 @@
-"""Our commands as users run them: in a process of their own."""
+"""Our commands: in a process of their own, as users run them, or in this one."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import pty
 import re
@@ -15,15 +16,21 @@ import subprocess
 import sys
 import termios
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest import mock
+
+from click.testing import CliRunner
+from huggingface_hub import constants
 
 import scripts
+from hf_summary_writer.cli import main
+from hf_summary_writer.cli.watching import client_of_another_hub
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hub_process import HasEndpoint
 
-__all__ = ["Nowhere", "Shown", "command", "objects", "on_terminal", "pasted", "printed", "run", "start"]
+__all__ = ["Nowhere", "Shown", "command", "invoke", "objects", "on_terminal", "pasted", "printed", "run", "start"]
 
 SECONDS = 60.0
 
@@ -51,6 +58,27 @@ def run(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> s
         timeout=SECONDS,
         check=False,
     )
+
+
+def invoke(hub: HasEndpoint, *arguments: object, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in this process, which saves the imports, most of the time of a short one."""
+    logger = logging.getLogger("hf_summary_writer")
+    handlers, propagates = list(logger.handlers), logger.propagate
+    names = {
+        "ENDPOINT": hub.endpoint,
+        "HF_HOME": str(home / "hf-home"),
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+    }
+    words = [*map(str, arguments)]
+    try:
+        with mock.patch.multiple(constants, **names), mock.patch.dict(os.environ, scripts.environment(hub, home)):
+            result = CliRunner().invoke(main, words, prog_name="hf-summary-writer")
+    finally:
+        logger.handlers[:], logger.propagate = handlers, propagates
+        client_of_another_hub.cache_clear()
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
 
 
 def start(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> subprocess.Popen[str]:

@@ -99,6 +99,6 @@ def test_a_call_that_fails_once_costs_nothing_and_what_is_missing_is_named(
         assert events.steps(logdir / name / "trial", "accuracy", growing=True) == [0], (name, said)
         here = remote.under(logdir / name, f"tensorboard/{name}")
         assert is_named or here.items() <= there.items(), (name, said)
-    synced = commands.run(hub, "sync", logdir, home=tmp_path)
+    synced = commands.invoke(hub, "sync", logdir, home=tmp_path)
     assert synced.returncode == 0, synced.stderr
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard")

@@ -135,12 +135,12 @@ def test_a_folder_does_not_choose_the_hub_that_gets_the_token(
     folder = tmp_path / "runs" / "first"
     write_events(folder)
     state_file(folder, stranger.endpoint)
-    done = commands.run(hub, "sync", folder.parent if parent else folder, home=tmp_path)
+    done = commands.invoke(hub, "sync", folder.parent if parent else folder, home=tmp_path)
     assert done.returncode != 0
     assert stranger.requests == []
     assert f"--endpoint {stranger.endpoint}" in done.stderr
     # Whoever means it can say so.
-    commands.run(stranger, "sync", folder, "--endpoint", stranger.endpoint, home=tmp_path)
+    commands.invoke(stranger, "sync", folder, "--endpoint", stranger.endpoint, home=tmp_path)
     assert stranger.requests
 
 
@@ -151,9 +151,9 @@ def test_a_state_file_for_another_hub_holds_no_other_folder_up(
     for name in ("mine", "theirs"):
         write_events(tmp_path / "runs" / name)
     state_file(tmp_path / "runs" / "theirs", stranger.endpoint)
-    assert commands.run(hub, "sync", tmp_path / "runs" / "mine", repo_id, home=tmp_path).returncode == 0
+    assert commands.invoke(hub, "sync", tmp_path / "runs" / "mine", repo_id, home=tmp_path).returncode == 0
     write_events(tmp_path / "runs" / "mine", "more.tfevents.2")
-    done = commands.run(hub, "sync", tmp_path / "runs", home=tmp_path)
+    done = commands.invoke(hub, "sync", tmp_path / "runs", home=tmp_path)
     assert (done.returncode, stranger.requests) == (1, [])
     assert len(remote.files(api, repo_id)) == 2
 
@@ -240,7 +240,7 @@ def test_no_command_reads_an_answer_that_is_huge_once_decompressed(
     stranger: Stranger, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     stranger.bomb = gzip.compress(b" " * 100_000_000, compresslevel=1)
-    ended = commands.run(stranger, *words, home=tmp_path)
+    ended = commands.invoke(stranger, *words, home=tmp_path)
     assert ended.returncode != 0
     assert "is compressed" in ended.stdout + ended.stderr
 

