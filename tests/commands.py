@@ -64,14 +64,15 @@ def invoke(hub: HasEndpoint, *arguments: object, home: Path) -> subprocess.Compl
     """Run a command to its end in this process, which saves the imports, most of the time of a short one."""
     logger = logging.getLogger("hf_summary_writer")
     handlers, propagates = list(logger.handlers), logger.propagate
-    names = {
-        "ENDPOINT": hub.endpoint,
-        "HF_HOME": str(home / "hf-home"),
-        "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-    }
+    client_constants = mock.patch.multiple(
+        constants,
+        ENDPOINT=hub.endpoint,
+        HF_HOME=str(home / "hf-home"),
+        HUGGINGFACE_CO_URL_TEMPLATE=hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+    )
     words = [*map(str, arguments)]
     try:
-        with mock.patch.multiple(constants, **names), mock.patch.dict(os.environ, scripts.environment(hub, home)):
+        with client_constants, mock.patch.dict(os.environ, scripts.environment(hub, home)):
             result = CliRunner().invoke(main, words, prog_name="hf-summary-writer")
     finally:
         logger.handlers[:], logger.propagate = handlers, propagates
