@@ -22,6 +22,7 @@ from hf_summary_writer.errors import (
     PostponedError,
     RateLimitError,
     TemporaryError,
+    UnreachableError,
 )
 from hf_summary_writer.push.loop import Phase, PushLoop, PushTask
 from hf_summary_writer.push.push import Outcomes
@@ -479,3 +480,39 @@ def test_the_thread_outlives_any_exception_of_a_push_and_of_what_is_told(
     assert task.last_future is not None
     assert task.last_future.exception(SECONDS) is error
     assert task.trigger().result(SECONDS) is not None
+
+
+@pytest.mark.parametrize("when", ["asked before the end", "during the last push", "after the last push"])
+def test_a_callback_may_wait_for_a_thread_that_uses_the_scheduler(
+    pushes: Pushes, make: Callable[..., Any], when: str
+) -> None:
+    task = make()
+    pushes.wait_for_begin()
+    answered: list[bool] = []
+
+    def wait_for_another_thread(_: object) -> None:
+        other = threading.Thread(target=lambda: task.state, daemon=True)
+        other.start()
+        other.join(SECONDS)
+        answered.append(not other.is_alive())
+
+    if when == "asked before the end":
+        future = task.trigger()
+        future.add_done_callback(wait_for_another_thread)
+        pushes.outcomes = [RateLimitError("wait", retry_after=HOUR)]
+        pushes.let_end()
+        wait_until(lambda: task.state.phase is Phase.WAITING, SECONDS)
+        task.finish(1.0)
+    else:
+        pushes.outcomes = [UnreachableError("no network"), TemporaryError("broken")]
+        if when == "during the last push":
+            future = task.finish(SECONDS)
+        else:
+            pushes.outcomes = [RateLimitError("wait", retry_after=1.0)]
+            task.finish(0.5, end=False)
+            future = task.trigger()
+        future.add_done_callback(wait_for_another_thread)
+        pushes.let_end()
+    assert future.exception(2 * SECONDS) is not None
+    wait_until(lambda: answered, SECONDS)
+    assert answered == [True]

@@ -75,6 +75,17 @@ class State:
     throttled: Throttled | None = None
 
 
+# A future that a task no longer resolves, and its error. It fails outside of the loop's lock: a callback of the user may
+# wait for a thread that needs the lock.
+_GivenUp = tuple["Future[CommitInfo | None]", Exception] | None
+
+
+def _fail_given_up(given_up: _GivenUp) -> None:
+    if given_up is not None:
+        future, error = given_up
+        future.set_exception(error)
+
+
 class PushTask:
     """The pushes of one folder: when they are due, and who waits for them. Thread-safe; `PushLoop.task` makes it.
 
@@ -163,18 +174,20 @@ class PushTask:
         """
         if not self.alive:
             return resolved(None)
+        given_up: _GivenUp = None
         with self._loop.lock:
             if not self.alive:
                 return resolved(None)
             future = self._request()
             self._ending = self._ending or end
             if not self._timetable.finish(time.monotonic(), seconds):
-                self._give_up()
+                given_up = self._give_up()
             elif (error := _last_pushes_in_vain.recent(self._endpoint)) is not None:
-                self._give_up(error)
+                given_up = self._give_up(error)
             # Also after an earlier trigger, whose push starts sooner now.
             self._loop.wake()
-            return future
+        _fail_given_up(given_up)
+        return future
 
     def go_on(self) -> None:
         """After `finish` without an end: the next push is not the last one any more, and has its time again."""
@@ -238,11 +251,11 @@ class PushTask:
         """Return when the next push may begin, on the monotonic clock; only while the loop's lock is held."""
         return self._timetable.ready_at(requested=self._requested is not None)
 
-    def give_up_if_hopeless(self) -> None:
-        """Fail a push that was asked for when the last one had failed already, and that would come after the end."""
+    def give_up_if_hopeless(self) -> _GivenUp:
+        """Give up a push that was asked for when the last one had failed already, and that would come after the end."""
         ready = self.ready_at()
-        if self._requested is not None and time.monotonic() < ready and self._timetable.is_hopeless(ready):
-            self._give_up()
+        is_hopeless = time.monotonic() < ready and self._timetable.is_hopeless(ready)
+        return self._give_up() if is_hopeless else None
 
     def is_due(self, now: float) -> bool:
         """Return whether a push may begin now."""
@@ -286,7 +299,8 @@ class PushTask:
             future, self._running = self._running or self._new_future(), None
             inherited, self._inherited = self._inherited, None
             commit = inherited if commit is None else commit
-            again = self._reschedule(future, error, commit)
+            again, given_up = self._reschedule(future, error, commit)
+        _fail_given_up(given_up)
         contain(self._settled, self.state)
         if error is not None:
             # The task and the future keep it until the next push, which may be long in coming.
@@ -299,22 +313,22 @@ class PushTask:
 
     def _reschedule(
         self, future: Future[CommitInfo | None], error: BaseException | None, commit: CommitInfo | None
-    ) -> bool:
-        """Set the time of the next push; return whether `future` waits for that one."""
+    ) -> tuple[bool, _GivenUp]:
+        """Set the time of the next push; return whether `future` waits for that one, and what is given up."""
         result = self._timetable.settle(time.monotonic(), error)
         if self._stopped:
-            return False
+            return False, None
         if result is Result.DONE:
             self._inherited = commit if self._requested is not None else None
         elif result is Result.GIVEN_UP:
-            self._give_up()
             if isinstance(error, UnreachableError) and not error.was_reached:
                 _last_pushes_in_vain.note(self._endpoint, str(error), time.monotonic() - self.job.began)
+            return False, self._give_up()
         elif result is Result.AGAIN:
             self._inherited = commit
             self._asked = self._asked or self.job.asked
-            return self._ask_again(future, shared=isinstance(error, PostponedError))
-        return False
+            return self._ask_again(future, shared=isinstance(error, PostponedError)), None
+        return False, None
 
     def _ask_again(self, future: Future[CommitInfo | None], *, shared: bool) -> bool:
         """Let the next push be this one once more; where one is asked for already, only if both may be `shared`."""
@@ -334,12 +348,12 @@ class PushTask:
     def _new_future(self) -> PushFuture[Any]:
         return PushFuture(self._loop.is_current_thread)
 
-    def _give_up(self, error: Exception | None = None) -> None:
-        """Fail the push that waits: the moment for it comes after the end."""
+    def _give_up(self, error: Exception | None = None) -> _GivenUp:
+        """Expect the push that waits no more: the moment for it comes after the end."""
         requested, self._requested = self._requested, None
-        if requested is not None:
-            error = error or self._timetable.error or InterruptedPushError("there was no time left")
-            requested.set_exception(error)
+        if requested is None:
+            return None
+        return requested, error or self._timetable.error or InterruptedPushError("there was no time left")
 
     @property
     def _endpoint(self) -> str:
@@ -469,8 +483,6 @@ class PushLoop:
                 task.settle(outcome.commit, outcome.error or error)
 
     def _let_go_of_ended(self) -> None:
-        for task in self._tasks:
-            task.give_up_if_hopeless()
         ended = {task for task in self._tasks if task.has_ended}
         self._tasks = [task for task in self._tasks if task not in ended]
         for task in ended:
@@ -482,13 +494,19 @@ class PushLoop:
             with self.lock:
                 if threading.current_thread() is not self._thread:
                     return False
-                self._let_go_of_ended()
-                if not self._tasks:
-                    # Under the lock, because a restart starts another thread.
-                    self._thread = None
-                    self.pusher.remote.stop()
-                    return False
-                seconds = min(task.ready_at() for task in self._tasks) - time.monotonic()
+                hopeless = [given_up for task in self._tasks if (given_up := task.give_up_if_hopeless())]
+                if not hopeless:
+                    self._let_go_of_ended()
+                    if not self._tasks:
+                        # Under the lock, because a restart starts another thread.
+                        self._thread = None
+                        self.pusher.remote.stop()
+                        return False
+                    seconds = min(task.ready_at() for task in self._tasks) - time.monotonic()
+            if hopeless:
+                for given_up in hopeless:
+                    _fail_given_up(given_up)
+                continue
             if seconds <= 0:
                 return True
             with contextlib.suppress(queue.Empty):
