@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
@@ -508,3 +509,13 @@ def test_mistakes_of_the_caller_raise_before_anything_is_made(tmp_path: Path, wr
         CommitScheduler(**settings)
     assert not (tmp_path / "new").exists()
     assert threading.active_count() == before
+
+
+def test_a_folder_that_was_deleted_stays_deleted(schedule: Callable[..., CommitScheduler], folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"1")
+    scheduler = schedule()
+    shutil.rmtree(folder)
+    assert scheduler.trigger().result(SECONDS) is None
+    scheduler.close()
+    assert not folder.exists()

@@ -167,6 +167,8 @@ class Job:
         self.refresh(remote)
         if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
             return False
+        if not os.path.isdir(self.folder):  # noqa: PTH112 - raises nothing, unlike the method of Path
+            return False  # do not recreate a folder that was deleted
         if not self._is_writer or self.asked:
             return True
         if self.final and not (self._is_other_rank and not self.lease.held):
@@ -213,7 +215,7 @@ class Job:
             str(self.folder),
             StateFolder(self._state_folder),
             self._once,
-            filter(None, [remote.secret()]),
+            filter(None, [remote.secret]),
             verify=self._verify,
         )
         self._failed = None
