@@ -37,6 +37,17 @@ def token_file() -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
+def test_a_stored_token_that_cannot_be_read_is_named_in_one_line(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path))  # a folder, as HF_HOME of another user
+    run = world.schedule(hf_api=HfApi(endpoint=world.proxy.endpoint))
+    assert isinstance(run.next_error(), TemporaryError)
+    [warning] = world.said(logging.WARNING)
+    assert "this machine failed" in warning
+    assert str(tmp_path) in warning
+
+
 @pytest.mark.faults("N1")
 def test_a_run_without_access_goes_on_says_so_once_and_resumes_with_the_token_that_is_stored_meanwhile(
     world: World, token_file: Path

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from huggingface_hub import close_session, constants
+from huggingface_hub.utils import _auth
 
 import events
 import scripts
@@ -284,3 +285,18 @@ def test_a_commit_whose_answer_is_lost_is_not_made_again(world: World) -> None:
     asked = len(world.proxy.requests)
     assert run.push() is None
     assert len(world.proxy.requests) == asked
+
+
+@pytest.mark.skipif(not hasattr(_auth, "_get_token_from_oidc"), reason="the client makes no requests for a token")
+def test_a_request_for_the_token_that_is_never_answered_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", world.proxy.endpoint)
+    run = with_something_new(world, 0.7, hf_api=None, token=world.proxy.token)
+    world.proxy.add("POST", "/oauth/token", Hang())
+    run.scheduler.api.token = None
+    monkeypatch.setenv("HF_OIDC_RESOURCE", world.repo_id)
+    monkeypatch.setenv("HF_OIDC_ID_TOKEN", "of-this-job")
+    assert isinstance(run.fail(), DeadlineError)
+    run.scheduler.api.token = world.proxy.token
+    deliver(run)

@@ -8,6 +8,7 @@ import pickle
 from typing import TYPE_CHECKING
 
 import pytest
+from huggingface_hub import HfApi
 
 import remote
 import scripts
@@ -17,8 +18,6 @@ from hf_summary_writer.errors import PushError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from huggingface_hub import HfApi
 
     from faults.conftest import World
     from faults.proxy import FaultProxy
@@ -100,3 +99,14 @@ def test_whatever_a_server_says_becomes_one_short_clean_line(world: World, statu
     assert "red line two of <token>" in warning
     assert len(warning) < 1000
     assert warning.isprintable()
+
+
+def test_a_token_that_looks_like_none_is_not_repeated_either(world: World) -> None:
+    token = "of-another-hub-0123456789"
+    world.proxy.add("POST", "/repos/create", Answer(403, {}, f"{token} is unknown".encode()), times=2)
+    (world.folder / "a.bin").write_bytes(os.urandom(100))
+    run = world.schedule(hf_api=HfApi(endpoint=world.proxy.endpoint, token=token))
+    run.settle()
+    [warning] = world.said(logging.WARNING)
+    assert "<token> is unknown" in warning
+    assert token not in warning

@@ -76,6 +76,11 @@ def test_what_keeps_uploads_from_being_tried_is_named(hub: HubProcess, tmp_path:
     assert "HF_HOME" in found["Xet"]["remedy"]
 
 
+def test_a_cache_that_cannot_be_looked_at_does_not_end_the_check(hub: HubProcess, tmp_path: Path) -> None:
+    found, code = findings(hub, home=tmp_path, HF_XET_CACHE=str(tmp_path / ("x" * 300) / "xet"))
+    assert (code, found["Xet"]["ok"]) == (0, True)
+
+
 def test_a_clock_that_is_wrong_is_named() -> None:
     from hf_summary_writer.hub.check import _clock
 

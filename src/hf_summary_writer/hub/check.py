@@ -162,7 +162,7 @@ def _xet_cache(repo_type: str | None) -> Finding:
     if constants.HF_HUB_DISABLE_XET and repo_type != BUCKET:
         return Finding("Xet", ok=True, text="switched off by HF_HUB_DISABLE_XET: files go over plain LFS")
     folder = Path(constants.HF_XET_CACHE)
-    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    existing = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110
     writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     remedy = "" if writable else "set HF_HOME to a folder that you may write to, or HF_HUB_DISABLE_XET=1"
     return Finding("Xet", ok=writable, text=f"cache in {folder}{'' if writable else ', not writable'}", remedy=remedy)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import threading
 import time
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -85,6 +85,9 @@ T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
 
+# A shorter token is one of a test, and may well stand in a message by chance.
+_SHORTEST_SECRET = 16
+
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 
@@ -120,15 +123,19 @@ class Client:
     Args:
         token: The access token; `None` means the one stored on the machine, read again for each request.
         api: The user's `HfApi` for every request, instead of a new one.
+
+    Attributes:
+        secret: The token of the last request, so that no file that holds it is uploaded.
     """
 
     def __init__(self, token: str | bool | None, api: Any) -> None:
+        self.secret: str | None = None
         self._token = token
         self._is_users = api is not None
         if api is not None:
             self.api = api
 
-    @cached_property
+    @functools.cached_property
     def api(self) -> HfApi:
         """The `HfApi` that makes the requests; created on first use, since importing it is slow."""
         return client_of(default_endpoint(), self._token)
@@ -145,18 +152,20 @@ class Client:
 
     @property
     def account_key(self) -> str:
-        """A name for the account of the next request, safe in a file name. The token cannot be derived from it."""
-        return _fingerprint(self.endpoint, self._token_now())
+        """A name for the account of the last request, safe in a file name. The token cannot be derived from it."""
+        return _fingerprint(self.endpoint, self.secret)
 
-    def check_token(self, repo: str) -> None:
-        """Check, without a request, that there is a token that can be sent.
+    def check_token(self, *, repo: str, known: bool) -> None:
+        """Look up the token, for which the client may make requests, and check that it can be sent.
+
+        Args:
+            repo: As for `guarded`.
+            known: As for `guarded`.
 
         Raises:
             ActionNeededError: If there is none, or one that HTTP cannot carry; the client would quote that in full.
         """
-        fault = self._token_fault()
-        if fault:
-            raise ActionNeededError(f"{fault} for {repo}: {_LOG_IN}")
+        self._judged(functools.partial(self._look_up_token, repo), repo=repo, known=known)
 
     def guarded(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
         """Return what `call` returns, and turn whatever the client raises into a `PushError`.
@@ -166,36 +175,43 @@ class Client:
             repo: How messages call the repo.
             known: Whether the repo took commits before, so that a 404 means that somebody removed it.
         """
-        try:
-            self.check_token(repo)
+
+        def prepared() -> T:
+            self._look_up_token(repo)
             self._install_hooks()
             with _without_progress_bars():
-                result = call()
+                return call()
+
+        result = self._judged(prepared, repo=repo, known=known)
+        _reached.add(self.endpoint)
+        return result
+
+    def _judged(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
+        try:
+            return call()
         except Exception as error:  # noqa: BLE001 - whatever the client raises is classified
             failure: PushError = judge_exception(error, known=known, repo=repo, now=time.time())
-        else:
-            _reached.add(self.endpoint)
-            return result
         if isinstance(failure, UnreachableError):
             failure.was_reached = self.endpoint in _reached
+        # A Hub may repeat a request, and not all tokens look like one.
+        if self.secret and len(self.secret) >= _SHORTEST_SECRET:
+            failure.args = (str(failure).replace(self.secret, "<token>"),)
         # The client's exceptions may quote headers, and their frames hold them, and with them the token.
         failure.__cause__ = failure.__context__ = failure.__traceback__ = None
         raise failure
 
-    def secret(self) -> str | None:
-        """Return the token that the next request sends, so that no file that holds it is uploaded."""
-        return self._token_now() or None
-
-    def _token_now(self) -> Any:
-        """Return the token that the next request sends; a false value if it sends none."""
-        from huggingface_hub import get_token
-
-        token = getattr(self.api, "token", None)
-        return get_token() if token is None or token is True else token
+    def _look_up_token(self, repo: str) -> None:
+        fault = self._token_fault()
+        if fault:
+            raise ActionNeededError(f"{fault} for {repo}: {_LOG_IN}")
 
     def _token_fault(self) -> str:
         # A function of its own: a tool that shows the frames of an exception may show their variables.
-        token = self._token_now()
+        from huggingface_hub import get_token
+
+        token = getattr(self.api, "token", None)
+        token = get_token() if token is None or token is True else token
+        self.secret = token or None
         if not token:
             return "there is no token"
         if not all("!" <= character <= "~" for character in token):

@@ -149,7 +149,7 @@ class Remote(ABC):
 
     @property
     def account_key(self) -> str:
-        """A name for the account of the next request; see `Client.account_key`."""
+        """A name for the account of the last request; see `Client.account_key`."""
         return self._client.account_key
 
     @property
@@ -174,16 +174,17 @@ class Remote(ABC):
         self._thread.after_fork_in_child()
 
     def check_token(self) -> None:
-        """Check, without a request, that there is a token that can be sent.
+        """Look up the token, and check that it can be sent.
 
         Raises:
             ActionNeededError: If there is none.
         """
-        self._client.check_token(self._name)
+        self._thread.call(lambda: self._client.check_token(repo=self._name, known=self.known), self.call_seconds)
 
+    @property
     def secret(self) -> str | None:
-        """Return the access token of the next request, so that no file that holds it is uploaded."""
-        return self._client.secret()
+        """The access token of the last request; see `Client.secret`."""
+        return self._client.secret
 
     def use(self, repo_id: str) -> None:
         """Go on with a repo that took files before, under its full id."""
