@@ -131,3 +131,11 @@ def test_a_file_of_an_earlier_process_of_the_same_number_does_not_grow(
     assert leftovers._may_grow(file)  # type: ignore[arg-type]
     monkeypatch.setattr(leftovers, "_LOADED_AT", time.time() + 10)
     assert not leftovers._may_grow(file)  # type: ignore[arg-type]
+
+
+def test_a_file_that_names_an_impossible_process_does_not_grow(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalar("loss", 1, 1)
+    (path,) = tmp_path.iterdir()
+    file = type("File", (), {"relpath": path.name.replace(f".{os.getpid()}_", f".{10**20}_")})
+    assert not leftovers._may_grow(file)  # type: ignore[arg-type]

@@ -242,6 +242,11 @@ def test_without_a_file_a_process_keeps_a_budget_of_its_own(tmp_path: Path) -> N
     assert waits == [0] * 16 + [45]
 
 
+def test_a_home_that_cannot_be_looked_at_limits_nothing(tmp_path: Path) -> None:
+    shared = SharedBudget(tmp_path / ("x" * 300) / "budget.json", None, lambda: NOW)
+    assert shared.change(Budget.reserved)[1] == 0
+
+
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     path = tmp_path / "budget.json"
     wanted = replace(Budget.fresh(LIMIT, NOW), tokens=-3.5, commits=(50.0, 1.0), share=0.5, blocked=7.0, named=100.0)

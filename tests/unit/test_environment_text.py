@@ -67,3 +67,13 @@ def test_a_writer_logs_it_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for wanted in (False, True)
     ]
     assert tags == [set(), {"environment/text_summary"}]
+
+
+def test_a_working_folder_that_was_removed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "argv", [tmp_path / "train.py"])
+    text = environment_text()
+    assert "train.py" in text
+    assert "working folder" not in text

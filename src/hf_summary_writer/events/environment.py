@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -33,9 +34,10 @@ _MASK = "***"
 
 def environment_text() -> str:
     """Return the text as Markdown; secrets among the arguments of the command are masked."""
-    rows = {
-        "command": shlex.join(_masked([sys.executable, *sys.argv])),
-        "working folder": os.getcwd(),  # noqa: PTH109 - as a text
+    rows = {"command": shlex.join(_masked([*map(str, (sys.executable, *sys.argv))]))}
+    with contextlib.suppress(OSError):  # it was removed
+        rows["working folder"] = os.getcwd()  # noqa: PTH109 - as a text
+    rows |= {
         "Git commit": _git_commit(),
         "host": f"{socket.gethostname()} ({platform.platform()})",
         "Python": platform.python_version(),

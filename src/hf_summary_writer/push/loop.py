@@ -75,8 +75,8 @@ class State:
     throttled: Throttled | None = None
 
 
-# A future that a task no longer resolves, and its error. It fails outside of the loop's lock: a callback of the user may
-# wait for a thread that needs the lock.
+# A future that a task no longer resolves, and its error. It fails outside of the loop's lock, since a callback of the
+# user may wait for a thread that needs the lock.
 _GivenUp = tuple["Future[CommitInfo | None]", Exception] | None
 
 
