@@ -25,6 +25,7 @@ __all__ = [
     "StallDetails",
     "TemporaryError",
     "UnreachableError",
+    "UnwrittenError",
     "describe",
     "forget_frames",
 ]
@@ -68,6 +69,10 @@ class UnreachableError(TemporaryError):
         """Create the error from one line that names the host."""
         super().__init__(message)
         self.was_reached: bool = False
+
+
+class UnwrittenError(TemporaryError):
+    """Some of what was logged before the push is not on the disk, which fails or hangs; the rest was pushed."""
 
 
 class DeadlineError(TemporaryError):

@@ -409,8 +409,9 @@ class CommitScheduler:
             announce("Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._command)
             self._job.remember()
 
-    def _before_push(self) -> None:
-        """Bring to disk what this push has to cover."""
+    def _before_push(self) -> bool:
+        """Bring to disk what this push has to cover; return whether all of it is there."""
+        return True
 
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
         if self._task.forked:

@@ -399,7 +399,7 @@ class _RunScheduler(CommitScheduler):
         # Other ranks of a distributed run may still log to this folder, and push it themselves.
         return self._enabled and not has_ranks(os.environ) and super()._may_have_late_children()
 
-    def _before_push(self) -> None:
+    def _before_push(self) -> bool:
         if not self._has_looked and self._speaks and self._loop.is_current_thread():
             self._has_looked = True
             where = self._destination
@@ -409,9 +409,10 @@ class _RunScheduler(CommitScheduler):
         writer = self._writer()
         if writer is not None:
             writer.flush()
-        else:
-            writer_thread.flush()  # it was dropped without `close`
-            self._run.end(RunPhase.FINISHED)
+            return not writer.is_behind
+        writer_thread.flush()  # it was dropped without `close`
+        self._run.end(RunPhase.FINISHED)
+        return True
 
     def _pushed(self, error: BaseException | None) -> None:
         super()._pushed(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tensorboardX.proto.summary_pb2 import Summary
 
+import remote
 from events import event_files, logged, payloads, run, steps, wait_until
+from faults.conftest import SECONDS
+from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.events import files as event_file
 from hf_summary_writer.events.signals import Signal
 from hf_summary_writer.events.thread import WaitLimits, WriterThread, writer_thread
@@ -20,6 +25,10 @@ from hf_summary_writer.events.writer import EventWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+    from hf_summary_writer.errors import ErrorDetails
 
 pytestmark = pytest.mark.faults("D1")
 
@@ -425,3 +434,20 @@ def test_a_slow_disk_makes_the_caller_wait_and_loses_nothing(tmp_path: Path, mon
             writer.add_scalar("a", step, step)
     assert steps(tmp_path, "a") == list(range(3000))
     assert writer.dropped_events == 0
+
+
+def test_a_push_that_was_asked_for_fails_while_the_disk_does_not_take_the_events(
+    tmp_path: Path, disk: Disk, api: HfApi, repo_id: str
+) -> None:
+    failures: queue.SimpleQueue[ErrorDetails] = queue.SimpleQueue()
+    with HFSummaryWriter(repo_id, tmp_path / "run", hf_api=api, on_error=failures.put) as writer:
+        writer.add_scalar("a", 0, 0)
+        assert writer.scheduler.trigger().result(SECONDS) is not None
+        disk.takes_a_part, disk.full = False, True
+        writer.add_scalar("a", 1, 1)
+        error = writer.scheduler.trigger().exception(SECONDS)
+        assert isinstance(error, TemporaryError)
+        assert failures.get(timeout=SECONDS).error is error
+        disk.full = False
+        assert writer.scheduler.trigger().result(SECONDS) is not None
+    assert remote.files(api, repo_id) == remote.under(tmp_path, "tensorboard")

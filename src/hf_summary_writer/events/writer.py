@@ -197,6 +197,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         return self._failures.dropped
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the disk fails or hangs, so that `flush` returned without having written all that was logged."""
+        return self._failures.any_failing or writer_thread.is_stuck
+
+    @property
     def event_files(self) -> list[str]:
         """Paths of the event files being written to; all others of the run never change again."""
         return [path for writer in self._own_writers() if (path := writer.event_file)]

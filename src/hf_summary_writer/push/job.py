@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from hf_summary_writer.checks import BUCKET
-from hf_summary_writer.errors import CommitDetails, TemporaryError
+from hf_summary_writer.errors import CommitDetails, TemporaryError, UnwrittenError
 from hf_summary_writer.events import parse_name
 from hf_summary_writer.folder import (
     NO_EVENT_BYTES,
@@ -78,7 +78,7 @@ class Job:
         rank: The rank of this process in a distributed run, if ranks other than 0 leave scheduled pushes to others.
         is_writer: Whether it is the logdir of a writer, which leaves its pushes to an owner of a folder above.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
-        flush: Brings to disk what a push has to include.
+        flush: Brings to disk what a push has to include; returns whether all of it is there.
         on_commit: Told of every commit.
         verify: Whether to compare the content of all files with the ledger, whatever their times.
         run: The run that the folder is of, if the Hub is to be told of its state.
@@ -100,7 +100,7 @@ class Job:
         rank: Rank | None = None,
         is_writer: bool = False,
         content_lock: AbstractContextManager[object],
-        flush: Callable[[], None] = lambda: None,
+        flush: Callable[[], bool] = lambda: True,
         on_commit: Callable[[CommitDetails], None] = lambda _: None,
         verify: bool = False,
         run: Run | None = None,
@@ -134,6 +134,7 @@ class Job:
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
         self._has_committed = False
+        self._is_flushed = True
         self._commits = 0  # since the ledger was last compared with the Hub
         self.owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
@@ -146,9 +147,9 @@ class Job:
 
         Raises:
             ActionNeededError: If there is no token.
-            TemporaryError: If the folder could not be listed.
+            TemporaryError: If the folder could not be listed, or the disk does not take what was logged.
         """
-        self._flush()
+        self._is_flushed = self._flush()
         if self._is_writer:
             if self._is_left_to_owner_above(remote):
                 return False
@@ -166,6 +167,7 @@ class Job:
             raise
         self.refresh(remote)
         if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
+            self._check_flushed()
             return False
         if not os.path.isdir(self.folder):  # noqa: PTH112 - raises nothing, unlike the method of Path
             return False  # do not recreate a folder that was deleted
@@ -401,6 +403,12 @@ class Job:
             raise TemporaryError(f"{relpath!r} could not be looked at: {error}")
         if self.final and self._crossed:
             raise TemporaryError("another process pushed this folder at the same time, in spite of its lock")
+        self._check_flushed()
+
+    def _check_flushed(self) -> None:
+        # Others than those who asked for this push have nothing to wait for, and read in the log of the disk.
+        if self.asked and not self._is_flushed and not self.final:
+            raise UnwrittenError("the disk has not taken all that was logged")
 
     def remember(self) -> None:
         """Note where the folder is to go, without pushing anything, for the process that does."""

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError, describe
+from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError, UnwrittenError, describe
 from hf_summary_writer.notices import amount, announce, shown_path
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class FailureLog:
         self._failures += 1
         expected = isinstance(error, PushError)
         said = str(error) if expected else f"{type(error).__name__}: {describe(error)}"
-        # The message at shutdown names the missing files and the command.
-        if left_behind or type(error) in self._said or isinstance(error, InterruptedPushError):
+        # The message at shutdown names the missing files and the command, and the writer the trouble of the disk.
+        if left_behind or type(error) in self._said or isinstance(error, (InterruptedPushError, UnwrittenError)):
             logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)
             return self._failures
         if not self._said:
