@@ -12,6 +12,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
@@ -20,6 +21,8 @@ import remote
 from hf_summary_writer import CommitScheduler
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.folder.snapshot import FileSnapshot
+from hf_summary_writer.push.batches import BatchLimits
+from hf_summary_writer.push.push import Pusher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -519,3 +522,18 @@ def test_a_folder_that_was_deleted_stays_deleted(schedule: Callable[..., CommitS
     assert scheduler.trigger().result(SECONDS) is None
     scheduler.close()
     assert not folder.exists()
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="the system does not count descriptors")
+def test_private_copies_last_no_longer_than_their_commit(
+    schedule: Callable[..., CommitScheduler], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes=10_000, bytes_in_memory=0))
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number}.bin").write_bytes(bytes([number]) * 1000)
+    process = psutil.Process()
+    descriptors: list[int] = []
+    schedule(on_commit=lambda _: descriptors.append(process.num_fds()))
+    assert len(descriptors) == 6
+    assert max(descriptors) - min(descriptors) < 20  # ten copies, and the connections of the client

@@ -384,8 +384,8 @@ class Job:
         """Note a file that could not be read or copied."""
         self._failed = self._failed or (file, error)
 
-    def batch_done(self) -> None:
-        """Remove the private copies of uploaded files."""
+    def remove_copies(self) -> None:
+        """Remove the private copies of what was read."""
         if self._reader is not None:
             self._reader.clear()
 

@@ -197,6 +197,7 @@ class Pusher:
                 staged = [file for file in batch.staged if outcomes[file.job].error is None]
                 for receipt in self._publish(staged, outcomes):
                     unsent.subtract(self._record(receipt, staged, outcomes))
+                _remove_copies(jobs)  # those of all batches would take as much of the disk as the folder
                 if +unsent and others_wait():
                     raise PostponedError("other runs have asked for a push meanwhile")
         except (BranchGoneError, RepoGoneError):
@@ -204,8 +205,7 @@ class Pusher:
         except (PushError, PostponedError) as error:
             outcomes.fail((job for job in +unsent if outcomes[job].error is None), error)
         finally:
-            for job in jobs:
-                job.batch_done()
+            _remove_copies(jobs)
         for job in jobs:
             if outcomes[job].error is None:
                 with outcomes.guard(job):
@@ -395,6 +395,11 @@ def _settle_unsent(batch: Batch) -> Counter[Job]:
     for file, error in batch.failed:
         file.job.could_not_read(file.file, error)
     return Counter(file.job for file, _ in [*batch.unchanged, *batch.skipped, *batch.failed])
+
+
+def _remove_copies(jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        job.remove_copies()
 
 
 def _by_job(files: Iterable[StagedFile]) -> dict[Job, list[StagedFile]]:
