@@ -171,3 +171,15 @@ def test_a_file_that_could_not_be_downloaded_is_downloaded_at_the_next_look(
         assert list(refreshed(mirror).failed) == [EVENTS]
         proxy.clear()
         assert refreshed(mirror) == Changed(1, 2, {})
+
+
+def test_an_interrupt_ends_the_downloads(place: Place) -> None:
+    files = {f"run/{number}/events.out.tfevents.1.host": b"x" for number in range(100)}
+    place.write(files)
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        place.mirror().refresh(lambda _files, _size: interrupt)
+    assert len(place.held()) < len(files)

@@ -239,16 +239,20 @@ class Mirror:
         changed, failed = self._that_fit(changed)
         with ThreadPoolExecutor(DOWNLOADS) as pool:
             downloads = {pool.submit(self._download, path, listed.size): path for path, listed in changed.items()}
-            for each in as_completed(downloads):
-                path = downloads[each]
-                done(changed[path].size)
-                error = each.exception()
-                if error is not None:
-                    failed[path] = one_line(str(error))
-                    continue
-                self._known[path] = changed[path].version
-                files += each.result() > 0
-                size += each.result()
+            try:
+                for each in as_completed(downloads):
+                    path = downloads[each]
+                    done(changed[path].size)
+                    error = each.exception()
+                    if error is not None:
+                        failed[path] = one_line(str(error))
+                        continue
+                    self._known[path] = changed[path].version
+                    files += each.result() > 0
+                    size += each.result()
+            except BaseException:  # Ctrl-C waits for the downloads that have begun alone
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         return Changed(files, size, failed)
 
     def _that_fit(self, changed: dict[str, _Listed]) -> tuple[dict[str, _Listed], dict[str, str]]:
