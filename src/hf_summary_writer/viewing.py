@@ -21,9 +21,11 @@ from hf_summary_writer.folder import PathFilter
 from hf_summary_writer.hub import Mirror, check_client, client_of, endpoint_of, full_name, one_line, refresh_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from huggingface_hub import HfApi
 
-__all__ = ["View", "show", "tensorboard_options", "view"]
+__all__ = ["View", "follow", "show", "tensorboard_options", "view"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
@@ -50,6 +52,32 @@ def show(folder: Path) -> None:
     start(shlex.join(tensorboard_options(folder)))
 
 
+def follow(
+    mirror: Mirror,
+    refresh: float,
+    look: Callable[[], object],
+    failed: Callable[[Exception], object],
+    ended: Callable[[float], bool],
+) -> None:
+    """Keep a mirror up to date, in the calling thread, until it is no longer needed.
+
+    Args:
+        mirror: The mirror.
+        refresh: Seconds between looks where the Hub does not tell of changes.
+        look: Refreshes the mirror.
+        failed: Told why that was not possible; it is tried again.
+        ended: As for `Mirror.wait`.
+    """
+    while not ended(0):
+        try:
+            mirror.wait(refresh, ended)
+            if not ended(0):
+                look()
+        except Exception as error:  # noqa: BLE001, PERF203 - the client raises many kinds, and what is there can be seen
+            failed(error)
+            ended(refresh)
+
+
 class View:
     """A copy of the event files of a repo or bucket, kept up to date until `close` or the end of the process.
 
@@ -61,11 +89,15 @@ class View:
         self.folder: Path = folder
         self._mirror = mirror
         self._name = name
-        self._refresh = refresh
         self._closed = threading.Event()
-        self._failed = False
+        self._has_failed = False
         self._look()
-        threading.Thread(target=self._follow, name="hf-summary-writer-view", daemon=True).start()
+        threading.Thread(
+            target=follow,
+            args=(mirror, refresh, self._look, self._warn, self._closed.wait),
+            name="hf-summary-writer-view",
+            daemon=True,
+        ).start()
 
     def close(self) -> None:
         """Follow the repo or bucket no more; the copy and TensorBoard stay."""
@@ -78,21 +110,12 @@ class View:
         changed = self._mirror.refresh(lambda _files, _size: lambda _size: None)
         for path, reason in changed.failed.items():
             logger.debug("%r of %s could not be downloaded: %s", path, self._name, reason)
+        self._has_failed = False
 
-    def _follow(self) -> None:
-        while not self._closed.is_set():
-            self._follow_once()
-
-    def _follow_once(self) -> None:
-        try:
-            self._mirror.wait(self._refresh, self._closed.wait)
-            self._look()
-            self._failed = False
-        except Exception as error:  # noqa: BLE001 - the client raises many kinds, and what is there can be looked at
-            level = logging.DEBUG if self._failed else logging.WARNING
-            logger.log(level, "%s could not be read: %s", self._name, one_line(describe(error)))
-            self._failed = True
-            self._closed.wait(self._refresh)
+    def _warn(self, error: Exception) -> None:
+        level = logging.DEBUG if self._has_failed else logging.WARNING
+        logger.log(level, "%s could not be read: %s", self._name, one_line(describe(error)))
+        self._has_failed = True
 
 
 def view(

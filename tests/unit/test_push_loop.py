@@ -39,7 +39,10 @@ class Pushes:
 
     def __init__(self) -> None:
         self.remote = SimpleNamespace(
-            start=lambda: None, stop=lambda: None, after_fork_in_child=lambda: None, endpoint=""
+            start=lambda: None,
+            stop=lambda: None,
+            after_fork_in_child=lambda: None,
+            client=SimpleNamespace(endpoint=""),
         )
         self.begun = threading.Semaphore(0)
         self.may_end = threading.Semaphore(0)

@@ -31,7 +31,7 @@ from hf_summary_writer.hub import (
     refresh_seconds,
 )
 from hf_summary_writer.notices import amount
-from hf_summary_writer.viewing import tensorboard_options
+from hf_summary_writer.viewing import follow, tensorboard_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,27 +102,18 @@ def view(
         if mirror.is_empty:
             _warn(f"{config.repo_id} has no file that matches {RUN_FILES[0]} yet: waiting for the first")
         board = stack.enter_context(_tensorboard(folder, port))
-        while board.poll() is None:
-            _follow(mirror, config, board, seconds)
+
+        def ended(seconds: float) -> bool:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                board.wait(seconds)
+            return board.poll() is not None
+
+        def failed(error: Exception) -> None:
+            _warn(f"{time.strftime('%H:%M:%S')}  {failed_read(config, error)}")
+
+        follow(mirror, seconds, lambda: fetch(mirror, config), failed, ended)
         code = board.returncode
     sys.exit(code)
-
-
-def _follow(mirror: Mirror, config: PushConfig, board: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait for news, and download it."""
-
-    def ended(seconds: float) -> bool:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            board.wait(seconds)
-        return board.poll() is not None
-
-    try:
-        mirror.wait(seconds, ended)
-        if board.poll() is None:
-            fetch(mirror, config)
-    except Exception as error:  # noqa: BLE001 - what is on this disk can still be looked at
-        _warn(f"{time.strftime('%H:%M:%S')}  {failed_read(config, error)}")
-        ended(seconds)
 
 
 def fetch(mirror: Mirror, config: PushConfig) -> None:

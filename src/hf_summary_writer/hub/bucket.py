@@ -195,7 +195,7 @@ class BucketRemote(Remote):
     def _receipt(self, message: str, files: int, nbytes: int) -> CommitInfo:
         from hf_summary_writer.hub.receipt import BucketReceipt
 
-        return BucketReceipt(f"{self.endpoint}/buckets/{self.repo_id}", message, files, nbytes)
+        return BucketReceipt(f"{self.client.endpoint}/buckets/{self.repo_id}", message, files, nbytes)
 
     def _list(self, paths: list[str]) -> dict[str, RemoteFile]:
         found = self.api.get_bucket_paths_info(self.repo_id, paths)

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["DOWNLOADS", "SECONDS", "download", "file_url", "list_files", "small_files"]
+__all__ = ["DOWNLOADS", "SECONDS", "download", "file_url", "list_files", "repo_files", "small_files"]
 
 # As the client's own download of a whole repo.
 DOWNLOADS = 8
@@ -58,21 +59,24 @@ def download(api: HfApi, url: str, start: int = 0) -> Iterator[Iterator[bytes]]:
 
 def list_files(api: HfApi, config: PushConfig) -> list[str]:
     """Return the paths of the files in the folder that a config names, of the first 100,000; its `repo_id` is full."""
-    entries: Any
+    files: Iterator[Any]
     where = config.path_in_repo or None
     with bounded(SECONDS):
         if config.repo_type == BUCKET:
-            entries = api.list_bucket_tree(config.repo_id, prefix=where, recursive=True)
-            paths = (each.path for each in entries if each.type == "file")
+            entries: Any = api.list_bucket_tree(config.repo_id, prefix=where, recursive=True)
+            files = (each for each in entries if each.type == "file")
         else:
-            from huggingface_hub.hf_api import RepoFile
-
-            entries = api.list_repo_tree(
-                config.repo_id, where, recursive=True, revision=config.revision, repo_type=config.repo_type
-            )
-            paths = (each.path for each in entries if isinstance(each, RepoFile))
+            files = repo_files(api, config, config.revision, where)
         prefix = f"{where}/" if where else ""
-        return [path for path in itertools.islice(paths, _MOST_FILES) if path.startswith(prefix)]
+        return [each.path for each in itertools.islice(files, _MOST_FILES) if each.path.startswith(prefix)]
+
+
+def repo_files(api: HfApi, config: PushConfig, revision: str | None, folder: str | None = None) -> Iterator[RepoFile]:
+    """Yield the files of a revision of a repo, or of a folder in it. Call it within `bounded`."""
+    from huggingface_hub.hf_api import RepoFile
+
+    found = api.list_repo_tree(config.repo_id, folder, recursive=True, revision=revision, repo_type=config.repo_type)
+    return (each for each in found if isinstance(each, RepoFile))
 
 
 def small_files(

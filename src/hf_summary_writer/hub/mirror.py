@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
 from hf_summary_writer.hub.deadline import bounded
-from hf_summary_writer.hub.downloads import DOWNLOADS, SECONDS, download, file_url
+from hf_summary_writer.hub.downloads import DOWNLOADS, SECONDS, download, file_url, repo_files
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import one_line
 
@@ -98,29 +98,23 @@ class _Source(ABC):
 class _Repo(_Source):
     def __init__(self, api: HfApi, config: PushConfig) -> None:
         super().__init__(api, config)
-        self._repo_type = config.repo_type
-        self._revision = config.revision
+        self._config = config
         self._commit: str | None = None
         self._files: dict[str, _Listed] = {}
 
     def files(self) -> Iterator[tuple[str, _Listed]]:
-        from huggingface_hub.hf_api import RepoFile
-
-        where: dict[str, Any] = {"repo_id": self.repo_id, "repo_type": self._repo_type}
         with bounded(SECONDS):
-            info = self.api.repo_info(**where, revision=self._revision)
+            info = self.api.repo_info(self.repo_id, repo_type=self._config.repo_type, revision=self._config.revision)
             if info.sha != self._commit:
                 # All files of one moment.
-                found = self.api.list_repo_tree(**where, recursive=True, revision=info.sha)
-                listed = list(itertools.islice(found, _MOST_FILES + 1))
-                _check_number(len(listed), self.repo_id)
-                files = [each for each in listed if isinstance(each, RepoFile)]
+                files = list(itertools.islice(repo_files(self.api, self._config, info.sha), _MOST_FILES + 1))
+                _check_number(len(files), self.repo_id)
                 self._files = {each.path: _Listed(each.blob_id, each.size) for each in files}
                 self._commit = info.sha
         yield from self._files.items()
 
     def url(self, path: str) -> str:
-        return file_url(self.api, self.repo_id, path, self._repo_type, self._commit)
+        return file_url(self.api, self.repo_id, path, self._config.repo_type, self._commit)
 
 
 class _Bucket(_Source):

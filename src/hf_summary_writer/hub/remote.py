@@ -105,6 +105,7 @@ class Remote(ABC):
     Attributes:
         max_files: The most files that one commit or batch should hold.
         rate_limit: How often huggingface.co lets an account publish.
+        client: As given.
         repo_id: The full id, once the repo is known to exist.
         known: Whether the repo took files before; it is then never created again.
         losses: How often the repo or the branch was found gone.
@@ -116,6 +117,7 @@ class Remote(ABC):
 
     def __init__(self, config: PushConfig, client: Client) -> None:
         where = config.destination
+        self.client: Client = client
         self.repo_id: str = where.repo_id
         self.known: bool = False
         self.losses: int = 0
@@ -124,7 +126,6 @@ class Remote(ABC):
         self._repo_type = where.repo_type
         self._revision = where.revision
         self._private = config.private
-        self._client = client
         self._thread = HubThread("hf-summary-writer-hub")
         # What to check before the next push, after the repo or the branch was found gone.
         self._check: Callable[[], None] | None = None
@@ -140,22 +141,12 @@ class Remote(ABC):
     @property
     def api(self) -> HfApi:
         """The `HfApi` that makes every request."""
-        return self._client.api
-
-    @property
-    def endpoint(self) -> str:
-        """The Hub's address."""
-        return self._client.endpoint
-
-    @property
-    def account_key(self) -> str:
-        """A name for the account of the last request; see `Client.account_key`."""
-        return self._client.account_key
+        return self.client.api
 
     @property
     def key(self) -> Hashable:
         """The same for all remotes whose files may be published together. Holds no token; makes no request."""
-        return self._client.key, self._repo_type, self._given_repo_id, self._revision
+        return self.client.key, self._repo_type, self._given_repo_id, self._revision
 
     def start(self) -> None:
         """Start the thread for requests, before the interpreter begins to exit.
@@ -179,12 +170,7 @@ class Remote(ABC):
         Raises:
             ActionNeededError: If there is none.
         """
-        self._thread.call(lambda: self._client.check_token(repo=self._name, known=self.known), self.call_seconds)
-
-    @property
-    def secret(self) -> str | None:
-        """The access token of the last request; see `Client.secret`."""
-        return self._client.secret
+        self._thread.call(lambda: self.client.check_token(repo=self._name, known=self.known), self.call_seconds)
 
     def use(self, repo_id: str) -> None:
         """Go on with a repo that took files before, under its full id."""
@@ -307,7 +293,7 @@ class Remote(ABC):
 
     def _call(self, call: Callable[[], T], seconds: float | None = None) -> T:
         return self._thread.call(
-            lambda: self._client.guarded(call, repo=self._name, known=self.known),
+            lambda: self.client.guarded(call, repo=self._name, known=self.known),
             self.call_seconds if seconds is None else seconds,
         )
 

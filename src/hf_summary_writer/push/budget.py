@@ -427,9 +427,9 @@ class AccountBudget:
     def __call__(self) -> SharedBudget | None:
         if self._limit == 0:
             return None
-        account = self._remote.account_key
+        account = self._remote.client.account_key
         if account != self._account or self._budget is None:
-            host = urlsplit(self._remote.endpoint).hostname or ""
+            host = urlsplit(self._remote.client.endpoint).hostname or ""
             is_the_hub = host == _THE_HUB or host.endswith("." + _THE_HUB)
             what, times, seconds = self._remote.rate_limit
             path = client_home() / "hf-summary-writer" / "budgets" / f"{account}.{what}.json"

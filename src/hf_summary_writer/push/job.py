@@ -217,7 +217,7 @@ class Job:
             str(self.folder),
             StateFolder(self._state_folder),
             self._once,
-            filter(None, [remote.secret]),
+            filter(None, [remote.client.secret]),
             verify=self._verify,
         )
         self._failed = None

@@ -357,7 +357,7 @@ class PushTask:
 
     @property
     def _endpoint(self) -> str:
-        return self._loop.pusher.remote.endpoint
+        return self._loop.pusher.remote.client.endpoint
 
     def _notice_fork(self) -> None:
         self._loop.notice_fork()

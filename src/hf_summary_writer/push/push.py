@@ -247,7 +247,7 @@ class Pusher:
             found[CARD_PATH] = Upload(CARD_PATH, card, len(card), only_new=True)
         for job, mine in _by_job(files).items():
             try:
-                state = job.state([file.snapshot for file in mine], self.remote.secret)
+                state = job.state([file.snapshot for file in mine], self.remote.client.secret)
             except Exception:  # a program may put anything into `sys.argv`
                 logger.debug("the state of %s is left out", job.folder, exc_info=True)
                 continue
