@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import filelock
 
     from hf_summary_writer.config import Destination, PushConfig
+    from hf_summary_writer.folder.disk import StateFolder
 
 __all__ = ["PUSH_LOCK", "Lease", "Rank", "has_ranks", "is_locked", "new_lock", "owner_above", "push_lock", "rank_of"]
 
@@ -62,8 +63,22 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def _acquired(state: StateFolder, name: str) -> filelock.BaseFileLock:
+    """Return a lock on a file of a state folder, which is created if need be, once it is held.
+
+    Raises:
+        filelock.Timeout: If somebody else holds it.
+        OSError, NotImplementedError: If there can be no lock here.
+    """
+    with state.opened(create=True):
+        pass  # neither a link nor a file
+    lock = new_lock(state.path / name)
+    lock.acquire(timeout=_LOOK_SECONDS, poll_interval=_POLL_SECONDS)
+    return lock
+
+
 @contextlib.contextmanager
-def push_lock(state_folder: Path) -> Iterator[OSError | NotImplementedError | None]:
+def push_lock(state: StateFolder) -> Iterator[OSError | NotImplementedError | None]:
     """Hold the lock that keeps pushes of one folder apart, across threads and processes, without waiting for it.
 
     The operating system frees the lock of a process that dies; a forked child closes its copy of the descriptor without
@@ -80,10 +95,7 @@ def push_lock(state_folder: Path) -> Iterator[OSError | NotImplementedError | No
     unusable: OSError | NotImplementedError | None = None
     with contextlib.ExitStack() as held:
         try:
-            with disk.StateFolder(state_folder).opened(create=True):
-                pass  # neither a link nor a file
-            lock = new_lock(state_folder / PUSH_LOCK)
-            held.enter_context(lock.acquire(timeout=_LOOK_SECONDS, poll_interval=_POLL_SECONDS))
+            held.callback(_acquired(state, PUSH_LOCK).release)
         except filelock.Timeout:
             raise FolderBusyError("another process is pushing this folder") from None
         except (OSError, NotImplementedError) as error:
@@ -149,11 +161,8 @@ class Lease:
         try:
             if not self.held:
                 self.release()  # the lock's file was deleted with its folder
-                with disk.StateFolder(self._path.parent).opened(create=True):
-                    pass  # neither a link nor a file
-                lock = new_lock(self._lock_path)
-                lock.acquire(timeout=_LOOK_SECONDS, poll_interval=_POLL_SECONDS)
-                self._lock, self._locked = lock, _file_id(self._lock_path)
+                self._lock = _acquired(disk.StateFolder(self._path.parent), self._lock_path.name)
+                self._locked = _file_id(self._lock_path)
             self._write(repo_id)
         except filelock.Timeout:
             return not self._includes_ours()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from hf_summary_writer.folder import FileSnapshot, LedgerEntry, most_open_files
 from hf_summary_writer.push.job import StagedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
     from hf_summary_writer.folder import SkipReason
     from hf_summary_writer.push.job import JobFile
@@ -91,11 +92,12 @@ class Batch:
 
 def batches(
     changed: Iterable[JobFile], max_files: int, limits: BatchLimits, interrupted: Callable[[], bool]
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield batches of files with stable content, until all are read; the caller sends one before it asks for the next.
 
     The lock of a job is held while its files of one batch are read. Two files that go to the same path of the repo are
-    in different batches.
+    in different batches. The private copies of a batch are removed when the next one is asked for, or the generator is
+    closed: those of all batches would take as much of the disk as the folder.
 
     Raises:
         InterruptedPushError: If there is no more time.
@@ -103,11 +105,13 @@ def batches(
     waiting = deque(changed)
     while waiting:
         batch = Batch(max_files, limits)
-        while waiting and batch.takes(waiting[0]):
-            job = waiting[0].job
-            with job.content_lock:
-                while waiting and waiting[0].job is job and batch.takes(waiting[0]):
-                    if interrupted():
-                        raise InterruptedPushError("the push was interrupted")
-                    batch.add(waiting.popleft())
-        yield batch
+        with contextlib.ExitStack() as copies:
+            while waiting and batch.takes(waiting[0]):
+                job = waiting[0].job
+                copies.callback(job.remove_copies)
+                with job.content_lock:
+                    while waiting and waiting[0].job is job and batch.takes(waiting[0]):
+                        if interrupted():
+                            raise InterruptedPushError("the push was interrupted")
+                        batch.add(waiting.popleft())
+            yield batch

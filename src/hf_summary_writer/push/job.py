@@ -121,8 +121,8 @@ class Job:
         self._run = run
         self._is_other_rank = rank is not None and not rank.is_main
         self._once = WarnOnce()
-        self._state_folder = folder / STATE_FOLDER
-        self.ledger: Ledger = Ledger(self._state_folder / f"{destination.key}.jsonl", destination)
+        self._state = StateFolder(folder / STATE_FOLDER)
+        self.ledger: Ledger = Ledger(self._state.path / f"{destination.key}.jsonl", destination)
         self.inventory: Inventory = Inventory(folder, config, self.ledger, self._once, verify=verify)
         self.lease: Lease = Lease(folder, config, waits=self._is_other_rank, covers_below=not is_writer)
         self._reader: SnapshotReader | None = None
@@ -198,7 +198,7 @@ class Job:
         Raises:
             FolderBusyError: If another process or thread pushes it.
         """
-        with push_lock(self._state_folder) as unusable:
+        with push_lock(self._state) as unusable:
             if unusable is not None:
                 # Pushes are safe without the lock, since they only ever repeat; they may then send something twice.
                 self._warn_of_state(unusable)
@@ -215,7 +215,7 @@ class Job:
         self.refresh(remote)
         self._reader = SnapshotReader(
             str(self.folder),
-            StateFolder(self._state_folder),
+            self._state,
             self._once,
             filter(None, [remote.client.secret]),
             verify=self._verify,
@@ -462,6 +462,6 @@ class Job:
         # One cause, and one warning: where no lock can be, no ledger can be written, and the other way round.
         self._once.warn(
             "state",
-            f"{self._state_folder} cannot be used ({error}): uploads continue with the upload state in memory, "
+            f"{self._state.path} cannot be used ({error}): uploads continue with the upload state in memory, "
             "so do not upload this folder from another process",
         )

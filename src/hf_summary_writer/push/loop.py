@@ -253,6 +253,8 @@ class PushTask:
 
     def give_up_if_hopeless(self) -> _GivenUp:
         """Give up a push that was asked for when the last one had failed already, and that would come after the end."""
+        if not self.is_finishing:
+            return None
         ready = self.ready_at()
         is_hopeless = time.monotonic() < ready and self._timetable.is_hopeless(ready)
         return self._give_up() if is_hopeless else None

@@ -191,21 +191,20 @@ class Pusher:
         changed = _changed(jobs, self.remote, outcomes)
         unsent = Counter(file.job for file in changed)
         self._batch_began = time.monotonic()
+        found = batches(changed, self.remote.max_files, self.limits, _interrupted(jobs))
         try:
-            for batch in batches(changed, self.remote.max_files, self.limits, _interrupted(jobs)):
-                unsent.subtract(_settle_unsent(batch))
-                staged = [file for file in batch.staged if outcomes[file.job].error is None]
-                for receipt in self._publish(staged, outcomes):
-                    unsent.subtract(self._record(receipt, staged, outcomes))
-                _remove_copies(jobs)  # those of all batches would take as much of the disk as the folder
-                if +unsent and others_wait():
-                    raise PostponedError("other runs have asked for a push meanwhile")
+            with contextlib.closing(found):
+                for batch in found:
+                    unsent.subtract(_settle_unsent(batch))
+                    staged = [file for file in batch.staged if outcomes[file.job].error is None]
+                    for receipt in self._publish(staged, outcomes):
+                        unsent.subtract(self._record(receipt, staged, outcomes))
+                    if +unsent and others_wait():
+                        raise PostponedError("other runs have asked for a push meanwhile")
         except (BranchGoneError, RepoGoneError):
             raise
         except (PushError, PostponedError) as error:
             outcomes.fail((job for job in +unsent if outcomes[job].error is None), error)
-        finally:
-            _remove_copies(jobs)
         for job in jobs:
             if outcomes[job].error is None:
                 with outcomes.guard(job):
@@ -395,11 +394,6 @@ def _settle_unsent(batch: Batch) -> Counter[Job]:
     for file, error in batch.failed:
         file.job.could_not_read(file.file, error)
     return Counter(file.job for file, _ in [*batch.unchanged, *batch.skipped, *batch.failed])
-
-
-def _remove_copies(jobs: Iterable[Job]) -> None:
-    for job in jobs:
-        job.remove_copies()
 
 
 def _by_job(files: Iterable[StagedFile]) -> dict[Job, list[StagedFile]]:
