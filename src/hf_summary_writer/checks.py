@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import re
 import stat
@@ -145,11 +146,12 @@ def _is_unicode(text: str) -> bool:
 
 def check_interval(minutes: object, name: str = "every") -> float:
     """Return `minutes` as a float if a timer can wait for that long."""
-    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)):
+    if isinstance(minutes, bool) or not isinstance(minutes, numbers.Real):
         raise TypeError(f"{name} must be a number of minutes, not {type(minutes).__name__}")
-    if not minutes > 0 or not math.isfinite(minutes):
+    found = float(minutes)
+    if not found > 0 or not math.isfinite(found):
         raise ValueError(f"{name} must be a positive number of minutes (fractions are fine), not {minutes!r}")
-    return float(minutes)
+    return found
 
 
 def check_token(token: object, name: str = "token") -> str | bool | None:
@@ -168,12 +170,13 @@ def check_token(token: object, name: str = "token") -> str | bool | None:
 
 def check_seconds(seconds: object, name: str = "close_timeout") -> float:
     """Return `seconds` as a float if somebody can wait for that long; 0 means not at all."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 <= seconds < math.inf:
+    found = float(seconds)
+    if not 0 <= found < math.inf:
         raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
     # No clock of Python can wait for longer than that.
-    return min(float(seconds), threading.TIMEOUT_MAX)
+    return min(found, threading.TIMEOUT_MAX)
 
 
 def check_some_seconds(seconds: object, name: str) -> float:

@@ -76,7 +76,7 @@ def read(
     Raises:
         LookupError: If there is no event file, or no run or tag for a name or pattern; the message names others.
         OSError: If there is no such folder or repo, or a file cannot be read or downloaded.
-        ValueError: If an argument is invalid on the Hub.
+        ValueError: If `source` is empty, or an argument is invalid on the Hub.
         huggingface_hub.errors.HfHubHTTPError: If the Hub refuses access.
     """
     place = place_of(source, repo_type=repo_type, revision=revision, token=token, endpoint=endpoint_of(hf_api))
@@ -99,9 +99,11 @@ def place_of(
 
     Raises:
         FileNotFoundError: If it is a path and there is no such folder.
-        ValueError: If it is invalid on the Hub.
+        ValueError: If it is empty, or invalid on the Hub.
     """
     name = os.fspath(source)
+    if not name:  # as an unset variable of a shell gives it; to Python it is the working folder
+        raise ValueError("the name of the folder, repo or bucket is empty: use . for the working folder")
     is_remote = name.startswith("hf://") or repo_type is not None or revision is not None
     if not is_remote and (not isinstance(source, str) or Path(name).is_dir() or not _may_be_a_repo(name)):
         if not Path(name).is_dir():
@@ -244,7 +246,10 @@ def _event_files(root: Path) -> Iterator[tuple[str, list[Path]]]:
     seen = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         folders.sort()
-        status = os.stat(folder)  # noqa: PTH116
+        try:
+            status = os.stat(folder)  # noqa: PTH116
+        except FileNotFoundError:
+            continue  # deleted since it was listed
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()  # a link to one of its parents, or a second one to the same folder
             continue

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.checks import check_folder
+from hf_summary_writer.checks import check_folder, check_some_seconds
 from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.errors import describe
 from hf_summary_writer.folder import PathFilter
@@ -41,15 +41,25 @@ def show(folder: Path) -> None:
     Raises:
         ImportError: If TensorBoard is not installed.
     """
-    try:
-        from tensorboard.notebook import start
-    except ImportError:
-        raise ImportError("this needs TensorBoard: pip install 'hf-summary-writer[view]'") from None
+    start = _starter()
     program = Path(sys.executable).with_name("tensorboard")
     if program.exists():  # the PATH of a notebook's kernel may lack the folder of its own programs
         os.environ.setdefault("TENSORBOARD_BINARY", str(program))
     # The magic %tensorboard does the same; it goes on with a TensorBoard that shows this folder already.
     start(shlex.join(tensorboard_options(folder)))
+
+
+def _starter() -> Callable[[str], object]:
+    """Return the function that opens TensorBoard.
+
+    Raises:
+        ImportError: If TensorBoard is not installed.
+    """
+    try:
+        from tensorboard.notebook import start
+    except ImportError:
+        raise ImportError("this needs TensorBoard: pip install 'hf-summary-writer[view]'") from None
+    return start  # type: ignore[no-any-return]
 
 
 def follow(
@@ -147,12 +157,15 @@ def view(
 
     Raises:
         ImportError: If TensorBoard is not installed.
-        ValueError: If an argument is invalid on the Hub.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is invalid on the Hub, or `refresh` is not positive.
         huggingface_hub.errors.HfHubHTTPError: If the repo or bucket cannot be read.
     """
+    _starter()  # before anything is downloaded
     arguments = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision, "token": token}
     config = PushConfig.from_arguments(arguments, endpoint_of(hf_api))
     check_client(config.repo_type)
+    seconds = refresh_seconds(config) if refresh is None else check_some_seconds(refresh, "refresh")
     api = hf_api or client_of(config.endpoint, config.token)
     config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
     if folder is None:
@@ -160,6 +173,6 @@ def view(
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     place = check_folder(temporary if folder is None else folder, "folder")
     mirror = Mirror(api, config, place, PathFilter(RUN_FILES), logger.debug)
-    found = View(mirror, place, config.repo_id, refresh or refresh_seconds(config))
+    found = View(mirror, place, config.repo_id, seconds)
     show(place)
     return found

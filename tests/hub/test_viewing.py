@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -71,3 +72,20 @@ def test_without_a_folder_the_copy_is_temporary(api: HfApi, repo_id: str, shown:
     assert followed.folder.is_dir()
     assert str(followed.folder) in shown[0]
     followed.close()
+
+
+def test_without_tensorboard_nothing_is_downloaded(
+    api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.create_repo(repo_id)
+    api.upload_file(path_or_fileobj=b"1", path_in_repo=EVENTS, repo_id=repo_id)
+    monkeypatch.setitem(sys.modules, "tensorboard.notebook", None)
+    with pytest.raises(ImportError, match="this needs TensorBoard: pip install"):
+        view(repo_id, folder=tmp_path / "copy", hf_api=api)
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("refresh", [0, -1])
+def test_the_time_between_looks_must_be_positive(refresh: float) -> None:
+    with pytest.raises(ValueError, match="refresh must be"):
+        view("user/run", refresh=refresh)

@@ -240,3 +240,22 @@ def test_a_framework_that_flushes_after_each_log_waits_for_no_disk_and_names_sta
     for name in NAMES:
         [tag] = {tag for tag in found if tag.endswith(name)}
         assert found.count(tag) == STEPS
+
+
+def test_versions_with_a_folder_of_the_same_name_have_places_of_their_own() -> None:
+    pytest.importorskip("lightning")
+    from hf_summary_writer.integrations.lightning import HubLogger
+
+    places = []
+    for options in ({"version": 0, "sub_dir": "logs"}, {"version": 1, "sub_dir": "logs"}, {"version": "a/b"}):
+        with HubLogger("user/run", name="experiment", **options).experiment as writer:
+            places.append(writer.scheduler.path_in_repo)
+    assert places == [f"logs/experiment/{place}" for place in ("version_0/logs", "version_1/logs", "a/b")]
+
+
+def test_a_log_within_another_one_raises_nothing() -> None:
+    pytest.importorskip("torch")
+    from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
+
+    with TorchFrameworkWriter("user/run", "runs/first") as writer, writer.logging(), writer.logging():
+        writer.flush()

@@ -113,3 +113,16 @@ def test_a_pipe_keeps_names_as_they_are(hub: HubProcess, tmp_path: Path) -> None
     assert [row["tag"] for row in csv.DictReader(io.StringIO(text))] == [name]
     text = commands.invoke(hub, "get", tmp_path / "runs", "*", "--json", home=tmp_path).stdout
     assert json.loads(text)["tag"] == name
+
+
+@pytest.mark.parametrize("form", ["--csv", "--json", None])
+def test_names_that_the_output_cannot_encode_are_shown_in_escapes(
+    hub: HubProcess, tmp_path: Path, form: str | None
+) -> None:
+    with EventWriter(tmp_path / "runs" / "実験") as writer:
+        writer.add_scalar("損失", 1.0, 1)
+    words = ["get", tmp_path / "runs", "損失", *([form] if form else [])]
+    shown = commands.run(hub, *words, home=tmp_path, PYTHONIOENCODING="ascii:strict")
+    assert shown.returncode == 0, shown.stderr
+    assert r"\u5b9f\u9a13" in shown.stdout
+    assert r"\u640d\u5931" in shown.stdout

@@ -173,3 +173,16 @@ def test_a_mistake_is_told_before_the_command_runs(hub: HubProcess, here: Path, 
     assert ended.returncode == 2
     assert said in ended.stderr
     assert not (here / "runs").exists()
+
+
+def test_help_behind_the_separator_is_an_argument_of_the_command(hub: HubProcess, repo_id: str, here: Path) -> None:
+    show = "import sys; print(sys.argv[1:])"
+    ended = commands.run(hub, "run", repo_id, "--", sys.executable, "-c", show, "--help", "-h", home=here)
+    assert (ended.returncode, ended.stdout) == (0, "['--help', '-h']\n"), ended.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["user/run", "-h"], ["user/run", "--help", "--", "true"]])
+def test_help_before_the_separator_is_that_of_run(hub: HubProcess, here: Path, words: list[str]) -> None:
+    shown = commands.invoke(hub, "run", *words, home=here)
+    assert shown.returncode == 0
+    assert "Run COMMAND and upload its logs" in shown.stdout

@@ -7,6 +7,7 @@ import string
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from hf_summary_writer import CommitScheduler, HFSummaryWriter, checks
 from hf_summary_writer.config import Destination
+from hf_summary_writer.events import EventWriter
 
 NAME_CHARACTERS = string.ascii_letters + string.digits + "-_./ é\n"
 
@@ -147,6 +149,14 @@ def test_a_relative_folder_needs_a_working_folder(tmp_path: Path, monkeypatch: p
     with pytest.raises(ValueError, match="absolute path"):
         HFSummaryWriter("user/run", logdir="runs/first")
     assert checks.check_folder(tmp_path / "new") == (tmp_path / "new").resolve()
+
+
+@pytest.mark.parametrize("number", [np.int64(5), np.float32(5), np.float64(5)])
+def test_lengths_of_time_may_be_numbers_of_numpy(number: float, tmp_path: Path) -> None:
+    assert type(checks.check_interval(number)) is float
+    assert type(checks.check_seconds(number)) is float
+    with EventWriter(tmp_path, flush_secs=number):
+        pass
 
 
 def test_no_wait_is_longer_than_a_clock_can_measure() -> None:

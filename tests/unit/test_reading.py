@@ -24,7 +24,7 @@ from hf_summary_writer.events.scalars import ScalarReader
 from hf_summary_writer.events.tfrecord import payloads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -238,3 +238,27 @@ def test_more_tags_than_are_remembered_are_read(tmp_path: Path, monkeypatch: pyt
     write(tmp_path, [plain(f"tag{n % 10}", n, float(n)) for n in range(100)])
     found = read(tmp_path)["."]
     assert [found[f"tag{n}"].steps.tolist() for n in range(10)] == [list(range(n, 100, 10)) for n in range(10)]
+
+
+def test_an_empty_name_is_not_taken_for_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log(tmp_path, {"loss": [1.0]})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"is empty: use \. for the working folder"):
+        read("")
+    assert list(read(".")) == ["."]
+
+
+def test_a_folder_that_is_deleted_while_it_is_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(tmp_path / "kept", {"loss": [1.0]})
+    walk = os.walk
+
+    def walk_and_delete(root: Path, **options: Any) -> Iterator[Any]:
+        for found in walk(root, **options):
+            if found[0] == str(root):
+                yield str(root / "deleted"), [], ["events.out.tfevents.1.host"]
+            yield found
+
+    monkeypatch.setattr(os, "walk", walk_and_delete)
+    assert list(read(tmp_path)) == ["kept"]

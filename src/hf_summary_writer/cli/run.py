@@ -113,12 +113,11 @@ class _RunCommand(click.Command):
     """A command with another command behind `--`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--help" in args or "-h" in args[:1] or not args:
-            return super().parse_args(ctx, args)
-        try:
-            separator = args.index("--")
-        except ValueError:
-            raise click.UsageError(f"-- is missing between REPO_ID and COMMAND: {_EXAMPLE}", ctx) from None
+        separator = args.index("--") if "--" in args else len(args)
+        if not args or not {"--help", "-h"}.isdisjoint(args[:separator]):
+            return super().parse_args(ctx, args[:separator])
+        if separator == len(args):
+            raise click.UsageError(f"-- is missing between REPO_ID and COMMAND: {_EXAMPLE}", ctx)
         ctx.meta[_COMMAND] = args[separator + 1 :]
         if not ctx.meta[_COMMAND]:
             raise click.UsageError(f"COMMAND is missing: {_EXAMPLE}", ctx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import numbers
 import os
 import socket
 import threading
@@ -942,11 +943,11 @@ def _seconds(flush_secs: float | None) -> float:
     """Return `flush_secs` as a number, after refusing what no clock can be compared with."""
     if flush_secs is None:
         return _FLUSH_SECS
-    if isinstance(flush_secs, bool) or not isinstance(flush_secs, (int, float)):
+    if isinstance(flush_secs, bool) or not isinstance(flush_secs, numbers.Real):
         raise TypeError(f"flush_secs must be a number of seconds, not {type(flush_secs).__name__}")
     if not flush_secs >= 0:
         raise ValueError(f"flush_secs must be 0 or a positive number of seconds, not {flush_secs!r}")
-    return flush_secs
+    return float(flush_secs)
 
 
 def _object_stores() -> set[str]:

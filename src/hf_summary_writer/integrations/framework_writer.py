@@ -31,7 +31,7 @@ class FrameworkWriter(HFSummaryWriter):
         try:
             yield
         finally:
-            del self._logging_thread
+            self._logging_thread = None
 
     def flush(self) -> None:
         """Return when all that was logged before is on disk; at once while the framework logs."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 # Lightning is published under two names, which are often both installed and share no classes.
-if "pytorch_lightning" in sys.modules and "lightning" not in sys.modules:
+if ("pytorch_lightning" in sys.modules and "lightning" not in sys.modules) or find_spec("lightning") is None:
     from lightning_fabric.loggers.logger import rank_zero_experiment
     from pytorch_lightning.loggers import TensorBoardLogger
 else:
@@ -26,7 +27,7 @@ _OF_THE_LOGGER = ("version", "log_graph", "default_hp_metric", "prefix", "sub_di
 
 
 class HubLogger(TensorBoardLogger):  # type: ignore[misc]
-    """Logs what `TensorBoardLogger` logs. Runs land in `<path_in_repo>/<name>/<version>/` of the repo.
+    """Logs what `TensorBoardLogger` logs, to `<path_in_repo>/<name>/<version>/<sub_dir>/` of the repo.
 
     Args:
         repo_id: The repo; by default the one that the environment names.
@@ -50,19 +51,22 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
         own = {key: kwargs.pop(key) for key in _OF_THE_LOGGER if key in kwargs}
         super().__init__(save_dir, name, **own)
         self._writer: TorchFrameworkWriter | None = None
-        self._writer_arguments = {
-            "repo_id": repo_id,
-            "path_in_repo": posixpath.join(path_in_repo or "", name or ""),
-            **kwargs,
-        }
+        self._path_in_repo = posixpath.join(path_in_repo or "", name or "")
+        self._writer_arguments = {"repo_id": repo_id, **kwargs}
 
     @property
     @rank_zero_experiment  # type: ignore[untyped-decorator]
     def experiment(self) -> TorchFrameworkWriter:
         """The writer, for whatever else is to be logged."""
         if self._writer is None:
+            version = self.version if isinstance(self.version, str) else f"version_{self.version}"
+            # The writer adds the last part, which is not the version if there is a `sub_dir`.
+            above = posixpath.dirname(posixpath.normpath(posixpath.join(version, self.sub_dir or "")))
+            place = posixpath.join(self._path_in_repo, above)
             # The parent's own name for it, by which it closes the writer.
-            self._experiment = self._writer = TorchFrameworkWriter(logdir=self.log_dir, **self._writer_arguments)
+            self._experiment = self._writer = TorchFrameworkWriter(
+                logdir=self.log_dir, path_in_repo=place, **self._writer_arguments
+            )
         return self._writer
 
     def save(self) -> None:
