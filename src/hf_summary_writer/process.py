@@ -296,6 +296,7 @@ class _Watch:
         Raises:
             ValueError: If this is not the main thread of the main interpreter.
             RuntimeError: If no thread can be started any more.
+            OSError: If the process may open no more files.
         """
         with self._lock:
             installed = signal.getsignal(signal.SIGTERM)
@@ -303,20 +304,26 @@ class _Watch:
                 signal.signal(signal.SIGTERM, self._handle)
                 self._before = installed
             if self._pipe is None:
-                pipe = os.pipe()
-                os.set_blocking(pipe[1], False)
-                thread = threading.Thread(target=self._run, args=pipe, name="hf-summary-writer-sigterm", daemon=True)
                 try:
-                    thread.start()
-                except RuntimeError:
-                    os.close(pipe[0])
-                    os.close(pipe[1])
+                    self._pipe = self._start()
+                except (OSError, RuntimeError):
+                    self._put_back()
                     raise
-                self._pipe = pipe
-                others = signal.set_wakeup_fd(pipe[1], warn_on_full_buffer=False)
+                others = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
                 if others != -1:  # that of an event loop; then only the handler tells the thread
                     signal.set_wakeup_fd(others)
             self._members.add(member)
+
+    def _start(self) -> tuple[int, int]:
+        pipe = os.pipe()
+        try:
+            os.set_blocking(pipe[1], False)
+            threading.Thread(target=self._run, args=pipe, name="hf-summary-writer-sigterm", daemon=True).start()
+        except (OSError, RuntimeError):
+            for descriptor in pipe:
+                os.close(descriptor)
+            raise
+        return pipe
 
     def remove(self, member: SigtermAware) -> None:
         """Leave `member` alone; with the last one the handler that was there before comes back."""

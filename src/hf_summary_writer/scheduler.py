@@ -355,8 +355,8 @@ class CommitScheduler:
         try:
             self._task.start()
             if self.push_on_sigterm and self._task.alive:
-                # Started again in another thread than the main one, it goes on without.
-                with contextlib.suppress(ValueError):
+                # Started again in another thread than the main one, or without a descriptor left, it goes on without.
+                with contextlib.suppress(ValueError, OSError):
                     sigterm.add(self)
         except RuntimeError as error:  # the interpreter is exiting, or the system has no thread to give
             logger.warning(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import threading
@@ -165,6 +167,20 @@ def test_the_handler_is_there_only_if_asked_for_and_only_until_the_end(logdir: P
     second.close()
     assert signal.getsignal(signal.SIGTERM) is before
     plain.close()
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_without_a_descriptor_left_a_run_goes_on_without_the_handler(
+    logdir: Path, kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pipe() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(os, "pipe", pipe)
+    made = makers(logdir)[kind](push_on_sigterm=True)
+    assert signal.getsignal(signal.SIGTERM) is before
+    made.close()
 
 
 @pytest.mark.parametrize("kind", [0, 1])

@@ -192,7 +192,7 @@ def model_card(destination: Destination) -> bytes:
     options += "" if destination.is_default_branch else f" --revision {destination.revision}"
     where = "Each folder below is a run."
     if destination.repo_type == "model" and destination.is_default_branch:
-        where = 'The tab "Metrics" of this page shows them.'
+        where = 'The tab "Training metrics" of this page shows them.'
     head = ["---", *fields, "tags:", "- tensorboard", "- hf-summary-writer", "---"]
     # Not the download itself: the client keeps files of its own there, by names that TensorBoard takes for runs.
     logs = "/".join([name, *destination.path.split("/")[:-1]])
