@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import PostponedError, PushError
 from hf_summary_writer.hub.repo import MAX_FILES_PER_COMMIT
-from hf_summary_writer.hub.responses import Answer, judge_answer
+from hf_summary_writer.hub.responses import Answer, classify_response
 from hf_summary_writer.localhub.errors import HubError
 from hf_summary_writer.localhub.limits import Limits
 from hf_summary_writer.push.budget import CommitQueue, SharedBudget
@@ -207,7 +207,7 @@ class _World:
             self.result.refused.append((self.now, machine))
             headers = {name.lower(): value for name, value in error.headers.items()}
             answer = Answer(error.status, headers, error.message)
-            raise judge_answer(answer, self.now, repo="the repo", known=True) from None
+            raise classify_response(answer, self.now, repo="the repo", known=True) from None
         self._limits.count_commit()
         self.result.accepted.append(self.now)
 
@@ -281,7 +281,7 @@ class _Process:
         folders = [folder for folder in self._folders if folder.ready_at() <= now]
         final = any(folder.is_finishing for folder in folders)
         share = 0.9 if final else 0.5
-        folders += [each for each in self._folders if each not in folders and each.timetable.invite(now, share)]
+        folders += [each for each in self._folders if each not in folders and each.timetable.bring_forward(now, share)]
         self._is_pushing = True
         self._last = [folder for folder in folders if folder.is_finishing]
         try:

@@ -60,7 +60,7 @@ class ExitAware(Protocol):
     def at_exit(self) -> Callable[[bool], None] | None:
         """Start the last push without waiting; return a function that waits for it, in bounded time.
 
-        What is returned is called with whether the user is in a hurry, and then must not wait.
+        What is returned is called with whether the user skips the wait.
         """
 
 
@@ -157,11 +157,11 @@ class _Exit:
     """Both passes of one exit.
 
     All members begin before any is waited for, so that ten writers do not wait ten times as long as one. One member's
-    trouble must not cost the next one its data, and exit code and streams are the user's.
+    failure must not cost the next one its data, and exit code and streams are the user's.
     """
 
     def __init__(self) -> None:
-        self._hurry = False
+        self._skips_waits = False
         self.is_over = False
         self.afterwards: list[Callable[[], object]] = []
 
@@ -178,7 +178,7 @@ class _Exit:
         for member in _exit_aware.newest_first():
             self._guarded(lambda member=member: waits.append(member.at_exit()))  # type: ignore[misc]
         for wait in filter(None, waits):
-            self._guarded(lambda wait=wait: wait(self._hurry))  # type: ignore[misc]
+            self._guarded(lambda wait=wait: wait(self._skips_waits))  # type: ignore[misc]
 
     def _guarded(self, step: Callable[[], object]) -> None:
         try:
@@ -186,7 +186,7 @@ class _Exit:
                 step()
         except BaseException:  # noqa: BLE001 - of Ctrl-C, or of a signal handler that exits
             # One of them skips the wait, all of it: that of the other members, and of the other pass.
-            self._hurry = True
+            self._skips_waits = True
 
 
 _exit = _Exit()

@@ -319,9 +319,9 @@ class CommitScheduler:
         deadline = time.monotonic() + self._shutdown.remaining
         future = self._task.finish(self._shutdown.remaining, end=False)
 
-        def await_last(hurry: bool) -> None:
-            if hurry:
-                self._shutdown.hurry()
+        def await_last(skip: bool) -> None:
+            if skip:
+                self._shutdown.skip_wait()
             try:
                 self._await_last(future, deadline if self._shutdown.remaining else 0.0)
             finally:
@@ -424,7 +424,7 @@ class CommitScheduler:
         away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
         self._shutdown.await_last(future, deadline, away=away)
 
-    def _after_the_end(self, _hurry: bool) -> None:
+    def _after_the_end(self, _skip: bool) -> None:
         """Name what came after the last push; what became of that has been said."""
         if self._may_have_late_children():
             self._name_late_data()

@@ -17,7 +17,7 @@ import remote
 from faults.proxy import Answer
 from hf_summary_writer.events import file_version, frame
 from hf_summary_writer.folder.ledger import STATE_FOLDER, Signature, ledgers_of
-from hf_summary_writer.push.status import survey
+from hf_summary_writer.push.status import inspect_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,7 +217,7 @@ def test_odd_values_in_state_files_are_never_shown_nor_raised(world: World, odd:
             for name in line:
                 changed = [*lines[:number], {**line, name: odd}, *lines[number + 1 :]]
                 path.write_text("\n".join(map(json.dumps, changed)) + "\n")
-                shown = json.dumps(survey(world.folder, config).as_dict(), ensure_ascii=False)
+                shown = json.dumps(inspect_folder(world.folder, config).as_dict(), ensure_ascii=False)
                 assert shown.isprintable()
                 assert "\\u001b" not in shown
                 path.write_text(before)

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 import remote
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.push.loop import Phase
-from hf_summary_writer.push.status import survey
+from hf_summary_writer.push.status import inspect_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ def _card(title: str) -> str:
 
 
 def surveyed(scheduler: CommitScheduler) -> Status:
-    return survey(scheduler.folder_path, scheduler._config)
+    return inspect_folder(scheduler.folder_path, scheduler._config)
 
 
 def test_the_links_lead_to_the_metrics_and_to_the_folder(

@@ -82,15 +82,15 @@ def test_an_invitation_moves_a_push_by_half_an_interval_at_the_most(
 ) -> None:
     table.settle(1000.0, None)
     now = 1000 + later
-    assert table.invite(now, 0.5) is comes
+    assert table.bring_forward(now, 0.5) is comes
     assert (table.ready_at(requested=False) <= now) is comes
 
 
 def test_nobody_is_invited_who_has_to_wait(table: Timetable) -> None:
     table.settle(1000.0, RateLimitError("429", retry_after=60))
-    assert not table.invite(1050.0, 1.0)
+    assert not table.bring_forward(1050.0, 1.0)
     table.settle(1000.0, PostponedError("shared with others", 60.0))
-    assert not table.invite(1050.0, 1.0)
+    assert not table.bring_forward(1050.0, 1.0)
 
 
 def test_after_the_end_a_run_can_begin_anew(table: Timetable) -> None:

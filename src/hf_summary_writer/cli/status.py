@@ -18,11 +18,11 @@ from hf_summary_writer.notices import amount
 from hf_summary_writer.push import (
     Phase,
     StatusFile,
+    inspect_folder,
     known_folders,
     linked_folders,
     links_out,
     matches_nothing,
-    survey,
     unfollowed,
 )
 from hf_summary_writer.reading import place_of
@@ -99,7 +99,7 @@ def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) 
     elsewhere = {each for each, _ in pushed}
     complete = True
     for each, config in pushed:
-        found = survey(each, config)
+        found = inspect_folder(each, config)
         left_out = unfollowed(each, links_out(each, config), elsewhere)
         complete = complete and found.all_arrived and not left_out
         if as_json:

@@ -22,13 +22,13 @@ from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.hub import check_client, default_endpoint
 from hf_summary_writer.notices import amount, files, size
 from hf_summary_writer.push import (
+    inspect_folder,
     known_configs,
     known_folders,
     linked_folders,
     links_out,
     matches_nothing,
     missing,
-    survey,
     unfollowed,
     unfollowed_error,
 )
@@ -234,7 +234,7 @@ def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, ve
         synced = send(folder, config, progress.client, note, verify=verify, elsewhere=elsewhere)
     arrived = synced.error is None and not synced.missing
     empty = arrived and matches_nothing(folder, config)
-    config = dataclasses.replace(config, repo_id=survey(folder, config, quiet=True).destination.repo_id)
+    config = dataclasses.replace(config, repo_id=inspect_folder(folder, config, quiet=True).destination.repo_id)
     if as_json:
         emit(
             {

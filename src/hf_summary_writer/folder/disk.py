@@ -324,7 +324,7 @@ def write_json(path: Path, value: Any) -> None:
     StateFolder(path.parent).write(path.name, json.dumps(value, separators=(",", ":")).encode())
 
 
-# Trouble of this process or machine and not of one file: a scan that passed over it would take a full folder for empty.
+# Errors of this process or machine and not of one file: a scan that passed over it would take a full folder for empty.
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 # So many files of one kind are named; more only hide other lines.

@@ -50,7 +50,7 @@ _SECONDS_UNTIL_DUE = 24 * 3600
 
 _TAIL_BYTES = 4096
 
-# What says that the file of the scan is not there any more, or another kind of file. All else is trouble of the disk.
+# What says that the file of the scan is not there any more, or another kind of file. All else is a failure of the disk.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}
 
 # Content up to this size is handed over as bytes even where the file could be: one open file less to depend on.

@@ -24,7 +24,7 @@ from hf_summary_writer.hub.responses import (
     REPO_NOT_FOUND,
     REVISION_NOT_FOUND,
     answer_of,
-    judge_exception,
+    classify_exception,
     one_line,
     requests_left,
 )
@@ -85,7 +85,7 @@ def check(
     try:
         answer = _ask(api, "GET", "/api/whoami-v2")
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
-        reason = str(judge_exception(error, known=False, repo="the Hub", now=time.time()))
+        reason = str(classify_exception(error, known=False, repo="the Hub", now=time.time()))
         if answer_of(error) is None:
             yield Finding("Hub", ok=False, text=f"{endpoint}: {reason}", remedy="check HF_ENDPOINT, network and proxy")
         else:
@@ -197,6 +197,6 @@ def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding:
             branch = "" if repo_type == BUCKET else f", or has no branch {revision}"
             text = f"{repo_type} {repo_id} does not exist{branch}: the first push creates it"
             return Finding("repo", ok=True, text=text)
-        reason = str(judge_exception(error, known=False, repo=repo_id, now=time.time()))
+        reason = str(classify_exception(error, known=False, repo=repo_id, now=time.time()))
         return Finding("repo", ok=False, text=reason, remedy="use a token that may write to this repo, or another repo")
     return Finding("repo", ok=True, text=f"the token may write to {repo_type} {repo_id}")

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from hf_summary_writer.errors import ActionNeededError, UnreachableError
 from hf_summary_writer.hub import deadline, xet
-from hf_summary_writer.hub.responses import judge_exception, redacted
+from hf_summary_writer.hub.responses import classify_exception, redacted
 from hf_summary_writer.process import tell_after_fork
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Client:
         Raises:
             ActionNeededError: If there is none, or one that HTTP cannot carry; the client would quote that in full.
         """
-        self._judged(functools.partial(self._look_up_token, repo), repo=repo, known=known)
+        self._classified(functools.partial(self._look_up_token, repo), repo=repo, known=known)
 
     def guarded(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
         """Return what `call` returns, and turn whatever the client raises into a `PushError`.
@@ -182,15 +182,15 @@ class Client:
             with _without_progress_bars():
                 return call()
 
-        result = self._judged(prepared, repo=repo, known=known)
+        result = self._classified(prepared, repo=repo, known=known)
         _reached.add(self.endpoint)
         return result
 
-    def _judged(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
+    def _classified(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
         try:
             return call()
         except Exception as error:  # noqa: BLE001 - whatever the client raises is classified
-            failure: PushError = judge_exception(error, known=known, repo=repo, now=time.time())
+            failure: PushError = classify_exception(error, known=known, repo=repo, now=time.time())
         if isinstance(failure, UnreachableError):
             failure.was_reached = self.endpoint in _reached
         # A Hub may repeat a request, and not all tokens look like one.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from hf_summary_writer.errors import ActionNeededError, DeadlineError, PushError, TemporaryError
-from hf_summary_writer.hub.responses import Answer, judge_network, one_line
+from hf_summary_writer.hub.responses import Answer, classify_network_error, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -245,7 +245,7 @@ def _watch(attempt: Deadline, host: str, to_commit: bool, event: str, details: d
     if isinstance(error, Exception) and type(error).__name__ != "WriteError":
         if to_commit and event.startswith("connection."):
             attempt.unanswered = False
-        raise judge_network(error, host) from None
+        raise classify_network_error(error, host) from None
 
 
 def _after_response(response: Any) -> None:

@@ -35,9 +35,9 @@ __all__ = [
     "REVISION_NOT_FOUND",
     "Answer",
     "answer_of",
-    "judge_answer",
-    "judge_exception",
-    "judge_network",
+    "classify_exception",
+    "classify_network_error",
+    "classify_response",
     "one_line",
     "redacted",
     "requests_left",
@@ -162,7 +162,7 @@ def _retry_after(value: str, now: float) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def judge_answer(answer: Answer, now: float, *, repo: str, known: bool) -> PushError:
+def classify_response(answer: Answer, now: float, *, repo: str, known: bool) -> PushError:
     """Map an error response of the Hub to an exception of this package.
 
     Args:
@@ -222,7 +222,7 @@ def _not_found(answer: Answer, said: str, *, repo: str, known: bool) -> PushErro
     )
 
 
-def judge_network(error: Exception, host: str) -> PushError:
+def classify_network_error(error: Exception, host: str) -> PushError:
     """Map an exception of the HTTP transport to an exception of this package."""
     causes = list(_causes(error))
     kind, said = type(error).__name__, one_line(str(causes[-1]) or type(causes[-1]).__name__)
@@ -234,14 +234,14 @@ def judge_network(error: Exception, host: str) -> PushError:
     return UnreachableError(message) if kind in {"ConnectError", "ConnectTimeout"} else TemporaryError(message)
 
 
-def judge_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:
+def classify_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:
     """Map an exception of the client to an exception of this package."""
     # The client wraps what went wrong with an upload into a RuntimeError that says nothing.
     causes = list(_causes(error))
     for cause in causes:
         answer = answer_of(cause)
         if answer is not None:
-            return judge_answer(answer, now, repo=repo, known=known)
+            return classify_response(answer, now, repo=repo, known=known)
         if isinstance(cause, PushError):
             return cause
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
@@ -259,10 +259,10 @@ def judge_exception(error: BaseException, *, known: bool, repo: str, now: float)
         return RejectedError(said)
     if names & {"JSONDecodeError", "KeyError"}:
         return TemporaryError(f"what answered is not the Hub ({said}): is there a login page in between?")
-    return _judge_rest(causes, said, repo)
+    return _classify_rest(causes, said, repo)
 
 
-def _judge_rest(causes: list[BaseException], said: str, repo: str) -> PushError:
+def _classify_rest(causes: list[BaseException], said: str, repo: str) -> PushError:
     if _REFUSED_BY_HUB.search(said):
         return ActionNeededError(
             f"the Hub takes no data for {repo} ({said}): the token may not write to it, or the storage quota is used up"
@@ -276,7 +276,7 @@ def _is_local(error: BaseException) -> bool:
     """Return whether an exception is about a file or a resource of this machine."""
     if not isinstance(error, OSError) or isinstance(error, (ConnectionError, TimeoutError)):
         return False
-    # Others derive from it for trouble of a network: `socket.gaierror`, `ssl.SSLError`, those of HTTP clients.
+    # Others derive from it for errors of a network: `socket.gaierror`, `ssl.SSLError`, those of HTTP clients.
     return type(error).__module__ == "builtins" and error.errno not in _NETWORK_ERRNOS
 
 

@@ -15,11 +15,11 @@ from hf_summary_writer.push.status import (
     Missing,
     Status,
     StatusFile,
+    inspect_folder,
     known_folders,
     links_out,
     matches_nothing,
     missing,
-    survey,
 )
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Status",
     "StatusFile",
     "commit_queue_of",
+    "inspect_folder",
     "is_state_file",
     "known_configs",
     "known_folders",
@@ -50,7 +51,6 @@ __all__ = [
     "loop_to",
     "matches_nothing",
     "missing",
-    "survey",
     "sync",
     "unfollowed",
     "unfollowed_error",

@@ -93,7 +93,7 @@ def _look(folder: Path, endpoint: str, sends_to: Destination | None, api: Callab
         found = list(_leftovers(folder, endpoint))
         if sends_to is not None:
             found = [each for each in found if not (_goes_beside(each, sends_to) and _is_sent(each, api()))]
-    except Exception:  # whatever a folder of others holds is no trouble of this run
+    except Exception:  # whatever a folder of others holds is no failure of this run
         logger.debug("could not look for what earlier runs left unsent", exc_info=True)
         return
     if len(found) == 1:

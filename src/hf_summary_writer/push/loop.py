@@ -267,7 +267,7 @@ class PushTask:
         """Return whether a push is due within that share of the interval, and let it come now if so."""
         if self._running is not None or self._ending:
             return False
-        return self._timetable.invite(now, share)
+        return self._timetable.bring_forward(now, share)
 
     def waits_for_push(self, now: float) -> bool:
         """Return whether a trigger waits for a push that can start now."""

@@ -57,7 +57,7 @@ class FailureLog:
         self._failures += 1
         expected = isinstance(error, PushError)
         said = str(error) if expected else f"{type(error).__name__}: {describe(error)}"
-        # The message at shutdown names the missing files and the command, and the writer the trouble of the disk.
+        # The message at shutdown names the missing files and the command, and the writer the failure of the disk.
         if left_behind or type(error) in self._said or isinstance(error, (InterruptedPushError, UnwrittenError)):
             logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)
             return self._failures
@@ -162,7 +162,7 @@ class Shutdown:
         destination: Returns where it goes, its repo with a namespace once the Hub has said which.
         command: What sends what is missing, ready to paste into a shell.
         inventory: What is missing.
-        seconds: How long all the waits of one leaving may take together.
+        seconds: How long all the waits of one exit may take together.
 
     Attributes:
         remaining: What is left of that.
@@ -190,7 +190,7 @@ class Shutdown:
         """Reset the time limit, because the run continues."""
         self.remaining = self._seconds
 
-    def hurry(self) -> None:
+    def skip_wait(self) -> None:
         """Wait no more."""
         self.remaining = 0.0
 
@@ -222,7 +222,7 @@ class Shutdown:
                 self._explain_the_wait(deadline - time.monotonic())
                 _wait(future, deadline - time.monotonic())
         except KeyboardInterrupt:
-            self.hurry()
+            self.skip_wait()
             raise
         finally:
             pending = _counter.count(self._inventory, max(_SECONDS_TO_COUNT, deadline - time.monotonic()))

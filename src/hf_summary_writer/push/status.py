@@ -44,11 +44,11 @@ __all__ = [
     "Report",
     "Status",
     "StatusFile",
+    "inspect_folder",
     "known_folders",
     "links_out",
     "matches_nothing",
     "missing",
-    "survey",
 ]
 
 _MAX_BYTES = 16 * 2**10
@@ -235,10 +235,7 @@ def missing(folder: Path, config: PushConfig, *, quiet: bool = False) -> list[Mi
     """
     _, inventory = _look(folder, config, quiet=quiet)
     destination = config.destination
-    return [
-        Missing(candidate.relpath, destination.path_in_repo(candidate.relpath), size)
-        for candidate, size in inventory.missing()
-    ]
+    return [Missing(file.relpath, destination.path_in_repo(file.relpath), size) for file, size in inventory.missing()]
 
 
 def links_out(folder: Path, config: PushConfig) -> set[str]:
@@ -259,7 +256,7 @@ def matches_nothing(folder: Path, config: PushConfig) -> bool:
         return False  # nobody knows
 
 
-def survey(folder: Path, config: PushConfig, *, quiet: bool = False) -> Status:
+def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> Status:
     """Return the upload status of `folder`, an absolute path without links, with `config`. Makes no request.
 
     May be called while another process pushes; it then tells of one moment or another.

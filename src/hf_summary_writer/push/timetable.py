@@ -112,7 +112,7 @@ class Timetable:
             own = max(self._due, self._not_before)
         return max(own, self._postponed_until)
 
-    def invite(self, now: float, share: float) -> bool:
+    def bring_forward(self, now: float, share: float) -> bool:
         """Make a push due now that is due soon; return whether it is.
 
         Folders that share a repo come to share their commits in this way.

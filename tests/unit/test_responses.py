@@ -21,8 +21,8 @@ from hf_summary_writer.errors import (
 from hf_summary_writer.hub.responses import (
     MAX_WAIT_SECONDS,
     Answer,
-    judge_answer,
-    judge_exception,
+    classify_exception,
+    classify_response,
     one_line,
     wait_asked_for,
 )
@@ -78,26 +78,26 @@ def test_a_wait_that_makes_no_sense_is_not_believed() -> None:
     ],
 )
 def test_each_status_has_one_consequence(status: int, kind: type[PushError]) -> None:
-    verdict = judge_answer(Answer(status), NOW, repo="the model repo user/run", known=False)
+    verdict = classify_response(Answer(status), NOW, repo="the model repo user/run", known=False)
     assert type(verdict) is kind
 
 
 def test_a_repo_or_a_branch_that_took_commits_before_is_gone_when_it_is_not_found() -> None:
     missing_repo = Answer(404, {"x-error-code": "RepoNotFound"})
-    assert isinstance(judge_answer(missing_repo, NOW, repo="r", known=True), RepoGoneError)
+    assert isinstance(classify_response(missing_repo, NOW, repo="r", known=True), RepoGoneError)
     missing_branch = Answer(404, {"x-error-code": "RevisionNotFound"})
-    assert isinstance(judge_answer(missing_branch, NOW, repo="r", known=True), BranchGoneError)
-    assert type(judge_answer(missing_branch, NOW, repo="r", known=False)) is ActionNeededError
+    assert isinstance(classify_response(missing_branch, NOW, repo="r", known=True), BranchGoneError)
+    assert type(classify_response(missing_branch, NOW, repo="r", known=False)) is ActionNeededError
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-error-code": "EntryNotFound"}])
 def test_a_404_without_the_code_of_a_missing_repo_proves_nothing(headers: dict[str, str]) -> None:
-    assert type(judge_answer(Answer(404, headers), NOW, repo="r", known=True)) is ActionNeededError
+    assert type(classify_response(Answer(404, headers), NOW, repo="r", known=True)) is ActionNeededError
 
 
 def test_trouble_of_the_network_is_temporary_and_a_bad_certificate_is_not() -> None:
     def judged(error: Exception) -> PushError:
-        return judge_exception(error, known=False, repo="r", now=NOW)
+        return classify_exception(error, known=False, repo="r", now=NOW)
 
     assert isinstance(judged(ConnectionError("refused")), TemporaryError)
     assert isinstance(judged(RuntimeError("from the native client")), TemporaryError)
@@ -111,7 +111,7 @@ def test_trouble_of_the_network_is_temporary_and_a_bad_certificate_is_not() -> N
 def test_an_error_that_is_raised_again_is_quoted_once() -> None:
     error = ConnectionError("refused")
     error.__cause__ = ConnectionError("refused")
-    said = str(judge_exception(error, known=False, repo="r", now=NOW))
+    said = str(classify_exception(error, known=False, repo="r", now=NOW))
     assert said.count("refused") == 1
 
 
@@ -130,7 +130,7 @@ def test_of_a_page_the_title_is_quoted() -> None:
 
 def test_an_error_of_this_machine_is_not_one_of_the_hub() -> None:
     def said(error: Exception) -> str:
-        return str(judge_exception(error, known=True, repo="r", now=NOW))
+        return str(classify_exception(error, known=True, repo="r", now=NOW))
 
     assert "this machine" in said(OSError("I/O error: Not a directory (os error 20)"))
     assert "this machine" in said(PermissionError(errno.EACCES, "no"))
