@@ -55,6 +55,10 @@ _IDLE_SECONDS = 10.0
 """How long a file stays open with nothing appended."""
 
 
+_PLAIN = frozenset({bytes, tuple})
+
+"""Types of events that need no work of their own before they are written."""
+
 _of_parent: list[Any] = []
 
 """What a forked child has inherited and must never free."""
@@ -114,7 +118,9 @@ class EventQueue:
         # What is being copied from devices for the items in `_taken`, and since when it has been waited for.
         self._copies: list[tuple[list[Snapshot], Copy]] = []
         self.device_wait_began: float | None = None
+        # Requests with events in front of them, and those whose events are all written, for the next sync.
         self._requests: set[FlushRequest] = set()
+        self._reached: list[FlushRequest] = []
         self._done = 0
         self._retry_at = 0.0
         self._verify_at = 0.0
@@ -234,7 +240,7 @@ class EventQueue:
 
     @property
     def has_waiting_callers(self) -> bool:
-        return bool(self._requests or self.memory.waiting)
+        return bool(self._requests or self._reached or self.memory.waiting)
 
     @property
     def pending(self) -> int:
@@ -253,6 +259,8 @@ class EventQueue:
 
     def is_ready(self, now: float) -> bool:
         """Whether there is work at the monotonic time `now`; a failing disk is tried now and then, and on request."""
+        if self._reached:
+            return True
         if not self.items and not self._taken:
             return False
         if self._awaits_device:
@@ -260,7 +268,10 @@ class EventQueue:
         return not self.failing or now >= self._retry_at or bool(self._requests)
 
     def work(self, most: int, now: float) -> int:
-        """Write up to `most` items, or answer one request; return how many items were done. Never raises `OSError`."""
+        """Write up to `most` items, or reach requests, which wait for a sync then; return how many items were done.
+
+        Never raises `OSError`.
+        """
         if not self._taken:
             self._take(most)
             if not ON_DEVICE.isdisjoint(map(type, self._taken)):
@@ -270,40 +281,55 @@ class EventQueue:
             return 0
         taken = self._taken
         before = len(taken)
-        if not before:
-            return 0
         try:
-            if isinstance(taken[0], FlushRequest):
-                self._flush(taken[0])
-                del taken[0]
-            else:
-                try:
-                    self._write(taken, most, now)
-                finally:
-                    self._done += before - len(taken)
-                self.failing = False
-                self.failures.recover(self, self.directory)
+            if taken and not isinstance(taken[0], FlushRequest):
+                self._write(taken, most, now)
+            self._reach_requests(taken)
+            # Requests that come close one behind the other, as from several threads, share a sync.
+            while self._is_close_to_another_request and before - len(taken) < most:
+                self._write(taken, most, now)
+                self._reach_requests(taken)
         except OSError as error:
             self._fall_back(error, now)
         if self.memory.waiting and (self.failing or not self.items or len(self.items) <= self.memory.items // 2):
             self.memory.wake_waiting()
         return before - len(self._taken)
 
-    def tidy(self, now: float) -> None:
-        """Sync when `flush_secs` are over, close a file that is idle or not expected to grow."""
-        file = self._file
-        if file.path is None or self.failing:
-            return
-        try:
-            if self.closed and not self.items and not self._taken:
-                file.finish()
-            elif file.dirty and self._sync_at is not None and now >= self._sync_at:
-                self._sync_at = None
-                file.sync()
-        except OSError as error:
+    @property
+    def is_dirty(self) -> bool:
+        """Whether the file was written to since the last sync."""
+        return self._file.dirty
+
+    def needs_sync(self, now: float) -> bool:
+        """Return whether requests were reached, `flush_secs` are over, or the file is not expected to grow."""
+        if self._reached:
+            return True
+        if self._file.path is None or self.failing:
+            return False
+        return self._is_at_end or (self._file.dirty and self._sync_at is not None and now >= self._sync_at)
+
+    def sync(self) -> None:
+        """Sync the file. Another thread may call this, while the writer thread leaves the queue alone.
+
+        Raises:
+            OSError: The disk did not take it.
+        """
+        self._file.sync()
+
+    def end_sync(self, error: OSError | None) -> None:
+        """Answer the requests that were reached before the sync; log its error; close a file at its end."""
+        self._sync_at = None
+        if error is not None:
             self.failures.report_sync(error, self.directory)
-        if file.is_open and now >= self._idle_at:
-            file.rest()
+        if self._is_at_end or any(request.closes for request in self._reached):
+            self._file.forget()
+        while self._reached:
+            self._reached.pop().set()
+
+    def tidy(self, now: float) -> None:
+        """Give back the descriptor of an idle file."""
+        if self._file.is_open and not self.failing and now >= self._idle_at:
+            self._file.rest()
 
     def drop(self) -> None:
         """Drop the item that made `work` raise, and continue in a new file."""
@@ -329,6 +355,7 @@ class EventQueue:
         self._taken = []
         self._forget_copies()
         self._requests = set()
+        self._reached = []
         self._file.belongs_to_parent(has_events=has_events)
         self.failing = False
         self.register_at = 0.0
@@ -408,6 +435,9 @@ class EventQueue:
             if not scalars:
                 self.memory.release(sum(map(memory_of, taken[:done])))
             del taken[:done]
+            self._done += done
+        self.failing = False
+        self.failures.recover(self, self.directory)
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
             self._sync_at = now + self._flush_secs
@@ -442,16 +472,25 @@ class EventQueue:
         self.memory.release(item.nbytes - memory_of(payload))
         return payload
 
-    def _flush(self, request: FlushRequest) -> None:
-        self._sync_at = None
-        try:
+    def _reach_requests(self, taken: list[Item]) -> None:
+        """Take the requests that stand at the beginning, up to one that closes the file."""
+        while taken and isinstance(request := taken[0], FlushRequest):
+            self._reached.append(request)
+            self._requests.discard(request)
+            del taken[0]
             if request.closes:
-                self._file.finish()
-            else:
-                self._file.sync()
-        except OSError as error:
-            self.failures.report_sync(error, self.directory)
-        self._answer(request)
+                return
+
+    @property
+    def _is_close_to_another_request(self) -> bool:
+        """Whether another request may follow, in the same file, after events that are only to be written."""
+        if not self._reached or self._reached[-1].closes or not self._requests:
+            return False
+        return bool(self._taken) and type(self._taken[0]) in _PLAIN
+
+    @property
+    def _is_at_end(self) -> bool:
+        return self.closed and not self.items and not self._taken
 
     def _answer(self, request: FlushRequest) -> None:
         self._requests.discard(request)

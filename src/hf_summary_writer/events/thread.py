@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hf_summary_writer import process
+from hf_summary_writer.events.syncing import sync_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,6 +88,11 @@ class Served(Protocol):
     def has_waiting_callers(self) -> bool: ...
     def is_ready(self, now: float) -> bool: ...
     def work(self, most: int, now: float) -> int: ...
+    @property
+    def is_dirty(self) -> bool: ...
+    def needs_sync(self, now: float) -> bool: ...
+    def sync(self) -> None: ...
+    def end_sync(self, error: OSError | None) -> None: ...
     def tidy(self, now: float) -> None: ...
     def rest(self) -> None: ...
     def drop(self) -> None: ...
@@ -293,6 +299,8 @@ class WriterThread:
                 if not urgent and self._is_called(_NAP):
                     urgent, quota = True, self._pending()
                     break
+            self._sync(ready)
+        self._sync(list(self._queues.values()))
         self._tidy_all()
         return found
 
@@ -302,12 +310,12 @@ class WriterThread:
     def _ready(self, quota: dict[int, int]) -> list[Served]:
         now = time.monotonic()
         queues = list(self._queues.items())
-        return [events for key, events in queues if quota.get(key, 0) > 0 and events.is_ready(now)]
+        ready = [events for key, events in queues if quota.get(key, 0) > 0 and events.is_ready(now)]
+        return [events for events in ready if events.has_waiting_callers] or ready
 
     def _serve(self, events: Served, most: int) -> int:
         self._slice_began = now = time.monotonic()
         done = self._work(events, most, now)
-        self._tidy(events, now)
         self._slice_began = None
         self._open.pop(id(events), None)
         if events.holds_descriptor:
@@ -315,6 +323,19 @@ class WriterThread:
             if len(self._open) > _MOST_OPEN:
                 self._open.pop(next(iter(self._open))).rest()
         return done
+
+    def _sync(self, queues: list[Served]) -> None:
+        """Sync together the files that need it; whose file is done first waits for no other."""
+        with self._working:
+            now = time.monotonic()
+            needy = [events for events in queues if events.needs_sync(now)]
+            if not needy:
+                return
+            self._slice_began = now
+            for events, error in sync_all(needy):
+                self._slice_began = time.monotonic()
+                self._end_sync(events, error)
+            self._slice_began = None
 
     def _tidy_all(self) -> None:
         for key, events in list(self._queues.items()):
@@ -341,6 +362,10 @@ class WriterThread:
             for events in list(self._queues.values()):
                 while events.is_ready(now := time.monotonic()):
                     self._work(events, _URGENT_ITEMS, now)
+                    if events.needs_sync(now):
+                        # Each by itself: at this point of the exit, threads cannot start or never run.
+                        for _, error in sync_all([events]):
+                            self._end_sync(events, error)
                 if events.device_wait_began is not None:
                     time.sleep(_NAP)
         finally:
@@ -356,6 +381,15 @@ class WriterThread:
         with contextlib.suppress(Exception):
             events.drop()
         return most
+
+    def _end_sync(self, events: Served, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, OSError):
+            self._contain(error, events)
+            error = None
+        try:
+            events.end_sync(error)
+        except BaseException as bug:  # noqa: BLE001 - all others wait for the same thread
+            self._contain(bug, events)
 
     def _tidy(self, events: Served, now: float) -> None:
         try:
