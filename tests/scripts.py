@@ -60,7 +60,8 @@ def run(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
             # With its children, which hold the same pipes.
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
             raise AssertionError(f"the script did not end:\n{out}\n{err}") from None
     assert_no_token(hub, logdir, out + err)
