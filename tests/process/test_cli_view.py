@@ -89,3 +89,20 @@ def test_a_repo_that_is_not_there_is_an_error_in_one_line(hub: HubProcess, repo_
     assert asked.returncode == 1
     assert repo_id in asked.stderr
     assert "Traceback" not in asked.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_ends_it_without_the_temporary_copy(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    api.create_repo(repo_id)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with commands.start(hub, "view", repo_id, "--port", 0, home=tmp_path, TMPDIR=str(temporary)) as process:
+        assert process.stderr is not None
+        assert any("http://" in line for line in process.stderr)
+        assert list(temporary.glob("hf-summary-writer-view-*"))
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert list(temporary.glob("hf-summary-writer-view-*")) == []

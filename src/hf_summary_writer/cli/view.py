@@ -91,6 +91,7 @@ def view(
     api = client_for(config)
     disable_progress_bars()  # the client's own, one for each file
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_signals_as_interrupts())
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-view-")))
         try:
@@ -131,18 +132,30 @@ def _warn(text: str) -> None:
 
 
 @contextlib.contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """Take SIGTERM and SIGHUP for Ctrl-C: neither TensorBoard nor the temporary copy must stay behind."""
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def _tensorboard(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "tensorboard.main", "--port", str(_free(port))]
     board = subprocess.Popen([*command, *tensorboard_options(folder)])  # noqa: S603
-    # From a service manager, or `kill`: TensorBoard must not stay behind.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield board
     except KeyboardInterrupt:
         board.terminate()
         sys.exit(0)
     finally:
-        signal.signal(signal.SIGTERM, before)
         if board.poll() is None:
             board.terminate()
             try:
