@@ -407,7 +407,7 @@ class CommitScheduler:
         if self._mode is Mode.OFFLINE and not self._said_offline:
             self._said_offline = True
             announce("Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._command)
-            self._job.remember()
+            self._job.remember(self._remote.client.known_secret)
 
     def _before_push(self) -> bool:
         """Bring to disk what this push has to cover; return whether all of it is there."""

@@ -364,16 +364,21 @@ class _RunScheduler(CommitScheduler):
             super().start()
 
     def close(self) -> None:
-        self._run.end(RunPhase.FINISHED)
+        self._end_run(RunPhase.FINISHED)
         super().close()
 
     def at_exit(self) -> Callable[[bool], None]:
-        self._run.end(RunPhase.at_exit())
+        self._end_run(RunPhase.at_exit())
         return super().at_exit()
 
     def at_sigterm(self) -> Callable[[bool], None]:
         self._run.end(RunPhase.STOPPED)
         return super().at_sigterm()
+
+    def _end_run(self, phase: RunPhase) -> None:
+        self._run.end(phase)
+        if self._said_offline and not self._parent:
+            self._job.leave_state(self._remote.client.known_secret)
 
     def _new_job(self) -> Job:
         return Job(

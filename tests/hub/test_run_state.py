@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from huggingface_hub import constants
 
 import remote
 from events import wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
-from hf_summary_writer.push import RunPhase, RunState
+from hf_summary_writer.config import PushConfig
+from hf_summary_writer.folder import STATE_FOLDER
+from hf_summary_writer.push import RunPhase, RunState, sync
 from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
 
 pytestmark = pytest.mark.client  # a push is uploads and commits of the client
 
@@ -244,3 +253,173 @@ def test_whatever_the_arguments_of_the_script_are_logs_arrive(
         pushed(writer, 1)
     assert remote.files(api, repo_id) == remote.under(tmp_path / "run-1", "tensorboard/run-1")
     assert all(state.command.isprintable() for state in remote.states(api, repo_id).values())
+
+
+@pytest.mark.parametrize("where", [pytest.param("bucket", marks=needs_a_client_for_buckets)], indirect=True)
+def test_a_bucket_is_told_of_the_end_though_nothing_else_is_new(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], hub: HubProcess
+) -> None:
+    with HFSummaryWriter(**settings) as writer:
+        pushed(writer, 1)
+        before = remote.files(api, repo_id, **where)
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.FINISHED
+    assert remote.files(api, repo_id, **where) == before
+    requests = hub.requests
+    writer.close()
+    assert hub.requests == requests
+
+
+@pytest.fixture
+def owner(api: HfApi, repo_id: str, tmp_path: Path, where: dict[str, Any]) -> CommitScheduler:
+    """Return a scheduler of the folder of all runs, which has become its owner."""
+    scheduler = CommitScheduler(
+        repo_id=repo_id, folder_path=tmp_path, path_in_repo="tensorboard", every=HOUR, hf_api=api, **where
+    )
+    assert scheduler.trigger().result(SECONDS) is None
+    return scheduler
+
+
+def test_the_owner_of_a_folder_above_tells_of_the_run(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler
+) -> None:
+    with HFSummaryWriter(**settings) as writer:
+        writer.add_scalars("loss", {"train": 1.0}, 1)
+        assert pushed(writer, 1) is None
+        assert owner.trigger().result(SECONDS) is not None
+        (running,) = remote.states(api, repo_id, **where).values()
+        writer.add_scalar("loss", 0.5, 2)
+    owner.close()
+    states = remote.states(api, repo_id, **where)
+    assert list(states) == [PLACE]
+    finished = states[PLACE]
+    assert (running.phase, finished.phase) == (RunPhase.RUNNING, RunPhase.FINISHED)
+    assert running.started == finished.started <= running.last_event <= finished.last_event
+    assert not list(settings["logdir"].glob("*.json"))
+
+
+def test_the_owner_tells_nothing_of_a_run_that_is_to_have_no_state(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler
+) -> None:
+    with HFSummaryWriter(**settings, run_state=False) as writer:
+        assert pushed(writer, 1) is None
+    owner.close()
+    assert remote.states(api, repo_id, **where) == {}
+    assert len(remote.files(api, repo_id, **where)) == 1
+
+
+@pytest.fixture
+def synced(api: HfApi, repo_id: str, tmp_path: Path) -> Callable[[], RunState | None]:
+    """Return a function that uploads the run as `sync` does, and returns the state at the Hub."""
+
+    def upload() -> RunState | None:
+        path = "tensorboard/run-1"
+        config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, repo_type="dataset", path_in_repo=path)
+        done = sync(tmp_path / "run-1", config, api, lambda _: None)
+        assert (done.missing, done.error) == (0, None)
+        return remote.states(api, repo_id, repo_type="dataset").get(PLACE)
+
+    return upload
+
+
+@pytest.mark.parametrize("where", ["dataset"], indirect=True)
+def test_what_is_uploaded_after_an_offline_run_says_how_it_ended(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, synced: Callable[[], RunState | None]
+) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+
+    def train() -> None:
+        with HFSummaryWriter(**settings) as writer:
+            writer.add_scalar("loss", 1.0, 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
+    state = synced()
+    assert state is not None
+    assert state.phase is RunPhase.FAILED
+    assert state.started <= state.last_event <= state.last_push + 1
+
+
+LEFT = RunState(RunPhase.RUNNING, 1000.0, 1000.0, 1000.0, 300.0, "node", 0, "train.py", "1")
+
+
+@pytest.fixture
+def left(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, float], None]:
+    """Return a function that makes a run with an event of some time, and leaves a state in it."""
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+
+    def leave(content: bytes, event: float) -> None:
+        with HFSummaryWriter(**settings, run_state=False) as writer:
+            writer.add_scalar("loss", 1.0, 1)
+        for file in settings["logdir"].glob("*tfevents*"):
+            os.utime(file, (event, event))
+        (settings["logdir"] / STATE_FOLDER / "run.json").write_bytes(content)
+
+    return leave
+
+
+@pytest.mark.parametrize("where", ["dataset"], indirect=True)
+def test_a_run_that_was_killed_long_ago_is_not_said_to_go_on(
+    left: Callable[[bytes, float], None], synced: Callable[[], RunState | None]
+) -> None:
+    left(LEFT.encoded(), 2000.0)
+    state = synced()
+    assert state is not None
+    assert (state.phase, state.last_event, state.last_push) == (RunPhase.RUNNING, 2000.0, 2000.0)
+    assert state.is_overdue(time.time())
+
+
+@pytest.mark.parametrize("where", ["dataset"], indirect=True)
+def test_an_end_is_outdated_once_somebody_else_logs_to_the_run(
+    left: Callable[[bytes, float], None], synced: Callable[[], RunState | None]
+) -> None:
+    left(dataclasses.replace(LEFT, phase=RunPhase.FINISHED).encoded(), 2000.0)
+    assert synced() is None
+
+
+@pytest.mark.parametrize("where", ["dataset"], indirect=True)
+@pytest.mark.parametrize("content", [b"", b"[]", b"x" * 2**20, LEFT.encoded().replace(b"node", b"\x1b[31m")])
+def test_what_is_no_state_of_a_run_is_left_out(
+    left: Callable[[bytes, float], None], synced: Callable[[], RunState | None], content: bytes
+) -> None:
+    left(content, 2000.0)
+    assert synced() is None
+
+
+@pytest.mark.parametrize("where", ["dataset"], indirect=True)
+def test_the_token_of_the_process_that_uploads_is_masked_in_a_state_too(
+    api: HfApi, tmp_path: Path, left: Callable[[bytes, float], None], synced: Callable[[], RunState | None]
+) -> None:
+    left(dataclasses.replace(LEFT, command=f"train.py x{api.token}y").encoded(), 2000.0)
+    state = synced()
+    (tmp_path / "run-1" / STATE_FOLDER / "run.json").unlink()  # no test may leave the token on the disk
+    assert state is not None
+    assert state.command == "train.py x***y"
+
+
+def test_a_state_takes_no_request_of_its_own(
+    api: HfApi, repo_id: str, tmp_path: Path, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=HOUR, hf_api=api) as writer:
+        pushed(writer, 1)
+        before = len(hub.requests)
+        pushed(writer, 2)
+        paths = [request.path for request in hub.requests[before:]]
+        assert sum("/preupload/" in path for path in paths) == 1
+
+
+def test_a_state_that_the_repo_stores_in_lfs_is_uploaded_by_itself(
+    api: HfApi, repo_id: str, tmp_path: Path, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    api.create_repo(repo_id)
+    attributes = b"*.json filter=lfs diff=lfs merge=lfs -text\n"
+    api.upload_file(path_or_fileobj=attributes, path_in_repo=".gitattributes", repo_id=repo_id)
+    with HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=HOUR, hf_api=api) as writer:
+        pushed(writer, 1)
+        before = len(hub.requests)
+        pushed(writer, 2)
+        paths = [request.path for request in hub.requests[before:]]
+        assert sum("/preupload/" in path for path in paths) == 2
+    assert remote.states(api, repo_id)[PLACE].phase is RunPhase.RUNNING

@@ -13,6 +13,7 @@ import scripts
 from aftermath import assert_sound
 from events import wait_until
 from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.push import RunPhase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,9 +38,9 @@ writer.close()
 """
 
 
-def start_agent(hub: HubProcess, parent: Path, repo_id: str) -> Popen[str]:
+def start_agent(hub: HubProcess, parent: Path, repo_id: str, every: float = OFTEN) -> Popen[str]:
     parent.mkdir(exist_ok=True)
-    options = ["--into", "tensorboard", "--watch", "--every", OFTEN]
+    options = ["--into", "tensorboard", "--watch", "--every", every]
     process = commands.start(hub, "sync", parent, repo_id, *options, home=parent.parent)
     wait_until(lambda: any((parent / STATE_FOLDER).glob("*.lease.json")), SECONDS)
     return process
@@ -76,7 +77,23 @@ def test_runs_that_come_and_go_below_an_agent_make_no_commit_of_their_own(
     assert agent.returncode == 0, errors
     assert remote.files(api, repo_id) == remote.under(parent, "tensorboard")
     assert all(title.startswith("Logs of runs") for title in titles(api, repo_id))
-    assert not (parent / "a" / STATE_FOLDER).exists()
+    assert [path.name for path in (parent / "a" / STATE_FOLDER).iterdir()] == ["run.json"]
+
+
+def test_an_agent_tells_how_runs_have_ended(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    parent = tmp_path / "runs"
+    agent = start_agent(hub, parent, repo_id, every=60.0)
+    try:
+        for name, last in {"a": "", "b/c": "1 / 0"}.items():
+            log = 'writer = HFSummaryWriter(repo_id, logdir=logdir); writer.add_scalar("loss", 1, 1); '
+            scripts.run(log + last, hub, parent / name, repo_id)
+    finally:
+        _, errors = stop(agent)
+    assert agent.returncode == 0, errors
+    assert {path: state.phase for path, state in remote.states(api, repo_id).items()} == {
+        "tensorboard/a/hf-summary-writer.json": RunPhase.FINISHED,
+        "tensorboard/b/c/hf-summary-writer.json": RunPhase.FAILED,
+    }
 
 
 def test_when_the_agent_is_killed_a_run_pushes_for_itself(

@@ -97,6 +97,12 @@ class BucketRemote(Remote):
             if number < len(groups) and interrupted():
                 raise InterruptedPushError("the push was interrupted")
 
+    def publish_small(
+        self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        """Add small files to the bucket."""
+        self._send(uploads, commit_slot, {})
+
     def squash(self, title: str) -> None:
         """Do nothing: there is no history."""
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -199,6 +200,12 @@ class Client:
         # The client's exceptions may quote headers, and their frames hold them, and with them the token.
         failure.__cause__ = failure.__context__ = failure.__traceback__ = None
         raise failure
+
+    @property
+    def known_secret(self) -> str | None:
+        """The access token as far as it is known without looking it up, which imports the client."""
+        given = getattr(self.api, "token", None) if self._is_users else self._token
+        return self.secret or (given if isinstance(given, str) else os.environ.get("HF_TOKEN"))
 
     def _look_up_token(self, repo: str) -> None:
         fault = self._token_fault()

@@ -224,6 +224,12 @@ class Remote(ABC):
             PushError: If anything else fails.
         """
 
+    @abstractmethod
+    def publish_small(
+        self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        """Publish small files by themselves, unless that makes a commit; what the Hub refuses is left out."""
+
     def files(self, paths: Sequence[str], interrupted: Callable[[], bool] = lambda: False) -> dict[str, RemoteFile]:
         """Return those of the files that exist at the Hub, with a request per 1,000 of them.
 

@@ -16,6 +16,7 @@ from hf_summary_writer.hub.uploads import (
     exists,
     git_oid,
     is_identical,
+    is_in_lfs,
     is_left_out,
     posted_bytes,
     together,
@@ -61,6 +62,8 @@ class RepoRemote(Remote):
         self._piece_reader = PieceReader()
         # Whether the Hub refuses the small files that come along, and whether it may, as of this push.
         self._refuses_along = self._may_refuse_along = False
+        # Whether the last ones needed an upload, of which the client makes only one at a time in its caller's thread.
+        self._along_in_lfs = False
         self._created = False
 
     def recheck(self) -> None:
@@ -100,6 +103,11 @@ class RepoRemote(Remote):
         found = self.api.get_paths_info(self.repo_id, paths, repo_type=self._repo_type, revision=self._revision)
         # A folder has no size.
         return {each.path: _remote_file(each) for each in found if hasattr(each, "size")}
+
+    def publish_small(
+        self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        """Do nothing: it would take a commit."""
 
     def squash(self, title: str) -> None:
         """Squash the history of the branch into one commit."""
@@ -213,8 +221,12 @@ class RepoRemote(Remote):
             [CommitOperationAdd(path_in_repo=each.path, path_or_fileobj=each.body) for each in some]
             for some in (uploads, along)
         )
-        for some in together([*additions, *others], BYTES_AT_ONCE if xet.over_xet() else 0):
+        groups = list(together(additions, BYTES_AT_ONCE if xet.over_xet() else 0))
+        # Text needs no upload, and asked for together with a file no request of its own.
+        groups[:1] = [groups[0], others] if self._along_in_lfs else [groups[0] + others]
+        for some in filter(None, groups):
             self._preupload_some(some)
+        self._along_in_lfs = any(map(is_in_lfs, others))
         self._tell_other_runs(
             each for each, added in zip(along, others, strict=True) if each.is_first and exists(added)
         )

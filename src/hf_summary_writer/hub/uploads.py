@@ -21,6 +21,7 @@ __all__ = [
     "exists",
     "git_oid",
     "is_identical",
+    "is_in_lfs",
     "is_left_out",
     "model_card",
     "posted_bytes",
@@ -136,6 +137,11 @@ def together(additions: Iterable[CommitOperationAdd], most: int) -> Iterator[lis
 def is_left_out(addition: Any) -> bool:
     """Tell whether the repo's `.gitignore` keeps it out."""
     return bool(getattr(addition, "_should_ignore", False))
+
+
+def is_in_lfs(addition: Any) -> bool:
+    """Tell whether the Hub stores it in LFS."""
+    return getattr(addition, "_upload_mode", None) == "lfs"
 
 
 def exists(addition: Any) -> bool:

@@ -29,6 +29,7 @@ from hf_summary_writer.folder import (
 )
 from hf_summary_writer.hub import Upload
 from hf_summary_writer.notices import amount, files
+from hf_summary_writer.push.run_state import STATE_FILE, RunPhase, states_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -135,6 +136,9 @@ class Job:
         self._confirmed: set[str] = set()
         self._has_committed = False
         self._is_flushed = True
+        # What the Hub was told of the run, and what it is being told.
+        self._told: RunPhase | None = None
+        self._told_next: RunPhase | None = None
         self._commits = 0  # since the ledger was last compared with the Hub
         self.owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
@@ -152,6 +156,7 @@ class Job:
         self._is_flushed = self._flush()
         if self._is_writer:
             if self._is_left_to_owner_above(remote):
+                self.leave_state(remote.client.known_secret)  # of such a process nothing else needs the client
                 return False
             if not (self.asked or self.final) and not self.lease.may_claim():
                 return False
@@ -163,7 +168,7 @@ class Job:
         try:
             remote.check_token()
         except Exception:
-            self.remember()  # a later process has to know where the folder was to go
+            self.remember(remote.client.known_secret)  # a later process has to know where the folder was to go
             raise
         self.refresh(remote)
         if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
@@ -225,6 +230,7 @@ class Job:
         self.inventory.left_behind = 0
         # From now on a later process knows where this folder is to go, whatever becomes of this one.
         self._note(lambda: self.ledger.record_config(self.config))
+        self.leave_state(remote.client.known_secret)
         if self._losses != remote.losses:
             self.start_over(remote)
         refused = dict(self.inventory.refused) if self.final else {}
@@ -266,23 +272,58 @@ class Job:
         is_repo = self.destination.repo_type != BUCKET
         return is_repo and self.config.model_card and self.ledger.is_new and self.ledger.commit is None
 
-    def state(self, snapshots: Iterable[FileSnapshot], secret: str | None) -> Upload | None:
-        """Return the file with the run's state that comes along with a commit of files, if one is to.
+    def states(self, snapshots: Collection[FileSnapshot], secret: str | None) -> list[Upload]:
+        """Return the files with states of runs that come along with a commit of files.
 
         Args:
             snapshots: The files.
-            secret: The access token, which may not stand in it.
+            secret: The access token, which may not stand in them.
         """
+        if self.lease.is_held_elsewhere:
+            return []  # they are told by that process
         run = self._run
-        if run is None:
-            return None
-        run.note_event(max(snapshot.entry.signature.mtime_ns for snapshot in snapshots) / 10**9)
-        # Neither a file of the user's, nor that of another process of the run.
-        if run.file_name in self.ledger.entries or self.lease.is_held_elsewhere:
-            return None
-        content = run.file(secret)
-        place = self.destination.path_in_repo(run.file_name)
-        return Upload(place, content, len(content), is_first=self.is_first)
+        if run is not None:
+            run.note_event(max(map(_written, snapshots)))
+            self._told_next = run.phase
+            return self._state_files({run.file_name: run.file(secret)})
+        if self._is_writer:
+            return []
+        newest: dict[str, float] = {}
+        for snapshot in snapshots:
+            for reldir in _folders_of(snapshot.relpath):
+                newest[reldir] = max(newest.get(reldir, 0.0), _written(snapshot))
+        found: dict[str, bytes] = {}
+        for reldir, left in states_below(self.folder, newest):
+            state = left.brought_along(newest[reldir], time.time(), self.config.minutes * 60)
+            if state is not None:
+                found[f"{reldir}/{STATE_FILE}" if reldir else STATE_FILE] = state.encoded(secret)
+        return self._state_files(found)
+
+    def end_of_run(self, secret: str | None) -> list[Upload]:
+        """Return the file with the end of the run, if the Hub was told by this process only that the run goes on."""
+        run = self._run
+        if run is None or not self.final or self._told is not RunPhase.RUNNING or run.phase is self._told:
+            return []
+        if self.lease.is_held_elsewhere or self.interrupted():
+            return []
+        self._told = run.phase
+        return self._state_files({run.file_name: run.file(secret)})
+
+    def leave_state(self, secret: str | None) -> None:
+        """Leave the state of the run on the disk, for another process that uploads the folder."""
+        if self._run is not None:
+            try:
+                self._run.leave(self.folder, secret)
+            except Exception:  # a disk, or a program that puts anything into `sys.argv`
+                logger.debug("the state of %s is not left there", self.folder, exc_info=True)
+
+    def _state_files(self, contents: Mapping[str, bytes]) -> list[Upload]:
+        """Return files with states, except where the user has a file of that name."""
+        return [
+            Upload(self.destination.path_in_repo(name), content, len(content), is_first=self.is_first)
+            for name, content in contents.items()
+            if name not in self.ledger.entries
+        ]
 
     def record_repo(self, remote: Remote, *, is_new: bool) -> None:
         """Note that the repo exists, unless the ledger knows."""
@@ -292,6 +333,8 @@ class Job:
     def record(self, commit: CommitInfo | None, arrived: Mapping[str, LedgerEntry]) -> None:
         """Record the files of a commit, or the files that the Hub already has if there is no commit."""
         record = None if commit is None else CommitRecord(commit.oid, commit.commit_url, time.time())
+        if commit is not None:
+            self._told = self._told_next
         if commit is not None and self.ledger.is_outdated():
             self._crossed.update(arrived)
             with contextlib.suppress(LedgerError, OSError):
@@ -410,14 +453,19 @@ class Job:
         if self.asked and not self._is_flushed and not self.final:
             raise UnwrittenError("the disk has not taken all that was logged")
 
-    def remember(self) -> None:
-        """Note where the folder is to go, without pushing anything, for the process that does."""
+    def remember(self, secret: str | None) -> None:
+        """Note where the folder is to go and the state of its run, for the process that pushes it.
+
+        Args:
+            secret: The access token, which may not be noted.
+        """
         if not os.path.isdir(self.folder):  # noqa: PTH112 - raises nothing, unlike the method of Path
             return  # do not recreate a folder that was deleted
         with contextlib.suppress(LedgerError, OSError):
             self.ledger.refresh()
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
+        self.leave_state(secret)
 
     def _is_left_to_owner_above(self, remote: Remote) -> bool:
         above = owner_above(self.folder, self.destination, remote.repo_id)
@@ -465,3 +513,15 @@ class Job:
             f"{self._state.path} cannot be used ({error}): uploads continue with the upload state in memory, "
             "so do not upload this folder from another process",
         )
+
+
+def _written(snapshot: FileSnapshot) -> float:
+    """Return when a file was last written, in seconds since the epoch."""
+    return snapshot.entry.signature.mtime_ns / 10**9
+
+
+def _folders_of(relpath: str) -> Iterator[str]:
+    """Yield the folders that hold a file, up to the root, which is empty."""
+    while relpath:
+        relpath = relpath.rpartition("/")[0]
+        yield relpath

@@ -123,6 +123,7 @@ class Pusher:
                 self.queue.wait_turn(final=any(job.final for job in ready))
                 ready = _locked(ready, locks, outcomes)
                 self._send_all(ready, jobs.others_wait, outcomes)
+                self._tell_ends([job for job in ready if outcomes[job].error is None])
             except (PushError, PostponedError) as error:
                 outcomes.fail((job for job in ready if outcomes[job].error is None), error)
         return outcomes
@@ -246,14 +247,22 @@ class Pusher:
             found[CARD_PATH] = Upload(CARD_PATH, card, len(card), only_new=True)
         for job, mine in _by_job(files).items():
             try:
-                state = job.state([file.snapshot for file in mine], self.remote.client.secret)
+                states = job.states([file.snapshot for file in mine], self.remote.client.secret)
             except Exception:  # a program may put anything into `sys.argv`
                 logger.debug("the state of %s is left out", job.folder, exc_info=True)
                 continue
-            if state is not None:
-                found[state.path] = state
+            found |= {state.path: state for state in states}
         users = {file.path for file in files}
         return [upload for path, upload in found.items() if path not in users]
+
+    def _tell_ends(self, jobs: list[Job]) -> None:
+        """Publish how runs have ended whose last push had nothing new, where that needs no commit."""
+        try:
+            ends = [end for job in jobs for end in job.end_of_run(self.remote.client.secret)]
+            if ends:
+                self.remote.publish_small(ends, lambda: self.queue.commit(final=True))
+        except Exception:  # all logs are on the Hub, which is what a last push is for
+            logger.debug("the ends of %s are not told", _name_of(jobs), exc_info=True)
 
     def _publish_together(self, files: list[StagedFile]) -> Iterator[Published]:
         jobs = list(dict.fromkeys(file.job for file in files))

@@ -1,23 +1,38 @@
-"""The state of a run: a small file beside its event files on the Hub, which says whether the run still goes on."""
+"""The state of a run: a small file beside its event files on the Hub, which says whether the run still goes on.
+
+A writer leaves it in the state folder of its run as well, for other processes that upload the run.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
 import re
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.events import command_line
-from hf_summary_writer.folder import disk
+from hf_summary_writer.folder import STATE_FOLDER, StateFolder, disk
 from hf_summary_writer.notices import printable
 
-__all__ = ["MAX_STATE_BYTES", "Run", "RunPhase", "RunState", "is_state_file", "iso"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+__all__ = ["MAX_STATE_BYTES", "STATE_FILE", "Run", "RunPhase", "RunState", "is_state_file", "iso", "states_below"]
+
+# Beside the event files of a run on the Hub.
+STATE_FILE = "hf-summary-writer.json"
+
+_LEFT_FILE = "run.json"
 
 # Far above what is ever written.
 MAX_STATE_BYTES = 64 * 2**10
@@ -29,6 +44,9 @@ _MAX_TEXT = 2000
 # A push is overdue after so many intervals, and never sooner than that: one may take a while.
 _INTERVALS_UNTIL_OVERDUE = 3
 _SECONDS_UNTIL_OVERDUE = 300.0
+
+# So much the clocks of two machines may differ, and the times of a file system from both.
+_CLOCK_SECONDS = 60.0
 
 # As a shell has it: 128 + the number of the signal.
 _ENDED_BY_SIGNAL = range(129, 160)
@@ -129,9 +147,26 @@ class RunState:
             "version": self.version,
         }
 
-    def encoded(self) -> bytes:
-        """Return the content of the file."""
-        return json.dumps(self.as_dict(), indent=2).encode() + b"\n"
+    def encoded(self, secret: str | None = None) -> bytes:
+        """Return the content of the file, in which a secret is masked."""
+        content = json.dumps(self.as_dict(), indent=2)
+        return (content.replace(secret, "***") if secret else content).encode() + b"\n"
+
+    def brought_along(self, last_event: float, now: float, interval: float) -> RunState | None:
+        """Return the state as another process uploads it with files of the run; `None` if it is outdated.
+
+        Args:
+            last_event: When the newest of these files was written.
+            now: The time of the upload.
+            interval: Seconds between two uploads of that process.
+        """
+        state = replace(self, last_event=max(self.last_event, last_event))
+        if self.phase is not RunPhase.RUNNING:
+            is_outdated = last_event > self.last_push + _CLOCK_SECONDS  # another process has gone on with the run
+            return None if is_outdated else state
+        state = replace(state, last_push=now, interval=max(self.interval, interval))
+        silent = replace(state, last_push=state.last_event)
+        return silent if silent.is_overdue(now) else state  # it was killed long before this upload
 
     def is_overdue(self, now: float) -> bool:
         """Return whether the run goes on as far as the file says, and pushes have stopped all the same."""
@@ -151,12 +186,18 @@ class Run:
     """
 
     def __init__(self, rank: int, interval: float) -> None:
-        self.file_name: str = f"hf-summary-writer.rank-{rank}.json" if rank else "hf-summary-writer.json"
+        self.file_name: str = f"hf-summary-writer.rank-{rank}.json" if rank else STATE_FILE
         self._rank = rank
         self._interval = min(interval, disk.LAST_SECOND)
         self._started = time.time()
         self._last_event = 0.0
         self._phase = RunPhase.RUNNING
+        self._left: RunPhase | None = None
+
+    @property
+    def phase(self) -> RunPhase:
+        """Whether it goes on, or how it ended."""
+        return self._phase
 
     def go_on(self) -> None:
         """Note that the run goes on, also after an end."""
@@ -192,6 +233,27 @@ class Run:
             _version(),
         )
         return state.encoded()
+
+    def leave(self, folder: Path, secret: str | None) -> None:
+        """Leave the state on the disk, unless it is there; of a distributed run, that of rank 0 is the state.
+
+        Raises:
+            OSError: If it could not be written.
+        """
+        phase = self._phase
+        if self._rank or self._left is phase or not os.path.isdir(folder):  # noqa: PTH112 - raises nothing
+            return
+        StateFolder(folder / STATE_FOLDER).write(_LEFT_FILE, self.file(secret))
+        self._left = phase
+
+
+def states_below(folder: Path, reldirs: Iterable[str]) -> Iterator[tuple[str, RunState]]:
+    """Yield the states that writers have left in folders below another one, of which nothing is trusted."""
+    for reldir in reldirs:
+        with contextlib.suppress(OSError, ValueError):
+            place = PurePosixPath(reldir, STATE_FOLDER.as_posix(), _LEFT_FILE)
+            with disk.regular_file(str(folder), str(place)) as file:
+                yield reldir, RunState.parse(file.read(MAX_STATE_BYTES + 1))
 
 
 def is_state_file(path: str) -> bool:
