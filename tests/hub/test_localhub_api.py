@@ -238,3 +238,14 @@ def test_the_client_waits_as_long_as_the_limit_says(tmp_path: Path, client: Call
         with pytest.raises(HfHubHTTPError) as caught:
             api.whoami()
         assert caught.value.response.status_code == 429
+
+
+def test_a_folder_is_gone_with_its_last_file(api: HfApi, repo: str) -> None:
+    api.upload_file(path_or_fileobj=b"1", path_in_repo="a/b/c.txt", repo_id=repo)
+    api.delete_file("a/b/c.txt", repo)
+    assert [each.path for each in api.list_repo_tree(repo, recursive=True)] == [".gitattributes"]
+
+
+def test_no_bytes_from_the_end_are_a_range_that_cannot_be_served(hub: HubProcess, repo: str) -> None:
+    reply = send(hub, "GET", f"/{repo}/resolve/main/.gitattributes", headers={"Range": "bytes=-0"})
+    assert reply.status == 416

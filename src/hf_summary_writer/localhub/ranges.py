@@ -30,8 +30,11 @@ def parse_range(value: str | None, size: int | None) -> tuple[int, int | None] |
         return None
     first, last = match.groups()
     if not first:
-        return None if size is None else (max(size - int(last), 0), size)
-    start, end = int(first), int(last) + 1 if last else None
+        if size is None:
+            return None
+        start, end = max(size - int(last), 0), None
+    else:
+        start, end = int(first), int(last) + 1 if last else None
     if end is not None and end <= start:
         return None
     if size is None:

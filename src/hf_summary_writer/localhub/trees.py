@@ -91,14 +91,16 @@ class TreeEditor:
         """Write the folder, without folders that hold nothing, and return its id."""
         tree = Tree()
         for name, entry in self._entries.items():
-            if isinstance(entry, TreeEditor):
-                oid = entry.finish()
-                if entry._entries:  # noqa: SLF001
-                    tree.add(name, stat.S_IFDIR, oid)
-            else:
+            if not isinstance(entry, TreeEditor):
                 tree.add(name, *entry)
+            elif not entry._is_empty:  # noqa: SLF001
+                tree.add(name, stat.S_IFDIR, entry.finish())
         self._add(tree)
         return tree.id
+
+    @property
+    def _is_empty(self) -> bool:
+        return all(isinstance(each, TreeEditor) and each._is_empty for each in self._entries.values())  # noqa: SLF001
 
     def _add(self, item: ShaFile) -> None:
         if item.id not in self._store:
