@@ -21,6 +21,7 @@ from faults.proxy import (
     CutRequest,
     Delay,
     Drip,
+    FaultProxy,
     Hang,
     Hold,
     LoseAnswer,
@@ -33,6 +34,7 @@ from hf_summary_writer.hub import remote as hub_remote
 
 if TYPE_CHECKING:
     from faults.conftest import Run, World
+    from hub_process import HubProcess
 
 pytestmark = [pytest.mark.faults, pytest.mark.client, pytest.mark.transport]  # the client has no deadlines of its own
 
@@ -287,7 +289,12 @@ def test_a_commit_whose_answer_is_lost_is_not_made_again(world: World) -> None:
     assert len(world.proxy.requests) == asked
 
 
-@pytest.mark.skipif(not hasattr(_auth, "_get_token_from_oidc"), reason="the client makes no requests for a token")
+needs_a_client_that_asks = pytest.mark.skipif(
+    not hasattr(_auth, "_get_token_from_oidc"), reason="the client makes no requests for a token"
+)
+
+
+@needs_a_client_that_asks
 def test_a_request_for_the_token_that_is_never_answered_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,3 +307,22 @@ def test_a_request_for_the_token_that_is_never_answered_is_given_up(
     assert isinstance(run.fail(), DeadlineError)
     run.scheduler.api.token = world.proxy.token
     deliver(run)
+
+
+@needs_a_client_that_asks
+def test_a_token_that_the_client_gets_for_a_job_of_github_is_used(
+    world: World, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = f'{{"access_token": "{hub.token}", "expires_in": 0}}'
+    world.proxy.add("POST", "/oauth/token", Answer(200, body=given.encode()), times=FOREVER)
+    with FaultProxy(hub) as github:
+        github.add("GET", "/id", Answer(200, body=b'{"value": "of-this-job"}'), times=FOREVER)
+        monkeypatch.setattr(constants, "ENDPOINT", world.proxy.endpoint)
+        monkeypatch.setenv("HF_OIDC_RESOURCE", world.repo_id)
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{github.endpoint}/id?of=job")
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-github")
+        (world.folder / "a.bin").write_bytes(b"1")
+        world.schedule(hf_api=None).push()
+        assert github.requests
+    assert world.uploaded() == world.on_disk()

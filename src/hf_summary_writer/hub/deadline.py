@@ -218,7 +218,7 @@ def install_hooks(client: Any) -> None:
 def _before_request(request: Any) -> None:
     attempt = _current.attempt
     if attempt is not None:
-        if "authorization" in request.headers:
+        if "authorization" in request.headers and not _is_for_identity(request):
             attempt.take_token_to(request.url)
         to_commit = _is_commit(request)
         remaining = attempt.may_ask(to_commit=to_commit)
@@ -275,6 +275,13 @@ def _bound(response: Any, attempt: Deadline) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise TemporaryError("an answer is compressed, though that was not asked for: is there a proxy in between?")
     response.stream = _bounded_stream(type(response).__module__.partition(".")[0])(response.stream, attempt)
+
+
+def _is_for_identity(request: Any) -> bool:
+    """Return whether the client asks GitHub who it is, with a token of GitHub's, to get one of the Hub for that."""
+    where = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", "")
+    # The client replaces the query.
+    return bool(where) and str(request.url).partition("?")[0] == where.partition("?")[0]
 
 
 def _is_commit(request: Any) -> bool:
