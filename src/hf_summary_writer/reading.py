@@ -116,7 +116,7 @@ def place_of(
 
 
 def _may_be_a_repo(name: str) -> bool:
-    return name.count("/") < 2 and name[:1] not in {"/", ".", "~"}
+    return name.count("/") < 2 and name[:1] not in {"/", ".", "~"} and not name.endswith("/")
 
 
 def read_folder(
@@ -143,7 +143,8 @@ def read_folder(
         for path in paths:
             damaged = reader.read(path)
             if damaged:
-                logger.warning("%s is damaged in %d places; the data there was skipped", path, damaged)
+                places = "1 place" if damaged == 1 else f"{damaged} places"
+                logger.warning("%s is damaged in %s; the data there was skipped", path, places)
         if scalars := reader.scalars():
             found[run] = scalars
     kept.check("tag", shown)
@@ -244,7 +245,7 @@ class _Wanted:
 def _event_files(root: Path) -> Iterator[tuple[str, list[Path]]]:
     """Yield each run below a folder, and its event files in TensorBoard's order. Links are followed, as there."""
     seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=_warn_of_unlisted, followlinks=True):
         folders.sort()
         try:
             status = os.stat(folder)  # noqa: PTH116
@@ -258,6 +259,11 @@ def _event_files(root: Path) -> Iterator[tuple[str, list[Path]]]:
         paths = [path for name in sorted(names) if _is_event_file(name) and (path := Path(folder, name)).is_file()]
         if paths:
             yield Path(os.path.relpath(folder, root)).as_posix(), paths
+
+
+def _warn_of_unlisted(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # deleted meanwhile
+        logger.warning("%s cannot be listed: %s; runs in it are left out", error.filename, error.strerror)
 
 
 def _is_event_file(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import TYPE_CHECKING, Any
@@ -262,3 +263,25 @@ def test_a_folder_that_is_deleted_while_it_is_read_is_passed_over(
 
     monkeypatch.setattr(os, "walk", walk_and_delete)
     assert list(read(tmp_path)) == ["kept"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(tmp_path / "kept", {"loss": [1.0]})
+    log(tmp_path / "locked", {"loss": [1.0]})
+    scandir = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if str(folder).endswith("locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list(read(tmp_path)) == ["kept"]
+    assert "locked cannot be listed: Permission denied; runs in it are left out" in caplog.text
+
+
+def test_a_name_with_a_slash_at_its_end_is_that_of_a_folder() -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder 'nowhere/'"):
+        read("nowhere/")
