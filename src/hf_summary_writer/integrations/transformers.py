@@ -21,7 +21,7 @@ class HubCallback(TensorBoardCallback):  # type: ignore[misc]
     That callback forgets a writer it was given when a training ends, and makes one of its own for the next. This one
     goes on in the same run.
 
-    Each trial of a hyperparameter search is a run of its own.
+    Each trial of a hyperparameter search that has a name (`hp_name`) is a run of its own.
 
     Args:
         repo_id: The repo; by default the one that the environment names.
