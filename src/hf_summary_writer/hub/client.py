@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import constants
 
@@ -26,60 +26,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Client", "Quiet", "Switch", "client_home", "client_of", "default_endpoint", "endpoint_of"]
-
-
-class Switch(Protocol):
-    """Something of the whole process that is on or off."""
-
-    def is_on(self) -> bool:
-        """Tell whether it is on."""
-
-    def turn(self, on: bool) -> None:
-        """Turn it on or off."""
-
-
-class Quiet:
-    """Turns a switch off while anybody is inside a `with` block of it, and then as it was. Thread-safe.
-
-    Args:
-        switch: The switch.
-    """
-
-    def __init__(self, switch: Switch) -> None:
-        """Turn nothing yet."""
-        self._switch = switch
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._turned = False
-        tell_after_fork(self)
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Be inside."""
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1 and self._switch.is_on():
-                self._switch.turn(False)
-                self._turned = True
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
-                    self._turn_back()
-
-    def after_fork_in_child(self) -> None:
-        """Forget the threads of the parent, which the child does not have."""
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._turn_back()
-
-    def _turn_back(self) -> None:
-        if self._turned:
-            self._turned = False
-            self._switch.turn(True)
+__all__ = ["Client", "HiddenBars", "client_home", "client_of", "default_endpoint", "endpoint_of"]
 
 
 T = TypeVar("T")
@@ -271,26 +218,52 @@ def _forget_storage_tokens() -> None:
     getattr(_xet, "XET_CONNECTION_INFO_CACHE", {}).clear()
 
 
-class _ProgressBars:
-    """The switch by which the client shows progress bars, also where there is no terminal."""
+class HiddenBars:
+    """Hides the client's progress bars while anybody is inside a `with` block of it. Thread-safe.
 
-    @staticmethod
-    def is_on() -> bool:
-        from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]
+    Every few minutes a bar for each upload would come between the lines of a training, also where there is no terminal.
+    A user's own download that begins while we upload has none either; one switch of the client is all there is.
+    """
 
-        # A user who insists on them by HF_HUB_DISABLE_PROGRESS_BARS=0 has them.
-        return not are_progress_bars_disabled() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._has_hidden = False
+        tell_after_fork(self)
 
-    @staticmethod
-    def turn(on: bool) -> None:
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
         from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            are_progress_bars_disabled,
             disable_progress_bars,
-            enable_progress_bars,
         )
 
-        (enable_progress_bars if on else disable_progress_bars)()
+        with self._lock:
+            self._inside += 1
+            # A user who insists on them by HF_HUB_DISABLE_PROGRESS_BARS=0 has them.
+            if not are_progress_bars_disabled() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+                disable_progress_bars()
+                self._has_hidden = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._show_again()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the threads of the parent, which the child does not have."""
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._show_again()
+
+    def _show_again(self) -> None:
+        if self._has_hidden:
+            from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
+
+            self._has_hidden = False
+            enable_progress_bars()
 
 
-# Every few minutes a bar for each upload would come between the lines of a training. A user's own download that begins
-# while we upload has none either; one switch of the client is all there is.
-_without_progress_bars = Quiet(_ProgressBars())
+_without_progress_bars = HiddenBars()

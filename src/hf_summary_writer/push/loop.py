@@ -283,7 +283,7 @@ class PushTask:
         self._active = False
         self._ended()
 
-    def begin(self) -> Job:
+    def begin(self) -> None:
         """Begin a push; only while the loop's lock is held."""
         self._running = self._requested or self._new_future()
         self._requested = None
@@ -291,7 +291,6 @@ class PushTask:
         self.job.asked, self._asked = self._asked, False
         self.job.final = self.is_finishing
         self.job.began = time.monotonic()
-        return self.job
 
     def settle(self, commit: CommitInfo | None, error: BaseException | None) -> None:
         """Draw the consequences of the push, and resolve its future."""
@@ -398,6 +397,7 @@ class PushLoop:
     Attributes:
         pusher: The same.
         lock: Keeps the state of all tasks.
+        served: The tasks whose pushes it makes.
     """
 
     def __init__(self, pusher: Pusher) -> None:
@@ -411,7 +411,7 @@ class PushLoop:
         # Reentrant: a signal handler may trigger while its thread is inside.
         self.lock: threading.RLock = threading.RLock()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._tasks: list[PushTask] = []
+        self.served: list[PushTask] = []
         self._thread: threading.Thread | None = None
 
     def adopt(self, task: PushTask) -> None:
@@ -424,8 +424,8 @@ class PushLoop:
         Raises:
             RuntimeError: If no thread can be started any more.
         """
-        if task not in self._tasks:
-            self._tasks.append(task)
+        if task not in self.served:
+            self.served.append(task)
         if self._thread is None or not self._thread.is_alive():
             # Before it starts: a signal handler may interrupt the start. Of two threads the older one goes away.
             self._thread = threading.Thread(target=self._run, name="hf-summary-writer-push", daemon=True)
@@ -434,7 +434,7 @@ class PushLoop:
                 self._thread.start()
             except RuntimeError:
                 self._thread = None
-                self._tasks.remove(task)
+                self.served.remove(task)
                 self.pusher.remote.stop()
                 raise
 
@@ -485,8 +485,8 @@ class PushLoop:
                 task.settle(outcome.commit, outcome.error or error)
 
     def _let_go_of_ended(self) -> None:
-        ended = {task for task in self._tasks if task.has_ended}
-        self._tasks = [task for task in self._tasks if task not in ended]
+        ended = {task for task in self.served if task.has_ended}
+        self.served = [task for task in self.served if task not in ended]
         for task in ended:
             task.end()
 
@@ -496,15 +496,15 @@ class PushLoop:
             with self.lock:
                 if threading.current_thread() is not self._thread:
                     return False
-                hopeless = [given_up for task in self._tasks if (given_up := task.give_up_if_hopeless())]
+                hopeless = [given_up for task in self.served if (given_up := task.give_up_if_hopeless())]
                 if not hopeless:
                     self._let_go_of_ended()
-                    if not self._tasks:
+                    if not self.served:
                         # Under the lock, because a restart starts another thread.
                         self._thread = None
                         self.pusher.remote.stop()
                         return False
-                    seconds = min(task.ready_at() for task in self._tasks) - time.monotonic()
+                    seconds = min(task.ready_at() for task in self.served) - time.monotonic()
             if hopeless:
                 for given_up in hopeless:
                     _fail_given_up(given_up)
@@ -515,22 +515,6 @@ class PushLoop:
                 self._wakes.get(timeout=min(seconds, threading.TIMEOUT_MAX))
                 while True:  # one look at the tasks answers all who have called meanwhile
                     self._wakes.get_nowait()
-
-    def taken(self, is_wanted: Callable[[PushTask, float], bool]) -> Iterator[PushTask]:
-        """Begin the pushes of the tasks that are wanted at the time when it is their turn, and yield these tasks."""
-        for task in list(self._tasks):
-            with self.lock:
-                is_taken = not task.has_ended and is_wanted(task, time.monotonic())
-                if is_taken:
-                    task.begin()
-            if is_taken:
-                yield task
-
-    def any(self, is_meant: Callable[[PushTask, float], bool]) -> bool:
-        """Return whether that holds of any task at this time."""
-        with self.lock:
-            now = time.monotonic()
-            return any(is_meant(task, now) for task in self._tasks)
 
 
 def loop_to(remote: Remote) -> PushLoop:
@@ -558,9 +542,17 @@ class _Round:
         return self._taken(lambda task, now: task.is_due_soon(now, share))
 
     def others_wait(self) -> bool:
-        return self._loop.any(PushTask.waits_for_push)
+        with self._loop.lock:
+            now = time.monotonic()
+            return any(task.waits_for_push(now) for task in self._loop.served)
 
     def _taken(self, is_wanted: Callable[[PushTask, float], bool]) -> Iterator[Job]:
-        for task in self._loop.taken(is_wanted):
-            self.tasks.append(task)
-            yield task.job
+        """Begin the pushes of the tasks that are wanted at the time when it is their turn, and yield their jobs."""
+        for task in list(self._loop.served):
+            with self._loop.lock:
+                is_taken = not task.has_ended and is_wanted(task, time.monotonic())
+                if is_taken:
+                    task.begin()
+            if is_taken:
+                self.tasks.append(task)
+                yield task.job

@@ -1,0 +1,48 @@
+"""The client shows no progress bars while we use it, and then as before."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+
+from hf_summary_writer.hub.client import HiddenBars
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def bars_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (constants, sys.modules["huggingface_hub.utils.tqdm"]):
+        monkeypatch.setattr(module, "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    before = are_progress_bars_disabled()
+    yield
+    (disable_progress_bars if before else enable_progress_bars)()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_bars_are_hidden_until_the_last_one_leaves_and_then_as_before(shown: bool) -> None:
+    (enable_progress_bars if shown else disable_progress_bars)()
+    hidden = HiddenBars()
+    with hidden():
+        assert are_progress_bars_disabled()
+        with hidden():
+            assert are_progress_bars_disabled()
+        assert are_progress_bars_disabled()
+    assert are_progress_bars_disabled() is not shown
+
+
+def test_a_forked_child_finds_them_as_they_were() -> None:
+    enable_progress_bars()
+    hidden = HiddenBars()
+    with hidden():
+        hidden.after_fork_in_child()
+        assert not are_progress_bars_disabled()
