@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ import pytest
 import commands
 import events
 import remote
+import scripts
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
     from huggingface_hub import HfApi
@@ -186,3 +187,10 @@ def test_help_before_the_separator_is_that_of_run(hub: HubProcess, here: Path, w
     shown = commands.invoke(hub, "run", *words, home=here)
     assert shown.returncode == 0
     assert "Run COMMAND and upload its logs" in shown.stdout
+
+
+def test_a_service_without_standard_error_can_run_it(hub: HubProcess, api: HfApi, repo_id: str, here: Path) -> None:
+    words = ["sh", "-c", 'exec "$@" 2>&-', "sh", *commands.command("run", repo_id, *python("sys.exit(7)"))]
+    ended = subprocess.run(words, env=scripts.environment(hub, here), cwd=here, timeout=SECONDS, check=False)
+    assert ended.returncode == 7
+    assert_all_on_hub(api, repo_id, here)
