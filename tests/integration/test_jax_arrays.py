@@ -26,9 +26,13 @@ jnp = jax.numpy
 DTYPES = ["float32", "bfloat16", "float16", "int32", "uint8", "bool"]
 
 
+# Below these as numbers of a picture, too: what is larger overflows in tensorboardX, and is clipped here and in torch.
+LIMITS = {"uint8": 256, "int32": 2, "bool": 2}
+
+
 def random(dtype: str, *shape: int) -> Any:
-    numbers = np.random.default_rng(0).random(shape)
-    return jnp.asarray(numbers * 255 if "int" in dtype else numbers > 0.5 if dtype == "bool" else numbers).astype(dtype)
+    numbers = np.random.default_rng(0).random(shape) * LIMITS.get(dtype, 1)
+    return jnp.asarray(numbers if dtype not in LIMITS else numbers.astype(int)).astype(dtype)
 
 
 def calls(dtype: str) -> list[Call]:
