@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import threading
+import weakref
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import SimpleNamespace
@@ -519,3 +520,23 @@ def test_a_callback_may_wait_for_a_thread_that_uses_the_scheduler(
     assert future.exception(2 * SECONDS) is not None
     wait_until(lambda: answered, SECONDS)
     assert answered == [True]
+
+
+def test_a_failed_push_keeps_nothing_of_those_who_asked_for_it(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
+    pushes.wait_for_begin()
+    pushes.outcomes = [TemporaryError("broken")]
+    pushes.let_end()
+
+    class Value:
+        pass
+
+    def ask() -> weakref.ref[Value]:
+        value = Value()
+        assert task.last_future is not None
+        with pytest.raises(TemporaryError, match="broken"):
+            task.last_future.result(SECONDS)
+        return weakref.ref(value)
+
+    asked = ask()
+    assert asked() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import math
@@ -9,7 +10,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_summary_writer.errors import PostponedError
+from hf_summary_writer.errors import PostponedError, PushError
 from hf_summary_writer.events import Signal
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class PushFuture(Future[T]):
     """A future that nobody cancels, and whose condition nobody holds while waiting for the result.
 
     `set_result` needs the condition, and a signal handler that raises can leave it held by the thread that waits.
+    Whoever asks gets an exception of its own: one that is raised keeps the frames of those through which it comes, and
+    with them the values of a training, and this one is kept until the next push.
 
     Args:
         is_resolved_here: Returns whether the calling thread is the one that pushes. It does not wait for itself: a hook
@@ -49,12 +52,18 @@ class PushFuture(Future[T]):
         super().add_done_callback(fn if self.done() else functools.partial(contain, fn))
 
     def result(self, timeout: float | None = None) -> T:
-        self._wait(timeout)
-        return super().result(0)
+        error = self.exception(timeout)
+        if error is None:
+            return super().result(0)
+        try:
+            raise error
+        finally:
+            del error  # or this frame and the exception would keep each other alive
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._wait(timeout)
-        return super().exception(0)
+        error = super().exception(0)
+        return copy.copy(error) if isinstance(error, PushError) else error
 
     def _wait(self, timeout: float | None) -> None:
         if self._is_resolved_here():

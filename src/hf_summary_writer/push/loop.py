@@ -161,7 +161,6 @@ class PushTask:
             error, remaining = self._timetable.error, self._timetable.seconds_to_wait(time.monotonic())
             if remaining > 0 and isinstance(error, PushError) and self._timetable.hub_asked_to_wait:
                 future = self._new_future()
-                # A fresh one for each: an exception that is raised twice collects the frames of both.
                 future.set_exception(type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining))
                 return future
             self._asked = True
