@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import as_patterns, check_folder
 from hf_summary_writer.config import PushConfig
-from hf_summary_writer.hub import Mirror, answer_of, check_client, client_of, endpoint_of, full_name
+from hf_summary_writer.hub import REVISION_NOT_FOUND, Mirror, answer_of, check_client, client_of, endpoint_of, full_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -84,7 +84,9 @@ def read(
     if isinstance(place, Path):
         return read_folder(place, wanted_tags, wanted_runs)
     api = hf_api or client_of(place.endpoint, place.token)
-    return read_remote(place, api, wanted_tags, wanted_runs, folder, lambda _files, _size: lambda _size: None)
+    return read_remote(
+        str(source), place, api, wanted_tags, wanted_runs, folder, lambda _files, _size: lambda _size: None
+    )
 
 
 def place_of(
@@ -152,6 +154,7 @@ def read_folder(
 
 
 def read_remote(
+    source: str,
     config: PushConfig,
     api: HfApi,
     tags: Collection[str] | None,
@@ -162,6 +165,7 @@ def read_remote(
     """Download the event files of the wanted runs, and return their scalars.
 
     Args:
+        source: The name of the place in messages.
         config: Names the place.
         api: The client.
         tags: As for `read`.
@@ -174,7 +178,6 @@ def read_remote(
         OSError: If there is no such repo, or a file cannot be downloaded.
     """
     wanted = _Wanted(runs)
-    shown = config.repo_id
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-read-"))
@@ -192,22 +195,25 @@ def read_remote(
             answer = answer_of(error)
             if answer is None or answer.status != 404:
                 raise
-            kind = config.repo_type or "model"
-            raise FileNotFoundError(
-                f"{no_folder(shown)}{shown!r} is no {kind} at {config.endpoint} that the token may see"
-            ) from error
+            if answer.error_code == REVISION_NOT_FOUND:
+                missing = f"{config.repo_id} has no branch, tag or commit {config.revision!r}"
+            else:
+                kind = config.repo_type or "model"
+                missing = f"{config.repo_id!r} is no {kind} at {config.endpoint} that the token may see"
+            raise FileNotFoundError(no_folder(source, config) + missing) from error
         for path, reason in changed.failed.items():
             more = f" and {len(changed.failed) - 1} more" if len(changed.failed) > 1 else ""
-            raise OSError(f"{path}{more} of {shown} could not be downloaded: {reason}")
+            raise OSError(f"{path}{more} of {source} could not be downloaded: {reason}")
         if not wanted.seen:
-            raise LookupError(f"{shown} has no event files")
-        wanted.check("run", shown)
-        return read_folder(root, tags, runs, shown=shown)
+            raise LookupError(f"{source} has no event files")
+        wanted.check("run", source)
+        return read_folder(root, tags, runs, shown=source)
 
 
-def no_folder(name: str) -> str:
+def no_folder(source: str, config: PushConfig) -> str:
     """Return the beginning of a message about a repo whose name may have been meant as that of a folder."""
-    return "" if Path(name).is_dir() else f"there is no folder {name!r} on this machine, and "
+    is_remote = source.startswith("hf://") or config.repo_type is not None or config.revision is not None
+    return "" if is_remote or Path(source).is_dir() else f"there is no folder {source!r} on this machine, and "
 
 
 class _Wanted:

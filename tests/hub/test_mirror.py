@@ -183,3 +183,11 @@ def test_an_interrupt_ends_the_downloads(place: Place) -> None:
     with pytest.raises(KeyboardInterrupt):
         place.mirror().refresh(lambda _files, _size: interrupt)
     assert len(place.held()) < len(files)
+
+
+def test_a_folder_that_is_still_to_come_is_waited_for(place: Place) -> None:
+    place.write({EVENTS: b"1"})
+    mirror = place.mirror(path_in_repo="sweep")
+    assert refreshed(mirror) == Changed(0, 0, {})
+    place.write({f"sweep/{EVENTS}": b"12"})
+    eventually(mirror, lambda: place.held() == {f"sweep/{EVENTS}": b"12"})

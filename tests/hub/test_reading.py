@@ -89,9 +89,13 @@ def test_a_branch_is_read(api: HfApi, repo_id: str, tmp_path: Path) -> None:
 def test_a_missing_repo_run_or_tag_is_an_error(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"there is no folder '{repo_id}' .* '{repo_id}' is no model at"):
         read(repo_id, hf_api=api)
-    with pytest.raises(FileNotFoundError, match="is no dataset at"):
+    with pytest.raises(FileNotFoundError, match=f"^'{repo_id}' is no dataset at"):
         read(f"hf://datasets/{repo_id}", hf_api=api)
     train(api, repo_id, tmp_path / "first")
+    with pytest.raises(FileNotFoundError, match=f"^{repo_id} has no branch, tag or commit 'trials'"):
+        read(repo_id, revision="trials", hf_api=api)
+    with pytest.raises(LookupError, match=f"^hf://{repo_id}/other has no event files"):
+        read(f"hf://{repo_id}/other", hf_api=api)
     with pytest.raises(LookupError, match="has no run 'first': there are 'tensorboard/first'"):
         read(repo_id, runs="first", hf_api=api)
     with pytest.raises(LookupError, match="has no tag 'los': there are 'loss'"):
@@ -106,3 +110,10 @@ def test_names_of_files_that_leave_the_folder_are_left_out(
     api.create_commit(repo_id, [CommitOperationAdd(odd, b"x")], commit_message="Add")
     assert list(read(repo_id, hf_api=api)) == ["tensorboard/first"]
     assert any(odd in message for message in caplog.messages)
+
+
+@needs_a_client_for_buckets
+def test_a_missing_bucket_is_named(api: HfApi, repo_id: str) -> None:
+    for source in (f"hf://buckets/{repo_id}", f"hf://buckets/{repo_id}/sweep"):
+        with pytest.raises(FileNotFoundError, match=f"^'{repo_id}' is no bucket at"):
+            read(source, hf_api=api)

@@ -82,9 +82,9 @@ def get(
         if isinstance(place, Path):
             found = read_folder(place, tags or None, runs or None)
         else:
-            found = _downloaded(place, tags, runs, folder)
+            found = _downloaded(source, place, tags, runs, folder)
     except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
-        raise click.ClickException(printable(_reason(place, error))) from None
+        raise click.ClickException(printable(_reason(source, place, error))) from None
     columns, rows = (_COLUMNS, _values(found)) if tags else (_OVERVIEW, _overview(found))
     if as_json:
         _write_lines(json.dumps(dict(zip(columns, map(_in_json, row), strict=True))) for row in rows)
@@ -98,19 +98,19 @@ def get(
 
 
 def _downloaded(
-    config: PushConfig, tags: tuple[str, ...], runs: tuple[str, ...], folder: Path | None
+    source: str, config: PushConfig, tags: tuple[str, ...], runs: tuple[str, ...], folder: Path | None
 ) -> dict[str, dict[str, Scalars]]:
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()  # the client's own
     with download_progress(config.repo_id) as progress:
-        return read_remote(config, client_for(config), tags or None, runs or None, folder, progress)
+        return read_remote(source, config, client_for(config), tags or None, runs or None, folder, progress)
 
 
-def _reason(place: Path | PushConfig, error: Exception) -> str:
+def _reason(source: str, place: Path | PushConfig, error: Exception) -> str:
     if isinstance(place, Path) or isinstance(error, LookupError | FileNotFoundError):
         return str(error)
-    return no_folder(place.repo_id) + failed_read(place, error)
+    return no_folder(source, place) + failed_read(place, error)
 
 
 def _values(runs: dict[str, dict[str, Scalars]]) -> Iterator[Row]:

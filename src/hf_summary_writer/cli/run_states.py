@@ -39,8 +39,13 @@ class _ShownRun(NamedTuple):
     error: str = ""
 
 
-def show_runs(config: PushConfig, *, as_json: bool) -> None:
+def show_runs(source: str, config: PushConfig, *, as_json: bool) -> None:
     """Print each run of a repo or bucket and its state.
+
+    Args:
+        source: The name of the place on the command line.
+        config: Names the place.
+        as_json: Whether to print JSON.
 
     Raises:
         click.ClickException: If it cannot be read, or holds no run.
@@ -53,7 +58,7 @@ def show_runs(config: PushConfig, *, as_json: bool) -> None:
         contents = small_files(api, config, states, MAX_STATE_BYTES)
         runs = [*(_read(path, content) for path, content in contents), *(_ShownRun(path, None) for path in others)]
     except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
-        raise click.ClickException(printable(no_folder(config.repo_id) + failed_read(config, error))) from None
+        raise click.ClickException(printable(no_folder(source, config) + failed_read(config, error))) from None
     if not runs:
         raise click.ClickException(f"{place(config)} holds no run")
     now = time.time()

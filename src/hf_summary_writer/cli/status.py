@@ -77,7 +77,7 @@ def status(
         _show_folder(where.resolve(), as_json=as_json, exit_code=exit_code, forget=forget)
     else:
         _refuse("a repo", "--exit-code" if exit_code else "--forget" if forget else "")
-        show_runs(where, as_json=as_json)
+        show_runs(source, where, as_json=as_json)
 
 
 def _refuse(kind: str, option: str) -> None:

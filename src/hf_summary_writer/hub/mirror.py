@@ -156,6 +156,10 @@ class _Bucket(_Source):
         return file_url(self.api, self.repo_id, path, BUCKET)
 
     def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
+        if not self._seen:  # the feed tells nothing of a folder that does not exist
+            ended(seconds)
+            self._relist = True
+            return
         until = self._listed_at + (_RELIST_SECONDS if self._told > 1 else seconds)
         while time.monotonic() < until:
             if self._found() != self._seen:
@@ -168,7 +172,13 @@ class _Bucket(_Source):
     def _found(self) -> dict[str, _Listed]:
         # Makes a request only if something has changed.
         with bounded(SECONDS):
-            found: Any = self._system.find(self._folder, detail=True)
+            try:
+                found: Any = self._system.find(self._folder, detail=True)
+            except FileNotFoundError:
+                self.api.bucket_info(
+                    self.repo_id
+                )  # raises if there is no bucket; otherwise the folder is still to come
+                found = {}
         _check_number(len(found), self.repo_id)
         return {name.removeprefix(self._root): _Listed(each["xet_hash"], each["size"]) for name, each in found.items()}
 
