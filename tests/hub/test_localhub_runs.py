@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
+from hf_summary_writer.localhub.runs import find
 from hf_summary_writer.localhub.runs.eventfiles import read_scalars
 from hf_summary_writer.localhub.runs.find import LoggedFile, RunFinder
 from hf_summary_writer.push import RunPhase, RunState
@@ -82,6 +83,23 @@ def test_runs_come_newest_first_and_each_content_is_read_once() -> None:
     assert [point[0] for point in runs[0].scalars.points["loss"]] == [0, 0, 1, 1, 2, 2]
     finder.find(files)
     assert len(reads) == 2
+
+
+def test_no_more_points_are_remembered_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "_REMEMBERED_POINTS", 25)
+    finder = RunFinder()
+    reads: list[str] = []
+
+    def file(name: str) -> LoggedFile:
+        def read() -> list[bytes]:
+            reads.append(name)
+            return [event_file(10)]
+
+        return LoggedFile(f"{name}/a.tfevents.1", 1, name, read)
+
+    for name in ("first", "second", "third", "second", "third", "first"):
+        finder.find([file(name)])
+    assert reads == ["first", "second", "third", "first"]
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset"])

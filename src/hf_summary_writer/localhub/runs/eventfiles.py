@@ -27,6 +27,11 @@ class Scalars:
     last_step: int = 0
     last_time: float = 0.0
 
+    @property
+    def size(self) -> int:
+        """The number of points, tags and files, as a measure of the memory."""
+        return sum(map(len, self.points.values())) + len(self.points) + 1
+
     def add(self, event: Any) -> None:
         """Add the scalars of an event."""
         self.last_time = max(self.last_time, event.wall_time)

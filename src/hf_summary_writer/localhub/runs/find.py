@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _MOST_FILE_BYTES = 32_000_000
 _MOST_BYTES = 100_000_000
 _MOST_FILES = 500
-_REMEMBERED_FILES = 500
+# About 250 MB: a point takes some 120 bytes.
+_REMEMBERED_POINTS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class RunFinder:
     def __init__(self) -> None:
         self._lock = Lock()
         self._known: OrderedDict[str, Scalars] = OrderedDict()
+        self._points = 0
 
     def find(self, files: Iterable[LoggedFile]) -> list[Run]:
         """Return the runs that have these files, the one with the newest event first."""
@@ -84,6 +86,10 @@ class RunFinder:
 
     def _remember(self, content: str, scalars: Scalars) -> None:
         with self._lock:
+            if content in self._known:  # read by another thread at the same time
+                return
             self._known[content] = scalars
-            while len(self._known) > _REMEMBERED_FILES:
-                self._known.popitem(last=False)
+            self._points += scalars.size
+            while self._points > _REMEMBERED_POINTS:
+                _, oldest = self._known.popitem(last=False)
+                self._points -= oldest.size
