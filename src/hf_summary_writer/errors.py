@@ -118,7 +118,7 @@ class PostponedError(Exception):
     """
 
     def __init__(self, message: str, seconds: float = 0.0) -> None:
-        """Say in one line why there is a wait."""
+        """Create the error from one line with the reason."""
         super().__init__(message)
         self.seconds = seconds
 

@@ -342,7 +342,7 @@ class _Watch:
         self._forked_at = time.monotonic()
 
     def after_fork_in_child(self) -> None:
-        """Let the child end as it would without us: whoever started it may count on SIGTERM to end it."""
+        """Put the handler back in the child, whose parent may count on SIGTERM to end it."""
         with contextlib.suppress(ValueError):
             self._put_back()
         pipe, self._pipe = self._pipe, None

@@ -398,7 +398,7 @@ class CommitScheduler:
         self._on_commit(details)
 
     def _announce(self) -> None:
-        """Say where the logs can be seen, once."""
+        """Announce once where the logs can be seen."""
         if not self._announced:
             self._announced = True
             announce("%s → %s (every %s)", shown_path(self.folder_path), self.url, interval(self.every))

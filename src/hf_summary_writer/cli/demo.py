@@ -104,7 +104,7 @@ def _live_board(hub: LocalHub, api: HfApi) -> Iterator[subprocess.Popen[str]]:
 
 @dataclass
 class _Logged:
-    """What the training loop logged: per tag the scalars, and how many of everything else."""
+    """The values that the training loop logged: per tag the scalars, and how many of everything else."""
 
     scalars: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)

@@ -26,7 +26,7 @@ _OFF = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 def are_bars_wanted() -> bool:
-    """Tell whether standard error is a terminal that can show a bar, and nobody has switched them off."""
+    """Return whether standard error is a terminal that can show a bar, and nobody has switched them off."""
     switched_off = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in _OFF
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not switched_off
 

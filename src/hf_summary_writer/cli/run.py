@@ -96,7 +96,7 @@ class Child:
 
 
 def _in_foreground() -> bool:
-    """Tell whether keys such as Ctrl-C reach this process, and then the command beside it as well, by themselves."""
+    """Return whether keys such as Ctrl-C reach this process, and then the command beside it as well, by themselves."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:

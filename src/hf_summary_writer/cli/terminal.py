@@ -75,7 +75,7 @@ def emit(value: dict[str, Any]) -> None:
 
 
 def log_to_stderr() -> None:
-    """Let what the library warns of appear."""
+    """Show the library's warnings on standard error."""
     handler = _BesideBars(sys.stderr)
     handler.setFormatter(_Lines("%(message)s"))
     logger = logging.getLogger("hf_summary_writer")

@@ -52,7 +52,7 @@ class WaitingScheduler(CommitScheduler):
         super().start()
 
     def held(self) -> AbstractContextManager[object]:
-        """Let no push to the same destination begin in the `with` block."""
+        """Keep pushes to the same destination from beginning in the `with` block."""
         return self._loop.lock
 
 

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 
 
 def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
-    """Let an `hf://` URI and the environment give a constructor the arguments that its caller left out.
+    """Complete the arguments of a constructor that its caller left out, from an `hf://` URI and the environment.
 
     What a URI names and `init` has no argument for becomes one of its `**kwargs`, which go to `HFSummaryWriter`.
     """

@@ -1,4 +1,4 @@
-"""What the log says of a disk or device that fails, and how many events were lost."""
+"""The log lines about a disk or device that fails, and the number of events that were lost."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class SegmentName:
 
     @property
     def of_writer(self) -> tuple[str, int, int, str, str]:
-        """What all segments of a writer have in common."""
+        """The parts that all segments of a writer have in common."""
         return self.host, self.pid, self.writer, self.token, self.suffix
 
     @property

@@ -1,4 +1,4 @@
-"""What an event queue holds: events encoded or not, values on devices, and requests to flush."""
+"""The items of an event queue: events encoded or not, values on devices, and requests to flush."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes the summaries of images, audio, video, histograms and embeddings, and whether it can run later.
+"""The encoders of images, audio, video, histograms and embeddings, and whether they can run later.
 
 A value is encoded in the background if it is certain that its encoding succeeds, so that mistakes raise in the call.
 """

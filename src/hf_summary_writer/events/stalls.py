@@ -54,7 +54,7 @@ class _Silence:
 
 
 class StallWatch:
-    """Tells writers once when they have logged nothing for long, and once more after they have gone on."""
+    """A watch over writers: each is told when it has logged nothing for long, and again after it has gone on."""
 
     def __init__(self) -> None:
         self._reset()
@@ -95,7 +95,7 @@ class StallWatch:
             self._wakes.put(None)
 
     def look(self, now: float) -> float | None:
-        """Tell who has to be told at the monotonic time `now`; return the seconds to the next look, if there is one."""
+        """Call the methods that are due at the monotonic time `now`; return the seconds to the next look, if any."""
         calls = []
         with self._lock:
             for key, silence in list(self._silences.items()):

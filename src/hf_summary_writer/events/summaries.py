@@ -188,7 +188,7 @@ _TORCH = ("hparam_domain_discrete", "run_name", "global_step")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What `add_hparams` is told besides the hyperparameters and metrics; names are those of the libraries."""
+    """The arguments of `add_hparams` besides the hyperparameters and metrics; names are those of the libraries."""
 
     name: str | None = None
     global_step: Any = None
@@ -197,7 +197,7 @@ class Trial:
 
 
 def trial_of(positional: tuple[Any, ...], named: Mapping[str, Any]) -> Trial:
-    """Tell by number and types which library's arguments these are, after the two dictionaries.
+    """Return the arguments after the two dictionaries, whose number and types tell which library's they are.
 
     A text in the fourth place is the step if the third names the trial, as in tensorboardX, and else torch's name.
 

@@ -192,7 +192,7 @@ def _payloads_in(block: bytes) -> Generator[bytes, None, tuple[int, int]]:
 
 
 def is_torn(source: IO[bytes] | int, offset: int, end: int) -> bool:
-    """Tell whether the bytes from `offset` to `end` may be the beginning of a record that is still being written.
+    """Return whether the bytes from `offset` to `end` may be the beginning of a record that is still being written.
 
     If not, they are damaged: a checksum is wrong.
     """

@@ -1,4 +1,4 @@
-"""What this package takes from tensorboardX besides its two writers, none of which is documented there.
+"""The parts of tensorboardX that this package uses besides its two writers, none of which is documented there.
 
 A version that lacks one of the functions costs speed, and no event: without the encoders of media, these go through the
 public methods of tensorboardX's `SummaryWriter` in the calling thread. Without the protocol buffers nothing can be

@@ -69,7 +69,7 @@ _MOST_TAGS = 10_000
 
 _NAME_BYTES = 255
 
-"""What file systems take as the name of a folder; NAME_MAX of POSIX's limits.h on all of today's."""
+"""The longest name of a folder, in bytes; NAME_MAX of POSIX's limits.h on all of today's."""
 
 _SUMMARY_BYTES = 16 * 1024
 

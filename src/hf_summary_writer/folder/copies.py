@@ -137,7 +137,7 @@ def _path_of(file: BinaryIO) -> Path | None:
 
 
 def _shared(source: BinaryIO, target: BinaryIO, length: int) -> bool:
-    """Let `target` share the blocks of `source`, which costs neither time nor space; return whether the disk can."""
+    """Share the blocks of `source` with `target`, which costs neither time nor space; return whether the disk can."""
     try:
         from fcntl import ioctl
 

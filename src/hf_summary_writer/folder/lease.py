@@ -1,4 +1,4 @@
-"""Who pushes a folder: the lease that a scheduler holds while it lives, the push lock, and ranks."""
+"""The right to push a folder: the lease that a scheduler holds while it lives, the push lock, and ranks."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Lease:
         return True
 
     def release(self) -> None:
-        """Let another process become the owner."""
+        """Give the lease back, so that another process can become the owner."""
         lock, self._lock = self._lock, None
         if lock is not None:
             with contextlib.suppress(OSError):

@@ -108,7 +108,7 @@ class SkipReason(Enum):
 
 
 def is_event_file(relpath: str) -> bool:
-    """Tell by its name whether a file is made of TFRecord frames."""
+    """Return whether a file is made of TFRecord frames, by its name."""
     return ".tfevents." in relpath.rpartition("/")[2]
 
 

@@ -163,7 +163,7 @@ class Deadline:
             raise TemporaryError(f"an answer of the Hub has more than {self._answer_bytes // 2**20} MB")
 
     def give_up(self) -> bool:
-        """Let no further request begin; tell whether a commit is unanswered."""
+        """Stop further requests; return whether a commit is unanswered."""
         with self._lock:
             self._given_up = True
             return self.unanswered
@@ -271,7 +271,7 @@ def _after_response(response: Any) -> None:
 
 
 def _bound(response: Any, attempt: Deadline) -> None:
-    """Let the body of an answer be read as it comes over the network, within the bounds of an attempt."""
+    """Bound the body of an answer, which is read as it comes over the network, by those of an attempt."""
     if response.headers.get("content-encoding", "identity") != "identity":
         raise TemporaryError("an answer is compressed, though that was not asked for: is there a proxy in between?")
     response.stream = _bounded_stream(type(response).__module__.partition(".")[0])(response.stream, attempt)
@@ -289,7 +289,7 @@ def _is_commit(request: Any) -> bool:
 
 
 def _leads_astray(response: Any) -> bool:
-    """Tell whether a request that carries the token is sent to another host; storage may redirect as it likes."""
+    """Return whether a request that carries the token is sent to another host; storage may redirect as it likes."""
     there = urljoin(str(response.url), response.headers["location"])
     return "authorization" in response.request.headers and _host(str(response.url)) != _host(there)
 
@@ -374,7 +374,7 @@ class HubThread:
         return self._jobs
 
     def stop(self) -> None:
-        """Let the thread end when it has nothing more to do."""
+        """End the thread when it has nothing more to do."""
         jobs, self._jobs = self._jobs, None
         if jobs is not None:
             jobs.put(None)

@@ -13,7 +13,7 @@ __all__ = ["BucketReceipt"]
 
 
 class BucketReceipt(CommitInfo):
-    """What a push to a bucket resolves to: a `CommitInfo` without an id, since a bucket has no commits.
+    """The result of a push to a bucket: a `CommitInfo` without an id, since a bucket has no commits.
 
     Attributes:
         commit_url: The page of the bucket; also `repo_url`.

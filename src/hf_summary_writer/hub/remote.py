@@ -1,4 +1,4 @@
-"""What all remotes have in common: an account, a thread for requests, and whether the repo or bucket still exists."""
+"""The common part of all remotes: an account, a thread for requests, and whether the repo or bucket still exists."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ class Remote(ABC):
         return {path: file for path, file in self.files(list(sizes)).items() if file.size > sizes[path]}
 
     def _tell_other_runs(self, states: Iterable[Upload]) -> None:
-        """Say once of each first upload of a run that its place in the repo has the state of another run."""
+        """Announce once for each first upload of a run that its place in the repo has the state of another run."""
         for place in {each.path.rpartition("/")[0] for each in states} - self._other_runs:
             self._other_runs.add(place)
             announce(

@@ -1,4 +1,4 @@
-"""What an answer of the Hub means: temporary, up to the user, or one bad file. Pure functions, no network.
+"""The meaning of the Hub's responses: temporary, up to the user, or one bad file. Pure functions, no network.
 
 Sources: the status codes and headers that the Hub's documentation names ("Rate limits"), RFC 9110 for `Retry-After`,
 draft-ietf-httpapi-ratelimit-headers for `RateLimit`, and the text of the Hub's answer to too many commits, which is the
@@ -87,7 +87,7 @@ _TOKENS = re.compile(r"\bhf_[A-Za-z0-9_]{6,}|(?i:bearer)\s+\S+")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the Hub said.
+    """A response of the Hub.
 
     Attributes:
         status: The HTTP status.

@@ -67,7 +67,7 @@ class PieceReader:
 
 @dataclass(frozen=True, slots=True)
 class PreparedCommit:
-    """What is ready to be committed.
+    """Files that are ready to be committed.
 
     Attributes:
         additions: What to commit; empty if the Hub already holds everything.
@@ -84,7 +84,7 @@ class PreparedCommit:
     listed: Mapping[str, RemoteFile] = field(default_factory=dict)
 
     def shares(self, most: int) -> list[PreparedCommit]:
-        """Say what to commit one after the other, so that no commit posts more than `most` bytes, or a single file.
+        """Return the commits to make one after the other, of which none posts more than `most` bytes, or a single file.
 
         All that posts nothing comes with the first one, and so do small files that come along and what is left out.
         """
@@ -115,7 +115,7 @@ def posted_bytes(additions: Iterable[CommitOperationAdd]) -> int:
 
 
 def together(additions: Iterable[CommitOperationAdd], most: int) -> Iterator[list[CommitOperationAdd]]:
-    """Say which additions to hand to the client together: as many as fit into `most` bytes, at least one.
+    """Yield the additions to hand to the client together: as many as fit into `most` bytes, at least one.
 
     Over plain LFS that is to be one by one: given several, the client uploads them from a thread pool, which cannot be
     used while the interpreter exits, and of which one hung upload would hold the exit for ever.
@@ -135,22 +135,22 @@ def together(additions: Iterable[CommitOperationAdd], most: int) -> Iterator[lis
 # The client keeps what the Hub said about each file in private attributes. Without them a file that the Hub leaves out
 # would count as arrived; the tests for that run on the oldest and the newest version that is allowed.
 def is_left_out(addition: Any) -> bool:
-    """Tell whether the repo's `.gitignore` keeps it out."""
+    """Return whether the repo's `.gitignore` keeps it out."""
     return bool(getattr(addition, "_should_ignore", False))
 
 
 def is_in_lfs(addition: Any) -> bool:
-    """Tell whether the Hub stores it in LFS."""
+    """Return whether the Hub stores it in LFS."""
     return getattr(addition, "_upload_mode", None) == "lfs"
 
 
 def exists(addition: Any) -> bool:
-    """Tell whether there is such a file in the repo, whatever it holds."""
+    """Return whether there is such a file in the repo, whatever it holds."""
     return getattr(addition, "_remote_oid", None) is not None
 
 
 def is_identical(addition: Any) -> bool:
-    """Tell whether the repo holds the very same file."""
+    """Return whether the repo holds the very same file."""
     remote = getattr(addition, "_remote_oid", None)
     return remote is not None and remote == getattr(addition, "_local_oid", None)
 

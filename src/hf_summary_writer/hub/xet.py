@@ -45,7 +45,7 @@ def over_xet() -> bool:
 
 
 def switch_off(why: str) -> None:
-    """Let the client upload over plain LFS from now on, in the whole process."""
+    """Upload over plain LFS from now on, in the whole process."""
     if not constants.HF_HUB_DISABLE_XET:
         constants.HF_HUB_DISABLE_XET = True
         logger.warning("Uploading over plain LFS instead of Xet: %s", why)

@@ -22,7 +22,7 @@ __all__ = ["Batch", "BatchLimits", "batches"]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one batch may hold, besides the number of files, which the remote names.
+    """The limits of one batch, besides the number of files, which the remote names.
 
     Attributes:
         bytes: No file is added beyond this sum. It bounds what one failed commit costs, and how long a commit takes.

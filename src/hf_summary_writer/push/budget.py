@@ -385,7 +385,7 @@ class CommitQueue:
                 self._position, self._is_first = position, True
 
     def _refused(self, error: RateLimitError) -> None:
-        """Tell all who push for this account of a 429 Too Many Requests response."""
+        """Record a 429 Too Many Requests response for all that is pushed for this account."""
         budget = self._budget()
         if budget is not None and error.retry_after:
             seconds = error.retry_after

@@ -1,4 +1,4 @@
-"""What earlier runs beside a new one left unsent: it is named once for each process and folder of runs, or sent."""
+"""The data that earlier runs beside a new one left unsent: named once for each process and folder of runs, or sent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _looked_at: set[Path] = set()
 
 
 class _Leftover(NamedTuple):
-    """What an earlier run left unsent.
+    """The data that an earlier run left unsent.
 
     Attributes:
         folder: Its folder.

@@ -331,7 +331,7 @@ class PushTask:
         return False, None
 
     def _ask_again(self, future: Future[CommitInfo | None], *, shared: bool) -> bool:
-        """Let the next push be this one once more; where one is asked for already, only if both may be `shared`."""
+        """Make the next push this one once more; where one is asked for already, only if both may be `shared`."""
         if self._requested is None:
             self._requested = future
             return True
@@ -414,7 +414,7 @@ class PushLoop:
         self._thread: threading.Thread | None = None
 
     def adopt(self, task: PushTask) -> None:
-        """Let a task know of a fork."""
+        """Take a task that has to know of a fork."""
         self._adopted.add(task)
 
     def begin(self, task: PushTask) -> None:

@@ -63,7 +63,7 @@ class Round(Protocol):
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one job: the last commit that holds files of it, and why it is not complete."""
+    """The result of one job: the last commit that holds files of it, and why it is not complete."""
 
     commit: CommitInfo | None = None
     error: Exception | None = None
@@ -421,7 +421,7 @@ class _Refusals:
         self._accepted: set[Job] = set()
 
     def note(self, receipt: Published, files: Iterable[StagedFile]) -> None:
-        """Tell the jobs of a receipt which of their files the Hub refused."""
+        """Note which files of a receipt the Hub refused, in their jobs."""
         settled = [file for file in files if file.path in receipt.settled]
         self._accepted.update(file.job for file in settled if file.path not in receipt.refused)
         for file in settled:

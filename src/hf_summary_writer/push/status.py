@@ -206,7 +206,7 @@ class StatusFile:
 
 
 def _runs(host: str, pid: int) -> bool:
-    """Tell whether a process may still run; of another machine's nothing is known."""
+    """Return whether a process may still run; of another machine's nothing is known."""
     return host != socket.gethostname() or is_running(pid)
 
 
@@ -248,7 +248,7 @@ def links_out(folder: Path, config: PushConfig) -> set[str]:
 
 
 def matches_nothing(folder: Path, config: PushConfig) -> bool:
-    """Tell whether no file of `folder` is one that `config` means."""
+    """Return whether no file of `folder` is one that `config` means."""
     chosen = PathFilter(config.allow_patterns, config.ignore_patterns)
     try:
         return next(scan_folder(str(folder), chosen, chosen.prunes), None) is None

@@ -346,7 +346,7 @@ _RELAXED = 2
 
 
 def _allow_captures_elsewhere() -> None:
-    """Let this thread use the device while another one captures a graph.
+    """Allow this thread to use the device while another one captures a graph.
 
     Graphs are captured in the mode "global" by default: memory that any thread allocates, or an event that it queries,
     makes the capture fail, unless that thread has opted out (CUDA driver API, cuThreadExchangeStreamCaptureMode).
