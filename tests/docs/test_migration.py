@@ -46,6 +46,8 @@ HELD_BY = {
     "Uploaded data": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_sends_only_what_is_new",
     "Storage buckets": "hub/test_bucket.py::test_a_writer_pushes_to_a_bucket_and_sends_the_rest_when_it_closes",
     "Uploaded files": "hub/test_run_state.py::test_the_state_is_running_until_the_last_push_says_that_it_is_finished",
+    "Two logdirs of one name": "hub/test_run_state.py::"
+    "test_two_logdirs_of_one_name_are_named_also_by_the_second_process",
     "README.md": "hub/test_operations.py::test_an_existing_repo_gets_no_card",
     "`repo_id`": f"{SCHEDULER}::test_a_repo_without_a_namespace_is_the_users_own",
     "Script exit": "process/test_exit.py::test_a_script_that_just_ends_has_delivered_its_last_scalar",
@@ -58,6 +60,8 @@ HELD_BY = {
     "Several processes": "process/test_shared_folder.py::"
     "test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_twice",
     "Links to folders": "process/test_cli_sync.py::test_runs_behind_links_out_are_named_by_each_command",
+    "A longer file of the same name in the repo": "faults/test_hub_changes.py::"
+    "test_a_restart_with_an_empty_disk_keeps_the_longer_file_of_the_first_life",
     "Files with credentials": "unit/test_patterns.py::test_files_with_credentials_are_never_included",
     "Squashing": f"{SCHEDULER}::test_squashing_leaves_one_commit_and_the_same_files",
     "README.md of a new repo": "hub/test_operations.py::test_a_new_repo_starts_with_a_card_in_its_first_commit",
