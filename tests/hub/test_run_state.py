@@ -297,6 +297,18 @@ def test_the_owner_of_a_folder_above_tells_of_the_run(
     assert not list(settings["logdir"].glob("*.json"))
 
 
+@pytest.mark.parametrize("where", [pytest.param("bucket", marks=needs_a_client_for_buckets)], indirect=True)
+def test_the_owner_tells_a_bucket_of_the_end_though_nothing_else_is_new(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler
+) -> None:
+    with HFSummaryWriter(**settings) as writer:
+        pushed(writer, 1)
+        assert owner.trigger().result(SECONDS) is not None
+        assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.RUNNING
+    owner.close()
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.FINISHED
+
+
 def test_the_owner_tells_nothing_of_a_run_that_is_to_have_no_state(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler
 ) -> None:
@@ -367,6 +379,12 @@ def test_a_run_that_was_killed_long_ago_is_not_said_to_go_on(
     assert state is not None
     assert (state.phase, state.last_event, state.last_push) == (RunPhase.RUNNING, 2000.0, 2000.0)
     assert state.is_overdue(time.time())
+
+
+def test_a_time_of_a_file_beyond_all_calendars_is_taken_for_the_last_one() -> None:
+    state = LEFT.brought_along(last_event=2.0**60, now=2000.0, interval=300.0)
+    assert state is not None
+    assert RunState.parse(state.encoded()).last_event == 253_402_300_799
 
 
 @pytest.mark.parametrize("where", ["dataset"], indirect=True)

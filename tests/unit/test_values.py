@@ -150,6 +150,16 @@ def test_tensors_of_every_class_and_layout_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
+def test_a_tensor_without_values_is_refused_in_the_call(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with EventWriter(tmp_path) as writer:
+        for log in (writer.add_scalar, writer.add_histogram):
+            with pytest.raises(NotImplementedError):
+                log("a", torch.ones(1, device="meta"), 1)
+    assert logged(tmp_path) == []
+
+
+@pytest.mark.torch
 def test_logging_in_compiled_code_leaves_the_graph(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     code = """

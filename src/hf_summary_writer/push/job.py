@@ -136,6 +136,8 @@ class Job:
         self._confirmed: set[str] = set()
         self._has_committed = False
         self._is_flushed = True
+        # When the newest file was written of each run below of which the Hub was told that it goes on.
+        self._going_on: dict[str, float] = {}
         # What the Hub was told of the run, and what it is being told.
         self._told: RunPhase | None = None
         self._told_next: RunPhase | None = None
@@ -292,22 +294,41 @@ class Job:
         for snapshot in snapshots:
             for reldir in _folders_of(snapshot.relpath):
                 newest[reldir] = max(newest.get(reldir, 0.0), _written(snapshot))
-        found: dict[str, bytes] = {}
-        for reldir, left in states_below(self.folder, newest):
-            state = left.brought_along(newest[reldir], time.time(), self.config.minutes * 60)
-            if state is not None:
-                found[f"{reldir}/{STATE_FILE}" if reldir else STATE_FILE] = state.encoded(secret)
-        return self._state_files(found)
+        return self._state_files(self._states_below(newest, secret))
 
-    def end_of_run(self, secret: str | None) -> list[Upload]:
-        """Return the file with the end of the run, if the Hub was told by this process only that the run goes on."""
-        run = self._run
-        if run is None or not self.final or self._told is not RunPhase.RUNNING or run.phase is self._told:
+    def ends(self, secret: str | None) -> list[Upload]:
+        """Return the files with the ends of runs of which the Hub was told by this process only that they go on."""
+        if self.destination.repo_type != BUCKET or self.lease.is_held_elsewhere or self.interrupted():
             return []
-        if self.lease.is_held_elsewhere or self.interrupted():
+        run = self._run
+        if run is None:
+            return self._state_files(self._states_below(dict(self._going_on), secret, only_ends=True))
+        if not self.final or self._told is not RunPhase.RUNNING or run.phase is self._told:
             return []
         self._told = run.phase
         return self._state_files({run.file_name: run.file(secret)})
+
+    def _states_below(
+        self, newest: Mapping[str, float], secret: str | None, *, only_ends: bool = False
+    ) -> dict[str, bytes]:
+        """Return the contents of files with the states that writers have left in folders below, by their paths.
+
+        Args:
+            newest: When the newest file of each folder was written.
+            secret: The access token, which may not stand in them.
+            only_ends: Whether to leave out the runs that go on.
+        """
+        found = {}
+        for reldir, left in states_below(self.folder, newest):
+            self._going_on.pop(reldir, None)
+            if left.phase is RunPhase.RUNNING:
+                self._going_on[reldir] = newest[reldir]
+                if only_ends:
+                    continue
+            state = left.brought_along(newest[reldir], time.time(), self.config.minutes * 60)
+            if state is not None:
+                found[f"{reldir}/{STATE_FILE}" if reldir else STATE_FILE] = state.encoded(secret)
+        return found
 
     def leave_state(self, secret: str | None) -> None:
         """Leave the state of the run on the disk, for another process that uploads the folder."""

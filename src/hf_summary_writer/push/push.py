@@ -256,9 +256,9 @@ class Pusher:
         return [upload for path, upload in found.items() if path not in users]
 
     def _tell_ends(self, jobs: list[Job]) -> None:
-        """Publish how runs have ended whose last push had nothing new, where that needs no commit."""
+        """Publish how runs have ended of which nothing else is new, where that needs no commit."""
         try:
-            ends = [end for job in jobs for end in job.end_of_run(self.remote.client.secret)]
+            ends = [end for job in jobs for end in job.ends(self.remote.client.secret)]
             if ends:
                 self.remote.publish_small(ends, lambda: self.queue.commit(final=True))
         except Exception:  # all logs are on the Hub, which is what a last push is for

@@ -160,7 +160,7 @@ class RunState:
             now: The time of the upload.
             interval: Seconds between two uploads of that process.
         """
-        state = replace(self, last_event=max(self.last_event, last_event))
+        state = replace(self, last_event=min(max(self.last_event, last_event), disk.LAST_SECOND))
         if self.phase is not RunPhase.RUNNING:
             is_outdated = last_event > self.last_push + _CLOCK_SECONDS  # another process has gone on with the run
             return None if is_outdated else state
