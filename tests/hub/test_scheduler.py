@@ -537,3 +537,14 @@ def test_private_copies_last_no_longer_than_their_commit(
     schedule(on_commit=lambda _: descriptors.append(process.num_fds()))
     assert len(descriptors) == 6
     assert max(descriptors) - min(descriptors) < 20  # ten copies, and the connections of the client
+
+
+def test_a_repo_is_private_if_the_scheduler_that_creates_it_says_so(
+    schedule: Callable[..., CommitScheduler], folder: Path, api: HfApi, repo_id: str
+) -> None:
+    before = schedule()
+    folder.mkdir(exist_ok=True)
+    (folder / "a.bin").write_bytes(b"1")
+    before.stop()
+    schedule(private=True)
+    assert api.repo_info(repo_id).private

@@ -146,7 +146,7 @@ class Remote(ABC):
     @property
     def key(self) -> Hashable:
         """The same for all remotes whose files may be published together. Holds no token; makes no request."""
-        return self.client.key, self._repo_type, self._given_repo_id, self._revision
+        return self.client.key, self._repo_type, self._given_repo_id, self._revision, self._private
 
     def start(self) -> None:
         """Start the thread for requests, before the interpreter begins to exit.
