@@ -194,3 +194,19 @@ def test_a_service_without_standard_error_can_run_it(hub: HubProcess, api: HfApi
     ended = subprocess.run(words, env=scripts.environment(hub, here), cwd=here, timeout=SECONDS, check=False)
     assert ended.returncode == 7
     assert_all_on_hub(api, repo_id, here)
+
+
+def test_the_exit_code_comes_back_where_ends_of_children_are_ignored(hub: HubProcess, repo_id: str, here: Path) -> None:
+    words = commands.command("run", repo_id, "--", "sh", "-c", "exit 7")
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", ignoring, *words],
+        env=scripts.environment(hub, here),
+        cwd=here,
+        timeout=SECONDS,
+        check=False,
+        capture_output=True,
+    )
+    assert ended.returncode == 7, ended.stderr

@@ -76,6 +76,9 @@ class Child:
     @contextlib.contextmanager
     def _signals_passed_on(self) -> Iterator[None]:
         before = {}
+        if (ended := getattr(signal, "SIGCHLD", None)) is not None:
+            # Whoever started this may ignore it, and then the system keeps no exit code of the command.
+            before[ended] = signal.signal(ended, signal.SIG_DFL)
         for name in _NAMES:
             number = getattr(signal, name, None)
             # One that is ignored, as `nohup` has it, stays ignored, and the command inherits that.
