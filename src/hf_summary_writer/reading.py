@@ -17,7 +17,7 @@ from hf_summary_writer.config import PushConfig
 from hf_summary_writer.hub import REVISION_NOT_FOUND, Mirror, answer_of, check_client, client_of, endpoint_of, full_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from huggingface_hub import HfApi
 
@@ -121,36 +121,16 @@ def _may_be_a_repo(name: str) -> bool:
     return name.count("/") < 2 and name[:1] not in {"/", ".", "~"} and not name.endswith("/")
 
 
-def read_folder(
-    root: Path, tags: Collection[str] | None, runs: Collection[str] | None, *, shown: str | None = None
-) -> Runs:
-    """Return the scalars of the runs below a folder; `shown` names it in messages.
+def read_folder(root: Path, tags: Collection[str] | None, runs: Collection[str] | None) -> Runs:
+    """Return the scalars of the runs below a folder.
 
     Raises:
         LookupError: If there is no event file, or no run or tag for a name or pattern.
         OSError: If a file cannot be read.
     """
-    from hf_summary_writer.events import ScalarReader  # with NumPy and tensorboardX, which other commands do without
-
-    shown = shown or str(root)
     wanted = _Wanted(runs)
     files = {run: paths for run, paths in _event_files(root) if wanted.takes(run)}
-    if not wanted.seen:
-        raise LookupError(f"{shown} has no event files")
-    wanted.check("run", shown)
-    kept = _Wanted(tags)
-    found = {}
-    for run, paths in sorted(files.items()):
-        reader = ScalarReader(kept.takes)
-        for path in paths:
-            damaged = reader.read(path)
-            if damaged:
-                places = "1 place" if damaged == 1 else f"{damaged} places"
-                logger.warning("%s is damaged in %s; the data there was skipped", path, places)
-        if scalars := reader.scalars():
-            found[run] = scalars
-    kept.check("tag", shown)
-    return found
+    return _scalars(str(root), files, wanted, tags)
 
 
 def read_remote(
@@ -182,15 +162,17 @@ def read_remote(
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-read-"))
         copy = check_folder(folder, "folder")
-        root = copy / config.path_in_repo if config.path_in_repo else copy
+
+        def run_of(path: str) -> str:
+            return os.path.relpath(path.rpartition("/")[0] or ".", config.path_in_repo or ".")
 
         def is_wanted(path: str) -> bool:
-            parent, _, name = path.rpartition("/")
-            return _is_event_file(name) and wanted.takes(os.path.relpath(parent or ".", config.path_in_repo or "."))
+            return _is_event_file(path.rpartition("/")[2]) and wanted.takes(run_of(path))
 
         try:
             config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
-            changed = Mirror(api, config, copy, is_wanted, logger.warning).refresh(progress)
+            mirror = Mirror(api, config, copy, is_wanted, logger.warning)
+            changed = mirror.refresh(progress)
         except Exception as error:
             answer = answer_of(error)
             if answer is None or answer.status != 404:
@@ -204,10 +186,33 @@ def read_remote(
         for path, reason in changed.failed.items():
             more = f" and {len(changed.failed) - 1} more" if len(changed.failed) > 1 else ""
             raise OSError(f"{path}{more} of {source} could not be downloaded: {reason}")
-        if not wanted.seen:
-            raise LookupError(f"{source} has no event files")
-        wanted.check("run", source)
-        return read_folder(root, tags, runs, shown=source)
+        # Not all that is in the folder: a kept copy may have files that are gone, or those of another repo.
+        files: dict[str, list[Path]] = {}
+        for path in sorted(mirror.paths):
+            files.setdefault(run_of(path), []).append(copy / path)
+        return _scalars(source, files, wanted, tags)
+
+
+def _scalars(shown: str, files: Mapping[str, list[Path]], wanted: _Wanted, tags: Collection[str] | None) -> Runs:
+    """Return the scalars of the files of runs; `shown` is the name of the place in messages."""
+    from hf_summary_writer.events import ScalarReader  # with NumPy and tensorboardX, which other commands do without
+
+    if not wanted.seen:
+        raise LookupError(f"{shown} has no event files")
+    wanted.check("run", shown)
+    kept = _Wanted(tags)
+    found = {}
+    for run, paths in sorted(files.items()):
+        reader = ScalarReader(kept.takes)
+        for path in paths:
+            damaged = reader.read(path)
+            if damaged:
+                places = "1 place" if damaged == 1 else f"{damaged} places"
+                logger.warning("%s is damaged in %s; the data there was skipped", path, places)
+        if scalars := reader.scalars():
+            found[run] = scalars
+    kept.check("tag", shown)
+    return found
 
 
 def no_folder(source: str, config: PushConfig) -> str:

@@ -117,3 +117,13 @@ def test_a_missing_bucket_is_named(api: HfApi, repo_id: str) -> None:
     for source in (f"hf://buckets/{repo_id}", f"hf://buckets/{repo_id}/sweep"):
         with pytest.raises(FileNotFoundError, match=f"^'{repo_id}' is no bucket at"):
             read(source, hf_api=api)
+
+
+def test_a_kept_copy_adds_nothing_that_is_not_in_the_repo(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    copy, other = tmp_path / "copy", f"{repo_id}-other"
+    for place, run in ((repo_id, "first"), (repo_id, "second"), (other, "third")):
+        train(api, place, tmp_path / run)
+    assert list(read(repo_id, folder=copy, hf_api=api)) == ["tensorboard/first", "tensorboard/second"]
+    assert list(read(other, folder=copy, hf_api=api)) == ["tensorboard/third"]
+    api.delete_folder("tensorboard/first", repo_id)
+    assert list(read(repo_id, folder=copy, hf_api=api)) == ["tensorboard/second"]

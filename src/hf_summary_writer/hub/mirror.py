@@ -23,7 +23,7 @@ from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECON
 from hf_summary_writer.hub.responses import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
@@ -210,6 +210,11 @@ class Mirror:
         self._tell = tell
         self._known: dict[str, str] = {}
         self._told: set[str] = set()
+
+    @property
+    def paths(self) -> Collection[str]:
+        """The files that were downloaded, or were there already, by their paths in the repo or bucket."""
+        return self._known.keys()
 
     @property
     def is_empty(self) -> bool:
