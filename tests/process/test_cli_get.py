@@ -126,3 +126,10 @@ def test_names_that_the_output_cannot_encode_are_shown_in_escapes(
     assert shown.returncode == 0, shown.stderr
     assert r"\u5b9f\u9a13" in shown.stdout
     assert r"\u640d\u5931" in shown.stdout
+
+
+@pytest.mark.parametrize("option", ["--endpoint=http://127.0.0.1:9", "--token=hf_x", "--folder=copy"])
+def test_options_without_meaning_for_a_folder_are_refused(hub: HubProcess, logs: Path, option: str) -> None:
+    asked = commands.invoke(hub, "get", logs, option, home=logs)
+    assert asked.returncode == 2
+    assert f"{option.partition('=')[0]} has no meaning for a folder" in asked.stderr

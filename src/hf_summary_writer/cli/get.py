@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer.cli.options import config_option
+from hf_summary_writer.cli.options import config_option, refuse
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.terminal import failed_read, log_to_stderr
 from hf_summary_writer.cli.watching import client_for
@@ -78,6 +78,8 @@ def get(
         raise click.UsageError(str(error)) from None
     except OSError as error:
         raise click.ClickException(printable(str(error))) from None
+    if isinstance(place, Path):
+        refuse("a folder", {"--endpoint": endpoint, "--token": token, "--folder": folder})
     try:
         if isinstance(place, Path):
             found = read_folder(place, tags or None, runs or None)

@@ -28,6 +28,8 @@ def demo(keep: Path | None, open_: bool, live: bool, seconds: float | None) -> N
     hf-summary-writer view follows that. No data leaves this machine. Exits with 1 if the Hub does not hold exactly the
     logged data.
     """
+    if live and open_:
+        raise click.UsageError("--live opens TensorBoard by itself: leave out --open")
     try:
         from hf_summary_writer.cli.demo import run
     except ImportError as error:

@@ -13,10 +13,10 @@ from hf_summary_writer.config import RUNS_FOLDER, PushConfig, option_of, with_ur
 from hf_summary_writer.hub import check_client, default_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from dataclasses import Field
 
-__all__ = ["config_of", "config_option", "config_options", "existing_folder", "given"]
+__all__ = ["config_of", "config_option", "config_options", "existing_folder", "given", "refuse"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -69,6 +69,17 @@ def _click_option(field: Field[Any]) -> Callable[[F], F]:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None and value != ()}
+
+
+def refuse(kind: str, options: Mapping[str, object]) -> None:
+    """Refuse options that would change nothing for a source of this kind, if they were given.
+
+    Raises:
+        click.UsageError: If one was.
+    """
+    for flag, value in options.items():
+        if value:
+            raise click.UsageError(f"{flag} has no meaning for {kind}: leave it out")
 
 
 def config_of(folder: Path, repo_id: str, options: dict[str, Any], known: Iterable[PushConfig] = ()) -> PushConfig:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer.cli.options import config_option
+from hf_summary_writer.cli.options import config_option, refuse
 from hf_summary_writer.cli.run_states import show_runs
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
 from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked, ledgers_of
@@ -73,17 +73,11 @@ def status(
     except (OSError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     if isinstance(where, Path):
-        _refuse("a folder", "--endpoint" if endpoint else "--token" if token else "")
+        refuse("a folder", {"--endpoint": endpoint, "--token": token})
         _show_folder(where.resolve(), as_json=as_json, exit_code=exit_code, forget=forget)
     else:
-        _refuse("a repo", "--exit-code" if exit_code else "--forget" if forget else "")
+        refuse("a repo", {"--exit-code": exit_code, "--forget": forget})
         show_runs(source, where, as_json=as_json)
-
-
-def _refuse(kind: str, option: str) -> None:
-    """Refuse an option that would change nothing."""
-    if option:
-        raise click.UsageError(f"{option} has no meaning for {kind}: leave it out")
 
 
 def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) -> None:
