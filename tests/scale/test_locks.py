@@ -20,7 +20,8 @@ import events
 import remote
 import scripts
 from faults.proxy import Delay, FaultProxy, Hold
-from hf_summary_writer.folder.ledger import STATE_FOLDER, ledgers_of
+from hf_summary_writer.config import Destination
+from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, ledgers_of
 from scale.history import assert_every_commit_is_whole, history
 from scale.launched import Launched
 
@@ -35,8 +36,8 @@ pytestmark = pytest.mark.timeout(300)
 
 TRAINING = Path(__file__).parent / "training" / "host.py"
 SECONDS = 90.0
-# Other than on another host, its file system and its processes are ours; only this one file is another one for it.
-MOUNT_AND_RUN = 'mount --bind "$0" "$1" && shift && exec "$@"'
+# Other than on another host, its file system and its processes are ours; only the two locks are other files for it.
+MOUNT_AND_RUN = 'mount --bind "$0" "$1" && mount --bind "$2" "$3" && shift 3 && exec "$@"'
 
 
 @functools.cache
@@ -55,22 +56,27 @@ def why_no_mounts() -> str:
 
 
 class Hosts:
-    """Starts trainings on one folder, each with a lock of its own where the others have theirs."""
+    """Starts trainings on one folder, each with locks of its own where the others have theirs."""
 
     def __init__(self, logdir: Path, repo_id: str, stop: Path, environment: Mapping[str, str]) -> None:
-        self._lock = logdir / STATE_FOLDER / "push.lock"
-        self._lock.parent.mkdir(parents=True)
-        self._lock.touch()
+        destination = Destination(environment["HF_ENDPOINT"], "model", repo_id, "main", f"tensorboard/{logdir.name}")
+        state = logdir / STATE_FOLDER
+        state.mkdir(parents=True)
+        self._locks = [state / PUSH_LOCK, state / f"{destination.key}.lease.lock"]
+        for lock in self._locks:
+            lock.touch()
         self._arguments = [repo_id, str(logdir)]
         self._stop = stop
         self._environment = environment
 
     def host(self, name: str) -> Launched:
-        own = self._stop.with_name(f"{name}.lock")
-        own.touch()
+        mounts = []
+        for lock in self._locks:
+            own = self._stop.with_name(f"{name}.{lock.name}")
+            own.touch()
+            mounts += [str(own), str(lock)]
         training = [sys.executable, str(TRAINING), *self._arguments, str(self._stop.with_name(f"{name}.stop"))]
-        command = ["unshare", "-m", "sh", "-c", MOUNT_AND_RUN, str(own), str(self._lock), *training]
-        return Launched(command, self._environment)
+        return Launched(["unshare", "-m", "sh", "-c", MOUNT_AND_RUN, *mounts, *training], self._environment)
 
     def stop(self, name: str) -> None:
         self._stop.with_name(f"{name}.stop").touch()
