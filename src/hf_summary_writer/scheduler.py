@@ -160,7 +160,7 @@ class CommitScheduler:
         self._job = self._new_job()
         self._on_commit = functools.partial(call_hook, config.on_commit)
         self._on_error = functools.partial(call_hook, config.on_error)
-        self._said_offline = self._announced = False
+        self._said_offline = self._announced = self._is_closed = False
         # What the method that a subclass overrides has pushed itself, for an override that calls it.
         self._own_commits: list[CommitInfo] = []
         self._last_uploaded: dict[Path, float] = {}
@@ -235,9 +235,13 @@ class CommitScheduler:
         Returns:
             A future of the `CommitInfo` of a commit that holds all of it, of `None` if there was nothing new, or of the
             exception of the failed push, without its traceback, which `on_error` and the log receive. It fails at once
-            during a wait that the Hub asked for, and resolves to `None` once the scheduler is stopped. Of a bucket, the
-            `CommitInfo` has the bucket's page as `commit_url`, `None` as `oid`, and the numbers `files` and `bytes`.
+            during a wait that the Hub asked for, and resolves to `None` once the scheduler is stopped. After `close`
+            the call makes one more last push, within `close_timeout`. Of a bucket, the `CommitInfo` has the bucket's
+            page as `commit_url`, `None` as `oid`, and the numbers `files` and `bytes`.
         """
+        if self._is_closed and not exit_is_over():
+            with contextlib.suppress(RuntimeError):  # there is no thread to be had
+                return self._task.finish(self.close_timeout, again=True)
         return self._task.trigger()
 
     def push_to_hub(self) -> CommitInfo | None:
@@ -288,6 +292,7 @@ class CommitScheduler:
 
         Ctrl-C skips the wait, and the program goes on.
         """
+        self._is_closed = self._is_closed or self._task.alive
         try:
             seconds = self._shutdown.remaining
             with contextlib.suppress(KeyboardInterrupt):
@@ -345,6 +350,7 @@ class CommitScheduler:
             self._shutdown.name_late_data()
             return
         self._shutdown.begin_anew()
+        self._is_closed = False
         with contextlib.suppress(OSError):  # the first push says what is wrong with it
             self.folder_path.mkdir(parents=True, exist_ok=True)
         if self._mode is not Mode.ONLINE:

@@ -21,6 +21,7 @@ import remote
 from events import steps, wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.folder import lease
+from hf_summary_writer.push import RunPhase
 from hf_summary_writer.push.loop import Phase
 
 if TYPE_CHECKING:
@@ -270,6 +271,24 @@ def test_without_writing_to_disk_nothing_is_pushed(
         assert writer.scheduler.trigger().result(SECONDS) is None
     assert hub.requests == before
     assert not logdir.exists()
+
+
+def test_a_trigger_after_close_pushes_what_has_changed_since(
+    write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    writer = write()
+    writer.add_scalar("loss", 1.0, 1)
+    writer.close()
+    (file,) = logdir.glob("*.tfevents.*")
+    file.rename(logdir / f"{file.name}.renamed")
+    assert writer.scheduler.trigger().result(SECONDS) is not None
+    assert f"tensorboard/run-1/{file.name}.renamed" in remote.files(api, repo_id)
+    assert writer.scheduler.trigger().result(SECONDS) is None
+    assert remote.states(api, repo_id)["tensorboard/run-1/hf-summary-writer.json"].phase is RunPhase.FINISHED
+    wait_until(lambda: writer.scheduler.status().phase is Phase.STOPPED)
+    file.write_bytes((logdir / f"{file.name}.renamed").read_bytes())
+    writer.scheduler.stop()
+    assert writer.scheduler.trigger().result(SECONDS) is None
 
 
 @pytest.mark.faults("P10")

@@ -166,15 +166,20 @@ class PushTask:
             self._asked = True
             return self._request()
 
-    def finish(self, seconds: float, *, end: bool = True) -> Future[CommitInfo | None]:
+    def finish(self, seconds: float, *, end: bool = True, again: bool = False) -> Future[CommitInfo | None]:
         """Ask for the last push, to be done within `seconds`; the task ends after it if `end`.
 
-        What fails is tried again for as long as the time allows.
+        What fails is tried again for as long as the time allows. A task that has ended does nothing, unless `again`.
+
+        Raises:
+            RuntimeError: If no thread can be started any more for `again`.
         """
-        if not self.alive:
+        if not (self.alive or again):
             return resolved(None)
         given_up: _GivenUp = None
         with self._loop.lock:
+            if again:
+                self.start()
             if not self.alive:
                 return resolved(None)
             future = self._request()
