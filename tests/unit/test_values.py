@@ -118,6 +118,9 @@ def test_hyperparameters_of_all_types_are_taken(tmp_path: Path) -> None:
         "betas": torch.tensor([0.9, 0.999]),
         "lr": torch.tensor(0.1),
         "layout": torch.strided,
+        "complex": torch.tensor(1j),
+        "uninitialized": torch.nn.UninitializedParameter(),
+        "meta": torch.ones(1, device="meta"),
     }
     with EventWriter(tmp_path) as writer:
         writer.add_hparams(given, {"accuracy": torch.tensor([[0.5]])}, name="trial")

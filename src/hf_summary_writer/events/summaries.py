@@ -217,9 +217,14 @@ def trial_of(positional: tuple[Any, ...], named: Mapping[str, Any]) -> Trial:
 
 def plain_hparams(hparam_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return hyperparameters with a number for each tensor that holds one, as torch takes it and tensorboardX not."""
-    return {
-        key: number_of(value) if is_torch(value) and value.numel() == 1 else value for key, value in hparam_dict.items()
-    }
+    return {key: _plain(value) for key, value in hparam_dict.items()}
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return number_of(value) if is_torch(value) and value.numel() == 1 else value
+    except (RuntimeError, TypeError, ValueError):  # complex, distributed, without a value: tensorboardX takes the text
+        return value
 
 
 def hparams_summaries(
