@@ -160,7 +160,9 @@ def read_remote(
     wanted = _Wanted(runs)
     with contextlib.ExitStack() as stack:
         if folder is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-read-"))
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="hf-summary-writer-read-", ignore_cleanup_errors=True)
+            )
         copy = check_folder(folder, "folder")
 
         def run_of(path: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd
 
-from faults.proxy import Answer, FaultProxy
+from faults.proxy import Answer, FaultProxy, Hang
 from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.mirror import Changed, Mirror
@@ -191,3 +192,18 @@ def test_a_folder_that_is_still_to_come_is_waited_for(place: Place) -> None:
     assert refreshed(mirror) == Changed(0, 0, {})
     place.write({f"sweep/{EVENTS}": b"12"})
     eventually(mirror, lambda: place.held() == {f"sweep/{EVENTS}": b"12"})
+
+
+def test_an_interrupt_does_not_wait_for_a_hub_that_hangs(
+    repo_id: str, tmp_path: Path, hub: HubProcess, client: Callable[..., HfApi]
+) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with FaultProxy(hub) as proxy:
+        place = Place(client(proxy), repo_id, "model", tmp_path / "shown")
+        place.write({f"run/{name}/{EVENTS.rpartition('/')[2]}": b"x" for name in ("a", "hangs")})
+        proxy.add("GET", "/resolve/.*hangs", Hang(), times=float("inf"))
+        with pytest.raises(KeyboardInterrupt):
+            place.mirror().refresh(lambda _files, _size: interrupt)
+        assert [thread for thread in threading.enumerate() if thread.name == "hf-summary-writer-download"]

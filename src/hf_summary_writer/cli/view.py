@@ -93,7 +93,11 @@ def view(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_signals_as_interrupts())
         if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-view-")))
+            folder = Path(
+                stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="hf-summary-writer-view-", ignore_cleanup_errors=True)
+                )
+            )
         try:
             config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
             mirror = Mirror(api, config, folder, PathFilter(RUN_FILES), _warn)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+import queue
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.hub.deadline import bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["DOWNLOADS", "SECONDS", "download", "file_url", "list_files", "repo_files", "small_files"]
+__all__ = ["SECONDS", "download", "file_url", "in_threads", "list_files", "repo_files", "small_files"]
+
+T = TypeVar("T")
 
 # As the client's own download of a whole repo.
 DOWNLOADS = 8
@@ -82,25 +86,49 @@ def repo_files(api: HfApi, config: PushConfig, revision: str | None, folder: str
 def small_files(
     api: HfApi, config: PushConfig, paths: Collection[str], most_bytes: int
 ) -> Iterator[tuple[str, bytes | Exception]]:
-    """Yield files and what is in them, up to one byte more than `most_bytes`; or why one cannot be downloaded."""
+    """Return files and what is in them, up to one byte more than `most_bytes`; or why one cannot be downloaded."""
 
-    def read(path: str) -> bytes | Exception:
+    def read(path: str) -> bytes:
         content = b""
-        try:
-            with (
-                bounded(SECONDS, most_bytes + _MARGIN_BYTES, downloads=True),
-                download(api, file_url(api, config.repo_id, path, config.repo_type, config.revision)) as pieces,
-            ):
-                for piece in pieces:
-                    content += piece
-                    if len(content) > most_bytes:
-                        break
-        except Exception as error:  # noqa: BLE001 - the client raises many kinds
-            return error
+        with (
+            bounded(SECONDS, most_bytes + _MARGIN_BYTES, downloads=True),
+            download(api, file_url(api, config.repo_id, path, config.repo_type, config.revision)) as pieces,
+        ):
+            for piece in pieces:
+                content += piece
+                if len(content) > most_bytes:
+                    break
         return content[: most_bytes + 1]
 
-    with ThreadPoolExecutor(DOWNLOADS) as pool:
-        yield from zip(paths, pool.map(read, paths), strict=True)
+    return in_threads(read, paths)
+
+
+def in_threads(
+    download: Callable[[str], T], paths: Collection[str]
+) -> Generator[tuple[str, T | Exception], None, None]:
+    """Yield each path and what `download` returns for it, or raises, as soon as that is known; close it if it is left.
+
+    The threads are not those of a pool, which the exit of the interpreter waits for: a Hub may hang.
+    """
+    waiting = deque(paths)
+    done: queue.SimpleQueue[tuple[str, T | Exception]] = queue.SimpleQueue()
+
+    def work() -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                path = waiting.popleft()
+                try:
+                    done.put((path, download(path)))
+                except Exception as error:  # noqa: BLE001 - the client raises many kinds
+                    done.put((path, error))
+
+    try:
+        for _ in range(min(DOWNLOADS, len(waiting))):
+            threading.Thread(target=work, name="hf-summary-writer-download", daemon=True).start()
+        for _ in paths:
+            yield done.get()
+    finally:
+        waiting.clear()
 
 
 def _from(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:

@@ -11,14 +11,13 @@ import shutil
 import stat
 import time
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
 from hf_summary_writer.hub.deadline import bounded
-from hf_summary_writer.hub.downloads import DOWNLOADS, SECONDS, download, file_url, repo_files
+from hf_summary_writer.hub.downloads import SECONDS, download, file_url, in_threads, repo_files
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import one_line
 
@@ -246,22 +245,17 @@ class Mirror:
         done = progress(len(changed), sum(listed.size for listed in changed.values()))
         files = size = 0
         changed, failed = self._that_fit(changed)
-        with ThreadPoolExecutor(DOWNLOADS) as pool:
-            downloads = {pool.submit(self._download, path, listed.size): path for path, listed in changed.items()}
-            try:
-                for each in as_completed(downloads):
-                    path = downloads[each]
-                    done(changed[path].size)
-                    error = each.exception()
-                    if error is not None:
-                        failed[path] = one_line(str(error))
-                        continue
-                    self._known[path] = changed[path].version
-                    files += each.result() > 0
-                    size += each.result()
-            except BaseException:  # Ctrl-C waits for the downloads that have begun alone
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with contextlib.closing(
+            in_threads(lambda path: self._download(path, changed[path].size), changed)
+        ) as downloads:
+            for path, new_bytes in downloads:
+                done(changed[path].size)
+                if isinstance(new_bytes, Exception):
+                    failed[path] = one_line(str(new_bytes))
+                    continue
+                self._known[path] = changed[path].version
+                files += new_bytes > 0
+                size += new_bytes
         return Changed(files, size, failed)
 
     def _that_fit(self, changed: dict[str, _Listed]) -> tuple[dict[str, _Listed], dict[str, str]]:
