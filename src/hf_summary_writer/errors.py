@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +27,13 @@ __all__ = [
     "TemporaryError",
     "UnreachableError",
     "UnwrittenError",
+    "copy_of",
     "describe",
     "forget_frames",
 ]
+
+
+T = TypeVar("T")
 
 
 class PushError(Exception):
@@ -129,6 +134,17 @@ def describe(error: BaseException) -> str:
         return (str(error) if isinstance(error, Exception) else "") or repr(error)
     except Exception:  # noqa: BLE001 - the `__str__` or `__repr__` of a user's exception may raise anything
         return type(error).__name__
+
+
+def copy_of(error: T) -> T:
+    """Return another exception that says the same; the same one if only its own class could make it, or it is no ours.
+
+    Whoever is handed the same exception as others may change it, or raise it and so add frames to it.
+    """
+    if isinstance(error, (PushError, PostponedError)):
+        with contextlib.suppress(Exception):  # the constructor of a user's subclass may take other arguments
+            return copy.copy(error)
+    return error
 
 
 def forget_frames(error: BaseException) -> None:

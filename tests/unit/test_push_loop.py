@@ -540,3 +540,19 @@ def test_a_failed_push_keeps_nothing_of_those_who_asked_for_it(pushes: Pushes, m
 
     asked = ask()
     assert asked() is None
+
+
+def test_an_error_of_a_subclass_with_other_arguments_is_what_the_future_raises(
+    pushes: Pushes, make: Callable[..., Any]
+) -> None:
+    class MineError(TemporaryError):
+        def __init__(self, code: int, why: str) -> None:
+            super().__init__(f"{why} ({code})")
+
+    task = make()
+    pushes.wait_for_begin()
+    pushes.outcomes = [MineError(3, "broken")]
+    pushes.let_end()
+    assert task.last_future is not None
+    with pytest.raises(MineError, match=r"broken \(3\)"):
+        task.last_future.result(SECONDS)

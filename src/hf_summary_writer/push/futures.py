@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 import math
@@ -10,7 +9,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_summary_writer.errors import PostponedError, PushError
+from hf_summary_writer.errors import PostponedError, copy_of
 from hf_summary_writer.events import Signal
 
 if TYPE_CHECKING:
@@ -62,8 +61,7 @@ class PushFuture(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._wait(timeout)
-        error = super().exception(0)
-        return copy.copy(error) if isinstance(error, PushError) else error
+        return copy_of(super().exception(0))
 
     def _wait(self, timeout: float | None) -> None:
         if self._is_resolved_here():

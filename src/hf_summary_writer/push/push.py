@@ -7,7 +7,6 @@ at once more, and the Hub's client skips what the Hub already holds.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import logging
 import time
@@ -24,6 +23,7 @@ from hf_summary_writer.errors import (
     PushError,
     RejectedError,
     RepoGoneError,
+    copy_of,
 )
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
 from hf_summary_writer.push.batches import BatchLimits, batches
@@ -87,8 +87,7 @@ class Outcomes(dict[Job, Outcome]):
         """Note why jobs are not complete."""
         for job in jobs:
             self[job].error = error
-            # Another one for the next: who is handed the same exception may change it or keep its frames.
-            error = copy.copy(error) if isinstance(error, (PushError, PostponedError)) else error
+            error = copy_of(error)
 
 
 class Pusher:
