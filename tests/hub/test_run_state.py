@@ -121,7 +121,6 @@ def test_a_write_after_close_lets_the_run_go_on(api: HfApi, repo_id: str, settin
     writer.close()
 
 
-@pytest.mark.parametrize("where", [None], indirect=True)
 def test_two_logdirs_of_one_name_are_named_also_by_the_second_process(
     settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from hf_summary_writer.errors import (
 )
 from hf_summary_writer.hub import xet
 from hf_summary_writer.hub.files import RemoteFile
-from hf_summary_writer.hub.remote import BATCHES, BYTES_AT_ONCE, Published, Remote, kept_path
+from hf_summary_writer.hub.remote import BATCHES, BYTES_AT_ONCE, Published, Remote, kept_path, longer
 from hf_summary_writer.hub.responses import one_line
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class BucketRemote(Remote):
         commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> Published:
         paths = frozenset(upload.path for upload in uploads)
-        self._keep_longer(uploads, commit_slot)
+        self._keep_others(uploads, along, commit_slot)
         listed: dict[str, RemoteFile] = {}
         with self._doubting(paths):
             failed = self._send([*uploads, *along], commit_slot, listed)
@@ -133,10 +133,13 @@ class BucketRemote(Remote):
         receipt = self._receipt(title(stored), len(stored), size) if stored else None
         return Published(receipt, stored, arrived, frozenset(), paths, failed, listed=listed)
 
-    def _keep_longer(
-        self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
+    def _keep_others(
+        self,
+        uploads: Sequence[Upload],
+        along: Sequence[Upload],
+        commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> None:
-        """Copy the files of the bucket that would be replaced by less to names of their own.
+        """Name other runs at the places of new ones, and copy files that would be replaced by less to other names.
 
         Nothing is versioned: what somebody else wrote to such a name would be lost for good.
 
@@ -144,11 +147,14 @@ class BucketRemote(Remote):
             TemporaryError: If a file cannot be copied.
         """
         sizes = {each.path: each.size for each in uploads if not each.known_bytes and each.path not in self._in_doubt}
-        longer = self._longer(sizes)
-        if not longer:
+        firsts = [each for each in along if each.is_first]
+        found = self.files([*sizes, *(each.path for each in firsts)])
+        self._tell_other_runs(each for each in firsts if each.path in found)
+        replaced = longer(found, sizes)
+        if not replaced:
             return
-        kept = {path: kept_path(path, file.xet_hash) for path, file in longer.items()}
-        copies = [(BUCKET, self.repo_id, file.xet_hash, kept[path]) for path, file in longer.items()]
+        kept = {path: kept_path(path, file.xet_hash) for path, file in replaced.items()}
+        copies = [(BUCKET, self.repo_id, file.xet_hash, kept[path]) for path, file in replaced.items()]
         # Before the new files are sent: of one batch, the copy could fail and the rest not.
         with commit_slot():
             failed = self._call(lambda: self._batch(copy=copies))

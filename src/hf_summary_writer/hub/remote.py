@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub.client import Client
     from hf_summary_writer.hub.files import RemoteFile, Upload
 
-__all__ = ["BATCHES", "BYTES_AT_ONCE", "COMMITS", "Published", "RateLimit", "Remote", "kept_path"]
+__all__ = ["BATCHES", "BYTES_AT_ONCE", "COMMITS", "Published", "RateLimit", "Remote", "kept_path", "longer"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
@@ -90,6 +90,11 @@ def kept_path(path: str, content_hash: str) -> str:
     A container that begins anew on an empty disk writes to the same names, and knows of no earlier upload.
     """
     return f"{path}.replaced-{content_hash[:8]}"
+
+
+def longer(found: Mapping[str, RemoteFile], sizes: Mapping[str, int]) -> dict[str, RemoteFile]:
+    """Return the files found at the Hub that files of these sizes would replace by less."""
+    return {path: found[path] for path, size in sizes.items() if path in found and found[path].size > size}
 
 
 class Remote(ABC):
@@ -273,10 +278,6 @@ class Remote(ABC):
             if error.in_doubt:
                 self._in_doubt.update(paths)
             raise
-
-    def _longer(self, sizes: Mapping[str, int]) -> dict[str, RemoteFile]:
-        """Return the files at the Hub that files of these sizes would replace by less."""
-        return {path: file for path, file in self.files(list(sizes)).items() if file.size > sizes[path]}
 
     def _tell_other_runs(self, states: Iterable[Upload]) -> None:
         """Announce once for each first upload of a run that its place in the repo has the state of another run."""

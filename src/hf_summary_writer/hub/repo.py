@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from hf_summary_writer.errors import InterruptedPushError, RejectedError, TemporaryError
 from hf_summary_writer.hub import xet
 from hf_summary_writer.hub.files import RemoteFile
-from hf_summary_writer.hub.remote import BYTES_AT_ONCE, COMMITS, Published, Remote, kept_path
+from hf_summary_writer.hub.remote import BYTES_AT_ONCE, COMMITS, Published, Remote, kept_path, longer
 from hf_summary_writer.hub.uploads import (
     CARD_PATH,
     PieceReader,
@@ -138,8 +138,8 @@ class RepoRemote(Remote):
         # A README.md may be ours or the Hub's own.
         sizes = {each.path: each.size for each in uploads if each.is_first and each.path != CARD_PATH}
         existing = {each.path_in_repo for each in prepared.additions if exists(each)}
-        longer = self._longer({path: size for path, size in sizes.items() if path in existing})
-        return {path: kept_path(path, file.git_oid) for path, file in longer.items()}
+        found = self.files([path for path in sizes if path in existing])
+        return {path: kept_path(path, file.git_oid) for path, file in longer(found, sizes).items()}
 
     def _commit_share(
         self,
