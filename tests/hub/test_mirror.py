@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -207,3 +208,18 @@ def test_an_interrupt_does_not_wait_for_a_hub_that_hangs(
         with pytest.raises(KeyboardInterrupt):
             place.mirror().refresh(lambda _files, _size: interrupt)
         assert [thread for thread in threading.enumerate() if thread.name == "hf-summary-writer-download"]
+
+
+def test_two_views_of_one_folder_write_no_byte_twice(place: Place) -> None:
+    content = {f"run/{number}.tfevents.1": bytes([number]) * 300_000 for number in range(8)}
+    place.write(content)
+    both = threading.Barrier(2)
+
+    def begin_together(_files: int, _size: int) -> Callable[[int], object]:
+        both.wait(SECONDS)
+        return lambda _size: None
+
+    with ThreadPoolExecutor(2) as pool:
+        for changed in pool.map(lambda mirror: mirror.refresh(begin_together), [place.mirror(), place.mirror()]):
+            assert not changed.failed
+    assert place.held() == content

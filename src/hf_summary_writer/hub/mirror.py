@@ -21,6 +21,11 @@ from hf_summary_writer.hub.downloads import SECONDS, download, file_url, in_thre
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import one_line
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
@@ -292,7 +297,7 @@ class Mirror:
             return end - have
 
     def _open(self, path: str) -> BinaryIO:
-        """Open the local copy of a file, and nothing else that is in its place.
+        """Open the local copy of a file, and nothing else that is in its place, when no other mirror writes to it.
 
         Raises:
             OSError: If it cannot be opened, or is not a file in the folder.
@@ -307,6 +312,10 @@ class Mirror:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
             raise OSError("it is not a file on this machine")
+        if fcntl is not None:
+            # Two views may keep the same folder, and each would append the same bytes.
+            with contextlib.suppress(OSError):  # the file system has no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
     @staticmethod
