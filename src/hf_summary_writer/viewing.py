@@ -113,6 +113,11 @@ class View:
         """Follow the repo or bucket no more; the copy and TensorBoard stay."""
         self._closed.set()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the repo or bucket is followed no more."""
+        return self._closed.is_set()
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._name!r} in {str(self.folder)!r}>"
 
@@ -140,7 +145,8 @@ def view(
 ) -> View:
     """Open TensorBoard on the runs of a repo or bucket, and keep it up to date: `hf-summary-writer view` for notebooks.
 
-    A bucket is followed live; of files that have grown, only the new bytes are downloaded.
+    A bucket is followed live; of files that have grown, only the new bytes are downloaded. The same call again, as in a
+    cell of a notebook that is run again, shows the same copy until that is closed.
 
     Args:
         repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as
@@ -166,13 +172,23 @@ def view(
     config = PushConfig.from_arguments(arguments, endpoint_of(hf_api))
     check_client(config.repo_type)
     seconds = refresh_seconds(config) if refresh is None else check_some_seconds(refresh, "refresh")
+    wanted = (config, hf_api, folder, seconds)
+    found = _views.get(wanted)
+    if found is None or found.is_closed:
+        found = _views[wanted] = _new_view(*wanted)
+    show(found.folder)
+    return found
+
+
+# By what they were asked for with, for a cell of a notebook that is run again.
+_views: dict[tuple[PushConfig, HfApi | None, str | os.PathLike[str] | None, float], View] = {}
+
+
+def _new_view(config: PushConfig, hf_api: HfApi | None, folder: str | os.PathLike[str] | None, seconds: float) -> View:
     api = hf_api or client_of(config.endpoint, config.token)
     config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
     if folder is None:
-        temporary = tempfile.mkdtemp(prefix="hf-summary-writer-view-")
-        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    place = check_folder(temporary if folder is None else folder, "folder")
-    mirror = Mirror(api, config, place, PathFilter(RUN_FILES), logger.debug)
-    found = View(mirror, place, config.repo_id, seconds)
-    show(place)
-    return found
+        folder = tempfile.mkdtemp(prefix="hf-summary-writer-view-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    place = check_folder(folder, "folder")
+    return View(Mirror(api, config, place, PathFilter(RUN_FILES), logger.debug), place, config.repo_id, seconds)

@@ -89,3 +89,15 @@ def test_without_tensorboard_nothing_is_downloaded(
 def test_the_time_between_looks_must_be_positive(refresh: float) -> None:
     with pytest.raises(ValueError, match="refresh must be"):
         view("user/run", refresh=refresh)
+
+
+def test_a_cell_that_is_run_again_shows_the_same_copy(api: HfApi, repo_id: str, shown: list[str]) -> None:
+    api.create_repo(repo_id)
+    first = view(repo_id, hf_api=api)
+    again = view(repo_id, hf_api=api)
+    assert again is first
+    assert shown == [shown[0]] * 2
+    first.close()
+    other = view(repo_id, hf_api=api)
+    other.close()
+    assert other.folder != first.folder
