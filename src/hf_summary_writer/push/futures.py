@@ -61,7 +61,8 @@ class PushFuture(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._wait(timeout)
-        return copy_of(super().exception(0))
+        error = super().exception(0)
+        return None if error is None else copy_of(error)
 
     def _wait(self, timeout: float | None) -> None:
         if self._is_resolved_here():
