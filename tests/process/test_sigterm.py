@@ -31,9 +31,15 @@ TRAIN = """
 writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, push_on_sigterm=True, close_timeout={seconds})
 for step in range(1000):
     writer.add_scalar("loss", step, step)
+{first}
 print("ready", flush=True)
 {rest}
 """
+
+
+def train(seconds: float, rest: str = "time.sleep(60)", first: str = "") -> str:
+    """Return a script that says when it is ready for the signal, and the code around that."""
+    return TRAIN.format(seconds=seconds, first=first, rest=rest)
 
 
 def terminated(body: str, hub: Any, logdir: Path, repo_id: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +57,7 @@ def terminated(body: str, hub: Any, logdir: Path, repo_id: str) -> subprocess.Co
 def test_sigterm_pushes_the_last_scalar_and_exits_with_143(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
-    ended = terminated(TRAIN.format(seconds=20, rest="time.sleep(60)"), hub, logdir, repo_id)
+    ended = terminated(train(seconds=20), hub, logdir, repo_id)
     assert ended.returncode == 143, ended.stderr
     assert events.steps(logdir, "loss") == list(range(1000))
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
@@ -63,7 +69,7 @@ def test_it_exits_in_time_though_the_hub_hangs_and_says_what_is_missing(
 ) -> None:
     proxy.add("*", ".", Hang(), times=99)
     began = time.monotonic()
-    ended = terminated(TRAIN.format(seconds=2, rest="time.sleep(60)"), proxy, logdir, repo_id)
+    ended = terminated(train(seconds=2), proxy, logdir, repo_id)
     assert ended.returncode == 143, ended.stderr
     assert time.monotonic() - began < 30
     assert ended.stderr.count("hf-summary-writer sync") == 1
@@ -75,7 +81,7 @@ def test_a_lock_that_the_main_thread_holds_does_not_cost_the_last_push(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     rest = "writer.scheduler.lock.acquire()\nos.kill(os.getpid(), signal.SIGTERM)\nwriter.scheduler.lock.release()\n"
-    ended = scripts.run(TRAIN.format(seconds=8, rest=rest + "time.sleep(60)"), hub, logdir, repo_id)
+    ended = scripts.run(train(seconds=8, rest=rest + "time.sleep(60)"), hub, logdir, repo_id)
     assert ended.returncode == 143, ended.stderr
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
@@ -87,14 +93,14 @@ def test_the_handler_that_was_there_before_is_called_and_may_end_the_program_in_
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, handler: str, code: int
 ) -> None:
     before = f"signal.signal(signal.SIGTERM, lambda *_: {handler})\n"
-    ended = terminated(before + TRAIN.format(seconds=12, rest="time.sleep(60)"), hub, logdir, repo_id)
+    ended = terminated(before + train(seconds=12), hub, logdir, repo_id)
     assert ended.returncode == code, ended.stderr
     assert ended.stdout == "mine\n"
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
 def test_a_forked_worker_still_ends_by_the_signal(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
-    rest = """
+    first = """
 forked, tell = os.pipe()
 pid = os.fork()
 if pid == 0:
@@ -103,10 +109,9 @@ if pid == 0:
 os.read(forked, 1)
 os.kill(pid, signal.SIGTERM)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
-time.sleep(60)
 """
     warned = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
-    ended = terminated(warned + TRAIN.format(seconds=20, rest=rest), hub, logdir, repo_id)
+    ended = terminated(warned + train(seconds=20, first=first), hub, logdir, repo_id)
     assert ended.returncode == 143, ended.stderr
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
@@ -122,7 +127,7 @@ time.sleep(60)
 def test_the_last_push_comes_though_the_main_thread_is_in_a_long_call_of_c(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, in_c: str
 ) -> None:
-    ended = terminated(TRAIN.format(seconds=20, rest=in_c), hub, logdir, repo_id)
+    ended = terminated(train(seconds=20, rest=in_c), hub, logdir, repo_id)
     assert ended.returncode == 143, ended.stderr
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
@@ -142,7 +147,7 @@ for _ in range(20):
 writer.close()
 print("done", flush=True)
 """
-    ended = scripts.run(TRAIN.format(seconds=20, rest=rest), hub, logdir, repo_id)
+    ended = scripts.run(train(seconds=20, rest=rest), hub, logdir, repo_id)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "ready\ndone\n"
 
