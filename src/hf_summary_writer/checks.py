@@ -203,9 +203,11 @@ def without_password(text: str) -> str:
 
 
 def check_switch(value: object, name: str) -> bool | None:
-    """Return `value` if it is `True`, `False` or `None`."""
+    """Return `value` if it is `True`, `False` or `None`, as a `bool` if it is one of NumPy."""
     if value is None or isinstance(value, bool):
         return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in {"bool", "bool_"}:
+        return bool(value)
     raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
 
 

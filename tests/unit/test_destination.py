@@ -159,6 +159,17 @@ def test_lengths_of_time_may_be_numbers_of_numpy(number: float, tmp_path: Path) 
         pass
 
 
+@pytest.mark.parametrize("value", [np.True_, np.bool_(0)])
+def test_a_switch_may_be_one_of_numpy(value: object) -> None:
+    assert checks.check_switch(value, "squash_history") is bool(value)
+
+
+@pytest.mark.parametrize("value", [1, "yes", np.int64(1)])
+def test_what_is_no_switch_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="squash_history must be True or False"):
+        checks.check_switch(value, "squash_history")
+
+
 def test_no_wait_is_longer_than_a_clock_can_measure() -> None:
     assert checks.check_seconds(1e300) == threading.TIMEOUT_MAX
     assert checks.check_seconds(3600) == 3600.0
