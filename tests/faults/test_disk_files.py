@@ -15,7 +15,7 @@ import socket
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
@@ -88,6 +88,27 @@ def test_a_folder_deleted_in_the_middle_of_a_push_ends_it_quietly(
     assert scheduler.trigger().result(SECONDS) is None
     scheduler.close()
     assert remote.files(api, world.repo_id) == {"0.txt": b"0"}
+
+
+@pytest.mark.faults("D18")
+def test_a_folder_that_cannot_be_looked_at_for_a_moment_is_not_taken_for_deleted(
+    world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat_of = os.stat
+
+    def failing(path: Any, **options: Any) -> os.stat_result:
+        if path in {world.folder, str(world.folder)}:
+            raise OSError(errno.EIO, "Input/output error")
+        return stat_of(path, **options)
+
+    (world.folder / "a.txt").write_bytes(b"1")
+    scheduler = CommitScheduler(repo_id=world.repo_id, folder_path=world.folder, every=HOUR, hf_api=world.api)
+    scheduler.trigger().result(SECONDS)
+    (world.folder / "a.txt").write_bytes(b"2")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", failing)
+        scheduler.close()
+    assert remote.files(api, world.repo_id) == {"a.txt": b"2"}
 
 
 class Busy:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -176,8 +178,8 @@ class Job:
         if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
             self._check_flushed()
             return False
-        if not os.path.isdir(self.folder):  # noqa: PTH112 - raises nothing, unlike the method of Path
-            return False  # do not recreate a folder that was deleted
+        if self._is_deleted:
+            return False  # do not recreate it
         if not self._is_writer or self.asked:
             return True
         if self.final and not (self._is_other_rank and not self.lease.held):
@@ -480,13 +482,21 @@ class Job:
         Args:
             secret: The access token, which may not be noted.
         """
-        if not os.path.isdir(self.folder):  # noqa: PTH112 - raises nothing, unlike the method of Path
-            return  # do not recreate a folder that was deleted
+        if self._is_deleted:
+            return  # do not recreate it
         with contextlib.suppress(LedgerError, OSError):
             self.ledger.refresh()
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
         self.leave_state(secret)
+
+    @property
+    def _is_deleted(self) -> bool:
+        try:
+            return not stat.S_ISDIR(os.stat(self.folder).st_mode)  # noqa: PTH116 - as in all scans
+        except OSError as error:
+            # A disk that fails for a moment still has the folder, and what is missing has to be pushed or named.
+            return error.errno in {errno.ENOENT, errno.ENOTDIR}
 
     def _is_left_to_owner_above(self, remote: Remote) -> bool:
         above = owner_above(self.folder, self.destination, remote.repo_id)
