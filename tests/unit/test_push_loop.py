@@ -362,6 +362,43 @@ def test_a_task_that_ends_leaves_the_others_their_thread(pushes: Pushes, make: C
     joined(second)
 
 
+def test_a_disk_that_hangs_when_a_task_ends_blocks_no_trigger(pushes: Pushes, make: Callable[..., Any]) -> None:
+    hangs, well_again, triggered = threading.Event(), threading.Event(), threading.Event()
+
+    def release_lease() -> None:
+        hangs.set()
+        well_again.wait(SECONDS)
+
+    def trigger() -> None:
+        other.trigger()
+        triggered.set()
+
+    pushes.let_end(100)
+    ending, other = make(ended=release_lease), make()
+    ending.finish(SECONDS)
+    assert hangs.wait(SECONDS)
+    try:
+        threading.Thread(target=trigger, daemon=True).start()
+        assert triggered.wait(SECONDS / 4)
+    finally:
+        well_again.set()
+    assert other.trigger().result(SECONDS) is not None
+
+
+def test_a_task_that_begins_anew_while_its_end_is_told_is_served(pushes: Pushes, make: Callable[..., Any]) -> None:
+    begun: list[Future[Any]] = []
+
+    def begin_once() -> None:
+        if not begun:
+            begun.append(task.finish(SECONDS, again=True))
+
+    pushes.let_end(100)
+    task = make(ended=begin_once)
+    task.finish(SECONDS)
+    joined(task)
+    assert begun[0].result(SECONDS) is not None
+
+
 def test_a_busy_folder_is_tried_again_until_it_is_free(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.outcomes = [1, FolderBusyError("another process is pushing this folder"), "commit"]
     task = make()

@@ -95,7 +95,7 @@ class PushTask:
         interval: Seconds between pushes.
         done: Told in the loop's thread why a push failed, or `None` if it did not.
         settled: Told in the loop's thread what a push ended in, before its future is.
-        ended: Told when the loop has no more to do for the folder; may neither wait nor call the task.
+        ended: Called in the loop's thread when the loop has no more to do for the folder.
         chance: Source of randomness for the back-off.
     """
 
@@ -282,10 +282,13 @@ class PushTask:
         """Whether the loop has no more to do for it."""
         return self._running is None and (self._stopped or (self._ending and self._requested is None))
 
-    def end(self) -> None:
-        """Leave the loop; only while its lock is held."""
+    def leave(self) -> None:
+        """Leave the loop; only while its lock is held. `end` follows without the lock."""
         self._active = False
-        self._ended()
+
+    def end(self) -> None:
+        """Tell that the loop has no more to do for the folder."""
+        contain(lambda _: self._ended(), None)
 
     def begin(self) -> None:
         """Begin a push; only while the loop's lock is held."""
@@ -488,31 +491,39 @@ class PushLoop:
             else:
                 task.settle(outcome.commit, outcome.error or error)
 
-    def _let_go_of_ended(self) -> None:
-        ended = {task for task in self.served if task.has_ended}
-        self.served = [task for task in self.served if task not in ended]
+    def _let_go_of_ended(self) -> bool:
+        """Fail the pushes that are given up, or serve the tasks that have ended no more; return whether there are any.
+
+        Not while the lock is held: a callback of the user may wait for a thread that needs it, and a disk may hang.
+        """
+        with self.lock:
+            if not self.is_current_thread():
+                return False
+            hopeless = [given_up for task in self.served if (given_up := task.give_up_if_hopeless())]
+            ended = [] if hopeless else [task for task in self.served if task.has_ended]
+            self.served = [task for task in self.served if task not in ended]
+            for task in ended:
+                task.leave()
+        for given_up in hopeless:
+            _fail_given_up(given_up)
         for task in ended:
             task.end()
+        return bool(hopeless or ended)
 
     def _wait(self) -> bool:
         """Wait until a task is due; return False when there is none left and the thread is to end."""
         while True:
+            while self._let_go_of_ended():
+                pass
             with self.lock:
-                if threading.current_thread() is not self._thread:
+                if not self.is_current_thread():
                     return False
-                hopeless = [given_up for task in self.served if (given_up := task.give_up_if_hopeless())]
-                if not hopeless:
-                    self._let_go_of_ended()
-                    if not self.served:
-                        # Under the lock, because a restart starts another thread.
-                        self._thread = None
-                        self.pusher.remote.stop()
-                        return False
-                    seconds = min(task.ready_at() for task in self.served) - time.monotonic()
-            if hopeless:
-                for given_up in hopeless:
-                    _fail_given_up(given_up)
-                continue
+                if not self.served:
+                    # Under the lock, because a restart starts another thread.
+                    self._thread = None
+                    self.pusher.remote.stop()
+                    return False
+                seconds = min(task.ready_at() for task in self.served) - time.monotonic()
             if seconds <= 0:
                 return True
             with contextlib.suppress(queue.Empty):
