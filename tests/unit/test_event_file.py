@@ -378,3 +378,26 @@ def test_an_interrupted_write_is_neither_lost_nor_doubled(
     file.append(frames[file.appended - 1 :])
     [path] = event_files(tmp_path)
     assert payloads(path)[1:] == [b"one", b"two", b"three"]
+
+
+def test_a_sync_that_fails_leaves_no_descriptor_behind(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open = os.open
+
+    def open_no_folder(path: str, flags: int, *mode: int) -> int:
+        if Path(path).is_dir():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real_open(path, flags, *mode)
+
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    file.append([frame(b"event")])
+    file.rest()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", open_no_folder)
+        with pytest.raises(OSError, match="Too many open files"):
+            file.sync()
+    assert (file.is_open, file.dirty) == (False, True)
+    file.sync()
+    assert (file.is_open, file.dirty) == (False, False)

@@ -228,6 +228,21 @@ def test_flushes_of_one_writer_from_several_threads_share_an_fsync(
     assert steps(tmp_path / "0", "a") == list(range(20))
 
 
+def test_a_flush_waits_for_few_bytes_of_what_is_logged_after_it(
+    writers: Writers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    [writer] = writers.open(1)
+    with writers.nothing_written():
+        [first] = log_and_ask([writer], 1)
+        for step in range(20):
+            writer.add_text("a", "x" * 2**20, step)
+        [second] = log_and_ask([writer], 2)
+        monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+    writer_thread.wait_for_all([first, second])
+    assert sizes[0] < 4 * 2**20
+
+
 def test_a_flush_does_not_wait_for_what_is_encoded_after_it(writers: Writers) -> None:
     go_on = threading.Event()
 

@@ -254,13 +254,16 @@ class EventFile:
         if not self.dirty or self.path is None:
             return
         was_open = self.is_open
-        _fsync(self._reopen())
-        if not self._name_is_safe:
-            _fsync_directory(self._directory)
-            self._name_is_safe = True
-        self.dirty = False
-        if not was_open:
-            self.rest()
+        try:
+            _fsync(self._reopen())
+            if not self._name_is_safe:
+                _fsync_directory(self._directory)
+                self._name_is_safe = True
+            self.dirty = False
+        finally:
+            # Also after an error: the next file may need the descriptor.
+            if not was_open:
+                self.rest()
 
     def rest(self) -> None:
         """Give back the descriptor; the next `append` takes a new one on the same segment."""

@@ -286,8 +286,9 @@ class EventQueue:
                 self._write(taken, most, now)
             self._reach_requests(taken)
             # Requests that come close one behind the other, as from several threads, share a sync.
-            while self._is_close_to_another_request and before - len(taken) < most:
-                self._write(taken, most, now)
+            nbytes = 0
+            while self._is_close_to_another_request and before - len(taken) < most and nbytes < _SLICE_BYTES:
+                nbytes += self._write(taken, most, now)
                 self._reach_requests(taken)
         except OSError as error:
             self._fall_back(error, now)
@@ -421,7 +422,8 @@ class EventQueue:
         except Exception as error:  # noqa: BLE001 - whatever a device raises
             self.failures.report_device(error, self.directory)
 
-    def _write(self, taken: list[Item], most: int, now: float) -> None:
+    def _write(self, taken: list[Item], most: int, now: float) -> int:
+        """Write items up to the next request, or as many as are enough for one write; return the number of bytes."""
         scalars = leading_scalars(taken[:most])
         records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
@@ -441,6 +443,7 @@ class EventQueue:
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
             self._sync_at = now + self._flush_secs
+        return sum(map(len, records))
 
     def _encode(self, items: list[Item]) -> list[bytes]:
         """Return a record for each item up to the next request, or for as many as are enough for one write.
