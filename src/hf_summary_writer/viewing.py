@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,7 +173,8 @@ def view(
     config = PushConfig.from_arguments(arguments, endpoint_of(hf_api))
     check_client(config.repo_type)
     seconds = refresh_seconds(config) if refresh is None else check_some_seconds(refresh, "refresh")
-    wanted = (config, hf_api, folder, seconds)
+    place = None if folder is None else check_folder(folder, "folder")
+    wanted = (config, hf_api, place, seconds)
     found = _views.get(wanted)
     if found is None or found.is_closed:
         found = _views[wanted] = _new_view(*wanted)
@@ -180,15 +182,15 @@ def view(
     return found
 
 
-# By what they were asked for with, for a cell of a notebook that is run again.
-_views: dict[tuple[PushConfig, HfApi | None, str | os.PathLike[str] | None, float], View] = {}
+# By what they were asked for with, for a cell of a notebook that is run again. The thread of a view keeps it.
+_views: weakref.WeakValueDictionary[tuple[PushConfig, HfApi | None, Path | None, float], View]
+_views = weakref.WeakValueDictionary()
 
 
-def _new_view(config: PushConfig, hf_api: HfApi | None, folder: str | os.PathLike[str] | None, seconds: float) -> View:
+def _new_view(config: PushConfig, hf_api: HfApi | None, folder: Path | None, seconds: float) -> View:
     api = hf_api or client_of(config.endpoint, config.token)
     config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
     if folder is None:
-        folder = tempfile.mkdtemp(prefix="hf-summary-writer-view-")
+        folder = check_folder(tempfile.mkdtemp(prefix="hf-summary-writer-view-"), "folder")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    place = check_folder(folder, "folder")
-    return View(Mirror(api, config, place, PathFilter(RUN_FILES), logger.debug), place, config.repo_id, seconds)
+    return View(Mirror(api, config, folder, PathFilter(RUN_FILES), logger.debug), folder, config.repo_id, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,3 +102,34 @@ def test_a_cell_that_is_run_again_shows_the_same_copy(api: HfApi, repo_id: str, 
     other = view(repo_id, hf_api=api)
     other.close()
     assert other.folder != first.folder
+
+
+@pytest.mark.usefixtures("shown")
+def test_a_closed_view_is_freed(api: HfApi, repo_id: str) -> None:
+    api.create_repo(repo_id)
+    followed = view(repo_id, hf_api=api, refresh=0.1)
+    known = weakref.ref(followed)
+    followed.close()
+    del followed
+    wait_until(lambda: known() is None)
+
+
+@pytest.mark.usefixtures("shown")
+def test_a_relative_folder_is_another_one_in_another_working_directory(
+    api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.create_repo(repo_id)
+    views = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        views.append(view(repo_id, hf_api=api, folder="copy"))
+    for followed in views:
+        followed.close()
+    assert [followed.folder for followed in views] == [tmp_path / "a" / "copy", tmp_path / "b" / "copy"]
+
+
+@pytest.mark.usefixtures("shown")
+def test_a_folder_of_a_wrong_type_is_named(api: HfApi, repo_id: str) -> None:
+    with pytest.raises(TypeError, match="folder"):
+        view(repo_id, hf_api=api, folder=["copy"])  # type: ignore[arg-type]

@@ -229,7 +229,7 @@ def test_flushes_of_one_writer_from_several_threads_share_an_fsync(
 
 
 def test_a_flush_waits_for_few_bytes_of_what_is_logged_after_it(
-    writers: Writers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    writers: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     [writer] = writers.open(1)
