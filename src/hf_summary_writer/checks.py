@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_TYPE",
     "PREFIX",
     "REPO_TYPES",
+    "as_file_name",
     "as_patterns",
     "as_unicode",
     "check_endpoint",
@@ -133,6 +134,19 @@ def as_unicode(name: str) -> str:
         return os.fsencode(name).decode()
     except UnicodeError:
         return name
+
+
+def as_file_name(text: str) -> str:
+    """Return text as the name of a file or folder that can be made: `as_unicode` the other way round.
+
+    Raises:
+        UnicodeEncodeError: If it holds surrogates that stand for no bytes.
+    """
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode())
+    return text
 
 
 def _is_unicode(text: str) -> bool:
@@ -250,6 +264,7 @@ def check_folder(folder: object, name: str = "folder_path") -> Path:
     path = os.fspath(folder)
     if not isinstance(path, str):
         raise TypeError(f"{name} must be a str or a path of str, not of {type(path).__name__}")
+    path = as_file_name(path)
     if _URL.match(path):
         raise ValueError(f"{name} must be a folder on this machine, not the address {path!r}: log to a local folder")
     if "\0" in path:

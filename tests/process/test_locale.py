@@ -37,15 +37,18 @@ def test_a_run_is_uploaded_under_its_name_in_any_locale(
     ended = scripts.run(
         r"""
         assert sys.getfilesystemencoding() == "ascii"
+        logdir = os.fsencode(logdir).decode()
         with HFSummaryWriter(repo_id, logdir, path_in_repo="\u640d\u5931") as writer:
             writer.add_scalar("\u640d\u5931/\xe9", 1.0, 1)
-            writer.add_hparams({"\u8a66": "\u30a2"}, {"\u7cbe": 0.5}, name=os.fsdecode("\u8a66\u884c".encode()))
+            writer.add_hparams({"\u8a66": "\u30a2"}, {"\u7cbe": 0.5}, name="\u8a66\u884c")
+            writer.add_scalars("\u6bd4\u8f03", {"\u8a13\u7df4": 1.0}, 1)
         """,
         hub, logdir, repo_id,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert remote.files(api, repo_id) == remote.under(logdir, f"損失/{NAME}")
-    assert any("試行" in path for path in remote.files(api, repo_id))
+    for name in ("/試行/", "/比較/訓練/"):
+        assert any(name in path for path in remote.files(api, repo_id))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are UTF-8 in every locale")

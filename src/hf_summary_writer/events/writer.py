@@ -19,7 +19,7 @@ import numpy as np
 import tensorboardX
 
 from hf_summary_writer import process
-from hf_summary_writer.checks import is_no_folder
+from hf_summary_writer.checks import as_file_name, is_no_folder
 from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
@@ -542,7 +542,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     def _folder_of_trial(self, name: str) -> str:
         base = os.path.normpath(os.path.join(self._started_in, self.logdir))
-        folder = os.path.normpath(os.path.join(base, name))
+        folder = os.path.normpath(os.path.join(base, as_file_name(name)))
         inside = os.path.relpath(folder, base)
         _check_folder_name(inside)
         return os.path.normpath(os.path.join(self.logdir, inside))
@@ -929,14 +929,14 @@ def _check_folder_name(name: Any) -> None:
     # What is no name is left for `os.path.join` to refuse.
     if not isinstance(name, str):
         return
-    parts = name.split("/")
+    parts = as_file_name(name).split("/")
     if "\0" in name or os.pardir in parts or any(len(os.fsencode(part)) > _NAME_BYTES for part in parts):
         raise ValueError(f"a folder below the logdir cannot have this name: {name!r}")
 
 
 def _inside(name: Any) -> Any:
     # A leading slash would lead out of the run. What is no name is left for `os.path.join` to refuse.
-    return name.lstrip("/") if isinstance(name, str) else name
+    return as_file_name(name).lstrip("/") if isinstance(name, str) else name
 
 
 def _seconds(flush_secs: float | None) -> float:
@@ -957,7 +957,7 @@ def _object_stores() -> set[str]:
 
 def _local_folder(logdir: str | os.PathLike[str]) -> str:
     """Return `logdir` as a string, after refusing what can hold no run."""
-    folder = os.fspath(logdir)
+    folder = as_file_name(os.fspath(logdir))
     if folder.split(":")[0] in _object_stores():
         raise ValueError(f"logdir must be a local folder, event files cannot be written to {folder!r}")
     if is_no_folder(folder):
