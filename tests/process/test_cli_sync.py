@@ -317,6 +317,40 @@ def test_runs_behind_links_out_are_uploaded_if_the_user_says_so(
     assert "left out" not in done.stdout
 
 
+def test_a_watch_stops_to_upload_what_a_deleted_link_led_to(
+    hub: HubProcess, api: HfApi, repo_id: str, chosen: Path
+) -> None:
+    command = ("sync", chosen, repo_id, "--follow-links", "--watch", "--every", "0.01")
+    linked = "tensorboard/chosen/baseline/"
+    with commands.start(hub, *command, home=chosen.parent) as process:
+        assert process.stdout is not None
+        until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5)
+        (chosen / "baseline").unlink()
+        assert any("the link is gone" in line for line in process.stdout)
+        with SummaryWriter(str(chosen.parent / "elsewhere" / "run 0"), filename_suffix=".later") as writer:
+            writer.add_scalar("loss", 2.0, 1)
+        until(lambda: any(path.endswith(".later") for path in remote.files(api, repo_id)))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert [path for path in remote.files(api, repo_id) if path.startswith(linked) and path.endswith(".later")] == []
+
+
+def test_a_link_that_comes_too_late_for_a_watch_is_named(
+    hub: HubProcess, api: HfApi, repo_id: str, chosen: Path
+) -> None:
+    late = chosen.parent / "late"
+    with SummaryWriter(str(late)) as writer:
+        writer.add_scalar("loss", 1.0, 0)
+    command = ("sync", chosen, repo_id, "--follow-links", "--watch", "--every", "60")
+    with commands.start(hub, *command, home=chosen.parent) as process:
+        until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5)
+        (chosen / "late").symlink_to(late)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, "not followed: 'late'" in errors) == (1, True)
+
+
 def test_a_link_to_a_folder_above_is_never_followed(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
     (logdir / "up").symlink_to("..")
     done = commands.run(hub, "sync", logdir, repo_id, "--follow-links", home=logdir.parent)

@@ -91,7 +91,7 @@ def sync(
     configs, complete = _configs(folder, repo_id, options)
     original = configs
     if follow_links:
-        configs = _with_linked(original)
+        configs = [*original, *_linked(original)]
     elsewhere = {each for each, _ in configs}
     anything_sent = False
     if dry_run:
@@ -99,12 +99,13 @@ def sync(
     elif watch:
 
         def later() -> _Configs:
-            found = original if repo_id is not None else _known_configs(folder, options)[0]
-            return _with_linked(found) if follow_links else found
+            return list(original) if repo_id is not None else _known_configs(folder, options)[0]
 
-        statuses = _watched(configs, later, as_json=as_json)
+        statuses = _watched(original, later, follow_links=follow_links, as_json=as_json)
         configs = later()
-        elsewhere = {each for each, _ in configs}
+        if follow_links:
+            configs += _linked(configs)
+        elsewhere = {status.folder for status in statuses}  # a link may have come after the last look
         arrived = [status.all_arrived for status in statuses]
         arrived += [not _left_out(each, config, elsewhere) for each, config in configs]
         anything_sent = any(status.commit is not None for status in statuses)
@@ -147,6 +148,11 @@ def _check_modes(
 
 
 _Configs: TypeAlias = "list[tuple[Path, PushConfig]]"
+_Key: TypeAlias = "tuple[Path, str]"
+
+
+def _key(folder: Path, config: PushConfig) -> _Key:
+    return folder, config.destination.key
 
 
 def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tuple[_Configs, bool]:
@@ -184,9 +190,9 @@ def _name_other_hub(folder: Path, config: PushConfig, endpoint: str) -> None:
     say(f"{folder} was pushed to {config.endpoint}, not to {endpoint}. To push it there: {command}", err=True)
 
 
-def _with_linked(configs: _Configs) -> _Configs:
-    """Return these folders, and those that links out of them lead to, each in place of its link."""
-    return [*configs, *(linked for each in configs for linked in linked_folders(*each))]
+def _linked(configs: _Configs) -> _Configs:
+    """Return the folders that links out of these lead to, each in place of its link."""
+    return [linked for each in configs for linked in linked_folders(*each)]
 
 
 def _left_out(folder: Path, config: PushConfig, elsewhere: Collection[Path]) -> list[str]:
@@ -264,18 +270,23 @@ def _watched(
     configs: _Configs,
     later: Callable[[], _Configs],
     *,
+    follow_links: bool,
     as_json: bool,
 ) -> list[Status]:
     """Push until somebody says to stop; ask in every interval which configs there are `later`: runs come and go."""
     # Offline mode is for training scripts; this command is an explicit request to upload.
     os.environ.pop(MODE, None)
     minutes = configs[0][1].minutes if configs else DEFAULT_MINUTES
-    by_config: dict[tuple[Path, str], WaitingScheduler] = {}
+    by_config: dict[_Key, WaitingScheduler] = {}
+    by_link: set[_Key] = set()
     with _until_told_to_stop() as told:
         while True:
+            linked = _linked(configs) if follow_links else []
+            by_link -= _stopped(by_config, by_link - {_key(*each) for each in linked}, as_json=as_json)
+            by_link |= {_key(*each) for each in linked} - by_config.keys()
             added = []
-            for folder, config in configs:
-                key = folder, config.destination.key
+            for folder, config in [*configs, *linked]:
+                key = _key(folder, config)
                 if key not in by_config:
                     by_config[key] = scheduler_of(folder, config, as_json=as_json, err=False)
                     added.append(by_config[key])
@@ -294,6 +305,16 @@ def _watched(
         elif status.all_arrived and status.commit is not None:
             say(f"{status.folder} is in {place(status.destination)}", colour="green")
     return statuses
+
+
+def _stopped(by_config: dict[_Key, WaitingScheduler], keys: set[_Key], *, as_json: bool) -> set[_Key]:
+    """Stop the schedulers of folders to which no link leads any more, and return their keys."""
+    for key in keys:
+        scheduler = by_config.pop(key)
+        scheduler.stop()
+        if not as_json:
+            say(f"{scheduler.folder_path} is not uploaded to {scheduler.path_in_repo} any more: the link is gone")
+    return keys
 
 
 def _finished(schedulers: list[CommitScheduler]) -> list[Status]:
