@@ -34,7 +34,7 @@ def commands() -> Iterator[str]:
     """Yield the reference of every command: usage, description and options, as `--help` shows them."""
     from hf_summary_writer.cli import main
 
-    group = click.Context(main, info_name=PROGRAM)
+    group = click.Context(main, info_name=PROGRAM, **main.context_settings)
     yield from _command(group)
     for name, command in sorted(main.commands.items()):
         yield from _command(click.Context(command, parent=group, info_name=name))

@@ -34,6 +34,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 import psutil
 import pytest
 from huggingface_hub import HfApi, constants
+from hypothesis import settings
 
 from hub_process import HasEndpoint, HubProcess
 
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
+
+# A busy machine makes any example slow.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 _SETTLE_SECONDS = 5.0
 

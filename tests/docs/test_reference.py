@@ -40,7 +40,7 @@ COMMANDS = sorted(
 def test_commands_on_the_pages_use_existing_options(line: str) -> None:
     arguments = shlex.split(line, comments=True)
     command = main.commands[arguments[0]]
-    context = click.Context(command, info_name=arguments[0])
+    context = click.Context(command, info_name=arguments[0], **command.context_settings)
     values, rest, _ = command.make_parser(context).parse_args(arguments[1:])
     required = {each.name for each in command.params if each.required}
     assert required <= {name for name, value in values.items() if value}

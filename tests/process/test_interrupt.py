@@ -27,7 +27,8 @@ with HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, close_timeout=45) 
         writer.add_scalar("loss", step, step)
     %s
 """
-SLEEP = "print('ready', flush=True); time.sleep(60)  # the user's own line"
+# In many calls: a signal that comes just before one of them is seen after it.
+SLEEP = "print('ready', flush=True); [time.sleep(0.1) for _ in range(600)]  # the user's own line"
 TRIGGER = "writer.scheduler.trigger(); "
 WITHOUT_WITH = """
 writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, close_timeout=45)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import click
 
@@ -21,6 +22,8 @@ __all__ = ["main"]
 # As the shells have it for a command that SIGINT ended.
 _INTERRUPTED = 130
 
+_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
@@ -34,7 +37,7 @@ class _Group(click.Group):
             ctx.exit(_INTERRUPTED)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Group, context_settings=_SETTINGS)
 @click.version_option(None, "-V", "--version", package_name="hf-summary-writer")
 def main() -> None:
     """Upload TensorBoard logs to the Hugging Face Hub while the training runs.
@@ -54,4 +57,5 @@ def main() -> None:
 
 
 for _command in (sync, run, status, view, get, check, localhub, demo):
+    _command.context_settings.update(_SETTINGS)  # also where a program calls it without `main`
     main.add_command(_command)
