@@ -16,6 +16,8 @@ import remote
 from events import wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.config import PushConfig
+from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.events import tfrecord
 from hf_summary_writer.folder import STATE_FOLDER
 from hf_summary_writer.push import RunPhase, RunState, sync
 from hub.test_bucket import needs_a_client_for_buckets
@@ -306,6 +308,30 @@ def test_the_owner_tells_a_bucket_of_the_end_though_nothing_else_is_new(
         assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.RUNNING
     owner.close()
     assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.FINISHED
+
+
+@pytest.mark.parametrize("where", [pytest.param("bucket", marks=needs_a_client_for_buckets)], indirect=True)
+def test_the_owner_tells_a_bucket_later_of_an_end_that_it_could_not_tell(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise TemporaryError("the Hub is busy")
+
+    def push_another_run(name: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "events.out.tfevents.1.host").write_bytes(tfrecord.frame(b"event"))
+        assert owner.trigger().result(SECONDS) is not None
+
+    with HFSummaryWriter(**settings) as writer:
+        pushed(writer, 1)
+        assert owner.trigger().result(SECONDS) is not None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner._remote, "publish_small", fail)
+        push_another_run("run-2")
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.RUNNING
+    push_another_run("run-3")
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.FINISHED
+    owner.close()
 
 
 def test_the_owner_tells_nothing_of_a_run_that_is_to_have_no_state(

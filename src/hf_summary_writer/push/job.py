@@ -140,6 +140,8 @@ class Job:
         self._is_flushed = True
         # When the newest file was written of each run below of which the Hub was told that it goes on.
         self._going_on: dict[str, float] = {}
+        # Those of them that have ended, of which it is being told.
+        self._ending: set[str] = set()
         # What the Hub was told of the run, and what it is being told.
         self._told: RunPhase | None = None
         self._told_next: RunPhase | None = None
@@ -299,7 +301,11 @@ class Job:
         return self._state_files(self._states_below(newest, secret))
 
     def ends(self, secret: str | None) -> list[Upload]:
-        """Return the files with the ends of runs of which the Hub was told by this process only that they go on."""
+        """Return the files with the ends of runs of which the Hub was told by this process only that they go on.
+
+        `ends_told` follows once they are published.
+        """
+        self._ending.clear()
         if self.destination.repo_type != BUCKET or self.lease.is_held_elsewhere or self.interrupted():
             return []
         run = self._run
@@ -309,6 +315,11 @@ class Job:
             return []
         self._told = run.phase
         return self._state_files({run.file_name: run.file(secret)})
+
+    def ends_told(self) -> None:
+        """Note that the Hub was told of the ends of runs, so that they are not told again."""
+        for reldir in self._ending:
+            self._going_on.pop(reldir, None)
 
     def _states_below(
         self, newest: Mapping[str, float], secret: str | None, *, only_ends: bool = False
@@ -322,11 +333,14 @@ class Job:
         """
         found = {}
         for reldir, left in states_below(self.folder, newest):
-            self._going_on.pop(reldir, None)
             if left.phase is RunPhase.RUNNING:
                 self._going_on[reldir] = newest[reldir]
                 if only_ends:
                     continue
+            elif only_ends:
+                self._ending.add(reldir)
+            else:
+                self._going_on.pop(reldir, None)
             state = left.brought_along(newest[reldir], time.time(), self.config.minutes * 60)
             if state is not None:
                 found[f"{reldir}/{STATE_FILE}" if reldir else STATE_FILE] = state.encoded(secret)

@@ -260,6 +260,8 @@ class Pusher:
             ends = [end for job in jobs for end in job.ends(self.remote.client.secret)]
             if ends:
                 self.remote.publish_small(ends, lambda: self.queue.commit(final=True))
+            for job in jobs:
+                job.ends_told()
         except Exception:  # all logs are on the Hub, which is what a last push is for
             logger.debug("the ends of %s are not told", _name_of(jobs), exc_info=True)
 
