@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
+
+import pytest
 
 from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder.disk import WarnOnce
@@ -12,8 +15,6 @@ from hf_summary_writer.folder.scan import Inventory
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def inventory_of(folder: Path) -> tuple[Inventory, Ledger]:
@@ -50,6 +51,22 @@ def links(folder: Path, targets: dict[str, str]) -> None:
     for name, target in targets.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(target)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL], ids=["by nothing", "by a file"])
+def test_a_link_that_is_replaced_during_the_scan_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def readlink(path: str) -> str:
+        raise OSError(number, os.strerror(number), path)
+
+    inventory, _ = inventory_of(tmp_path)
+    (tmp_path / "run").mkdir()
+    for each in range(20):
+        (tmp_path / f"{each}.txt").write_text("a")
+        (tmp_path / f"link {each}").symlink_to("run")
+    monkeypatch.setattr(os, "readlink", readlink)
+    assert len(list(inventory.changed())) == 20
 
 
 def test_a_link_to_a_folder_within_the_folder_is_followed(tmp_path: Path) -> None:

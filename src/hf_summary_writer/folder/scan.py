@@ -136,7 +136,13 @@ def _walk(
             for entry in entries:
                 relpath, found = _joined(reldir, entry.name), _joined(source, entry.name)
                 is_link = entry.is_symlink()
-                target = _target(root, found) if is_link else found
+                try:
+                    target = _target(root, found) if is_link else found
+                except OSError as error:
+                    # A link that is replaced at this moment. It hides no other entry of its folder.
+                    if error.errno not in _GONE:
+                        unlisted(relpath, error)
+                    continue
                 # Not by the method of the entry, which raises for a link that leads where nobody may look.
                 if not (os.path.isdir(entry) if is_link else _is_folder(entry)):  # noqa: PTH112
                     yield entry, relpath, target
@@ -200,7 +206,11 @@ def _changed(
 
 
 def _target(root: str, relpath: str) -> str | None:
-    """Return the path in the folder that a link leads to, `None` if it leads out."""
+    """Return the path in the folder that a link leads to, `None` if it leads out.
+
+    Raises:
+        OSError: If the link is replaced or removed meanwhile.
+    """
     target = os.path.realpath(os.path.join(root, relpath))
     if os.path.commonpath((root, target)) != root:
         return None
