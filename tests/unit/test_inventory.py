@@ -12,6 +12,7 @@ from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder.disk import WarnOnce
 from hf_summary_writer.folder.ledger import Ledger, LedgerEntry, Signature
 from hf_summary_writer.folder.scan import Inventory
+from hf_summary_writer.push import linked_folders, unfollowed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,3 +109,19 @@ def test_no_name_of_a_link_opens_what_is_private(tmp_path: Path, monkeypatch: py
     links(tmp_path, {**targets, "7.txt": ".ssh/a.txt", "8.txt": "home/x/a.txt", "9.txt": "mine/.env"})
     assert sorted(each.relpath for each in inventory.changed()) == ["6/a.txt", "mine/a.txt"]
     assert inventory.links_out == set()
+
+
+def test_a_link_out_that_is_replaced_while_it_is_followed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def realpath(path: str) -> str:
+        raise FileNotFoundError(path)
+
+    config = PushConfig(repo_id="run", endpoint="https://hub")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other").mkdir()
+    links(tmp_path / "folder", {"latest": "../other"})
+    monkeypatch.setattr("hf_summary_writer.push.links.links_out", lambda *_: {"latest"})
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    assert list(linked_folders(tmp_path / "folder", config)) == []
+    assert unfollowed(tmp_path / "folder", {"latest"}, [tmp_path / "other"]) == ["latest"]

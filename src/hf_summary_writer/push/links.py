@@ -28,7 +28,7 @@ def linked_folders(folder: Path, config: PushConfig) -> Iterator[tuple[Path, Pus
     """
     for link in sorted(links_out(folder, config)):
         target = _target(folder, link)
-        if not os.path.isdir(target) or target in folder.parents:  # noqa: PTH112 - raises nothing
+        if target is None or not os.path.isdir(target) or target in folder.parents:  # noqa: PTH112 - raises nothing
             continue
         try:
             path = check_path_in_repo(config.destination.path_in_repo(link))
@@ -50,5 +50,8 @@ def unfollowed_error(links: Iterable[str]) -> ActionNeededError:
     )
 
 
-def _target(folder: Path, link: str) -> Path:
-    return Path(os.path.realpath(folder / link))
+def _target(folder: Path, link: str) -> Path | None:
+    try:
+        return Path(os.path.realpath(folder / link))
+    except OSError:  # it is replaced at this moment
+        return None
