@@ -378,7 +378,7 @@ class _RunScheduler(CommitScheduler):
     def _end_run(self, phase: RunPhase) -> None:
         self._run.end(phase)
         if self._said_offline and not self._parent:
-            self._job.leave_state(self._remote.client.known_secret)
+            self._job.run_states.leave(self._remote.client.known_secret)
 
     def _new_job(self) -> Job:
         return Job(

@@ -31,7 +31,7 @@ from hf_summary_writer.folder import (
 )
 from hf_summary_writer.hub import Upload
 from hf_summary_writer.notices import amount, files
-from hf_summary_writer.push.run_state import STATE_FILE, RunPhase, states_below
+from hf_summary_writer.push.states import RunStates, StateOfRun, StatesBelow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -90,6 +90,7 @@ class Job:
         asked: Whether somebody asked for this push, as `trigger` does.
         final: Whether it is the last push of the run.
         began: When this push began, on the monotonic clock.
+        run_states: The states of the runs in the folder.
         is_first: Whether nothing of the folder was uploaded before this push.
         owner_above: The folder above whose owner pushes this one as well, as of this push.
         interrupted: Returns whether there is no more time for the push.
@@ -121,7 +122,11 @@ class Job:
         self._on_commit = on_commit
         self._is_writer = is_writer
         self._verify = verify
-        self._run = run
+        self.run_states: RunStates = RunStates()
+        if run is not None:
+            self.run_states = StateOfRun(folder, run)
+        elif not is_writer:
+            self.run_states = StatesBelow(folder, config.minutes * 60)
         self._is_other_rank = rank is not None and not rank.is_main
         self._once = WarnOnce()
         self._state = StateFolder(folder / STATE_FOLDER)
@@ -138,13 +143,6 @@ class Job:
         self._confirmed: set[str] = set()
         self._has_committed = False
         self._is_flushed = True
-        # When the newest file was written of each run below of which the Hub was told that it goes on.
-        self._going_on: dict[str, float] = {}
-        # Those of them that have ended, of which it is being told.
-        self._ending: set[str] = set()
-        # What the Hub was told of the run, and what it is being told.
-        self._told: RunPhase | None = None
-        self._told_next: RunPhase | None = None
         self._commits = 0  # since the ledger was last compared with the Hub
         self.owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
@@ -162,7 +160,7 @@ class Job:
         self._is_flushed = self._flush()
         if self._is_writer:
             if self._is_left_to_owner_above(remote):
-                self.leave_state(remote.client.known_secret)  # of such a process nothing else needs the client
+                self.run_states.leave(remote.client.known_secret)  # of such a process nothing else needs the client
                 return False
             if not (self.asked or self.final) and not self.lease.may_claim():
                 return False
@@ -236,7 +234,7 @@ class Job:
         self.inventory.left_behind = 0
         # From now on a later process knows where this folder is to go, whatever becomes of this one.
         self._note(lambda: self.ledger.record_config(self.config))
-        self.leave_state(remote.client.known_secret)
+        self.run_states.leave(remote.client.known_secret)
         if self._losses != remote.losses:
             self.start_over(remote)
         refused = dict(self.inventory.refused) if self.final else {}
@@ -278,7 +276,7 @@ class Job:
         is_repo = self.destination.repo_type != BUCKET
         return is_repo and self.config.model_card and self.ledger.is_new and self.ledger.commit is None
 
-    def states(self, snapshots: Collection[FileSnapshot], secret: str | None) -> list[Upload]:
+    def states(self, snapshots: Iterable[FileSnapshot], secret: str | None) -> list[Upload]:
         """Return the files with states of runs that come along with a commit of files.
 
         Args:
@@ -287,72 +285,14 @@ class Job:
         """
         if self.lease.is_held_elsewhere:
             return []  # they are told by that process
-        run = self._run
-        if run is not None:
-            run.note_event(max(map(_written, snapshots)))
-            self._told_next = run.phase
-            return self._state_files({run.file_name: run.file(secret)})
-        if self._is_writer:
-            return []
-        newest: dict[str, float] = {}
-        for snapshot in snapshots:
-            for reldir in _folders_of(snapshot.relpath):
-                newest[reldir] = max(newest.get(reldir, 0.0), _written(snapshot))
-        return self._state_files(self._states_below(newest, secret))
+        written = {snapshot.relpath: snapshot.entry.signature.mtime_ns / 10**9 for snapshot in snapshots}
+        return self._state_files(self.run_states.along(written, secret))
 
     def ends(self, secret: str | None) -> list[Upload]:
-        """Return the files with the ends of runs of which the Hub was told by this process only that they go on.
-
-        `ends_told` follows once they are published.
-        """
-        self._ending.clear()
+        """Return the files with ends of runs that need no commit; `run_states` is told once they are published."""
         if self.destination.repo_type != BUCKET or self.lease.is_held_elsewhere or self.interrupted():
             return []
-        run = self._run
-        if run is None:
-            return self._state_files(self._states_below(dict(self._going_on), secret, only_ends=True))
-        if not self.final or self._told is not RunPhase.RUNNING or run.phase is self._told:
-            return []
-        self._told = run.phase
-        return self._state_files({run.file_name: run.file(secret)})
-
-    def ends_told(self) -> None:
-        """Note that the Hub was told of the ends of runs, so that they are not told again."""
-        for reldir in self._ending:
-            self._going_on.pop(reldir, None)
-
-    def _states_below(
-        self, newest: Mapping[str, float], secret: str | None, *, only_ends: bool = False
-    ) -> dict[str, bytes]:
-        """Return the contents of files with the states that writers have left in folders below, by their paths.
-
-        Args:
-            newest: When the newest file of each folder was written.
-            secret: The access token, which may not stand in them.
-            only_ends: Whether to leave out the runs that go on.
-        """
-        found = {}
-        for reldir, left in states_below(self.folder, newest):
-            if left.phase is RunPhase.RUNNING:
-                self._going_on[reldir] = newest[reldir]
-                if only_ends:
-                    continue
-            elif only_ends:
-                self._ending.add(reldir)
-            else:
-                self._going_on.pop(reldir, None)
-            state = left.brought_along(newest[reldir], time.time(), self.config.minutes * 60)
-            if state is not None:
-                found[f"{reldir}/{STATE_FILE}" if reldir else STATE_FILE] = state.encoded(secret)
-        return found
-
-    def leave_state(self, secret: str | None) -> None:
-        """Leave the state of the run on the disk, for another process that uploads the folder."""
-        if self._run is not None:
-            try:
-                self._run.leave(self.folder, secret)
-            except Exception:  # a disk, or a program that puts anything into `sys.argv`
-                logger.debug("the state of %s is not left there", self.folder, exc_info=True)
+        return self._state_files(self.run_states.ends(secret, final=self.final))
 
     def _state_files(self, contents: Mapping[str, bytes]) -> list[Upload]:
         """Return files with states, except where the user has a file of that name."""
@@ -371,7 +311,7 @@ class Job:
         """Record the files of a commit, or the files that the Hub already has if there is no commit."""
         record = None if commit is None else CommitRecord(commit.oid, commit.commit_url, time.time())
         if commit is not None:
-            self._told = self._told_next
+            self.run_states.told()
         if commit is not None and self.ledger.is_outdated():
             self._crossed.update(arrived)
             with contextlib.suppress(LedgerError, OSError):
@@ -502,7 +442,7 @@ class Job:
             self.ledger.refresh()
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
-        self.leave_state(secret)
+        self.run_states.leave(secret)
 
     @property
     def _is_deleted(self) -> bool:
@@ -558,15 +498,3 @@ class Job:
             f"{self._state.path} cannot be used ({error}): uploads continue with the upload state in memory, "
             "so do not upload this folder from another process",
         )
-
-
-def _written(snapshot: FileSnapshot) -> float:
-    """Return when a file was last written, in seconds since the epoch."""
-    return snapshot.entry.signature.mtime_ns / 10**9
-
-
-def _folders_of(relpath: str) -> Iterator[str]:
-    """Yield the folders that hold a file, up to the root, which is empty."""
-    while relpath:
-        relpath = relpath.rpartition("/")[0]
-        yield relpath

@@ -257,11 +257,12 @@ class Pusher:
     def _tell_ends(self, jobs: list[Job]) -> None:
         """Publish how runs have ended of which nothing else is new, where that needs no commit."""
         try:
-            ends = [end for job in jobs for end in job.ends(self.remote.client.secret)]
+            ends = {job: found for job in jobs if (found := job.ends(self.remote.client.secret))}
             if ends:
-                self.remote.publish_small(ends, lambda: self.queue.commit(final=True))
-            for job in jobs:
-                job.ends_told()
+                uploads = [upload for found in ends.values() for upload in found]
+                self.remote.publish_small(uploads, lambda: self.queue.commit(final=True))
+            for job in ends:
+                job.run_states.told()
         except Exception:  # all logs are on the Hub, which is what a last push is for
             logger.debug("the ends of %s are not told", _name_of(jobs), exc_info=True)
 
