@@ -110,7 +110,14 @@ def no_file_holds_the_token(request: pytest.FixtureRequest) -> Iterator[None]:
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     if folder is not None and _session_token:
-        assert [path for path in _files_of(folder) if _session_token.encode() in path.read_bytes()] == []
+        assert [path for path in _files_of(folder) if _session_token.encode() in _content(path)] == []
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # a temporary one, of a push that a test left behind
+        return b""
 
 
 def _files_of(folder: Path) -> list[Path]:
