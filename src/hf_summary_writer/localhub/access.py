@@ -19,14 +19,14 @@ _MAX_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What clients of a root were told: a port, or 0, and a generated token, or an empty text."""
+    """The port and the generated token of the last start: 0 and an empty text if there are none."""
 
     port: int = 0
     token: str = field(default="", repr=False)
 
     @classmethod
     def read(cls, root: Path) -> Access:
-        """Return what the last start kept; a missing or damaged file counts as nothing."""
+        """Return the port and token of the last start; a missing or damaged file counts as none."""
         try:
             known = json.loads((root / _NAME).read_bytes())
             port, token = known["port"], known["token"]
@@ -37,5 +37,5 @@ class Access:
         return cls(port, token) if isinstance(port, int) and 0 <= port <= _MAX_PORT else cls()
 
     def write(self, root: Path, disk: Disk) -> None:
-        """Keep this for the next start, readable by this user only."""
+        """Save the port and token for the next start, readable by this user only."""
         disk.write(root / _NAME, json.dumps(asdict(self)).encode())

@@ -1,4 +1,4 @@
-"""The web application: routes, and what happens around every request."""
+"""The web application: its routes, and the limits, counts and headers of every request."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ _REST_SECONDS = 2
 
 
 async def _answer_http_exception(_request: Request, _error: Exception) -> Response:
-    # A page has the same form of path as much of what does not exist, so 405 is 404 as well: clients that try a
-    # newer version of the API first need to read that there is none.
+    # Many unknown paths have the form of a page's path, so 405 becomes 404 as well: clients that try a newer version
+    # of the API first need a 404 to fall back to the older one.
     return HubError(404, "Sorry, we can't find the page you are looking for.").response()
 
 
@@ -86,7 +86,7 @@ def build_app(hub: Hub) -> ASGIApp:
 
 
 class _Gate:
-    """Around every request: the path as it was sent, limits, counts, and an id to name it by."""
+    """ASGI middleware: route by the encoded path, apply the limits, count the request and give it an id."""
 
     def __init__(self, app: ASGIApp, hub: Hub) -> None:
         self._app = app
@@ -96,7 +96,7 @@ class _Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Routes match on the encoded path: in it, a %2F in a branch name is no border.
+        # Routes match on the encoded path: in it, a %2F in a branch name is no separator.
         raw: bytes = scope["raw_path"]
         scope = {**scope, "path": raw.decode("ascii", "replace")}
         exchange = _Exchange(scope, receive, send, self._hub)
@@ -114,7 +114,7 @@ class _Gate:
 
 
 class _Exchange:
-    """One request and its answer, counted as they pass."""
+    """One request and its response; counts their bytes."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, hub: Hub) -> None:
         self.kind = kind_of(scope["method"], scope["path"])
@@ -163,6 +163,6 @@ class _Exchange:
         elif message["type"] == "http.response.body":
             self._sent += len(message.get("body", b""))
             if not message.get("more_body") or self._sent == self._length:
-                # Before the caller can see the end of the answer, so that whoever asks next finds it counted.
+                # Before the client can see the end of the response, so that its next request finds this one counted.
                 self.record()
         await self._send(message)

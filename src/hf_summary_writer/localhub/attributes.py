@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LARGE_BYTES = 10_000_000
 _MAX_RULES_BYTES = 64 * 1024
 
-# What a new repo on the Hub keeps outside Git from the start.
+# The LFS patterns of a new repo on the Hub.
 _LARGE = (
     *("*.7z", "*.arrow", "*.bin", "*.bz2", "*.ckpt", "*.ftz", "*.gz", "*.h5", "*.joblib", "*.lfs.*", "*.mlmodel"),
     *("*.model", "*.msgpack", "*.npy", "*.npz", "*.onnx", "*.ot", "*.parquet", "*.pb", "*.pickle", "*.pkl", "*.pt"),
@@ -32,7 +32,7 @@ class UploadRules:
 
     Args:
         attributes: the content of its `.gitattributes`.
-        ignore: the content of its `.gitignore`, or of the one that a request brings along.
+        ignore: the content of its `.gitignore`, or of the one in the request.
     """
 
     def __init__(self, attributes: bytes, ignore: bytes) -> None:
@@ -42,7 +42,7 @@ class UploadRules:
             (Glob(_decode(pattern)), settings) for pattern, settings in parse_git_attributes(BytesIO(attributes))
         ]
         lines = [_decode(line) for line in read_ignore_patterns(BytesIO(ignore))]
-        # Whether a pattern ignores, or brings back what an earlier one ignores.
+        # Pairs of a pattern and its effect: True to ignore, False (`!`) to include a file again.
         self._ignored = [(Glob(line.removeprefix("!")), not line.startswith("!")) for line in lines]
 
     def is_large(self, path: str, size: int, sample: bytes) -> bool:
@@ -58,7 +58,7 @@ class UploadRules:
     def is_ignored(self, path: str) -> bool:
         """Return whether the repo wants this file not to be uploaded."""
         parts = path.split("/")
-        # What is in a folder that is ignored is not brought back.
+        # As in Git, a file of an ignored folder cannot be included again.
         folders = (parts[:end] for end in range(1, len(parts)))
         return any(self._ignores(folder, is_folder=True) for folder in folders) or self._ignores(parts, is_folder=False)
 

@@ -1,4 +1,4 @@
-"""Reading request bodies: never more than announced, never more than allowed, large ones on disk."""
+"""Reading request bodies, up to the announced and the allowed size; large ones go to disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_JSON_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A body that has arrived whole, in a temporary file that stands at its beginning."""
+    """A complete body in a temporary file, positioned at its start."""
 
     file: IO[bytes]
     path: Path
@@ -85,7 +85,7 @@ async def receive(request: Request, disk: Disk, limit: int) -> AsyncIterator[Upl
 
 
 def text_field(body: dict[str, Any], name: str, default: str | None = None) -> str:
-    """Return a field that must be text; without a default it must be there."""
+    """Return a field that must be text; without a default it is required."""
     value = body.get(name)
     if value is None and default is not None:
         return default

@@ -1,4 +1,4 @@
-"""The metadata block at the top of a README.md, as far as the Hub insists on it."""
+"""Validation of the metadata block at the top of a README.md, as on the Hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EMPTY = "empty or missing yaml metadata in repo card"
 
 
 def check_card(content: str) -> tuple[list[str], list[str]]:
-    """Return what the Hub warns of, and what it refuses, in the text of a README.md."""
+    """Return the Hub's warnings and errors about the metadata of a README.md."""
     match = _BLOCK.match(content[:_MAX_METADATA_CHARACTERS])
     if not match and len(content) > _MAX_METADATA_CHARACTERS and content.lstrip("\ufeff\r\n ").startswith("---"):
         return [], [f"The metadata is longer than {_MAX_METADATA_CHARACTERS} characters."]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and stay once they are there."""
+"""Atomic and durable writes of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _READ_BYTES = 256 * 1024
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a loss of power."""
+    """Make the names in `folder` survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -33,7 +33,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_all(folder: Path) -> None:
-    """Make everything in `folder` survive a loss of power."""
+    """Make everything in `folder` survive a power loss."""
     for name, _, files in os.walk(folder):
         for file in files:
             with (Path(name) / file).open("rb") as opened:
@@ -42,7 +42,7 @@ def sync_all(folder: Path) -> None:
 
 
 def sharded(folder: Path, name: str) -> Path:
-    """Return where a file named by a hash lives, a few hundred to a folder."""
+    """Return the path of a file named by a hash, below two levels of folders, so that no folder becomes large."""
     return folder / name[:2] / name[2:4] / name
 
 
@@ -56,10 +56,10 @@ def read_range(path: Path, start: int, end: int) -> Generator[bytes, None, None]
 
 
 class Disk:
-    """Writes files of one file system for good; what a kill cuts short is in one folder, and gone at the next start.
+    """Writes files of one file system durably; unfinished files stay in one folder, which is emptied at the next start.
 
     Args:
-        folder: takes the files that are not finished.
+        folder: holds the unfinished files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +70,7 @@ class Disk:
 
     @contextmanager
     def temporary(self) -> Iterator[tuple[IO[bytes], Path]]:
-        """Open a file that is gone at the end unless it was moved into place."""
+        """Open a temporary file, deleted at the end unless it was moved into place."""
         descriptor, name = tempfile.mkstemp(dir=self._folder)
         try:
             with os.fdopen(descriptor, "w+b") as file:
@@ -83,11 +83,11 @@ class Disk:
         return tempfile.TemporaryFile(dir=self._folder)
 
     def part(self, name: str) -> Path:
-        """Return where a part of a file that is still to come is kept meanwhile."""
+        """Return the temporary path of one part of a multipart upload."""
         return self._folder / f"part-{name}"
 
     def move(self, temporary: Path, target: Path) -> None:
-        """Give a finished temporary file its name, for good."""
+        """Rename a finished temporary file to its final name, durably."""
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         make_folder(target.parent)
@@ -95,7 +95,7 @@ class Disk:
         sync_folder(target.parent)
 
     def write(self, target: Path, content: bytes) -> None:
-        """Write a small file whole, for good, in place of an earlier one if there is one."""
+        """Write a small file atomically and durably, replacing an existing one."""
         with self.temporary() as (file, temporary):
             file.write(content)
             file.flush()

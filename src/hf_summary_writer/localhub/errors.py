@@ -1,7 +1,7 @@
 """The error responses of the Hub.
 
-HubError                  any refusal: a status, a message, perhaps a code the client knows
-├── BadRequestError            400: the request is malformed, or what it names is not as it says
+HubError                  any refusal: a status, a message and, for some, an error code of the Hub
+├── BadRequestError            400: the request is malformed, or contradicts the data that it refers to
 ├── ForbiddenError             403: the caller is known, and has no right to do this
 ├── MovedError                 307: the repo has another name now
 ├── RepoNotFoundError          404, or 401 to anonymous callers: no such repo, or one that the caller may not see
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class HubError(Exception):
-    """A refusal, as the client will read it."""
+    """An error response of the Hub."""
 
     code: str | None = None
 
@@ -35,8 +35,8 @@ class HubError(Exception):
         self.extra = extra
 
     def response(self) -> Response:
-        """Return the answer that carries this refusal."""
-        # A header is one line of printable ASCII, whatever name of the caller's the message quotes.
+        """Return the response for this error."""
+        # A header is one line of printable ASCII, but the message may quote any name that the caller sent.
         line = self.message.encode("unicode_escape").decode()
         headers = {"X-Error-Message": line[:1000].strip(), **self.headers}
         if self.code:
@@ -45,7 +45,7 @@ class HubError(Exception):
 
 
 class BadRequestError(HubError):
-    """The request is malformed, or what it names is not as it says."""
+    """The request is malformed, or contradicts the data that it refers to."""
 
     def __init__(self, message: str) -> None:
         super().__init__(400, message)
@@ -59,15 +59,15 @@ class ForbiddenError(HubError):
 
 
 class MovedError(HubError):
-    """The repo has another name now: `location` is the path that the request would have had with it."""
+    """The repo has another name now: `location` is the path of the request with the new name."""
 
     def __init__(self, location: str) -> None:
-        # A path alone: clients do not follow a redirect of a download to what might be another host.
+        # A path without a host: clients do not follow the redirect of a download to another host.
         super().__init__(307, "This repository has moved.", headers={"Location": location})
 
 
 class RepoNotFoundError(HubError):
-    """No such repo, or a private one that the caller may not see: the answer is the same, so it tells nothing."""
+    """No such repo, or a private one that the caller may not see: the response is the same for both."""
 
     def __init__(self, *, anonymous: bool = False) -> None:
         if anonymous:
@@ -97,7 +97,7 @@ class EntryNotFoundError(HubError):
 
 
 async def answer_hub_error(_request: Request, error: Exception) -> Response:
-    """Turn a `HubError` that a route raised into its answer."""
+    """Return the response for a `HubError` that a route raised."""
     if not isinstance(error, HubError):
         raise error
     return error.response()

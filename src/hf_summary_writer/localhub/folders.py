@@ -58,7 +58,7 @@ class FolderStore(Generic[S]):
         self._trash = folder / ".trash"
         for kind in kinds:
             make_folder(folder / kind)
-        # Deletions that a kill cut short.
+        # Deletions that a kill interrupted.
         shutil.rmtree(self._trash, ignore_errors=True)
         self.index: NameIndex = NameIndex(folder / "former-names.json", disk)
         for repo in self.all():
@@ -76,7 +76,7 @@ class FolderStore(Generic[S]):
     def visible(self, may_see: Callable[[RepoId, bool], bool]) -> Iterator[tuple[RepoId, S]]:
         """Yield the ones for which `may_see(repo, private)` is true, with their settings."""
         for repo in self.all():
-            # One may go while others are being looked at.
+            # A folder may be deleted during the iteration.
             with suppress(RepoNotFoundError):
                 settings = self.settings(repo)
                 if may_see(repo, settings.private):

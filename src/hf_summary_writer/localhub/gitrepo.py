@@ -69,12 +69,12 @@ class LoggedCommit:
 
     @property
     def description(self) -> str:
-        """Return what follows the title."""
+        """Return the message without its first line."""
         return self.message.partition("\n")[2].strip("\n")
 
 
 class GitRepo:
-    """A bare repository that is open; whoever writes to it holds the repo's lock."""
+    """An open bare repository; hold the repo's lock to write to it."""
 
     def __init__(self, repo: Repo, path: Path) -> None:
         self._repo = repo
@@ -100,7 +100,7 @@ class GitRepo:
         try:
             opened = Repo(str(path), bare=True)
         except NotGitRepository:
-            # It was deleted, or moved, since the caller looked.
+            # The repo was deleted or renamed since the caller looked it up.
             raise RepoNotFoundError from None
         with closing(opened) as repo:
             # Not by the setting core.fsyncObjectFiles: Git itself warns that it is deprecated.
@@ -148,7 +148,7 @@ class GitRepo:
         return {name: oid for name in names if (oid := self.ref(prefix + name))}
 
     def set_ref(self, name: str, oid: str, expected: str | None = None) -> None:
-        """Point a ref to a commit, for good; where one is expected, only if that is what it points to."""
+        """Point a ref to a commit, durably; with `expected`, only if the ref points to that commit."""
         raw = name.encode("utf-8", "surrogatepass")
         if not check_ref_format(Ref(raw)) or any(len(part) > _MAX_REF_PART_BYTES for part in raw.split(b"/")):
             raise BadRequestError(f"{name!r} is no name for a branch or a tag.")
@@ -163,12 +163,12 @@ class GitRepo:
         self._sync_folders_of(name)
 
     def delete_ref(self, name: str) -> None:
-        """Delete a ref, for good."""
+        """Delete a ref, durably."""
         del self._repo.refs[Ref(name.encode())]
         self._sync_folders_of(name)
 
     def _sync_folders_of(self, ref: str) -> None:
-        # A ref may have come with folders of its own, or have gone with them.
+        # Creating or deleting a ref may also create or delete folders.
         for folder in (self._path / ref).parents:
             if folder == self._path:
                 break
@@ -176,7 +176,7 @@ class GitRepo:
                 sync_folder(folder)
 
     def root(self, commit: str) -> Entry:
-        """Return the folder that holds all of a commit."""
+        """Return the root folder of a commit."""
         return Entry("", self._tree_of(commit).id.decode(), is_folder=True)
 
     def entry(self, commit: str, path: str) -> Entry | None:
@@ -198,7 +198,7 @@ class GitRepo:
         return found
 
     def walk(self, folder: Entry, *, recursive: bool) -> Iterator[Entry]:
-        """Yield what is in a folder, by path."""
+        """Yield the entries of a folder, sorted by path."""
         # Without recursion: trees can be deeper than Python's stack.
         to_come = self._children(folder)
         while to_come:
@@ -237,7 +237,7 @@ class GitRepo:
             oid = found.parents[0]
 
     def last_commits(self, commit: str, entries: Sequence[Entry]) -> dict[str, LoggedCommit]:
-        """Return, for the path of each entry of `commit`, the commit that made it what it is."""
+        """Return the last commit up to `commit` that changed each entry, by path."""
         searched, found = {entry.path: entry.oid for entry in entries}, {}
         newer: LoggedCommit | None = None
         for each in self.log(commit):
@@ -252,7 +252,7 @@ class GitRepo:
         return found | {path: newer for path in searched if newer}
 
     def changes(self, commit: str) -> Iterator[tuple[str, str]]:
-        """Yield what a commit did to each file: "add", "modify" or "delete", and the path."""
+        """Yield the changes of a commit: "add", "modify" or "delete", and the path of the file."""
         found = self._repo[ObjectID(commit.encode())]
         parents = found.parents if isinstance(found, Commit) else []
         before = self._tree_of(parents[0].decode()).id if parents else None
@@ -292,7 +292,7 @@ class GitRepo:
         author: str,
         base: str | None = None,
     ) -> str:
-        """Commit what `edit` does to a tree, and point a ref to the commit, for good.
+        """Commit a tree changed by `edit`, and point a ref to the commit, durably.
 
         Args:
             ref: the ref.
@@ -337,7 +337,7 @@ class GitRepo:
             raise BadRequestError("This is no request of a Git client.") from error
 
     def _publish(self, ref: str, head: str | None, objects: list[ShaFile]) -> None:
-        """Point a ref to the last of some objects, once they are there for good."""
+        """Point a ref to the last of the given objects after all of them are durable."""
         commit = objects[-1]
         self._repo.object_store.add_object(commit)
         for folder in {each.id[:2].decode() for each in objects}:

@@ -1,4 +1,4 @@
-"""Plain pages: everything that comes from a repo is escaped, and nothing in them runs."""
+"""Plain HTML pages without scripts; all content of repos is escaped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _THOUSAND = 1000
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
@@ -63,7 +63,7 @@ def link(path: str, label: object) -> Markup:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """Return a table; heads that end with ">" are of columns of numbers."""
+    """Return a table; a head that ends with ">" marks a column of numbers."""
     kinds = [' class="number"' if head.endswith(">") else "" for head in heads]
     top = "".join(f"<th{kind}>{text(head.rstrip('>'))}</th>" for head, kind in zip(heads, kinds, strict=True))
     lines = ["".join(f"<td{kind}>{text(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) for row in rows]
@@ -87,7 +87,7 @@ def join(parts: Iterable[object], between: str = "") -> Markup:
 
 
 def size(number: float) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a human-readable number of bytes."""
     unit = 0
     while number >= _THOUSAND and unit < len(_UNITS) - 1:
         number, unit = number / _THOUSAND, unit + 1

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.accounts import Accounts, User
     from hf_summary_writer.localhub.hosts import Hosts
 
-# More would only wait for each other: the work is on the disk.
+# The disk limits the speed, so more threads would only wait for each other.
 _WORKERS = 16
 
 P = ParamSpec("P")
@@ -67,11 +67,11 @@ class Hub:
         self._locks: dict[RepoId, asyncio.Lock] = {}
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function that uses the disk, without holding up other requests."""
+        """Run a function that uses the disk, without blocking other requests."""
         return await asyncio.wrap_future(self._workers.submit(function, *args, **kwargs))
 
     async def stream(self, pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
-        """Yield pieces that come from the disk, without holding up other requests, and close what they come from."""
+        """Yield the pieces of a generator that reads the disk, without blocking other requests; close it at the end."""
         coming = None
         try:
             while True:
@@ -81,7 +81,7 @@ class Hub:
                     return
                 yield piece
         finally:
-            # A caller who goes away leaves a worker at its piece; only after it can the file be closed.
+            # After a disconnect a worker may still read a piece, and a running generator cannot be closed.
             if coming is not None:
                 coming.add_done_callback(lambda _: pieces.close())
 
@@ -224,6 +224,6 @@ def _renamed(request: HTTPConnection, asked: RepoId, current: RepoId) -> str:
 
 
 def base_url(request: HTTPConnection) -> str:
-    """Return how the caller reached the Hub, so that links lead back the same way, through a proxy too."""
+    """Return the base URL that the client used, so that links work through a proxy too."""
     host = request.headers.get("host") or "{}:{}".format(*(request.scope.get("server") or ("127.0.0.1", 80)))
     return f"{request.url.scheme}://{host}"

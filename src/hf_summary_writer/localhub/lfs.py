@@ -1,4 +1,4 @@
-"""Large files of one repo: what Git holds of them, and where their bytes are."""
+"""The large files of one repo: their LFS pointers in Git, and the storage of their content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_POINTER_BYTES = 1024
-# What the Hub takes at most.
+# The Hub's limit for one file.
 MAX_FILE_BYTES = 500 * 10**9
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:(?P<oid>[0-9a-f]{64})\nsize (?P<size>\d{1,18})\n"
@@ -26,25 +26,25 @@ _POINTER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What Git holds in place of a large file."""
+    """An LFS pointer, which Git stores in place of a large file."""
 
     oid: str
     size: int
 
     def encode(self) -> bytes:
-        """Return the blob that stands for the file."""
+        """Return the pointer as a blob."""
         return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.oid}\nsize {self.size}\n".encode()
 
 
 def parse_pointer(blob: bytes) -> Pointer | None:
-    """Return the pointer that a blob is, or None for a blob that is a file itself."""
+    """Return the pointer in a blob, or None if the blob is an ordinary file."""
     match = _POINTER.fullmatch(blob)
     return Pointer(match["oid"].decode(), int(match["size"])) if match else None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A large file that has arrived: as one object, or as chunks in xorbs."""
+    """An uploaded large file: one object, or chunks in xorbs."""
 
     size: int
     path: Path | None
@@ -52,7 +52,7 @@ class StoredFile:
 
 
 class LfsStore:
-    """The large files that have arrived for one repo, by sha256; any thread may use it."""
+    """The uploaded large files of one repo, by sha256; any thread may use it."""
 
     def __init__(self, repo: Path, xet: XetStore, disk: Disk) -> None:
         self._disk = disk
@@ -61,7 +61,7 @@ class LfsStore:
         self._xet = xet
 
     def find(self, oid: str) -> StoredFile | None:
-        """Return where the file with this sha256 is, or None if it never arrived."""
+        """Return the file with this sha256, or None if it was never uploaded."""
         path, size, xet_hash = sharded(self._objects, oid), None, None
         try:
             link = json.loads(sharded(self._links, oid).read_bytes())
@@ -74,11 +74,11 @@ class LfsStore:
             return None if size is None else StoredFile(size, None, xet_hash)
 
     def add_object(self, temporary: Path, oid: str) -> None:
-        """Keep a file that was uploaded as one object and has this sha256."""
+        """Store a file that was uploaded as one object and has this sha256."""
         self._disk.move(temporary, sharded(self._objects, oid))
 
     def add_link(self, sha256: str, xet_hash: str, size: int) -> None:
-        """Remember that a shard made this file known for this repo."""
+        """Record a file that a shard registered for this repo."""
         link = json.dumps({"xetHash": xet_hash, "size": size})
         self._disk.write(sharded(self._links, sha256), link.encode())
 

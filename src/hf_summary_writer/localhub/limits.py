@@ -1,4 +1,4 @@
-"""The Hub's limits, for those who ask for them: requests per five minutes and commits per hour."""
+"""The Hub's optional rate limits: API requests per five minutes and commits per hour."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WINDOW_SECONDS = 300
 _HOUR_SECONDS = 3600
 _MINUTE_SECONDS = 60
 _NEARLY_AN_HOUR_MINUTES = 45
-# What the documentation gives a free account; only shown, unless a limit is asked for.
+# The documented limit of a free account; without `requests_per_5min` it is reported, but not enforced.
 _SHOWN_QUOTA = 1000
 
 
@@ -54,9 +54,9 @@ class Limits:
                 )
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that tell a caller where it stands."""
+        """Return the rate limit headers of a response."""
         with self._lock:
-            # Without a limit nobody may read that nothing is left.
+            # Without a limit the headers must never report that no request is left.
             least = 1 if self._requests_per_5min is None else 0
             return self._headers(max(least, self._quota - self._in_window))
 

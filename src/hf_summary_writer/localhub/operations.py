@@ -1,4 +1,4 @@
-"""The lines of a commit request: checked first, all of them, and only then carried out."""
+"""The operations of a commit request; all are checked before the first one is applied."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_DEPTH = 200
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """A commit request whose lines are in order: what its header says, and where the rest is."""
+    """A checked commit request: the fields of its header, and the body with its operations."""
 
     message: str
     parent: str | None
@@ -39,7 +39,7 @@ class CommitRequest:
     lfs: LfsStore = field(repr=False)
 
     def apply(self, tree: TreeEditor) -> None:
-        """Carry the operations out, one by one."""
+        """Apply the operations in order."""
         for key, value in _lines(self.body):
             path = value.get("path", "")
             if key == "file":
@@ -53,7 +53,7 @@ class CommitRequest:
 
 
 def read_commit(body: IO[bytes], lfs: LfsStore) -> CommitRequest:
-    """Check a commit request to its last line; large files must have arrived, each with the size it is said to have."""
+    """Check a whole commit request; its large files must be uploaded, with the sizes that their pointers state."""
     header: dict[str, Any] | None = None
     for number, (key, value) in enumerate(_lines(body)):
         if number > MAX_OPERATIONS:
@@ -124,7 +124,7 @@ def _check_arrived(path: str, pointer: Pointer, lfs: LfsStore) -> None:
 
 
 def check_path(path: str) -> None:
-    """Refuse a path that is no place for a file."""
+    """Reject an invalid path of a file."""
     if "\\" in path:
         raise HubError(422, f"The path {path!r} has a backslash: use / between folders.")
     try:

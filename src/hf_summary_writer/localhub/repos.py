@@ -1,4 +1,4 @@
-"""The repos of this Hub: their settings, and their Git side and large files."""
+"""The repos of this Hub: their settings, Git repositories and large files."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ class RepoStore(FolderStore[Settings]):
         GitRepo.create(path, author)
 
     def git(self, repo: RepoId) -> AbstractContextManager[GitRepo]:
-        """Open the Git side of a repo that exists."""
+        """Open the Git repository of an existing repo."""
         return GitRepo.open(self._path(repo))
 
     def lfs(self, repo: RepoId) -> LfsStore:
-        """Return the large files of a repo that exists."""
+        """Return the large files of an existing repo."""
         return LfsStore(self._path(repo), self._xet, self._disk)
 
     def pulls(self, repo: RepoId) -> PullStore:
-        """Return the pull requests of a repo that exists."""
+        """Return the pull requests of an existing repo."""
         return PullStore(self._path(repo) / "pulls", self._disk)
 
     def listed(self, may_see: Callable[[RepoId, bool], bool]) -> Iterator[ListedRepo]:
-        """Yield what a list of repos says of each that may be seen: `may_see(repo, private)`."""
+        """Yield the repos for which `may_see(repo, private)` is true, with the times of their last commits."""
         for repo, settings in self.visible(may_see):
             with suppress(RepoNotFoundError), self.git(repo) as git:
                 yield ListedRepo(repo, settings, next(git.log(git.resolve(MAIN))).time)

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.stats import LoggedRequest, Stats
 
 _MULTIPART_BYTES = 64 * 1024 * 1024
-# Where clients of this machine reach a Hub that listens on every address.
+# The address for clients on this machine if the Hub listens on every address.
 _REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _BACKLOG = 256
-# What is under way when the Hub stops gets this long to end.
+# The time that open requests get to end when the Hub stops.
 _GRACE_SECONDS = 3
-# Longer than clients keep an idle connection, so that the Hub never closes one that a request is on its way through.
+# Longer than clients keep an idle connection, so that the Hub never closes one while a request is being sent on it.
 _IDLE_SECONDS = 75
 
 
@@ -168,7 +168,7 @@ class LocalHub:
 
     @property
     def stats(self) -> Stats:
-        """A snapshot of what the Hub has been asked since it started, or since `reset_stats`."""
+        """A snapshot of the request counts since the start, or since `reset_stats`."""
         return self._running().recorder.stats
 
     @property

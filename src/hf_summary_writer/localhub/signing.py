@@ -1,4 +1,4 @@
-"""Grants: short strings that let their bearer do one thing for a while, checked without being remembered."""
+"""Grants: signed strings that allow their bearer one action for a limited time, checked without stored state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIME = re.compile(r"[0-9]{1,12}")
 
 
 class Signer:
-    """Makes and checks grants with a secret that outlives the server, so that a restart interrupts nobody."""
+    """Issues and checks grants with a secret on disk, so that they stay valid after a restart of the server."""
 
     def __init__(self, path: Path, disk: Disk) -> None:
         if not path.exists():
@@ -29,12 +29,12 @@ class Signer:
         self._secret = path.read_bytes()
 
     def grant(self, purpose: str, subject: str) -> tuple[str, int]:
-        """Return a grant for doing `purpose` with `subject`, and the Unix time at which it ends."""
+        """Return a grant for `purpose` on `subject`, and the Unix time of its expiry."""
         expires = int(time.time()) + LIFETIME_SECONDS
         return f"{expires}-{self._signature(purpose, subject, expires)}", expires
 
     def check(self, grant: str, purpose: str, subject: str) -> None:
-        """Refuse a grant that is for something else, or over."""
+        """Reject a grant that is for another action or has expired."""
         expires, _, signature = grant.partition("-")
         if not _TIME.fullmatch(expires) or not hmac.compare_digest(
             signature.encode(), self._signature(purpose, subject, int(expires)).encode()

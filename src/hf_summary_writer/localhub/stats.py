@@ -13,7 +13,7 @@ _KEPT_REQUESTS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Requests of one kind, and the bytes of the bodies that came and went with them."""
+    """The number of requests of one kind, and the bytes of their request and response bodies."""
 
     requests: int = 0
     received: int = 0
@@ -40,7 +40,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One request that was answered; `status` is 0 when the caller went away first."""
+    """One completed request; `status` is 0 if the client disconnected before the response."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class LoggedRequest:
 
 
 def kind_of(method: str, path: str) -> str | None:
-    """Return which count a request belongs to; pages for people, and the route of the counts, belong to none."""
+    """Return the kind of a request, or None for web pages and for the route of the counts, which are not counted."""
     head, *rest = path.strip("/").split("/")
     if head in ("v1", "v2"):
         # A client that tries version 2 first, and finds it missing, counts once.
@@ -80,7 +80,7 @@ class Recorder:
             return self._stats
 
     def add(self, kind: str, request: LoggedRequest, received: int, sent: int) -> None:
-        """Count one request that is over."""
+        """Count one completed request."""
         with self._lock:
             old: Count = getattr(self._stats, kind)
             new = Count(old.requests + 1, old.received + received, old.sent + sent)
@@ -88,7 +88,7 @@ class Recorder:
             self.requests.append(request)
 
     def reset(self) -> None:
-        """Begin again at zero."""
+        """Reset all counts to zero."""
         with self._lock:
             self._stats = Stats()
             self.requests.clear()

@@ -24,7 +24,7 @@ def is_folder(mode: int) -> bool:
 
 
 class TreeEditor:
-    """The folder that a commit will hold, from the folder that is and the operations in their order.
+    """The new tree of a commit: the existing tree with the operations applied in order.
 
     Args:
         store: where Git's objects are.
@@ -40,7 +40,7 @@ class TreeEditor:
         }
 
     def write(self, path: str, content: bytes) -> None:
-        """Put a file at `path`."""
+        """Write a file at `path`."""
         blob = Blob.from_string(content)
         self._add(blob)
         self._put(path.encode().split(b"/"), (_FILE_MODE, blob.id), path)
@@ -55,7 +55,7 @@ class TreeEditor:
                 self._put(path.encode().split(b"/"), (_FILE_MODE, ObjectID(oid.encode())), path)
 
     def delete(self, path: str, *, folder: bool = False) -> None:
-        """Remove the file or the folder, with all in it, at `path`; with `folder`, a folder alone."""
+        """Remove the file or the folder with its content at `path`; with `folder`, only a folder."""
         *folders, name = path.encode().split(b"/")
         editor: TreeEditor | None = self
         for each in folders:
@@ -88,7 +88,7 @@ class TreeEditor:
         folder._put(parts[1:], entry, path)
 
     def finish(self) -> ObjectID:
-        """Write the folder, without folders that hold nothing, and return its id."""
+        """Write the tree without empty folders, and return its id."""
         tree = Tree()
         for name, entry in self._entries.items():
             if not isinstance(entry, TreeEditor):

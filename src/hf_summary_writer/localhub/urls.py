@@ -18,7 +18,7 @@ NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def param(request: Request, name: str) -> str:
-    """Return a part of the path as it was meant; routes match on the encoded path, where %2F is no border."""
+    """Return a decoded part of the path; routes match on the encoded path, where %2F is no separator."""
     try:
         return unquote(request.path_params[name], errors="strict")
     except UnicodeDecodeError as error:

@@ -22,9 +22,9 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 
 _MAX_PATH_BYTES = 1024
 _MAX_TYPE_CHARACTERS = 256
-# What hf_xet calls a file of no bytes, which it uploads nowhere.
+# The Xet hash of an empty file, which hf_xet does not upload.
 _EMPTY = "0" * 64
-# Times of before 1973 in milliseconds are times of today in seconds, which some clients send.
+# A time before 1973 in milliseconds is a current time in seconds, which some clients send.
 _LEAST_MILLISECONDS = 10**11
 
 
@@ -69,7 +69,7 @@ def judge_batch(
             the caller cannot read such content.
     """
     outcome = Outcome(len(operations))
-    # What earlier operations of the batch leave behind.
+    # The paths that earlier operations of the batch added (True) or deleted (False).
     there: dict[str, bool] = {}
     for operation in operations:
         path = operation.get("path")

@@ -23,7 +23,7 @@ class BucketSettings:
 
     Args:
         private: whether only those who may use the namespace see the bucket.
-        region: where the real Hub would keep it.
+        region: its storage region on the real Hub.
         created: the Unix time of its creation.
         uid: its id, which stays when it is renamed.
     """
@@ -53,12 +53,12 @@ class BucketStore(FolderStore[BucketSettings]):
             return self._opened[uid]
 
     def move(self, source: RepoId, target: RepoId) -> None:
-        """Give another name, for good; the old name leads to the new one until something new takes it."""
+        """Rename durably; the old name redirects to the new one until it is used again."""
         super().move(source, target)
         self._forget(self.settings(target).uid)
 
     def delete(self, repo: RepoId) -> None:
-        """Delete: it is gone at once, its files soon after."""
+        """Delete: it is gone immediately, its files soon after."""
         uid = self.settings(repo).uid
         super().delete(repo)
         self._forget(uid)

@@ -1,4 +1,4 @@
-"""The caller's identity, and what only the owner of this Hub may do: request statistics, faults of event streams."""
+"""The caller's identity, and routes for the owner of this Hub alone: request statistics, ending event streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking how to upload, and committing."""
+"""Upload modes of files, and commits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_PREUPLOAD_FILES = 1000
 
 
 async def preupload(request: Request) -> Response:
-    """Say of each file whether it is wanted, how to upload it, and what is there under its name."""
+    """Return for each file its upload mode, whether it is ignored, and the id of the existing file at its path."""
     hub: Hub = request.app.state.hub
     repo = await hub.uploadable(request)
     body = await read_json(request)
@@ -98,7 +98,7 @@ async def commit(request: Request) -> Response:
 
 
 def _commit(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User) -> tuple[str, int]:
-    # The repo may have gone, or changed, while the body arrived.
+    # The repo may have been deleted or changed during the upload of the body.
     hub.repos.settings(repo)
     pull = hub.repos.pulls(repo).get(int(ref.removeprefix(PULLS))) if PULL.fullmatch(ref) else None
     if pull and not (pull.author == user.name or hub.accounts.may_use(user, repo.namespace)):

@@ -51,7 +51,7 @@ def _object(item: Any) -> tuple[str, int]:
 
 
 class _Links:
-    """Makes the signed URLs of one batch answer."""
+    """Creates the signed URLs of one batch response."""
 
     def __init__(self, hub: Hub, repo: RepoId, base: str) -> None:
         self._hub = hub
@@ -59,14 +59,14 @@ class _Links:
         self._url = f"{base}/lfs-objects/{repo.kind}/{repo.full_name}"
 
     def link(self, purpose: str, oid: str, size: int, part: int | None = None) -> str:
-        """Return a URL that lets its bearer do one thing for a while."""
+        """Return a URL that allows its bearer one action for a limited time."""
         subject = _subject(self._repo, oid, size, part)
         grant, _ = self._hub.signer.grant(purpose, subject)
         path = f"{oid}/{size}" if part is None else f"{oid}/{size}/{part}"
         return f"{self._url}/{path}?grant={grant}"
 
     def actions(self, oid: str, size: int) -> dict[str, Any]:
-        """Return how to upload an object: in one piece, or in parts when it is large."""
+        """Return the upload actions of an object: one request, or one for each part of a large object."""
         verify = {"href": self._url.replace("/lfs-objects/", "/lfs-verify/", 1)}
         part_bytes = self._hub.multipart_bytes
         if size <= part_bytes:
@@ -96,7 +96,7 @@ def _subject(repo: RepoId, oid: str, size: int, part: int | None) -> str:
 
 
 async def batch(request: Request) -> Response:
-    """Say of each object whether it is there, and how to upload or download it."""
+    """Return for each object whether it exists, and its upload or download actions."""
     hub: Hub = request.app.state.hub
     # Git sends the token as a password, which is accepted for downloads.
     repo = await hub.readable(request, people=True)
@@ -158,7 +158,7 @@ def _granted(request: Request, purpose: str) -> tuple[RepoId, str, int, int | No
 
 
 async def upload(request: Request) -> Response:
-    """Take a whole object."""
+    """Receive a whole object."""
     hub: Hub = request.app.state.hub
     repo, oid, size, _ = _granted(request, _UPLOAD)
     async with receive(request, hub.disk, size) as body:
@@ -173,7 +173,7 @@ def _part_path(hub: Hub, oid: str, size: int, part: int) -> Path:
 
 
 async def upload_part(request: Request) -> Response:
-    """Take one part of an object."""
+    """Receive one part of an object."""
     hub: Hub = request.app.state.hub
     _, oid, size, part = _granted(request, _PART_UPLOAD)
     number = part or 1
@@ -187,7 +187,7 @@ async def upload_part(request: Request) -> Response:
 
 
 async def complete(request: Request) -> Response:
-    """Put the parts of an object together."""
+    """Join the parts of an object."""
     hub: Hub = request.app.state.hub
     repo, oid, size, _ = _granted(request, _COMPLETION)
     body = await read_json(request)
@@ -226,7 +226,7 @@ def _join(hub: Hub, repo: RepoId, oid: str, size: int, etags: list[str]) -> None
 
 
 async def verify(request: Request) -> Response:
-    """Say whether an object has arrived with its size."""
+    """Check that an object was uploaded with its size."""
     hub: Hub = request.app.state.hub
     repo, _ = await hub.proposable(request)
     oid, size = _object(await read_json(request))

@@ -1,4 +1,4 @@
-"""Pages for people, so that the links which the library prints lead somewhere."""
+"""Web pages, so that the links which the library prints work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FILES_SHOWN = 1000
 
 
 def page_handler(handler: Handler) -> Handler:
-    """Let a handler's refusals be pages too."""
+    """Render the errors of a handler as web pages."""
 
     @wraps(handler)
     async def answer(request: Request) -> Response:
@@ -64,7 +64,7 @@ async def repo_of_page(request: Request, kind: str | None = None) -> RepoId:
     try:
         return await hub.readable(request, kind, people=True)
     except RepoNotFoundError:
-        # To people a page that they may not see is one that is not there.
+        # The page of a private repo is a 404 for anonymous visitors too, not a 401 as in the API.
         raise RepoNotFoundError from None
 
 
@@ -100,7 +100,7 @@ def _kind(listed: ListedRepo) -> str:
 
 @page_handler
 async def login(request: Request) -> Response:
-    """Have the browser ask for the token, as the password of any user."""
+    """Make the browser ask for the token, as the password of any user name."""
     hub: Hub = request.app.state.hub
     with suppress(HubError):
         if hub.caller(request, people=True):
@@ -211,7 +211,7 @@ async def commits(request: Request) -> Response:
 
 @page_handler
 async def commit(request: Request) -> Response:
-    """Show one commit: its message, and what it changed."""
+    """Show one commit: its message and the files that it changed."""
     hub: Hub = request.app.state.hub
     shown, revision = await repo_of_page(request), revision_of(request)
 
@@ -241,13 +241,13 @@ async def commit(request: Request) -> Response:
 
 @page_handler
 async def blob(request: Request) -> Response:
-    """Lead from the page of a file, as the client spells it, to the file."""
+    """Redirect from the page of a file, in the client's URL form, to the file."""
     shown = await repo_of_page(request)
     return RedirectResponse(url_of(shown, "resolve", revision_of(request), param(request, "path")), 302)
 
 
 async def metrics(request: Request) -> Response:
-    """Lead from where the Hub shows TensorBoard to the files, since this Hub has no TensorBoard."""
+    """Redirect from the Training metrics tab to the page of the repo, since this Hub has no TensorBoard."""
     params = request.path_params
     if params["namespace"] in KINDS:  # a dataset or Space of that name has a page of the same form
         params.update(kind=params["namespace"], namespace=params["name"], name="tensorboard")

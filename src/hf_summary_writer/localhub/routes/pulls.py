@@ -87,7 +87,7 @@ def _summary(repo: RepoId, pull: PullRequest) -> dict[str, Any]:
 
 
 async def details(request: Request) -> Response:
-    """Describe a pull request, its events and what it changes."""
+    """Describe a pull request, its events, conflicts and, on request, its diff."""
     hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     with_diff = is_true(request.query_params.get("diff"))

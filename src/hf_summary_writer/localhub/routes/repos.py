@@ -97,7 +97,7 @@ async def info(request: Request) -> Response:
 
 
 def describe(hub: Hub, repo: RepoId, revision: str | None, *, blobs: bool = False) -> dict[str, Any]:
-    """Return what the Hub tells about a repo; with `blobs`, size and hash of each file too."""
+    """Return the Hub's description of a repo; with `blobs`, also the size and hash of each file."""
     settings = hub.repos.settings(repo)
     with hub.repos.git(repo) as git:
         head = git.resolve(revision or MAIN)

@@ -33,7 +33,7 @@ class _Found:
 
 
 async def resolve(request: Request) -> Response:
-    """Serve a file of a revision, whole or in ranges, whatever way it was uploaded."""
+    """Serve a file of a revision, whole or in ranges, from Git, LFS or Xet storage."""
     hub: Hub = request.app.state.hub
     repo = await hub.readable(request, people=True)
     path = param(request, "path")
@@ -55,7 +55,7 @@ async def resolve(request: Request) -> Response:
 
 
 async def raw(request: Request) -> Response:
-    """Serve what Git itself holds: of a large file, its pointer."""
+    """Serve the Git blob of a file: for a large file, its LFS pointer."""
     hub: Hub = request.app.state.hub
     repo = await hub.readable(request, people=True)
     path = param(request, "path")
@@ -73,7 +73,7 @@ def _headers(found: _Found, path: str) -> dict[str, str]:
 
 
 async def _small(request: Request, content: bytes, headers: dict[str, str]) -> Response:
-    # A file of somebody else's must not run as a page of this Hub.
+    # Files of other users must not be rendered as pages of this server.
     headers = {**headers, "Content-Type": "text/plain; charset=utf-8"}
     return await content_response(request, len(content), lambda start, end: _part(content, start, end), headers)
 
@@ -88,7 +88,7 @@ def _find(hub: Hub, repo: RepoId, revision: str, path: str, *, raw: bool = False
         entry = git.entry(commit, path)
         if entry is None or entry.is_folder:
             error = EntryNotFoundError(path)
-            # The client remembers, for this commit, that the file is not there.
+            # The client caches, for this commit, that the file does not exist.
             error.headers["X-Repo-Commit"] = commit
             raise error
         blob = git.blob(entry.oid)

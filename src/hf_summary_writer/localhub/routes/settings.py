@@ -1,4 +1,4 @@
-"""Listing, moving and changing repos, and checking what goes into them."""
+"""Listing, renaming and changing repos, and validating the metadata of their cards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_LISTED = 1000
 
 
 async def change(request: Request) -> Response:
-    """Change the settings of a repo; of those that the Hub has, visibility means something here."""
+    """Change the visibility of a repo; the Hub's other settings have no effect here."""
     hub: Hub = request.app.state.hub
     repo = await hub.writable(request)
     body = await read_json(request)
@@ -39,7 +39,7 @@ async def change(request: Request) -> Response:
 
 
 async def move(request: Request) -> Response:
-    """Give a repo or bucket another name."""
+    """Rename a repo or bucket."""
     hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     body = await read_json(request)
@@ -61,7 +61,7 @@ async def move(request: Request) -> Response:
 
 
 async def auth_check(request: Request) -> Response:
-    """Say whether the caller may read a repo."""
+    """Check that the caller may read a repo."""
     hub: Hub = request.app.state.hub
     await hub.readable(request)
     return JSONResponse({})

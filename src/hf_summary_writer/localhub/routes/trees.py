@@ -60,7 +60,7 @@ def _tree(
 
 
 async def paths_info(request: Request) -> Response:
-    """Describe the files and folders that the form names; what is not there is left out."""
+    """Describe the given files and folders; missing ones are omitted."""
     hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     paths, expand = await _read_paths(request)
@@ -96,7 +96,7 @@ def _paths_info(hub: Hub, repo: RepoId, revision: str, paths: list[str], *, expa
 def describe_all(
     git: GitRepo, lfs: LfsStore, head: str, entries: Sequence[Entry], *, expand: bool
 ) -> list[dict[str, Any]]:
-    """Return what the Hub tells about entries of a tree; expanded, with the last commit that changed each."""
+    """Return the Hub's description of tree entries; with `expand`, also the last commit that changed each."""
     answer = [_describe(git, lfs, entry) for entry in entries]
     if expand:
         last = git.last_commits(head, entries)

@@ -33,7 +33,7 @@ class LoggedFile:
 
 @dataclass(slots=True)
 class Run:
-    """A folder with event files, their scalars, and what its writers say of it."""
+    """A folder with event files, their scalars, and the states that its writers report."""
 
     name: str
     scalars: Scalars = field(default_factory=Scalars)
@@ -43,7 +43,7 @@ class Run:
 
 
 def is_run_file(path: str) -> bool:
-    """Return whether TensorBoard reads a file with this name as an event file, or it says how a run is."""
+    """Return whether TensorBoard reads a file with this name as an event file, or it is a state file."""
     return "tfevents" in path.rpartition("/")[2] or is_state_file(path)
 
 

@@ -1,4 +1,4 @@
-"""Reads the file in which the writer of a run says whether the run goes on."""
+"""Reads the state file of a run, in which its writer reports whether the run continues."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MOST_STATE_BYTES = 64 * 2**10
 _FILE_NAME = re.compile(r"hf-summary-writer(?:\.rank-\d{1,10})?\.json", flags=re.ASCII)
 _STATES = frozenset({"running", "finished", "failed", "stopped"})
 
-# A push is overdue after so many intervals, and never sooner than that.
+# A push is overdue after this many intervals, and after this many seconds at the earliest.
 _INTERVALS = 3
 _SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What a writer says of its run.
+    """The state of a run as its writer reports it.
 
     Attributes:
         name: `running`, `finished`, `failed` or `stopped`.
-        last_push: when it said so, in seconds since the epoch.
+        last_push: the time of its last push, in seconds since the epoch.
         interval: seconds between its pushes.
-        about: where the run is, and its command.
+        about: the command, host and rank of the run.
     """
 
     name: str
@@ -47,12 +47,12 @@ class RunState:
 
 
 def is_state_file(path: str) -> bool:
-    """Return whether the file with this path says how a run is."""
+    """Return whether the file with this path is a state file."""
     return _FILE_NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def read_state(pieces: Iterable[bytes]) -> RunState | None:
-    """Return what a file says, or `None` if that means nothing."""
+    """Return the state in a file, or `None` if its content is invalid."""
     try:
         said = json.loads(b"".join(pieces))
         pushed = datetime.fromisoformat(said["last_push"].replace("Z", "+00:00")).timestamp()

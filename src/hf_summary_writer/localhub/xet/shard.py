@@ -58,7 +58,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What an uploaded shard says: the files, and the chunks that clients may ask about to deduplicate."""
+    """The content of an uploaded shard: the files, and the chunks that clients may query for deduplication."""
 
     files: tuple[FileEntry, ...]
     candidates: frozenset[bytes]
@@ -73,7 +73,7 @@ def read_shard(shard: IO[bytes]) -> Shard:
 
 
 def _entries(shard: IO[bytes], number: int) -> bytes:
-    # `read` allocates its argument in advance, whatever the size of the file.
+    # `read` allocates the requested size in advance, even if the file is shorter.
     data = shard.read(min(number * _ENTRY_BYTES, MAX_SHARD_BYTES))
     if len(data) < number * _ENTRY_BYTES:
         raise BadRequestError("The shard is cut short.")

@@ -1,4 +1,4 @@
-"""Where xorbs, and what is known of the files in them, are kept."""
+"""The store of xorbs and of the files that consist of their chunks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FILES_PER_CHUNK = 8
 
 @dataclass(frozen=True, slots=True)
 class RegisteredFile:
-    """A file that a shard has made known."""
+    """A file that a shard has registered."""
 
     xet_hash: str
     sha256: str | None
@@ -54,13 +54,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to put a range of a file together: join the pieces, leave out the first `skip` bytes."""
+    """The reconstruction of a range of a file: join the pieces and drop the first `skip` bytes."""
 
     pieces: tuple[Piece, ...]
     skip: int
 
     def fetches(self) -> Iterator[Piece]:
-        """Yield what to fetch of each xorb: runs that do not overlap, since clients take the first that fits."""
+        """Yield the parts of xorbs to fetch, which do not overlap, since clients use the first one that matches."""
         run: Piece | None = None
         for piece in sorted(self.pieces, key=lambda piece: (piece.xorb, piece.chunk_start)):
             if run and run.xorb == piece.xorb and piece.chunk_start <= run.chunk_end:
@@ -90,11 +90,11 @@ class XetStore:
             make_folder(each)
 
     def xorb_path(self, name: str) -> Path:
-        """Return where the xorb with this hash is, or would be."""
+        """Return the path for the xorb with this hash."""
         return sharded(self._xorbs, name)
 
     def add_xorb(self, body: IO[bytes], path: Path, name: str, owners: Sequence[str]) -> bool:
-        """Keep an uploaded xorb for its owners, if it is what its hash says; return whether it was new."""
+        """Store an uploaded xorb for its owners after checking its hash; return whether it was new."""
         chunks = list(read_chunks(body))
         if not 0 < len(chunks) <= MAX_CHUNKS:
             raise BadRequestError(f"A xorb holds 1 to {MAX_CHUNKS} chunks; this one holds {len(chunks)}.")
@@ -105,7 +105,7 @@ class XetStore:
         if is_new:
             body.truncate(chunks[-1].frame_end)
             body.flush()
-            # The index first: a xorb that can be seen can be used.
+            # The index first, so a xorb that can be found can also be read.
             self._disk.write(target.with_suffix(".index"), pack_index(chunks))
             self._disk.move(path, target)
         for owner in owners:
@@ -144,7 +144,7 @@ class XetStore:
         if not target.exists():
             self._disk.write(target, pack_terms(file.terms))
         self._share(target, owners)
-        # The last file that begins with a chunk, or holds it, is the best guess at what a client pushes again.
+        # The newest file with a chunk comes first: a client most likely uploads a similar file next.
         candidates = {
             chunk.hash for chunk in chunks if chunk.hash in shard.candidates or is_dedup_candidate(chunk.hash)
         }
@@ -219,7 +219,7 @@ class XetStore:
         return sum(term.size for term in self._terms(name, may_read))
 
     def recipe(self, name: str, start: int, end: int | None, may_read: MayRead | None = None) -> Recipe:
-        """Say how to put bytes `start` to `end` (exclusive; None: all) of the file with this Xet hash together.
+        """Return the reconstruction of bytes `start` to `end` (exclusive; None: all) of the file with this Xet hash.
 
         With `may_read`, only for a caller who may read a repo that has the file.
         """

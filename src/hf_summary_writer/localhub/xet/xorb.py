@@ -21,7 +21,7 @@ _MAX_CHUNK_BYTES = 128 * 1024
 _MAX_PACKED_BYTES = _MAX_CHUNK_BYTES + 1024
 
 _HEADER_BYTES = 8
-# Older clients send a footer that repeats what the chunks say; it begins where a chunk would.
+# Older clients append a footer that repeats the chunk headers; it starts with this text in place of a header.
 _FOOTER = b"XETBLOB"
 
 _PLAIN, _LZ4, _GROUPED_LZ4 = range(3)
@@ -30,7 +30,7 @@ _INDEX_ENTRY = struct.Struct("<32sII")
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One chunk of a xorb: the hash and size of what it holds, and where its frame ends in the xorb."""
+    """One chunk of a xorb: the hash and size of its data, and the end of its frame in the xorb."""
 
     hash: bytes
     frame_end: int
@@ -97,7 +97,7 @@ def _ungroup(grouped: bytes) -> bytes:
 
 
 def pack_index(chunks: Sequence[Chunk]) -> bytes:
-    """Return the chunks of a xorb as they are kept beside it."""
+    """Return the index of the chunks, which is stored next to the xorb."""
     return b"".join(_INDEX_ENTRY.pack(chunk.hash, chunk.frame_end, chunk.size) for chunk in chunks)
 
 
