@@ -1,7 +1,7 @@
 """Bytes of events, without building a message for each: plain scalars from a template, anything else in an envelope.
 
 The wire format is protocol buffers'; field numbers are those of TensorFlow's `event.proto` and `summary.proto`, which
-tensorboardX and tensorboard share. What is written here decodes to what tensorboardX would have written.
+tensorboardX and tensorboard share. The bytes decode to the same messages as tensorboardX's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SIMPLE_VALUE_BYTES = 5
 
 Scalar = tuple[float, bytes, float, int | None]
 
-"""A plain scalar: wall time in seconds, what `scalar_prefix` gave for its tag, value, step."""
+"""A plain scalar: wall time in seconds, `scalar_prefix` of its tag, value, step."""
 
 _pack_time: Callable[[int, float], bytes] = struct.Struct("<Bd").pack
 
@@ -118,7 +118,7 @@ def clean_tag(tag: Any) -> Any:
 
 
 def scalar_prefix(tag: str | None) -> bytes:
-    """Return what stands between step and value in the event of a plain scalar named `tag`."""
+    """Return the bytes between step and value in the event of a plain scalar named `tag`."""
     named = _sized(_TAG_KEY, tag.encode()) if tag else b""
     value_bytes = len(named) + _SIMPLE_VALUE_BYTES
     inner = _SUMMARY_VALUE_KEY + varint(value_bytes)
@@ -127,7 +127,7 @@ def scalar_prefix(tag: str | None) -> bytes:
 
 def scalar_payloads(scalars: Iterable[Scalar]) -> list[bytes]:
     """Return the events of plain scalars; values too large for 32 bits become infinite, as protocol buffers do it."""
-    # Written out in one loop, with the step kept for the next scalar: this is what the writer thread does most.
+    # Inlined in one loop, with the step kept for the next scalar: this is the hot path of the writer thread.
     payloads = []
     last_step: int | None = None
     step_bytes = b""

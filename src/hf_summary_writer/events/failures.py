@@ -11,10 +11,10 @@ _logger = logging.getLogger(__name__)
 
 
 class FailureLog:
-    """Which queues of one writer cannot write, what was lost, and what the log has said about it.
+    """The failing queues of one writer, its number of lost events, and its log lines about both.
 
     Args:
-        max_pending_bytes: For the message.
+        max_pending_bytes: Limit that the message names.
     """
 
     def __init__(self, max_pending_bytes: int) -> None:

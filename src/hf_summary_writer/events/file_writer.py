@@ -86,7 +86,7 @@ class EventFileWriter(_TheirEventFileWriter):  # type: ignore[misc]
         writer_thread.wait(self._events.request_flush())
 
     def close(self) -> None:
-        """Flush and close; what is added later goes to a new file."""
+        """Flush and close; later events go to a new file."""
         writer_thread.wait(self._events.close())
 
     def reopen(self) -> None:
@@ -209,7 +209,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         self._events.end()
 
     def close(self) -> None:
-        """Flush and close; what is added later goes to a new file."""
+        """Flush and close; later events go to a new file."""
         writer_thread.wait(self.begin_close())
 
     @contextlib.contextmanager
@@ -228,7 +228,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
             walltime = self._default_metadata.get("walltime")
         if walltime is None:
             return time.time()
-        # The message refuses what is no number, as it does in tensorboardX.
+        # The message refuses other types than numbers, as in tensorboardX.
         number: float = Event(wall_time=walltime).wall_time
         return number
 

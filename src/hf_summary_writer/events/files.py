@@ -146,7 +146,7 @@ class EventFile:
     """Appends records to the segments of one writer in one directory. Not thread-safe.
 
     Args:
-        directory: Where the segments lie; created with the first one.
+        directory: Folder of the segments; created with the first one.
         suffix: Ends every file name.
         segment_bytes: A segment that has reached this size is left for a new one.
 
@@ -206,8 +206,8 @@ class EventFile:
     def append(self, frames: Sequence[bytes]) -> None:
         """Append whole records to the current segment, or to the next one if it is full.
 
-        `appended` grows by the number of records that lie whole in the file, also when this raises: then what was
-        written of a torn one is cut off, or if that fails too, the file is left behind with its torn tail.
+        `appended` grows by the number of records that lie whole in the file, also when this raises: then a torn record
+        is cut off, or if that fails too, the file is left behind with its torn tail.
 
         Raises:
             OSError: Not all could be written.
@@ -219,7 +219,7 @@ class EventFile:
         data = b"".join(frames)
         try:
             _write(descriptor, data)
-            # One step for what belongs together: an exception from a signal handler cannot come between.
+            # Both counters in one step: an exception from a signal handler cannot come between.
             self._size, self.appended = self._size + len(data), self.appended + len(frames)
         except BaseException:
             self._keep_whole(descriptor, frames)
@@ -246,7 +246,7 @@ class EventFile:
             self.rest()
 
     def sync(self) -> None:
-        """Have the operating system put everything appended on the disk, and the name of a new file too.
+        """Fsync all appended records, and the directory of a new file too.
 
         Raises:
             OSError: The disk did not take it.
@@ -353,7 +353,7 @@ class EventFile:
             return self._reopen()
 
     def _keep_whole(self, descriptor: int, frames: Sequence[bytes]) -> None:
-        """After a failed write, keep the records that lie whole in the file and cut off what is torn."""
+        """After a failed write, keep the records that lie whole in the file and cut off a torn one."""
         try:
             written = os.fstat(descriptor).st_size - self._size
             ends = list(itertools.takewhile(lambda end: end <= written, itertools.accumulate(map(len, frames))))
@@ -368,7 +368,7 @@ class EventFile:
 
 
 def sync_file(path: str) -> None:
-    """Have the operating system put what `path` holds on the disk."""
+    """Fsync the file `path`, if its file system supports that."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         _fsync(descriptor)
@@ -390,7 +390,7 @@ def _open(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
     if descriptor > _STANDARD_ERROR or fcntl is None:
         return descriptor
-    # A standard stream of the program was closed; what is printed must not get into an event file.
+    # A standard stream of the program was closed: its output must not get into an event file.
     try:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD_ERROR + 1)
     finally:

@@ -21,7 +21,7 @@ __all__ = [
 
 
 class _AddMethods:
-    """The methods of a class of tensorboardX that add something. Made for a look at each image and histogram."""
+    """The `add_*` methods of a class of tensorboardX. Cheap enough for a check at each image and histogram."""
 
     def __init__(self, kind: type) -> None:
         self._kind = kind
@@ -87,6 +87,6 @@ def replaced_event_file_writer() -> type[Any] | None:
 
 
 def _is_foreign(method: Any, module: Any = _writer) -> bool:
-    # Neither the method's name nor its module tell, since `functools.wraps` copies both. What it was when this module
-    # was imported does not either: a tracker may have been there already.
+    # Neither the method's name nor its module tell, since `functools.wraps` copies both. Nor would a comparison
+    # with the method at the import of this module: a tracker may have replaced it already.
     return getattr(method, "__globals__", None) is not getattr(module, "__dict__", None)

@@ -24,7 +24,7 @@ class Deferred:
     """An event that the writer thread encodes.
 
     Attributes:
-        encode: Returns the event's bytes, or `None` if it wrote what it had to write itself.
+        encode: Returns the event's bytes, or `None` if it wrote files of its own instead.
         nbytes: Memory that it holds until then.
     """
 
@@ -81,7 +81,7 @@ class ScalarOnDevice:
             return None
         if self.on_read is not None:
             self.on_read(number)
-        # The difference is zero for what is finite; tensorboardX warns of what is not.
+        # The difference is zero for finite numbers; tensorboardX warns of all others.
         if number - number:
             make_np(number)
         return self.wall_time, self.prefix, number, self.step

@@ -81,7 +81,7 @@ _IN_RANGE = 1e19
 def outline(values: Any) -> np.ndarray | None:
     """Return an array of the shape and type of `values`, and of its numbers unless these are on a device.
 
-    `None` for what is certain only once it has been encoded, such as lists.
+    `None` for values that only their encoding can check, such as lists.
     """
     if type(values) is np.ndarray:
         return values
@@ -94,7 +94,7 @@ def outline(values: Any) -> np.ndarray | None:
 
 
 def copy_of(values: Any, memory: MemoryLimit) -> np.ndarray | Snapshot:
-    """Return a copy of what has an outline, on the device if that is where it is.
+    """Return a copy of values that have an outline, on their device if they are on one.
 
     Past the limit on device memory the caller waits for the copy to the host.
     """
@@ -132,14 +132,14 @@ def are_meshes(*arrays: np.ndarray) -> bool:
 
 
 def histogram(tag: str, limits: Sequence[float], values: np.ndarray) -> Summary:
-    """Return what `tensorboardX.summary.histogram` returns, without a copy of `values`."""
+    """Return the summary of `tensorboardX.summary.histogram`, without a copy of `values`."""
     make_np(values)  # for its warning
     doubles = values.astype(float, copy=False)
     return Summary(value=[Summary.Value(tag=clean_tag(tag), histo=make_histogram(doubles, limits))])
 
 
 def histogram_from_statistics(tag: str, limits: Sequence[float], size: int, statistics: np.ndarray) -> Summary:
-    """Return the summary that tensorboardX makes of `size` numbers, from what `Device.histogram` returned.
+    """Return tensorboardX's summary of `size` numbers, from the statistics of `Device.histogram`.
 
     Raises:
         ValueError: No value is within the limits.
@@ -172,18 +172,18 @@ def clipped(pixels: Any) -> Any:
 
 
 def as_frames(sound: Any) -> Any:
-    """Return a sound of one channel as torch takes it, `(1, L)`, in the layout of tensorboardX, `(L,)`."""
+    """Convert mono audio from torch's layout `(1, L)` to tensorboardX's `(L,)`; return other audio unchanged."""
     shape = tuple(getattr(sound, "shape", ()))
     is_row = len(shape) > 1 and shape[0] == 1 and math.prod(shape) == max(shape) > 2
     return sound.reshape(-1) if is_row else sound
 
 
 def mono_audio(tag: str, sound: Any, sample_rate: int) -> Summary:
-    """Return the summary of a sound of one channel as torch writes it, without `soundfile`."""
+    """Return the summary of mono audio as torch writes it, without `soundfile`."""
     import wave
 
     amplitudes = np.asarray(unwrapped(sound)).squeeze()
-    assert amplitudes.ndim == 1, "input tensor should be 1 dimensional."  # noqa: S101 - what torch raises
+    assert amplitudes.ndim == 1, "input tensor should be 1 dimensional."  # noqa: S101 - as torch
     if amplitudes.dtype != np.int16:
         amplitudes = amplitudes.clip(-1, 1) * _LOUDEST
     samples = amplitudes.astype("<i2")
@@ -232,7 +232,7 @@ def write_embedding(
 
 @functools.cache
 def is_usable(package: str) -> bool:
-    """Return whether a package is there and can be imported: one that lacks its library raises whatever it likes."""
+    """Return whether a package can be imported; without its native library it may raise any exception."""
     try:
         importlib.import_module(package)
     except Exception:  # noqa: BLE001

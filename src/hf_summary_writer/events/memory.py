@@ -20,7 +20,7 @@ _SCALAR_BYTES = 192
 class MemoryLimit:
     """The memory that the pending events of one writer may take, shared by its queues.
 
-    Callers count what they add, under a lock; the writer thread alone counts what it releases, without one. So the
+    Callers count acquired memory, under a lock; the writer thread alone counts released memory, without one. So the
     thread never waits for a caller, whose signal handler may be waiting for the thread.
 
     Attributes:

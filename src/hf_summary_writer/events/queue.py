@@ -61,14 +61,14 @@ _PLAIN = frozenset({bytes, tuple})
 
 _of_parent: list[Any] = []
 
-"""What a forked child has inherited and must never free."""
+"""Items and copies that a forked child has inherited and must never free."""
 
 
 class EventQueue:
     """Pending events of one folder. Callers only append to `items`; the writer thread does the rest.
 
     Args:
-        directory: Where the event files lie, as callers name it.
+        directory: Folder of the event files, as callers name it.
         memory: Shared by the queues of one writer.
         failures: Likewise.
         folder: The same as an absolute path without links.
@@ -80,10 +80,10 @@ class EventQueue:
 
     Attributes:
         folder: The absolute path of `directory`.
-        items: What is pending, oldest first.
+        items: Pending items, oldest first.
         register_at: Time (of `time.time`) from which a caller that appended must call `register`; 0 when closed or
             forked.
-        closed: Whether no more is expected; what is appended all the same goes to a new file.
+        closed: Whether no more items are expected; any that come all the same go to a new file.
         failing: Whether the last write failed.
         device_wait_began: Time (monotonic) since which the values of a device are waited for.
         has_metadata: Whether events get a step or time from `use_metadata`, so that `add_scalar` must not append.
@@ -115,7 +115,7 @@ class EventQueue:
         self._late = late
         # Taken from `items` and not yet written, so that a failed write has something to try again.
         self._taken: list[Item] = []
-        # What is being copied from devices for the items in `_taken`, and since when it has been waited for.
+        # Copies from devices for the items in `_taken`, and since when the thread has waited for them.
         self._copies: list[tuple[list[Snapshot], Copy]] = []
         self.device_wait_began: float | None = None
         # Requests with events in front of them, and those whose events are all written, for the next sync.
@@ -128,7 +128,7 @@ class EventQueue:
         self._idle_at = 0.0
         memory.join(self)
 
-    # What callers use, from any thread.
+    # For callers, from any thread.
 
     def open(self) -> None:
         """Create the first file, before anything is appended."""
@@ -216,7 +216,7 @@ class EventQueue:
         self._late = lambda: function
 
     def retire(self) -> None:
-        """Have each caller register what it appends, after the exit of the interpreter."""
+        """Have callers register after each item, once the interpreter has exited."""
         self.register_at = 0.0
         # Weak references are dead already in a finalizer of the same garbage.
         self.tell_late(self._late())
@@ -227,7 +227,7 @@ class EventQueue:
             self.memory.join(self)
         self.closed = False
 
-    # What the writer thread uses, one thread at a time.
+    # For the writer thread, one thread at a time.
 
     @property
     def event_file(self) -> str | None:
@@ -348,7 +348,7 @@ class EventQueue:
 
     def leave_to_parent(self, *, keep_items: bool) -> None:
         """Leave pending events and the open file to the parent, in a forked child."""
-        # What is on a device is neither read nor freed here: a forked child must not touch the parent's devices.
+        # Values on a device are neither read nor freed here: a forked child must not touch the parent's devices.
         _of_parent.append((self.items, self._taken, self._copies))
         has_events = bool(self.items or self._taken or self._file.appended)
         kept = [item for item in self.items if type(item) not in ON_DEVICE] if keep_items else []
@@ -419,7 +419,7 @@ class EventQueue:
     def _device_errors_reported(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever a device raises
+        except Exception as error:  # noqa: BLE001 - any error of a device
             self.failures.report_device(error, self.directory)
 
     def _write(self, taken: list[Item], most: int, now: float) -> int:
@@ -448,7 +448,7 @@ class EventQueue:
     def _encode(self, items: list[Item]) -> list[bytes]:
         """Return a record for each item up to the next request, or for as many as are enough for one write.
 
-        What is encoded on the way is replaced in `items`, so that another try does not encode it again.
+        An encoded event takes the place of its item in `items`, so that another try does not encode it again.
         """
         payloads: list[bytes] = []
         nbytes = 0
@@ -457,7 +457,7 @@ class EventQueue:
                 payload = self._encode_one(item)
                 items[len(payloads)] = payload
                 payloads.append(payload)
-                break  # what took long goes to disk before the next one
+                break  # encoding is slow: this event goes to disk before the next one
             if type(item) is not bytes or nbytes > _SLICE_BYTES:
                 break
             payloads.append(item)
@@ -500,7 +500,7 @@ class EventQueue:
         request.set()
 
     def _fall_back(self, error: OSError, now: float) -> None:
-        """Keep what could not be written for another try, and let no caller wait for it."""
+        """Keep unwritten events for another try, and let no caller wait for them."""
         is_new = not self.failing
         self.failing = True
         self._retry_at = now + _RETRY_SECONDS

@@ -92,7 +92,7 @@ class ScalarReader:
         self._is_wanted = is_wanted
         self.tags: dict[str, bool] = {}
         self._columns: dict[str, _Columns] = {}
-        # By what stands between step and value in the event of a plain scalar; `None` for tags that are not wanted.
+        # By the bytes between step and value in the event of a plain scalar; `None` for tags that are not wanted.
         self._by_prefix: dict[bytes, _Columns | None] = {}
         # Tags of tensors that were declared to be scalars. Only the first event of a tag has to say so.
         self._declared: set[str] = set()

@@ -1,7 +1,7 @@
 """The thread that notices when a writer has not been used for long.
 
-It is a thread of its own, and there only while somebody asks for it: the thread that pushes may be busy for minutes and
-is not there offline, and the one that writes must not wait for a user's function.
+It is a thread of its own, and runs only while a writer is watched: the thread that pushes may be busy for minutes and
+does not run offline, and the one that writes must not wait for a user's function.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["StallWatch", "stall_watch"]
 
 Tell = Callable[[float], None]
 
-# Seconds between two looks: a tenth of the time that a writer may be silent, within these.
+# Limits of the seconds between two checks, which are a tenth of the time that a writer may log nothing.
 _SHORTEST, _LONGEST = 0.01, 5.0
 
 

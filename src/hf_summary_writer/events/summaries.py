@@ -105,7 +105,7 @@ def scalar_of(value: Any, *, may_be_read_later: bool = True) -> float | Snapshot
         or (isinstance(value, np.generic | np.ndarray) and value.ndim == 0 and value.dtype.kind in _PLAIN_KINDS)
     ):
         number = float(value)
-        # The difference is zero for what is finite.
+        # The difference is zero for finite numbers.
         if number - number:
             make_np(number)
         return number
@@ -114,12 +114,12 @@ def scalar_of(value: Any, *, may_be_read_later: bool = True) -> float | Snapshot
     if (plain := _python_number(value)) is not None:
         return float(make_np(plain))
     array = make_np(unwrapped(value)).squeeze()
-    assert array.ndim == 0, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
+    assert array.ndim == 0, "scalar should be 0D"  # noqa: S101 - as tensorboardX
     return float(array)
 
 
 def _python_number(value: Any) -> float | None:
-    """Return what torch takes besides what tensorboardX takes: numbers of any kind and size, and text that is one."""
+    """Return the number in a value that torch takes and tensorboardX does not: of any kind and size, or as text."""
     if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
         value = value.item()
     if isinstance(value, numbers.Number) and not isinstance(value, complex | np.generic):

@@ -27,7 +27,7 @@ _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
 
 
 class Syncable(Protocol):
-    """A file, or what holds one."""
+    """A file, or an object that owns one."""
 
     @property
     def is_dirty(self) -> bool: ...
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 
 def sync_all(files: Sequence[F]) -> Iterator[Outcome[F]]:
-    """Sync each of `files`; yield it, with what `sync` raised, as soon as it is done.
+    """Sync each of `files`; yield it and the exception that `sync` raised, or `None`, as soon as it is done.
 
     If several are dirty, a thread syncs them, and on a slow disk more threads do at the same time, until no file is
-    left: a journaling file system puts fsyncs that wait together into one commit. `syncfs` would also wait for what
-    other programs write, and would not tell whose data a failing disk has lost. Where no thread can start, as late in
-    the exit of some versions of Python, the calling thread syncs all.
+    left: a journaling file system puts fsyncs that wait together into one commit. `syncfs` would also wait for the
+    writes of other programs, and would not tell whose data a failing disk has lost. Where no thread can start, as late
+    in the exit of some versions of Python, the calling thread syncs all.
     """
     clean = [file for file in files if not file.is_dirty]
     dirty = [file for file in files if file.is_dirty]

@@ -55,11 +55,11 @@ _WORD = 0xFFFFFFFF
 
 _BLOCK_BYTES = 1 << 20
 
-"""How much of a file is held at once when looking for boundaries."""
+"""Bytes of a file held in memory during a search for boundaries."""
 
 _LARGEST_PAYLOAD = 16 << 20
 
-"""Payloads above this are images and the like, which nobody who reads payloads wants in memory."""
+"""Larger payloads are images and the like, which no caller wants in memory."""
 
 
 def masked_crc(data: bytes) -> int:
@@ -88,7 +88,7 @@ def frame(payload: bytes) -> bytes:
 
 def frames(payloads: Iterable[bytes]) -> list[bytes]:
     """Return each of `payloads` as one whole record."""
-    # Written out in one loop: this is what the writer thread does most.
+    # Inlined in one loop: this is the hot path of the writer thread.
     framed = []
     short, headers, checksum, pack = len(_SHORT_HEADERS), _SHORT_HEADERS, crc32c, _CRC.pack
     for payload in payloads:
@@ -102,8 +102,8 @@ def frames(payloads: Iterable[bytes]) -> list[bytes]:
 def boundaries(source: IO[bytes] | int, start: int = 0, end: int | None = None) -> Iterator[int]:
     """Yield the offset at which each whole record of `source` ends, in order, up to the first that is not whole.
 
-    Both checksums of each record are verified. Whatever the bytes are (zeros, a torn tail, noise), nothing is raised
-    for them; memory stays bounded whatever length a record claims.
+    Both checksums of each record are verified. Damaged bytes (zeros, a torn tail, noise) raise nothing; memory stays
+    bounded for any length that a record claims.
 
     Args:
         source: A binary file that can seek, or a file descriptor. Its position is left anywhere (a descriptor's
@@ -168,9 +168,9 @@ def _payloads_in(block: bytes) -> Generator[bytes, None, tuple[int, int]]:
     """Yield the payloads of the whole records at the beginning of a block.
 
     Returns:
-        Where they end, and how many bytes the next record needs at least; 0 if the data there is damaged.
+        The offset behind them, and how many bytes the next record needs at least; 0 if the data there is damaged.
     """
-    # Written out in one loop, as `frames`: files of many short records are what this is used for.
+    # Inlined in one loop, as in `frames`: most files have many short records.
     at, size = 0, len(block)
     short, headers, checksum = len(_SHORT_HEADERS), _SHORT_HEADERS, crc32c
     unpack_length, unpack_crc = _LENGTH.unpack_from, _CRC.unpack_from
@@ -204,10 +204,10 @@ def is_torn(source: IO[bytes] | int, offset: int, end: int) -> bool:
 
 
 def next_record(source: IO[bytes] | int, start: int, end: int) -> int | None:
-    """Return where the first whole record at or behind `start` begins, whatever lies before it; `None` if none does.
+    """Return the offset of the first whole record at or behind `start`, past any damage; `None` if there is none.
 
-    Records of 4 GB and more are not found: in the length of all others four bytes are zero, and to look for these
-    alone is what makes the search fast.
+    Records of 4 GB and more are not found: in the length of all others four bytes are zero, and the search is
+    fast because it looks for these alone.
     """
     read, _ = _reader(source)
     while end - start >= HEADER_BYTES + FOOTER_BYTES:

@@ -30,7 +30,7 @@ _BUSY_INTERVAL = 0.1
 
 _IDLE_INTERVAL = 0.4
 
-"""Seconds between two passes over the queues: after one that found something, and after one that found nothing."""
+"""Seconds between two passes over the queues: after one that found items, and after one that found none."""
 
 _DEVICE_INTERVAL = 0.2
 
@@ -73,7 +73,7 @@ class WaitLimits:
 
 
 class Served(Protocol):
-    """What the thread asks of an event queue."""
+    """The interface of an event queue to the thread."""
 
     directory: str
     device_wait_began: float | None
@@ -105,8 +105,8 @@ class WriterThread:
     """The thread that serves all event queues of the process; it runs while there are any.
 
     A signal handler may interrupt any line here and log, flush or close itself. So nothing here holds a lock that the
-    thread needs while it waits for the thread; instead each step is one dictionary or attribute operation, and what
-    depends on an earlier check is checked again after it.
+    thread needs while it waits for the thread; instead each step is one dictionary or attribute operation, and a step
+    that depends on an earlier check is followed by another check.
     """
 
     limits: ClassVar[WaitLimits] = WaitLimits()
@@ -149,7 +149,7 @@ class WriterThread:
             False if waiting is useless: the disk hangs, or the caller runs inside of the work that it waits for.
         """
         if threading.current_thread() is self._thread:
-            # A finalizer that happens to run in the thread itself: what it waits for comes later in the same queue.
+            # A finalizer that happens to run in the thread itself: its signal is set only after the finalizer returns.
             return False
         if self.is_stuck:
             return signal.is_set
@@ -285,9 +285,9 @@ class WriterThread:
         return True
 
     def _serve_all(self, *, urgent: bool) -> bool:
-        """Write what is pending now; return whether anything was.
+        """Write the items that are pending now; return whether there were any.
 
-        What comes meanwhile is left for the next pass: a loop that logs all the time would keep the thread at it.
+        Items that come meanwhile are left for the next pass: a loop that logs all the time would keep the thread here.
         """
         quota = self._pending()
         found = False
@@ -325,7 +325,7 @@ class WriterThread:
         return done
 
     def _sync(self, queues: list[Served]) -> None:
-        """Sync together the files that need it; whose file is done first waits for no other."""
+        """Sync together the files that need it; the callers of a synced file do not wait for the others."""
         with self._working:
             now = time.monotonic()
             needy = [events for events in queues if events.needs_sync(now)]
@@ -398,7 +398,7 @@ class WriterThread:
             self._contain(error, events)
 
     def _contain(self, error: BaseException, events: Served) -> None:
-        """Log once for each queue that it raised what it never should."""
+        """Log an unexpected error, once for each queue."""
         if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
             raise error  # in a thread of the user: it may come from a signal handler, and mean the user
         if events not in self._broken:

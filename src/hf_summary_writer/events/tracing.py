@@ -1,7 +1,7 @@
-"""Keeps `torch.compile` from tracing into the code of this room.
+"""Keeps `torch.compile` from tracing into the code of this package.
 
-A traced writer would be wrong (a time that is a constant) or slow (a guard for each imported module). The public way,
-`torch.compiler.disable`, imports torch's compiler, which takes seconds; what it does is to mark functions.
+A traced writer would be wrong (a time that is a constant) or slow (a guard for each imported module). The public
+function, `torch.compiler.disable`, imports torch's compiler, which takes seconds, only to mark functions like this.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _state = {"is_done": False}
 
 
 def keep_out_of_graphs() -> None:
-    """Mark all functions of the room, once torch is imported; without effect before that."""
+    """Mark all functions of the package, once torch is imported; without effect before that."""
     torch = sys.modules.get("torch")
     if _state["is_done"] or not hasattr(torch, "_C"):
         return
@@ -31,7 +31,7 @@ def keep_out_of_graphs() -> None:
         skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)  # noqa: SLF001
         for function in _functions():
             function._torchdynamo_disable = True  # noqa: SLF001 - not to be inlined into a graph
-            frames.set_code_exec_strategy(function.__code__, skip)  # nor to become a graph of its own, or what it calls
+            frames.set_code_exec_strategy(function.__code__, skip)  # nor compiled by itself, nor are its callees
 
 
 def _functions() -> Iterator[Any]:

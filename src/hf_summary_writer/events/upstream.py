@@ -2,7 +2,7 @@
 
 A version that lacks one of the functions costs speed, and no event: without the encoders of media, these go through the
 public methods of tensorboardX's `SummaryWriter` in the calling thread. Without the protocol buffers nothing can be
-written, and the import says what to install.
+written, and the import raises an error that names the versions to install.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ except ImportError as _error:
 
 
 def _found_in(module: str, name: str) -> Any:
-    """Return what has that name in a module of tensorboardX; `None` if nothing has."""
+    """Return the member of that name in a module of tensorboardX; `None` if there is none."""
     try:
         return getattr(import_module(f"tensorboardX.{module}"), name, None)
     except ImportError:

@@ -102,8 +102,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     Args:
         segment_bytes: Size in bytes at which a run goes on in a new event file; the earlier one never changes again.
-            4 MiB unless given: a push reads the newest one anew, so larger ones make each push cost more.
-        max_pending_bytes: What may be pending in memory, in bytes. A caller that reaches the limit waits for the disk.
+            4 MiB unless given: a push re-reads the newest one, so larger ones make each push cost more.
+        max_pending_bytes: Limit on the memory of pending events, in bytes. A caller that reaches it waits for the disk.
 
     Raises:
         TypeError: An argument is of the wrong type, or unknown.
@@ -155,7 +155,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._closing: list[FlushRequest] = []
         # Writers that `close` has closed last. Another thread may have been about to use one.
         self._closed: list[FileWriter] = []
-        # Writers of `add_hparams`, until what they were given is on disk.
+        # Writers of `add_hparams`, until their events are on disk.
         self._trials: list[FileWriter] = []
         self._prefixes: dict[str | None, bytes] = {}
         # The queue of the run's own folder, for good, and the same while `add_scalar` may append to it directly.
@@ -215,10 +215,10 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     def flush(self) -> None:
         """Return when all that was logged before, by any thread, is written and fsynced.
 
-        Never raises; on a failing disk it returns after one attempt, and what could not be written stays pending.
+        Never raises; on a failing disk it returns after one attempt, and unwritten events stay pending.
         """
         requests = [writer.begin_flush() for writer in self._own_writers()]
-        # Read after the writers: what another thread is closing is no longer among them.
+        # Read after the writers: one that another thread is closing is no longer among them.
         late = [writer.begin_flush() for writer in self._closed if not writer.is_done]
         writer_thread.wait_for_all([*self._closing, *requests, *late])
 
@@ -250,7 +250,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._failures.reset()
 
     def _reopened(self) -> None:
-        """Is called when something is logged after `close`, by a copy first, or after the exit; for subclasses."""
+        """Hook for subclasses, called for events after `close` or after the exit, and for the first one of a copy."""
 
     def _get_file_writer(self) -> Any:
         if not self._write_to_disk:
@@ -350,7 +350,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                 tag, scalar_value, global_step, walltime, display_name, summary_description, new_style, double_precision
             )
             return
-        # The difference is zero for what is finite; scalar_of warns of what is not.
+        # The difference is zero for finite numbers; scalar_of warns of all others.
         if type(scalar_value) is not float or scalar_value - scalar_value:
             scalar_value = scalar_of(scalar_value)
             if type(scalar_value) is not float:
@@ -365,7 +365,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             self._look_for_hooks()
 
     def _look_for_hooks(self) -> bool:
-        """Return whether a tracker hooks into tensorboardX by now; then `add_scalar` goes its way, too."""
+        """Return whether a tracker hooks into tensorboardX by now; then `add_scalar` calls its methods, too."""
         is_hooked = hooks.summaries_are_hooked()
         if is_hooked is not self._is_hooked:
             with self._lifecycle:
@@ -465,7 +465,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         super().add_scalars(main_tag, numbers, step, walltime)
 
     def export_scalars_to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write all that was given to `add_scalars` so far to a JSON file, after waiting for values on a device."""
+        """Write all values of `add_scalars` so far to a JSON file, after waiting for values on a device."""
         self.flush()
         super().export_scalars_to_json(path)
 
@@ -774,7 +774,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     @property
     def _encodes_later(self) -> bool:
-        # Trackers want what was encoded, and a writer that writes nothing to disk only finds mistakes.
+        # Trackers need the encoded summary, and a writer that writes nothing to disk only checks its arguments.
         return self._write_to_disk and not self._has_comet and not self._is_hooked
 
     def _may_defer(self, tag: Any) -> bool:
@@ -829,7 +829,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             nbytes += _SUMMARY_BYTES if type(value) is Snapshot and value.reduce else value.nbytes
         self._get_file_writer().add_deferred(make, nbytes, global_step, walltime, values)
 
-    # What only torch's writer has.
+    # Members that only torch's writer has.
 
     @property
     def log_dir(self) -> str:
@@ -903,7 +903,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """Return the keyword arguments of a writer like this one, for copies and other processes; for subclasses."""
         return {
             "logdir": self.logdir,
-            # No `purge_step`: it has been written, and again it would hide what has been logged since.
+            # No `purge_step`: it has been written, and a second one would hide all events logged since.
             "max_queue": self._max_queue,
             "flush_secs": self._flush_secs,
             "filename_suffix": self._filename_suffix,
@@ -926,7 +926,7 @@ def _working_folder() -> str:
 
 
 def _check_folder_name(name: Any) -> None:
-    # What is no name is left for `os.path.join` to refuse.
+    # Other types are left to `os.path.join`.
     if not isinstance(name, str):
         return
     parts = as_file_name(name).split("/")
@@ -935,12 +935,12 @@ def _check_folder_name(name: Any) -> None:
 
 
 def _inside(name: Any) -> Any:
-    # A leading slash would lead out of the run. What is no name is left for `os.path.join` to refuse.
+    # A leading slash would lead out of the run. Other types are left to `os.path.join`.
     return as_file_name(name).lstrip("/") if isinstance(name, str) else name
 
 
 def _seconds(flush_secs: float | None) -> float:
-    """Return `flush_secs` as a number, after refusing what no clock can be compared with."""
+    """Return `flush_secs` as a number; refuse values that are no duration."""
     if flush_secs is None:
         return _FLUSH_SECS
     if isinstance(flush_secs, bool) or not isinstance(flush_secs, numbers.Real):
@@ -956,7 +956,7 @@ def _object_stores() -> set[str]:
 
 
 def _local_folder(logdir: str | os.PathLike[str]) -> str:
-    """Return `logdir` as a string, after refusing what can hold no run."""
+    """Return `logdir` as a string; refuse paths that cannot be the folder of a run."""
     folder = as_file_name(os.fspath(logdir))
     if folder.split(":")[0] in _object_stores():
         raise ValueError(f"logdir must be a local folder, event files cannot be written to {folder!r}")

@@ -1,10 +1,10 @@
 """Values on accelerators: snapshots taken in the call without waiting for the device, and read later in batches.
 
-A snapshot is a copy on the device, enqueued on the caller's stream, so that it holds the value at the call whatever the
-program does to the tensor afterwards. Numbers are copied next to each other, into a block of device memory, which costs
-the caller one small operation. The writer thread copies what it finds to the host at once, on a stream of its own, and
-looks at its next pass whether the copy has ended; it holds neither the interpreter nor the other queues while the
-device works.
+A snapshot is a copy on the device, enqueued on the caller's stream, so that it holds the value at the call even if
+the program changes the tensor afterwards. Numbers are copied next to each other, into a block of device memory, which
+costs the caller one small operation. The writer thread copies all pending snapshots to the host together, on a stream
+of its own, and checks at its next pass whether the copy has ended; it blocks neither the interpreter nor the other
+queues while the device works.
 """
 
 from __future__ import annotations

@@ -52,11 +52,11 @@ def _on_host(_: Any) -> None:
 
 _finders: dict[type, Callable[[Any], Device | None]] = dict.fromkeys((int, bool, np.ndarray), _on_host)
 
-"""By the type of a value. Not by its base classes: what a subclass does with an operation is its to say."""
+"""By the exact type of a value: a subclass may redefine operations."""
 
 
 def _finder_of(kind: type) -> Callable[[Any], Device | None] | None:
-    # Where a library is imported, never by importing it.
+    # Only libraries that the program has imported: these imports take seconds.
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
     # A library that is being imported may lack some of its names yet.
     if torch is not None and kind in (getattr(torch, "Tensor", 0), getattr(getattr(torch, "nn", 0), "Parameter", 0)):

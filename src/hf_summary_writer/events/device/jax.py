@@ -23,7 +23,7 @@ class _JaxDevice:
         return True
 
     def number(self, value: Any) -> Snapshot | None:
-        assert value.size == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
+        assert value.size == 1, "scalar should be 0D"  # noqa: S101 - as tensorboardX
         return Snapshot(self, self._copy_of(value), is_number=True)
 
     def snapshot(self, value: Any) -> Snapshot | None:

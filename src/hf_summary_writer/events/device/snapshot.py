@@ -1,4 +1,4 @@
-"""A value on an accelerator, and what an accelerator has to offer."""
+"""A value on an accelerator, and the interface of an accelerator."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Snapshot:
     """One value on a device, as it was at the call.
 
     Attributes:
-        device: Where it is.
+        device: Accelerator that holds it.
         data: The device's own array, or the block that holds the number.
-        stream: What the copy was enqueued on.
+        stream: Stream that the copy was enqueued on.
         index: Position of the number in its block.
         is_number: Whether it is read as a `float`, and not as an array.
         nbytes: Size on the device; 0 for a number.
-        reduce: Makes something smaller of `data`, on the device.
+        reduce: Function that reduces `data` on the device before the copy to the host, if any.
         value: The `float` or host array, once it has been read.
     """
 
@@ -52,7 +52,7 @@ class Copy(Protocol):
     """A copy of some snapshots to the host that is under way."""
 
     def is_ready(self) -> bool:
-        """Return whether `values` would not wait; raises what went wrong on the device."""
+        """Return whether `values` would not wait; raise an error of the device."""
 
     def values(self) -> list[Any]:
         """Return a `float` or a host array for each snapshot, in order."""
@@ -62,7 +62,7 @@ class Device(Protocol):
     """One accelerator."""
 
     def can_copy(self, value: Any) -> bool:
-        """Return whether a copy of its numbers is all that there is to an array."""
+        """Return whether a copy of the stored numbers of `value` is a full copy of it."""
 
     def number(self, value: Any) -> Snapshot | None:
         """Copy the one number in `value`, as `snapshot` does.
@@ -83,7 +83,7 @@ class Device(Protocol):
         """Start to copy snapshots to the host, in the writer thread."""
 
     def stand_in(self, value: Any) -> np.ndarray:
-        """Return an array of the same shape and type without memory of its own, to decide by these."""
+        """Return an array of the same shape and type without memory of its own, for checks of these."""
 
     def histogram(self, limits: Sequence[float]) -> Callable[[Any], Any] | None:
         """Return a function that reduces an array on the device, or `None` where it must be read whole.
@@ -95,10 +95,10 @@ class Device(Protocol):
 
 _ZERO = bytes(16)
 
-"""As long as the widest number."""
+"""One number of the widest type."""
 
 
 def without_memory(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array of that type and shape that is not there but for one number."""
+    """Return an array of that type and shape whose elements share the memory of one number."""
     # As `numpy.broadcast_to`, which takes a considerable part of the call.
     return np.ndarray(shape, dtype, _ZERO, strides=(0,) * len(shape))

@@ -39,9 +39,9 @@ class _Block:
     """Device memory for some numbers; callers take places, and the writer thread counts those that it has read.
 
     Attributes:
-        stream: Whose numbers they are.
+        stream: Stream that the numbers were logged on.
         numbers: The memory as one tensor.
-        free: Index and view of each place that nothing has been copied to.
+        free: Index and view of each unused place.
     """
 
     __slots__ = ("_places", "_unread", "free", "numbers", "stream")
@@ -131,7 +131,7 @@ class TorchDevice:
             if value.requires_grad:
                 value = value.detach()
             if value.ndim:
-                assert value.numel() == 1, "scalar should be 0D"  # noqa: S101 - what tensorboardX raises
+                assert value.numel() == 1, "scalar should be 0D"  # noqa: S101 - as tensorboardX
                 value = value.reshape(())
             block = stream.block
             try:
@@ -145,7 +145,7 @@ class TorchDevice:
             place.copy_(value)
         except RuntimeError:
             # No memory, another layout, or a transform of `torch.func`. Reading the value in the call works, or raises
-            # what is wrong.
+            # a clear error.
             return None
         if not stream.is_default:
             stream.event.record(stream.stream)
@@ -233,7 +233,7 @@ class TorchDevice:
         return torch.cat([statistics, counts.double()])
 
     def _limits_on_device(self, limits: tuple[float, ...], kind: Any) -> tuple[Any, Any]:
-        """Return all limits but the last, which a value is below of or not, and the last, which is within its bin."""
+        """Return all limits but the last, which are outside of their bins, and the last, which is inside of its bin."""
         found = self._limits.get((limits, kind))
         if found is None:
             exact = np.array(limits)
@@ -264,7 +264,7 @@ def _is_default_of_cuda(key: tuple[int, int, int]) -> bool:
 
 
 class _TorchCopy:
-    """All snapshots as bytes in one buffer, so that they cost one transfer whatever their types are."""
+    """All snapshots as bytes in one buffer, so that snapshots of different types cost one transfer."""
 
     def __init__(self, device: TorchDevice, snapshots: Sequence[Snapshot]) -> None:
         torch, backend, side_stream = device._torch, device._backend, device._side_stream  # noqa: SLF001 - its half
@@ -300,7 +300,7 @@ class _TorchCopy:
         return bool(self._done.query())
 
     def values(self) -> list[Any]:
-        # Once, whatever interrupts the caller: a block that counted its numbers twice would be filled too early.
+        # Once, even if a signal interrupts this: a block that counted its numbers twice would be reused too early.
         if self._values is None:
             self._done.synchronize()
             self._values = self._read()
