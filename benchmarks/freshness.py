@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 REPO_ID = "bench/fresh"
 POINTS_PER_SECOND = 4.0
 LOOK_SECONDS = 0.25
-# Of many runs, so many are looked at: each look is a request.
+# The number of runs to observe of many, since each observation is a request.
 MOST_WATCHED = 8
 # After the training, for the last points.
 PATIENCE_SECONDS = 60.0
@@ -55,7 +55,7 @@ class Way:
     """A way from a training to a viewer.
 
     Attributes:
-        label: What it is, for the table.
+        label: Its name in the table.
         options: The arguments of `HFSummaryWriter`.
         make: Code of a function that makes a writer of another kind.
         viewer: Code that keeps TensorBoard's logdir up to date; without it, our `view` does, with `view_options`.
@@ -126,7 +126,7 @@ for writer in writers:
 
 
 class Observer:
-    """Notes when each point of some runs is first there.
+    """Records the time at which each point of some runs is first visible.
 
     Args:
         board: The address of TensorBoard.
@@ -150,7 +150,7 @@ class Observer:
 
 
 def measure(hub: LocalHub, way: Way, runs: int, seconds: float) -> list[float]:
-    """Return the lag of each point that was looked at, in seconds."""
+    """Return the lag of each observed point, in seconds."""
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_SUMMARY_WRITER_QUIET": "1"}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -225,7 +225,7 @@ def _board(folder: Path, way: Way, environment: dict[str, str]) -> Iterator[str]
 
 
 def _drain(lines: Iterator[str]) -> None:
-    """Read what nobody wants, or the pipe would be full."""
+    """Discard the remaining output, so that the pipe does not fill up."""
     with contextlib.suppress(ValueError):  # closed at the end
         for _ in lines:
             pass

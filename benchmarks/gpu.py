@@ -1,4 +1,4 @@
-"""What logging tensors of a GPU costs the training loop: torch, tensorboardX and this project.
+"""Measure the overhead of logging GPU tensors in a training loop: torch, tensorboardX and this project.
 
     python benchmarks/gpu.py            measure, print, and say whether the targets are met
     python benchmarks/gpu.py --write    also put the tables into docs/performance.md
@@ -50,7 +50,7 @@ class Loop:
 
 @dataclass
 class Series:
-    """What was measured of one writer in one loop, an entry for each round."""
+    """The measurements of one writer in one loop, an entry for each round."""
 
     ratio: list[float] = field(default_factory=list)
     mean_us: list[float] = field(default_factory=list)
@@ -107,7 +107,7 @@ LOOPS = [
 
 
 def run(step: Callable[[], Any], steps: int, writer: Any) -> tuple[float, list[int]]:
-    """Return the seconds a step takes, and the nanoseconds that each call kept the caller."""
+    """Return the seconds of a step, and the nanoseconds for which each call blocked the caller."""
     clock = time.perf_counter_ns
     taken: list[int] = []
     torch.cuda.synchronize()
@@ -147,7 +147,7 @@ def measure_loop(loop: Loop, writers: dict[str, Any], rounds: int, seconds: floa
 
 
 def measure_media(writers: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return the milliseconds that a call keeps the caller, with nothing else to do for the GPU."""
+    """Return the milliseconds for which a call blocks the caller while the GPU is otherwise idle."""
     image = torch.rand(3, 256, 256, device="cuda")
     numbers = torch.randn(1_000_000, device="cuda")
     found: dict[str, dict[str, float]] = {}
@@ -196,7 +196,7 @@ def card() -> str:
 
 
 def copy_us() -> float:
-    """Return the microseconds that a copy of one number on the device keeps the caller, without anything else."""
+    """Return the microseconds for which a copy of one number on the otherwise idle device blocks the caller."""
     number, place = torch.rand((), device="cuda"), torch.empty((), dtype=torch.float64, device="cuda")
     taken = []
     for _ in range(20):

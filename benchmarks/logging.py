@@ -1,4 +1,4 @@
-"""What logging costs the training loop: tensorboardX, torch, huggingface_hub, wandb, trackio and this project.
+"""Measure the overhead of logging in a training loop: tensorboardX, torch, huggingface_hub, wandb, trackio and ours.
 
     python benchmarks/logging.py            measure and print
     python benchmarks/logging.py --write    also put the tables into docs/performance.md
@@ -45,7 +45,7 @@ LOOP_PAIRS = 7
 
 @dataclass
 class Peer:
-    """A way to log: how to open it and what to call on it."""
+    """A logging library: functions that open its writer, log values and close it."""
 
     name: str
     open: Callable[[str], Any]
@@ -63,7 +63,7 @@ class Peer:
 
 @dataclass
 class Series:
-    """What was measured of one peer and one kind of value, a list entry for each round; times in microseconds."""
+    """The measurements of one peer and one kind of value, a list entry for each round; times in microseconds."""
 
     mean: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
@@ -220,7 +220,7 @@ def loop(peer: Peer | None, step: Callable[[], Any]) -> float:
 
 
 def loop_pairs(peer: Peer) -> list[tuple[float, float]]:
-    """Return in turns what a step takes without and with logging, in microseconds."""
+    """Return the microseconds of a step without and with logging, measured in turns."""
     step = training_step()
     loop(None, step)
     loop(peer, step)
@@ -241,7 +241,7 @@ def imports(rounds: int) -> dict[str, Imported]:
     }
     results: dict[str, Imported] = defaultdict(Imported)
     with tempfile.TemporaryDirectory() as folder:
-        # Compiled, as pip leaves what it installs, also where the environment forbids to keep that.
+        # With cached bytecode, as after an installation by pip, even if the environment disables the cache.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for number in range(rounds + 1):
@@ -314,7 +314,7 @@ def tables(
 
 
 def ratios(results: dict[str, dict[str, Series]]) -> str:
-    """Return how many times less ours costs than tensorboardX, for what the project promises."""
+    """Return the speed-ups over tensorboardX, for the figures with a documented target."""
     lines = []
     for kind, by_peer in results.items():
         ours, theirs = by_peer[OURS], by_peer[THEIRS]
@@ -336,7 +336,7 @@ def main() -> None:
         [peer] = (peer for peer in peers(hub) if peer.name == arguments.loop)
         print(json.dumps(loop_pairs(peer)))
         sys.stdout.flush()
-        os._exit(0)  # what leaving costs is measured elsewhere
+        os._exit(0)  # the time of the exit is measured elsewhere
     results: dict[str, dict[str, Series]] = {kind: defaultdict(Series) for kind in kinds()}
     loops: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with shared.local_hub() as hub:

@@ -1,4 +1,4 @@
-"""What a push costs: this project and huggingface_hub's CommitScheduler side by side, against the local Hub.
+"""Measure the cost of a push: this project and huggingface_hub's CommitScheduler, against the local Hub.
 
     python benchmarks/pushing.py                 measure all and print
     python benchmarks/pushing.py --quick         smaller files, fewer rounds
@@ -6,8 +6,8 @@
     python benchmarks/pushing.py --write         also put the tables of these parts into docs/performance.md
 
 Every figure comes from a process of its own, with an empty cache of the client. Contestants take turns in every round,
-so that a busy machine is unfair to all alike. Figures are medians over the rounds, followed by the range of ours; what
-takes a peer minutes it does in the first round only.
+so that a busy machine is unfair to all alike. Figures are medians over the rounds, followed by the range of ours; a
+peer's runs that take minutes are measured in the first round only.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ EVENTS = "events.out.tfevents.1700000000.another.writer"
 Figures = dict[str, Any]
 
 
-# What runs in the processes that are measured
+# Functions that run in the measured processes
 
 
 def scheduler(who: str, folder: Path, repo_id: str) -> Any:
@@ -116,7 +116,7 @@ def run_growing(who: str, folder: Path, repo_id: str, sizes: list[int]) -> Figur
     segments = EventFile(str(folder)) if who != THEIRS else None
 
     def write(length: int) -> None:
-        # A quarter of noise: about what a mixed run compresses to.
+        # A quarter of noise, so that it compresses about as well as a mixed run.
         for _ in range(0, length, 1000):
             record = frame(seeded.randbytes(250) + b"\0" * 734)
             if segments is not None:
@@ -192,7 +192,7 @@ def run_scan(who: str, folder: Path, repo_id: str, files: int) -> Figures:
         from hf_summary_writer.folder.scan import scan_folder
 
         pushing = scheduler(who, folder, repo_id)
-        # Not what the scheduler takes for candidates: it has set these files aside, since they hold no record.
+        # A scan of its own: the scheduler skips these files, since they hold no record.
         found = scan_folder(str(folder), lambda relpath: ".tfevents." in relpath)
         arrived = {candidate.relpath: LedgerEntry(candidate.signature, 0) for candidate in found}
         assert len(arrived) == files
@@ -280,11 +280,11 @@ def run_training(who: str, folder: Path, repo_id: str, size: int) -> Figures:
     return {"idle": percentile[0], "pushing": percentile[1], "steps/s": len(idle) / 5}
 
 
-# What arranges them
+# Functions that start these processes
 
 
 class Arena:
-    """Runs the functions above, each in a process of its own, and counts what the Hub receives."""
+    """Runs the functions above, each in a process of its own, and counts the Hub's requests and received bytes."""
 
     def __init__(self, hub: Any, root: Path) -> None:
         self.hub = hub
@@ -336,7 +336,7 @@ def bytes_part(arena: Arena, quick: bool, rounds: int) -> Iterator[str]:
             costs = {}
             for who in (OURS, OURS_LFS, THEIRS):
                 if who != OURS and kind != "scalars":
-                    continue  # plain LFS neither compresses nor deduplicates: what the data is makes no difference
+                    continue  # plain LFS neither compresses nor deduplicates, so the kind of data makes no difference
                 runs = [
                     arena("run_appends", who, kind, pushes, size)
                     for _ in range(rounds if who == OURS and kind == "scalars" else 1)
@@ -516,7 +516,7 @@ def main() -> None:
         function, who, folder, *rest = json.loads(arguments.call)
         print(json.dumps(globals()[function](who, Path(folder), *rest)))
         sys.stdout.flush()
-        os._exit(0)  # what leaving costs is measured where it is meant
+        os._exit(0)  # functions that measure an exit do so themselves
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")

@@ -1,4 +1,4 @@
-"""What many runs come to, by the simulation in tests/simulation.py: the real timetable, turns and budget for a day.
+"""Simulate a day of many runs with tests/simulation.py, which uses the real schedule, turns and commit budget.
 
 python benchmarks/scale.py            simulate all and print the tables; takes some minutes
 python benchmarks/scale.py --write    also put them into docs/scale.md, and the plots beside it

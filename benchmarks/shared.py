@@ -1,4 +1,4 @@
-"""What several benchmarks need: the page with their tables, a Hub on this machine, common arguments."""
+"""Helpers for several benchmarks: the page with their tables, a Hub on this machine, common arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCALARS_PER_STEP = 5
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Put `text` between the two markers of the benchmark called `name`, in place of what stands there."""
+    """Put `text` between the two markers of the benchmark called `name`, replacing the old text."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     head, rest = page.read_text().split(begin)
     _, tail = rest.split(end)

@@ -1,4 +1,4 @@
-"""What many runs cost at once: this project and huggingface_hub side by side, against a Hub with a limit of commits.
+"""Measure many runs at once: this project and huggingface_hub side by side, against a Hub with a commit limit.
 
     python benchmarks/sweep.py                   measure all and print
     python benchmarks/sweep.py writers           only this part
@@ -48,12 +48,12 @@ STEPS = 250
 Figures = dict[str, Any]
 
 
-# What runs in the processes that are measured
+# Functions that run in the measured processes
 
 
 def run_writers(who: str, parent: str, repo_id: str, first: int, count: int) -> None:
     """Log with `count` writers at once for some intervals, and leave them as a user does."""
-    # It is not what is measured, and takes seconds to import.
+    # torch is not measured here, and takes seconds to import.
     sys.modules["torch"] = None  # type: ignore[assignment]
     if who == THEIRS:
         from huggingface_hub import HFSummaryWriter
@@ -75,7 +75,7 @@ def run_writers(who: str, parent: str, repo_id: str, first: int, count: int) -> 
 
 
 def run_sweep(repo_id: str, parent: str, ray_folder: str, rounds: int) -> Figures:
-    """Let trials on a Ray cluster take turns in logging with either; return the seconds of a step by either."""
+    """Let trials on a Ray cluster alternate between both libraries; return the seconds of a step with each."""
     import ray
     from ray import tune
 
@@ -110,7 +110,7 @@ def run_sweep(repo_id: str, parent: str, ray_folder: str, rounds: int) -> Figure
     )
     results = tune.Tuner(
         trainable,
-        # The first two load what both need.
+        # The first two warm up: they import the packages that both need.
         param_space={"trial": tune.grid_search(list(range(2 * rounds + 2)))},
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(name="sweep", storage_path=str(Path(ray_folder, "results")), verbose=0),
@@ -125,7 +125,7 @@ def run_sweep(repo_id: str, parent: str, ray_folder: str, rounds: int) -> Figure
     }
 
 
-# What arranges them
+# Functions that start these processes
 
 
 def environment(hub: Any, place: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Chromium without a window, for pictures and tests of pages."""
+"""Headless Chromium, for screenshots and tests of pages."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def find_browser() -> str | None:
 
 
 class Browser:
-    """A page of a Chromium without a window, driven by its DevTools protocol over a pair of pipes.
+    """A page of a headless Chromium, driven by its DevTools protocol over a pair of pipes.
 
     Args:
         program: The Chromium.
-        seconds: Time after which it is ended, whatever it does.
+        seconds: Time limit, after which the process is killed.
     """
 
     def __init__(self, program: str, seconds: float = SECONDS) -> None:
-        """Start it, with an empty page."""
+        """Start Chromium with an empty page."""
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        # Its helper processes may still write when it has ended.
+        # Helper processes may still write after the browser has exited.
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         command = [program, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self._profile.name}", "about:blank"]
         # The protocol takes descriptors 3 and 4, which the shell puts in place.
@@ -106,6 +106,6 @@ class Browser:
                 return dict(answer["result"])
 
     def wait_for(self, script: str) -> None:
-        """Wait until a script in the page says true."""
+        """Wait until a script in the page returns true."""
         while not self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value"):
             time.sleep(0.2)

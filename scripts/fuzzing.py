@@ -1,8 +1,8 @@
-"""Fuzz the parsers of data that others write, with atheris where it is installed and else with Hypothesis.
+"""Fuzz the parsers of untrusted data, with atheris if it is installed, else with Hypothesis.
 
 python scripts/fuzzing.py --seconds 60 tfrecord ledger
 
-An input that breaks a parser is left in `tests/fuzz/corpus/<parser>/`, where the tests find it from then on.
+An input that breaks a parser is saved in `tests/fuzz/corpus/<parser>/`, from which the tests read it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fuzz_in_a_process(name: str, seconds: float) -> bool:
 
 
 def fuzz_with_atheris(name: str, seconds: float) -> None:
-    """Let libFuzzer choose the inputs by what code they reach. Does not return."""
+    """Let libFuzzer choose the inputs by code coverage. Does not return."""
     import atheris
 
     # Only our own code: to instrument all that is imported takes longer than the fuzzing.
@@ -55,7 +55,7 @@ def fuzz_with_atheris(name: str, seconds: float) -> None:
         from fuzz.targets import TARGETS
 
     with tempfile.TemporaryDirectory() as found:
-        # What it finds interesting goes to the first folder, and the corpus in the repository stays small.
+        # libFuzzer adds new inputs to the first folder only, so the corpus in the repository stays small.
         options = [f"-max_total_time={seconds:.0f}", "-max_len=4096", "-verbosity=0", "-print_final_stats=1"]
         options += [f"-artifact_prefix={CORPUS / name}/", found, str(CORPUS / name)]
         atheris.Setup([sys.argv[0], *options], TARGETS[name])
@@ -63,7 +63,7 @@ def fuzz_with_atheris(name: str, seconds: float) -> None:
 
 
 def fuzz_with_hypothesis(name: str, seconds: float) -> bool:
-    """Change the inputs of the corpus at random until the time is over; return whether nothing broke."""
+    """Mutate the inputs of the corpus until the time is over; return whether nothing broke."""
     from hypothesis import HealthCheck, Phase, given, settings
 
     from fuzz.targets import TARGETS
@@ -83,7 +83,7 @@ def fuzz_with_hypothesis(name: str, seconds: float) -> bool:
     try:
         while time.monotonic() < end:
             check()
-    except Exception as error:  # noqa: BLE001 - whatever a parser raises
+    except Exception as error:  # noqa: BLE001 - every exception of a parser is a failure
         path = CORPUS / name / f"crash-{hashlib.sha1(last, usedforsecurity=False).hexdigest()}"
         path.write_bytes(last)
         print(f"{path}: {error!r}", flush=True)

@@ -1,6 +1,6 @@
 """Import every module of the installed package that needs no framework: `python scripts/import_all.py`.
 
-Type checkers read the code as of one version of Python, and what runs at import may need a newer one than is allowed.
+Type checkers assume one version of Python, so they miss code that fails at import on an older supported version.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""List every warning and error that the library can log: what docs/troubleshooting.md has to explain.
+"""List every warning and error that the library can log; docs/troubleshooting.md must explain each of them.
 
     python scripts/messages.py
 

@@ -22,7 +22,7 @@ PROGRAM = "hf-summary-writer"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the markers of a page by what they stand for."""
+    """Replace the markers of a page by the generated parts."""
     for name, generate in GENERATED.items():
         marker = f"<!-- generated: {name} -->"
         if marker in markdown:
@@ -45,7 +45,7 @@ def _command(context: click.Context) -> Iterator[str]:
     yield f"## {context.command_path}\n"
     yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```\n"
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(command.help or "")):
-        # A form feed ends what `--help` shows; a backspace marks lines that are not to be wrapped.
+        # Click ends the text of `--help` at a form feed; a backspace marks lines that are not to be wrapped.
         text = paragraph.partition("\f")[0]
         if text.startswith("\b\n"):
             yield f"```text\n{inspect.cleandoc(text[2:])}\n```\n"

@@ -1,7 +1,7 @@
-"""Take the picture of the documentation: runs that were pushed to a Hub and downloaded again, in TensorBoard.
+"""Take the screenshot of the documentation: runs that were pushed to a Hub and downloaded again, in TensorBoard.
 
-Nothing of what it shows is arranged: the runs go through the writer, a Hub on this machine, the client's download,
-TensorBoard and Chromium. It fails if the page does not show every tag and every run that was logged.
+The screenshot is real: the runs go through the writer, a Hub on this machine, the client's download, TensorBoard and
+Chromium. It fails if the page does not show every tag and every run that was logged.
 
     python scripts/screenshot.py [PICTURE]
 """
@@ -58,7 +58,7 @@ SHOWN = f"""
 
 
 def main() -> None:
-    """Take the picture."""
+    """Take the screenshot."""
     picture = Path(sys.argv[1] if len(sys.argv) > 1 else PICTURE).absolute()
     program = find_browser()
     if program is None:
@@ -102,7 +102,7 @@ def tensorboard(folder: Path) -> Iterator[str]:
             found = next((found for line in board.stderr if (found := re.search(r"http://\S+/", line))), None)
             if found is None:
                 sys.exit("TensorBoard did not start.")
-            # A page that is opened before the files are read stays empty.
+            # A page that is opened before TensorBoard has read the files stays empty.
             while not all(name in fetched(f"{found[0]}data/plugin/scalars/tags") for name in (*TAGS, *RATES)):
                 time.sleep(0.2)
             yield found[0]
@@ -113,7 +113,7 @@ def tensorboard(folder: Path) -> Iterator[str]:
 
 
 def fetched(address: str) -> str:
-    """Return what is at an address."""
+    """Return the text at a URL."""
     with urllib.request.urlopen(address, timeout=SECONDS) as answer:
         return str(answer.read(), "utf-8")
 

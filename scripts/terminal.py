@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def session(folder: Path) -> str:
-    """Run the commands and return what a terminal shows, as HTML."""
+    """Run the commands and return the content of the terminal as HTML."""
     work = folder / "work"
     work.mkdir()
     (work / "train.py").write_text(TRAINING.lstrip(), encoding="utf-8")
@@ -111,7 +111,7 @@ def on_terminal(command: str, folder: Path, environment: dict[str, str]) -> str:
     os.close(ours)
     if process.returncode:
         sys.exit(f"{command}: {output.decode()}")
-    # A line that is drawn again, such as a progress bar, is shown in its last state.
+    # A redrawn line, such as a progress bar, is shown in its last state.
     return "".join(line.rpartition("\r")[2] + "\n" for line in output.decode().replace("\r\n", "\n").splitlines())
 
 

@@ -34,7 +34,7 @@ SECONDS = 60.0
 
 @dataclass
 class Trace:
-    """What one thread did: its calls, the modules that it entered, and each entry in order."""
+    """The trace of one thread: its calls, the modules that it entered, and each entry in order."""
 
     calls: int = 0
     modules: set[str] = field(default_factory=set)
@@ -57,7 +57,7 @@ class Trace:
 
 
 def traced(call: Callable[[], object]) -> dict[str, Trace]:
-    """Return what each thread did while `call` ran."""
+    """Return the trace of each thread while `call` ran."""
     traces: dict[str, Trace] = defaultdict(Trace)
 
     def profile(frame: Any, event: str, _: object) -> None:
@@ -97,7 +97,7 @@ def main() -> None:
         writer.add_scalar("loss", 1.0, 0)
         writer.scheduler.trigger().result(SECONDS)
         settled = threading.Event()
-        settled.wait(1.0)  # for what a push does after its future is resolved
+        settled.wait(1.0)  # a push continues shortly after its future is resolved
         writer.add_scalar("loss", 0.9, 0)  # the first one after a push registers the queue again
         traces = {
             "add_scalar": traced(lambda: writer.add_scalar("loss", 0.5, 1)),
