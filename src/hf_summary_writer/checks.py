@@ -51,7 +51,7 @@ DEFAULT_REVISION = "main"
 # The Hub's rules for names, as documented with huggingface_hub's `validate_repo_id`; a test holds the two together.
 _REPO_NAME = re.compile(r"(?:\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", flags=re.ASCII)
 
-# What `git check-ref-format` refuses anywhere in a branch name.
+# The characters and sequences that `git check-ref-format` refuses in a branch name.
 _REVISION_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)\.|/$|^/|\.$")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -183,7 +183,7 @@ def check_token(token: object, name: str = "token") -> str | bool | None:
 
 
 def check_seconds(seconds: object, name: str = "close_timeout") -> float:
-    """Return `seconds` as a float if somebody can wait for that long; 0 means not at all."""
+    """Return `seconds` as a float if a thread can wait for that long; 0 means not at all."""
     if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
     found = float(seconds)
@@ -250,7 +250,7 @@ def as_patterns(patterns: object, name: str = "patterns") -> tuple[str, ...] | N
 
 
 def is_no_folder(path: str | os.PathLike[str]) -> bool:
-    """Return whether something else than a folder is certain to be there; an error of the disk tells nothing."""
+    """Return whether something other than a folder is certainly there; a disk error is not taken as proof."""
     try:
         return not stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - a str as well
     except OSError:

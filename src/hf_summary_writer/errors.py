@@ -77,7 +77,7 @@ class UnreachableError(TemporaryError):
 
 
 class UnwrittenError(TemporaryError):
-    """Some of what was logged before the push is not on the disk, which fails or hangs; the rest was pushed."""
+    """Some events logged before the push are not on the disk, which fails or hangs; the rest was pushed."""
 
 
 class DeadlineError(TemporaryError):
@@ -137,9 +137,9 @@ def describe(error: BaseException) -> str:
 
 
 def copy_of(error: T) -> T:
-    """Return another exception that says the same; the same one if only its own class could make it, or it is no ours.
+    """Return a copy of an exception of this package; other exceptions, and those that cannot be copied, as they are.
 
-    Whoever is handed the same exception as others may change it, or raise it and so add frames to it.
+    A receiver of a shared exception may change it, or raise it and so add frames to it.
     """
     if isinstance(error, (PushError, PostponedError)):
         with contextlib.suppress(Exception):  # the constructor of a user's subclass may take other arguments
@@ -208,7 +208,7 @@ class ErrorDetails:
     Attributes:
         repo_id: The repo, as far as its name is known.
         folder: The folder on this disk that was to be pushed.
-        error: What it failed with; once the hook has returned, it loses its traceback.
+        error: The exception of the push; once the hook has returned, it loses its traceback.
         failures: How many pushes failed in a row, this one included.
     """
 

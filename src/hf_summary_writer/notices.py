@@ -18,7 +18,7 @@ logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 class _LastResort(logging.Handler):
-    """Writes to standard error what no other handler will, as `logging.lastResort` does, and names the library."""
+    """Writes records that no other handler takes to standard error, as `logging.lastResort` does; names the library."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if sys.stderr is not None and not _is_configured():
@@ -36,7 +36,7 @@ _announced: set[str] = set()
 
 
 def announce(message: str, *arguments: object) -> None:
-    """Log a message at the level INFO; where nobody has configured logging, write it to standard error, once."""
+    """Log a message at the level INFO; if logging is not configured, write it to standard error, once."""
     if _is_configured():
         logger.info(message, *arguments, stacklevel=2)
         return
@@ -91,5 +91,5 @@ def interval(minutes: float) -> str:
 
 def printable(text: str) -> str:
     """Return `text` without characters that a terminal obeys instead of showing them."""
-    # Names of files, state files and the Hub's words may come from anybody.
+    # File names, state files and the Hub's messages are untrusted.
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -1,4 +1,4 @@
-"""The one place for process-wide state: what parts of it share, and who is told when it forks and when it exits.
+"""All process-wide state: shared objects, and the callbacks for forks, SIGTERM and the exit.
 
 Objects register themselves and are held weakly, so that a forgotten writer can still be collected. All hooks are
 installed when this module is imported; an empty registry costs nothing.
@@ -48,19 +48,19 @@ T = TypeVar("T")
 
 
 class ForkAware(Protocol):
-    """Is told, in a forked child, that only the calling thread is left."""
+    """Is notified in a forked child, where only the calling thread is left."""
 
     def after_fork_in_child(self) -> None:
-        """Put fresh locks in place and forget threads; never log, never wait: other locks may be held for ever."""
+        """Replace locks and forget threads; never log or wait, since other locks may be held for ever."""
 
 
 class ExitAware(Protocol):
-    """Is told that the interpreter is about to exit; may be told twice."""
+    """Is notified when the interpreter is about to exit, possibly twice."""
 
     def at_exit(self) -> Callable[[bool], None] | None:
         """Start the last push without waiting; return a function that waits for it, in bounded time.
 
-        What is returned is called with whether the user skips the wait.
+        The function's argument is whether the user skips the wait.
         """
 
 
@@ -108,7 +108,7 @@ class _Shared:
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
-        # What the parent shares may be locked for ever. Reentrant, since a signal handler may make a writer, too.
+        # The parent's lock may be held for ever. Reentrant, since a signal handler may make a writer, too.
         self._lock = threading.RLock()
         self._members: weakref.WeakValueDictionary[tuple[int, Hashable], Any] = weakref.WeakValueDictionary()
 
@@ -149,7 +149,7 @@ _forks = _Forks()
 
 
 def fork_count() -> int:
-    """Return how many children this process has forked, as far as Python was told."""
+    """Return how many children this process has forked, as far as Python knows."""
     return _forks.count
 
 
@@ -213,7 +213,7 @@ def is_running(pid: int) -> bool:
 
 
 def exit_is_over() -> bool:
-    """Return whether no other pass of the exit comes: whoever still runs has to finish by himself what he begins.
+    """Return whether the last pass of the exit is over: code that still runs has to finish its own uploads.
 
     Exit handlers that were registered before this module was imported, daemon threads and finalizers still run.
     """
@@ -237,11 +237,11 @@ class SigtermAware(Protocol):
     close_timeout: float
 
     def at_sigterm(self) -> Callable[[bool], None]:
-        """Begin to finish without waiting; return what waits for the end, within `close_timeout` seconds."""
+        """Begin to finish without waiting; return a function that waits for the end, up to `close_timeout` seconds."""
 
 
 def check_push_on_sigterm(push_on_sigterm: object) -> bool:
-    """Return `push_on_sigterm` if the calling thread may have its way with signals."""
+    """Return `push_on_sigterm` if the calling thread may set signal handlers."""
     if not isinstance(push_on_sigterm, bool):
         raise TypeError(f"push_on_sigterm must be a bool, not {type(push_on_sigterm).__name__}")
     if push_on_sigterm:
@@ -262,7 +262,7 @@ def _longest(members: list[SigtermAware]) -> float:
     return max((member.close_timeout for member in members), default=0.0)
 
 
-# What is sent through the pipe of `_Watch`, besides the numbers of signals.
+# The bytes that the pipe of `_Watch` carries besides signal numbers.
 _STOP, _HANDLED = b"\x00", b"\xff"
 
 # A child that was just forked writes the signals that it gets to its parent's pipe, until its hooks have run.
@@ -270,9 +270,9 @@ _SECONDS_OF_BIRTH = 5.0
 
 
 class _Watch:
-    """The handler of this process, and the thread that does what it asks for; both are there while somebody is.
+    """The SIGTERM handler of this process and the thread that makes the last push; both exist while there are members.
 
-    Python runs a handler between two steps of the main thread, so not while that is in a long call of C. But the
+    Python runs a handler between two bytecodes of the main thread, so not during a long call of C. But the
     signal's number is written to the wake-up descriptor at once, and the thread reads it from there.
     """
 
@@ -310,7 +310,7 @@ class _Watch:
                     self._put_back()
                     raise
                 others = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-                if others != -1:  # that of an event loop; then only the handler tells the thread
+                if others != -1:  # that of an event loop; then only the handler wakes the thread
                     signal.set_wakeup_fd(others)
             self._members.add(member)
 
@@ -326,19 +326,19 @@ class _Watch:
         return pipe
 
     def remove(self, member: SigtermAware) -> None:
-        """Leave `member` alone; with the last one the handler that was there before comes back."""
+        """Remove `member`; with the last one restore the earlier handler."""
         with self._lock:
             self._members.discard(member)
             if self._members or self._pipe is None:
                 return
-            # In other threads than the main one all of it stays, and does what the handler before would do.
+            # Only the main thread may restore a handler. From other threads ours stays and calls the earlier handler.
             with contextlib.suppress(ValueError):
                 self._put_back()
                 self._tell(_STOP)
                 self._pipe = None
 
     def note_fork(self) -> None:
-        """Note that a child is born now."""
+        """Note the time of a fork."""
         self._forked_at = time.monotonic()
 
     def after_fork_in_child(self) -> None:

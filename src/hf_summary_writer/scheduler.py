@@ -161,7 +161,7 @@ class CommitScheduler:
         self._on_commit = functools.partial(call_hook, config.on_commit)
         self._on_error = functools.partial(call_hook, config.on_error)
         self._said_offline = self._announced = self._is_closed = False
-        # What the method that a subclass overrides has pushed itself, for an override that calls it.
+        # Commits of our own `push_to_hub` that an override called: their history is squashed already.
         self._own_commits: list[CommitInfo] = []
         self._last_uploaded: dict[Path, float] = {}
         self._failures = FailureLog(self.folder_path)
@@ -245,10 +245,10 @@ class CommitScheduler:
         return self._task.trigger()
 
     def push_to_hub(self) -> CommitInfo | None:
-        """Push what is new and return the last commit, or `None` if there was nothing.
+        """Push the new data and return the last commit, or `None` if there was nothing new.
 
-        Called by the scheduler's thread in a subclass that overrides it to push in another way; called by anybody else,
-        it asks for a push as `trigger` does and waits for it.
+        The scheduler's thread calls it in a subclass that overrides it to push in another way. In any other thread it
+        asks for a push as `trigger` does and waits for it.
 
         Raises:
             PushError: If something could not be delivered.
@@ -260,7 +260,7 @@ class CommitScheduler:
             return commit
         return self.trigger().result()
 
-    # What subclasses of huggingface_hub's class use, though it is private there.
+    # Private attributes of huggingface_hub's class that its subclasses use.
 
     def _push_to_hub(self) -> CommitInfo | None:
         return self.push_to_hub()
@@ -335,7 +335,7 @@ class CommitScheduler:
         return await_last
 
     def at_sigterm(self) -> Callable[[bool], None]:
-        """Begin the last push, with all that was logged."""
+        """Begin the last push, with all logged data."""
         self._before_push()
         return self.at_exit()
 
@@ -351,7 +351,7 @@ class CommitScheduler:
             return
         self._shutdown.begin_anew()
         self._is_closed = False
-        with contextlib.suppress(OSError):  # the first push says what is wrong with it
+        with contextlib.suppress(OSError):  # the first push reports the error
             self.folder_path.mkdir(parents=True, exist_ok=True)
         if self._mode is not Mode.ONLINE:
             self._stay_away()
@@ -416,22 +416,22 @@ class CommitScheduler:
             self._job.remember(self._remote.client.known_secret)
 
     def _before_push(self) -> bool:
-        """Bring to disk what this push has to cover; return whether all of it is there."""
+        """Write all events logged before this push to disk; return whether that succeeded."""
         return True
 
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
         if self._task.forked:
-            # What is missing is the parent's to push, and to name, while there is one.
+            # The parent, while it lives, pushes the missing data and names it at its own exit.
             if os.getppid() != self._parent:
                 self._name_late_data()
             return
         if self._loop.is_current_thread():
-            return  # a hook that closes: the last push comes when it has returned
+            return  # a hook called `close`: the last push begins when the hook has returned
         away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
         self._shutdown.await_last(future, deadline, away=away)
 
     def _after_the_end(self, _skip: bool) -> None:
-        """Name what came after the last push; what became of that has been said."""
+        """Name the data written after the last push, whose own result has been logged."""
         if self._may_have_late_children():
             self._name_late_data()
 
@@ -452,7 +452,7 @@ class CommitScheduler:
         return self._config.sync_command(self.folder_path, default_endpoint())
 
 
-# As they are here: somebody may replace them in the class itself.
+# The methods as defined here: a patch may replace them in the class itself.
 _OWN_PUSH = {name: vars(CommitScheduler)[name] for name in ("push_to_hub", "_push_to_hub")}
 
 

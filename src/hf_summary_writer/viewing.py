@@ -74,9 +74,9 @@ def follow(
 
     Args:
         mirror: The mirror.
-        refresh: Seconds between looks where the Hub does not tell of changes.
+        refresh: Seconds between refreshes where the Hub does not report changes.
         look: Refreshes the mirror.
-        failed: Told why that was not possible; it is tried again.
+        failed: Called with the error of a failed refresh; the next one tries again.
         ended: As for `Mirror.wait`.
     """
     while not ended(0):
@@ -84,7 +84,7 @@ def follow(
             mirror.wait(refresh, ended)
             if not ended(0):
                 look()
-        except Exception as error:  # noqa: BLE001, PERF203 - the client raises many kinds, and what is there can be seen
+        except Exception as error:  # noqa: BLE001, PERF203 - the client raises many kinds, and the copy stays viewable
             failed(error)
             ended(refresh)
 
@@ -182,7 +182,7 @@ def view(
     return found
 
 
-# By what they were asked for with, for a cell of a notebook that is run again. The thread of a view keeps it.
+# By the arguments of the call, for a notebook cell that is run again. The thread of a view keeps it alive.
 _views: weakref.WeakValueDictionary[tuple[PushConfig, HfApi | None, Path | None, float], View]
 _views = weakref.WeakValueDictionary()
 

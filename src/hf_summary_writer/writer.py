@@ -83,7 +83,7 @@ class HFSummaryWriter(EventWriter):
         repo_private: Whether a new repo is private; by default, the setting of the account.
         path_in_repo: The folder of the repo that holds the runs; `None` or `""` is its root.
         repo_allow_patterns: Upload only files of the logdir that match one of these patterns; `None` means all files.
-            By default event files, and what `add_embedding` writes for the projector.
+            By default event files, and the projector files of `add_embedding`.
         repo_ignore_patterns: Do not upload files that match one of these patterns.
         token: The access token; by default, the stored one, read again for each push.
         hf_api: The `HfApi` for all requests, instead of a new one.
@@ -108,9 +108,9 @@ class HFSummaryWriter(EventWriter):
         run_state: Whether uploads bring along a small file `hf-summary-writer.json` with the state of the run, its
             host, rank and command, from which `hf-summary-writer status REPO_ID` tells whether the run still goes on.
             Secrets among the command's arguments are masked.
-        push_leftovers: Whether to upload in the background what earlier runs, whose folders are beside `logdir`, did
-            not upload to the places of their names beside that of this run. By default one warning names it, with the
-            command that uploads it.
+        push_leftovers: Whether to upload in the background the data that earlier runs with folders beside `logdir` did
+            not upload, each to the folder of its name beside that of this run. By default one warning names the data,
+            with the command that uploads it.
         check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
             not: for trainings whose first minutes nobody watches.
         log_environment: Whether to log a text `environment` with the command, the Git commit, versions, host and rank.
@@ -209,7 +209,7 @@ class HFSummaryWriter(EventWriter):
         )
         self._hub_arguments = {
             **config.arguments_for(HFSummaryWriter),
-            # Where another process would find it, whatever its working folder is.
+            # Absolute, for a process with another working directory.
             "logdir": path,
             "token": None if isinstance(token, str) else token,
             "log_environment": False,  # once per run
@@ -219,7 +219,7 @@ class HFSummaryWriter(EventWriter):
             announce("%s has another open writer: close it before a cell of a notebook runs again", shown_path(folder))
         _latest[folder] = self
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
-        # Training may be what a caller does about an exception; this one does not end the run.
+        # A caller may train while it handles an exception; that exception does not end the run.
         self._handled_before = id(sys.exc_info()[1])
         if not self._is_copy:
             self._watch_stalls()
@@ -255,7 +255,7 @@ class HFSummaryWriter(EventWriter):
     def view(self) -> None:
         """Open TensorBoard on the logdir: below the cell of a notebook, elsewhere by printing its address.
 
-        It shows what is on this disk, whatever has been uploaded. Needs TensorBoard.
+        It shows the files on this disk, uploaded or not. Needs TensorBoard.
 
         Raises:
             ImportError: If TensorBoard is not installed.
@@ -277,14 +277,14 @@ class HFSummaryWriter(EventWriter):
         stall_watch.discard(self)
         self.scheduler.close()
         if self.all_writers is not None:
-            # Somebody logged meanwhile, and opened a new file while the scheduler was still there.
+            # Another thread logged meanwhile and opened a new file while the scheduler still ran.
             self._reopened()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.logdir!r} to {self.repo_id!r}>"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: where the logs are, and how far the Hub is."""
+        """Return the HTML for a notebook: the logdir, the repo and the upload status."""
         status = self.scheduler.status()
         pending, commit = status.pending, status.commit
         link = f'<a href="{escape(self.url)}">{escape(self.repo_id)}</a>' if self.url else escape(self.repo_id)
@@ -423,7 +423,7 @@ class _RunScheduler(CommitScheduler):
         super()._pushed(error)
         is_dropped = self._writer() is None and error is None and not self._task.is_finishing
         if is_dropped and (self._job.owner_above is not None or not self._job.inventory.pending().files):
-            # All that the writer has logged is pushed, or left to another process, and nothing is left to do.
+            # All logged data is pushed, or left to another process.
             self._task.finish(self.close_timeout)
 
 

@@ -45,7 +45,7 @@ BATCH = 128
 
 
 def run(*, keep: Path | None, open_tensorboard: bool, live: bool, seconds: float) -> bool:
-    """Run the demo; return whether the Hub holds exactly what was logged.
+    """Run the demo; return whether the Hub holds exactly the logged data.
 
     Args:
         keep: The folder for the Hub's repos, the logs and the download; a temporary one by default.
@@ -57,7 +57,7 @@ def run(*, keep: Path | None, open_tensorboard: bool, live: bool, seconds: float
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-summary-writer-demo-")))
         hub = stack.enter_context(LocalHub(folder / "hub"))
         click.echo(f"A Hub on this machine: {hub.endpoint}")
-        disable_progress_bars()  # that of the download would come between the lines of the demo
+        disable_progress_bars()  # a bar of the download would interrupt the output of the demo
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
         logdir = folder / "runs" / time.strftime("digits-%H%M%S")
         board = stack.enter_context(_live_board(hub, api)) if live else None

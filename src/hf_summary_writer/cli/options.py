@@ -83,13 +83,13 @@ def refuse(kind: str, options: Mapping[str, object]) -> None:
 
 
 def config_of(folder: Path, repo_id: str, options: dict[str, Any], known: Iterable[PushConfig] = ()) -> PushConfig:
-    """Return where a folder is pushed, and how.
+    """Return the config to push a folder with.
 
     Args:
         folder: The folder, an absolute path without links.
         repo_id: The repo, or an `hf://` URI.
         options: The values of `config_options`.
-        known: How it was pushed before; the one with the same destination gives what the options leave open.
+        known: The configs of earlier pushes; the one with the same destination gives the defaults of the options.
 
     Raises:
         click.UsageError: If the Hub cannot have such a place.

@@ -26,7 +26,7 @@ _OFF = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 def are_bars_wanted() -> bool:
-    """Return whether standard error is a terminal that can show a bar, and nobody has switched them off."""
+    """Return whether standard error is a terminal that can show bars, and they are not switched off."""
     switched_off = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in _OFF
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not switched_off
 
@@ -37,7 +37,7 @@ class Bar:
     Args:
         total_bytes: The bytes to transfer.
         total_files: The files to transfer.
-        label: What is transferred.
+        label: The name of the folder or repo.
     """
 
     def __init__(self, total_bytes: int, total_files: int, label: str) -> None:
@@ -97,7 +97,7 @@ def download_progress(label: str) -> Iterator[Callable[[int, int], Callable[[int
 
 
 class UploadProgress:
-    """The progress of one upload, as its client and its commits tell it.
+    """The progress of one upload, from the reports of its client and its commits.
 
     Args:
         client: The client that makes the upload, and no other.
@@ -134,7 +134,7 @@ class UploadProgress:
             self._bar.advance(to_bytes=self._bytes())
 
     def _bytes(self) -> float:
-        # Of a file that has grown, the client is given all, and transfers what the Hub lacks.
+        # The client is given the whole of a file that has grown, and transfers only the part missing on the Hub.
         sent = (
             lacking * min(1.0, self._sent.get(path, 0) / length) for path, (lacking, length) in self._lacking.items()
         )
@@ -150,7 +150,7 @@ def _report_uploads(client: HfApi, report: Any) -> None:
         several = list(additions)
         upload(repo_id=repo_id, additions=several, **options)
         for addition in several:
-            # A large file comes in parts first, and then whole.
+            # The client is given a large file in parts first, and then whole.
             path = addition.path_in_repo
             parts[path] = parts.get(path, 0) + addition.upload_info.size
             report(path, parts[path])

@@ -43,7 +43,7 @@ class Child:
     Args:
         command: The command and its arguments.
         environment: Its environment.
-        on_signal: Told of every signal that is passed on, in the signal handler.
+        on_signal: Called with every signal that is passed on, in the signal handler.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Child:
             OSError: If it cannot be started.
         """
         with self._signals_passed_on():
-            self._process = subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - what it is for
+            self._process = subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - the user's command
             for number in self._early:
                 self._process.send_signal(number)
             started()
@@ -77,7 +77,7 @@ class Child:
     def _signals_passed_on(self) -> Iterator[None]:
         before = {}
         if (ended := getattr(signal, "SIGCHLD", None)) is not None:
-            # Whoever started this may ignore it, and then the system keeps no exit code of the command.
+            # The parent process may ignore it, and then the system keeps no exit code of the command.
             before[ended] = signal.signal(ended, signal.SIG_DFL)
         for name in _NAMES:
             number = getattr(signal, name, None)

@@ -30,8 +30,8 @@ class _ShownRun(NamedTuple):
 
     Attributes:
         path: Its folder in the repo.
-        state: What its file says; `None` if there is none.
-        error: Why its file cannot be read, or empty.
+        state: The content of its state file; `None` if there is none.
+        error: The reason why that file cannot be read, or empty.
     """
 
     path: str

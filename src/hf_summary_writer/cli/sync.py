@@ -105,7 +105,7 @@ def sync(
         configs = later()
         if follow_links:
             configs += _linked(configs)
-        elsewhere = {status.folder for status in statuses}  # a link may have come after the last look
+        elsewhere = {status.folder for status in statuses}  # a link may have been created since the last scan
         arrived = [status.all_arrived for status in statuses]
         arrived += [not _left_out(each, config, elsewhere) for each, config in configs]
         anything_sent = any(status.commit is not None for status in statuses)
@@ -115,15 +115,15 @@ def sync(
         sys.exit(0)
     if not (complete and all(arrived)):
         sys.exit(1)
-    # What was sent while the command watched may be deleted by now.
+    # Files uploaded during the watch may be deleted by now.
     nothing_matched = not anything_sent and all(matches_nothing(*each) for each in configs)
     sys.exit(_NOTHING_MATCHED if nothing_matched else 0)
 
 
-# An exit code of its own: neither is anything wrong, nor did anything arrive.
+# An exit code of its own: no error, but nothing was uploaded either.
 _NOTHING_MATCHED = 3
 
-# They say where a folder goes, which without REPO_ID its state files say.
+# The options of the destination; without REPO_ID it comes from the state files of a folder.
 _PLACE = ("repo_type", "revision", "path_in_repo", "into")
 
 _ONLY_WATCHING = ("every", "close_timeout")
@@ -156,7 +156,7 @@ def _key(folder: Path, config: PushConfig) -> _Key:
 
 
 def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tuple[_Configs, bool]:
-    """Return which folders are pushed and how, and whether those are all that should be."""
+    """Return the folders to push with their configs, and whether those are all folders to push."""
     if repo_id is not None:
         return [(folder, config_of(folder, repo_id, options, known_configs(folder)))], True
     configs, complete = _known_configs(folder, options)
@@ -167,7 +167,7 @@ def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tupl
 
 def _known_configs(folder: Path, options: dict[str, Any]) -> tuple[_Configs, bool]:
     """Return how the known folders were pushed to the user's Hub, and whether all of them were."""
-    # A folder may come from anybody. What it says of its Hub is no reason to send the user's token there.
+    # A folder may be untrusted: the user's token is not sent to the Hub that its state files name.
     endpoint = options["endpoint"] or without_password(default_endpoint())
     found = [(each, ledger.known_config) for each, ledger in known_folders(folder)]
     ours = [(each, config) for each, config in found if config.endpoint == endpoint]
@@ -273,7 +273,7 @@ def _watched(
     follow_links: bool,
     as_json: bool,
 ) -> list[Status]:
-    """Push until somebody says to stop; ask in every interval which configs there are `later`: runs come and go."""
+    """Push until a signal or Ctrl-C; call `later` in every interval for the configs, since runs come and go."""
     # Offline mode is for training scripts; this command is an explicit request to upload.
     os.environ.pop(MODE, None)
     minutes = configs[0][1].minutes if configs else DEFAULT_MINUTES

@@ -122,7 +122,7 @@ def view(
 
 
 def fetch(mirror: Mirror, config: PushConfig) -> None:
-    """Bring a mirror up to date, with a progress bar, and say what is new."""
+    """Update a mirror, with a progress bar, and print the numbers of new files and bytes."""
     with download_progress(config.repo_id) as progress:
         changed = mirror.refresh(progress)
     for path, reason in changed.failed.items():

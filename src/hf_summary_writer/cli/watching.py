@@ -1,4 +1,4 @@
-"""A scheduler for a folder that others write to, as the commands that go on for a while use it."""
+"""A scheduler for a folder that other programs write to, for the long-running commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["client_for", "client_of_another_hub", "describe", "scheduler_of", "s
 def scheduler_of(
     folder: Path, config: PushConfig, *, as_json: bool, err: bool, progress: UploadProgress | None = None
 ) -> WaitingScheduler:
-    """Return a scheduler that tells of each commit; it waits for `start_together`."""
+    """Return a scheduler that prints each commit; it waits for `start_together`."""
 
     def note(commit: CommitDetails) -> None:
         if progress is not None:

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
     """Complete the arguments of a constructor that its caller left out, from an `hf://` URI and the environment.
 
-    What a URI names and `init` has no argument for becomes one of its `**kwargs`, which go to `HFSummaryWriter`.
+    Parts of a URI for which `init` has no argument are added to its `**kwargs`, which go to `HFSummaryWriter`.
     """
     signature = inspect.signature(init)
     names = signature.parameters

@@ -24,7 +24,7 @@ MODE = f"{PREFIX}MODE"
 
 COMMITS_PER_HOUR = f"{PREFIX}COMMITS_PER_HOUR"
 
-# Set by `hf-summary-writer run` for the command it runs: what lies below this folder is pushed from outside.
+# Set by `hf-summary-writer run` for its command: `run` itself pushes the files below this folder.
 PUSHED_FOLDER = f"{PREFIX}PUSHED_FOLDER"
 
 YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
@@ -42,24 +42,24 @@ def mode_for(folder: Path | None = None) -> Mode:
     """Return whether `folder`, an absolute path without links, is to be pushed from this process.
 
     Raises:
-        ValueError: If the variable for it says something that means nothing.
+        ValueError: If the variable has an invalid value.
     """
     said = os.environ.get(MODE, "").strip().lower()
     if said not in {"", *(mode.value for mode in Mode)}:
         raise ValueError(f"{MODE} is {said!r}: use {', '.join(mode.value for mode in Mode)}")
     if said == Mode.DISABLED.value or (folder is not None and _is_pushed_from_outside(folder)):
         return Mode.DISABLED
-    # The client reads this variable too, when it is imported; whoever sets it wants no request to be tried.
+    # HF_HUB_OFFLINE, which the client reads when it is imported, forbids every request.
     if said == Mode.OFFLINE.value or is_client_offline():
         return Mode.OFFLINE
     return Mode.ONLINE
 
 
 def commits_per_hour() -> float | None:
-    """Return how many commits per hour all that is pushed for an account may make; `None` if nobody says, 0 for any.
+    """Return the commits per hour allowed for all pushes of an account; `None` if the variable is unset, 0 for any.
 
     Raises:
-        ValueError: If the variable for it says something that means nothing.
+        ValueError: If the variable has an invalid value.
     """
     text = os.environ.get(COMMITS_PER_HOUR, "").strip()
     if not text:

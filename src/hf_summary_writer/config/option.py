@@ -16,7 +16,7 @@ __all__ = ["Option", "number", "option", "option_of", "yes_or_no"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How a field of `PushConfig` is checked, and what it is called elsewhere.
+    """The check of a field of `PushConfig`, and its names as argument, variable and command-line option.
 
     Attributes:
         check: Returns a value, or raises `ValueError` or `TypeError` with a message that uses the name it is given.

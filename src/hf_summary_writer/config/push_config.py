@@ -53,7 +53,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-# What TensorBoard reads of a run: event files, and what `add_embedding` writes for the projector.
+# The files of a run that TensorBoard reads: event files, and the projector files of `add_embedding`.
 RUN_FILES = (
     "*.tfevents.*",
     "*projector_config.pbtxt",
@@ -293,7 +293,7 @@ class PushConfig:
 
     @classmethod
     def from_ledger(cls, destination: Destination, settings: Mapping[str, Any]) -> Self:
-        """Return what a ledger says of its destination and of how the folder is pushed there.
+        """Return the config that a ledger holds: the destination and the settings of its pushes.
 
         Raises:
             TypeError: If a setting is of the wrong type.

@@ -17,7 +17,7 @@ _URI = re.compile(
 
 
 def uri_parts(repo_id: str) -> dict[str, str]:
-    """Return what an `hf://` URI names, by the fields of `PushConfig`; nothing for a plain repo id.
+    """Return the parts of an `hf://` URI by the fields of `PushConfig`; none for a plain repo id.
 
     Raises:
         ValueError: If it is no URI of a repo.

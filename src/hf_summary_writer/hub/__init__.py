@@ -45,7 +45,7 @@ __all__ = [
 
 
 def remote_of(config: PushConfig, client: Client) -> Remote:
-    """Return the remote end of what goes to the destination of a config.
+    """Return the remote for the destination of a config.
 
     Raises:
         ValueError: If the installed client cannot push to it.

@@ -49,7 +49,7 @@ def check_client(repo_type: str | None) -> None:
     """Check that the installed client can push to a destination of this type.
 
     Raises:
-        ValueError: If it cannot; the message says what to install.
+        ValueError: If it cannot; the message names the version to install.
     """
     if repo_type != BUCKET:
         return
@@ -141,7 +141,7 @@ class BucketRemote(Remote):
     ) -> None:
         """Name other runs at the places of new ones, and copy files that would be replaced by less to other names.
 
-        Nothing is versioned: what somebody else wrote to such a name would be lost for good.
+        Buckets keep no old versions: the replaced file of another writer would be lost for good.
 
         Raises:
             TemporaryError: If a file cannot be copied.

@@ -1,4 +1,4 @@
-"""Checks of what a push needs: the Hub, the token and its rights, the clock, the cache of Xet. They change nothing."""
+"""Checks before a push: the Hub, the token and its rights, the clock, the cache of Xet. They change nothing."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        subject: What was checked.
+        subject: The name of the check.
         ok: Whether a push can rely on it.
-        text: What was found.
-        remedy: What to do about it; empty if it is all right.
+        text: The result, for the user.
+        remedy: The next step for the user; empty if `ok`.
     """
 
     subject: str
@@ -184,7 +184,7 @@ def _limits(header: str) -> Finding:
 
 
 def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding:
-    """Ask for what comes before a commit or batch, which needs the same right and changes nothing."""
+    """Make the request that precedes a commit or batch: it needs the same right and changes nothing."""
     probe = {"files": [{"path": "check.txt", "size": 1, "sample": "eA=="}]}
     try:
         if repo_type == BUCKET:

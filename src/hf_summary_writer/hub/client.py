@@ -1,4 +1,4 @@
-"""Clients of the Hub: which account, which token, and how whatever they raise becomes a `PushError`."""
+"""Clients of the Hub: their account and token, and the mapping of their exceptions to `PushError`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
 
-# A shorter token is one of a test, and may well stand in a message by chance.
+# A shorter token is one of a test, and may occur in a message by chance.
 _SHORTEST_SECRET = 16
 
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
@@ -116,7 +116,7 @@ class Client:
         self._classified(functools.partial(self._look_up_token, repo), repo=repo, known=known)
 
     def guarded(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
-        """Return what `call` returns, and turn whatever the client raises into a `PushError`.
+        """Return the result of `call`; turn every exception of the client into a `PushError`.
 
         Args:
             call: Makes requests.
@@ -137,7 +137,7 @@ class Client:
     def _classified(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
         try:
             return call()
-        except Exception as error:  # noqa: BLE001 - whatever the client raises is classified
+        except Exception as error:  # noqa: BLE001 - every exception of the client is classified
             failure: PushError = classify_exception(error, known=known, repo=repo, now=time.time())
         if isinstance(failure, UnreachableError):
             failure.was_reached = self.endpoint in _reached
@@ -197,7 +197,7 @@ _redaction = _Redaction()
 
 
 def _redact_http_logs() -> None:
-    # A filter of a logger does not see what is logged below it.
+    # A logger's filter does not see the records of its child loggers.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("httpx", "httpcore")):
             logging.getLogger(name).addFilter(_redaction)
@@ -219,7 +219,7 @@ def _forget_storage_tokens() -> None:
 
 
 class HiddenBars:
-    """Hides the client's progress bars while anybody is inside a `with` block of it. Thread-safe.
+    """Hides the client's progress bars while any thread is inside a `with` block of it. Thread-safe.
 
     Every few minutes a bar for each upload would come between the lines of a training, also where there is no terminal.
     A user's own download that begins while we upload has none either; one switch of the client is all there is.

@@ -73,7 +73,7 @@ _COMMIT_ROUTE = re.compile(
     rb"/api/(?:(?:models|datasets|spaces)/(?:[^/]+/){1,2}commit/[^/?]+|buckets/[^/]+/[^/]+/batch)(?:\?|$)"
 )
 
-# The client reads the feed of a bucket's changes in a thread of its own, and holds what it reads of one change.
+# The client reads the feed of a bucket's changes in a thread of its own, and holds a whole change in memory.
 _FEED_ROUTE = re.compile(rb"/api/buckets/[^/]+/[^/]+/events(?:\?|$)")
 _MAX_FEED_BYTES = 16 * 2**20
 
@@ -110,7 +110,7 @@ class Deadline:
         self._host: tuple[str, str] | None = None
         self._given_up = False
         self.downloads: bool = downloads
-        # Between an attempt that is about to commit and whoever gives it up: either it does not, or that is known.
+        # Between an attempt that is about to commit and the thread that gives it up: the commit is prevented, or known.
         self._lock = threading.Lock()
         self.unanswered: bool = False
 
@@ -151,7 +151,7 @@ class Deadline:
             raise ActionNeededError(f"{here} sends requests with the token on to {there}: refused; check HF_ENDPOINT")
 
     def read(self, nbytes: int) -> None:
-        """Note that so many more bytes of an answer have come.
+        """Count further received bytes of an answer.
 
         Raises:
             DeadlineError: As for `remaining`.
@@ -204,7 +204,7 @@ def bounded(seconds: float, answer_bytes: int = _MAX_ANSWER_BYTES, *, downloads:
 def install_hooks(client: Any) -> None:
     """Add the hooks to an `httpx` client, unless they are there; call it before each attempt.
 
-    The client is made anew after a fork and after connection errors, and then has no hooks.
+    The client is recreated after a fork and after connection errors, and then has no hooks.
     """
     hooks = client.event_hooks
     if _before_request not in hooks["request"]:
@@ -361,7 +361,7 @@ class HubThread:
         return len(self._left)
 
     def start(self) -> queue.SimpleQueue[Callable[[], None] | None]:
-        """Start the thread if there is none, and return what feeds it.
+        """Start the thread if there is none, and return its queue of jobs.
 
         Raises:
             RuntimeError: If no thread can be started any more.
@@ -385,7 +385,7 @@ class HubThread:
         self._left = []
 
     def call(self, function: Callable[[], T], seconds: float) -> T:
-        """Return what `function` returns or raise what it raises.
+        """Run `function` in the thread; return its result or raise its exception.
 
         Raises:
             DeadlineError: If it took longer than `seconds`. It then makes no further request; one that is under way
@@ -401,7 +401,7 @@ class HubThread:
             try:
                 with _inside(attempt):
                     future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+            except BaseException as error:  # noqa: BLE001 - the caller that waits for the result gets it
                 if isinstance(error, PushError):
                     error.in_doubt = error.in_doubt or attempt.unanswered
                 future.set_exception(error)
@@ -426,4 +426,4 @@ class HubThread:
 def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
     while (job := jobs.get()) is not None:
         job()
-        del job  # or it would keep alive what it holds until the next one comes
+        del job  # or its objects would stay alive until the next job

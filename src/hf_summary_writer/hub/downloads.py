@@ -1,4 +1,4 @@
-"""Files of a repo or bucket as anybody reads them: their names, and the bytes of one."""
+"""Listing and download of the files of a repo or bucket."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SECONDS = 60.0
 # As many as the Hub advises for a repo.
 _MOST_FILES = 100_000
 
-# What an answer may have besides the bytes of a file.
+# Bytes that a response may have besides those of a file.
 _MARGIN_BYTES = 2**20
 
 
@@ -86,7 +86,7 @@ def repo_files(api: HfApi, config: PushConfig, revision: str | None, folder: str
 def small_files(
     api: HfApi, config: PushConfig, paths: Collection[str], most_bytes: int
 ) -> Iterator[tuple[str, bytes | Exception]]:
-    """Return files and what is in them, up to one byte more than `most_bytes`; or why one cannot be downloaded."""
+    """Yield each path with the content, up to one byte more than `most_bytes`, or with the error of its download."""
 
     def read(path: str) -> bytes:
         content = b""
@@ -106,7 +106,7 @@ def small_files(
 def in_threads(
     download: Callable[[str], T], paths: Collection[str]
 ) -> Generator[tuple[str, T | Exception], None, None]:
-    """Yield each path and what `download` returns for it, or raises, as soon as that is known; close it if it is left.
+    """Yield each path with the result or exception of `download`, as each ends; close the generator to stop early.
 
     The threads are not those of a pool, which the exit of the interpreter waits for: a Hub may hang.
     """
@@ -132,7 +132,7 @@ def in_threads(
 
 
 def _from(pieces: Iterator[bytes], start: int) -> Iterator[bytes]:
-    """Yield what comes after `start` bytes."""
+    """Yield the bytes after the first `start`."""
     for piece in pieces:
         skipped = min(start, len(piece))
         start -= skipped

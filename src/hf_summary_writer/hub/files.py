@@ -25,7 +25,7 @@ class Upload:
         size: How many bytes it has.
         known_bytes: How many of them, from the start, the Hub already holds in an earlier version.
         file_id: Identifies the file on disk across pushes.
-        is_intact: Returns whether `body` still is what it was when the upload was made up.
+        is_intact: Returns whether `body` is unchanged since the upload was created.
         is_first: Whether its folder has uploaded nothing before, so that an earlier version on the Hub is not its own.
         only_new: Whether an earlier version on the Hub stays as it is.
     """
@@ -57,7 +57,7 @@ class RemoteFile(NamedTuple):
 
     @property
     def is_sound(self) -> bool:
-        """Whether it can be what a Hub lists: the client hands over whatever was in the answer."""
+        """Whether all fields have valid values: the client passes on the response of the Hub unchecked."""
         size: Any = self.size
         hashes: tuple[Any, ...] = (self.sha256, self.git_oid, self.xet_hash)
         is_size = isinstance(size, int) and size >= 0

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Changed", "Mirror", "full_name", "refresh_seconds"]
 
-# A look costs two requests for a repo, and one for a bucket until its event feed has told of a change.
+# A refresh costs two requests for a repo, and one for a bucket until its event feed has reported a change.
 REPO_SECONDS, BUCKET_SECONDS = 60.0, 5.0
 
 # Bytes at the end of the local file that must equal the download before new data is appended.
@@ -46,7 +46,7 @@ _COMPARED_BYTES = 4096
 # The Hub advises under 100,000 files in a repo; of a bucket, the client holds the listing in memory.
 _MOST_FILES = 300_000
 
-# What an answer may have besides the bytes of a file: the message of an error, a file that has grown.
+# Bytes that a response may have besides those of a file: an error message, or a file that has grown.
 _MARGIN_BYTES = 2**20
 
 # The feed of changes is looked at this often, and not relied on for longer than that: a stream may hang.
@@ -124,8 +124,8 @@ class _Repo(_Source):
 class _Bucket(_Source):
     """The files of a bucket, which the client's file system caches and keeps fresh by the bucket's event feed.
 
-    The client does not tell whether a Hub serves the feed, so it is relied on once it has told of two changes in a row:
-    the client lists a bucket anew when it begins to follow it, whether or not it then can.
+    The client does not show whether a Hub serves the feed, so it is relied on once it has reported two changes in a
+    row: the client lists a bucket again when it begins to follow it, whether or not the Hub serves the feed.
     """
 
     def __init__(self, api: HfApi, config: PushConfig) -> None:
@@ -152,7 +152,7 @@ class _Bucket(_Source):
             self._listed_at = time.monotonic()
         found = self._found()
         if relist and found != self._seen:
-            self._told = 0  # the feed has not told of it
+            self._told = 0  # the feed has not reported it
         self._seen, self._relist = found, False
         yield from found.items()
 
@@ -160,7 +160,7 @@ class _Bucket(_Source):
         return file_url(self.api, self.repo_id, path, BUCKET)
 
     def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
-        if not self._seen:  # the feed tells nothing of a folder that does not exist
+        if not self._seen:  # the feed reports nothing about a folder that does not exist
             ended(seconds)
             self._relist = True
             return
@@ -181,7 +181,7 @@ class _Bucket(_Source):
             except FileNotFoundError:
                 self.api.bucket_info(
                     self.repo_id
-                )  # raises if there is no bucket; otherwise the folder is still to come
+                )  # raises if there is no bucket; otherwise the folder does not exist yet
                 found = {}
         _check_number(len(found), self.repo_id)
         return {name.removeprefix(self._root): _Listed(each["xet_hash"], each["size"]) for name, each in found.items()}
@@ -193,9 +193,9 @@ class Mirror:
     Args:
         api: The client.
         config: Names the place; its `repo_id` has a namespace.
-        folder: The folder; what is in it already is not downloaded again.
+        folder: The folder; its files are kept and not downloaded again.
         wanted: Returns whether a path is that of an event file.
-        tell: Told in one line of a file that is left out.
+        tell: Called with one line about a file that is left out.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class Mirror:
         """Wait until something may have changed.
 
         Args:
-            seconds: How long to wait where the Hub does not tell of changes.
+            seconds: How long to wait where the Hub does not report changes.
             ended: Waits for so many seconds, and returns true when there is no more need for the mirror.
         """
         self._source.wait(seconds, ended)
@@ -238,8 +238,8 @@ class Mirror:
         """Download the new bytes of all files that have changed.
 
         Args:
-            progress: Told how many files with how many bytes have changed; what it returns is told of each file's bytes
-                when that is done.
+            progress: Called with the numbers of changed files and of their bytes. Returns a function that is called
+                with the bytes of each file when its download has ended.
         """
         changed = {
             path: listed
@@ -320,12 +320,12 @@ class Mirror:
 
     @staticmethod
     def _bounded(size: int) -> contextlib.AbstractContextManager[None]:
-        # It may be asked for twice: to append to the local file, and as a whole. What has come by the end stays.
+        # It may be requested twice: to append to the local file, and as a whole. Bytes received in time are kept.
         seconds = CALL_SECONDS + size / SLOW_LINE_BYTES_PER_SECOND
         return bounded(seconds, 2 * (size + _MARGIN_BYTES), downloads=True)
 
     def _append(self, path: str, file: BinaryIO, start: int, have: int, size: int) -> bool:
-        """Append what follows byte `have` of a file, if its bytes from `start` to there are those of the local file."""
+        """Append the bytes after `have` to the local file, if the two agree from `start` to there; return whether."""
         file.seek(start)
         expected = file.read(have - start)
         with download(self._api, self._source.url(path), start) as pieces:
@@ -340,7 +340,7 @@ class Mirror:
         return len(compared) == len(expected)
 
     def _is_safe(self, path: str, size: object) -> bool:
-        # Nothing is written outside of the folder, whatever a Hub lists.
+        # The Hub's listing is untrusted: nothing is written outside of the folder.
         with contextlib.suppress(ValueError):
             if (
                 check_path_in_repo(path) == path
@@ -356,7 +356,7 @@ class Mirror:
 
 
 def refresh_seconds(config: PushConfig) -> float:
-    """Return the seconds between looks, unless somebody says otherwise."""
+    """Return the default refresh interval in seconds."""
     return BUCKET_SECONDS if config.repo_type == BUCKET else REPO_SECONDS
 
 

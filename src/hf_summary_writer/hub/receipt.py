@@ -17,7 +17,7 @@ class BucketReceipt(CommitInfo):
 
     Attributes:
         commit_url: The page of the bucket; also `repo_url`.
-        commit_message: What was pushed.
+        commit_message: The title of the push.
         oid: `None`.
         files: How many files the last batch of the push brought up to date.
         bytes: How many bytes these files have.

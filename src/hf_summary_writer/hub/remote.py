@@ -36,7 +36,7 @@ _PATHS_PER_REQUEST = 1000
 CALL_SECONDS = 120.0
 SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
 
-# The Xet client holds what it uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
+# The Xet client holds uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
 BYTES_AT_ONCE = 16 * 2**20
 
 
@@ -44,8 +44,8 @@ class RateLimit(NamedTuple):
     """How often huggingface.co lets an account publish.
 
     Attributes:
-        what: What is limited; a name for it that is safe in a file name.
-        times: How often it may be done within the window, less some that are left to the user.
+        what: The limited operation; its name is safe in a file name.
+        times: The operations allowed within the window, less some that are left to the user.
         seconds: The length of the window.
     """
 
@@ -68,7 +68,7 @@ class Published:
     Attributes:
         commit: The commit; `None` if the Hub already held everything.
         committed: The files in the commit.
-        arrived: The files that the Hub holds now for certain.
+        arrived: The files that are on the Hub for certain.
         left_out: The files that the repo's `.gitignore` excludes.
         settled: All files that this receipt is about, the kinds above and below and those in doubt.
         refused: The files that the Hub does not take, and why.
@@ -104,7 +104,7 @@ class Remote(ABC):
     nothing else. Requests run in a thread of their own, which is left behind when the client does not return in time.
 
     Args:
-        config: Names the destination, and says whether a repo that does not exist is created private.
+        config: The destination, and whether a new repo is private.
         client: Makes the requests.
 
     Attributes:
@@ -132,7 +132,7 @@ class Remote(ABC):
         self._revision = where.revision
         self._private = config.private
         self._thread = HubThread("hf-summary-writer-hub")
-        # What to check before the next push, after the repo or the branch was found gone.
+        # The check to make before the next push, after the repo or the branch was found gone.
         self._check: Callable[[], None] | None = None
         # Paths of a commit or batch that was requested and not answered. It may still be carried out, after a newer
         # one, and put back an older version. So such a file has arrived only when a later push finds it on the Hub as
@@ -188,7 +188,7 @@ class Remote(ABC):
             self._check = None
 
     def ensure(self) -> bool:
-        """Create what does not exist yet, unless all is known to exist; return whether this created the repo."""
+        """Create the repo or bucket, and the branch, if they may be missing; return whether the repo was created."""
         if self.known:
             return False
         created = self._call(self._create)
@@ -225,7 +225,7 @@ class Remote(ABC):
             interrupted: Asked between the requests; true ends the publishing.
 
         Raises:
-            RejectedError: If the Hub refuses one of the files; what was yielded before stands.
+            RejectedError: If the Hub refuses one of the files; results yielded before stay valid.
             PushError: If anything else fails.
         """
 
@@ -233,7 +233,7 @@ class Remote(ABC):
     def publish_small(
         self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
     ) -> None:
-        """Publish small files by themselves, unless that makes a commit; what the Hub refuses is left out."""
+        """Publish small files by themselves, unless that makes a commit; leave out those that the Hub refuses."""
 
     def files(self, paths: Sequence[str], interrupted: Callable[[], bool] = lambda: False) -> dict[str, RemoteFile]:
         """Return those of the files that exist at the Hub, with a request per 1,000 of them.

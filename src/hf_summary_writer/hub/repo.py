@@ -67,7 +67,7 @@ class RepoRemote(Remote):
         self._created = False
 
     def recheck(self) -> None:
-        """Make sure that a repo or branch that was found gone is back, and try again what comes along."""
+        """Make sure that a repo or branch found gone is back, and retry small files not known as refused."""
         super().recheck()
         self._may_refuse_along = self._refuses_along
 
@@ -85,7 +85,7 @@ class RepoRemote(Remote):
         along: Sequence[Upload] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
-        """Upload files and commit them, in several commits where text exceeds what one commit should carry."""
+        """Upload files and commit them, in several commits where text exceeds the size limit of one."""
         prepared = self._prepare(uploads, () if self._may_refuse_along else along)
         remaining = {upload.path for upload in uploads}
         shares = prepared.shares(MAX_POSTED_BYTES_PER_COMMIT)
@@ -203,7 +203,7 @@ class RepoRemote(Remote):
         return self._with_or_without(share.along, commit)
 
     def _with_or_without(self, along: Sequence[T], attempt: Callable[[Sequence[T]], Result]) -> Result:
-        """Attempt something with small files that come along; without them where they may be what the Hub refuses."""
+        """Attempt something with the small files; without them where the Hub may have refused because of them."""
         try:
             return attempt(along)
         except RejectedError:

@@ -68,7 +68,7 @@ _QUOTA = re.compile(r"\b(?:storage|quota|billing|payment|upgrade|credits?)\b", r
 
 _RATE_LIMIT = re.compile(r'"[\w-]+"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
 
-# How the Xet client words a refused request for an upload token. It does not repeat what the Hub said.
+# The Xet client's message for a refused request of an upload token. It does not repeat the Hub's message.
 _REFUSED_BY_HUB = re.compile(r"HTTP status client error \((?:402|403)\b[^)]*\), domain: \S+/api/")
 
 _NETWORK_ERRNOS = frozenset(
@@ -93,7 +93,7 @@ class Answer:
         status: The HTTP status.
         headers: The headers, names in lower case.
         text: The body, or its beginning.
-        url: What was asked.
+        url: The URL of the request.
     """
 
     status: int
@@ -236,7 +236,7 @@ def classify_network_error(error: Exception, host: str) -> PushError:
 
 def classify_exception(error: BaseException, *, known: bool, repo: str, now: float) -> PushError:
     """Map an exception of the client to an exception of this package."""
-    # The client wraps what went wrong with an upload into a RuntimeError that says nothing.
+    # The client wraps the error of an upload in a RuntimeError without details.
     causes = list(_causes(error))
     for cause in causes:
         answer = answer_of(cause)
@@ -299,7 +299,7 @@ def answer_of(error: BaseException) -> Answer | None:
         return None
     try:
         text = response.text  # type: ignore[union-attr]
-    except Exception:  # noqa: BLE001 - a body that was streamed and closed; the status says enough
+    except Exception:  # noqa: BLE001 - a body that was streamed and closed; the status is enough
         text = ""
     headers = {str(name).lower(): str(value) for name, value in dict(response.headers).items()}  # type: ignore[union-attr]
     return Answer(status, headers, text, str(getattr(response, "url", "")))

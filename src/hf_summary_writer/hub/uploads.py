@@ -70,7 +70,7 @@ class PreparedCommit:
     """Files that are ready to be committed.
 
     Attributes:
-        additions: What to commit; empty if the Hub already holds everything.
+        additions: The files to commit; empty if the Hub already holds all.
         left_out: The paths in the repo that its `.gitignore` keeps out.
         along: Small files that come along with the additions.
         kept: The files in the repo that would be replaced by less, and the paths under which they are kept.
@@ -86,7 +86,7 @@ class PreparedCommit:
     def shares(self, most: int) -> list[PreparedCommit]:
         """Return the commits to make one after the other, of which none posts more than `most` bytes, or a single file.
 
-        All that posts nothing comes with the first one, and so do small files that come along and what is left out.
+        The first commit has all files without posted bytes, the small files that come along and the `left_out` paths.
         """
         if posted_bytes(self.additions) <= most:
             return [self]
@@ -132,8 +132,8 @@ def together(additions: Iterable[CommitOperationAdd], most: int) -> Iterator[lis
         yield found
 
 
-# The client keeps what the Hub said about each file in private attributes. Without them a file that the Hub leaves out
-# would count as arrived; the tests for that run on the oldest and the newest version that is allowed.
+# The client keeps the Hub's response about each file in private attributes. Without them a file that the Hub leaves out
+# would count as uploaded; the tests for that run on the oldest and the newest version that is allowed.
 def is_left_out(addition: Any) -> bool:
     """Return whether the repo's `.gitignore` keeps it out."""
     return bool(getattr(addition, "_should_ignore", False))
@@ -145,7 +145,7 @@ def is_in_lfs(addition: Any) -> bool:
 
 
 def exists(addition: Any) -> bool:
-    """Return whether there is such a file in the repo, whatever it holds."""
+    """Return whether the repo has a file at this path, of any content."""
     return getattr(addition, "_remote_oid", None) is not None
 
 
@@ -158,7 +158,7 @@ def is_identical(addition: Any) -> bool:
 def git_oid(addition: Any) -> str:
     """Return the hash by which Git knows a file, or its pointer to LFS; empty if the client does not tell.
 
-    So a file in LFS that somebody replaces by one that Git holds is noticed.
+    It reveals that a file in LFS was replaced by one in Git.
     """
     mode = getattr(addition, "_upload_mode", None)
     if mode == "lfs":

@@ -25,7 +25,7 @@ _BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "256kb")
 # The Xet client ends the process when it gets no memory. Its threads reserve far more address space than they use.
 _ADDRESS_SPACE_BYTES = 8 * 2**30
 
-# What an upload over Xet may take. Where a control group has less left, the kernel kills the training for it.
+# The memory that an upload over Xet may take. Where a control group has less left, the kernel kills the training.
 _MEMORY_BYTES = 256 * 2**20
 
 _CONTROL_GROUPS, _OWN_CONTROL_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -84,7 +84,7 @@ def _memory_left() -> float:
 
 
 def _left_below(root: Path, path: str, limit: str, usage: str, cached: str) -> float:
-    """Return what the group and the groups above it leave; a container may see its own as the root."""
+    """Return the free bytes of the group and the groups above it; a container may see its own as the root."""
     left = math.inf
     group = root / path.lstrip("/")
     for folder in (group, *group.parents[: len(group.parts) - len(root.parts)]):
@@ -92,7 +92,7 @@ def _left_below(root: Path, path: str, limit: str, usage: str, cached: str) -> f
         with contextlib.suppress(OSError, ValueError):
             most = int((folder / limit).read_text(encoding="ascii"))
             statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
-            # The kernel drops cached files before it kills anybody.
+            # The kernel drops cached files before it kills a process.
             left = min(left, most - int((folder / usage).read_text(encoding="ascii")) + int(statistics.get(cached, 0)))
     return left
 
@@ -103,14 +103,14 @@ def _has_cache() -> bool:
     if _is_writable(Path(constants.HF_XET_CACHE)):
         return True
     try:
-        # One for all processes of the user: nobody would remove those of single processes.
+        # One for all processes of the user: a folder per process would never be removed.
         folder = Path(tempfile.gettempdir()) / f"hf-summary-writer-xet-{os.geteuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError:
         return False
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        return False  # somebody else made it
+        return False  # it may belong to another user
     logger.info("%s is not writable: the cache of Xet is in %s", constants.HF_XET_CACHE, folder)
     os.environ["HF_XET_CACHE"] = constants.HF_XET_CACHE = str(folder)  # read when the client makes its Xet session
     return _is_writable(folder)

@@ -15,7 +15,7 @@ __all__ = ["HubTracker"]
 
 
 class HubTracker(TensorBoardTracker):  # type: ignore[misc]
-    """Logs what the TensorBoard tracker of `accelerate` logs; like that, in the main process.
+    """Logs the same data as the TensorBoard tracker of `accelerate`; like that, in the main process.
 
     Args:
         repo_id: The repo; by default the one that the environment names.

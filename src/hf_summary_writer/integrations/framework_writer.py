@@ -18,8 +18,8 @@ __all__ = ["FrameworkWriter", "TorchFrameworkWriter", "logging_with"]
 class FrameworkWriter(HFSummaryWriter):
     """A writer whose `flush` does not wait for the disk while a framework logs.
 
-    What was logged is written within half a second without it, and durable after `flush_secs`. A fsync for each step
-    would take most of the time of a short step.
+    Even so, events are written within half a second and are durable after `flush_secs`. An fsync for each step would
+    take most of the time of a short step.
     """
 
     _logging_thread: int | None = None
@@ -34,7 +34,7 @@ class FrameworkWriter(HFSummaryWriter):
             self._logging_thread = None
 
     def flush(self) -> None:
-        """Return when all that was logged before is on disk; at once while the framework logs."""
+        """Wait until all logged data is on disk; return at once while the framework logs."""
         if self._logging_thread != threading.get_ident():
             super().flush()
 

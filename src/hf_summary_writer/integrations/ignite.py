@@ -24,5 +24,5 @@ class HubLogger(TensorboardLogger):  # type: ignore[misc]
     """
 
     def __init__(self, repo_id: str | None = None, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-        # Not the parent's: all that it does is to make a writer of its own.
+        # Not the parent's, which only creates a writer of its own.
         self.writer: HFSummaryWriter = HFSummaryWriter(repo_id, logdir, **kwargs)

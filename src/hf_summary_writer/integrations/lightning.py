@@ -27,7 +27,7 @@ _OF_THE_LOGGER = ("version", "log_graph", "default_hp_metric", "prefix", "sub_di
 
 
 class HubLogger(TensorBoardLogger):  # type: ignore[misc]
-    """Logs what `TensorBoardLogger` logs, to `<path_in_repo>/<name>/<version>/<sub_dir>/` of the repo.
+    """Logs the same data as `TensorBoardLogger`, to `<path_in_repo>/<name>/<version>/<sub_dir>/` of the repo.
 
     Args:
         repo_id: The repo; by default the one that the environment names.
@@ -57,7 +57,7 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
     @property
     @rank_zero_experiment  # type: ignore[untyped-decorator]
     def experiment(self) -> TorchFrameworkWriter:
-        """The writer, for whatever else is to be logged."""
+        """The writer, to log other data with its methods."""
         if self._writer is None:
             version = self.version if isinstance(self.version, str) else f"version_{self.version}"
             # The writer adds the last part, which is not the version if there is a `sub_dir`.

@@ -17,10 +17,10 @@ __all__ = ["HubLoggerCallback"]
 
 
 class HubLoggerCallback(TBXLoggerCallback):  # type: ignore[misc]
-    """Logs what `TBXLoggerCallback` logs. Trials land in `<path_in_repo>/<experiment>/<trial>/` of the repo.
+    """Logs the same data as `TBXLoggerCallback`. Trials are uploaded to `<path_in_repo>/<experiment>/<trial>/`.
 
-    It runs in the process that drives the trials. A trial's rest is pushed when the trial ends, which waits for it no
-    longer than `close_timeout`.
+    It runs in the process that drives the trials. The end of a trial pushes its remaining data and waits for that up to
+    `close_timeout`.
 
     Args:
         repo_id: The repo; by default the one that the environment names.

@@ -15,7 +15,7 @@ __all__ = ["HubOutputFormat"]
 
 
 class HubOutputFormat(TensorBoardOutputFormat):  # type: ignore[misc]
-    """Writes what `TensorBoardOutputFormat` writes; one of the outputs of a `Logger`.
+    """An output of a `Logger` that writes the same data as `TensorBoardOutputFormat`.
 
     Args:
         repo_id: The repo; by default the one that the environment names.
@@ -24,7 +24,7 @@ class HubOutputFormat(TensorBoardOutputFormat):  # type: ignore[misc]
     """
 
     def __init__(self, repo_id: str | None = None, folder: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-        # Not the parent's: all that it does is to make a writer of its own.
+        # Not the parent's, which only creates a writer of its own.
         self.writer: TorchFrameworkWriter = TorchFrameworkWriter(repo_id, folder, **kwargs)
         self._is_closed = False
 

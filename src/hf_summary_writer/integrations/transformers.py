@@ -16,16 +16,16 @@ __all__ = ["HubCallback"]
 
 
 class HubCallback(TensorBoardCallback):  # type: ignore[misc]
-    """Logs what `TensorBoardCallback` logs, for as many calls of `train()` as there are.
+    """Logs the same data as `TensorBoardCallback`, in one run for all calls of `train()`.
 
-    That callback forgets a writer it was given when a training ends, and makes one of its own for the next. This one
-    goes on in the same run.
+    That callback forgets a writer it was given when a training ends, and creates one for the next. This one continues
+    the same run.
 
     Each trial of a hyperparameter search that has a name (`hp_name`) is a run of its own.
 
     Args:
         repo_id: The repo; by default the one that the environment names.
-        logdir: The folder of the run, or of the trials; what the `Trainer` would choose by default.
+        logdir: The folder of the run, or of the trials; by default, the choice of the `Trainer`.
         **kwargs: As for `HFSummaryWriter`.
     """
 
