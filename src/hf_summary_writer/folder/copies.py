@@ -24,8 +24,8 @@ _LEAST_RESERVE, _MOST_RESERVE = 16 * 2**20, 2**30
 # The request of Linux to let one file share the blocks of another (`linux/fs.h`).
 _FICLONE = 0x40049409
 
-# Opening a name in here opens the very file of a descriptor, whatever became of its path. `/dev/fd` will not do: on
-# other systems all who open it share one position.
+# Opening a name in here opens the very file of a descriptor, even if its path is gone. `/dev/fd` will not do: on other
+# systems all who open it share one position.
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -38,7 +38,7 @@ def reserve(disk: int) -> int:
 
 
 def most_open_files() -> int:
-    """Return how many files one push holds open: a quarter of what the process may, which needs the rest."""
+    """Return how many files one push holds open: a quarter of the process's limit; the training needs the rest."""
     try:
         import resource
 
@@ -127,7 +127,7 @@ class PrivateCopies:
 
 
 def _path_of(file: BinaryIO) -> Path | None:
-    """Return a path that opens the file of a descriptor, whatever becomes of its name; `None` if there is none here."""
+    """Return a path that opens the file of a descriptor, even after it is unlinked; `None` if this system has none."""
     path = _DESCRIPTORS / str(file.fileno())
     try:
         os.close(os.open(path, os.O_RDONLY))

@@ -38,7 +38,7 @@ STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")
 # The last second of the year 9999: no calendar goes further.
 LAST_SECOND = 253_402_300_799
 
-# What parsing raises for anything but what this library wrote, JSON that nests or counts too far included.
+# The exceptions of parsing a file that this library did not write, including JSON that nests or counts too far.
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError)
 
 # O_NONBLOCK: opening a FIFO must not wait for its other end. The names missing on Windows mean nothing there.
@@ -89,7 +89,7 @@ def _folder_below(root: str, parts: list[str], *, create: bool = False) -> Itera
         for depth, part in enumerate(parts, 1):
             if create:
                 with contextlib.suppress(FileExistsError):
-                    # Whoever can open a lock file, if only for reading, can hold the lock.
+                    # Every user who can open a lock file, if only for reading, can hold the lock.
                     os.mkdir(part, 0o700 if depth == len(parts) else 0o777, dir_fd=folder)
             try:
                 deeper = os.open(part, os.O_RDONLY | _DIRECTORY | _SAFE, dir_fd=folder)
@@ -107,7 +107,7 @@ def _folder_below(root: str, parts: list[str], *, create: bool = False) -> Itera
 class StateFolder:
     """A folder of this library's own files. Everything in it that is not a regular file of this user is refused.
 
-    Whoever can write to the folder of a run can put links, FIFOs and files of their own here.
+    Other users who can write to the folder of a run can put links, FIFOs and files of their own here.
 
     Args:
         path: The folder. If it is the state folder of a run, no part of it below the run may be a link; of another

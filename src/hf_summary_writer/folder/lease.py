@@ -30,7 +30,7 @@ _MAX_BYTES = 64 * 2**10
 # `is_locked` holds a lock for a moment, and must not be taken for its owner.
 _LOOK_SECONDS = 0.05
 _POLL_SECONDS = 0.005
-# What every writer calls its files, to find out whether an owner's patterns include them.
+# A name as every writer gives its files, to find out whether an owner's patterns include them.
 _AN_EVENT_FILE = "events.out.tfevents.1.host"
 
 _UNSUPPORTED = frozenset(
@@ -40,7 +40,7 @@ _UNSUPPORTED = frozenset(
 
 def new_lock(path: Path) -> filelock.BaseFileLock:
     """Return a lock of the operating system on the file `path`, which any thread may release."""
-    import filelock  # in the thread that pushes: it would be a good part of what importing this package costs
+    import filelock  # in the thread that pushes: it would be a good part of this package's import time
 
     # A soft lock in place of a missing real one would outlive a killed process.
     return filelock.FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
@@ -262,8 +262,8 @@ _VARIABLES = (
 
 """Number of the process in the run and on its host, by launcher.
 
-SLURM is not among them: a batch script is its task 0, and whatever launcher the script starts inherits those variables,
-so they count only where no other launcher tells anything.
+SLURM is not among them: a batch script is its task 0, and every launcher that the script starts inherits those
+variables, so they count only where no other launcher sets a rank.
 """
 
 

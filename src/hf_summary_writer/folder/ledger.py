@@ -1,4 +1,4 @@
-"""The ledger of a folder: what the Hub holds of each file, in a file of JSON lines that survives a crash."""
+"""The ledger of a folder: the uploaded part of each file, in a file of JSON lines that survives a crash."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MIN_LINES_TO_COMPACT = 1000
 
 _DIGEST = re.compile(r"(?:[0-9a-f]{8})?")
 
-# What opening something else than a regular file raises: a folder or FIFO, a link, a socket.
+# The errors of opening an entry that is not a regular file: a folder or FIFO, a link, a socket.
 _NO_FILE = frozenset({errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO})
 
 
@@ -187,7 +187,7 @@ class Ledger:
                 self._read(file, signature.size)
                 self._seen = signature
         except FileNotFoundError:
-            # Gone with a deleted or recreated folder. What this process knows of the Hub is still true.
+            # Gone with a deleted or recreated folder. The entries in memory are still true.
             self._seen = None
         except LedgerError as error:
             raise self._set_aside(str(error)) from None
@@ -249,7 +249,7 @@ class Ledger:
             self._write([{"settings": config.settings}])
 
     def start_over(self) -> None:
-        """Forget all uploads, durably: the repo is gone, and what takes its place may be empty.
+        """Forget all uploads, durably: the repo is gone, and a new one in its place may be empty.
 
         Raises:
             OSError: If it could not be written; memory holds it all the same.
@@ -360,7 +360,7 @@ class Ledger:
             return False
         content = _encoded(news)
         try:
-            # Without a buffer: what a full disk did not take would be written once more when the file is closed.
+            # Without a buffer: data that a full disk did not take would be written once more when the file is closed.
             with self._state.open(self.path.name, "r+b", buffering=0) as file:
                 if Signature.of(os.fstat(file.fileno())) != self._seen:
                     return False
@@ -455,7 +455,7 @@ def _destination_in(line: bytes) -> Destination:
 
 
 def _file_line(relpath: str, entry: LedgerEntry) -> dict[str, Any]:
-    # What has its default is left out.
+    # Fields with their defaults are left out.
     rest = {name: value for name, value in entry._asdict().items() if value and name != "length"}
     return {"file": relpath, **rest, "length": entry.length}
 

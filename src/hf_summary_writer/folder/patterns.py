@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_IGNORE_PATTERNS", "SECRET_PATTERNS", "PathFilter", "private_places"]
 
-# What huggingface_hub never uploads from a folder (its `DEFAULT_IGNORE_PATTERNS`; a test holds the two together).
+# Files that huggingface_hub never uploads from a folder (its `DEFAULT_IGNORE_PATTERNS`; a test compares the two).
 DEFAULT_IGNORE_PATTERNS = (
     ".git",
     ".git/*",
@@ -55,7 +55,7 @@ SECRET_PATTERNS = tuple(pattern for secret in _SECRETS for pattern in (secret, f
 class PathFilter:
     """Decides by its relative path whether a file is pushed.
 
-    Files with credentials never are, whatever the case of their names.
+    Files with credentials never are; their patterns ignore case.
 
     Args:
         allow: A pattern or patterns, of which a path must match at least one; `None` allows all.
@@ -109,7 +109,7 @@ def private_places(folder: Path, environment: Mapping[str, str]) -> frozenset[st
 
 
 def _real(path: str) -> Path:
-    # Unlike the methods of a Path these raise nothing, whatever is wrong with the path.
+    # Unlike the methods of a Path these raise nothing, even for an invalid path.
     return Path(os.path.realpath(os.path.expanduser(os.path.expandvars(path))))  # noqa: PTH111
 
 

@@ -31,7 +31,7 @@ __all__ = ["ChangedFile", "Inventory", "Pending", "scan_folder", "unpushable"]
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
-# What the Hub's client refuses as a part of a path, with all that is committed together with it.
+# Parts of a path for which the Hub's client refuses the whole commit.
 _FORBIDDEN_PARTS = (".git", ".cache")
 
 
@@ -45,7 +45,7 @@ class ChangedFile:
 
     Attributes:
         relpath: Its path in the folder, with `/` between the parts.
-        signature: What tells whether it changed.
+        signature: The identity and state of the file; another one means a change.
         target: The path in the folder of the file to read; for a link, that of the file that it leads to.
     """
 
@@ -97,8 +97,8 @@ def scan_folder(
             looked at, and the error.
         leads_out: Called with every link that is not followed: to a folder, or to a file that is to be pushed, outside
             of `folder`, and to a folder from below another link.
-        is_private: Returns by the path to which a link leads, or below which it leads, whether nothing there may be
-            pushed, whatever the name of the link.
+        is_private: Returns whether a file behind a link, given by its own path in the folder, is never to be pushed
+            under any name.
 
     Raises:
         OSError: If `folder` itself is there and cannot be listed, or no descriptor is left to list a folder with.
@@ -125,9 +125,9 @@ def _walk(
     unlisted: Callable[[str, OSError], object],
     leads_out: Callable[[str], object],
 ) -> Iterator[tuple[os.DirEntry[str], str, str | None]]:
-    """Yield all that is no folder, its path, and the path of what is to be read, `None` if that is outside of `root`.
+    """Yield all entries but folders, with their paths and the paths to read, `None` for those outside of `root`.
 
-    The two differ for a link, and below one.
+    The two paths differ for a link, and below one.
     """
     pending = [("", "")]
     while pending:
@@ -262,7 +262,7 @@ class Inventory:
     Attributes:
         left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
         links_out: Links to files that would be pushed, or to folders, that are not followed.
-        unread: A file or folder that the latest look at the folder could not look at, though permitted, and why not.
+        unread: A file or folder that the latest scan could not read for another reason than permissions, and the error.
     """
 
     def __init__(
@@ -347,7 +347,7 @@ class Inventory:
                 yield file, max(missing, 0)
 
     def pending(self, until: float = math.inf) -> Pending:
-        """Sum up what is not on the Hub yet, as far as sizes tell.
+        """Count the files and bytes that are not on the Hub yet, as far as sizes tell.
 
         Args:
             until: When to stop, on the monotonic clock. The rest counts as one folder that could not be listed.

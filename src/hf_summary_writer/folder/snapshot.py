@@ -42,7 +42,7 @@ __all__ = [
 # same signature, so a file this young is looked at once more.
 YOUNG_NS = 2 * 10**9
 
-# A file that was not written to for this long is taken for complete, whatever its end looks like.
+# A file that was not written to for this long is taken for complete, even if its last record is not.
 _SETTLED_NS = 60 * 10**9
 
 # A full comparison costs as much as the file is long, so a file that only grows is compared once a day.
@@ -50,7 +50,7 @@ _SECONDS_UNTIL_DUE = 24 * 3600
 
 _TAIL_BYTES = 4096
 
-# What says that the file of the scan is not there any more, or another kind of file. All else is a failure of the disk.
+# Errors for a file that is gone since the scan, or not a regular file any more. All others are failures of the disk.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}
 
 # Content up to this size is handed over as bytes even where the file could be: one open file less to depend on.
@@ -115,7 +115,7 @@ def is_event_file(relpath: str) -> bool:
 class SnapshotReader:
     """Reads changed files of a folder for one push.
 
-    Not thread-safe. What it returns is valid until `clear`.
+    Not thread-safe. Results are valid until `clear`.
 
     Args:
         folder: The folder's real path.
