@@ -1,4 +1,4 @@
-"""The files of a push in batches: each is what one commit takes, with content that stays as it is."""
+"""The batches of a push: the files of one commit each, with stable content."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["Batch", "BatchLimits", "batches"]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """The limits of one batch, besides the number of files, which the remote names.
+    """The limits of one batch, besides the number of files, which depends on the remote.
 
     Attributes:
-        bytes: No file is added beyond this sum. It bounds what one failed commit costs, and how long a commit takes.
+        bytes: The size at which a batch is full. It bounds the cost of a failed commit, and how long a commit takes.
         bytes_in_memory: Up to this sum files are handed over as `bytes`, beyond it from private copies on disk.
         files_read: The most files that are read. It bounds how long a folder's lock is held over files of which nothing
             is to be sent.
@@ -38,12 +38,12 @@ class BatchLimits:
 
 @dataclass(slots=True)
 class Batch:
-    """The files that one commit takes, and those that were found to have nothing to send.
+    """The files of one commit, and the files that were read and have nothing to send.
 
     Attributes:
-        max_files: The most files that the remote takes at once.
-        limits: What else bounds it.
-        staged: What to send.
+        max_files: The most files that the remote accepts in one commit.
+        limits: The other limits of the batch.
+        staged: The files to send.
         unchanged: Files that the Hub holds already, with a new signature.
         skipped: Files that have nothing to send, and why.
         failed: Files that could not be read or copied.

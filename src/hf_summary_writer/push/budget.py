@@ -144,7 +144,7 @@ class Budget:
     def turn_of(self, place: int) -> tuple[Budget, float]:
         """Return the estimated wait in seconds for a position in the queue; 0 if it is next.
 
-        Places whose owners have died are noticed by turns that nobody takes, and then whoever asks may have one.
+        If nobody takes a turn for a while, its owner has died, and the caller gets the turn.
         """
         seconds = self.seconds_until(place)
         if seconds < _A_MOMENT:
@@ -181,11 +181,11 @@ class Budget:
         return self if self.per_window is None else replace(self, tokens=min(self.most_tokens, self.tokens + 1))
 
     def refused(self, seconds: float, named: float | None) -> Budget:
-        """Draw the consequences of an answer 429.
+        """Record a 429 Too Many Requests response.
 
         Args:
-            seconds: How long the Hub wants to be left alone.
-            named: Commits per hour that the answer named; `None` if it was not about commits.
+            seconds: The wait that the response asked for.
+            named: The limit of commits per hour that the response named; `None` if it was not about commits.
         """
         after = replace(self, blocked=max(self.blocked, seconds))
         if named is None:
@@ -231,8 +231,8 @@ class SharedBudget:
 
     Args:
         path: The file.
-        limit: Commits per window that the Hub allows; `None` if that is not known until an answer names it.
-        clock: Tells the seconds since the epoch, on a clock that all processes share.
+        limit: Commits per window that the Hub allows; `None` until a response names it.
+        clock: Returns the seconds since the epoch, on a clock that all processes share.
         window: The length of the window, in seconds.
     """
 
@@ -244,11 +244,11 @@ class SharedBudget:
         self._clock = clock
         self._window = window
         disk.StateFolder(path.parent).sweep()
-        # What is known where the file cannot be used.
+        # The budget of this process alone, for when the file cannot be used.
         self._own = Budget.fresh(limit, clock(), window)
 
     def change(self, step: Callable[[Budget], tuple[Budget, float]]) -> tuple[Budget, float]:
-        """Take one step, alone among all processes; return the budget after it, and the seconds that it answered."""
+        """Apply `step` under the lock of all processes; return its result: the new budget, and a wait in seconds."""
         if self._limit is None and not os.path.exists(self._path):  # noqa: PTH110 - raises nothing, unlike the method
             after, seconds = step(self._own.moved_to(self._clock()))
             if after.per_window is None and not after.blocked:
@@ -343,7 +343,7 @@ class CommitQueue:
 
         Raises:
             PostponedError: If others come first after all.
-            RateLimitError: If not even the last push may commit within what the Hub allows.
+            RateLimitError: If the Hub's limit leaves no commit even for a last push.
         """
         self._spend(final=final)
         try:
@@ -415,7 +415,7 @@ class AccountBudget:
 
     Args:
         remote: Any branch or bucket of that account.
-        limit: Commits per window, if somebody said so; 0 for no limit at all.
+        limit: Commits per window, if configured; 0 for no limit at all.
     """
 
     def __init__(self, remote: Remote, limit: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Futures of pushes, and how they are resolved in spite of what users' callbacks raise."""
+"""Futures of pushes, which resolve in spite of exceptions in users' callbacks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class PushFuture(Future[T]):
     """A future that nobody cancels, and whose condition nobody holds while waiting for the result.
 
     `set_result` needs the condition, and a signal handler that raises can leave it held by the thread that waits.
-    Whoever asks gets an exception of its own: one that is raised keeps the frames of those through which it comes, and
-    with them the values of a training, and this one is kept until the next push.
+    Every caller gets its own copy of the exception: a raised exception keeps the frames that it passed, and with them
+    the values of a training, and the original is kept until the next push.
 
     Args:
         is_resolved_here: Returns whether the calling thread is the one that pushes. It does not wait for itself: a hook

@@ -1,4 +1,4 @@
-"""One folder on its way to one destination: its changed files, and the record of what the Hub holds of it."""
+"""The push of one folder to one destination: its changed files, and the record of its uploaded files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class StagedFile(NamedTuple):
 class Job:
     """A folder to push.
 
-    The thread that pushes uses it, but for `inventory`, which any thread may ask.
+    Only the thread that pushes uses it, except for `inventory`, which any thread may use.
 
     Args:
         folder: The folder, an absolute path without links.
@@ -81,9 +81,9 @@ class Job:
         rank: The rank of this process in a distributed run, if ranks other than 0 leave scheduled pushes to others.
         is_writer: Whether it is the logdir of a writer, which leaves its pushes to an owner of a folder above.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
-        flush: Brings to disk what a push has to include; returns whether all of it is there.
-        on_commit: Told of every commit.
-        verify: Whether to compare the content of all files with the ledger, whatever their times.
+        flush: Writes the logged data to disk before a push; returns whether the disk took all of it.
+        on_commit: Called with every commit.
+        verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
         run: The run that the folder is of, if the Hub is to be told of its state.
 
     Attributes:
@@ -136,8 +136,8 @@ class Job:
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
         self._losses = 0
-        # Files of commits that crossed those of a process that the push lock does not keep out. Which of them the Hub
-        # made last is unknown, so a push has to find these files there as they are.
+        # Files of commits that were concurrent with those of a process that the push lock does not keep out. The order
+        # of the commits is unknown, so the next push uploads these files again.
         self._crossed: set[str] = set()
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
@@ -151,11 +151,11 @@ class Job:
         return f"<{type(self).__name__} {str(self.folder)!r}>"
 
     def has_news(self, remote: Remote) -> bool:
-        """Return whether this process should push the folder now, and whether there is anything new in it.
+        """Return whether the folder has new data that this process should push now.
 
         Raises:
             ActionNeededError: If there is no token.
-            TemporaryError: If the folder could not be listed, or the disk does not take what was logged.
+            TemporaryError: If the folder could not be listed, or logged data cannot be written to the disk.
         """
         self._is_flushed = self._flush()
         if self._is_writer:
@@ -216,7 +216,7 @@ class Job:
     def changed(self, remote: Remote) -> tuple[list[JobFile], list[JobFile]]:
         """Return the files that may hold something new, those that waited longest first; only while locked.
 
-        The second list holds what the Hub refused before and a last push tries once more.
+        The second list holds the files that the Hub refused before, which a last push tries once more.
 
         Raises:
             TemporaryError: If the folder could not be listed.
@@ -232,7 +232,7 @@ class Job:
         self._failed = None
         self._confirmed.clear()
         self.inventory.left_behind = 0
-        # From now on a later process knows where this folder is to go, whatever becomes of this one.
+        # From now on a later process knows the destination of this folder, even if this one is killed.
         self._note(lambda: self.ledger.record_config(self.config))
         self.run_states.leave(remote.client.known_secret)
         if self._losses != remote.losses:
@@ -247,7 +247,7 @@ class Job:
         return [JobFile(self, file, self.destination.path_in_repo(file.relpath)) for file in files]
 
     def start_over(self, remote: Remote) -> None:
-        """Take back that anything arrived: the repo or its branch is gone, and may come back empty."""
+        """Mark all files as not uploaded: the repo or its branch is gone, and may be recreated empty."""
         self._losses = remote.losses
         # Noted before it comes back: later on nothing would tell.
         self._note(self.ledger.start_over)
@@ -335,7 +335,7 @@ class Job:
         return self._reports or self._commits >= _COMMITS_UNTIL_COMPARED
 
     def unconfirmed(self) -> dict[str, LedgerEntry]:
-        """Return by path in the repo what the Hub should hold, except for what it acknowledged in this push."""
+        """Return the uploaded files by path in the repo, except for those that the Hub acknowledged in this push."""
         return {
             self.destination.path_in_repo(relpath): entry
             for relpath, entry in self.ledger.entries.items()
@@ -405,15 +405,15 @@ class Job:
         self._failed = self._failed or (file, error)
 
     def remove_copies(self) -> None:
-        """Remove the private copies of what was read."""
+        """Remove the private copies of the files that were read."""
         if self._reader is not None:
             self._reader.clear()
 
     def check_complete(self) -> None:
-        """Raise what kept the push from being complete, though nothing failed on the way.
+        """Raise an error if the push is incomplete although no request failed.
 
         Raises:
-            TemporaryError: If a file could not be read, or what arrived is uncertain.
+            TemporaryError: If a file could not be read, or the result of a commit is uncertain.
         """
         if self._failed is not None:
             file, error = self._failed
@@ -426,7 +426,7 @@ class Job:
         self._check_flushed()
 
     def _check_flushed(self) -> None:
-        # Others than those who asked for this push have nothing to wait for, and read in the log of the disk.
+        # Only a push that was asked for has a caller to tell; for others, the log names the error of the disk.
         if self.asked and not self._is_flushed and not self.final:
             raise UnwrittenError("the disk has not taken all that was logged")
 
@@ -449,7 +449,7 @@ class Job:
         try:
             return not stat.S_ISDIR(os.stat(self.folder).st_mode)  # noqa: PTH116 - as in all scans
         except OSError as error:
-            # A disk that fails for a moment still has the folder, and what is missing has to be pushed or named.
+            # A disk that fails for a moment still has the folder, whose missing files have to be pushed or named.
             return error.errno in {errno.ENOENT, errno.ENOTDIR}
 
     def _is_left_to_owner_above(self, remote: Remote) -> bool:
@@ -464,14 +464,14 @@ class Job:
         """Whether all of the folder is taken to be on the Hub after this push."""
         if not self.final or self.asked or self._has_committed:
             return self.final
-        # A process that uploaded nothing need not repeat what another one has just done.
+        # A process that uploaded nothing need not repeat the comparison that another one has just made.
         commit = self.ledger.commit
         return commit is not None and not 0 <= time.time() - commit.time < _SECONDS_UNTIL_COMPARED
 
     def _has_news(self, remote: Remote) -> bool:
         if self._losses != remote.losses or (self.final and self.inventory.refused):
             return True
-        # An error of the disk may hide what is new, so the push has to find out.
+        # An error of the disk may hide new data, so the push has to find out.
         return self.inventory.has_news() or self.inventory.unread is not None
 
     def _owes(self) -> bool:
@@ -485,7 +485,7 @@ class Job:
         return False
 
     def _note(self, write: Callable[[], None]) -> None:
-        """Write to the ledger; what cannot be written is known to this process all the same."""
+        """Write to the ledger; after an error of the disk, the change is in memory alone."""
         try:
             write()
         except OSError as error:

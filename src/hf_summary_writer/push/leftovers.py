@@ -38,7 +38,7 @@ _MOST_ENTRIES = 5000
 _MOST_RUNS = 100
 _SECONDS = 10.0
 
-# Where nothing tells whether the process that wrote a file still runs, it does for so long after the last write.
+# If it is unknown whether the writer of a file still runs, it is assumed to for so long after the last write.
 _SECONDS_ALIVE = 3600.0
 
 # Files that were created before belong to no run of this process, even if a process of the same number wrote them.
@@ -64,15 +64,15 @@ class _Leftover(NamedTuple):
 
 
 def look_for_leftovers(folder: Path, endpoint: str, sends_to: Destination | None, api: Callable[[], HfApi]) -> None:
-    """Name, or send, what runs beside `folder` left unsent, in a thread of its own, since a disk may hang.
+    """Name or send the unsent data of earlier runs beside `folder`, in a thread of its own, since a disk may hang.
 
     Only the first call for runs in the same folder does anything.
 
     Args:
         folder: The folder of the new run.
-        endpoint: The user's Hub. What a folder says of another one is no reason to name it or to send anything there.
-        sends_to: The place of the new run, if what was to go beside it is to be sent.
-        api: Makes the client for that.
+        endpoint: The user's Hub. Runs of another one are passed over: a folder alone is not trusted to name a Hub.
+        sends_to: The destination of the new run, if runs with a destination beside it are to be sent.
+        api: Returns the client for these uploads.
     """
     parent = folder.parent
     if parent in _looked_at or parent == folder:
@@ -93,7 +93,7 @@ def _look(folder: Path, endpoint: str, sends_to: Destination | None, api: Callab
         found = list(_leftovers(folder, endpoint))
         if sends_to is not None:
             found = [each for each in found if not (_goes_beside(each, sends_to) and _is_sent(each, api()))]
-    except Exception:  # whatever a folder of others holds is no failure of this run
+    except Exception:  # malformed folders of other runs are no failure of this one
         logger.debug("could not look for what earlier runs left unsent", exc_info=True)
         return
     if len(found) == 1:

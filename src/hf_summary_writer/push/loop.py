@@ -2,7 +2,7 @@
 
 All folders that go to one destination share a loop, and with it a thread, the client and the commits. Wake-ups of the
 thread are queued, so none is lost that arrives during a push. Of each folder at most one push runs and one waits:
-whoever triggers while one waits shares its future.
+a trigger while one waits returns its future.
 
 A signal handler may raise anywhere in a thread of the user. So the lock is one of C, which a `with` block takes and
 returns in one step, as `threading.Condition` does not, and no future's condition is held while its result is awaited.
@@ -45,7 +45,7 @@ __all__ = ["LastPushesInVain", "Phase", "PushLoop", "PushTask", "State", "loop_t
 
 # A folder that is due within this part of its interval is pushed together with others.
 _SOON = 0.5
-# Runs often end one after the other. What the last push of the first of them takes along needs no commit of its own.
+# Runs often end one after the other. Those that join the last push of the first one need no commit of their own.
 _SOON_AT_AN_END = 0.9
 
 
@@ -63,7 +63,7 @@ class State:
     """The state of one folder's pushes.
 
     Attributes:
-        phase: What is going on.
+        phase: The current phase.
         seconds: How much longer it waits, for `Phase.WAITING`.
         error: Why the last push failed.
         throttled: Why pushes come less often than the interval says, if they do.
@@ -91,10 +91,10 @@ class PushTask:
 
     Args:
         loop: The loop that makes the pushes.
-        job: What is pushed.
+        job: The folder to push.
         interval: Seconds between pushes.
-        done: Told in the loop's thread why a push failed, or `None` if it did not.
-        settled: Told in the loop's thread what a push ended in, before its future is.
+        done: Called in the loop's thread with the error of a push, or `None` if it succeeded.
+        settled: Called in the loop's thread with the state after a push, before its future is resolved.
         ended: Called in the loop's thread when the loop has no more to do for the folder.
         chance: Source of randomness for the back-off.
     """
@@ -150,7 +150,7 @@ class PushTask:
     def trigger(self) -> Future[CommitInfo | None]:
         """Ask for a push and return its future.
 
-        While the Hub said to wait, the future fails at once with what it said and the seconds that are left of it.
+        During a wait that the Hub asked for, the future fails at once with the Hub's error and the remaining seconds.
         Without a thread it resolves to `None`.
         """
         if not self.alive:
@@ -169,7 +169,7 @@ class PushTask:
     def finish(self, seconds: float, *, end: bool = True, again: bool = False) -> Future[CommitInfo | None]:
         """Ask for the last push, to be done within `seconds`; the task ends after it if `end`.
 
-        What fails is tried again for as long as the time allows. A task that has ended does nothing, unless `again`.
+        A failed push is retried for as long as the time allows. A task that has ended does nothing, unless `again`.
 
         Raises:
             RuntimeError: If no thread can be started any more for `again`.
@@ -287,7 +287,7 @@ class PushTask:
         self._active = False
 
     def end(self) -> None:
-        """Tell that the loop has no more to do for the folder."""
+        """Call the hook for the end of the task."""
         contain(lambda _: self._ended(), None)
 
     def begin(self) -> None:
@@ -300,7 +300,7 @@ class PushTask:
         self.job.began = time.monotonic()
 
     def settle(self, commit: CommitInfo | None, error: BaseException | None) -> None:
-        """Draw the consequences of the push, and resolve its future."""
+        """Schedule the next push, and resolve the future of this one."""
         if not (isinstance(error, PostponedError) or self._timetable.waits_for_folder(time.monotonic(), error)):
             contain(self._done, error)
         with self._loop.lock:
@@ -322,7 +322,7 @@ class PushTask:
     def _reschedule(
         self, future: Future[CommitInfo | None], error: BaseException | None, commit: CommitInfo | None
     ) -> tuple[bool, _GivenUp]:
-        """Set the time of the next push; return whether `future` waits for that one, and what is given up."""
+        """Set the time of the next push; return whether `future` waits for that one, and the push that is given up."""
         result = self._timetable.settle(time.monotonic(), error)
         if self._stopped:
             return False, None
@@ -357,7 +357,7 @@ class PushTask:
         return PushFuture(self._loop.is_current_thread)
 
     def _give_up(self, error: Exception | None = None) -> _GivenUp:
-        """Expect the push that waits no more: the moment for it comes after the end."""
+        """Drop the push that was asked for, since it cannot begin in time; return its future and error."""
         requested, self._requested = self._requested, None
         if requested is None:
             return None
@@ -466,7 +466,7 @@ class PushLoop:
             task.after_fork_in_child()
 
     def notice_fork(self) -> None:
-        """Do the same where an application server forked without telling Python."""
+        """Call `after_fork_in_child` where an application server forked without Python's hooks."""
         if self._pid != os.getpid():
             self.after_fork_in_child()
 

@@ -48,14 +48,14 @@ def sync(
     verify: bool = False,
     elsewhere: Collection[Path] = (),
 ) -> Synced:
-    """Push what is new in a folder or missing on the Hub, once, in the calling thread.
+    """Push the files of a folder that are new or missing on the Hub, once, in the calling thread.
 
     Args:
         folder: The folder, an absolute path without links.
         config: Where it goes, and how.
         api: The client.
-        on_commit: Told of every commit.
-        verify: Whether to compare the content of all files with the ledger, whatever their times.
+        on_commit: Called with every commit.
+        verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
         elsewhere: Folders that the caller pushes as well, so that a link to one leaves nothing out.
     """
     remote = remote_of(config, Client(None, api))

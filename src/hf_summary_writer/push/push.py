@@ -1,7 +1,7 @@
 """One push: the changed files of the folders that share a destination, in as few commits as possible.
 
-The order makes a crash harmless: the ledger is written after the commit and never before, so at worst a file is looked
-at once more, and the Hub's client skips what the Hub already holds.
+The order makes a crash harmless: the ledger is written after the commit and never before, so at worst a file is read
+once more, and the Hub's client skips content that the Hub already holds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = ["OneJob", "Outcomes", "Pusher", "Round"]
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
-# So many files refused in a row, and none accepted, is no matter of single files.
+# After so many refused files in a row, and none accepted, the cause is not a single file.
 _REFUSED_IN_A_ROW = 5
 
 
@@ -98,7 +98,7 @@ class Pusher:
         queue: The branch's place in the account's budget of commits.
 
     Attributes:
-        limits: What one batch may hold.
+        limits: The limits of one batch.
     """
 
     limits: ClassVar[BatchLimits] = BatchLimits()
@@ -111,7 +111,7 @@ class Pusher:
     def push(self, jobs: Round) -> Outcomes:
         """Upload the changed files of the folders that share the destination.
 
-        What fails on a disk fails one job; what fails at the Hub, all that had something to send.
+        An error of the disk fails one job; an error of the Hub fails all jobs that had something to send.
         """
         outcomes = Outcomes()
         ready = self._with_news(jobs, outcomes)
@@ -213,7 +213,7 @@ class Pusher:
             self.squash([job for job in jobs if outcomes[job].commit])
 
     def _publish(self, files: list[StagedFile], outcomes: Outcomes) -> Iterator[Published]:
-        """Publish files; halve what the Hub refuses until each refused file is alone."""
+        """Publish files; halve a refused batch until each refused file is alone."""
         waiting = [files] if files else []
         refusals = _Refusals(outcomes)
         while waiting:
@@ -238,7 +238,7 @@ class Pusher:
                 raise
 
     def _along(self, files: list[StagedFile]) -> list[Upload]:
-        """Return what comes along with files: the states of their runs, and the README.md of a repo that is new."""
+        """Return the uploads that accompany files: the states of their runs, and the README.md of a new repo."""
         found = {}
         new = next((file.job for file in files if file.job.wants_card()), None)
         if new is not None:
@@ -255,7 +255,7 @@ class Pusher:
         return [upload for path, upload in found.items() if path not in users]
 
     def _tell_ends(self, jobs: list[Job]) -> None:
-        """Publish how runs have ended of which nothing else is new, where that needs no commit."""
+        """Publish the ends of runs without other new data, where that needs no commit."""
         try:
             ends = {job: found for job in jobs if (found := job.ends(self.remote.client.secret))}
             if ends:
@@ -263,7 +263,7 @@ class Pusher:
                 self.remote.publish_small(uploads, lambda: self.queue.commit(final=True))
             for job in ends:
                 job.run_states.told()
-        except Exception:  # all logs are on the Hub, which is what a last push is for
+        except Exception:  # all logs are on the Hub, the purpose of a last push
             logger.debug("the ends of %s are not told", _name_of(jobs), exc_info=True)
 
     def _publish_together(self, files: list[StagedFile]) -> Iterator[Published]:
@@ -296,7 +296,7 @@ class Pusher:
         )
 
     def _record(self, receipt: Published, files: list[StagedFile], outcomes: Outcomes) -> Counter[Job]:
-        """Note in each ledger what is on the Hub now; return how many files of each job that settles."""
+        """Record the uploaded files in each ledger; return the number of settled files by job."""
         settled = [file for file in files if file.path in receipt.settled]
         seconds = time.monotonic() - self._batch_began
         self._batch_began = time.monotonic()
@@ -397,7 +397,7 @@ def _changed(jobs: Iterable[Job], remote: Remote, outcomes: Outcomes) -> list[Jo
 
 
 def _settle_unsent(batch: Batch) -> Counter[Job]:
-    """Note what is known of the files of a batch that are not sent; return how many of each job they are."""
+    """Record the files of a batch that are not sent; return their number by job."""
     for job in {file.job for file, _ in batch.unchanged}:
         job.record_unchanged({file.file.relpath: entry for file, entry in batch.unchanged if file.job is job})
     for file, reason in batch.skipped:
@@ -449,6 +449,6 @@ def _title(files: list[StagedFile]) -> str:
 
 
 def _name_of(jobs: Iterable[Job]) -> str:
-    # No request can carry what is no text.
+    # A folder's name may be invalid text, which no request can carry.
     names = [as_unicode(job.folder.name).encode(errors="replace").decode() for job in jobs]
     return names[0] if len(names) == 1 else f"{len(names)} runs"

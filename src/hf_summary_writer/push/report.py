@@ -31,7 +31,7 @@ logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 class FailureLog:
-    """Counts the failures in a row of pushing one folder, and logs what a user should know of them.
+    """Counts the consecutive failures of pushing one folder, and logs those that a user should know of.
 
     Not thread-safe: pushes of one folder come one after the other.
 
@@ -40,9 +40,8 @@ class FailureLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Start without failures."""
         self._folder = folder
-        # Kinds of errors that take turns would otherwise be as loud as none that is new.
+        # All kinds since the last success: errors that alternate would otherwise be logged each time.
         self._said: set[type[BaseException]] = set()
         self._since = 0.0
         self._failures = 0
@@ -70,7 +69,7 @@ class FailureLog:
             self._folder,
             repo_id,
             said,
-            # What is not an expected error is a bug, here or in an override, and needs its traceback.
+            # An unexpected error is a bug, here or in an override, and needs its traceback.
             exc_info=None if expected else error,
         )
         return self._failures
@@ -97,7 +96,7 @@ class FailureLog:
 
 
 def _wait(future: Future[Any], seconds: float) -> bool:
-    """Wait for a future without raising what it holds; tell whether it is done."""
+    """Wait for a future without raising its exception; return whether it is done."""
     try:
         future.exception(max(0.0, seconds))
     except FutureTimeoutError:
@@ -105,12 +104,12 @@ def _wait(future: Future[Any], seconds: float) -> bool:
     return True
 
 
-# What naming the missing files may take on top of the wait for the last push.
+# The time limit for counting the missing files, on top of the wait for the last push.
 _SECONDS_TO_COUNT = 0.5
 
 
 class _Counter:
-    """Counts what is missing, in a thread that is left behind when it takes too long: the disk may hang."""
+    """Counts the missing files, in a thread that is abandoned when it takes too long: the disk may hang."""
 
     def __init__(self) -> None:
         self._late: threading.Thread | None = None
@@ -118,7 +117,7 @@ class _Counter:
     def count(
         self, inventory: Inventory, seconds: float, refresh: Callable[[], object] = lambda: None
     ) -> Pending | None:
-        """Return what is missing, or `None` if it cannot be counted within `seconds`; first call `refresh`."""
+        """Call `refresh`, and return the missing files, or `None` if they cannot be counted within `seconds`."""
         if self._late is not None and self._late.is_alive():
             return None
         until = time.monotonic() + seconds
@@ -145,7 +144,7 @@ class _Counter:
 _counter = _Counter()
 
 
-# What was named as missing last, by the command that sends it: several writers may have had the same folder.
+# The missing files of the last warning, by the command that sends them: several writers may have had the same folder.
 _named: dict[str, Pending] = {}
 
 # Seconds of waiting after which a message explains the wait.
@@ -160,21 +159,20 @@ class Shutdown:
     Args:
         folder: The folder.
         destination: Returns where it goes, its repo with a namespace once the Hub has said which.
-        command: What sends what is missing, ready to paste into a shell.
-        inventory: What is missing.
+        command: The command that sends the missing files, ready to paste into a shell.
+        inventory: The inventory of the folder, which counts the missing files.
         seconds: How long all the waits of one exit may take together.
 
     Attributes:
-        remaining: What is left of that.
-        commits: How many commits were made; whoever makes one counts it here.
-        is_quiet: Whether to keep what arrived to itself.
+        remaining: The rest of this time limit.
+        commits: The number of commits; the code that commits counts them here.
+        is_quiet: Whether to leave out the line about uploaded files.
         told_at: When the files that are missing were named last, on the monotonic clock.
     """
 
     def __init__(
         self, folder: Path, destination: Callable[[], Destination], command: str, inventory: Inventory, seconds: float
     ) -> None:
-        """Wait for nothing yet."""
         self._folder = folder
         self._destination = destination
         self._command = command
@@ -195,10 +193,10 @@ class Shutdown:
         self.remaining = 0.0
 
     def name_late_data(self, refresh: Callable[[], object] = lambda: None) -> None:
-        """Name, once, what was logged after the last push of the process.
+        """Name, once, the data that was logged after the last push of the process.
 
         Args:
-            refresh: Finds out what other processes have uploaded.
+            refresh: Re-reads the ledger, for the uploads of other processes.
         """
         if not self._said_late:
             pending = _counter.count(self._inventory, _SECONDS_TO_COUNT, refresh)
@@ -206,7 +204,7 @@ class Shutdown:
             self._say_what_is_missing(pending)
 
     def await_last(self, future: Future[CommitInfo | None], deadline: float, *, away: bool) -> None:
-        """Wait for the last push, and say in one line what became of it.
+        """Wait for the last push, and log its result in one line.
 
         Args:
             future: The last push.

@@ -34,7 +34,7 @@ STATE_FILE = "hf-summary-writer.json"
 
 _LEFT_FILE = "run.json"
 
-# Far above what is ever written.
+# Far above the size of any file that is written.
 MAX_STATE_BYTES = 64 * 2**10
 
 _FILE_NAME = re.compile(r"hf-summary-writer(?:\.rank-\d{1,10})?\.json", flags=re.ASCII)
@@ -62,7 +62,7 @@ class RunPhase(Enum):
 
     @classmethod
     def after(cls, error: BaseException | None) -> RunPhase:
-        """Return how a run ended that ended with `error`, or with none."""
+        """Return the phase of a run that ended with `error`, or without one."""
         if isinstance(error, SystemExit):
             if isinstance(error.code, int) and error.code in _ENDED_BY_SIGNAL:
                 return cls.STOPPED
@@ -73,7 +73,7 @@ class RunPhase(Enum):
 
     @classmethod
     def at_exit(cls) -> RunPhase:
-        """Return how a run ended whose process exits without having closed its writer."""
+        """Return the phase of a run whose process exits without closing its writer."""
         # A notebook or prompt keeps the last error of a cell or line there, which ended nothing.
         is_prompt = hasattr(sys, "ps1") or "ipykernel" in sys.modules
         return cls.after(None if is_prompt else getattr(sys, "last_value", None))
@@ -81,7 +81,7 @@ class RunPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What the Hub is told of a run. Times are in seconds since the epoch.
+    """The state of a run, as published on the Hub. Times are in seconds since the epoch.
 
     Attributes:
         phase: Whether it goes on, or how it ended.
@@ -107,10 +107,10 @@ class RunState:
 
     @classmethod
     def parse(cls, content: bytes) -> RunState:
-        """Return what a file says, of which nothing is trusted.
+        """Parse the content of a state file, which is not trusted.
 
         Raises:
-            ValueError: If it is no such file.
+            ValueError: If it is not a valid state file.
         """
         try:
             if len(content) > MAX_STATE_BYTES:
@@ -134,7 +134,7 @@ class RunState:
             raise ValueError("it does not hold the state of a run") from None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as what JSON can hold; times as ISO 8601 in UTC."""
+        """Return the state as a dictionary for JSON, with times as ISO 8601 in UTC."""
         return {
             "state": self.phase.value,
             "started": iso(self.started),
@@ -169,7 +169,7 @@ class RunState:
         return silent if silent.is_overdue(now) else state  # it was killed long before this upload
 
     def is_overdue(self, now: float) -> bool:
-        """Return whether the run goes on as far as the file says, and pushes have stopped all the same."""
+        """Return whether the state is `running` although pushes have stopped."""
         longest = max(_INTERVALS_UNTIL_OVERDUE * self.interval, _SECONDS_UNTIL_OVERDUE)
         return self.phase is RunPhase.RUNNING and now - self.last_push > longest
 
@@ -248,7 +248,7 @@ class Run:
 
 
 def states_below(folder: Path, reldirs: Iterable[str]) -> Iterator[tuple[str, RunState]]:
-    """Yield the states that writers have left in folders below another one, of which nothing is trusted."""
+    """Yield the valid states that writers have left in folders below `folder`."""
     for reldir in reldirs:
         with contextlib.suppress(OSError, ValueError):
             place = PurePosixPath(reldir, STATE_FOLDER.as_posix(), _LEFT_FILE)
@@ -257,7 +257,7 @@ def states_below(folder: Path, reldirs: Iterable[str]) -> Iterator[tuple[str, Ru
 
 
 def is_state_file(path: str) -> bool:
-    """Tell by its name whether a file holds the state of a run."""
+    """Return whether a file holds the state of a run, by its name."""
     return _FILE_NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 

@@ -32,7 +32,7 @@ class RunStates:
         return {}
 
     def ends(self, secret: str | None, *, final: bool) -> Mapping[str, bytes]:  # noqa: ARG002
-        """Return the files with the ends of runs of which the Hub was told only that they go on.
+        """Return the files with the ends of runs that are still running according to the Hub.
 
         Args:
             secret: As for `along`.
@@ -41,7 +41,7 @@ class RunStates:
         return {}
 
     def told(self) -> None:
-        """Note that the Hub has what was returned last."""
+        """Note that the files returned last are on the Hub."""
 
     def leave(self, secret: str | None) -> None:
         """Leave the state on the disk, for another process that uploads the run."""
@@ -94,9 +94,9 @@ class StatesBelow(RunStates):
     def __init__(self, folder: Path, interval: float) -> None:
         self._folder = folder
         self._interval = interval
-        # When the newest file was written of each run of which the Hub was told that it goes on.
+        # By folder, the time of the newest file of each run that is running according to the Hub.
         self._going_on: dict[str, float] = {}
-        # Those of them that have ended, of which it is being told.
+        # Those of them whose ends are being published.
         self._ending: set[str] = set()
 
     def along(self, written: Mapping[str, float], secret: str | None) -> Mapping[str, bytes]:
@@ -114,7 +114,7 @@ class StatesBelow(RunStates):
             self._going_on.pop(reldir, None)
 
     def _found(self, newest: Mapping[str, float], secret: str | None, *, only_ends: bool = False) -> dict[str, bytes]:
-        """Return the files of the runs in some folders, of which it is given when their newest file was written."""
+        """Return the state files of the runs in some folders, given the time of the newest file in each."""
         self._ending.clear()
         found = {}
         for reldir, left in states_below(self._folder, newest):

@@ -62,7 +62,7 @@ class LastFailure:
     """The last error and the time of the next attempt.
 
     Attributes:
-        error: One line on what went wrong and what to do.
+        error: One line with the error and its remedy.
         since: When pushes began to fail (seconds since the epoch).
         until: When it is tried again; `None` if nobody will, since the process has ended or given up.
     """
@@ -79,11 +79,11 @@ class Status:
     Attributes:
         folder: The folder on this disk.
         destination: Where it goes; its `repo_id` has a namespace once the Hub has said which.
-        url: The page that shows the logs; `None` until the Hub has said what the repo's full name is.
+        url: The page that shows the logs; `None` until the repo's full name is known from the Hub.
         commit: The last commit that the Hub acknowledged: its `oid`, `url` and `time` (seconds since the epoch).
-        pending: What the Hub does not hold yet: `files` that wait for a push, how many more it `refused` when this
-            process tried to send them, the `bytes` of both, when the `oldest` was last written (seconds since the
-            epoch), and how many folders are `unlisted`, since they cannot be read.
+        pending: The data that is not on the Hub yet: the number of `files` that wait for a push, of further files that
+            the Hub `refused` when this process sent them, the `bytes` of both, when the `oldest` was last written
+            (seconds since the epoch), and the number of folders that are `unlisted`, since they cannot be read.
         phase: `idle`, `pushing`, `waiting` after a failed push, or `stopped` if this process does not push.
         failure: Why the last push failed; `None` if it did not.
         throttled: If pushes come less often than they were asked for: how many `seconds` they are apart, and `why`.
@@ -104,7 +104,7 @@ class Status:
         return self.pending.nothing
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as what JSON can hold; times as ISO 8601 in UTC."""
+        """Return the status as a dictionary for JSON, with times as ISO 8601 in UTC."""
         failure, commit, throttled = self.failure, self.commit, self.throttled
         return {
             "folder": str(self.folder),
@@ -141,7 +141,6 @@ class StatusFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Write nothing."""
         self.path = path
         self._since: float | None = None
         self._may_exist = True
@@ -164,7 +163,7 @@ class StatusFile:
 
     def note(self, state: State) -> None:
         """Write the result of a push to the file."""
-        # Whatever is wrong with the disk, the push said so already, and this file is only a convenience.
+        # The push has reported errors of the disk already, and this file is only a convenience.
         with contextlib.suppress(OSError):
             report = self.report(state)
             self._since = report.failure.since if report.failure else None
@@ -206,7 +205,7 @@ class StatusFile:
 
 
 def _runs(host: str, pid: int) -> bool:
-    """Return whether a process may still run; of another machine's nothing is known."""
+    """Return whether a process may still run, as every process of another machine may."""
     return host != socket.gethostname() or is_running(pid)
 
 
@@ -220,13 +219,13 @@ class Missing:
 
 
 def known_folders(root: Path) -> list[tuple[Path, Ledger]]:
-    """Return the folders that were pushed, or were to be, and their ledgers: `root` itself, or else what lies below."""
+    """Return the folders that were pushed, or were to be, and their ledgers: `root` itself, or else those below."""
     found = [(root, ledger) for ledger in ledgers_of(root)]
     return found or [(folder, ledger) for folder in _below(root) for ledger in ledgers_of(folder)]
 
 
 def missing(folder: Path, config: PushConfig, *, quiet: bool = False) -> list[Missing]:
-    """Return what a push of `folder` would send, as far as sizes tell. Makes no request.
+    """Return the files that a push of `folder` would send, as far as sizes tell. Makes no request.
 
     Args:
         folder: The folder, an absolute path without links.

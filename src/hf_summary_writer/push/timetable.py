@@ -33,7 +33,7 @@ def delay_after(error: Exception, failures: int, interval: float, chance: float)
     Hub asked for is respected, with a little jitter; one of no seconds does not mean without a pause.
 
     Args:
-        error: What the attempt failed with.
+        error: The error of the attempt.
         failures: How many attempts failed in a row, this one included; at least 1.
         interval: Seconds between pushes.
         chance: A random number in [0, 1).
