@@ -82,7 +82,7 @@ class EventFileWriter(_TheirEventFileWriter):  # type: ignore[misc]
         self._events.put(event.SerializeToString())
 
     def flush(self) -> None:
-        """Return when all that was logged before, by any thread, is written and fsynced; never raise."""
+        """Return when all events logged before, by any thread, are written and fsynced; never raise."""
         writer_thread.wait(self._events.request_flush())
 
     def close(self) -> None:

@@ -117,7 +117,7 @@ def followed(names: Iterable[str]) -> set[str]:
     }
 
 
-# A push reads and sends the open segment anew, over plain LFS all of it: a larger one makes each push cost more. But
+# A push re-reads and re-sends the open segment, over plain LFS all of it: a larger one makes each push cost more. But
 # TensorBoard's data server holds every event file of every run open, and ends at the limit of its descriptors.
 SEGMENT_BYTES = 4 * 2**20
 
@@ -227,7 +227,7 @@ class EventFile:
         self.dirty = True
 
     def verify(self) -> None:
-        """Leave the current segment for a new one if somebody else removed, replaced or changed it."""
+        """Leave the current segment for a new one if another program removed, replaced or changed it."""
         if self.path is None:
             return
         try:
@@ -241,7 +241,7 @@ class EventFile:
             if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
                 self.forget()  # replaced by a copy
                 return
-            # Some network file systems number files anew whenever they are looked up.
+            # Some network file systems give a file a new inode number at each look-up.
             self._identity = (status.st_dev, status.st_ino)
             self.rest()
 

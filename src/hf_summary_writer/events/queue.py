@@ -76,7 +76,7 @@ class EventQueue:
         flush_secs: Seconds between two fsyncs while events come.
         segment_bytes: Size at which the next event goes to a new file.
         late: Returns the function to call when an event came after `close`, or after the exit of the interpreter;
-            `None` if there is nobody left to tell.
+            `None` if its writer is gone.
 
     Attributes:
         folder: The absolute path of `directory`.
@@ -184,7 +184,7 @@ class EventQueue:
         return self.failing or (self.failures.any_failing and not self.items)
 
     def request_flush(self, *, closes: bool = False) -> FlushRequest:
-        """Return a request that is set when all that was appended before is on disk, or cannot be for now."""
+        """Return a request that is set when all earlier items are on disk, or cannot be written for now."""
         request = FlushRequest(closes=closes)
         if writer_thread.is_stuck and not closes:
             # Nobody waits for it, and a loop that flushes all the time must not fill the memory with requests.
@@ -513,7 +513,7 @@ class EventQueue:
         if any(request.closes for request in requests):
             self._give_up()
         for request in requests:
-            # A loop that flushes all the time must not fill the queue with requests that nobody waits for any more.
+            # A loop that flushes all the time must not fill the queue with requests without a waiting caller.
             for pending in (self._taken, self.items):
                 with contextlib.suppress(ValueError):
                     pending.remove(request)

@@ -29,7 +29,7 @@ class Watched(Protocol):
 
     @property
     def logged_events(self) -> int | None:
-        """How many events were logged so far; `None` while it is closed."""
+        """Number of events logged so far; `None` while it is closed."""
 
 
 class _Silence:
@@ -44,7 +44,7 @@ class _Silence:
         self._is_told = False
 
     def passed(self, logged: int, now: float) -> float | None:
-        """Return how long it has lasted, once, when it has become too long."""
+        """Return the seconds of silence, once, when they reach the limit."""
         if logged != self._logged:
             self._logged, self._since, self._is_told = logged, now, False
         if self._is_told or now - self._since < self.seconds:
@@ -68,7 +68,7 @@ class StallWatch:
         self._thread: threading.Thread | None = None
 
     def after_fork_in_child(self) -> None:
-        """Watch nobody: the parent's writers are the parent's to watch."""
+        """Watch no writer: the parent watches its own."""
         self._reset()
 
     def add(self, watched: Watched, seconds: float, tell: Tell) -> None:
@@ -116,7 +116,7 @@ class StallWatch:
         return min(max(min(pauses), _SHORTEST), _LONGEST) if pauses else None
 
     def _run(self) -> None:
-        # Names nobody while it waits, so that a writer can be collected.
+        # Holds no writer while it waits, so that a writer can be collected.
         while (pause := self.look(time.monotonic())) is not None:
             with contextlib.suppress(queue.Empty):
                 self._wakes.get(timeout=pause)

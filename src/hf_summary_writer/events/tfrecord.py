@@ -149,7 +149,7 @@ def payloads(file: IO[bytes]) -> Iterator[bytes | None]:
         file.seek(start)
         block = file.read(min(wanted, rest))
         if len(block) < min(wanted, rest):
-            return  # somebody has cut the file
+            return  # another process has truncated the file
         used, needed = yield from _payloads_in(block)
         start, wanted = start + used, max(needed, _BLOCK_BYTES)
         if not needed:

@@ -34,14 +34,14 @@ _IDLE_INTERVAL = 0.4
 
 _DEVICE_INTERVAL = 0.2
 
-"""Seconds between two passes while a copy from a device is under way that nobody waits for. A pass reads the copy that
+"""Seconds between two passes while a copy from a device is under way and no caller waits. A pass reads the copy that
 the one before it started and starts the next: fewer passes with more values each take less of the interpreter."""
 
 _POLITE_ITEMS = 256
 
 _URGENT_ITEMS = 1024
 
-"""Items in one slice: fewer while a loop is running beside it, more while somebody waits for the end. A loop that waits
+"""Items in one slice: fewer while a loop is running beside it, more while a caller waits for the end. A loop that waits
 for the interpreter during a slice wakes up late and with cold caches, so many small slices cost it more than a few."""
 
 _NAP = 0.001
@@ -200,7 +200,7 @@ class WriterThread:
     at_exit = flush
 
     def _retire(self) -> None:
-        """Let callers do the work from now on: the thread may be stopped at any step, and nobody flushes any more."""
+        """Let callers do the work from now on: the thread may be stopped at any step, and no flush follows."""
         for events in list(self._queues.values()):
             events.retire()
         self._thread = None

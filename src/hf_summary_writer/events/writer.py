@@ -92,7 +92,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     """A `SummaryWriter` that writes to the disk alone, at next to no cost to the training loop.
 
     A call takes its values, puts them into a queue and returns; one thread of the process writes them to disk, within
-    half a second or so. `flush` returns when all that was logged before, by any thread, is written and fsynced. No
+    half a second or so. `flush` returns when all events logged before, by any thread, are written and fsynced. No
     failure of the disk raises from a constructor, an `add_*`, `flush` or `close`: it is logged once, and events are
     kept in memory up to `max_pending_bytes`, then dropped and counted. All methods may be called from any thread; in a
     forked child the writer goes on in a file of the child's own.
@@ -144,7 +144,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         directory = _local_folder((log_dir if logdir is None else logdir) or default_logdir(comment))
         flush_secs = _seconds(flush_secs)
         self._segment_bytes = segment_bytes
-        # Where `logdir` is, however the program changes its working folder, and whoever changes a link in it.
+        # The path of `logdir`, fixed now: the program may change its working folder, or a link in the path.
         self._started_in = _working_folder()
         self._real_logdir = os.path.join(self._started_in, directory)
         if os.path.isabs(self._real_logdir):  # noqa: PTH117
@@ -199,7 +199,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     @property
     def is_behind(self) -> bool:
-        """Whether the disk fails or hangs, so that `flush` returned without having written all that was logged."""
+        """Whether the disk fails or hangs, so that `flush` returned without having written all events."""
         return self._failures.any_failing or writer_thread.is_stuck
 
     @property
@@ -213,7 +213,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         return None if self.all_writers is None else sum(writer.logged for writer in self._own_writers())
 
     def flush(self) -> None:
-        """Return when all that was logged before, by any thread, is written and fsynced.
+        """Return when all events logged before, by any thread, are written and fsynced.
 
         Never raises; on a failing disk it returns after one attempt, and unwritten events stay pending.
         """
@@ -232,7 +232,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                 self.file_writer = self.all_writers = self._queue = None
                 self._trials = []
             closing = self._closing
-        # A second closer returns when all is on disk, too; nobody waits with the lock held.
+        # A second closer returns when all is on disk, too; no thread waits with the lock held.
         writer_thread.wait_for_all(closing)
         if was_open and hooks.is_hooked("close"):
             super().close()
@@ -333,7 +333,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
         The fifth and sixth argument by position are tensorboardX's, or torch's `new_style` and `double_precision`.
         """
-        # The one function that a training loop calls all the time: no lock, no message, no call that can be avoided.
+        # The hot path of a training loop: no lock, no protocol buffer, no avoidable call.
         events = self._queue
         prefix = self._prefixes.get(tag)
         if (
