@@ -48,7 +48,7 @@ def most_open_files() -> int:
 
 
 class PrivateCopies:
-    """The files that one push hands to the Hub's client by path, which nobody else can exchange.
+    """The files that one push hands to the Hub's client by path; no other process can exchange them.
 
     Where the system allows, they are handed over by descriptor: copies then have no name at all, and nothing is left
     behind by a kill. Elsewhere a copy has a random name in the state folder.
@@ -151,7 +151,7 @@ def _shared(source: BinaryIO, target: BinaryIO, length: int) -> bool:
 
 def _check_room(folder: Path, length: int) -> None:
     size, _, free = shutil.disk_usage(folder)
-    # Some file systems of a network tell nothing, which reads as none.
+    # Some network file systems report a size of 0.
     if size and length > free - reserve(size):
         raise OSError(
             errno.ENOSPC,

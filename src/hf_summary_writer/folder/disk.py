@@ -48,7 +48,7 @@ _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 
-# The names of all temporary files of ours. Nothing else is ever swept.
+# The names of this library's temporary files. Nothing else is ever swept.
 _TEMPORARY = re.compile(r"tmp-[0-9a-f]{32}")
 
 _ATTEMPTS = 5
@@ -267,7 +267,7 @@ def _is_ours_at(name: str, folder: int) -> bool:
 def _is_ours(status: os.stat_result, folder: int) -> bool:
     if status.st_uid == os.geteuid():
         return True
-    # A share may give all files one owner, whoever creates them.
+    # A share may give the same owner to the files of all users.
     with contextlib.suppress(OSError):
         name, file = new_temporary(folder)
         with file:
@@ -337,7 +337,7 @@ class WarnOnce:
     Not thread-safe, which costs at most a repeated line.
 
     Args:
-        quiet: Whether to log at the level `DEBUG`, since somebody else warns.
+        quiet: Whether to log at the level `DEBUG`, since the process that pushes warns.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:

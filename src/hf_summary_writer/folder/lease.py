@@ -47,7 +47,7 @@ def new_lock(path: Path) -> filelock.BaseFileLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether somebody holds the lock file `path`; creates no file, and holds the lock for a moment itself."""
+    """Return whether the lock file `path` is held; creates no file, and holds the lock for a moment itself."""
     import filelock
 
     if not os.path.exists(path):  # noqa: PTH110 - raises nothing, unlike the method of Path
@@ -67,7 +67,7 @@ def _acquired(state: StateFolder, name: str) -> filelock.BaseFileLock:
     """Return a lock on a file of a state folder, which is created if need be, once it is held.
 
     Raises:
-        filelock.Timeout: If somebody else holds it.
+        filelock.Timeout: If another process or thread holds it.
         OSError, NotImplementedError: If there can be no lock here.
     """
     with state.opened(create=True):
@@ -113,7 +113,7 @@ class Lease:
 
     Args:
         folder: The folder, an absolute path without links.
-        config: Where it goes, and which files of it.
+        config: The destination, and the patterns of the files.
         waits: Whether to leave the first interval to others, as ranks other than 0 do, so that rank 0 comes first where
             they share a file system.
         covers_below: Whether writers in folders below leave their pushes to the owner of this lease.
@@ -152,7 +152,7 @@ class Lease:
         """Become the owner, or stay it; return False while another owner pushes the same files.
 
         Args:
-            repo_id: The repo's id as far as it is known, with its namespace once the Hub has said which.
+            repo_id: The repo's id, with its namespace once that is known from the Hub.
         """
         import filelock
 

@@ -143,7 +143,7 @@ def _walk(
                     if error.errno not in _GONE:
                         unlisted(relpath, error)
                     continue
-                # Not by the method of the entry, which raises for a link that leads where nobody may look.
+                # Not by the method of the entry, which raises for a link into a folder without permission.
                 if not (os.path.isdir(entry) if is_link else _is_folder(entry)):  # noqa: PTH112
                     yield entry, relpath, target
                 elif is_pruned(relpath) or (target is not None and (is_pruned(target) or _holds(target, source))):
@@ -227,7 +227,7 @@ class Pending:
         oldest: When the oldest of these files was last written (seconds since the epoch).
         refused: The number of further files that the Hub did not accept. They wait until they change, or for the last
             push.
-        unlisted: The number of folders that could not be listed, of whose files nothing is known.
+        unlisted: The number of folders that could not be listed, whose files are unknown.
     """
 
     files: int = 0
@@ -276,7 +276,7 @@ class Inventory:
         self._verify = verify
         # The Hub applies the one at the root of a repo to all uploads: a `*` in it would keep every file out.
         self._gitignore = ".gitignore" if not config.path_in_repo else None
-        # Files that cannot be sent as they are; they are looked at again when they change.
+        # Files that cannot be sent as they are; they are read again when they change.
         self._empty: dict[str, Signature] = {}
         self._refused: dict[str, Signature] = {}
         self.left_behind = 0
@@ -366,7 +366,7 @@ class Inventory:
                 if time.monotonic() > until:
                     unlisted.append("")
                     break
-        except TemporaryError:  # the files seen before it are the best that can be said
+        except TemporaryError:  # the files seen before the error are the best estimate
             unlisted.append("")
         return Pending(files, size, oldest, refused, len(unlisted))
 
@@ -427,7 +427,7 @@ class Inventory:
         return self._filter.is_private(target) or any(_holds(place, target) for place in self._private)
 
     def _has_no_event(self, file: ChangedFile) -> bool:
-        """Return whether it is an event file of ours without an event."""
+        """Return whether it is an event file of this library's writer without an event."""
         return (
             file.signature.size <= NO_EVENT_BYTES
             and file.relpath not in self._ledger.entries

@@ -64,7 +64,7 @@ _MOST_BYTES_IN_GIT = 10 * 2**20
 # The first record of an event file is no event, the second is one.
 _RECORDS_WORTH_A_COPY = 2
 
-# A shorter token is one of a test, and may well stand in a file by chance.
+# A shorter token is one of a test, and a file may contain it by chance.
 _SHORTEST_SECRET = 16
 
 

@@ -27,8 +27,8 @@ class BatchLimits:
     Attributes:
         bytes: The size at which a batch is full. It bounds the cost of a failed commit, and how long a commit takes.
         bytes_in_memory: Up to this sum files are handed over as `bytes`, beyond it from private copies on disk.
-        files_read: The most files that are read. It bounds how long a folder's lock is held over files of which nothing
-            is to be sent.
+        files_read: The most files that are read. It bounds how long a folder's lock is held for files that have nothing
+            to send.
     """
 
     bytes: int = 2**30

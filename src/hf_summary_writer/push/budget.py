@@ -56,7 +56,7 @@ class Budget:
     Attributes:
         limit: Commits per window that the Hub allows; `None` while unknown, which means no limit.
         at: The moment, in seconds since the epoch.
-        tokens: Commits that may be made at once; if negative, so many are reserved that are still to come.
+        tokens: Commits that may be made at once; if negative, the number of reserved commits that still have to wait.
         commits: How long ago the commits of the last window were made, in seconds, the oldest first.
         share: The part of the limit that this machine takes.
         blocked: The wait in seconds that the Hub asked for.
@@ -83,7 +83,7 @@ class Budget:
 
     @classmethod
     def fresh(cls, limit: float | None, now: float, window: float = HOUR) -> Budget:
-        """Return a budget of which nothing was used."""
+        """Return an unused budget."""
         return cls(limit, now, max(1.0, (limit or 0.0) * _BURST), window=window)
 
     @property
@@ -125,7 +125,7 @@ class Budget:
         return replace(moved, tokens=min(moved.most_tokens, self.tokens + gained))
 
     def reserved(self) -> tuple[Budget, float]:
-        """Take the next place in the queue, which is then `issued`; return in how many seconds its turn comes."""
+        """Take the next place in the queue, which is then `issued`; return its wait in seconds."""
         if self.per_window is None:
             return self, self.blocked
         # An empty queue has no turns to skip.
@@ -330,7 +330,7 @@ class CommitQueue:
         """Make sure that a push may commit now. The last push of a run does not queue.
 
         Raises:
-            PostponedError: If others come first; a position in the queue is taken.
+            PostponedError: If others are first in the queue; a position behind them is taken.
         """
         budget = self._budget()
         if budget is not None and not final:
@@ -342,7 +342,7 @@ class CommitQueue:
         """Spend a commit of the budget on the block, and take it back if the block makes none.
 
         Raises:
-            PostponedError: If others come first after all.
+            PostponedError: If others are first in the queue by now.
             RateLimitError: If the Hub's limit leaves no commit even for a last push.
         """
         self._spend(final=final)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class PushFuture(Future[T]):
-    """A future that nobody cancels, and whose condition nobody holds while waiting for the result.
+    """A future that cannot be cancelled, and whose condition is not held while its result is awaited.
 
     `set_result` needs the condition, and a signal handler that raises can leave it held by the thread that waits.
     Every caller gets its own copy of the exception: a raised exception keeps the frames that it passed, and with them
@@ -68,7 +68,7 @@ class PushFuture(Future[T]):
         if self._is_resolved_here():
             return
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        # In steps, since one who was interrupted may have taken the wake-up of the others.
+        # In steps, since an interrupted thread may have consumed the wake-up of the others.
         while not self._resolved.wait(max(0.0, min(_CHECK_SECONDS, deadline - time.monotonic()))):
             if time.monotonic() >= deadline:
                 break

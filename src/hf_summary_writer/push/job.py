@@ -77,17 +77,17 @@ class Job:
 
     Args:
         folder: The folder, an absolute path without links.
-        config: Where it goes, which files of it, and how.
+        config: The destination, the patterns of the files, and the options.
         rank: The rank of this process in a distributed run, if ranks other than 0 leave scheduled pushes to others.
         is_writer: Whether it is the logdir of a writer, which leaves its pushes to an owner of a folder above.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         flush: Writes the logged data to disk before a push; returns whether the disk took all of it.
         on_commit: Called with every commit.
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
-        run: The run that the folder is of, if the Hub is to be told of its state.
+        run: The run of the folder, if its state is to be published on the Hub.
 
     Attributes:
-        asked: Whether somebody asked for this push, as `trigger` does.
+        asked: Whether this push was requested, as by `trigger`.
         final: Whether it is the last push of the run.
         began: When this push began, on the monotonic clock.
         run_states: The states of the runs in the folder.
@@ -249,7 +249,7 @@ class Job:
     def start_over(self, remote: Remote) -> None:
         """Mark all files as not uploaded: the repo or its branch is gone, and may be recreated empty."""
         self._losses = remote.losses
-        # Noted before it comes back: later on nothing would tell.
+        # Recorded before it is recreated: later on the loss could not be detected.
         self._note(self.ledger.start_over)
 
     def read(self, file: ChangedFile, memory: int) -> FileSnapshot | LedgerEntry | SkipReason:
@@ -281,10 +281,10 @@ class Job:
 
         Args:
             snapshots: The files.
-            secret: The access token, which may not stand in them.
+            secret: The access token, which the files may not contain.
         """
         if self.lease.is_held_elsewhere:
-            return []  # they are told by that process
+            return []  # that process publishes them
         written = {snapshot.relpath: snapshot.entry.signature.mtime_ns / 10**9 for snapshot in snapshots}
         return self._state_files(self.run_states.along(written, secret))
 
@@ -360,7 +360,7 @@ class Job:
         return bool(gone)
 
     def announce(self, commit: CommitInfo, snapshots: Iterable[FileSnapshot], repo_id: str, seconds: float) -> None:
-        """Log a commit, and tell the hook."""
+        """Log a commit, and call the hook."""
         sizes = [snapshot.entry.length for snapshot in snapshots]
         details = CommitDetails(repo_id, self.folder, commit.oid, commit.commit_url, len(sizes), sum(sizes), seconds)
         logger.info(

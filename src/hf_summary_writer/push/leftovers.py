@@ -123,7 +123,7 @@ def _command(parent: Path, found: list[_Leftover], endpoint: str) -> str:
 
 
 def _goes_beside(leftover: _Leftover, other: Destination) -> bool:
-    """Return whether a run goes to the place of its name beside that of another one; its folder may say anything."""
+    """Return whether a run's destination has its own name and is beside `other`; its ledger is not trusted."""
     where = leftover.config.destination
     parent, slash, _ = other.path.rpartition("/")
     if where.path != f"{parent}{slash}{as_unicode(leftover.folder.name)}":
@@ -154,7 +154,7 @@ def _leftovers(folder: Path, endpoint: str) -> Iterator[_Leftover]:
             if config.endpoint == endpoint and not _is_pushed(run, ledger):
                 inventory = Inventory(run, config, ledger, WarnOnce(quiet=True))
                 missing: list[tuple[ChangedFile, int]] = []
-                with contextlib.suppress(TemporaryError):  # the files seen before it are the best that can be said
+                with contextlib.suppress(TemporaryError):  # the files seen before the error are the best estimate
                     missing.extend(inventory.missing())
                 if missing and not _is_written(file for file, _ in missing):
                     yield _Leftover(run, config, len(missing), sum(size for _, size in missing))
@@ -174,7 +174,7 @@ def _runs_beside(folder: Path) -> list[Path]:
 
 
 def _is_pushed(run: Path, ledger: Ledger) -> bool:
-    """Return whether somebody pushes a folder, or holds the right to."""
+    """Return whether a process pushes a folder, or holds a lease of it."""
     locks = [name for name in StateFolder(ledger.path.parent).names(".lock") if name != PUSH_LOCK]
     return any(is_locked(run / STATE_FOLDER / name) for name in (PUSH_LOCK, *locks))
 

@@ -24,7 +24,7 @@ def linked_folders(folder: Path, config: PushConfig) -> Iterator[tuple[Path, Pus
 
     Args:
         folder: The folder, an absolute path without links.
-        config: Where it goes, and which files of it.
+        config: The destination, and the patterns of the files.
     """
     for link in sorted(links_out(folder, config)):
         target = _target(folder, link)

@@ -66,7 +66,7 @@ class State:
         phase: The current phase.
         seconds: How much longer it waits, for `Phase.WAITING`.
         error: Why the last push failed.
-        throttled: Why pushes come less often than the interval says, if they do.
+        throttled: The longer interval and its reason, if pushes are throttled.
     """
 
     phase: Phase
@@ -87,7 +87,7 @@ def _fail_given_up(given_up: _GivenUp) -> None:
 
 
 class PushTask:
-    """The pushes of one folder: when they are due, and who waits for them. Thread-safe; `PushLoop.task` makes it.
+    """The pushes of one folder: when they are due, and their futures. Thread-safe; `PushLoop.task` makes it.
 
     Args:
         loop: The loop that makes the pushes.
@@ -256,7 +256,7 @@ class PushTask:
         return self._timetable.ready_at(requested=self._requested is not None)
 
     def give_up_if_hopeless(self) -> _GivenUp:
-        """Give up a push that was asked for when the last one had failed already, and that would come after the end."""
+        """Give up a requested push that, after an earlier failure, could not begin before the end."""
         if not self.is_finishing:
             return None
         ready = self.ready_at()
@@ -268,7 +268,7 @@ class PushTask:
         return self._running is None and now >= self.ready_at()
 
     def is_due_soon(self, now: float, share: float) -> bool:
-        """Return whether a push is due within that share of the interval, and let it come now if so."""
+        """Return whether a push is due within that share of the interval, and make it due now if so."""
         if self._running is not None or self._ending:
             return False
         return self._timetable.bring_forward(now, share)
@@ -434,7 +434,7 @@ class PushLoop:
         if task not in self.served:
             self.served.append(task)
         if self._thread is None or not self._thread.is_alive():
-            # Before it starts: a signal handler may interrupt the start. Of two threads the older one goes away.
+            # Before it starts: a signal handler may interrupt the start. Of two threads the older one ends.
             self._thread = threading.Thread(target=self._run, name="hf-summary-writer-push", daemon=True)
             try:
                 self.pusher.remote.start()
@@ -459,7 +459,7 @@ class PushLoop:
         return threading.current_thread() is self._thread
 
     def after_fork_in_child(self) -> None:
-        """Forget the thread, which the child does not have, and its lock, which somebody may hold for ever."""
+        """Forget the thread, which the child does not have, and its lock, which a thread of the parent may hold."""
         self._reset()
         self.pusher.remote.after_fork_in_child()
         for task in list(self._adopted):
@@ -528,12 +528,12 @@ class PushLoop:
                 return True
             with contextlib.suppress(queue.Empty):
                 self._wakes.get(timeout=min(seconds, threading.TIMEOUT_MAX))
-                while True:  # one look at the tasks answers all who have called meanwhile
+                while True:  # one look at the tasks serves all wake-ups so far
                     self._wakes.get_nowait()
 
 
 def loop_to(remote: Remote) -> PushLoop:
-    """Return the loop that all schedulers of this process share whose commits may be made together.
+    """Return the loop shared by all schedulers of this process whose commits may be combined.
 
     Raises:
         ValueError: If the environment variable for the limit of commits is invalid.

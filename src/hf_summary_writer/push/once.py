@@ -52,7 +52,7 @@ def sync(
 
     Args:
         folder: The folder, an absolute path without links.
-        config: Where it goes, and how.
+        config: The destination, the patterns of the files, and the options.
         api: The client.
         on_commit: Called with every commit.
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
@@ -79,7 +79,7 @@ def sync(
 
 
 def known_configs(folder: Path) -> list[PushConfig]:
-    """Return the configs that earlier processes pushed `folder` with, or were to, as far as its ledgers tell."""
+    """Return the configs of earlier or intended pushes of `folder`, from its ledgers."""
     return [ledger.config for ledger in ledgers_of(folder) if ledger.config is not None]
 
 

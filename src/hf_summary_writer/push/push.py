@@ -55,7 +55,7 @@ class Round(Protocol):
         """Yield the jobs whose push is due, those that become due meanwhile included."""
 
     def due_soon(self) -> Iterator[Job]:
-        """Yield the jobs whose push is due soon, and comes together with the others."""
+        """Yield the jobs whose push is due soon and is made together with the others."""
 
     def others_wait(self) -> bool:
         """Return whether a job that this push does not serve has become due."""
@@ -380,7 +380,7 @@ def _locked(jobs: Iterable[Job], locks: contextlib.ExitStack, outcomes: Outcomes
 
 
 def _interrupted(jobs: Collection[Job]) -> Callable[[], bool]:
-    """Return a function that says whether there is no more time for any of the jobs."""
+    """Return a function that returns whether there is no more time for any of the jobs."""
     return lambda: all(job.interrupted() for job in jobs)
 
 
@@ -431,7 +431,7 @@ class _Refusals:
                 self._refuse(file, receipt.refused[file.path])
 
     def of_one(self, file: StagedFile, reason: str) -> Published:
-        """Return the receipt of a file that the Hub refused by itself, and tell its job."""
+        """Return the receipt of a file that the Hub refused by itself, and record the refusal in its job."""
         self._refuse(file, reason)
         return Published(None, frozenset(), frozenset(), frozenset(), frozenset({file.path}), {file.path: reason})
 

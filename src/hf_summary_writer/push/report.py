@@ -158,7 +158,7 @@ class Shutdown:
 
     Args:
         folder: The folder.
-        destination: Returns where it goes, its repo with a namespace once the Hub has said which.
+        destination: Returns its destination, with the namespace of the repo once that is known from the Hub.
         command: The command that sends the missing files, ready to paste into a shell.
         inventory: The inventory of the folder, which counts the missing files.
         seconds: How long all the waits of one exit may take together.

@@ -1,4 +1,4 @@
-"""The state of a run: a small file beside its event files on the Hub, which says whether the run still goes on.
+"""The state of a run: a small file beside its event files on the Hub, which shows whether the run is still running.
 
 A writer leaves it in the state folder of its run as well, for other processes that upload the run.
 """
@@ -53,7 +53,7 @@ _ENDED_BY_SIGNAL = range(129, 160)
 
 
 class RunPhase(Enum):
-    """Whether a run goes on, or how it ended."""
+    """Whether a run is running, or how it ended."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -84,7 +84,7 @@ class RunState:
     """The state of a run, as published on the Hub. Times are in seconds since the epoch.
 
     Attributes:
-        phase: Whether it goes on, or how it ended.
+        phase: Whether it is running, or how it ended.
         started: When its writer was opened.
         last_event: When an event was last written to the disk.
         last_push: When this was written.
@@ -196,11 +196,11 @@ class Run:
 
     @property
     def phase(self) -> RunPhase:
-        """Whether it goes on, or how it ended."""
+        """Whether it is running, or how it ended."""
         return self._phase
 
     def go_on(self) -> None:
-        """Note that the run goes on, also after an end."""
+        """Note that the run continues, even after an end."""
         self._phase = RunPhase.RUNNING
 
     def end(self, phase: RunPhase) -> None:
@@ -216,7 +216,7 @@ class Run:
         """Return the content of the file as of now.
 
         Args:
-            secret: The access token, which is masked wherever it stands.
+            secret: The access token, which is masked in the content.
         """
         command = command_line()
         if secret:

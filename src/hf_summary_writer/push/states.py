@@ -1,4 +1,4 @@
-"""The states of the runs in one folder, as the Hub is told of them with the folder's files."""
+"""The states of the runs in one folder, as published on the Hub with the folder's files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 class RunStates:
-    """No states at all: of a run whose user wants none told. One thread at a time may use it."""
+    """No states at all: of a run whose user wants none published. One thread at a time may use it."""
 
     def along(self, written: Mapping[str, float], secret: str | None) -> Mapping[str, bytes]:  # noqa: ARG002
-        """Return the contents of the files that come along with others, by their paths in the folder.
+        """Return the contents of the state files to upload with other files, by their paths in the folder.
 
         Args:
             written: When each of the others was last written, in seconds since the epoch.
-            secret: The access token, which may not stand in them.
+            secret: The access token, which the state files may not contain.
         """
         return {}
 

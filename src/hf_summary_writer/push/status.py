@@ -64,7 +64,7 @@ class LastFailure:
     Attributes:
         error: One line with the error and its remedy.
         since: When pushes began to fail (seconds since the epoch).
-        until: When it is tried again; `None` if nobody will, since the process has ended or given up.
+        until: The time of the next attempt; `None` if there is none, since the process has ended or given up.
     """
 
     error: str
@@ -78,7 +78,7 @@ class Status:
 
     Attributes:
         folder: The folder on this disk.
-        destination: Where it goes; its `repo_id` has a namespace once the Hub has said which.
+        destination: The destination; its `repo_id` has a namespace once that is known from the Hub.
         url: The page that shows the logs; `None` until the repo's full name is known from the Hub.
         commit: The last commit that the Hub acknowledged: its `oid`, `url` and `time` (seconds since the epoch).
         pending: The data that is not on the Hub yet: the number of `files` that wait for a push, of further files that
@@ -86,7 +86,7 @@ class Status:
             (seconds since the epoch), and the number of folders that are `unlisted`, since they cannot be read.
         phase: `idle`, `pushing`, `waiting` after a failed push, or `stopped` if this process does not push.
         failure: Why the last push failed; `None` if it did not.
-        throttled: If pushes come less often than they were asked for: how many `seconds` they are apart, and `why`.
+        throttled: If pushes are less frequent than configured: the `seconds` between them, and `why`.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ class Status:
 
     @property
     def all_arrived(self) -> bool:
-        """Whether the Hub holds all there is."""
+        """Whether the whole folder is on the Hub."""
         return self.pending.nothing
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Report(NamedTuple):
 
 
 class StatusFile:
-    """The file in which the process that pushes tells others of a failure, or of a wait for its turn.
+    """The file in which the process that pushes reports a failure or a wait in the commit queue to others.
 
     Not thread-safe: its owner writes it from the thread that pushes.
 
@@ -229,7 +229,7 @@ def missing(folder: Path, config: PushConfig, *, quiet: bool = False) -> list[Mi
 
     Args:
         folder: The folder, an absolute path without links.
-        config: Where it goes, and which files of it.
+        config: The destination, and the patterns of the files.
         quiet: Whether to leave it to the push to warn of files that cannot be sent.
     """
     _, inventory = _look(folder, config, quiet=quiet)
@@ -240,7 +240,7 @@ def missing(folder: Path, config: PushConfig, *, quiet: bool = False) -> list[Mi
 def links_out(folder: Path, config: PushConfig) -> set[str]:
     """Return the links of `folder` to folders, or to files that `config` means, that no push of it follows."""
     _, inventory = _look(folder, config, quiet=True)
-    with contextlib.suppress(TemporaryError):  # the links seen before it are the best that can be said
+    with contextlib.suppress(TemporaryError):  # the links seen before the error are the best estimate
         for _ in inventory.changed():
             pass
     return inventory.links_out
@@ -252,13 +252,13 @@ def matches_nothing(folder: Path, config: PushConfig) -> bool:
     try:
         return next(scan_folder(str(folder), chosen, chosen.prunes), None) is None
     except OSError:
-        return False  # nobody knows
+        return False  # unknown
 
 
 def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> Status:
     """Return the upload status of `folder`, an absolute path without links, with `config`. Makes no request.
 
-    May be called while another process pushes; it then tells of one moment or another.
+    May be called while another process pushes; the status is then that of some moment during the push.
     """
     ledger, inventory = _look(folder, config, quiet=quiet)
     failure, throttled = StatusFile.beside(ledger.path).read()
@@ -274,7 +274,7 @@ def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> 
 
 def _look(folder: Path, config: PushConfig, *, quiet: bool) -> tuple[Ledger, Inventory]:
     ledger = Ledger(folder / STATE_FOLDER / f"{config.destination.key}.jsonl", config.destination)
-    # A ledger that cannot be read means that nothing is known to have arrived, and so all is missing.
+    # Without a readable ledger no file is known to be uploaded, so all are missing.
     with contextlib.suppress(LedgerError, OSError):
         ledger.refresh()
     return ledger, Inventory(folder, config, ledger, WarnOnce(quiet=quiet))

@@ -21,7 +21,7 @@ __all__ = ["Result", "Throttled", "Timetable", "delay_after"]
 
 BASE_SECONDS = 2.0
 
-# Several writers told to wait by the same answer come back spread over this share of the wait.
+# The jitter of a wait that the Hub asked for, as a share of it: writers told the same wait do not retry together.
 _SPREAD = 0.1
 
 
@@ -115,7 +115,7 @@ class Timetable:
     def bring_forward(self, now: float, share: float) -> bool:
         """Make a push due now that is due soon; return whether it is.
 
-        Folders that share a repo come to share their commits in this way.
+        In this way folders that share a repo share commits as well.
 
         Args:
             now: The time.
