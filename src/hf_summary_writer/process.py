@@ -310,7 +310,7 @@ class _Watch:
                     self._put_back()
                     raise
                 others = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-                if others != -1:  # that of an event loop; then only the handler wakes the thread
+                if others != -1:  # the descriptor of an event loop; then only the handler wakes the thread
                     signal.set_wakeup_fd(others)
             self._members.add(member)
 
@@ -381,7 +381,7 @@ class _Watch:
                 os.kill(os.getpid(), number)
 
     def _give_way(self) -> None:
-        """Wait in the main thread for the end of the process, which the other thread brings about.
+        """Wait in the main thread until the other thread ends the process.
 
         A call of C that holds the interpreter and runs handlers, such as a match of a regular expression, lets no other
         thread run but while a handler waits. It waits half the time, since the main thread may have been interrupted

@@ -218,7 +218,7 @@ def _scalars(shown: str, files: Mapping[str, list[Path]], wanted: _Wanted, tags:
 
 
 def no_folder(source: str, config: PushConfig) -> str:
-    """Return the beginning of a message about a repo whose name may have been meant as that of a folder."""
+    """Return the beginning of a message about a repo name that may have been meant as a folder."""
     is_remote = source.startswith("hf://") or config.repo_type is not None or config.revision is not None
     return "" if is_remote or Path(source).is_dir() else f"there is no folder {source!r} on this machine, and "
 

@@ -94,7 +94,7 @@ class CommitScheduler:
         model_card: Whether the first commit to a repo that this scheduler creates brings a README.md that describes its
             contents. An existing README.md is never modified.
         check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
-            not: for trainings whose first minutes nobody watches.
+            not: for unattended training.
 
     Arguments that are left out are read from environment variables such as `HF_SUMMARY_WRITER_REPO_ID`; the page
     "Environment variables" lists them. With `HF_HUB_OFFLINE=1` or `HF_SUMMARY_WRITER_MODE=offline` nothing is uploaded,
@@ -188,7 +188,7 @@ class CommitScheduler:
 
     @property
     def repo_id(self) -> str:
-        """The repo: as given, and with its namespace once the Hub has said which."""
+        """The repo: as given, and with its namespace once the Hub has returned it."""
         return self._remote.repo_id
 
     @property

@@ -155,7 +155,7 @@ def view(
         repo_type: `"model"` (the default), `"dataset"`, `"space"` or `"bucket"`.
         revision: The branch, tag or commit; `main` by default.
         folder: The folder for the copy of the event files; by default, a temporary one.
-        refresh: Seconds between looks; 60 by default, and 5 for a bucket whose changes the client cannot follow.
+        refresh: Seconds between refreshes; 60 by default, and 5 for a bucket whose changes the client cannot follow.
         token: The access token; by default, the stored one.
         hf_api: The `HfApi` for all requests, instead of a new one.
 

@@ -112,7 +112,7 @@ class HFSummaryWriter(EventWriter):
             not upload, each to the folder of its name beside that of this run. By default one warning names the data,
             with the command that uploads it.
         check: Whether to ask the Hub now whether it will accept pushes to the repo, and to raise `ActionNeededError` if
-            not: for trainings whose first minutes nobody watches.
+            not: for unattended training.
         log_environment: Whether to log a text `environment` with the command, the Git commit, versions, host and rank.
             Secrets among the command's arguments are masked.
         **kwargs: Passed on to `tensorboardX.SummaryWriter`. With `write_to_disk=False` nothing is uploaded.
@@ -177,7 +177,7 @@ class HFSummaryWriter(EventWriter):
             )
         logdir = logdir or default_logdir(kwargs.get("comment", ""))
         check_folder(logdir, "logdir")
-        # Named as the user did: a link may lead to a folder whose name says nothing.
+        # Named as the user did: a link may lead to a folder with a meaningless name.
         path = os.path.abspath(logdir)  # noqa: PTH100 - a Path would follow it
         of_run = _in_repo(config, os.path.basename(path))  # noqa: PTH119
         if config.check:
@@ -239,7 +239,7 @@ class HFSummaryWriter(EventWriter):
 
     @property
     def repo_id(self) -> str:
-        """The repo: as given, and with its namespace once the Hub has said which."""
+        """The repo: as given, and with its namespace once the Hub has returned it."""
         return self.scheduler.repo_id
 
     @property

@@ -208,7 +208,7 @@ def _read(folder: Path) -> _Logged:
         for tag in tags["tensors"]:
             found.others[tag] = len(events.Tensors(tag))
         for tag in tags["images"]:
-            # A batch of images is one tag per image; they come together.
+            # A batch of images has one tag per image, all logged together.
             found.others[tag.partition("/")[0]] = len(events.Images(tag))
     return found
 

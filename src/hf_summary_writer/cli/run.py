@@ -81,7 +81,7 @@ class Child:
             before[ended] = signal.signal(ended, signal.SIG_DFL)
         for name in _NAMES:
             number = getattr(signal, name, None)
-            # One that is ignored, as `nohup` has it, stays ignored, and the command inherits that.
+            # An ignored signal, as with `nohup`, stays ignored, and the command inherits that.
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, self._pass_on)
         try:

@@ -1,4 +1,4 @@
-"""`hf-summary-writer status`: how far the folders of a logdir have come to the Hub, or which runs of a repo go on."""
+"""`hf-summary-writer status`: the upload status of the folders of a logdir, or the state of the runs of a repo."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) 
 
 
 def _with_linked(pushed: list[tuple[Path, PushConfig]]) -> list[tuple[Path, PushConfig]]:
-    """Return these folders, and those in place of their links that `sync --follow-links` has pushed."""
+    """Return these folders, and the targets of their links that `sync --follow-links` has pushed."""
     linked = [each for folder in pushed for each in linked_folders(*folder)]
     return [*pushed, *((each, config) for each, config in linked if config.destination in _destinations(each))]
 

@@ -166,7 +166,7 @@ def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tupl
 
 
 def _known_configs(folder: Path, options: dict[str, Any]) -> tuple[_Configs, bool]:
-    """Return how the known folders were pushed to the user's Hub, and whether all of them were."""
+    """Return the configs of the known folders pushed to the user's Hub, and whether all of them were."""
     # A folder may be untrusted: the user's token is not sent to the Hub that its state files name.
     endpoint = options["endpoint"] or without_password(default_endpoint())
     found = [(each, ledger.known_config) for each, ledger in known_folders(folder)]

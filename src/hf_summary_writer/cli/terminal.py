@@ -110,7 +110,7 @@ def ago(seconds: float) -> str:
 
 
 def now_or_later(moment: float) -> str:
-    """Return a moment (seconds since the epoch) as local time, and how far away it is."""
+    """Return a time (seconds since the epoch) as local time, with its distance from now."""
     distance = moment - time.time()
     shown = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
     return f"{shown} (in {ago(distance)})" if distance > 0 else f"{shown} ({ago(-distance)} ago)"

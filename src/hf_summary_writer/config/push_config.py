@@ -338,7 +338,7 @@ class PushConfig:
 
         Args:
             folder: The folder, an absolute path.
-            assumed_endpoint: The Hub that this process talks to unless told otherwise.
+            assumed_endpoint: The default Hub of this process.
         """
         where = self.destination
         words = ["hf-summary-writer", "sync", str(folder), where.repo_id, "--into", where.path or "/"]

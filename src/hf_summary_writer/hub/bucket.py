@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = ["BucketRemote", "check_client"]
 
-# Older clients do not tell which files of a batch failed; those before 1.5 know no buckets.
+# Older clients do not report the failed files of a batch; clients before 1.5 have no buckets.
 _OLDEST_CLIENT = (1, 33)
 
 # The Hub takes no more operations in one batch.
 _MAX_OPERATIONS = 1000
 
-# How the Xet client words that the Hub refused its request for an upload token.
+# The Xet client's message when the Hub refused its request for an upload token.
 _NO_UPLOAD_TOKEN = re.compile(r"HTTP status client error \((?:401|403|404)\b[^)]*\), domain: \S+/api/")
 
 
@@ -189,7 +189,7 @@ class BucketRemote(Remote):
             except PushError as error:
                 if error.in_doubt or not _NO_UPLOAD_TOKEN.search(str(error)):
                     raise
-                self._call(self._find)  # says why, in the Hub's own words
+                self._call(self._find)  # raises with the Hub's own reason
                 said = one_line(str(error))
                 raise ActionNeededError(
                     f"the token may not write to {self._name} ({said}): use one with write access to it"
@@ -234,7 +234,7 @@ def _addition(upload: Upload) -> Any:
 
 
 def _listed(additions: Sequence[Any]) -> Iterator[tuple[str, RemoteFile]]:
-    """Yield how the bucket lists each file, as far as the client has told it."""
+    """Yield the bucket's listing of each file, as far as the client has reported it."""
     for each in additions:
         size, xet_hash = getattr(each, "size", None), getattr(each, "xet_hash", None)
         if isinstance(size, int) and isinstance(xet_hash, str):

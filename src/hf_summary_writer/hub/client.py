@@ -40,7 +40,7 @@ _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 
 def default_endpoint() -> str:
-    """Return the address of the Hub that `huggingface_hub` talks to unless told otherwise (`HF_ENDPOINT`)."""
+    """Return the default address of the Hub of `huggingface_hub` (`HF_ENDPOINT`)."""
     return str(constants.ENDPOINT)
 
 
@@ -95,7 +95,7 @@ class Client:
 
     @property
     def key(self) -> Hashable:
-        """The same for all clients whose requests may stand for each other. Holds no token."""
+        """The same for all clients with interchangeable requests. Holds no token."""
         return id(self.api) if self._is_users else _fingerprint(default_endpoint(), self._token)
 
     @property
@@ -121,7 +121,7 @@ class Client:
         Args:
             call: Makes requests.
             repo: How messages call the repo.
-            known: Whether the repo took commits before, so that a 404 means that somebody removed it.
+            known: Whether the repo took commits before, so that a 404 means that it was removed.
         """
 
         def prepared() -> T:

@@ -92,7 +92,7 @@ class Deadline:
 
     Args:
         deadline: The end.
-        answer_bytes: How many bytes all answers may have together.
+        answer_bytes: The size limit of all answers together.
         downloads: Whether a request with the token may be redirected to another host, which then does not get it.
 
     Attributes:

@@ -95,7 +95,7 @@ class _Source(ABC):
         """Return the address of a file that was listed."""
 
     def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
-        """Wait until something may have changed, at most so long."""
+        """Wait for a possible change, at most `seconds`."""
         ended(seconds)
 
 
@@ -264,7 +264,7 @@ class Mirror:
         return Changed(files, size, failed)
 
     def _that_fit(self, changed: dict[str, _Listed]) -> tuple[dict[str, _Listed], dict[str, str]]:
-        """Return the files that the disk has space for, and why the others cannot be downloaded."""
+        """Return the files that fit on the disk, and the errors of the others by path."""
         self._folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._folder).free
         left = free - free // 20

@@ -87,7 +87,7 @@ class Published:
 def kept_path(path: str, content_hash: str) -> str:
     """Return the path under which a file of the Hub is kept that a shorter one replaces.
 
-    A container that begins anew on an empty disk writes to the same names, and knows of no earlier upload.
+    A container that restarts on an empty disk writes to the same names, and knows of no earlier upload.
     """
     return f"{path}.replaced-{content_hash[:8]}"
 
@@ -196,7 +196,7 @@ class Remote(ABC):
         return created
 
     def lost_repo(self) -> None:
-        """Note that the repo is gone: it must come back before the next push, and is not created again."""
+        """Note that the repo is gone: it must exist again before the next push, and is not recreated."""
         self.losses += 1
         self._check = self._find
 
@@ -236,7 +236,7 @@ class Remote(ABC):
         """Publish small files by themselves, unless that makes a commit; leave out those that the Hub refuses."""
 
     def files(self, paths: Sequence[str], interrupted: Callable[[], bool] = lambda: False) -> dict[str, RemoteFile]:
-        """Return those of the files that exist at the Hub, with a request per 1,000 of them.
+        """Return the files that exist on the Hub, with one request per 1,000 paths.
 
         Args:
             paths: Their paths in the repo or bucket.

@@ -281,7 +281,7 @@ class RepoRemote(Remote):
             return str(self.api.create_repo(self.repo_id, **options).repo_id), True
         except HfHubHTTPError as error:
             status = error.response.status_code
-            if status == 409:  # it exists; the answer says under which name, which spares a request
+            if status == 409:  # it exists; the answer has its full name, which saves a request
                 return str(RepoUrl(error.response.json()["url"], endpoint=self.api.endpoint).repo_id), False
             if status not in _MAY_EXIST:
                 raise

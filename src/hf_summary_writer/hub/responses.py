@@ -126,7 +126,7 @@ def one_line(text: str) -> str:
 
 
 def wait_asked_for(answer: Answer, now: float) -> float | None:
-    """Return how many seconds the Hub asked to be left alone, at most `MAX_WAIT_SECONDS`, or `None` if it did not say.
+    """Return the seconds that the Hub asked to wait, at most `MAX_WAIT_SECONDS`; `None` if it did not.
 
     Args:
         answer: The answer with status 429 or 5xx.
@@ -144,7 +144,7 @@ def wait_asked_for(answer: Answer, now: float) -> float | None:
 
 
 def requests_left(header: str) -> tuple[int, int] | None:
-    """Return how many requests a header `RateLimit` allows, and for how many seconds; `None` if it does not say."""
+    """Return the requests that a header `RateLimit` allows, and for how many seconds; `None` if it does not say."""
     match = _RATE_LIMIT.search(header)
     return (int(match[1]), int(match[2])) if match else None
 

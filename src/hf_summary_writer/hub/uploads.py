@@ -51,7 +51,7 @@ class PieceReader:
         """Yield the pieces of a file, but for a last part of less than a piece; none if the new part is small.
 
         Args:
-            upload: The file. One that is in memory yields nothing.
+            upload: The file. A file in memory yields nothing.
             at_least: New parts of up to this many bytes are small.
         """
         # The file may be another one by now. Then too much or too little is uploaded here, which does no harm.
@@ -74,7 +74,7 @@ class PreparedCommit:
         left_out: The paths in the repo that its `.gitignore` keeps out.
         along: Small files that come along with the additions.
         kept: The files in the repo that would be replaced by less, and the paths under which they are kept.
-        listed: How the Hub lists each file by its path in the repo, those included that need no commit.
+        listed: The Hub's listing of each file by its path in the repo, also of files that need no commit.
     """
 
     additions: tuple[CommitOperationAdd, ...]
@@ -156,7 +156,7 @@ def is_identical(addition: Any) -> bool:
 
 
 def git_oid(addition: Any) -> str:
-    """Return the hash by which Git knows a file, or its pointer to LFS; empty if the client does not tell.
+    """Return the hash by which Git knows a file, or its pointer to LFS; empty if the client does not expose it.
 
     It reveals that a file in LFS was replaced by one in Git.
     """
