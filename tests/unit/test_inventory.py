@@ -12,7 +12,8 @@ from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder.disk import WarnOnce
 from hf_summary_writer.folder.ledger import Ledger, LedgerEntry, Signature
 from hf_summary_writer.folder.scan import Inventory
-from hf_summary_writer.push import linked_folders, unfollowed
+from hf_summary_writer.push import linked_folders
+from hf_summary_writer.push.links import unfollowed
 
 if TYPE_CHECKING:
     from pathlib import Path

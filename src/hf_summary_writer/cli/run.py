@@ -16,13 +16,14 @@ import click
 from hf_summary_writer.checks import PREFIX, check_folder
 from hf_summary_writer.cli.options import config_of, config_options
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
+from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, scheduler_of, start_together
 from hf_summary_writer.config import PUSHED_FOLDER, commits_per_hour, mode_for
 from hf_summary_writer.push import matches_nothing, missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.scheduler import CommitScheduler
@@ -73,22 +74,13 @@ class Child:
             code = self._process.wait()
         return code if code >= 0 else _BY_SIGNAL - code
 
-    @contextlib.contextmanager
-    def _signals_passed_on(self) -> Iterator[None]:
-        before = {}
-        if (ended := getattr(signal, "SIGCHLD", None)) is not None:
+    def _signals_passed_on(self) -> contextlib.AbstractContextManager[None]:
+        # An ignored signal stays ignored, and the command inherits that.
+        handlers: dict[int, Any] = dict.fromkeys(unignored(_NAMES), self._pass_on)
+        if hasattr(signal, "SIGCHLD"):
             # The parent process may ignore it, and then the system keeps no exit code of the command.
-            before[ended] = signal.signal(ended, signal.SIG_DFL)
-        for name in _NAMES:
-            number = getattr(signal, name, None)
-            # An ignored signal, as with `nohup`, stays ignored, and the command inherits that.
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, self._pass_on)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            handlers[signal.SIGCHLD] = signal.SIG_DFL
+        return signal_handlers(handlers)
 
     def _pass_on(self, number: int, _: object) -> None:
         self._on_signal(number)

@@ -21,9 +21,8 @@ from hf_summary_writer.push import (
     inspect_folder,
     known_folders,
     linked_folders,
-    links_out,
     matches_nothing,
-    unfollowed,
+    unfollowed_links,
 )
 from hf_summary_writer.reading import place_of
 
@@ -94,7 +93,7 @@ def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) 
     complete = True
     for each, config in pushed:
         found = inspect_folder(each, config)
-        left_out = unfollowed(each, links_out(each, config), elsewhere)
+        left_out = unfollowed_links(each, config, elsewhere)
         complete = complete and found.all_arrived and not left_out
         if as_json:
             emit({**found.as_dict(), "unfollowed_links": left_out})

@@ -16,6 +16,7 @@ import click
 from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
+from hf_summary_writer.cli.signals import signal_handlers
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
@@ -26,11 +27,10 @@ from hf_summary_writer.push import (
     known_configs,
     known_folders,
     linked_folders,
-    links_out,
     matches_nothing,
     missing,
-    unfollowed,
     unfollowed_error,
+    unfollowed_links,
 )
 from hf_summary_writer.push import sync as send
 
@@ -197,7 +197,7 @@ def _linked(configs: _Configs) -> _Configs:
 
 def _left_out(folder: Path, config: PushConfig, elsewhere: Collection[Path]) -> list[str]:
     """Return the links out of a folder that are not followed, and name them on standard error."""
-    links = unfollowed(folder, links_out(folder, config), elsewhere)
+    links = unfollowed_links(folder, config, elsewhere)
     if links:
         say(f"{folder} is not uploaded in full: {unfollowed_error(links)}", colour="yellow", err=True)
     return links
@@ -345,10 +345,5 @@ def _until_told_to_stop() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         told.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, tell_once) for number in numbers]
-    try:
+    with signal_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), tell_once)):
         yield told
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

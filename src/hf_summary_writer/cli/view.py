@@ -18,6 +18,7 @@ import click
 
 from hf_summary_writer.cli.options import config_option
 from hf_summary_writer.cli.progress import download_progress
+from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import RUN_FILES, PushConfig
@@ -91,7 +92,9 @@ def view(
     api = client_for(config)
     disable_progress_bars()  # the client's own, one for each file
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_signals_as_interrupts())
+        # As Ctrl-C does, they end TensorBoard and remove the temporary copy.
+        interrupts = dict.fromkeys(unignored(("SIGTERM", "SIGHUP")), signal.default_int_handler)
+        stack.enter_context(signal_handlers(interrupts))
         if folder is None:
             folder = Path(
                 stack.enter_context(
@@ -133,21 +136,6 @@ def fetch(mirror: Mirror, config: PushConfig) -> None:
 
 def _warn(text: str) -> None:
     say(text, colour="yellow", err=True)
-
-
-@contextlib.contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """Take SIGTERM and SIGHUP for Ctrl-C: neither TensorBoard nor the temporary copy must stay behind."""
-    before = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
-            before[number] = signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hf_summary_writer.push.budget import CommitQueue, commit_queue_of
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.leftovers import look_for_leftovers
-from hf_summary_writer.push.links import linked_folders, unfollowed, unfollowed_error
+from hf_summary_writer.push.links import linked_folders, unfollowed_error, unfollowed_links
 from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, loop_to
 from hf_summary_writer.push.once import known_configs, sync
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
@@ -17,7 +17,6 @@ from hf_summary_writer.push.status import (
     StatusFile,
     inspect_folder,
     known_folders,
-    links_out,
     matches_nothing,
     missing,
 )
@@ -46,12 +45,11 @@ __all__ = [
     "known_configs",
     "known_folders",
     "linked_folders",
-    "links_out",
     "look_for_leftovers",
     "loop_to",
     "matches_nothing",
     "missing",
     "sync",
-    "unfollowed",
     "unfollowed_error",
+    "unfollowed_links",
 ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["linked_folders", "unfollowed", "unfollowed_error"]
+__all__ = ["linked_folders", "unfollowed", "unfollowed_error", "unfollowed_links"]
 
 
 def linked_folders(folder: Path, config: PushConfig) -> Iterator[tuple[Path, PushConfig]]:
@@ -35,6 +35,11 @@ def linked_folders(folder: Path, config: PushConfig) -> Iterator[tuple[Path, Pus
         except ValueError:  # no repo can have a folder of that name
             continue
         yield target, dataclasses.replace(config, path_in_repo=path)
+
+
+def unfollowed_links(folder: Path, config: PushConfig, elsewhere: Collection[Path]) -> list[str]:
+    """Return the links of a folder that neither its push follows nor one of the folders that are pushed as well."""
+    return unfollowed(folder, links_out(folder, config), elsewhere)
 
 
 def unfollowed(folder: Path, links: Iterable[str], elsewhere: Collection[Path]) -> list[str]:
