@@ -220,10 +220,12 @@ def test_a_run_that_does_not_exist_names_those_that_do(tmp_path: Path) -> None:
         read(tmp_path, runs="frist")
 
 
-def test_a_folder_without_event_files_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_without_event_files_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LookupError, match="has no event files"):
         read(tmp_path)
-    for missing in (tmp_path / "gone", str(tmp_path / "gone"), "./gone", "../a"):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for missing in (tmp_path / "gone", str(tmp_path / "gone"), "./gone", "../gone"):
         with pytest.raises(FileNotFoundError, match="there is no folder"):
             read(missing)
 
