@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import commands
+from faults.proxy import Answer, FaultProxy
 from hub_process import HubProcess
 
 if TYPE_CHECKING:
@@ -94,3 +95,12 @@ def test_on_a_terminal_it_is_a_table(hub: HubProcess, tmp_path: Path) -> None:
     assert shown.code == 0
     assert "ok    token" in shown.text
     assert hub.token not in shown.text
+
+
+@pytest.mark.parametrize("body", [b"<html>log in</html>", b"", b"null", b"{}"])
+def test_a_login_page_in_place_of_the_hub_is_named(hub: HubProcess, tmp_path: Path, body: bytes) -> None:
+    with FaultProxy(hub) as portal:
+        portal.add("*", "whoami", Answer(200, body=body))
+        found, code = findings(portal, home=tmp_path)
+    assert (code, found["Hub"]["ok"]) == (1, False)
+    assert "network" in found["Hub"]["remedy"]

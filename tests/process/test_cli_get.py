@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import commands
+from faults.proxy import Answer, FaultProxy
 from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.events import EventWriter
 
@@ -115,14 +116,15 @@ def test_a_pipe_keeps_names_as_they_are(hub: HubProcess, tmp_path: Path) -> None
     assert json.loads(text)["tag"] == name
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
 @pytest.mark.parametrize("form", ["--csv", "--json", None])
 def test_names_that_the_output_cannot_encode_are_shown_in_escapes(
-    hub: HubProcess, tmp_path: Path, form: str | None
+    hub: HubProcess, tmp_path: Path, form: str | None, errors: str
 ) -> None:
     with EventWriter(tmp_path / "runs" / "実験") as writer:
         writer.add_scalar("損失", 1.0, 1)
     words = ["get", tmp_path / "runs", "損失", *([form] if form else [])]
-    shown = commands.run(hub, *words, home=tmp_path, PYTHONIOENCODING="ascii:strict")
+    shown = commands.run(hub, *words, home=tmp_path, PYTHONIOENCODING=f"ascii:{errors}")
     assert shown.returncode == 0, shown.stderr
     assert r"\u5b9f\u9a13" in shown.stdout
     assert r"\u640d\u5931" in shown.stdout
@@ -133,3 +135,12 @@ def test_options_without_meaning_for_a_folder_are_refused(hub: HubProcess, logs:
     asked = commands.invoke(hub, "get", logs, option, home=logs)
     assert asked.returncode == 2
     assert f"{option.partition('=')[0]} has no meaning for a folder" in asked.stderr
+
+
+@pytest.mark.parametrize(("body", "said"), [(b"<html>", "JSONDecodeError"), (b"{}", "KeyError: 'name'")])
+def test_a_login_page_in_place_of_the_hub_is_named(hub: HubProcess, tmp_path: Path, body: bytes, said: str) -> None:
+    with FaultProxy(hub) as portal:
+        portal.add("*", "whoami", Answer(200, body=body))
+        asked = commands.invoke(portal, "get", "run", home=tmp_path)
+    assert asked.returncode == 1
+    assert f"what answered is not the Hub ({said}" in asked.stderr

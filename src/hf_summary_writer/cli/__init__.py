@@ -27,7 +27,7 @@ _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
             # Names and tags may have characters that the encoding of the output lacks.
             sys.stdout.reconfigure(errors="backslashreplace")
         try:

@@ -8,13 +8,14 @@ import math
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hf_summary_writer.cli.options import config_option, refuse
 from hf_summary_writer.cli.progress import download_progress
-from hf_summary_writer.cli.terminal import failed_read, log_to_stderr
+from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, write_lines
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.notices import printable
@@ -88,15 +89,12 @@ def get(
     except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
         raise click.ClickException(printable(_reason(source, place, error))) from None
     columns, rows = (_COLUMNS, _values(found)) if tags else (_OVERVIEW, _overview(found))
+    lines: Iterator[str]
     if as_json:
-        _write_lines(json.dumps(dict(zip(columns, map(_in_json, row), strict=True))) for row in rows)
-    elif as_csv:
-        clean: Callable[[str], str] = printable if sys.stdout.isatty() else str
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows((clean(run), clean(tag), *numbers) for run, tag, *numbers in rows)
+        lines = (json.dumps(dict(zip(columns, map(_in_json, row), strict=True))) + "\n" for row in rows)
     else:
-        _write_lines(_table(columns, rows))
+        lines = (_csv if as_csv else _table)(columns, rows)
+    write_lines(lines)
 
 
 def _downloaded(
@@ -110,7 +108,9 @@ def _downloaded(
 
 
 def _reason(source: str, place: Path | PushConfig, error: Exception) -> str:
-    if isinstance(place, Path) or isinstance(error, LookupError | FileNotFoundError):
+    # A KeyError comes from the client, about an answer that lacks a field.
+    is_ours = isinstance(error, LookupError | FileNotFoundError) and not isinstance(error, KeyError)
+    if isinstance(place, Path) or is_ours:
         return str(error)
     return no_folder(source, place) + failed_read(place, error)
 
@@ -135,6 +135,16 @@ def _in_json(value: Any) -> Any:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+def _csv(columns: tuple[str, ...], rows: Iterable[Row]) -> Iterator[str]:
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    clean: Callable[[str], str] = printable if is_terminal else str
+    # Returns the return value of `write`.
+    writer: Any = csv.writer(SimpleNamespace(write=str), lineterminator="\n")
+    yield writer.writerow(columns)
+    for run, tag, *numbers in rows:
+        yield writer.writerow((clean(run), clean(tag), *numbers))
+
+
 def _table(columns: tuple[str, ...], rows: Iterable[Row]) -> Iterator[str]:
     """Yield the lines of a table: names to the left, numbers to the right, the time as local time."""
     shown = [(*columns[:-1], "time")]
@@ -142,7 +152,7 @@ def _table(columns: tuple[str, ...], rows: Iterable[Row]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for run, tag, *numbers, at in shown:
         cells = (f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=False))
-        yield "  ".join((f"{run:<{widths[0]}}", f"{tag:<{widths[1]}}", *cells, at))
+        yield "  ".join((f"{run:<{widths[0]}}", f"{tag:<{widths[1]}}", *cells, f"{at}\n"))
 
 
 def _short(number: Any) -> str:
@@ -156,7 +166,3 @@ def _local(moment: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
     except (OverflowError, OSError, ValueError):  # not finite, or of no year
         return str(moment)
-
-
-def _write_lines(lines: Iterable[str]) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from hf_summary_writer.hub import answer_of, one_line
+from hf_summary_writer.hub import failure_of
 from hf_summary_writer.notices import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from hf_summary_writer.config import Destination, PushConfig
-
-    _StreamHandler = logging.StreamHandler[TextIO]
-else:
-    _StreamHandler = logging.StreamHandler  # not subscriptable in Python 3.10
 
 __all__ = [
     "ago",
@@ -34,16 +31,57 @@ __all__ = [
     "patterns",
     "place",
     "say",
+    "write_lines",
 ]
+
+_LINES_AT_ONCE = 1000
+
+
+def _write(text: str, *, err: bool = False) -> OSError | None:
+    """Write text to standard output or standard error; return the error if that is not possible.
+
+    Where the reader has ended, as `head` does, or the disk is full, later text is dropped: an upload goes on, and `run`
+    returns the exit code of its command.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:
+        return None
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        # The text that is still in the buffer would fail again at exit.
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return error
+    return None
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Write lines that end with a line break to standard output, as long as there is a reader.
+
+    Raises:
+        click.ClickException: If they cannot be written for another reason.
+    """
+    remaining = iter(lines)
+    while some := "".join(itertools.islice(remaining, _LINES_AT_ONCE)):
+        error = _write(some)
+        if error is not None and not isinstance(error, BrokenPipeError):
+            raise click.ClickException(f"standard output could not be written: {error.strerror}")
+        if error is not None:
+            return
 
 
 def say(text: str, *, colour: str | None = None, err: bool = False) -> None:
     """Write one line, to standard output or standard error."""
-    # click leaves colours out of a pipe by itself. A variable that is there at all means no colours: no-color.org.
+    stream = sys.stderr if err else sys.stdout
+    # No colours: https://no-color.org
+    is_styled = colour and stream is not None and stream.isatty() and not os.environ.get("NO_COLOR")
+    text = printable(text)
     with _beside_bars():
-        text = printable(text)
-        is_styled = colour is not None and "NO_COLOR" not in os.environ
-        click.echo(click.style(text, fg=colour) if is_styled else text, err=err)
+        _write(f"{click.style(text, fg=colour) if is_styled else text}\n", err=err)
 
 
 @contextlib.contextmanager
@@ -63,20 +101,23 @@ class _Lines(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
-class _BesideBars(_StreamHandler):
+class _BesideBars(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        with _beside_bars():
-            super().emit(record)
+        try:
+            with _beside_bars():
+                _write(f"{self.format(record)}\n", err=True)
+        except Exception:  # noqa: BLE001 - as handlers of the standard library do
+            self.handleError(record)
 
 
 def emit(value: dict[str, Any]) -> None:
     """Write a value as one line of JSON."""
-    click.echo(json.dumps(value))
+    _write(f"{json.dumps(value)}\n")
 
 
 def log_to_stderr() -> None:
     """Show the library's warnings on standard error."""
-    handler = _BesideBars(sys.stderr)
+    handler = _BesideBars()
     handler.setFormatter(_Lines("%(message)s"))
     logger = logging.getLogger("hf_summary_writer")
     logger.addHandler(handler)
@@ -96,9 +137,7 @@ def place(where: PushConfig | Destination) -> str:
 
 def failed_read(config: PushConfig, error: Exception) -> str:
     """Return why a repo or bucket could not be read, in one line."""
-    answer = answer_of(error)
-    reason = one_line(str(error)) if answer is None else f"{answer.status} {answer.message}"
-    return f"{config.repo_id} could not be read from {config.endpoint}: {reason}"
+    return f"{config.repo_id} could not be read from {config.endpoint}: {failure_of(error)}"
 
 
 def ago(seconds: float) -> str:

@@ -12,7 +12,7 @@ from hf_summary_writer.hub.files import Upload
 from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, full_name, refresh_seconds
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote
 from hf_summary_writer.hub.repo import RepoRemote
-from hf_summary_writer.hub.responses import REVISION_NOT_FOUND, answer_of, one_line
+from hf_summary_writer.hub.responses import REVISION_NOT_FOUND, answer_of, failure_of, one_line
 from hf_summary_writer.hub.uploads import CARD_PATH, model_card
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "client_of",
     "default_endpoint",
     "endpoint_of",
+    "failure_of",
     "full_name",
     "list_files",
     "model_card",

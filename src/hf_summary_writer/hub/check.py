@@ -84,6 +84,8 @@ def check(
     endpoint = without_password(api.endpoint)
     try:
         answer = _ask(api, "GET", "/api/whoami-v2")
+        account = answer.json()
+        name = str(account["name"])
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
         reason = str(classify_exception(error, known=False, repo="the Hub", now=time.time()))
         if answer_of(error) is None:
@@ -95,17 +97,16 @@ def check(
     yield Finding("Hub", ok=True, text=endpoint)
     yield _clock(answer.headers.get("date", ""))
     yield _limits(answer.headers.get("ratelimit", ""))
-    account = answer.json()
-    role = str(account.get("auth", {}).get("accessToken", {}).get("role", "unknown"))
+    role = _role(account.get("auth"))
     yield Finding(
         "token",
         ok=role != "read",
-        text=f"of {one_line(str(account.get('name')))}, with the role {one_line(role)}",
+        text=f"of {one_line(name)}, with the role {one_line(role)}",
         remedy="create a token that may write at https://huggingface.co/settings/tokens" if role == "read" else "",
     )
     if repo_id is not None:
-        name = repo_id if "/" in repo_id else f"{account.get('name')}/{repo_id}"
-        yield _rights(api, name, check_repo_type(repo_type), check_revision(revision))
+        full_name = repo_id if "/" in repo_id else f"{name}/{repo_id}"
+        yield _rights(api, full_name, check_repo_type(repo_type), check_revision(revision))
 
 
 def require(config: PushConfig, api: HfApi | None) -> None:
@@ -166,6 +167,12 @@ def _xet_cache(repo_type: str | None) -> Finding:
     writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     remedy = "" if writable else "set HF_HOME to a folder that you may write to, or HF_HUB_DISABLE_XET=1"
     return Finding("Xet", ok=writable, text=f"cache in {folder}{'' if writable else ', not writable'}", remedy=remedy)
+
+
+def _role(auth: Any) -> str:
+    """Return the role of the token; other ways to log in have none."""
+    token = auth.get("accessToken") if isinstance(auth, dict) else None
+    return str(token.get("role", "unknown")) if isinstance(token, dict) else "unknown"
 
 
 def _clock(date: str) -> Finding:

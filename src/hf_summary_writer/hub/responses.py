@@ -25,6 +25,7 @@ from hf_summary_writer.errors import (
     RepoGoneError,
     TemporaryError,
     UnreachableError,
+    describe,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "classify_exception",
     "classify_network_error",
     "classify_response",
+    "failure_of",
     "one_line",
     "redacted",
     "requests_left",
@@ -70,6 +72,9 @@ _RATE_LIMIT = re.compile(r'"[\w-]+"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
 
 # The Xet client's message for a refused request of an upload token. It does not repeat the Hub's message.
 _REFUSED_BY_HUB = re.compile(r"HTTP status client error \((?:402|403)\b[^)]*\), domain: \S+/api/")
+
+# The client's exceptions for a page in place of JSON, and for JSON without the fields that it reads.
+_NOT_THE_HUB = frozenset({"JSONDecodeError", "KeyError"})
 
 _NETWORK_ERRNOS = frozenset(
     {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EPIPE}
@@ -257,8 +262,8 @@ def classify_exception(error: BaseException, *, known: bool, repo: str, now: flo
         )
     if "HFValidationError" in names:
         return RejectedError(said)
-    if names & {"JSONDecodeError", "KeyError"}:
-        return TemporaryError(f"what answered is not the Hub ({said}): is there a login page in between?")
+    if names & _NOT_THE_HUB:
+        return TemporaryError(_not_the_hub(said))
     return _classify_rest(causes, said, repo)
 
 
@@ -286,6 +291,19 @@ def _untrusted(causes: list[BaseException]) -> bool:
 
 def _no_trust(said: str) -> PushError:
     return ActionNeededError(f"the connection to the Hub is not trusted ({said}): check certificates and the clock")
+
+
+def failure_of(error: Exception) -> str:
+    """Return why a repo or bucket could not be read, in one line."""
+    answer = answer_of(error)
+    if answer is not None:
+        return f"{answer.status} {answer.message}"
+    said = one_line(describe(error))
+    return _not_the_hub(f"{type(error).__name__}: {said}") if type(error).__name__ in _NOT_THE_HUB else said
+
+
+def _not_the_hub(said: str) -> str:
+    return f"what answered is not the Hub ({said}): is there a login page in between?"
 
 
 def answer_of(error: BaseException) -> Answer | None:

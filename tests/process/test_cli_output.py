@@ -1,0 +1,70 @@
+"""Commands whose output nobody reads, or cannot be written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import commands
+import scripts
+from hf_summary_writer.events import EventWriter
+
+if TYPE_CHECKING:
+    from hub_process import HubProcess
+
+SECONDS = 60.0
+
+pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    with EventWriter(tmp_path / "runs") as writer:
+        for step in range(5000):
+            writer.add_scalar("loss", 1 / (step + 1), step)
+    return tmp_path / "runs"
+
+
+def in_shell(hub: HubProcess, redirection: str, *words: object, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a shell that prints its exit code on standard error."""
+    line = f'{{ "$@"; echo "code $?" >&3; }} 3>&2 {redirection}'
+    return subprocess.run(
+        ["/bin/sh", "-c", line, "sh", *commands.command(*words)],
+        env=scripts.environment(hub, home),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("form", ["--csv", "--json", ""])
+def test_a_reader_that_ends_early_gets_its_lines_and_no_error_is_shown(hub: HubProcess, logs: Path, form: str) -> None:
+    shown = in_shell(hub, "| head -n 1", "get", logs, "loss", *filter(None, [form]), home=logs)
+    assert len(shown.stdout.splitlines()) == 1
+    assert shown.stderr == "code 0\n"
+
+
+@pytest.mark.parametrize("words", [["get"], ["get", "--csv"], ["sync", "user/run", "--dry-run"]])
+def test_commands_work_without_standard_output(hub: HubProcess, logs: Path, words: list[str]) -> None:
+    shown = in_shell(hub, ">&-", words[0], logs, *words[1:], home=logs)
+    assert shown.stderr == "code 0\n"
+
+
+def test_values_that_cannot_be_written_are_an_error(hub: HubProcess, logs: Path) -> None:
+    shown = in_shell(hub, ">/dev/full", "get", logs, "loss", home=logs)
+    assert shown.stderr == "Error: standard output could not be written: No space left on device\ncode 1\n"
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&1 | true"])
+def test_run_returns_the_exit_code_though_its_own_lines_are_lost(
+    hub: HubProcess, tmp_path: Path, redirection: str
+) -> None:
+    command = ["--", sys.executable, "-c", "import sys; sys.exit(7)"]
+    ended = in_shell(hub, redirection, "run", "user/run", "--logdir", tmp_path / "empty", *command, home=tmp_path)
+    assert ended.stderr == "code 7\n"
