@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
+from huggingface_hub import HfApi
 
 import remote
 from faults.mounts import a_disk_of
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from huggingface_hub import HfApi
-
     from faults.conftest import World
+    from faults.proxy import FaultProxy
     from hf_summary_writer.errors import CommitDetails
 
 pytestmark = pytest.mark.faults
@@ -88,6 +88,33 @@ def test_a_folder_deleted_in_the_middle_of_a_push_ends_it_quietly(
     assert scheduler.trigger().result(SECONDS) is None
     scheduler.close()
     assert remote.files(api, world.repo_id) == {"0.txt": b"0"}
+
+
+def test_a_folder_deleted_during_its_commit_is_not_made_again(world: World, proxy: FaultProxy) -> None:
+    class Deleting(HfApi):
+        def create_commit(self, *args: Any, **options: Any) -> Any:
+            commit = super().create_commit(*args, **options)
+            shutil.rmtree(world.folder)
+            return commit
+
+    (world.folder / "a.txt").write_bytes(b"1")
+    run = world.schedule(hf_api=Deleting(endpoint=proxy.endpoint, token=proxy.token))
+    assert run.next_commit().files == 1
+    run.settle()
+    run.scheduler.close()
+    assert not world.folder.exists()
+    assert world.said(logging.WARNING) == []
+
+
+def test_a_folder_is_not_made_again_to_note_why_its_push_fails(world: World, proxy: FaultProxy) -> None:
+    (world.folder / "a.txt").write_bytes(b"1")
+    run = world.schedule(hf_api=HfApi(endpoint=proxy.endpoint, token="hf_no one has such a token"))
+    run.next_error()
+    run.settle()
+    shutil.rmtree(world.folder)
+    assert "no token" in str(run.fail())
+    run.scheduler.close()
+    assert not world.folder.exists()
 
 
 @pytest.mark.faults("D18")

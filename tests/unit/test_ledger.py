@@ -328,6 +328,7 @@ def test_the_ledger_of_a_copied_folder_is_named_and_not_followed(
     shutil.copytree(original, copy)
     assert list(ledgers_of(copy)) == []
     assert f"{str(copy)!r} holds the upload state of {str(original)!r}" in caplog.text
+    original.mkdir()
     assert f"hf-summary-writer sync {copy} run --into tensorboard" in caplog.text
     original.rename(moved)
     assert [set(ledger.entries) for ledger in ledgers_of(moved)] == [{"x"}]

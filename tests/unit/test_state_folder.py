@@ -21,6 +21,7 @@ ABANDONED = "tmp-" + "0" * 32
 @pytest.fixture
 def state(tmp_path: Path) -> StateFolder:
     state = StateFolder(tmp_path / "run" / STATE_FOLDER)
+    state.root.mkdir()
     with state.opened(create=True):
         return state
 
@@ -34,6 +35,7 @@ def as_another_user() -> None:
 @pytest.mark.parametrize("part", [".cache", ".cache/huggingface", str(STATE_FOLDER)])
 def test_a_linked_state_folder_is_neither_read_nor_written(tmp_path: Path, part: str) -> None:
     elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
+    elsewhere.mkdir()
     write_json(elsewhere / STATE_FOLDER / "a.json", 1)
     (run / part).parent.mkdir(parents=True)
     (run / part).symlink_to(elsewhere / part)

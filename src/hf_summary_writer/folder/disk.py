@@ -22,6 +22,7 @@ __all__ = [
     "STATE_FOLDER",
     "StateFolder",
     "WarnOnce",
+    "is_deleted",
     "new_temporary",
     "read_json",
     "regular_file",
@@ -104,6 +105,14 @@ def _folder_below(root: str, parts: list[str], *, create: bool = False) -> Itera
         os.close(folder)
 
 
+def is_deleted(folder: Path) -> bool:
+    """Return whether a folder is certainly gone: a disk that fails for a moment still has it."""
+    try:
+        return not stat.S_ISDIR(os.stat(folder).st_mode)  # noqa: PTH116 - as in all scans
+    except OSError as error:
+        return error.errno in {errno.ENOENT, errno.ENOTDIR}
+
+
 class StateFolder:
     """A folder of this library's own files. Everything in it that is not a regular file of this user is refused.
 
@@ -130,12 +139,11 @@ class StateFolder:
         """Yield a descriptor of the folder.
 
         Raises:
-            OSError: If it is missing and not to be created, is a link, or cannot be reached without following one.
+            OSError: If it is missing and not to be created, `root` is, it is a link, or cannot be reached without
+                following one.
         """
         if not _HAS_DIR_FD:
             raise OSError(errno.ENOTSUP, "files cannot be opened relative to a folder on this system", str(self.path))
-        if create:
-            self.root.mkdir(parents=True, exist_ok=True)
         with _folder_below(str(self.root), self._parts, create=create) as folder:
             yield folder
 

@@ -156,8 +156,6 @@ class Lease:
         """
         import filelock
 
-        if not os.path.isdir(self._folder):  # noqa: PTH112 - raises nothing, unlike the method of Path
-            return True  # do not recreate a folder that was deleted
         try:
             if not self.held:
                 self.release()  # the lock's file was deleted with its folder

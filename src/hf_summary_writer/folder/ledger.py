@@ -385,7 +385,6 @@ class Ledger:
         return True
 
     def _rewrite(self) -> None:
-        self._state.root.mkdir(parents=True, exist_ok=True)
         path, inode = self._home()
         lines = [
             {

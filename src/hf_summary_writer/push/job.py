@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +24,7 @@ from hf_summary_writer.folder import (
     SnapshotReader,
     StateFolder,
     WarnOnce,
+    disk,
     owner_above,
     push_lock,
 )
@@ -178,8 +177,8 @@ class Job:
         if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
             self._check_flushed()
             return False
-        if self._is_deleted:
-            return False  # do not recreate it
+        if disk.is_deleted(self.folder):
+            return False
         if not self._is_writer or self.asked:
             return True
         if self.final and not (self._is_other_rank and not self.lease.held):
@@ -436,21 +435,11 @@ class Job:
         Args:
             secret: The access token, which may not be noted.
         """
-        if self._is_deleted:
-            return  # do not recreate it
         with contextlib.suppress(LedgerError, OSError):
             self.ledger.refresh()
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
         self.run_states.leave(secret)
-
-    @property
-    def _is_deleted(self) -> bool:
-        try:
-            return not stat.S_ISDIR(os.stat(self.folder).st_mode)  # noqa: PTH116 - as in all scans
-        except OSError as error:
-            # A disk that fails for a moment still has the folder, whose missing files have to be pushed or named.
-            return error.errno in {errno.ENOENT, errno.ENOTDIR}
 
     def _is_left_to_owner_above(self, remote: Remote) -> bool:
         above = owner_above(self.folder, self.destination, remote.repo_id)
@@ -492,6 +481,8 @@ class Job:
             self._warn_of_state(error)
 
     def _warn_of_state(self, error: Exception) -> None:
+        if disk.is_deleted(self.folder):
+            return
         # One cause, and one warning: where no lock can be, no ledger can be written, and the other way round.
         self._once.warn(
             "state",

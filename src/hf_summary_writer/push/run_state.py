@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import re
 import socket
 import sys
@@ -241,7 +240,7 @@ class Run:
             OSError: If it could not be written.
         """
         phase = self._phase
-        if self._rank or self._left is phase or not os.path.isdir(folder):  # noqa: PTH112 - raises nothing
+        if self._rank or self._left is phase:
             return
         StateFolder(folder / STATE_FOLDER).write(_LEFT_FILE, self.file(secret))
         self._left = phase
