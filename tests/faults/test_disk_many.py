@@ -1,4 +1,4 @@
-"""A folder of 50,000 files costs what is new in it, with few descriptors and little memory."""
+"""A folder of 50,000 files, and many folders: they cost what is new, with few descriptors and little memory."""
 
 from __future__ import annotations
 
@@ -86,6 +86,39 @@ def test_of_50_000_files_the_new_ones_are_pushed_with_few_descriptors_and_little
     new = {path.relative_to(many).as_posix(): path.read_bytes() for path in many.rglob("new-*")}
     assert len(new) == NEW
     assert remote.files(api, repo_id) == new
+
+
+SCHEDULERS = 80
+
+# Far fewer than one descriptor for each.
+MANY = f"""
+import resource
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+folders = [Path(logdir, str(number)) for number in range({SCHEDULERS})]
+for folder in folders:
+    folder.mkdir(parents=True)
+    (folder / "a.txt").write_text(folder.name)
+schedulers = [
+    CommitScheduler(repo_id=repo_id, folder_path=folder, path_in_repo=folder.name, every=60) for folder in folders
+]
+for scheduler in schedulers:
+    scheduler.trigger().result(60)
+with open(os.devnull), open(os.devnull), open(os.devnull):
+    pass
+for scheduler in schedulers:
+    scheduler.close()
+"""
+
+
+@pytest.mark.faults("D7")
+def test_more_schedulers_than_descriptors_push_all_their_folders(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    ended = scripts.run(MANY, hub, tmp_path / "runs", repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert "WARNING" not in ended.stderr
+    assert remote.files(api, repo_id) == {f"{number}/a.txt": b"%d" % number for number in range(SCHEDULERS)}
 
 
 def push(folder: Path, hub: HubProcess, repo_id: str, *, stop_after: int) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import FolderBusyError
 from hf_summary_writer.folder import disk
+from hf_summary_writer.folder.copies import most_open_files
 from hf_summary_writer.folder.ledger import STATE_FOLDER
 from hf_summary_writer.folder.patterns import PathFilter
 
@@ -32,10 +34,6 @@ _LOOK_SECONDS = 0.05
 _POLL_SECONDS = 0.005
 # A name as every writer gives its files, to find out whether an owner's patterns include them.
 _AN_EVENT_FILE = "events.out.tfevents.1.host"
-
-_UNSUPPORTED = frozenset(
-    {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EROFS, errno.EACCES, errno.EPERM}
-)
 
 
 def new_lock(path: Path) -> filelock.BaseFileLock:
@@ -63,15 +61,21 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _acquired(state: StateFolder, name: str) -> filelock.BaseFileLock:
+def _acquired(state: StateFolder, name: str, most_open: float = math.inf) -> filelock.BaseFileLock:
     """Return a lock on a file of a state folder, which is created if need be, once it is held.
+
+    Args:
+        state: The state folder.
+        name: The file.
+        most_open: The number of descriptors in use that leaves none for the lock.
 
     Raises:
         filelock.Timeout: If another process or thread holds it.
         OSError, NotImplementedError: If there can be no lock here.
     """
-    with state.opened(create=True):
-        pass  # neither a link nor a file
+    with state.opened(create=True) as folder:  # neither a link nor a file
+        if folder >= most_open:  # a new descriptor is the lowest one that is free
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     lock = new_lock(state.path / name)
     lock.acquire(timeout=_LOOK_SECONDS, poll_interval=_POLL_SECONDS)
     return lock
@@ -107,7 +111,8 @@ class Lease:
     """The right of one scheduler to push a folder to a destination in the background, held while it lives.
 
     A lock of the operating system, so that it ends with the process, and a small file beside it that says where the
-    folder is pushed. Where there are no locks, everybody has the right.
+    folder is pushed. Where there are no locks, or a process has half of its file descriptors in use, everybody has the
+    right.
 
     One thread at a time may use it.
 
@@ -159,7 +164,9 @@ class Lease:
         try:
             if not self.held:
                 self.release()  # the lock's file was deleted with its folder
-                self._lock = _acquired(disk.StateFolder(self._path.parent), self._lock_path.name)
+                # Those of a thousand folders would leave no descriptor to the training, and none to their own pushes.
+                most_open = 2 * most_open_files()
+                self._lock = _acquired(disk.StateFolder(self._path.parent), self._lock_path.name, most_open)
                 self._locked = _file_id(self._lock_path)
             self._write(repo_id)
         except filelock.Timeout:

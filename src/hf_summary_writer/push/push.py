@@ -25,6 +25,7 @@ from hf_summary_writer.errors import (
     RepoGoneError,
     copy_of,
 )
+from hf_summary_writer.folder import most_open_files
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
 from hf_summary_writer.push.batches import BatchLimits, batches
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
@@ -131,8 +132,11 @@ class Pusher:
         """Return the jobs that have something to send, those of last pushes first."""
         ready: list[Job] = []
 
-        def take(some: Iterable[Job]) -> None:
-            for job in some:
+        # Each keeps the file of its lock open until the end. The others are due as soon as these are done.
+        most = max(1, most_open_files() // 2)
+
+        def take(some: Iterator[Job]) -> None:
+            while len(ready) < most and (job := next(some, None)) is not None:
                 with outcomes.guard(job):
                     if job.has_news(self.remote):
                         ready.append(job)
