@@ -159,13 +159,13 @@ def _is_unicode(text: str) -> bool:
 
 
 def check_interval(minutes: object, name: str = "every") -> float:
-    """Return `minutes` as a float if a timer can wait for that long."""
+    """Return `minutes` as a float, at most as many as a timer can wait for."""
     if isinstance(minutes, bool) or not isinstance(minutes, numbers.Real):
         raise TypeError(f"{name} must be a number of minutes, not {type(minutes).__name__}")
     found = float(minutes)
     if not found > 0 or not math.isfinite(found):
         raise ValueError(f"{name} must be a positive number of minutes (fractions are fine), not {minutes!r}")
-    return found
+    return min(found, threading.TIMEOUT_MAX / 60)
 
 
 def check_token(token: object, name: str = "token") -> str | bool | None:
@@ -183,13 +183,12 @@ def check_token(token: object, name: str = "token") -> str | bool | None:
 
 
 def check_seconds(seconds: object, name: str = "close_timeout") -> float:
-    """Return `seconds` as a float if a thread can wait for that long; 0 means not at all."""
+    """Return `seconds` as a float, at most as many as a thread can wait for; 0 means not at all."""
     if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
     found = float(seconds)
     if not 0 <= found < math.inf:
         raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
-    # No clock of Python can wait for longer than that.
     return min(found, threading.TIMEOUT_MAX)
 
 

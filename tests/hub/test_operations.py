@@ -92,11 +92,14 @@ def test_the_status_tells_what_is_pending_and_what_arrived(api: HfApi, repo_id: 
     assert not list(tmp_path.rglob("*.status.json"))
 
 
-def test_trouble_is_seen_from_inside_and_outside_until_it_is_over(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [HOUR, 1e300])
+def test_trouble_is_seen_from_inside_and_outside_until_it_is_over(
+    api: HfApi, repo_id: str, tmp_path: Path, every: float
+) -> None:
     (tmp_path / "a.txt").write_bytes(b"1")
     broken = HfApi(endpoint=api.endpoint, token="hf_wrong_token")
     with CommitScheduler(
-        repo_id=repo_id, folder_path=tmp_path, every=HOUR, hf_api=broken, close_timeout=0
+        repo_id=repo_id, folder_path=tmp_path, every=every, hf_api=broken, close_timeout=0
     ) as scheduler:
         assert isinstance(scheduler.trigger().exception(SECONDS), Exception)
         for status in (scheduler.status(), surveyed(scheduler)):
@@ -104,7 +107,9 @@ def test_trouble_is_seen_from_inside_and_outside_until_it_is_over(api: HfApi, re
             assert status.failure is not None
             assert status.failure.until is not None
             assert status.failure.until > time.time()
-            assert status.as_dict()["error"] == status.failure.error
+            shown = status.as_dict()
+            assert shown["error"] == status.failure.error
+            assert shown["waiting_until"] is not None
         broken.token = api.token
         assert scheduler.trigger().result(SECONDS) is not None
         assert scheduler.status().failure is None

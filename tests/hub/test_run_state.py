@@ -406,12 +406,6 @@ def test_a_run_that_was_killed_long_ago_is_not_said_to_go_on(
     assert state.is_overdue(time.time())
 
 
-def test_a_time_of_a_file_beyond_all_calendars_is_taken_for_the_last_one() -> None:
-    state = LEFT.brought_along(last_event=2.0**60, now=2000.0, interval=300.0)
-    assert state is not None
-    assert RunState.parse(state.encoded()).last_event == 253_402_300_799
-
-
 @pytest.mark.parametrize("where", ["dataset"], indirect=True)
 def test_an_end_is_outdated_once_somebody_else_logs_to_the_run(
     left: Callable[[bytes, float], None], synced: Callable[[], RunState | None]

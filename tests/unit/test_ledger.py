@@ -51,6 +51,11 @@ def no_space(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.parametrize(("mtime_ns", "written"), [(2 * 10**9, 2.0), (2**89, 253_402_300_799), (-(2**89), 0.0)])
+def test_a_time_of_a_file_beyond_all_calendars_is_taken_for_the_nearest(mtime_ns: int, written: float) -> None:
+    assert Signature(1, 2, 3, mtime_ns).written == written
+
+
 def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.refresh()
@@ -323,12 +328,12 @@ def test_the_ledger_of_a_copied_folder_is_named_and_not_followed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     original, copy, moved = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    original.mkdir()
     path = original / STATE_FOLDER / f"{DESTINATION.key}.jsonl"
     Ledger(path, DESTINATION).record({"x": entry()})
     shutil.copytree(original, copy)
     assert list(ledgers_of(copy)) == []
     assert f"{str(copy)!r} holds the upload state of {str(original)!r}" in caplog.text
-    original.mkdir()
     assert f"hf-summary-writer sync {copy} run --into tensorboard" in caplog.text
     original.rename(moved)
     assert [set(ledger.entries) for ledger in ledgers_of(moved)] == [{"x"}]

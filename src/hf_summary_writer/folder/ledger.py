@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 from hf_summary_writer import checks
 from hf_summary_writer.config import Destination, PushConfig
-from hf_summary_writer.folder.disk import MALFORMED, STATE_FOLDER, StateFolder, seconds, text
+from hf_summary_writer.folder.disk import LAST_SECOND, MALFORMED, STATE_FOLDER, StateFolder, seconds, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -57,6 +57,11 @@ class Signature(NamedTuple):
     def of(cls, status: os.stat_result) -> Signature:
         """Take the signature from the result of `os.fstat`."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    @property
+    def written(self) -> float:
+        """When the file was last written, in seconds since the epoch; some disks hold times beyond all calendars."""
+        return min(max(0.0, self.mtime_ns / 10**9), LAST_SECOND)
 
 
 class LedgerEntry(NamedTuple):

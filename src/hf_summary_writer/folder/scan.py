@@ -361,7 +361,7 @@ class Inventory:
                 else:
                     files += 1
                 size += missing
-                written = file.signature.mtime_ns / 1e9
+                written = file.signature.written
                 oldest = written if oldest is None else min(oldest, written)
                 if time.monotonic() > until:
                     unlisted.append("")

@@ -284,7 +284,7 @@ class Job:
         """
         if self.lease.is_held_elsewhere:
             return []  # that process publishes them
-        written = {snapshot.relpath: snapshot.entry.signature.mtime_ns / 10**9 for snapshot in snapshots}
+        written = {snapshot.relpath: snapshot.entry.signature.written for snapshot in snapshots}
         return self._state_files(self.run_states.along(written, secret))
 
     def ends(self, secret: str | None) -> list[Upload]:

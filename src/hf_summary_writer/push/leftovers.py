@@ -190,4 +190,4 @@ def _may_grow(file: ChangedFile) -> bool:
         if name.pid == os.getpid():
             return name.created >= _LOADED_AT
         return is_running(name.pid)
-    return time.time() - file.signature.mtime_ns / 1e9 < _SECONDS_ALIVE
+    return time.time() - file.signature.written < _SECONDS_ALIVE

@@ -159,7 +159,7 @@ class RunState:
             now: The time of the upload.
             interval: Seconds between two uploads of that process.
         """
-        state = replace(self, last_event=min(max(self.last_event, last_event), disk.LAST_SECOND))
+        state = replace(self, last_event=max(self.last_event, last_event))
         if self.phase is not RunPhase.RUNNING:
             is_outdated = last_event > self.last_push + _CLOCK_SECONDS  # another process has gone on with the run
             return None if is_outdated else state
@@ -187,7 +187,7 @@ class Run:
     def __init__(self, rank: int, interval: float) -> None:
         self.file_name: str = f"hf-summary-writer.rank-{rank}.json" if rank else STATE_FILE
         self._rank = rank
-        self._interval = min(interval, disk.LAST_SECOND)
+        self._interval = interval
         self._started = time.time()
         self._last_event = 0.0
         self._phase = RunPhase.RUNNING
@@ -209,7 +209,7 @@ class Run:
 
     def note_event(self, seconds: float) -> None:
         """Note when an event was written."""
-        self._last_event = max(self._last_event, min(seconds, disk.LAST_SECOND))
+        self._last_event = max(self._last_event, seconds)
 
     def file(self, secret: str | None) -> bytes:
         """Return the content of the file as of now.
