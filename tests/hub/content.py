@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import resource
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from huggingface_hub import CommitInfo, HfApi
 
 LOG = "events.tfevents.1"
@@ -16,6 +20,17 @@ LOG = "events.tfevents.1"
 def noise(seed: int, size: int = 200_000) -> bytes:
     """Return bytes that do not compress, the same for the same seed."""
     return random.Random(seed).randbytes(size)
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file of this process grow over a size, as if the disk were full then."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def push(api: HfApi, repo_id: str, files: dict[str, bytes | None], **more: Any) -> CommitInfo:

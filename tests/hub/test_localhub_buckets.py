@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import threading
 import time
 import uuid
@@ -18,7 +19,7 @@ from hf_summary_writer.localhub import LocalHub, User
 from hf_summary_writer.localhub.buckets import events as bucket_events
 from hf_summary_writer.localhub.buckets import files as bucket_files
 from hf_summary_writer.localhub.disk import Disk
-from hub.content import noise
+from hub.content import files_of_at_most, noise
 from hub.wire import Reply, send
 from hub_process import HubProcess
 
@@ -439,6 +440,50 @@ def test_a_long_log_is_compacted_and_its_end_stays(tmp_path: Path, monkeypatch: 
     assert (again.sequence, again.size, again.updated) == (files.sequence, files.size, files.updated)
     assert again.listing("", "", 10, recursive=True) == files.listing("", "", 10, recursive=True)
     assert again.since(3) is None
+
+
+def many(number: int) -> list[bucket_files.Change]:
+    paths = [f"{number}/{n}" for n in range(40)]
+    return [bucket_files.Change(path, bucket_files.BucketFile(path, EMPTY, 0, 0, 0)) for path in paths]
+
+
+def test_a_batch_that_a_full_disk_cut_short_leaves_no_trace(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "unfinished")
+    files = bucket_files.BucketFiles(tmp_path, disk)
+    files.change(many(0))
+    log = tmp_path / "changes.ndjson"
+    before = log.read_bytes()
+    for room in (10, len(before) - 10):
+        with files_of_at_most(len(before) + room), pytest.raises(OSError, match="too large"):
+            files.change(many(1))
+        assert log.read_bytes() == before
+    files.change(many(2))
+    again = bucket_files.BucketFiles(tmp_path, disk)
+    assert (len(again), again.sequence) == (len(files), files.sequence) == (80, 2)
+
+
+def test_a_file_that_is_replaced_is_there_all_the_time(tmp_path: Path) -> None:
+    files = bucket_files.BucketFiles(tmp_path, Disk(tmp_path / "unfinished"))
+    change = bucket_files.Change("a", bucket_files.BucketFile("a", EMPTY, 5, 0, 0))
+    files.change([change])
+    seen, is_done = set(), threading.Event()
+
+    def look() -> None:
+        while not is_done.is_set():
+            seen.add((files.find("a") is not None, files.size))
+
+    interval = sys.getswitchinterval()
+    reader = threading.Thread(target=look)
+    try:
+        sys.setswitchinterval(1e-6)
+        reader.start()
+        for _ in range(20):
+            files.change([change] * 1000)
+    finally:
+        sys.setswitchinterval(interval)
+        is_done.set()
+        reader.join()
+    assert seen == {(True, 5)}
 
 
 def test_bad_resume_points_are_400(hub: HubProcess, bucket: str) -> None:

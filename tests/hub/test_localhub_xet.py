@@ -16,6 +16,8 @@ from huggingface_hub import CommitOperationAdd, constants
 
 from hf_summary_writer.localhub import LocalHub
 from hf_summary_writer.localhub.xet import hashing, shard, xorb
+from hf_summary_writer.localhub.xet.owners import add_owner, readable_parts
+from hub.content import files_of_at_most
 from hub.wire import Reply, send
 
 if TYPE_CHECKING:
@@ -213,3 +215,13 @@ def test_xorbs_survive_a_restart(tmp_path: Path, client: Callable[..., HfApi]) -
         push(client(hub), "tester/x", content)
     with LocalHub(tmp_path, any_namespace=True) as hub:
         assert send(hub, "GET", f"/tester/x/resolve/main/{LOG}").body == content
+
+
+def test_an_owner_that_a_full_disk_cut_short_does_not_hide_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "xorb"
+    add_owner(path, "first", 0, 7)
+    with files_of_at_most((tmp_path / "xorb.owners").stat().st_size + 5), pytest.raises(OSError, match="too large"):
+        add_owner(path, "second", 0, 7)
+    add_owner(path, "third", 0, 7)
+    assert readable_parts(path, {"first", "third"}.__contains__) == [[0, 7], [0, 7]]
+    assert not readable_parts(path, "second".__eq__)

@@ -46,6 +46,19 @@ def sharded(folder: Path, name: str) -> Path:
     return folder / name[:2] / name[2:4] / name
 
 
+def append(path: Path, line: bytes) -> None:
+    """Append to a file durably, and create it if need be; an error, as of a full disk, can leave a part of the line."""
+    is_new = not path.exists()
+    # Without a buffer: the rest of one that could not be written would be written when the file is closed.
+    with path.open("ab", buffering=0) as file:
+        rest = memoryview(line)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
+
+
 def read_range(path: Path, start: int, end: int) -> Generator[bytes, None, None]:
     """Yield bytes `start` to `end` (exclusive) of a file, a piece at a time."""
     with path.open("rb") as file:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.localhub.disk import sync_folder
+from hf_summary_writer.localhub.disk import append
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,11 +138,13 @@ class BucketFiles:
 
     def _apply(self, batch: Batch) -> None:
         for change in batch.changes:
-            old = self._files.pop(change.path, None)
-            self.size -= old.size if old else 0
+            # A file that is replaced is there all the time: `find` takes no lock.
+            old = self._files.get(change.path)
+            self.size += (change.file.size if change.file else 0) - (old.size if old else 0)
             if change.file:
                 self._files[change.path] = change.file
-                self.size += change.file.size
+            else:
+                self._files.pop(change.path, None)
         self._paths = None
         self._batches.append(batch)
         self.sequence, self.updated = batch.sequence, batch.time
@@ -167,19 +169,14 @@ class BucketFiles:
 
     def _append(self, batch: Batch) -> None:
         log = self._folder / _LOG
-        is_new = not log.exists()
-        with log.open("ab") as file:
-            start = file.tell()
-            try:
-                file.write(json.dumps(_pack(batch)).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                # A partial line would corrupt the next one.
-                os.ftruncate(file.fileno(), start)
-                raise
-        if is_new:
-            sync_folder(self._folder)
+        size = log.stat().st_size if log.exists() else 0
+        try:
+            append(log, json.dumps(_pack(batch)).encode() + b"\n")
+        except OSError:
+            # A partial line would corrupt the next one.
+            if log.exists():
+                os.truncate(log, size)
+            raise
 
     def find(self, path: str) -> BucketFile | None:
         """Return the file at a path, or None."""

@@ -8,10 +8,9 @@ the file uses.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.localhub.disk import sync_folder
+from hf_summary_writer.localhub.disk import append
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,15 +25,8 @@ def add_owner(path: Path, owner: str, start: int, end: int) -> None:
     """Record durably that an owner has chunks `start` to `end` (exclusive) of the xorb or file at `path`."""
     if covers((part for label, *part in _lines(path) if label == owner), start, end):
         return
-    target = path.with_suffix(_SUFFIX)
-    is_new = not target.exists()
-    with target.open("ab") as file:
-        # A single write, so lines of different threads do not interleave.
-        file.write(f"{owner} {start} {end}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())
-    if is_new:
-        sync_folder(target.parent)
+    # A line feed first as well: a full disk can leave a line without its end.
+    append(path.with_suffix(_SUFFIX), f"\n{owner} {start} {end}\n".encode())
 
 
 def readable_parts(path: Path, may_read: MayRead) -> list[list[int]]:
@@ -57,6 +49,6 @@ def _lines(path: Path) -> Iterable[tuple[str, int, int]]:
     except FileNotFoundError:
         return
     for line in text.splitlines():
-        # A power loss can truncate a line.
+        # A power loss or a full disk can truncate a line.
         if len(fields := line.split()) == len(("owner", "start", "end")):
             yield fields[0], int(fields[1]), int(fields[2])
