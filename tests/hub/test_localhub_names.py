@@ -113,6 +113,19 @@ def test_head_tags_and_short_ids_are_revisions_everywhere(hub: HubProcess, api: 
             api.repo_info(repo, revision=revision)
 
 
+def test_a_parent_commit_can_be_abbreviated(api: HfApi, repo: str) -> None:
+    first = push(api, repo, {"a.txt": b"one"}).oid
+    last = push(api, repo, {"a.txt": b"two"}, parent_commit=first[:7]).oid
+    proposal = push(api, repo, {"b.txt": b"x"}, parent_commit=first[:10], create_pr=True)
+    commits = api.list_repo_commits(repo, revision=f"refs/pr/{proposal.pr_num}")
+    assert [commit.commit_id for commit in commits][1] == first
+    for parent in (first[:7], last[:6]):
+        with pytest.raises(HfHubHTTPError, match="412"):
+            push(api, repo, {"a.txt": b"three"}, parent_commit=parent)
+    with pytest.raises(HfHubHTTPError, match="412"):
+        push(api, repo, {"a.txt": b"three"}, parent_commit="0" * 7, create_pr=True)
+
+
 def test_raw_shows_the_pointer_of_a_large_file(hub: HubProcess, api: HfApi, repo: str) -> None:
     push(api, repo, {LOG: noise(3)})
     assert send(hub, "GET", f"/{repo}/raw/main/{LOG}").body.startswith(b"version https://git-lfs.github.com/spec/v1\n")

@@ -123,8 +123,6 @@ class _Exchange:
         self._send = send
         self._hub = hub
         self._headers = {"X-Request-Id": secrets.token_hex(8)}
-        if self.kind == "api":
-            self._headers |= hub.limits.headers()
         self._received = self._sent = self._status = 0
         self._length: int | None = None
         self._recorded = self._is_whole = False
@@ -158,6 +156,8 @@ class _Exchange:
             known = {name for name, _ in raw}
             length = dict(raw).get(b"content-length")
             self._length = None if length is None else int(length)
+            if self.kind == "api":
+                self._headers |= self._hub.limits.headers()
             extra = [(name.lower().encode(), value.encode()) for name, value in self._headers.items()]
             message = {**message, "headers": raw + [pair for pair in extra if pair[0] not in known]}
         elif message["type"] == "http.response.body":

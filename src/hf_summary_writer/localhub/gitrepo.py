@@ -44,6 +44,11 @@ _MAX_REF_PART_BYTES = 200
 _OID = re.compile(r"[0-9a-f]{7,40}")
 
 
+def abbreviates(text: str, oid: str) -> bool:
+    """Return whether a text is an id, or its first 7 or more digits."""
+    return _OID.fullmatch(text) is not None and oid.startswith(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file or folder of a tree, by its full path."""

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from hf_summary_writer.localhub.attributes import UploadRules
 from hf_summary_writer.localhub.bodies import read_json, receive, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, ForbiddenError, HubError, RevisionNotFoundError
-from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, STALE
+from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, STALE, abbreviates
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.operations import MAX_COMMIT_BYTES, CommitRequest, check_path, read_commit
 from hf_summary_writer.localhub.pulls import MAX_TITLE_CHARACTERS, OPEN, PULL, PULLS
@@ -109,7 +109,7 @@ def _commit(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User) 
         head = git.ref(ref)
         if head is None:
             raise RevisionNotFoundError(ref.removeprefix(HEADS))
-        if asked.parent not in (None, head):
+        if asked.parent is not None and not abbreviates(asked.parent, head):
             raise HubError(412, STALE)
         hub.limits.check_commit()
         oid = git.commit(ref, head, asked.apply, asked.message, user.name)
@@ -121,11 +121,12 @@ def _propose(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User)
     """Create a pull request with the commit."""
     pulls = hub.repos.pulls(repo)
     with hub.repos.git(repo) as git:
-        head = git.resolve(ref)
-        if asked.parent not in (None, *(commit.oid for commit in git.log(head))):
+        history = (commit.oid for commit in git.log(git.resolve(ref)))
+        base = next((oid for oid in history if asked.parent is None or abbreviates(asked.parent, oid)), None)
+        if base is None:
             raise HubError(412, STALE)
         summary, _, description = asked.message.partition("\n")
-        pull = pulls.new(summary[:MAX_TITLE_CHARACTERS], user.name, asked.parent or head)
+        pull = pulls.new(summary[:MAX_TITLE_CHARACTERS], user.name, base)
         hub.limits.check_commit()
         oid = git.commit(pull.ref, None, asked.apply, asked.message, user.name, base=pull.base)
         hub.limits.count_commit()
