@@ -1,4 +1,4 @@
-"""What must hold of a folder whatever became of the processes that pushed it."""
+"""Invariants of a folder's state that hold after any failure of the processes that pushed it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["assert_sound"]
 
 
 def assert_sound(folder: Path) -> None:
-    """Check that every ledger loads, that nobody holds the lock, and that nothing half-written lies about."""
+    """Check that every ledger loads, the lock is free and no ledger was set aside."""
     state = folder / STATE_FOLDER
     journals = list(state.glob("*.jsonl"))
     assert len(list(ledgers_of(folder))) == len(journals)

@@ -1,4 +1,4 @@
-"""Our commands: in a process of their own, as users run them, or in this one."""
+"""Run our commands in a process of their own, as users do, or in the test's process."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Nowhere:
 
 
 def command(*arguments: object) -> list[str]:
-    """Return the words that run one of our commands."""
+    """Return the argument list that runs one of our commands."""
     return [sys.executable, "-m", "hf_summary_writer", *map(str, arguments)]
 
 
 def run(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, with `home` as the place for the client's files."""
+    """Run a command to its end, with the client's home in `home`."""
     return subprocess.run(
         command(*arguments),
         env={**scripts.environment(hub, home), **variables},
@@ -61,7 +61,7 @@ def run(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> s
 
 
 def invoke(hub: HasEndpoint, *arguments: object, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end in this process, which saves the imports, most of the time of a short one."""
+    """Run a command in this process, without the imports that take most of a short command's time."""
     logger = logging.getLogger("hf_summary_writer")
     handlers, propagates = list(logger.handlers), logger.propagate
     client_constants = mock.patch.multiple(
@@ -96,14 +96,14 @@ def start(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) ->
 
 
 class Shown(NamedTuple):
-    """What a command wrote to its terminal, escape codes included, and its exit code."""
+    """A command's terminal output, escape codes included, and its exit code."""
 
     text: str
     code: int
 
 
 def on_terminal(hub: HasEndpoint, *arguments: object, home: Path, until: str = "", **variables: str) -> Shown:
-    """Run a command on a terminal: to its end, or until it shows a text and gets Ctrl-C."""
+    """Run a command on a terminal to its end, or send it Ctrl-C once its output contains `until`."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     environment = {**scripts.environment(hub, home), "TERM": "xterm"}
@@ -130,12 +130,12 @@ def on_terminal(hub: HasEndpoint, *arguments: object, home: Path, until: str = "
 
 
 def printed(said: str) -> str:
-    """Return the command that a script was told to send the rest with."""
+    """Return the last `sync` command that a script printed."""
     return str(re.findall(r": ((?:[A-Z_]+=\S+ )*hf-summary-writer sync .*)", said)[-1])
 
 
 def pasted(line: str, hub: HasEndpoint, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line as it stands in the shell of a user of `hub`."""
+    """Run a printed command line unchanged in the shell of a user of `hub`."""
     program = home / "bin" / "hf-summary-writer"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
@@ -152,5 +152,5 @@ def pasted(line: str, hub: HasEndpoint, home: Path) -> subprocess.CompletedProce
 
 
 def objects(text: str) -> list[dict[str, Any]]:
-    """Return the JSON objects of a command's output, one a line."""
+    """Return the JSON objects of a command's output, one per line."""
     return [json.loads(line) for line in text.splitlines()]

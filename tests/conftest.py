@@ -1,4 +1,4 @@
-"""What every test gets: a home of its own, and a check that it leaves nothing behind."""
+"""Fixtures for all tests: a separate client home, and a check for leaked threads and processes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 CONTRACT_VARIABLES = ("HF_SUMMARY_WRITER_TEST_ENDPOINT", "HF_SUMMARY_WRITER_TEST_TOKEN")
 
-# Read by huggingface_hub when it is first imported, so they must stand before any test module does that.
+# huggingface_hub reads these at import, so they are set before any test module is imported.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "0"
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)
-# Of ours, only those that name the Hub which tests/hub/test_contract.py is to be run against.
+# Of our own variables, keep those that name the Hub for tests/hub/test_contract.py.
 for name in [name for name in os.environ if name.startswith("HF_SUMMARY_WRITER_")]:
     if name not in CONTRACT_VARIABLES:
         del os.environ[name]
 
-# A shell that starts this in the background may ignore them, and whoever is started from here inherits that.
+# A shell may ignore these signals in background jobs, and child processes would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -59,7 +59,7 @@ def _children() -> set[int]:
 
 
 def _helpers() -> set[int | None]:
-    """Return the processes that multiprocessing starts once and keeps, as tensorboardX has it do on Python 3.14."""
+    """Return multiprocessing's helper processes, which stay alive; tensorboardX starts them on Python 3.14."""
     return {
         getattr(forkserver, "_forkserver")._forkserver_pid,  # noqa: B009
         getattr(resource_tracker, "_resource_tracker")._pid,  # noqa: B009
@@ -68,7 +68,7 @@ def _helpers() -> set[int | None]:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
-    """Fail a test after which a thread of ours or a child process is still there."""
+    """Fail a test that leaves one of our threads or a child process running."""
     threads_before = set(threading.enumerate())
     children_before = _children()
     yield
@@ -84,7 +84,7 @@ def leaves_nothing_behind() -> Iterator[None]:
 
 
 def pytest_report_header() -> str:
-    """Name the Hub that the contract is run against."""
+    """Name the Hub under test in the contract tests."""
     return f"contract against: {os.environ.get(CONTRACT_VARIABLES[0]) or 'the local Hub'}"
 
 
@@ -95,7 +95,7 @@ _session_token = ""
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test that shows the token of the session's Hub: in what it printed, logged, or failed with."""
+    """Fail a test whose output, log or error message contains the token of the session's Hub."""
     report = yield
     shown = [name for name, text in report.sections if _session_token in text]
     if _session_token and shown and report.passed:
@@ -106,7 +106,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def no_file_holds_the_token(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that left the token of the session's Hub in one of its files."""
+    """Fail a test whose files contain the token of the session's Hub."""
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     if folder is not None and _session_token:
@@ -116,7 +116,7 @@ def no_file_holds_the_token(request: pytest.FixtureRequest) -> Iterator[None]:
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:  # a temporary one, of a push that a test left behind
+    except FileNotFoundError:  # a temporary file of a push that still runs
         return b""
 
 
@@ -126,7 +126,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    """Run one Hub for the whole session; in a process of its own, so that forks and busy tests do not disturb it."""
+    """Run one Hub for the whole session, in its own process so that forks and busy tests do not disturb it."""
     global _session_token  # noqa: PLW0603 - hooks of pytest get no fixtures
     with HubProcess(tmp_path_factory.mktemp("hub")) as running:
         _session_token = running.token
@@ -138,7 +138,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., HfApi]:
     """Return a function that makes a client of any Hub: `client(hub)`, or `client(hub, token=...)`."""
 
     def make(hub: HasEndpoint, token: str | bool | None = None) -> HfApi:
-        # huggingface_hub 1.0 reads the answer to a commit by the default endpoint, whatever the client's own.
+        # huggingface_hub 1.0 parses the response to a commit with the default endpoint instead of the client's.
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
         template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -1,4 +1,4 @@
-"""Makes the same calls on two writers and shows what each left, decoded."""
+"""Make the same calls on two writers and compare the decoded files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Call", "contents", "others", "perform", "same", "show"]
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 GIVEN = 1e9
-"""Wall times below this were given by a test; the present is above it."""
+"""Tests pass wall times below this; the current time is above it."""
 
 
 def contents(logdir: str) -> dict[str, list[Event]]:
-    """Return the events of each folder, in order, without the wall times nobody gave."""
+    """Return the events of each folder in order, with wall times zeroed unless a test passed them."""
     found: dict[str, list[Event]] = {}
     for path in event_files(logdir):
         first, *rest = events(path)
@@ -45,24 +45,24 @@ def perform(writer: Any, calls: list[Call]) -> list[type[BaseException] | None]:
         raised.append(None)
         try:
             functools.reduce(getattr, method.split("."), writer)(*arguments, **keywords)
-        except Exception as error:  # noqa: BLE001 - whatever it is, both must raise it
+        except Exception as error:  # noqa: BLE001 - both writers must raise the same type
             raised[-1] = type(error)
     return raised
 
 
 def show(found: dict[str, list[Event]]) -> dict[str, list[bytes]]:
-    # Bytes, not messages: NaN differs from itself, and a zero that is written differs from one that is not.
+    # Bytes, not messages: NaN differs from itself, and an explicit zero differs from an absent field.
     return {folder: [event.SerializeToString(deterministic=True) for event in all_] for folder, all_ in found.items()}
 
 
 def others(logdir: str) -> dict[str, bytes]:
-    """Return what lies beside the event files."""
+    """Return the files other than event files."""
     paths = [path for path in Path(logdir).rglob("*") if path.is_file() and "tfevents" not in path.name]
     return {str(path.relative_to(logdir)): path.read_bytes() for path in paths}
 
 
 def same(calls: list[Call], **arguments: Any) -> None:
-    """Assert that both writers raise and leave the same for the same calls."""
+    """Assert that both writers raise the same errors and write the same files for the same calls."""
     with tempfile.TemporaryDirectory() as theirs, tempfile.TemporaryDirectory() as ours:
         with tensorboardX.SummaryWriter(theirs, **arguments) as writer:
             expected = perform(writer, calls)

@@ -1,4 +1,4 @@
-"""Reads event files back: records as they lie there, as tensorboardX decodes them, and as TensorBoard shows them."""
+"""Read event files back: raw records, events decoded by tensorboardX, and scalars read by TensorBoard."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def steps(logdir: Path | str, tag: str, *, growing: bool = False) -> list[int]:
 
 
 def tensorboard_scalars(logdir: Path | str, tag: str) -> list[tuple[int, float]]:
-    """Return what TensorBoard's own Python reader finds."""
+    """Return a tag's steps and values as read by TensorBoard's Python reader."""
     accumulator = EventAccumulator(str(logdir), size_guidance={"scalars": 0})
     accumulator.Reload()
     return [(event.step, event.value) for event in accumulator.Scalars(tag)]
@@ -72,13 +72,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     pause = 0.01
     while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
+        assert time.monotonic() < deadline, f"the condition did not hold within {seconds} s"
         time.sleep(pause)
-        # Asking a Hub costs more than the wait, and takes the time of those who work towards the condition.
+        # Asking a Hub takes CPU time from the processes that the test waits for.
         pause = min(2 * pause, 0.2)
 
 
-# tensorboardX imports torch where it is installed, which takes seconds that these scripts have no use for.
+# tensorboardX imports torch if it is installed, which takes seconds.
 _WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\n"
 
 
@@ -97,7 +97,7 @@ def run(
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start `code` in a process of its own, with its output to be read."""
+    """Start `code` in a process of its own, with a pipe for its output."""
     return subprocess.Popen(
         [sys.executable, "-c", _WITHOUT_TORCH + code, *map(str, arguments)], stdout=subprocess.PIPE, text=True
     )

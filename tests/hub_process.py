@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HasEndpoint(Protocol):
-    """A Hub that runs, wherever it does, or a proxy in front of one."""
+    """A running Hub, in this or another process, or a proxy in front of one."""
 
     @property
     def endpoint(self) -> str: ...
@@ -30,12 +30,12 @@ class HasEndpoint(Protocol):
 class HubProcess:
     """A local Hub in a process of its own; it serves inside a `with` block.
 
-    It has the face of `LocalHub` as far as tests look at it, and can be killed.
+    It has those methods of `LocalHub` that tests use, and can be killed.
 
     Args:
-        root: Where it keeps its repos.
+        root: The folder for its repos.
         *arguments: Its options.
-        launcher: The words before its command, such as those that run a command on another host.
+        launcher: A command prefix, such as one that runs a command on another host.
         any_namespace: Whether its user may use every namespace.
     """
 
@@ -63,13 +63,13 @@ class HubProcess:
         self.stop()
 
     def kill(self) -> None:
-        """End the process as a crash would, at once."""
+        """Kill the process, as a crash would."""
         if self.process:
             self.process.kill()
             self.stop()
 
     def stop(self) -> int | None:
-        """End the process as a user would, and return its exit code."""
+        """Stop the process with SIGTERM, as a user would, and return its exit code."""
         process, self.process = self.process, None
         if process is None or process.stdout is None:
             return None

@@ -1,4 +1,4 @@
-"""What a Hub holds, as the real client downloads it."""
+"""The content of a Hub, as downloaded by the real client."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["card", "commits", "files", "states", "under"]
 
-# What the Hub itself puts into a new repo.
+# Files that the Hub itself puts into a new repo.
 _OF_THE_HUB = {".gitattributes"}
 _OUR_CARD = b"\n- hf-summary-writer\n"
 
 
 def files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
-    """Return the content of every file of a branch by its path, but for what the Hub put there, and our own card.
+    """Return the content of every file of a branch by its path, without the Hub's own files and our model card.
 
     Of a bucket, return all files. The states of runs are left out.
     """
@@ -40,7 +40,7 @@ def _files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
     if where.get("repo_type") == "bucket":
         return _bucket_files(api, repo_id)
     with tempfile.TemporaryDirectory() as folder:
-        # Into a cache: a download into a folder adds to every name, and so cannot hold the longest ones.
+        # Into a cache: a download into a folder lengthens every name, which fails for the longest ones.
         root = Path(api.snapshot_download(repo_id, cache_dir=folder, **where))
         return {
             path.relative_to(root).as_posix(): path.read_bytes()
@@ -53,7 +53,7 @@ def _files(api: HfApi, repo_id: str, **where: Any) -> dict[str, bytes]:
 def _bucket_files(api: HfApi, bucket_id: str) -> dict[str, bytes]:
     found = [file for file in api.list_bucket_tree(bucket_id, recursive=True) if file.type == "file"]
     with tempfile.TemporaryDirectory() as folder:
-        # By number: the names may be too long for a disk.
+        # Numbered, because the names may be too long for the disk.
         copies = [(file, Path(folder) / str(number)) for number, file in enumerate(found)]
         api.download_bucket_files(bucket_id, list(copies))
         return {file.path: copy.read_bytes() for file, copy in copies}
@@ -68,7 +68,7 @@ def card(api: HfApi, repo_id: str, **where: Any) -> str | None:
 
 
 def under(folder: Path, prefix: str, pattern: str = "*.tfevents.*") -> dict[str, bytes]:
-    """Return the content of every matching file below a local folder, by where it belongs in a repo."""
+    """Return the content of every matching file below a local folder, by its path in the repo."""
     return {
         f"{prefix}/{path.relative_to(folder).as_posix()}" if prefix else path.relative_to(folder).as_posix(): (
             path.read_bytes()

@@ -29,14 +29,14 @@ logdir, repo_id = sys.argv[1:3]
 
 
 def environment(hub: HasEndpoint, folder: Path) -> dict[str, str]:
-    """Return the environment of a user of `hub` whose home is in `folder`."""
+    """Return the environment of a user of `hub` with the client's home in `folder`."""
     return {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(folder / "hf-home")}
 
 
 def start(
     body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str, first: str = ""
 ) -> subprocess.Popen[str]:
-    """Start a script that knows `logdir` and `repo_id` and has our classes imported, after the lines in `first`."""
+    """Start a script with `logdir`, `repo_id` and our classes defined; the lines in `first` run before the imports."""
     return subprocess.Popen(
         [sys.executable, "-X", "dev", *options, "-c", first + _PREAMBLE + textwrap.dedent(body), str(logdir), repo_id],
         env=environment(hub, logdir.parent),
@@ -51,7 +51,7 @@ def start(
 def run(
     body: str, hub: HasEndpoint, logdir: Path, repo_id: str, *options: str, seconds: float = SECONDS, first: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end, for at most so many seconds."""
+    """Run a script to its end, for at most `seconds`."""
     with start(body, hub, logdir, repo_id, *options, first=first) as process:
         try:
             out, err = process.communicate(timeout=seconds)
@@ -59,7 +59,7 @@ def run(
             process.send_signal(signal.SIGABRT)  # "-X dev" shows where each thread is
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
-            # With its children, which hold the same pipes.
+            # Its children too: they hold the same pipes.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
@@ -69,7 +69,7 @@ def run(
 
 
 def assert_no_token(hub: HasEndpoint, logdir: Path, said: str) -> None:
-    """Check that the token is neither in what a script said nor in what it left in its folder."""
+    """Check that neither a script's output nor a file in its folder contains the token."""
     assert hub.token not in said
     for path in logdir.rglob("*"):
         assert not path.is_file() or hub.token.encode() not in path.read_bytes(), path

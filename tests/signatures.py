@@ -1,4 +1,4 @@
-"""Compares the public methods of another `SummaryWriter` with ours, argument by argument."""
+"""Compare the public methods of another `SummaryWriter` with ours, argument by argument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_THE_CALLEE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWOR
 
 
 def strangers(theirs: type) -> list[str]:
-    """Return the methods and the keywords of `theirs` that ours lacks, and those that have another default here."""
+    """Return the methods and keywords of `theirs` that ours lacks or gives another default."""
     return [
         stranger
         for name, method in _public(theirs)
@@ -30,7 +30,7 @@ def strangers(theirs: type) -> list[str]:
 
 
 def displaced(theirs: type) -> set[str]:
-    """Return the methods in which an argument that `theirs` takes by position stands elsewhere in ours."""
+    """Return the methods whose positional arguments differ in order between `theirs` and ours."""
     return {
         name
         for name, method in _public(theirs)
@@ -53,7 +53,7 @@ def _parameters(method: object) -> dict[str, inspect.Parameter]:
 
 def _unknown(name: str, method: object) -> Iterator[str]:
     ours = {**_parameters(getattr(EventWriter, name)), **_parameters(getattr(HFSummaryWriter, name))}
-    # These are told apart by their types, and so do not stand in the signature.
+    # These are recognized by their types, so they are not in the signature.
     others = {field.name: field.default for field in fields(Trial)} if name == "add_hparams" else {}
     for keyword, parameter in _parameters(method).items():
         if keyword not in ours and keyword not in others:

@@ -1,9 +1,9 @@
 """A day of many runs in seconds: the real timetable, commit queue, budget and back-off, on a simulated clock.
 
-Real are `Timetable` with `delay_after` in it, `CommitQueue`, `Budget`, the limits of the local Hub, and how the library
-reads their responses. Modelled are `PushLoop` and `Pusher`, as far as they decide what is committed when. A run is one
-event file that always has something new. A process has one folder for each of its runs, as writers do, or one for all,
-as an agent on their parent folder does.
+The real parts are `Timetable` with its `delay_after`, `CommitQueue`, `Budget`, the local Hub's rate limits, and the
+library's parsing of their responses. The commit scheduling of `PushLoop` and `Pusher` is modelled. A run is one event
+file that grows all the time. A process has one folder per run, as with writers, or one for all of its runs, as with
+`sync --watch` on their parent folder.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _REQUESTS_OF_UPLOAD, _REQUESTS_OF_COMMIT = 2, 1
 
 @dataclass(frozen=True)
 class Layout:
-    """Who pushes what.
+    """The runs, processes and machines of a simulation, and the rate limit.
 
     Attributes:
-        runs: How many runs go on at every moment.
-        machines: On how many machines with the same account; they know nothing of each other.
-        processes: In how many processes on each machine; `None` for one for every run.
+        runs: The number of runs at any moment.
+        machines: The number of machines with the same account; they do not communicate.
+        processes: The number of processes per machine; `None` for one per run.
         agent: Whether each process pushes one parent folder of its runs.
-        interval: Seconds between pushes, as asked for.
+        interval: Seconds between pushes, as configured.
         limit: Commits per hour that the Hub allows.
-        known: What the machines take that to be; `None` if nobody told them.
-        hours: How long to look.
-        start: Over how many seconds the runs begin.
-        run_seconds: How long a run lasts before another one takes its place; `None` for all the time.
-        seed: For all that is left to chance.
+        known: The limit that the machines assume; `None` if they do not know one.
+        hours: The simulated time.
+        start: Seconds over which the starts of the runs are spread.
+        run_seconds: The duration of a run, after which another one starts; `None` for the whole simulation.
+        seed: The seed of the random numbers.
     """
 
     runs: int
@@ -69,17 +69,17 @@ class Layout:
 
 @dataclass
 class Result:
-    """What came of it.
+    """The outcome of a simulation.
 
     Attributes:
-        accepted: When the Hub made a commit, in seconds since the beginning.
-        asked: When each machine asked for one.
-        refused: When it was refused to whom.
-        requests: How many requests of the API were made, commits included.
-        served: How many commits brought something of each run.
-        worst: How old the newest data of each run on the Hub ever became, in seconds.
-        last_pushes: How many runs ended.
-        left: How many of them left something for the next process to send.
+        accepted: Times of the commits, in seconds since the start.
+        asked: Times of each machine's commit requests.
+        refused: Time and machine of each refused commit request.
+        requests: The number of API requests, commits included.
+        served: The number of commits with data of each run.
+        worst: The greatest age of each run's newest data on the Hub, in seconds.
+        last_pushes: The number of runs that ended.
+        left: The number of runs that ended with data left to upload.
     """
 
     layout: Layout
@@ -94,20 +94,20 @@ class Result:
     _ages: list[int] = field(default_factory=list)
 
     def staleness(self, share: float) -> float:
-        """Return how old, in seconds, the newest data on the Hub is at most for `share` of the time, over all runs."""
+        """Return the quantile `share` of the age of the newest data on the Hub, in seconds, over all runs."""
         density = list(accumulate(self._ages))
         wanted = share * sum(density)
         return float(next((age for age, total in enumerate(accumulate(density)) if total >= wanted), len(density)))
 
     def note_age(self, least: float, most: float) -> None:
-        """Count that the data of a run aged from `least` to `most` seconds."""
+        """Record that the data of a run aged from `least` to `most` seconds."""
         self._ages.extend([0] * (int(most) + 2 - len(self._ages)))
         self._ages[int(least)] += 1
         self._ages[int(most) + 1] -= 1
 
 
 def most_in_an_hour(moments: list[float]) -> int:
-    """Return how many of `moments`, which are in order, lie in the fullest hour."""
+    """Return the greatest number of `moments`, which are sorted, within one hour."""
     window: deque[float] = deque()
     most = 0
     for moment in moments:
@@ -119,14 +119,14 @@ def most_in_an_hour(moments: list[float]) -> int:
 
 
 def simulate(layout: Layout) -> Result:
-    """Let a day go by."""
+    """Run the simulation of a layout."""
     world = _World(layout)
     world.run()
     return world.result
 
 
 class _BudgetInMemory(SharedBudget):
-    """The budget of a machine, without the file."""
+    """The budget of a machine, kept in memory instead of a file."""
 
     def __init__(self, limit: float | None, clock: Callable[[], float]) -> None:
         super().__init__(Path("/nowhere/at/all"), limit, clock)
@@ -139,7 +139,7 @@ class _BudgetInMemory(SharedBudget):
 
 
 class _World:
-    """The clock, the events to come, the Hub, and what is written down of it all."""
+    """The clock, the future events, the Hub and the recorded result."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -149,7 +149,7 @@ class _World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._limits = Limits(layout.limit, None, self.clock)
-        # Of each run: up to when the Hub holds it, and how old that was when it arrived.
+        # Of each run: the time up to which it was uploaded, and the age of that data at its upload.
         self._snapshot = [0.0] * layout.runs
         self._fresh = [0.0] * layout.runs
         for machine in range(layout.machines):
@@ -180,15 +180,15 @@ class _World:
             self._aged(run)
 
     def begins(self, run: int, moment: float) -> None:
-        """Note that a new run begins, of which nothing is on the Hub yet."""
+        """Record the start of a run that has nothing on the Hub yet."""
         self._snapshot[run], self._fresh[run] = moment, 0.0
 
     def longest_waiting_first(self, runs: list[int]) -> list[int]:
-        """Return runs in the order in which `Inventory` has them pushed."""
+        """Return runs in the order in which `Inventory` lists their files."""
         return sorted(runs, key=lambda run: self._snapshot[run])
 
-    def arrived(self, run: int, snapshot: float) -> None:
-        """Note that the Hub holds what a run had logged until `snapshot`."""
+    def uploaded(self, run: int, snapshot: float) -> None:
+        """Record that the data that a run had logged until `snapshot` was uploaded."""
         self._aged(run)
         self._snapshot[run], self._fresh[run] = snapshot, self.now - snapshot
         self.result.served[run] += 1
@@ -197,7 +197,7 @@ class _World:
         """Ask the Hub for a commit.
 
         Raises:
-            PushError: What the library reads in the answer, if it is no.
+            PushError: The library's error for the response, if the Hub refuses.
         """
         self.result.requests += _REQUESTS_OF_COMMIT
         self.result.asked[machine].append(self.now)
@@ -219,7 +219,7 @@ class _World:
 
 
 class _Folder:
-    """What one scheduler pushes."""
+    """A folder that one scheduler pushes."""
 
     def __init__(self, runs: list[int], timetable: Timetable) -> None:
         self.runs = runs
@@ -234,7 +234,7 @@ class _Folder:
 
 
 class _Process:
-    """The loop of a branch, and the folders that it serves: one push at a time, of all that are due."""
+    """The push loop of a branch with its folders: one push at a time, of all folders that are due."""
 
     def __init__(self, world: _World, machine: int, budget: SharedBudget, runs: list[int]) -> None:
         self._world = world
@@ -263,7 +263,7 @@ class _Process:
             self._world.at(moment + layout.run_seconds * self._world.between((0.5, 1.5)), lambda: self._end(folder))
 
     def _wake(self) -> None:
-        """Let the loop wait for its next push, as `PushLoop` does."""
+        """Schedule the next push, as `PushLoop` does."""
         for folder in self._folders:
             if folder.timetable.is_hopeless(folder.ready_at()):
                 self._leave(folder, left=True)
@@ -276,7 +276,7 @@ class _Process:
     def _push(self) -> None:
         now = self._world.now
         if self._is_pushing or now != self._wakes:
-            return  # something else came in between
+            return  # rescheduled in the meantime
         self._wakes = -1.0
         folders = [folder for folder in self._folders if folder.ready_at() <= now]
         final = any(folder.is_finishing for folder in folders)
@@ -307,11 +307,11 @@ class _Process:
             except (PushError, PostponedError) as error:
                 self._settle(folders, error)
             else:
-                self._world.at(self._world.now + self._world.between(_COMMIT_SECONDS), landed)
+                self._world.at(self._world.now + self._world.between(_COMMIT_SECONDS), committed)
 
-        def landed() -> None:
+        def committed() -> None:
             for run in runs:
-                self._world.arrived(run, snapshot)
+                self._world.uploaded(run, snapshot)
             self._upload(folders, remaining, final=final)
 
         self._world.at(self._world.now + self._world.between(_UPLOAD_SECONDS), commit)
@@ -331,9 +331,9 @@ class _Process:
         self._wake()
 
     def _leave(self, folder: _Folder, *, left: bool) -> None:
-        """End a run, and begin another one in its place."""
+        """End a run and start another one in its place."""
         self._world.result.last_pushes += 1
         self._world.result.left += left
         if len(self._folders) == 1:
-            self._queue = self._new_queue()  # it is another process
+            self._queue = self._new_queue()  # the next run is another process
         self._begin(folder, self._world.now)

@@ -1,4 +1,4 @@
-"""A device without hardware: work on its streams is done when a test says so, in the order of each stream."""
+"""A simulated accelerator: a test runs the work that is enqueued on its streams, in the order of each stream."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class StandIn:
     """One accelerator with any number of streams.
 
     Attributes:
-        stream: Where work is enqueued now.
-        error: Raised by everything from now on, if it is set.
+        stream: The current stream.
+        error: The error that every operation raises, if set.
     """
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ class StandIn:
             queue.popleft()()
 
     def run_all(self) -> None:
-        """Do all that is enqueued, and from now on everything at once."""
+        """Run all enqueued work, and run later work synchronously."""
         self.runs_at_once = True
         for stream in self._streams:
             self.run(stream, 1 << 30)
 
-    # What the writer calls.
+    # The interface that the writer calls.
 
     def can_copy(self, _: DeviceArray) -> bool:
         return True
@@ -114,7 +114,7 @@ class StandInCopy:
 class DeviceArray:
     """An array on the device, changed by work on its streams."""
 
-    # tensorboardX knows arrays by the name of their type, and reads those of JAX by `numpy.array`.
+    # tensorboardX recognizes arrays by the name of their type, and reads those of JAX by `numpy.array`.
     __module__ = "jax.standin"
 
     def __init__(self, device: StandIn, values: np.ndarray) -> None:
@@ -148,6 +148,6 @@ class DeviceArray:
         self.device.enqueue(change)
 
     def __array__(self, *arguments: Any, **named: Any) -> np.ndarray:
-        # The synchronous way waits for the device.
+        # A synchronous read waits for the device.
         self.device.run_all()
         return np.array(self.values)

@@ -1,4 +1,4 @@
-"""Each difference on the page "Migration" is held by a test, and the page lists no row without one."""
+"""Each difference on the page "Migration" has a test, and the page has no row without a test."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ PAGE = ROOT / "docs" / "migration.md"
 WRITER, QUEUE = "unit/test_event_writer.py", "faults/test_disk_events.py"
 TORCH = "integration/test_torch_contract.py"
 SCHEDULER = "hub/test_scheduler.py"
-# A test for each row; of several, the one that would fail first. Suites of other projects run in the lane `peers`.
+# One test per row. Suites of other projects run in the lane `peers`.
 HELD_BY = {
     "First argument": "hub/test_drop_in.py::test_logdir_is_taken_by_position_and_by_either_name",
     "Unknown arguments": f"{WRITER}::test_unknown_arguments_are_refused",
-    "`max_queue`": f"{WRITER}::test_a_caller_at_the_bound_waits_for_the_disk_and_loses_nothing",
+    "`max_queue`": f"{WRITER}::test_a_caller_at_the_memory_limit_waits_for_the_disk_and_loses_nothing",
     "Pending events": f"{WRITER}::test_events_reach_the_file_without_flush",
-    "`flush()`": f"{WRITER}::test_flush_returns_when_everything_before_it_is_written_and_synced",
-    "Event files": f"{WRITER}::test_a_long_run_goes_on_in_new_segments",
-    "Two writers on one folder": f"{WRITER}::test_two_writers_of_one_folder_never_share_a_file",
+    "`flush()`": f"{WRITER}::test_flush_returns_once_all_earlier_events_are_written_and_synced",
+    "Event files": f"{WRITER}::test_a_long_run_is_split_into_segments",
+    "Two writers on one folder": f"{WRITER}::test_two_writers_in_one_folder_never_share_a_file",
     "Full or failing disk": f"{QUEUE}::test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits",
     "Exit without `close()`": "process/test_exit.py::test_a_script_that_just_ends_has_delivered_its_last_scalar",
     "Logging after `close()`": f"{WRITER}::test_a_write_after_close_opens_a_new_file_that_follows_the_first",
     "Forked child": "process/test_event_fork.py::"
     "test_a_child_logs_to_its_own_file_and_the_parents_events_are_written_once",
     "`s3://` and `gs://` logdirs": f"{WRITER}::test_object_storage_is_refused_before_anything_is_written",
-    "Names of runs and sub-runs": f"{WRITER}::test_names_that_are_no_folder_below_the_logdir_are_refused_in_the_call",
-    "Numbers": "unit/test_values.py::test_numbers_of_any_kind_and_size_are_taken",
+    "Names of runs and sub-runs": f"{WRITER}::test_names_that_are_no_subfolder_of_the_logdir_are_refused_in_the_call",
+    "Numbers": "unit/test_values.py::test_numbers_of_any_kind_and_size_are_logged",
     "Tensors on the device `meta`": "unit/test_values.py::test_a_tensor_without_values_is_refused_in_the_call",
-    "Audio of shape `(1, L)`": "unit/test_values.py::test_sound_of_one_channel_is_taken_in_every_layout",
+    "Audio of shape `(1, L)`": "unit/test_values.py::test_mono_audio_is_accepted_in_every_layout",
     "Pixels outside of 0 to 1": "unit/test_values.py::test_pixels_beyond_the_range_are_clipped_as_in_torch",
-    "Videos": "unit/test_event_equality.py::test_films",
+    "Videos": "unit/test_event_equality.py::test_videos",
     "Names of scalars": "integration/test_wrappers.py::"
     "test_a_framework_that_flushes_after_each_log_waits_for_no_disk_and_names_stay",
     "Folders of `add_scalars`": f"{TORCH}::test_several_scalars_land_in_tensorboardx_folders_with_torchs_values",
     "Tags of `add_mesh`": f"{TORCH}::test_meshes_have_torchs_numbers_under_tensorboardx_names",
-    "Tensors on a GPU": "unit/test_device.py::test_a_scalar_is_written_when_its_device_is_done_and_not_waited_for",
+    "Tensors on a GPU": "unit/test_device.py::test_a_scalar_on_a_device_is_written_later_without_blocking_the_call",
     "Trackers that patch tensorboardX": "unit/test_hooks.py::test_a_hooked_method_of_the_summary_writer_sees_each_call",
     "Trackers that patch PyTorch's writer": f"{TORCH}::test_hooks_of_torchs_writer_are_not_called",
     "Private attributes": "peers/test_suites.py::test_their_tests_pass_with_our_classes",

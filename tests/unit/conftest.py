@@ -1,4 +1,4 @@
-"""What several unit tests get."""
+"""Fixtures shared by unit tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def what_tensorboardx_leaves_open_is_closed_here() -> Iterator[None]:
-    """Collect its writers at the end of a test, so that their warnings are not taken for those of another one."""
+def collect_tensorboardx_writers() -> Iterator[None]:
+    """Collect unclosed tensorboardX writers after a test, so that no later test gets their warnings."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

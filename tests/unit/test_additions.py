@@ -1,4 +1,4 @@
-"""What is committed together, of what the Hub takes within the commit itself and what was uploaded before."""
+"""How additions are split into commits: inline content has a size limit, uploaded files do not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def text(name: str, size: int) -> Any:
 
 
 def binary(name: str, size: int) -> Any:
-    """Return an addition that the client has uploaded, and emptied."""
+    """Return an addition that the client has uploaded and emptied."""
     return SimpleNamespace(path_in_repo=name, path_or_fileobj=b"", upload_info=SimpleNamespace(size=size, sha256=b""))
 
 
@@ -23,35 +23,35 @@ def names(uploaded: PreparedCommit, most: int) -> list[list[str]]:
     return [[addition.path_in_repo for addition in share.additions] for share in uploaded.shares(most)]
 
 
-def test_only_what_the_client_has_not_uploaded_travels_in_the_commit() -> None:
+def test_only_content_that_was_not_uploaded_counts_as_posted_bytes() -> None:
     assert posted_bytes([text("a", 5), binary("b", 100), text("c", 7)]) == 12
 
 
-def test_a_commit_takes_as_much_text_as_fits_and_any_number_of_other_files() -> None:
+def test_a_commit_takes_all_uploaded_files_and_as_much_text_as_fits() -> None:
     additions = (text("a", 6), binary("b", 100), text("c", 4), text("d", 1), binary("e", 100), text("f", 10))
     assert names(PreparedCommit(additions, frozenset()), 10) == [["b", "e", "a", "c"], ["d"], ["f"]]
 
 
-def test_what_is_larger_than_that_goes_alone_and_nothing_goes_twice_or_is_left() -> None:
+def test_a_text_over_the_limit_is_committed_and_every_file_is_in_one_commit() -> None:
     additions = (text("a", 20), text("b", 20), text("c", 0))
     assert names(PreparedCommit(additions, frozenset()), 10) == [["c", "a"], ["b"]]
 
 
-def test_what_is_small_enough_goes_in_one_commit_in_its_order() -> None:
+def test_additions_within_the_limit_are_one_commit_in_their_order() -> None:
     uploaded = PreparedCommit((text("a", 2), text("b", 3)), frozenset({"left out"}))
     assert uploaded.shares(10) == [uploaded]
 
 
-def test_small_files_come_along_with_the_first_commit_and_never_need_one_of_their_own() -> None:
+def test_accompanying_files_are_in_the_first_commit_only() -> None:
     card = text("README.md", 3)
     prepared = PreparedCommit((text("a", 9), text("b", 9)), frozenset({"left out"}), along=(card,))
     first, second = prepared.shares(10)
     assert [addition.path_in_repo for addition in first.additions] == ["a"]
     assert (first.along, second.along) == ((card,), ())
-    # What the Hub leaves out is settled once.
+    # Files that the Hub leaves out are reported once.
     assert (first.left_out, second.left_out) == (frozenset({"left out"}), frozenset())
 
 
-def test_without_anything_to_commit_there_is_one_empty_share() -> None:
+def test_without_additions_there_is_one_empty_share() -> None:
     nothing = PreparedCommit((), frozenset({"left out"}))
     assert nothing.shares(10) == [nothing]

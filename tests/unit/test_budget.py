@@ -1,4 +1,4 @@
-"""The budget of commits: who has to wait, for how long, and what no hour ever exceeds. Nothing here waits."""
+"""The commit budget: waiting times, priorities and the limit per hour, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def reserve(budget: Budget, times: int) -> tuple[Budget, list[float]]:
     return budget, waits
 
 
-def test_some_commits_can_be_made_at_once_and_the_rest_take_turns(budget: Budget) -> None:
+def test_a_burst_of_commits_is_allowed_and_later_ones_take_turns(budget: Budget) -> None:
     _, waits = reserve(budget, 20)
     assert waits[:16] == [0] * 16
     assert waits[16:] == [45, 90, 135, 180]
 
 
-def test_a_place_in_the_queue_comes_nearer_with_time(budget: Budget) -> None:
+def test_the_wait_for_a_turn_shrinks_with_time(budget: Budget) -> None:
     budget, _ = reserve(budget, 18)
     _, seconds = budget.moved_to(NOW + 60).reserved()
     assert seconds == 3 * 45 - 60
 
 
-def test_what_was_not_used_is_not_saved_up_for_ever(budget: Budget) -> None:
+def test_unused_tokens_are_capped(budget: Budget) -> None:
     _, waits = reserve(budget.moved_to(NOW + 100 * HOUR), 17)
     assert waits == [0] * 16 + [45]
 
 
-def test_the_last_push_borrows_ahead_of_the_queue_up_to_the_limit(budget: Budget) -> None:
+def test_the_last_push_skips_the_queue_up_to_the_limit(budget: Budget) -> None:
     budget, _ = reserve(budget, 40)
     for _ in range(128):
         budget, seconds = budget.spent(reserved=False)
@@ -65,7 +65,7 @@ def test_the_last_push_borrows_ahead_of_the_queue_up_to_the_limit(budget: Budget
     assert seconds == 0
 
 
-def test_others_wait_longer_for_what_was_borrowed(budget: Budget) -> None:
+def test_a_borrowed_commit_lengthens_the_wait_of_others(budget: Budget) -> None:
     budget, _ = reserve(budget, 16)
     budget, _ = budget.spent(reserved=False)
     assert budget.reserved()[1] == 90
@@ -81,7 +81,7 @@ def test_a_commit_that_was_not_made_is_not_counted(budget: Budget) -> None:
     assert queued.given_back().tokens == budget.tokens
 
 
-def test_a_refusal_blocks_all_and_cuts_the_share_once_for_a_while(budget: Budget) -> None:
+def test_a_refusal_blocks_all_commits_and_cuts_the_share_once_for_a_while(budget: Budget) -> None:
     refused = budget.refused(600, None)
     assert refused.reserved()[1] == 600
     assert refused.spent(reserved=False)[1] == 600
@@ -96,31 +96,31 @@ def test_a_refusal_blocks_all_and_cuts_the_share_once_for_a_while(budget: Budget
     assert "for this machine" in cut.moved_to(NOW + 600).why
 
 
-def test_a_refusal_slows_those_down_who_have_queued_up_before(budget: Budget) -> None:
+def test_a_refusal_delays_positions_that_are_already_in_the_queue(budget: Budget) -> None:
     budget, _ = reserve(budget, 17)
     assert budget.seconds_until(17) == 45
     refused = budget.refused(600, 128)
     assert refused.seconds_until(17) > 600 + 60
-    # Nothing comes together while the Hub wants to be left alone.
+    # No tokens accumulate while the Hub blocks commits.
     assert refused.moved_to(NOW + 600).seconds_until(17) == pytest.approx(68.57, abs=0.1)
 
 
-def test_a_place_of_a_queue_that_was_lost_is_the_last_of_this_one(budget: Budget) -> None:
+def test_a_position_of_a_lost_queue_becomes_the_last_of_the_current_one(budget: Budget) -> None:
     budget, waits = reserve(budget, 20)
     assert budget.seconds_until(1000) == waits[-1]
 
 
-def test_a_turn_that_nobody_takes_is_for_whoever_asks(budget: Budget) -> None:
+def test_an_unused_turn_is_given_to_the_next_process_that_asks(budget: Budget) -> None:
     budget, waits = reserve(budget, 100)
     assert budget.turn_of(100) == (budget, waits[-1])
     budget, seconds = budget.moved_to(NOW + 2 * 45 + 30).turn_of(100)
     assert seconds == 0
     assert budget.turn_of(99)[1] > 0
-    taken = budget.moved_to(NOW + 200).turn_of(17)[0]  # somebody is there whose turn it is
+    taken = budget.moved_to(NOW + 200).turn_of(17)[0]  # the process at the head of the queue takes its turn
     assert taken.moved_to(NOW + 300).turn_of(99)[1] > 0
 
 
-def test_a_share_grows_back_and_a_named_limit_is_forgotten_after_a_day() -> None:
+def test_the_share_recovers_and_a_named_limit_expires_after_a_day() -> None:
     budget = Budget.fresh(None, NOW)
     assert budget.per_window is None
     assert reserve(budget, 1000)[1] == [0] * 1000
@@ -135,14 +135,14 @@ def test_a_share_grows_back_and_a_named_limit_is_forgotten_after_a_day() -> None
 
 
 @pytest.mark.parametrize("jump", [-1.0, -60.0, -HOUR, -86_400.0])
-def test_a_clock_that_goes_back_neither_gives_nor_blocks_for_ever(budget: Budget, jump: float) -> None:
+def test_a_clock_set_back_adds_no_tokens_and_does_not_block_for_ever(budget: Budget, jump: float) -> None:
     budget, _ = reserve(budget, 20)
     moved = budget.moved_to(NOW + jump)
     assert moved.tokens == budget.tokens
     assert moved.moved_to(NOW + jump + 2 * HOUR).tokens > budget.tokens
 
 
-def test_a_clock_that_jumps_ahead_gives_an_hour_at_the_most(budget: Budget) -> None:
+def test_a_clock_set_forward_adds_at_most_an_hour_of_tokens(budget: Budget) -> None:
     budget, _ = reserve(budget, 1000)
     assert budget.moved_to(NOW + 30 * 86_400).tokens == budget.tokens + 80
 
@@ -154,7 +154,7 @@ def test_a_clock_that_jumps_ahead_gives_an_hour_at_the_most(budget: Budget) -> N
     ),
     st.sampled_from([1.0, 7.0, 128.0]),
 )
-def test_no_hour_ever_sees_more_commits_than_the_limit(events: list[tuple[str, float]], limit: float) -> None:
+def test_no_hour_has_more_commits_than_the_limit(events: list[tuple[str, float]], limit: float) -> None:
     budget, now, waiting, made = Budget.fresh(limit, NOW), NOW, [], []
     for kind, pause in events:
         now += pause
@@ -176,7 +176,7 @@ def test_no_hour_ever_sees_more_commits_than_the_limit(events: list[tuple[str, f
         assert sum(moment <= other < moment + HOUR for other in made) <= limit
 
 
-def test_all_processes_share_what_is_in_the_file(tmp_path: Path) -> None:
+def test_processes_share_the_budget_file(tmp_path: Path) -> None:
     path = tmp_path / "home" / "budget.json"
     one, other = (SharedBudget(path, LIMIT, lambda: NOW) for _ in range(2))
     for shared in [one, other] * 8:
@@ -186,7 +186,7 @@ def test_all_processes_share_what_is_in_the_file(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_where_nothing_is_limited_nothing_is_written_until_a_refusal_names_a_limit(tmp_path: Path) -> None:
+def test_without_a_limit_no_file_is_written_until_a_refusal_names_one(tmp_path: Path) -> None:
     path = tmp_path / "home" / "budget.json"
     shared = SharedBudget(path, None, lambda: NOW)
     assert shared.change(Budget.reserved)[1] == 0
@@ -213,7 +213,7 @@ WHOLE = {
 @pytest.mark.parametrize(
     "content",
     [
-        # Each of these would keep all runs of the machine waiting, for years or at all.
+        # Each of these would make all runs of the machine wait for years, or crash them.
         *(json.dumps({**WHOLE, "blocked": odd}).encode() for odd in (1e9, -1, True, float("nan"), 10**400, "x")),
         *(json.dumps({**WHOLE, "tokens": odd}).encode() for odd in (-1e8, None, "")),
         b"",
@@ -227,7 +227,7 @@ WHOLE = {
         ).encode(),
     ],
 )
-def test_a_file_that_means_nothing_begins_anew(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_budget_file_is_replaced_by_a_fresh_budget(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "budget.json"
     path.write_bytes(content)
     shared = SharedBudget(path, LIMIT, lambda: NOW)
@@ -242,12 +242,12 @@ def test_without_a_file_a_process_keeps_a_budget_of_its_own(tmp_path: Path) -> N
     assert waits == [0] * 16 + [45]
 
 
-def test_a_home_that_cannot_be_looked_at_limits_nothing(tmp_path: Path) -> None:
+def test_an_inaccessible_home_limits_nothing(tmp_path: Path) -> None:
     shared = SharedBudget(tmp_path / ("x" * 300) / "budget.json", None, lambda: NOW)
     assert shared.change(Budget.reserved)[1] == 0
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+def test_a_budget_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "budget.json"
     wanted = replace(Budget.fresh(LIMIT, NOW), tokens=-3.5, commits=(50.0, 1.0), share=0.5, blocked=7.0, named=100.0)
     SharedBudget(path, LIMIT, lambda: NOW).change(lambda _: (wanted, 0.0))

@@ -1,4 +1,4 @@
-"""The printed command means to the command line what it meant to the process that printed it."""
+"""The command line parses a printed command into the config of the process that printed it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.client import default_endpoint
 
 PUBLIC = "https://huggingface.co"
-FOLDER = Path("/")  # one that exists, since the command line looks
+FOLDER = Path("/")  # the command line requires an existing folder
 HERE = Destination(PUBLIC, "model", "user/run", "main", "tensorboard/run")
 PATTERNS = st.none() | st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"))).map(tuple)
 
@@ -77,16 +77,16 @@ def test_the_command_line_reads_the_config_that_was_printed(where: Destination, 
     [
         (PUBLIC, PUBLIC, False),
         ("https://hub", PUBLIC, True),
-        # Pasted where nobody has set the variable, or somebody has.
+        # Pasted into a shell with or without HF_ENDPOINT set.
         ("https://hub", "https://hub", True),
         (PUBLIC, "https://hub", True),
     ],
 )
-def test_the_hub_is_named_unless_any_shell_means_it(endpoint: str, assumed: str, named: bool) -> None:
+def test_the_endpoint_is_named_unless_it_is_the_public_default(endpoint: str, assumed: str, named: bool) -> None:
     config = config_at(Destination(endpoint, "model", "user/run", "main", ""))
     assert config.sync_command(FOLDER, assumed).endswith(f" --endpoint {endpoint}") == named
 
 
-def test_a_command_that_an_offline_process_prints_goes_online(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_printed_by_an_offline_process_turns_offline_mode_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert config_at(HERE).sync_command(FOLDER, PUBLIC).startswith("HF_HUB_OFFLINE=0 hf-summary-writer sync ")

@@ -1,4 +1,4 @@
-"""When a branch may commit, on a clock that a test moves."""
+"""When a branch may commit, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def commit(queue: CommitQueue, *, final: bool = False) -> None:
 
 
 def commits_of(branches: list[CommitQueue], clock: Clock, minutes: int) -> list[tuple[float, int]]:
-    """Let all branches try every minute, and return who committed, and when."""
+    """Let all branches try every minute, and return the time and branch of each commit."""
     made = []
     for _ in range(minutes):
         for number, queue in enumerate(branches):
@@ -55,7 +55,7 @@ def commits_of(branches: list[CommitQueue], clock: Clock, minutes: int) -> list[
     return made
 
 
-def test_a_branch_keeps_its_place_however_often_it_asks(branches: list[CommitQueue], clock: Clock) -> None:
+def test_a_branch_keeps_its_position_when_it_asks_repeatedly(branches: list[CommitQueue], clock: Clock) -> None:
     commit(branches[0])
     for _ in range(5):
         with pytest.raises(PostponedError) as waits:
@@ -86,7 +86,9 @@ def test_the_last_push_does_not_wait_unless_the_hub_would_refuse_it(branches: li
     commit(branches[1], final=True)
 
 
-def test_an_ordinary_push_waits_for_what_last_pushes_have_used_up(branches: list[CommitQueue], clock: Clock) -> None:
+def test_an_ordinary_push_waits_when_last_pushes_have_used_up_the_limit(
+    branches: list[CommitQueue], clock: Clock
+) -> None:
     branches[0].wait_turn(final=False)
     for _ in range(int(LIMIT)):
         commit(branches[1], final=True)
@@ -97,7 +99,7 @@ def test_an_ordinary_push_waits_for_what_last_pushes_have_used_up(branches: list
     branches[0]._spend(final=False)
 
 
-def test_a_branch_whose_commit_was_not_made_keeps_its_place(branches: list[CommitQueue], clock: Clock) -> None:
+def test_a_branch_whose_commit_was_not_made_keeps_its_position(branches: list[CommitQueue], clock: Clock) -> None:
     commit(branches[0])
     for queue in branches[1:]:
         with pytest.raises(PostponedError):
@@ -112,13 +114,13 @@ def test_a_branch_whose_commit_was_not_made_keeps_its_place(branches: list[Commi
     assert waits.value.seconds == EVERY
 
 
-def test_what_was_borrowed_for_a_commit_that_was_not_made_is_there_for_others(branches: list[CommitQueue]) -> None:
+def test_a_token_borrowed_for_a_commit_that_was_not_made_is_returned(branches: list[CommitQueue]) -> None:
     commit(branches[0], final=True)
     branches[0]._give_back()
     commit(branches[1])
 
 
-def test_a_place_that_was_taken_during_a_commit_that_fails_is_not_needed(
+def test_a_failed_commit_frees_the_position_taken_for_the_one_after_it(
     branches: list[CommitQueue], clock: Clock
 ) -> None:
     commit(branches[0])
@@ -130,7 +132,7 @@ def test_a_place_that_was_taken_during_a_commit_that_fails_is_not_needed(
     commit(branches[1])
 
 
-def test_those_who_died_in_the_queue_do_not_hold_up_the_others(branches: list[CommitQueue], clock: Clock) -> None:
+def test_dead_processes_in_the_queue_do_not_hold_up_the_others(branches: list[CommitQueue], clock: Clock) -> None:
     commit(branches[0])
     budget = branches[0]._budget
     for dead in [CommitQueue(budget) for _ in range(200)]:
@@ -149,7 +151,7 @@ def test_those_who_died_in_the_queue_do_not_hold_up_the_others(branches: list[Co
     assert clock.now - began < 10 * EVERY
 
 
-def test_what_the_hub_tells_one_branch_all_keep_to(branches: list[CommitQueue], clock: Clock) -> None:
+def test_a_refusal_of_one_branch_holds_back_all_branches(branches: list[CommitQueue], clock: Clock) -> None:
     branches[0]._refused(RateLimitError("429", retry_after=100, commits_per_hour=8))
     with pytest.raises(PostponedError, match="wait"):
         branches[1].wait_turn(final=False)
@@ -159,7 +161,7 @@ def test_what_the_hub_tells_one_branch_all_keep_to(branches: list[CommitQueue], 
     branches[2]._spend(final=True)
 
 
-def test_after_a_refusal_not_all_come_at_once_who_had_queued_up(branches: list[CommitQueue], clock: Clock) -> None:
+def test_queued_branches_commit_one_by_one_after_a_refusal(branches: list[CommitQueue], clock: Clock) -> None:
     commit(branches[0])
     for queue in branches:
         with pytest.raises(PostponedError):
@@ -171,7 +173,7 @@ def test_after_a_refusal_not_all_come_at_once_who_had_queued_up(branches: list[C
     assert all(after - before > EVERY for (before, _), (after, _) in itertools.pairwise(made))
 
 
-def test_without_a_budget_nobody_waits() -> None:
+def test_without_a_budget_no_branch_waits() -> None:
     queue = CommitQueue(lambda: None)
     for _ in range(1000):
         commit(queue)

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 FIELDS = fields(PushConfig)
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
-# What a constructor takes besides: where the logs are, and a client, which may hold a token.
+# Other arguments of the constructors: the folder, and a client, which may hold a token.
 NO_FIELDS: dict[Any, set[str]] = {
     HFSummaryWriter: {"logdir", "hf_api", "kwargs"},
     CommitScheduler: {"folder_path", "hf_api"},
 }
 
-# The client has an address, and a scheduler by itself knows no ranks and no run, and logs nothing.
+# The client has the endpoint, and a scheduler alone has no rank, no run and no logging.
 IN_NO_SIGNATURE: dict[Any, set[str]] = {
     HFSummaryWriter: {"endpoint"},
     CommitScheduler: {
@@ -64,14 +64,14 @@ def test_every_argument_is_documented(constructor: Any) -> None:
 @pytest.mark.parametrize("constructor", [HFSummaryWriter, CommitScheduler])
 def test_defaults_are_those_of_the_fields(constructor: Any) -> None:
     parameters = inspect.signature(constructor).parameters
-    # Writers and commands put a run below a folder of all runs; a scheduler pushes any file of a folder.
+    # Writers and commands upload a run below a folder of all runs; a scheduler uploads any file of a folder.
     own = {"repo_id", "path_in_repo", "allow_patterns"}
     for each in FIELDS:
         if each.name not in own and name_in(constructor, each) in parameters:
             assert parameters[name_in(constructor, each)].default == each.default, each.name
 
 
-def test_the_table_of_variables_names_what_they_stand_for() -> None:
+def test_the_table_of_variables_names_their_arguments() -> None:
     rows = re.findall(rf"^\| `{PREFIX}(\w+)` \| (.*?) \| `", (DOCS / "environment.md").read_text(), re.MULTILINE)
     documented = {variable: set(re.findall(r"`(\w+)`(?!:)", names)) for variable, names in rows}
     assert documented == {
@@ -152,7 +152,7 @@ def test_arguments_of_a_constructor_make_the_same_config(constructor: Any) -> No
             assert getattr(again, each.name) == SAMPLES[each.name], each.name
 
 
-def test_a_ledger_keeps_what_a_later_process_needs() -> None:
+def test_a_ledger_keeps_the_settings_for_later_processes() -> None:
     config = sample()
     again = PushConfig.from_ledger(config.destination, config.settings)
     assert again.destination == config.destination
@@ -178,7 +178,7 @@ def test_settings_of_older_ledgers_are_read() -> None:
 @pytest.mark.parametrize(
     "settings", [3, [], {"private": "yes"}, {"squash": 1}, {"allow": [1]}, {"ignore": 5}, {"card": []}], ids=str
 )
-def test_settings_that_mean_nothing_are_refused(settings: Any) -> None:
+def test_invalid_settings_are_refused(settings: Any) -> None:
     with pytest.raises(TypeError):
         PushConfig.from_ledger(Destination("https://hub", "model", "run", "main", ""), settings)
 
@@ -237,12 +237,12 @@ def test_a_bucket_has_no_branch_and_no_history() -> None:
         "hf://a/b/../c",
     ],
 )
-def test_a_uri_of_no_repo_is_refused(uri: str) -> None:
+def test_an_invalid_uri_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match=r"hf://|repo_id|path_in_repo"):
         PushConfig.from_arguments({"repo_id": uri}, "https://hub")
 
 
-def test_a_uri_goes_before_the_environment_and_an_argument_may_not_contradict_it(
+def test_a_uri_overrides_the_environment_and_conflicts_with_arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     got: list[dict[str, object]] = []
@@ -265,7 +265,7 @@ def test_a_uri_goes_before_the_environment_and_an_argument_may_not_contradict_it
             constructor(**contradiction)
 
 
-def test_what_a_uri_names_besides_the_arguments_of_a_wrapper_goes_to_its_writer(
+def test_other_parts_of_a_uri_reach_the_writer_of_a_wrapper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     got: list[dict[str, object]] = []

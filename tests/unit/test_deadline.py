@@ -1,4 +1,4 @@
-"""Calls with a deadline, in a thread of their own."""
+"""Calls with a deadline, in a separate thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 20.0
 
 
 class LateFuture(Future[Any]):
-    """A future whose waiter is held after its timeout, until there is a result."""
+    """A future that returns from a timed-out wait only once there is a result."""
 
     def result(self, timeout: float | None = None) -> Any:
         try:
@@ -37,7 +37,7 @@ def thread() -> Iterator[HubThread]:
     thread.stop()
 
 
-def test_a_result_that_comes_at_the_deadline_counts(thread: HubThread, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_at_the_deadline_is_returned(thread: HubThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadline, "Future", LateFuture)
 
     def work() -> int:
@@ -47,7 +47,7 @@ def test_a_result_that_comes_at_the_deadline_counts(thread: HubThread, monkeypat
     assert thread.call(work, 0.001) == 7
 
 
-def test_a_timeout_of_the_function_is_not_that_of_the_call(thread: HubThread) -> None:
+def test_a_timeout_error_of_the_function_is_not_a_deadline_error(thread: HubThread) -> None:
     def work() -> None:
         raise TimeoutError("its own")
 
@@ -55,7 +55,7 @@ def test_a_timeout_of_the_function_is_not_that_of_the_call(thread: HubThread) ->
         thread.call(work, SECONDS)
 
 
-def test_a_call_past_its_deadline_is_left_behind(thread: HubThread) -> None:
+def test_a_call_past_its_deadline_is_abandoned(thread: HubThread) -> None:
     may_end: Future[None] = Future()
     with pytest.raises(DeadlineError):
         thread.call(may_end.result, 0.001)

@@ -1,4 +1,4 @@
-"""What the Hub would refuse is refused before anything is written."""
+"""Arguments that the Hub would refuse raise before anything is written."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NAME_CHARACTERS = string.ascii_letters + string.digits + "-_./ é\n"
 @example("a/b/c")
 @example("x" * 96)
 @example("x" * 97)
-def test_a_repo_id_is_good_exactly_when_the_client_says_so(repo_id: str) -> None:
+def test_a_repo_id_is_valid_exactly_when_the_client_accepts_it(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError:
         with pytest.raises(ValueError, match="repo_id"):
             checks.check_repo_id(repo_id)
     else:
-        # Older clients let letters of other alphabets and a newline at the end pass; the Hub does not.
+        # Older clients accept letters of other alphabets and a trailing newline; the Hub does not.
         if repo_id.isascii() and not repo_id.endswith("\n"):
             assert checks.check_repo_id(repo_id) == repo_id
 
@@ -68,10 +68,10 @@ def test_a_repo_id_that_is_no_text_is_a_type_error(repo_id: object) -> None:
         "logs/c:x",
     ],
 )
-def test_a_path_in_repo_that_leads_elsewhere_is_refused(path: str, tmp_path: Path) -> None:
+def test_an_invalid_path_in_repo_is_refused(path: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="path_in_repo"):
         checks.check_path_in_repo(path)
-    # By the constructors too, before anything is made.
+    # By the constructors too, before any folder is created.
     logdir = tmp_path / "run"
     for make in (
         lambda: HFSummaryWriter("user/run", logdir=logdir, path_in_repo=path),
@@ -90,7 +90,7 @@ def test_slashes_around_a_path_in_repo_do_not_matter(path: str | None, meant: st
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
-def test_an_interval_that_no_timer_can_wait_for_is_a_value_error(minutes: float) -> None:
+def test_an_interval_that_is_not_positive_and_finite_is_a_value_error(minutes: float) -> None:
     with pytest.raises(ValueError, match="commit_every"):
         checks.check_interval(minutes, "commit_every")
 
@@ -128,7 +128,7 @@ def test_white_space_around_a_token_is_dropped_and_a_broken_token_is_never_shown
             assert "hf_s" not in str(caught.value)
 
 
-def test_a_folder_is_checked_but_not_made(tmp_path: Path) -> None:
+def test_a_folder_is_checked_but_not_created(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(ValueError, match="is a file"):
@@ -165,18 +165,18 @@ def test_a_switch_may_be_one_of_numpy(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [1, "yes", np.int64(1)])
-def test_what_is_no_switch_is_refused(value: object) -> None:
+def test_a_switch_that_is_no_boolean_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="squash_history must be True or False"):
         checks.check_switch(value, "squash_history")
 
 
-def test_no_wait_is_longer_than_a_clock_can_measure() -> None:
+def test_a_wait_is_capped_at_the_longest_that_a_lock_supports() -> None:
     assert checks.check_seconds(1e300) == threading.TIMEOUT_MAX
     assert checks.check_seconds(3600) == 3600.0
 
 
 @pytest.mark.faults("C2")
-def test_a_folder_has_one_name_however_it_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_paths_to_a_folder_resolve_to_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (tmp_path / "link").symlink_to(run)
@@ -185,7 +185,7 @@ def test_a_folder_has_one_name_however_it_is_reached(tmp_path: Path, monkeypatch
     assert {checks.check_folder(way) for way in reached} == {run.resolve()}
 
 
-def test_every_part_of_a_destination_tells_it_from_others() -> None:
+def test_every_part_of_a_destination_changes_its_key() -> None:
     base = Destination("https://hub", "model", "user/a", "main", "tensorboard")
     others = [
         Destination("https://hub2", "model", "user/a", "main", "tensorboard"),

@@ -1,4 +1,4 @@
-"""Values on a device: read later, with the value at the call, in the order of the calls, and never waited for."""
+"""Values on a device are read later, with the value and in the order of the calls, and no call waits for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return StandIn().install(monkeypatch)
 
 
-def test_a_scalar_is_written_when_its_device_is_done_and_not_waited_for(tmp_path: Path, device: StandIn) -> None:
+def test_a_scalar_on_a_device_is_written_later_without_blocking_the_call(tmp_path: Path, device: StandIn) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_scalar("loss", device.array(1.5), 1)
         writer.add_scalar("lr", 0.25, 1)
@@ -47,7 +47,7 @@ def test_a_scalar_is_written_when_its_device_is_done_and_not_waited_for(tmp_path
         assert scalars(tmp_path, "lr") == [(1, 0.25)]
 
 
-def test_what_was_logged_before_a_value_on_a_busy_device_is_written(tmp_path: Path, device: StandIn) -> None:
+def test_events_logged_before_a_value_on_a_busy_device_are_written(tmp_path: Path, device: StandIn) -> None:
     with EventWriter(tmp_path) as writer:
         for step in range(300):
             writer.add_scalar("lr", 0.5, step)
@@ -76,7 +76,7 @@ def test_a_full_disk_at_close_loses_no_later_value_of_a_device(
     assert scalars(tmp_path, "loss") == [(3, 3.5)]
 
 
-def test_the_value_is_the_one_at_the_call(tmp_path: Path, device: StandIn) -> None:
+def test_a_scalar_has_the_value_at_the_call(tmp_path: Path, device: StandIn) -> None:
     loss = device.array(0.0)
     with EventWriter(tmp_path) as writer:
         for step in range(100):
@@ -112,7 +112,7 @@ programs = st.lists(
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=40)
 @given(programs)
-def test_what_is_read_later_equals_what_is_read_at_once(program: list[tuple[str, int, int]]) -> None:
+def test_values_read_later_equal_values_read_synchronously(program: list[tuple[str, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as later, tempfile.TemporaryDirectory() as at_once:
         for logdir, is_synchronous in ((later, False), (at_once, True)):
             perform(program, logdir, is_synchronous=is_synchronous)
@@ -221,13 +221,13 @@ def test_more_than_one_number_is_refused_in_the_call(tmp_path: Path, device: Sta
 
 def test_a_wrong_shape_is_refused_in_the_call(tmp_path: Path, device: StandIn) -> None:
     with EventWriter(tmp_path) as writer:
-        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever Pillow raises
+        with pytest.raises(Exception):  # noqa: B017, PT011 - the type depends on Pillow
             writer.add_image("image", device.array(np.zeros((7, 8, 8))), 1)
         writer.add_scalar("a", 1, 1)
     assert steps(tmp_path, "a") == [1]
 
 
-def test_what_is_not_finite_is_warned_about_when_it_is_known(
+def test_a_value_that_is_not_finite_is_warned_about_once_it_is_read(
     tmp_path: Path, device: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EventWriter(tmp_path) as writer, caplog.at_level(logging.WARNING):
@@ -257,7 +257,7 @@ def test_a_device_that_fails_is_named_once_and_nothing_hangs(
     assert "illegal memory access" in record.getMessage()
 
 
-def test_a_flush_gives_up_on_a_device_that_never_answers(
+def test_a_flush_gives_up_on_a_hung_device_and_other_writers_go_on(
     tmp_path: Path, device: StandIn, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.05, hang=0.2))
@@ -271,9 +271,7 @@ def test_a_flush_gives_up_on_a_device_that_never_answers(
     assert steps(tmp_path / "stuck", "loss") == [1]
 
 
-def test_a_graph_that_is_being_captured_refuses_the_call_and_nothing_is_enqueued(
-    tmp_path: Path, device: StandIn
-) -> None:
+def test_a_call_during_graph_capture_raises_and_enqueues_nothing(tmp_path: Path, device: StandIn) -> None:
     device.is_capturing = True
     with EventWriter(tmp_path, max_pending_bytes=4096) as writer:
         for _ in range(3):
@@ -283,16 +281,16 @@ def test_a_graph_that_is_being_captured_refuses_the_call_and_nothing_is_enqueued
                 writer.add_histogram("numbers", device.array(np.zeros(400)), 1)
         device.is_capturing = False
         device.runs_at_once = True
-        # All of the device memory that is allowed is still there.
+        # The whole limit on device memory is still free.
         writer.add_histogram("numbers", device.array(np.zeros(512)), 1)
         assert writer._memory._acquired_on_device == 4096
     assert len(logged(tmp_path)) == 1
 
 
-def test_past_the_limit_on_device_memory_the_caller_waits_for_the_copy(tmp_path: Path, device: StandIn) -> None:
+def test_over_the_limit_on_device_memory_the_caller_waits_for_the_copy(tmp_path: Path, device: StandIn) -> None:
     with EventWriter(tmp_path, max_pending_bytes=100_000) as writer:
         for step in range(10):
-            # Eight of them fit; the stand-in runs what is enqueued when it is read synchronously.
+            # Eight of them fit; the stand-in runs enqueued work when it is read synchronously.
             writer.add_histogram("numbers", device.array(np.full(1500, step)), step)
             assert device.runs_at_once == (step >= 8)
             if step == 8:
@@ -311,7 +309,7 @@ def test_without_device_memory_the_value_is_read_in_the_call(tmp_path: Path, dev
     assert writer._memory._acquired_on_device == 0
 
 
-def test_a_writer_that_writes_nothing_reads_at_once(tmp_path: Path, device: StandIn) -> None:
+def test_a_writer_without_files_reads_values_synchronously(tmp_path: Path, device: StandIn) -> None:
     with EventWriter(tmp_path / "run", write_to_disk=False) as writer:
         for method in (writer.add_scalar, writer.add_histogram):
             device.runs_at_once = False

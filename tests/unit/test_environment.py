@@ -1,4 +1,4 @@
-"""Environment variables fill in what the code leaves out, and nothing else."""
+"""Environment variables provide defaults for omitted arguments only."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def filled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_what_is_left_out_comes_from_the_environment() -> None:
+def test_omitted_arguments_come_from_the_environment() -> None:
     assert Example().all == ("user/x", 0.5, "a/b", True)
 
 
 @pytest.mark.usefixtures("filled")
-def test_what_is_given_stays_though_it_is_the_default() -> None:
+def test_explicit_arguments_win_even_if_they_equal_the_default() -> None:
     assert Example("mine", every=5, path_in_repo="logs", squash_history=False).all == ("mine", 5, "logs", False)
     assert Example(path_in_repo=None).all[2] is None
 
 
 @pytest.mark.usefixtures("filled")
-def test_none_means_left_out_unless_it_means_something() -> None:
+def test_none_counts_as_omitted_unless_it_has_a_meaning() -> None:
     assert Example(None, every=None, path_in_repo=None, squash_history=None).all == ("user/x", 0.5, None, True)  # type: ignore[arg-type]
 
 
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_COMMIT_EVERY", " ")
     assert Example().all == (None, None, "logs", False)
 
@@ -66,9 +66,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("REPO_ID", "a/b/c"),
     ],
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_variable(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_an_invalid_value_raises_and_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"HF_SUMMARY_WRITER_{name}", value)
     with pytest.raises(ValueError, match=f"HF_SUMMARY_WRITER_{name}"):
         Example()
@@ -93,7 +91,7 @@ def test_the_mode_follows_the_variables(monkeypatch: pytest.MonkeyPatch, variabl
     assert mode_for(Path("/runs/first")) is mode
 
 
-def test_a_mode_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "on")
     with pytest.raises(ValueError, match="HF_SUMMARY_WRITER_MODE"):
         mode_for()

@@ -1,4 +1,4 @@
-"""The text about where a run comes from holds what helps, and no secret."""
+"""The text about a run's environment names its command, commit and versions, and masks secrets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_secrets_among_the_arguments_are_masked(arguments: list[str], shown: lis
     assert _masked(arguments) == shown
 
 
-def test_it_names_command_commit_versions_and_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_names_command_commit_versions_and_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", "--name", "a|b"])
     monkeypatch.setenv("RANK", "3")
@@ -58,7 +58,7 @@ def test_it_names_command_commit_versions_and_rank(tmp_path: Path, monkeypatch: 
     assert "with changes" in changed
 
 
-def test_a_writer_logs_it_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_logs_its_environment_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "disabled")
     for wanted in (False, True):
         HFSummaryWriter("user/run", logdir=tmp_path / str(wanted), log_environment=wanted).close()
@@ -69,7 +69,7 @@ def test_a_writer_logs_it_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert tags == [set(), {"environment/text_summary"}]
 
 
-def test_a_working_folder_that_was_removed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_working_folder_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()

@@ -1,4 +1,4 @@
-"""Decoded, what this writer leaves on disk equals what tensorboardX leaves, for every `add_*` and every value."""
+"""For every `add_*` and every value, the decoded files equal those of tensorboardX."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.usefixtures("what_tensorboardx_leaves_open_is_closed_here"),
+    pytest.mark.usefixtures("collect_tensorboardx_writers"),
     pytest.mark.filterwarnings(
         "ignore::RuntimeWarning",
         "ignore::DeprecationWarning",
@@ -37,7 +37,7 @@ pytestmark = [
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 
 
-# Larger integers, and text that is a number, are taken as torch takes them; tensorboardX refuses both.
+# Larger integers and numbers in strings are accepted as in torch; tensorboardX refuses both.
 numbers = st.one_of(
     st.floats(),
     st.integers(-(2**63), 2**63 - 1),
@@ -92,8 +92,8 @@ def test_scalars(calls: list[Call]) -> None:
 
 @relaxed
 @given(st.lists(st.tuples(numbers, st.integers(0, 2**63 - 1)), min_size=1, max_size=30))
-def test_scalars_by_the_short_way(values: list[tuple[Any, int]]) -> None:
-    # The first call of a tag takes the long way; these are about the ones after it.
+def test_scalars_on_the_fast_path(values: list[tuple[Any, int]]) -> None:
+    # The first call of a tag takes the slow path; the later ones are under test.
     same([("add_scalar", ("loss", value, step), {}) for value, step in [(0.5, 0), *values]])
 
 
@@ -104,10 +104,10 @@ def test_scalars_by_the_short_way(values: list[tuple[Any, int]]) -> None:
     steps,
     wall_times,
 )
-def test_several_scalars_in_one_plot(main: str, values: dict[str, Any], step: Any, walltime: Any) -> None:
+def test_scalars_in_one_plot(main: str, values: dict[str, Any], step: Any, walltime: Any) -> None:
     calls: list[Call] = [("add_scalars", (main, values, step, walltime), {})] * 2
     if any(outcome is not None for outcome in _raised_by_theirs(calls)):
-        # tensorboardX makes the folder of a value before it looks at the value; what matters is what is raised.
+        # tensorboardX creates the folder of a value before it checks the value, so only the errors are compared.
         with tempfile.TemporaryDirectory() as ours, EventWriter(ours) as writer:
             assert perform(writer, calls) == _raised_by_theirs(calls)
     else:
@@ -172,7 +172,7 @@ def test_hparams_by_the_arguments_of_tensorboardx(arguments: tuple[Any, ...], ke
 
 
 @pytest.mark.parametrize("wrong", [[("lr", 1)], None, "x"])
-def test_hparams_that_are_no_dictionaries(wrong: Any) -> None:
+def test_hparams_that_are_not_dictionaries(wrong: Any) -> None:
     same([("add_hparams", (wrong, {}), {}), ("add_hparams", ({}, wrong), {})])
 
 
@@ -190,7 +190,7 @@ def test_histograms(values: list[tuple[Any, Any, Any]]) -> None:
     st.sampled_from(["auto", "fd", 7, [0.0, 1.0, 2.0], [2.0, 1.0], "x", "tensorflow"]),
     st.none() | st.integers(0, 9),
 )
-def test_histograms_with_bins_of_their_own(values: np.ndarray, bins: Any, max_bins: int | None) -> None:
+def test_histograms_with_custom_bins(values: np.ndarray, bins: Any, max_bins: int | None) -> None:
     same([("add_histogram", ("h", values, 1), {"bins": bins, "max_bins": max_bins})])
 
 
@@ -216,7 +216,7 @@ layouts = st.one_of(
 def test_images(images: list[tuple[Any, str, Any, Any]]) -> None:
     calls: list[Call] = []
     for given_array, layout, step, walltime in images:
-        # What is outside of the range is clipped, as in torch.
+        # Values outside of the range are clipped, as in torch.
         array = given_array if given_array.dtype == np.uint8 else given_array.clip(0, 1)
         calls.append(("add_image", ("i m", array, step, walltime), {"dataformats": layout}))
         calls.append(("add_images", ("i m", array, step, walltime, layout), {}))
@@ -231,7 +231,7 @@ def test_images(images: list[tuple[Any, str, Any, Any]]) -> None:
     st.integers(1, 5),
     st.integers(0, 2**32),
 )
-def test_images_that_are_put_off(layout: str, channels: int, dtype: Any, number: int, seed: int) -> None:
+def test_images_encoded_later(layout: str, channels: int, dtype: Any, number: int, seed: int) -> None:
     sizes = {"N": number, "C": channels, "H": 7, "W": 5}
     pixels = np.random.default_rng(seed).random([sizes[letter] for letter in layout.upper()])
     array = (pixels * 255).astype(dtype) if dtype is np.uint8 else pixels.astype(dtype)
@@ -283,7 +283,7 @@ def test_custom_scalars() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("step", ["5", "-5", " 7 ", "1_000", "0", b"5", str(2**63), "1.5", "x", "", "\u0665"])
-def test_steps_that_are_text(step: Any) -> None:
+def test_steps_given_as_text(step: Any) -> None:
     rng = np.random.default_rng(3)
     pixels, vertices = rng.random((3, 8, 8)), rng.random((1, 8, 3))
     curves = [rng.random(20) for _ in range(6)]
@@ -361,7 +361,7 @@ def test_embeddings(rows: int, columns: int, dtype: Any, labelled: bool, headed:
     if labelled:
         metadata = [[n, f"l{n}"] for n in range(rows)] if headed else list(range(rows))
         header = ["number", "label"] if headed else None
-    # What does not fill its square leaves parts of tensorboardX's sprite undefined.
+    # tensorboardX leaves parts of a sprite undefined unless the images fill a square.
     images = rng.random((rows, 3, 4, 4)).astype(np.float32) if math.isqrt(rows) ** 2 == rows else None
     same(
         [
@@ -372,7 +372,7 @@ def test_embeddings(rows: int, columns: int, dtype: Any, labelled: bool, headed:
 
 
 @pytest.mark.parametrize("tag", [3, b"tag", None])
-def test_tags_that_are_no_text(tag: Any) -> None:
+def test_tags_that_are_not_text(tag: Any) -> None:
     pixels, sound = np.zeros((3, 4, 4)), np.zeros(100, np.float32)
     calls: list[Call] = [
         ("add_image", (tag, pixels), {}),
@@ -386,13 +386,13 @@ def test_tags_that_are_no_text(tag: Any) -> None:
     same(calls)
 
 
-def test_arrays_that_are_more_than_arrays() -> None:
+def test_matrices() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         same([("add_histogram", ("m", np.matrix([[1.0, 2.0], [3.0, 4.0]])), {})])
 
 
-def test_embeddings_that_do_not_fit() -> None:
+def test_embeddings_with_mismatched_shapes() -> None:
     points = np.zeros((3, 2))
     with tempfile.TemporaryDirectory() as theirs, tempfile.TemporaryDirectory() as ours:
         calls: list[Call] = [
@@ -409,7 +409,7 @@ def test_embeddings_that_do_not_fit() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("soundfile") is None, reason="needs soundfile")
 @relaxed
 @given(st.sampled_from([np.float32, np.float64, np.int16, np.float16]), st.integers(0, 3), st.floats(0.1, 3))
-def test_sound(dtype: Any, channels: int, loudness: float) -> None:
+def test_audio(dtype: Any, channels: int, loudness: float) -> None:
     rng = np.random.default_rng(channels)
     shape = (50, channels) if channels else (50,)
     sound = (rng.random(shape) * loudness - loudness / 2).astype(dtype)
@@ -420,10 +420,10 @@ def test_sound(dtype: Any, channels: int, loudness: float) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("moviepy") is None, reason="needs moviepy")
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_films(dtype: Any, channels: int) -> None:
+def test_videos(dtype: Any, channels: int) -> None:
     rng = np.random.default_rng(channels)
-    film = (rng.random((2, 3, channels, 8, 8)) * (255 if dtype is np.uint8 else 1)).astype(dtype)
-    same([("add_video", ("v", film, 1), {}), ("add_video", ("v", film[0], 1), {})])
+    video = (rng.random((2, 3, channels, 8, 8)) * (255 if dtype is np.uint8 else 1)).astype(dtype)
+    same([("add_video", ("v", video, 1), {}), ("add_video", ("v", video[0], 1), {})])
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -445,7 +445,7 @@ def test_figures() -> None:
     plt.close(figure)
 
 
-def test_the_purge() -> None:
+def test_purge_steps() -> None:
     same([("add_scalar", ("a", 1.0, 8), {})], purge_step=7)
     same([("add_scalar", ("a", 1.0, 8), {})], purge_step=0)
 
@@ -468,7 +468,7 @@ def test_metadata(step: int | None, walltime: float | None, calls: list[Call]) -
             assert within(own) == expected
         found, wanted = contents(ours), contents(theirs)
         if walltime is None:
-            # tensorboardX records no time at all here, against its own documentation.
+            # tensorboardX records no time here, contrary to its documentation.
             for event in [*found["."], *wanted["."]]:
                 event.wall_time = 0
         assert show(found) == show(wanted)
@@ -476,7 +476,7 @@ def test_metadata(step: int | None, walltime: float | None, calls: list[Call]) -
 
 @relaxed
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20))
-def test_tensorboards_reader_finds_the_same_in_both(values: list[float]) -> None:
+def test_tensorboards_reader_reads_the_same_scalars_from_both(values: list[float]) -> None:
     calls: list[Call] = [("add_scalar", ("a", value, step), {}) for step, value in enumerate(values)]
     with tempfile.TemporaryDirectory() as theirs, tempfile.TemporaryDirectory() as ours:
         with tensorboardX.SummaryWriter(theirs) as writer, EventWriter(ours) as own:
@@ -514,7 +514,7 @@ def test_values_are_taken_at_the_call(method: str, value: np.ndarray, tmp_path: 
 @pytest.mark.torch
 @pytest.mark.parametrize("method", ["add_scalar", "add_histogram", "add_image", "add_embedding"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])
-def test_torch_tensors_are_taken_as_tensorboardx_takes_them(method: str, dtype: str) -> None:
+def test_torch_tensors_are_written_as_by_tensorboardx(method: str, dtype: str) -> None:
     torch = pytest.importorskip("torch")
     shape = {"add_scalar": (), "add_histogram": (20,), "add_image": (3, 5, 5), "add_embedding": (4, 2)}[method]
     numbers = torch.arange(math.prod(shape)).reshape(shape) / 7
@@ -535,7 +535,7 @@ def test_a_torch_tensor_changed_afterwards_does_not_change_the_log(tmp_path: Pat
 
 
 @pytest.mark.torch
-def test_what_torch_adds_is_what_torch_writes(tmp_path: Path) -> None:
+def test_arguments_that_only_torch_has_are_written_as_by_torch(tmp_path: Path) -> None:
     tensorboard = pytest.importorskip("torch.utils.tensorboard")
     calls: list[Call] = [
         ("add_scalar", ("a_b", 0.1, 1), {"new_style": True}),

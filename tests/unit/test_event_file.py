@@ -1,4 +1,4 @@
-"""Names sort by age and never collide; what lies in a file is whole whatever a write does."""
+"""File names sort by age and never collide, and a file holds whole records after any failed write."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def files() -> Iterator[list[EventFile]]:
 
 
 @given(names)
-def test_a_name_is_read_back_as_it_was_written(name: SegmentName) -> None:
+def test_a_file_name_is_parsed_back(name: SegmentName) -> None:
     assert parse_name(str(name)) == name
 
 
@@ -68,7 +68,7 @@ def _segment(name: SegmentName, segment: int, created: int | None = None) -> Seg
     "name",
     ["", "x", "events.out.tfevents.1700000000.host", "events.out.tfevents.1700000000.host.12.0", "a.tfevents.1_2_3"],
 )
-def test_names_of_other_writers_are_not_ours(name: str) -> None:
+def test_names_by_other_writers_are_not_parsed(name: str) -> None:
     assert parse_name(name) is None
 
 
@@ -79,14 +79,14 @@ def test_only_the_last_segment_of_a_writer_has_no_follower() -> None:
     assert followed([*segments, sibling, "unrelated.txt"]) == set(segments[:2])
 
 
-def test_a_reused_pid_does_not_close_the_file_of_its_new_owner() -> None:
+def test_a_reused_pid_does_not_seal_the_file_of_the_new_process() -> None:
     earlier_life = [str(SegmentName(100 + n, "container", 1, 0, n)) for n in range(3)]
     this_life = str(SegmentName(500, "container", 1, 0, 0))
     assert this_life not in followed([*earlier_life, this_life])
     assert str(SegmentName(100, "container", 1, 0, 0)) in followed([*earlier_life, this_life])
 
 
-def test_a_file_begins_with_its_version_and_holds_what_was_appended(tmp_path: Path, files: list[EventFile]) -> None:
+def test_a_file_holds_its_version_and_then_the_appended_records(tmp_path: Path, files: list[EventFile]) -> None:
     file = EventFile(str(tmp_path / "a" / "b"))
     files.append(file)
     file.append([frame(b"one"), frame(b"two")])
@@ -96,7 +96,7 @@ def test_a_file_begins_with_its_version_and_holds_what_was_appended(tmp_path: Pa
     assert file.appended == 3
 
 
-def test_many_writers_in_one_second_get_files_of_their_own(tmp_path: Path, files: list[EventFile]) -> None:
+def test_writers_opened_in_one_second_have_separate_files(tmp_path: Path, files: list[EventFile]) -> None:
     for _ in range(50):
         files.append(EventFile(str(tmp_path)))
         files[-1].open()
@@ -105,10 +105,10 @@ def test_many_writers_in_one_second_get_files_of_their_own(tmp_path: Path, files
     assert paths == sorted(paths, key=str)
 
 
-def test_a_taken_name_is_never_truncated(
+def test_an_existing_file_of_the_same_name_is_never_truncated(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another container with the same host name and pid on a shared disk, seen by nobody until the file is created.
+    # Another container with the same host name and pid on a shared disk; its file is invisible until the open.
     monkeypatch.setattr(os, "listdir", lambda _: [])
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     file = EventFile(str(tmp_path))
@@ -121,7 +121,7 @@ def test_a_taken_name_is_never_truncated(
     assert file.path > str(taken)
 
 
-def test_a_clock_that_goes_back_does_not_hide_the_new_file(
+def test_a_new_file_sorts_last_after_the_clock_was_set_back(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
@@ -136,14 +136,14 @@ def test_a_clock_that_goes_back_does_not_hide_the_new_file(
     assert [str(path) for path in event_files(tmp_path)][-1] == file.path
 
 
-def test_a_file_name_at_the_end_of_time_does_not_stop_the_writer(tmp_path: Path, files: list[EventFile]) -> None:
+def test_a_file_name_with_the_highest_time_does_not_stop_the_writer(tmp_path: Path, files: list[EventFile]) -> None:
     (tmp_path / "events.out.tfevents.9999999999.x").touch()
     files.append(EventFile(str(tmp_path)))
     files[0].open()
     assert len(event_files(tmp_path)) == 2
 
 
-def test_a_full_segment_is_left_for_the_next_and_never_changes_again(tmp_path: Path, files: list[EventFile]) -> None:
+def test_a_full_segment_is_followed_by_another_and_never_changes_again(tmp_path: Path, files: list[EventFile]) -> None:
     file = EventFile(str(tmp_path), segment_bytes=200)
     files.append(file)
     contents = [b"%03d" % n * 20 for n in range(20)]
@@ -158,7 +158,7 @@ def test_a_full_segment_is_left_for_the_next_and_never_changes_again(tmp_path: P
     assert [p for path in event_files(tmp_path) for p in payloads(path)[1:]] == contents
 
 
-def test_a_resting_file_is_gone_on_with(tmp_path: Path, files: list[EventFile]) -> None:
+def test_a_resting_file_is_reopened_for_appending(tmp_path: Path, files: list[EventFile]) -> None:
     file = EventFile(str(tmp_path))
     files.append(file)
     file.append([frame(b"one")])
@@ -172,7 +172,7 @@ def test_a_resting_file_is_gone_on_with(tmp_path: Path, files: list[EventFile]) 
 
 
 @pytest.mark.parametrize("trouble", ["removed", "replaced", "truncated", "grown"])
-def test_a_file_somebody_else_touched_is_left_for_a_new_one(
+def test_a_file_changed_by_another_program_is_replaced_by_a_new_one(
     tmp_path: Path, files: list[EventFile], trouble: str
 ) -> None:
     file = EventFile(str(tmp_path / "run"))
@@ -199,10 +199,10 @@ def test_a_file_somebody_else_touched_is_left_for_a_new_one(
 
 
 @pytest.mark.faults("D16")
-def test_two_writers_of_the_same_host_and_pid_have_different_names(
+def test_two_writers_with_the_same_host_and_pid_have_different_file_names(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Containers on different disks, whose logs meet on the Hub.
+    # Containers on different disks that upload to the same folder on the Hub.
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     monkeypatch.setattr("hf_summary_writer.events.files._writers", itertools.repeat(0))
     for folder in ("one", "other"):
@@ -228,7 +228,7 @@ def test_a_file_system_with_changing_file_numbers_keeps_one_file(tmp_path: Path,
 
 @pytest.mark.faults("D17")
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.EPERM])
-def test_a_file_that_cannot_be_opened_for_append_is_followed_by_another(
+def test_a_new_file_is_opened_where_appending_is_not_supported(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     real_open = os.open
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_opened_for_append_is_followed_by_another(
 
 
 @pytest.mark.faults("D17")
-def test_a_folder_that_cannot_be_listed_gets_a_file(
+def test_a_file_is_created_in_a_folder_that_cannot_be_listed(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: str) -> list[str]:
@@ -264,7 +264,7 @@ def test_a_folder_that_cannot_be_listed_gets_a_file(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs descriptors")
-def test_an_event_file_never_takes_the_place_of_a_closed_standard_stream(tmp_path: Path) -> None:
+def test_an_event_file_never_gets_the_descriptor_of_a_standard_stream(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from hf_summary_writer.events import EventWriter\n"
@@ -283,7 +283,7 @@ def test_an_event_file_never_takes_the_place_of_a_closed_standard_stream(tmp_pat
 
 
 @pytest.mark.parametrize("room", range(0, 120, 7))
-def test_what_a_full_disk_took_is_whole_and_the_rest_can_be_tried_again(
+def test_a_full_disk_keeps_whole_records_and_the_others_can_be_appended_later(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     file = EventFile(str(tmp_path))
@@ -315,7 +315,7 @@ def test_what_a_full_disk_took_is_whole_and_the_rest_can_be_tried_again(
     assert payloads(path)[1:] == [f[12:-4] for f in frames]
 
 
-def test_a_file_whose_torn_tail_cannot_be_cut_off_is_left_behind(
+def test_a_file_whose_torn_tail_cannot_be_cut_off_is_abandoned(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = EventFile(str(tmp_path))
@@ -341,7 +341,7 @@ def test_a_file_whose_torn_tail_cannot_be_cut_off_is_left_behind(
     assert payloads(event_files(tmp_path)[-1])[1:] == [b"two"]
 
 
-def test_a_disk_that_takes_no_new_file_leaves_nothing_of_it(
+def test_a_new_file_whose_first_write_fails_is_removed(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_descriptor: int, _data: bytes) -> int:
@@ -380,7 +380,7 @@ def test_an_interrupted_write_is_neither_lost_nor_doubled(
     assert payloads(path)[1:] == [b"one", b"two", b"three"]
 
 
-def test_a_sync_that_fails_leaves_no_descriptor_behind(
+def test_a_failed_sync_leaks_no_descriptor(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real_open = os.open

@@ -1,4 +1,4 @@
-"""Flushes of several writers, or of one from several threads, share the time that the disk takes for an fsync."""
+"""Concurrent flushes of several writers or threads share fsync calls and their waiting time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 20.0  # far more than any test needs
 
 
 class Writers(list[EventWriter]):
-    """Writers whose files are on disk under their names, and one that keeps the writer thread busy when asked to."""
+    """Writers with synced files, and one that blocks the writer thread on demand."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._folder = folder
@@ -39,7 +39,7 @@ class Writers(list[EventWriter]):
 
     @contextlib.contextmanager
     def nothing_written(self) -> Iterator[None]:
-        """Have the writer thread find all at once that is logged and asked for in this block."""
+        """Block the writer thread until the events and flush requests of this block are all queued."""
         held, go_on = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -56,7 +56,7 @@ class Writers(list[EventWriter]):
 def writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writers]:
     with contextlib.ExitStack() as stack:
         yield Writers(tmp_path, stack)
-        monkeypatch.undo()  # the disk is well when they are closed
+        monkeypatch.undo()  # the disk works again when they are closed
 
 
 def log_and_ask(writers: list[EventWriter], step: int = 1) -> list[FlushRequest]:
@@ -87,7 +87,7 @@ def test_files_of_several_writers_are_synced_at_the_same_time(
     assert [steps(tmp_path / str(number), "a") for number in range(8)] == [[1]] * 8
 
 
-def test_more_files_than_are_synced_at_once_are_all_synced(
+def test_more_files_than_are_synced_concurrently_are_all_synced(
     writers: Writers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
@@ -107,17 +107,17 @@ def test_more_files_than_are_synced_at_once_are_all_synced(
     assert sorted(synced) == sorted(path.stat().st_ino for path in event_files(tmp_path) if "busy" not in str(path))
 
 
-def test_a_disk_that_hangs_for_one_writer_holds_up_no_flush_of_another(
+def test_a_disk_that_hangs_for_one_writer_delays_no_flush_of_another(
     writers: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    well_again = threading.Event()
+    recovered = threading.Event()
     writers.open(3)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: is_of(descriptor, writers[0]) and well_again.wait(SECONDS))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: is_of(descriptor, writers[0]) and recovered.wait(SECONDS))
     with writers.nothing_written():
         hung, *others = log_and_ask(writers)
     writer_thread.wait_for_all(others)
     assert [request.is_set for request in (hung, *others)] == [False, True, True]
-    well_again.set()
+    recovered.set()
     assert writer_thread.wait(hung)
 
 
@@ -125,23 +125,23 @@ def test_a_disk_that_hangs_for_one_writer_holds_up_no_flush_of_another(
 def test_a_disk_that_hangs_for_several_writers_is_waited_for_once(
     writers: Writers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    well_again = threading.Event()
+    recovered = threading.Event()
     writers.open(3)
     monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.1, hang=0.3))
-    monkeypatch.setattr(os, "fsync", lambda _: well_again.wait(SECONDS))
+    monkeypatch.setattr(os, "fsync", lambda _: recovered.wait(SECONDS))
     with writers.nothing_written():
         requests = log_and_ask(writers)
     for request in requests:
         assert not writer_thread.wait(request)
     [record] = caplog.records
     assert "the disk has not answered" in record.getMessage()
-    well_again.set()
+    recovered.set()
     monkeypatch.undo()
     writer_thread.wait_for_all(requests)
 
 
 @pytest.mark.faults("D17")
-def test_a_failing_fsync_is_reported_by_the_writer_whose_file_it_was(
+def test_a_failed_fsync_is_reported_for_the_writer_of_the_file(
     writers: Writers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fsync(descriptor: int) -> None:
@@ -159,7 +159,7 @@ def test_a_failing_fsync_is_reported_by_the_writer_whose_file_it_was(
 
 
 @pytest.mark.parametrize("flushed", [1, 3])
-def test_a_writer_that_alone_has_logged_is_synced_without_another_thread(
+def test_a_single_writer_with_events_is_synced_without_another_thread(
     writers: Writers, monkeypatch: pytest.MonkeyPatch, flushed: int
 ) -> None:
     threads: set[int] = set()
@@ -174,7 +174,7 @@ def test_a_writer_that_alone_has_logged_is_synced_without_another_thread(
 
 
 @pytest.mark.parametrize("threads", [0, 1])
-def test_a_process_that_may_have_no_more_threads_syncs_all_the_same(
+def test_files_are_synced_when_no_thread_can_be_started(
     writers: Writers, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     synced: list[int] = []
@@ -205,7 +205,7 @@ def test_a_caller_inside_the_threading_module_may_flush_in_a_signal_handler(
     writers.open(3)
     monkeypatch.setattr(WriterThread, "limits", WaitLimits(hang=5))
     monkeypatch.setattr(os, "fsync", lambda _: all_inside.wait(SECONDS))
-    # The lock that a handler holds which interrupts `threading.enumerate()` or the start of a thread.
+    # A signal handler that interrupts `threading.enumerate()` or a thread's start holds this lock.
     with threading._active_limbo_lock:  # type: ignore[attr-defined]
         with writers.nothing_written():
             requests = log_and_ask(writers)
@@ -228,7 +228,7 @@ def test_flushes_of_one_writer_from_several_threads_share_an_fsync(
     assert steps(tmp_path / "0", "a") == list(range(20))
 
 
-def test_a_flush_waits_for_few_bytes_of_what_is_logged_after_it(
+def test_a_flush_waits_for_little_of_the_data_logged_after_it(
     writers: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -243,7 +243,7 @@ def test_a_flush_waits_for_few_bytes_of_what_is_logged_after_it(
     assert sizes[0] < 4 * 2**20
 
 
-def test_a_flush_does_not_wait_for_what_is_encoded_after_it(writers: Writers) -> None:
+def test_a_flush_does_not_wait_for_later_encoding(writers: Writers) -> None:
     go_on = threading.Event()
 
     def encode() -> None:
@@ -260,7 +260,7 @@ def test_a_flush_does_not_wait_for_what_is_encoded_after_it(writers: Writers) ->
     assert writer_thread.wait(second)
 
 
-def test_a_flush_does_not_wait_for_what_is_encoded_for_other_writers(writers: Writers) -> None:
+def test_a_flush_does_not_wait_for_the_encoding_of_other_writers(writers: Writers) -> None:
     go_on = threading.Event()
 
     encoded: list[bool] = []
@@ -278,7 +278,7 @@ def test_a_flush_does_not_wait_for_what_is_encoded_for_other_writers(writers: Wr
     go_on.set()
 
 
-def test_a_flush_is_durable_although_the_disk_is_full_for_what_follows(
+def test_a_flush_is_durable_although_the_disk_is_full_for_later_events(
     writers: Writers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[list[int]] = []
@@ -305,9 +305,7 @@ def test_a_flush_is_durable_although_the_disk_is_full_for_what_follows(
     assert writer.dropped_events == 0
 
 
-def test_what_follows_a_close_goes_to_a_new_file_also_when_both_are_flushed_at_once(
-    writers: Writers, tmp_path: Path
-) -> None:
+def test_events_after_a_close_are_in_a_new_file_even_if_written_together(writers: Writers, tmp_path: Path) -> None:
     [writer] = writers.open(1)
     with writers.nothing_written():
         writer.add_scalar("a", 1, 1)

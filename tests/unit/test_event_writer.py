@@ -1,4 +1,4 @@
-"""What the local writer promises: order, true flush, files of their own, bounded memory, and a calm end."""
+"""The local writer: event order, durable flush, separate files, bounded memory and shutdown."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def writer_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == THREAD]
 
 
-def test_it_is_a_summary_writer(tmp_path: Path) -> None:
+def test_the_writer_is_a_summary_writer(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         assert isinstance(writer, tensorboardX.SummaryWriter)
 
 
-def test_the_file_is_there_when_the_constructor_returns(tmp_path: Path) -> None:
+def test_the_event_file_exists_when_the_constructor_returns(tmp_path: Path) -> None:
     with EventWriter(tmp_path / "run"):
         [path] = event_files(tmp_path)
         assert [event.file_version for event in events(path)] == ["brain.Event:2"]
 
 
-def test_events_lie_in_the_order_of_the_calls(tmp_path: Path) -> None:
+def test_events_are_written_in_the_order_of_the_calls(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         for step in range(3000):
             writer.add_scalar("a", step / 7, step)
@@ -66,7 +66,7 @@ def test_events_lie_in_the_order_of_the_calls(tmp_path: Path) -> None:
     assert found == expected
 
 
-def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
+def test_tensorboard_reads_the_logged_scalars(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         for step in range(100):
             writer.add_scalar("loss", 1 / (step + 1), step)
@@ -74,7 +74,7 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
     assert steps(tmp_path, "loss") == list(range(100))
 
 
-def test_flush_returns_when_everything_before_it_is_written_and_synced(
+def test_flush_returns_once_all_earlier_events_are_written_and_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
@@ -95,7 +95,7 @@ def test_flush_returns_when_everything_before_it_is_written_and_synced(
             assert path.stat().st_size in synced
 
 
-def test_flush_covers_what_other_threads_logged_before(tmp_path: Path) -> None:
+def test_flush_covers_earlier_events_of_other_threads(tmp_path: Path) -> None:
     threads = 8
     failures: list[str] = []
 
@@ -117,7 +117,7 @@ def test_flush_covers_what_other_threads_logged_before(tmp_path: Path) -> None:
     assert failures == []
 
 
-def test_flush_covers_what_another_thread_is_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flush_waits_for_a_close_in_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_disk = threading.Event()
     writer = EventWriter(tmp_path)
     for step in range(100):
@@ -137,7 +137,7 @@ def test_flush_covers_what_another_thread_is_closing(tmp_path: Path, monkeypatch
     assert steps(tmp_path, "a") == list(range(100))
 
 
-def test_a_relative_logdir_stays_where_it_was_when_the_program_goes_elsewhere(
+def test_a_relative_logdir_is_kept_when_the_working_folder_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hf_summary_writer.events.queue._VERIFY_SECONDS", 0)
@@ -191,7 +191,7 @@ def test_flush_secs_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert synced.wait(10)
 
 
-def test_close_twice_and_from_two_threads_is_one_close(tmp_path: Path) -> None:
+def test_repeated_and_concurrent_closes_are_one_close(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path)
     for step in range(1000):
         writer.add_scalar("a", step, step)
@@ -246,7 +246,7 @@ def test_nothing_is_lost_when_threads_log_while_others_close(tmp_path: Path) -> 
         assert steps(tmp_path, f"thread{n}") == list(range(count))
 
 
-def test_two_writers_of_one_folder_never_share_a_file(tmp_path: Path) -> None:
+def test_two_writers_in_one_folder_never_share_a_file(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as one, EventWriter(tmp_path) as other:
         one.add_scalar("one", 1, 1)
         other.add_scalar("other", 2, 2)
@@ -264,7 +264,7 @@ def test_the_file_name_carries_host_pid_and_suffix(tmp_path: Path) -> None:
     assert name.host
 
 
-def test_a_long_run_goes_on_in_new_segments(tmp_path: Path) -> None:
+def test_a_long_run_is_split_into_segments(tmp_path: Path) -> None:
     with EventWriter(tmp_path, segment_bytes=4096) as writer:
         for step in range(5000):
             writer.add_scalar("a", step, step)
@@ -284,7 +284,7 @@ def test_a_run_under_the_limit_has_one_file(tmp_path: Path) -> None:
     assert len(event_files(tmp_path)) == 1
 
 
-def test_the_open_event_files_are_known(tmp_path: Path) -> None:
+def test_event_files_lists_the_open_files(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path)
     writer.add_scalars("m", {"x": 1})
     writer.flush()
@@ -302,7 +302,7 @@ def test_the_purge_is_written_once(tmp_path: Path) -> None:
     assert [event.step for event in logged(tmp_path) if event.WhichOneof("what") == "session_log"] == [7]
 
 
-def test_hparams_go_to_a_run_of_their_own_by_the_same_way(tmp_path: Path) -> None:
+def test_hparams_are_written_to_a_separate_run_by_the_same_thread(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_hparams({"lr": 0.1}, {"acc": 0.5}, name="trial", global_step=4)
         writer.flush()
@@ -311,14 +311,14 @@ def test_hparams_go_to_a_run_of_their_own_by_the_same_way(tmp_path: Path) -> Non
         assert parse_name(path.name) is not None
 
 
-def test_hparams_may_go_to_the_runs_own_folder(tmp_path: Path) -> None:
+def test_hparams_may_be_written_to_the_run_itself(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_hparams({"lr": 0.1}, {}, run_name=".")
     assert len(event_files(tmp_path)) == 1
     assert len(logged(tmp_path)) == 3
 
 
-def test_summaries_and_events_of_both_families_are_taken(tmp_path: Path) -> None:
+def test_protocol_buffers_of_tensorboardx_are_accepted(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         theirs = their_summary.Summary(value=[their_summary.Summary.Value(tag="theirs", simple_value=2.0)])
         writer.file_writer.add_summary(theirs, 3)
@@ -328,12 +328,12 @@ def test_summaries_and_events_of_both_families_are_taken(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("wrong", [None, b"bytes", "text", 3, their_event.Event(), object()])
-def test_what_is_no_summary_is_refused_in_the_call(tmp_path: Path, wrong: object) -> None:
+def test_an_object_that_is_no_summary_is_refused_in_the_call(tmp_path: Path, wrong: object) -> None:
     with EventWriter(tmp_path) as writer, pytest.raises(TypeError):
         writer.file_writer.add_summary(wrong)
 
 
-def test_writing_nothing_to_disk_writes_nothing(tmp_path: Path) -> None:
+def test_without_write_to_disk_nothing_is_written(tmp_path: Path) -> None:
     with EventWriter(tmp_path / "run", write_to_disk=False) as writer:
         writer.add_scalar("a", 1)
         writer.add_scalars("m", {"x": 1})
@@ -371,7 +371,7 @@ def test_impossible_arguments_are_refused_before_anything_is_written(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_flush_secs_may_be_left_to_the_writer_but_must_be_a_number(tmp_path: Path) -> None:
+def test_flush_secs_may_be_none_but_otherwise_must_be_a_number(tmp_path: Path) -> None:
     with EventWriter(tmp_path / "run", flush_secs=None) as writer:
         writer.add_scalar("a", 1, 1)
         writer.flush()
@@ -382,7 +382,7 @@ def test_flush_secs_may_be_left_to_the_writer_but_must_be_a_number(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "a/../../b", "nul\0", "prompt " * 50], ids=repr)
-def test_names_that_are_no_folder_below_the_logdir_are_refused_in_the_call(tmp_path: Path, name: str) -> None:
+def test_names_that_are_no_subfolder_of_the_logdir_are_refused_in_the_call(tmp_path: Path, name: str) -> None:
     with EventWriter(tmp_path / "run") as writer:
         with pytest.raises(ValueError, match="name"):
             writer.add_scalars(name, {"x": 1})
@@ -423,7 +423,7 @@ def test_logdir_may_be_given_in_each_of_the_known_ways(tmp_path: Path) -> None:
             assert writer.logdir == writer.log_dir == writer.get_logdir() == str(tmp_path / "run")
 
 
-@pytest.mark.usefixtures("what_tensorboardx_leaves_open_is_closed_here")
+@pytest.mark.usefixtures("collect_tensorboardx_writers")
 def test_the_default_logdir_is_tensorboardx_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with EventWriter(comment="_note") as writer, tensorboardX.SummaryWriter(comment="_note") as theirs:
@@ -434,7 +434,7 @@ def test_the_default_logdir_is_tensorboardx_own(tmp_path: Path, monkeypatch: pyt
     assert len(event_files(tmp_path / "runs")) == 2
 
 
-def test_a_writer_that_is_forgotten_still_gets_everything_to_disk(tmp_path: Path) -> None:
+def test_a_dropped_writer_still_writes_all_events(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path)
     writer.add_scalar("a", 1, 1)
     del writer
@@ -443,7 +443,7 @@ def test_a_writer_that_is_forgotten_still_gets_everything_to_disk(tmp_path: Path
     assert steps(tmp_path, "a") == [1]
 
 
-def test_the_thread_ends_with_the_last_writer_and_comes_back_with_the_next(tmp_path: Path) -> None:
+def test_the_thread_ends_with_the_last_writer_and_restarts_with_the_next(tmp_path: Path) -> None:
     for _ in range(3):
         with EventWriter(tmp_path) as writer:
             writer.add_scalar("a", 1)
@@ -451,7 +451,7 @@ def test_the_thread_ends_with_the_last_writer_and_comes_back_with_the_next(tmp_p
         wait_until(lambda: not writer_threads())
 
 
-def test_a_thousand_cycles_leave_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+def test_a_thousand_writers_leak_no_thread_and_no_descriptor(tmp_path: Path) -> None:
     process = psutil.Process()
     with EventWriter(tmp_path):
         pass
@@ -461,7 +461,7 @@ def test_a_thousand_cycles_leave_no_thread_and_no_descriptor(tmp_path: Path) -> 
         with EventWriter(tmp_path / str(cycle % 10)) as writer:
             writer.add_scalar("a", cycle, cycle)
     wait_until(lambda: not writer_threads())
-    # Fewer where something of an earlier test was collected meanwhile.
+    # Fewer if descriptors of an earlier test were garbage-collected in the meantime.
     assert process.num_fds() <= before
     assert sum(len(steps(tmp_path / str(n), "a")) for n in range(10)) == 1000
 
@@ -479,7 +479,7 @@ def test_threads_and_descriptors_do_not_grow_with_sub_runs(tmp_path: Path) -> No
         assert steps(tmp_path / "many" / f"key{n}", "many") == [0, 1, 2]
 
 
-def test_a_caller_at_the_bound_waits_for_the_disk_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_caller_at_the_memory_limit_waits_for_the_disk_and_loses_nothing(tmp_path: Path) -> None:
     with EventWriter(tmp_path, max_pending_bytes=20_000) as writer:
         for step in range(20_000):
             writer.add_scalar("a", step, step)
@@ -505,7 +505,7 @@ def test_metadata_applies_to_every_call_and_ends_with_an_exception(tmp_path: Pat
     assert [event.wall_time for event in logged(tmp_path)][1:3] == [123.0, 123.0]
 
 
-def test_too_many_tags_do_not_fill_the_memory(tmp_path: Path) -> None:
+def test_the_memory_for_tags_is_bounded(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         for n in range(10_500):
             writer.add_scalar(f"tag{n}", n, 1)
@@ -513,7 +513,7 @@ def test_too_many_tags_do_not_fill_the_memory(tmp_path: Path) -> None:
     assert len(logged(tmp_path)) == 10_500
 
 
-def test_an_event_that_cannot_be_encoded_is_dropped_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_event_that_cannot_be_encoded_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> Any:
         raise RuntimeError("broken encoder")
 
@@ -533,7 +533,7 @@ def test_an_event_that_cannot_be_encoded_is_dropped_alone(tmp_path: Path, caplog
 @pytest.mark.parametrize(
     ("kind", "step"), [(EventFile, "append"), (EventFile, "verify"), (EventFile, "sync"), (EventQueue, "work")]
 )
-def test_a_bug_in_one_writer_holds_up_no_other_and_nobody_who_waits(
+def test_a_bug_in_one_writer_delays_no_other_writer_and_no_flush(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -584,7 +584,7 @@ def test_a_bug_in_one_writer_holds_up_no_other_and_nobody_who_waits(
     wait_until(lambda: not writer_threads())
 
 
-def test_a_bug_in_what_is_due_by_time_alone_loses_nothing(
+def test_a_bug_in_periodic_work_loses_no_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(_: EventQueue, now: float) -> None:
@@ -603,7 +603,7 @@ def test_a_bug_in_what_is_due_by_time_alone_loses_nothing(
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda writer: pickle.loads(pickle.dumps(writer))])
-def test_a_copy_is_a_writer_of_the_same_folder_with_a_file_of_its_own(tmp_path: Path, copied: Any) -> None:
+def test_a_copied_writer_writes_its_own_file_in_the_same_folder(tmp_path: Path, copied: Any) -> None:
     with EventWriter(tmp_path, purge_step=3, filename_suffix=".x", segment_bytes=5000) as writer:
         writer.add_scalar("a", 1, 1)
         with copied(writer) as other:
@@ -614,13 +614,13 @@ def test_a_copy_is_a_writer_of_the_same_folder_with_a_file_of_its_own(tmp_path: 
     assert len([event for event in logged(tmp_path) if event.WhichOneof("what") == "session_log"]) == 1
 
 
-def test_a_finaliser_that_closes_a_writer_in_the_writer_thread_does_not_hang_it(tmp_path: Path) -> None:
+def test_a_finalizer_that_closes_a_writer_does_not_hang_the_writer_thread(tmp_path: Path) -> None:
     closed = threading.Event()
     other = EventWriter(tmp_path / "other")
     other.add_scalar("b", 1, 1)
 
     def encode() -> Any:
-        # What runs when garbage is collected while an image is encoded.
+        # A finalizer that runs when garbage is collected during encoding.
         other.add_scalar("b", 2, 2)
         other.flush()
         other.close()
@@ -645,7 +645,7 @@ def test_late_callers_of_a_closed_writer_register_its_queue_every_time(tmp_path:
     assert events.register_at == 0
 
 
-def test_a_flush_that_begins_while_the_disk_fails_returns_with_the_next_failure(
+def test_a_flush_that_races_with_a_disk_failure_ends_with_the_next_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_thread, "register", lambda _: None)
@@ -653,7 +653,7 @@ def test_a_flush_that_begins_while_the_disk_fails_returns_with_the_next_failure(
     events = EventQueue(str(tmp_path), MemoryLimit(1 << 20), FailureLog(1 << 20))
 
     class AddedLate(set[FlushRequest]):
-        """The disk fails between the moment that a caller looks this up and the one that it adds to it."""
+        """The disk fails after a caller looked this set up and before it adds its request."""
 
         def add(self, request: FlushRequest) -> None:
             events._fall_back(failure, 0.0)
@@ -667,12 +667,12 @@ def test_a_flush_that_begins_while_the_disk_fails_returns_with_the_next_failure(
     assert not events.items
 
 
-def test_a_signal_handler_may_wait_for_what_it_interrupts_the_wait_for() -> None:
+def test_a_signal_handler_may_wait_for_the_signal_whose_wait_it_interrupts() -> None:
     signal = Signal()
     waited: list[bool] = []
 
     class Interrupted:
-        """The handler comes when its own thread has taken the token and not yet put it back for others."""
+        """The signal handler runs after its thread took the token and before it returns it."""
 
         def __init__(self, tokens: Any) -> None:
             self.tokens = tokens
@@ -696,7 +696,7 @@ def test_a_signal_handler_may_wait_for_what_it_interrupts_the_wait_for() -> None
     assert signal.wait(0)
 
 
-def test_all_threads_that_wait_for_a_signal_go_on() -> None:
+def test_setting_a_signal_wakes_all_waiting_threads() -> None:
     signal = Signal()
     waiting = [threading.Thread(target=signal.wait, args=(60,)) for _ in range(4)]
     for thread in waiting:

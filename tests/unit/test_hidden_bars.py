@@ -1,4 +1,4 @@
-"""The client shows no progress bars while we use it, and then as before."""
+"""Progress bars of the client are hidden while we use it and restored afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bars_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_bars_are_hidden_until_the_last_one_leaves_and_then_as_before(shown: bool) -> None:
+def test_bars_are_hidden_until_the_outermost_block_ends(shown: bool) -> None:
     (enable_progress_bars if shown else disable_progress_bars)()
     hidden = HiddenBars()
     with hidden():
@@ -40,7 +40,7 @@ def test_bars_are_hidden_until_the_last_one_leaves_and_then_as_before(shown: boo
     assert are_progress_bars_disabled() is not shown
 
 
-def test_a_forked_child_finds_them_as_they_were() -> None:
+def test_a_forked_child_has_the_bars_restored() -> None:
     enable_progress_bars()
     hidden = HiddenBars()
     with hidden():

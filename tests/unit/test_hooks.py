@@ -1,4 +1,4 @@
-"""Trackers that hook into tensorboardX see what our writer logs, as they see what tensorboardX's logs."""
+"""Trackers that hook into tensorboardX see our writer's calls and events as they see tensorboardX's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
 
 
 class Seen(collections.Counter[str]):
-    """Counts what passes through a hook."""
+    """Count the calls of each hooked method."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 @pytest.fixture
 def seen_events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """Replace the class that writes events, as W&B does it."""
+    """Replace the class that writes events, as W&B does."""
     found: list[tuple[str, Any]] = []
 
     class Watched(event_file_writer.EventFileWriter):  # type: ignore[misc]
@@ -89,7 +89,7 @@ def test_a_hooked_method_of_the_summary_writer_sees_each_call(kind: type, seen: 
     assert seen == {**dict.fromkeys(dict(CALLS), 1), "__init__": 2, "close": 2, "add_scalar": 2}
 
 
-def test_a_hooked_method_of_the_file_writer_sees_as_many_events_as_of_tensorboardx(seen: Seen, tmp_path: Path) -> None:
+def test_a_hook_on_the_file_writer_sees_as_many_events_as_with_tensorboardx(seen: Seen, tmp_path: Path) -> None:
     seen.hook(writer.FileWriter, "add_event")
     use(tensorboardX.SummaryWriter, tmp_path / "theirs")
     expected = seen["add_event"]
@@ -97,7 +97,7 @@ def test_a_hooked_method_of_the_file_writer_sees_as_many_events_as_of_tensorboar
     assert seen["add_event"] == 2 * expected > 0
 
 
-def test_a_hooked_method_of_the_event_file_writer_sees_as_many_events(seen: Seen, tmp_path: Path) -> None:
+def test_a_hook_on_the_event_file_writer_sees_as_many_events(seen: Seen, tmp_path: Path) -> None:
     seen.hook(event_file_writer.EventFileWriter, "add_event")
     use(tensorboardX.SummaryWriter, tmp_path / "theirs")
     expected = seen["add_event"]
@@ -106,7 +106,7 @@ def test_a_hooked_method_of_the_event_file_writer_sees_as_many_events(seen: Seen
     assert contents(str(tmp_path / "ours")) == contents(str(tmp_path / "theirs"))
 
 
-def test_our_writer_can_stand_in_the_place_of_tensorboardx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_our_writer_can_replace_tensorboardx_summary_writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Ours(EventWriter):
         pass
 
@@ -116,7 +116,7 @@ def test_our_writer_can_stand_in_the_place_of_tensorboardx(monkeypatch: pytest.M
     assert contents(str(tmp_path / "ours")) == contents(str(tmp_path / "plain"))
 
 
-def test_what_is_hooked_is_logged_as_without(seen: Seen, tmp_path: Path) -> None:
+def test_hooked_calls_write_the_same_events(seen: Seen, tmp_path: Path) -> None:
     use(EventWriter, tmp_path / "plain")
     for name in dict(CALLS):
         seen.hook(tensorboardX.SummaryWriter, name)
@@ -126,7 +126,7 @@ def test_what_is_hooked_is_logged_as_without(seen: Seen, tmp_path: Path) -> None
     assert hooked == plain
 
 
-def test_a_class_in_the_place_of_the_event_file_writer_is_told_of_the_folder_and_of_all_events(
+def test_a_replaced_event_file_writer_class_gets_the_folder_and_all_events(
     seen_events: list[tuple[str, Any]], tmp_path: Path
 ) -> None:
     with EventWriter(tmp_path) as summary_writer:
@@ -138,7 +138,7 @@ def test_a_class_in_the_place_of_the_event_file_writer_is_told_of_the_folder_and
     assert [event.step for event in logged(tmp_path)] == list(range(21))
 
 
-def test_a_hook_that_comes_later_sees_what_follows_after_a_second(
+def test_a_hook_installed_later_sees_the_calls_after_a_second(
     seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time() + 60
@@ -153,7 +153,7 @@ def test_a_hook_that_comes_later_sees_what_follows_after_a_second(
     assert len(scalars(tmp_path, "loss")) == 10
 
 
-def test_a_hook_that_goes_away_leaves_the_fast_way(tmp_path: Path) -> None:
+def test_removing_a_hook_restores_the_fast_path(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         Seen(patch).hook(tensorboardX.SummaryWriter, "add_scalar")
         summary_writer = EventWriter(tmp_path)
@@ -166,7 +166,7 @@ def test_a_hook_that_goes_away_leaves_the_fast_way(tmp_path: Path) -> None:
     assert len(scalars(tmp_path, "loss")) == 3
 
 
-def test_values_that_tensorboardx_refuses_are_logged_while_somebody_hooks(seen: Seen, tmp_path: Path) -> None:
+def test_values_that_tensorboardx_refuses_are_logged_with_hooks(seen: Seen, tmp_path: Path) -> None:
     seen.hook(tensorboardX.SummaryWriter, "add_scalar")
     seen.hook(tensorboardX.SummaryWriter, "add_scalars")
     with EventWriter(tmp_path) as summary_writer:

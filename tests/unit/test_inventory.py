@@ -1,4 +1,4 @@
-"""What a folder holds that the Hub does not, and in which order it is pushed."""
+"""The files of a folder that changed since the last push, and their order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def inventory_of(folder: Path) -> tuple[Inventory, Ledger]:
     return Inventory(folder, config, ledger, WarnOnce()), ledger
 
 
-def test_what_waits_longest_comes_first_whenever_it_was_written(tmp_path: Path) -> None:
+def test_the_longest_waiting_file_comes_first_whatever_its_time(tmp_path: Path) -> None:
     inventory, ledger = inventory_of(tmp_path)
     for number, name in enumerate(["new", "newer", "c", "b", "a"]):
         path = tmp_path / f"{name}.txt"
@@ -40,7 +40,7 @@ def test_what_waits_longest_comes_first_whenever_it_was_written(tmp_path: Path) 
     assert [each.relpath for each in inventory.longest_waiting_first()][-3:] == ["b.txt", "c.txt", "a.txt"]
 
 
-def test_counting_what_is_missing_stops_at_a_deadline_and_says_so(tmp_path: Path) -> None:
+def test_counting_pending_files_stops_at_a_deadline_and_says_so(tmp_path: Path) -> None:
     inventory, _ = inventory_of(tmp_path)
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("new")
@@ -56,7 +56,7 @@ def links(folder: Path, targets: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL], ids=["by nothing", "by a file"])
-def test_a_link_that_is_replaced_during_the_scan_hides_nothing_else(
+def test_a_link_replaced_during_the_scan_hides_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def readlink(path: str) -> str:
@@ -88,7 +88,7 @@ def test_a_link_to_a_folder_within_the_folder_is_followed(tmp_path: Path) -> Non
     assert inventory.links_out == set()
 
 
-def test_links_in_circles_come_to_an_end(tmp_path: Path) -> None:
+def test_circular_links_are_followed_once(tmp_path: Path) -> None:
     inventory, _ = inventory_of(tmp_path)
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -96,10 +96,10 @@ def test_links_in_circles_come_to_an_end(tmp_path: Path) -> None:
     links(tmp_path, {"self": ".", "a/up": "..", "a/self": "../a", "a/b": "../b", "b/a": "../a"})
     found = sorted(each.relpath for each in inventory.changed())
     assert found == ["a/a.txt", "a/b/b.txt", "b/a/a.txt", "b/b.txt"]
-    assert inventory.links_out == {"a/b/a", "b/a/b"}  # all other links lead to a folder that holds them
+    assert inventory.links_out == {"a/b/a", "b/a/b"}  # all other links point to a folder that contains them
 
 
-def test_no_name_of_a_link_opens_what_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_to_private_folders_and_secrets_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     inventory, _ = inventory_of(tmp_path)
     for private in (".ssh", ".git", ".cache/huggingface", "home/x", "mine"):
@@ -112,7 +112,7 @@ def test_no_name_of_a_link_opens_what_is_private(tmp_path: Path, monkeypatch: py
     assert inventory.links_out == set()
 
 
-def test_a_link_out_that_is_replaced_while_it_is_followed_is_named(
+def test_an_outgoing_link_replaced_while_it_is_followed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def realpath(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What the ledger keeps, over restarts, crashes and damage."""
+"""The ledger survives restarts, crashes and damage."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def no_space(*_: object) -> None:
 
 
 @pytest.mark.parametrize(("mtime_ns", "written"), [(2 * 10**9, 2.0), (2**89, 253_402_300_799), (-(2**89), 0.0)])
-def test_a_time_of_a_file_beyond_all_calendars_is_taken_for_the_nearest(mtime_ns: int, written: float) -> None:
+def test_a_file_time_outside_the_calendar_is_clamped(mtime_ns: int, written: float) -> None:
     assert Signature(1, 2, 3, mtime_ns).written == written
 
 
-def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
+def test_records_are_read_back_after_a_restart(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.refresh()
     ledger.record_repo("user/run")
@@ -68,7 +68,7 @@ def test_what_is_recorded_is_there_after_a_restart(path: Path) -> None:
     assert again.commit == COMMIT
 
 
-def test_a_repo_that_was_renamed_costs_no_later_process_what_arrived(path: Path) -> None:
+def test_a_renamed_repo_keeps_its_records_for_later_processes(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.refresh()
     ledger.record_repo("user/renamed")
@@ -78,7 +78,7 @@ def test_a_repo_that_was_renamed_costs_no_later_process_what_arrived(path: Path)
     assert (again.entries, again.repo_id) == ({"a": entry()}, None)
 
 
-def test_what_arrived_longest_ago_comes_first_over_restarts_too(path: Path) -> None:
+def test_the_oldest_upload_comes_first_after_a_restart_too(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.record({"a": entry(), "b": entry(), "c": entry()})
     ledger.record({"a": entry(20)})
@@ -86,7 +86,7 @@ def test_what_arrived_longest_ago_comes_first_over_restarts_too(path: Path) -> N
     assert list(ledger.entries) == list(reread(path).entries) == ["c", "a", "b"]
 
 
-def test_what_is_recorded_is_on_the_disk_before_it_has_its_name_and_its_name_is_too(
+def test_a_record_is_synced_before_its_rename_and_the_folder_after_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
@@ -110,12 +110,12 @@ def test_what_is_recorded_is_on_the_disk_before_it_has_its_name_and_its_name_is_
     assert steps == ["file"]
 
 
-def test_only_this_user_can_read_it(path: Path) -> None:
+def test_only_this_user_can_read_the_ledger(path: Path) -> None:
     Ledger(path, DESTINATION).record({"a": entry()})
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_push_writes_what_it_delivered_and_not_what_the_folder_holds(path: Path) -> None:
+def test_a_push_appends_records_for_its_own_files_only(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.record({f"file-{number}": entry() for number in range(5000)})
     before = path.stat().st_size
@@ -123,7 +123,7 @@ def test_a_push_writes_what_it_delivered_and_not_what_the_folder_holds(path: Pat
     assert path.stat().st_size - before < 400
 
 
-def test_outdated_lines_are_dropped_in_time(path: Path) -> None:
+def test_outdated_lines_are_dropped_eventually(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     for size in range(3000):
         ledger.record({"a": entry(size)})
@@ -200,7 +200,7 @@ def test_a_ledger_that_cannot_be_trusted_is_set_aside(path: Path, content: bytes
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
-def test_what_stands_in_its_place_is_set_aside_unopened(path: Path, kind: str) -> None:
+def test_a_folder_pipe_or_link_in_place_of_the_ledger_is_set_aside_unopened(path: Path, kind: str) -> None:
     path.parent.mkdir()
     elsewhere = path.with_name("elsewhere")
     match kind:
@@ -218,7 +218,7 @@ def test_what_stands_in_its_place_is_set_aside_unopened(path: Path, kind: str) -
     assert reread(path).entries == {"a": entry()}
 
 
-def test_what_another_process_recorded_is_seen(path: Path) -> None:
+def test_records_of_another_process_are_seen(path: Path) -> None:
     mine, theirs = Ledger(path, DESTINATION), Ledger(path, DESTINATION)
     mine.record({"a": entry()})
     theirs.refresh()
@@ -229,7 +229,7 @@ def test_what_another_process_recorded_is_seen(path: Path) -> None:
     assert set(reread(path).entries) == {"a", "b", "c"}
 
 
-def test_memory_holds_what_the_disk_cannot(path: Path) -> None:
+def test_records_are_kept_in_memory_if_the_disk_fails(path: Path) -> None:
     path.parent.write_text("a file where the folder should be")
     ledger = Ledger(path, DESTINATION)
     with pytest.raises(OSError, match="a link, or no folder"):
@@ -237,7 +237,7 @@ def test_memory_holds_what_the_disk_cannot(path: Path) -> None:
     assert ledger.entries == {"a": entry()}
 
 
-def test_what_could_not_be_written_is_written_with_what_comes_next(path: Path) -> None:
+def test_a_record_that_failed_is_written_with_the_next_one(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.record({"a": entry()})
     kept = path.parent.rename(path.parent.with_name("kept"))
@@ -250,7 +250,7 @@ def test_what_could_not_be_written_is_written_with_what_comes_next(path: Path) -
     assert set(reread(path).entries) == {"a", "b", "c"}
 
 
-def test_an_append_that_fails_halfway_leaves_the_file_as_it_was_and_memory_the_truth(
+def test_a_failed_append_leaves_the_file_unchanged_and_the_record_in_memory(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, other = Ledger(path, DESTINATION), Ledger(path, DESTINATION)
@@ -266,16 +266,14 @@ def test_an_append_that_fails_halfway_leaves_the_file_as_it_was_and_memory_the_t
     assert set(ledger.entries) == {"a", "b"}
     ledger.record({"c": entry()})
     assert set(reread(path).entries) == {"a", "b", "c"}
-    # What somebody else writes is seen as ever.
+    # Records of another process are still seen.
     other.refresh()
     other.record({"d": entry()})
     ledger.refresh()
     assert set(ledger.entries) == {"a", "b", "c", "d"}
 
 
-def test_a_start_over_that_could_not_be_written_is_written_with_what_comes_next(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_over_that_failed_is_written_with_the_next_record(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.record({"a": entry(), "b": entry()})
     with monkeypatch.context() as full:
@@ -288,7 +286,7 @@ def test_a_start_over_that_could_not_be_written_is_written_with_what_comes_next(
     assert reread(path).entries == {"a": entry(20)}
 
 
-def test_only_ledgers_with_a_destination_that_can_be_are_found(tmp_path: Path) -> None:
+def test_only_ledgers_with_a_valid_destination_are_found(tmp_path: Path) -> None:
     state = tmp_path / STATE_FOLDER
     Ledger(state / "good.jsonl", DESTINATION).record({"a": entry()})
     broken: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bin"}]
@@ -299,7 +297,7 @@ def test_only_ledgers_with_a_destination_that_can_be_are_found(tmp_path: Path) -
     assert [ledger.path.name for ledger in ledgers_of(tmp_path)] == ["good.jsonl"]
 
 
-def test_a_ledger_that_was_deleted_is_written_again_in_full(path: Path) -> None:
+def test_a_deleted_ledger_is_written_again_in_full(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
     ledger.record({"a": entry()})
     path.unlink()
@@ -308,7 +306,7 @@ def test_a_ledger_that_was_deleted_is_written_again_in_full(path: Path) -> None:
     assert set(reread(path).entries) == {"a", "b"}
 
 
-def test_a_ledger_of_an_earlier_version_is_read_and_names_its_folder_with_the_next_record(path: Path) -> None:
+def test_a_ledger_of_an_earlier_version_is_read_and_then_names_its_folder(path: Path) -> None:
     path.parent.mkdir()
     old = (
         line(file="a", signature=[1, 2, 10, 4], length=10, tail="t"),
@@ -324,7 +322,7 @@ def test_a_ledger_of_an_earlier_version_is_read_and_names_its_folder_with_the_ne
 
 
 @pytest.mark.faults("S11")
-def test_the_ledger_of_a_copied_folder_is_named_and_not_followed(
+def test_the_ledger_of_a_copied_folder_is_reported_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     original, copy, moved = tmp_path / "a", tmp_path / "b", tmp_path / "c"
@@ -337,7 +335,7 @@ def test_the_ledger_of_a_copied_folder_is_named_and_not_followed(
     assert f"hf-summary-writer sync {copy} run --into tensorboard" in caplog.text
     original.rename(moved)
     assert [set(ledger.entries) for ledger in ledgers_of(moved)] == [{"x"}]
-    # The command of the warning names the destination, and from then on the ledger is that of the copy.
+    # The command in the warning names the destination, which makes the ledger the copy's own.
     followed = Ledger(copy / STATE_FOLDER / path.name, DESTINATION)
     followed.refresh()
     followed.record_config(PushConfig.from_ledger(DESTINATION, {}))
@@ -345,7 +343,7 @@ def test_the_ledger_of_a_copied_folder_is_named_and_not_followed(
 
 
 @pytest.mark.faults("S12")
-def test_the_ledger_of_another_user_means_nothing_and_is_not_replaced(path: Path) -> None:
+def test_the_ledger_of_another_user_is_ignored_and_not_replaced(path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root may give a file away")
     Ledger(path, DESTINATION).record({"a": entry()})
@@ -385,7 +383,7 @@ LINES = st.dictionaries(st.sampled_from(FIELDS), JSON | st.dictionaries(st.sampl
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(head=st.none() | LINES, lines=st.lists(LINES, max_size=3))
-def test_whatever_a_ledger_holds_is_read_or_set_aside(
+def test_any_ledger_content_is_read_or_set_aside(
     tmp_path_factory: pytest.TempPathFactory, head: dict[str, object] | None, lines: list[dict[str, object]]
 ) -> None:
     path = tmp_path_factory.mktemp("odd") / STATE_FOLDER / "ledger.jsonl"

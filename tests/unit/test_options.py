@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# A value of each that is not the default, in one of its spellings.
+# A value of each option other than its default, in one of its spellings.
 VALUES = {
     "--endpoint": ["--endpoint", "https://hub.example"],
     "--repo-type": ["--repo-type", "dataset"],
@@ -69,7 +69,7 @@ def test_there_is_a_value_for_every_option() -> None:
 @pytest.mark.parametrize("option", VALUES.values(), ids=VALUES)
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("repo_id", [[], ["user/run"]], ids=["known", "named"])
-def test_no_option_of_sync_is_passed_over(
+def test_sync_uses_or_refuses_every_option(
     known: Path, repo_id: Sequence[str], mode: Sequence[str], option: Sequence[str]
 ) -> None:
     plain = planned(known, *repo_id, *mode)
@@ -84,7 +84,7 @@ def test_no_option_of_sync_is_passed_over(
 
 
 @pytest.mark.parametrize("option", VALUES.values(), ids=VALUES)
-def test_no_option_of_run_is_passed_over(tmp_path: Path, option: Sequence[str]) -> None:
+def test_run_uses_every_option(tmp_path: Path, option: Sequence[str]) -> None:
     def config(*words: str) -> PushConfig:
         given = run.make_context("run", ["user/run", *words, "--", "true"]).params
         return config_of(tmp_path, given["repo_id"], {name: given[name] for name in OPTIONS & set(given)})
@@ -134,11 +134,11 @@ def test_the_version_has_a_short_option() -> None:
     assert (shown.exit_code, version("hf-summary-writer") in shown.output) == (0, True)
 
 
-def test_ctrl_c_exits_as_a_shell_has_it(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_exits_with_code_130(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    # By its module, whose name the command has in the package.
+    # Import the module by name: the package attribute of that name is the command.
     monkeypatch.setattr(import_module("hf_summary_writer.cli.status"), "known_folders", interrupted)
     ended = CliRunner().invoke(main, ["status", str(known)])
     assert (ended.exit_code, "Traceback" in ended.output) == (130, False)

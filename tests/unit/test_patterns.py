@@ -39,7 +39,7 @@ def test_the_default_ignores_are_those_of_the_client() -> None:
 
 
 @given(PATHS, st.sampled_from([".git", "x/.git", ".cache/huggingface", "x/.cache/huggingface"]))
-def test_a_folder_that_is_never_entered_holds_nothing_that_is_meant(name: str, folder: str) -> None:
+def test_no_file_in_a_pruned_folder_matches(name: str, folder: str) -> None:
     everything = PathFilter()
     assert everything.prunes(folder)
     assert not everything(f"{folder}/{name}")
@@ -84,7 +84,7 @@ def test_the_home_and_the_tokens_of_the_client_are_private(
     assert private_places(tmp_path, given) == places
 
 
-def test_a_pattern_that_is_no_text_is_a_type_error() -> None:
+def test_a_pattern_that_is_not_text_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="allow_patterns"):
         PathFilter([1])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="ignore_patterns"):

@@ -1,4 +1,4 @@
-"""What tensorboardX's users and its own tests rely on, besides the values: arguments, containers, odds and ends."""
+"""Behaviour that tensorboardX's users and tests rely on besides values: arguments, layouts, warnings, files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from events import event_files, scalars
 from hf_summary_writer.events.writer import EventWriter
 
 pytestmark = [
-    pytest.mark.usefixtures("what_tensorboardx_leaves_open_is_closed_here"),
+    pytest.mark.usefixtures("collect_tensorboardx_writers"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -33,17 +33,17 @@ NETWORK = (
 )
 
 
-def test_every_keyword_of_tensorboardx_is_taken() -> None:
-    # A name here is new in tensorboardX, or has a new default there: give it the same meaning, and a test.
+def test_every_keyword_of_tensorboardx_is_accepted() -> None:
+    # A name listed here is new in tensorboardX or has a new default there: support it, and add a test.
     assert signatures.strangers(tensorboardX.SummaryWriter) == []
 
 
-def test_every_argument_of_tensorboardx_may_be_given_by_position() -> None:
-    # These two tell by types what is meant; other tests call them by position.
+def test_arguments_have_the_positions_of_tensorboardx() -> None:
+    # These two distinguish arguments by type; other tests call them by position.
     assert signatures.displaced(tensorboardX.SummaryWriter) == {"add_hparams", "add_image_with_boxes"}
 
 
-def test_a_new_keyword_or_method_of_a_library_is_noticed_by_name() -> None:
+def test_new_keywords_and_methods_of_a_library_are_detected() -> None:
     class Newer(tensorboardX.SummaryWriter):  # type: ignore[misc]
         def add_text(self, tag: str, text_string: str, global_step: Any = 0, *, language: str = "en") -> None: ...
 
@@ -53,7 +53,7 @@ def test_a_new_keyword_or_method_of_a_library_is_noticed_by_name() -> None:
     assert signatures.strangers(Newer) == wanted
 
 
-def test_boxes_by_position() -> None:
+def test_boxes_with_positional_arguments() -> None:
     image, boxes = np.random.default_rng(0).random((32, 32, 3)), np.array([[2, 3, 20, 25]])
     same(
         [
@@ -74,7 +74,7 @@ def test_rows_of_labels_may_be_an_array(tmp_path: Path, kind: Any) -> None:
     assert table.read_text() == "a\tb\n1\t2\n3\t4\n"
 
 
-def test_embeddings_of_one_step_and_tag_follow_each_other() -> None:
+def test_embeddings_with_the_same_step_and_tag() -> None:
     points, images = np.arange(9.0).reshape(3, 3), np.zeros((3, 3, 5, 5))
     calls: list[Call] = [
         ("add_embedding", (points, [33.0, 44.0, 55.0], images), {"global_step": 2}),
@@ -85,7 +85,7 @@ def test_embeddings_of_one_step_and_tag_follow_each_other() -> None:
         same(calls)
 
 
-def test_pictures_of_values_from_0_to_1_and_to_255_are_the_same(tmp_path: Path) -> None:
+def test_images_in_floats_and_in_bytes_are_the_same(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_image("green", np.array([[[0, 255, 0]]], dtype=np.uint8).transpose(2, 0, 1))
         writer.add_image("green", np.array([[[0, 1, 0]]], dtype=np.float32).transpose(2, 0, 1))
@@ -93,11 +93,11 @@ def test_pictures_of_values_from_0_to_1_and_to_255_are_the_same(tmp_path: Path) 
     assert bytes_ == floats
 
 
-def test_a_list_of_pictures_in_the_layout_of_one() -> None:
+def test_a_list_of_images_with_the_layout_of_one() -> None:
     same([("add_images", ("list", [np.full((3, 10, 11), n / 5) for n in range(5)]), {"dataformats": "CHW"})])
 
 
-def test_pictures_of_all_layouts_and_with_transparency() -> None:
+def test_images_in_all_layouts_and_with_transparency() -> None:
     for shape, layout in (((3, 32, 32), "CHW"), ((4, 8, 8), "CHW"), ((2, 4, 8, 8), "NCHW"), ((8, 8), "HW")):
         pixels = np.linspace(0, 1, int(np.prod(shape))).reshape(shape)
         same([("add_image", ("i", pixels), {"dataformats": layout})])
@@ -105,18 +105,18 @@ def test_pictures_of_all_layouts_and_with_transparency() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("shape", [(4, 3, 1, 8, 8), (3, 5, 3, 10, 10), (1, 1, 1, 2, 2)], ids=str)
-def test_films_whose_number_is_no_square(shape: tuple[int, ...]) -> None:
+def test_videos_whose_number_is_not_a_square(shape: tuple[int, ...]) -> None:
     pytest.importorskip("moviepy")
-    film = np.random.default_rng(0).random(shape)
+    video = np.random.default_rng(0).random(shape)
     same(
         [
-            ("add_video", ("v", (film * 255).astype(np.uint8), 1, 8), {}),
-            ("add_video", ("v", film.astype(np.float32).swapaxes(0, 1), 1), {"dataformats": "TNCHW"}),
+            ("add_video", ("v", (video * 255).astype(np.uint8), 1, 8), {}),
+            ("add_video", ("v", video.astype(np.float32).swapaxes(0, 1), 1), {"dataformats": "TNCHW"}),
         ]
     )
 
 
-def test_curves_of_halves_truths_and_weights() -> None:
+def test_curves_with_half_precision_booleans_and_weights() -> None:
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(0, 2, 100), rng.random(100).astype(np.float16)
     same(
@@ -127,12 +127,12 @@ def test_curves_of_halves_truths_and_weights() -> None:
     )
 
 
-def test_networks_of_openvino(tmp_path: Path) -> None:
+def test_openvino_graphs(tmp_path: Path) -> None:
     (tmp_path / "net.xml").write_text(NETWORK)
     same([("add_openvino_graph", (str(tmp_path / "net.xml"),), {})])
 
 
-def test_many_figures_are_closed_as_one_is(tmp_path: Path) -> None:
+def test_a_list_of_figures_is_closed_like_one_figure(tmp_path: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
@@ -167,7 +167,7 @@ def test_arrays_of_other_libraries(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("-inf"), np.array([float("nan")])], ids=repr)
-def test_a_number_that_is_none_is_warned_of_as_in_tensorboardx(
+def test_nan_and_infinity_are_warned_about_as_in_tensorboardx(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, value: Any
 ) -> None:
     said = []
@@ -181,7 +181,7 @@ def test_a_number_that_is_none_is_warned_of_as_in_tensorboardx(
     assert len(said[0]) == 2
 
 
-def test_the_records_are_what_tensorboards_own_reader_reads(tmp_path: Path) -> None:
+def test_tensorboards_own_record_reader_reads_the_records(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         for step in range(50):
             writer.add_scalar("a", step, step)
@@ -194,12 +194,12 @@ def test_the_records_are_what_tensorboards_own_reader_reads(tmp_path: Path) -> N
         assert Event.FromString(reader.record()).step == step
 
 
-def test_a_file_without_events_is_a_file_of_that_version(tmp_path: Path) -> None:
+def test_a_file_without_events_holds_the_version(tmp_path: Path) -> None:
     EventWriter(tmp_path).close()
     assert contents(str(tmp_path)) == {".": []}
 
 
-def test_a_folder_of_another_system_is_a_name_like_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_windows_path_is_an_ordinary_folder_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with EventWriter("C:\\runs\\first") as writer:
         writer.add_scalar("a", 1.0, 1)
@@ -208,7 +208,7 @@ def test_a_folder_of_another_system_is_a_name_like_any(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("folder", ["/", "not there"])
-def test_nothing_is_written_where_nothing_may_be_written(tmp_path: Path, folder: str) -> None:
+def test_without_write_to_disk_calls_raise_as_in_tensorboardx_and_write_nothing(tmp_path: Path, folder: str) -> None:
     calls: list[Call] = [
         ("add_scalar", ("a", 1.0), {}),
         ("add_scalar", ("a", "no number"), {}),
@@ -221,13 +221,13 @@ def test_nothing_is_written_where_nothing_may_be_written(tmp_path: Path, folder:
     ours = EventWriter(tmp_path / folder, write_to_disk=False)
     theirs = tensorboardX.SummaryWriter(str(tmp_path / folder), write_to_disk=False)
     assert perform(ours, calls) == perform(theirs, calls)
-    # tensorboardX writes these all the same.
+    # tensorboardX writes hyperparameters regardless.
     ours.add_hparams({"lr": 0.1}, {"acc": 1})
     assert list(tmp_path.iterdir()) == []
     assert set(Path("/").iterdir()) == there
 
 
-def test_everything_at_once() -> None:
+def test_calls_of_many_kinds_in_one_file() -> None:
     rng = np.random.default_rng(3)
     image, boxes = np.zeros((3, 64, 64)), np.array([[10, 10, 40, 40], [40, 40, 60, 60]])
     calls: list[Call] = []
@@ -246,7 +246,7 @@ def test_everything_at_once() -> None:
     same(calls)
 
 
-def test_names_that_tensorboardx_does_not_document_may_be_gone(tmp_path: Path) -> None:
+def test_undocumented_names_of_tensorboardx_are_not_needed(tmp_path: Path) -> None:
     code = """
 import sys
 import tensorboardX.record_writer, tensorboardX.summary

@@ -1,4 +1,4 @@
-"""Which pieces of a large file are uploaded before its commit, and where an attempt after a failed one goes on."""
+"""The pieces of a large file that are uploaded before its commit, and the resumption after a failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def upload(path: Path, size: int = SIZE, known: int = 0) -> Upload:
     return Upload("events", path, size, known, file_id=1)
 
 
-def test_all_but_a_last_piece_is_read_and_pieces_overlap(path: Path) -> None:
+def test_all_pieces_but_the_last_are_read_and_overlap(path: Path) -> None:
     read = list(PieceReader().pieces(upload(path), AT_LEAST))
     whole = path.read_bytes()
     assert read == [whole[start : start + PIECE_BYTES] for start in range(0, SIZE - PIECE_BYTES, STEP)]
@@ -42,21 +42,21 @@ def test_bytes_that_the_hub_holds_are_not_read_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "known"), [(AT_LEAST, 0), (SIZE, SIZE - AT_LEAST), (SIZE, SIZE)])
-def test_a_small_new_part_goes_with_the_commit(path: Path, size: int, known: int) -> None:
+def test_a_small_new_part_is_left_to_the_commit(path: Path, size: int, known: int) -> None:
     assert list(PieceReader().pieces(upload(path, size, known), AT_LEAST)) == []
 
 
-def test_content_in_memory_goes_with_the_commit(path: Path) -> None:
+def test_content_in_memory_is_left_to_the_commit(path: Path) -> None:
     assert list(PieceReader().pieces(Upload("events", path.read_bytes(), SIZE), AT_LEAST)) == []
 
 
-def test_a_second_attempt_goes_on_where_the_first_one_failed(path: Path) -> None:
-    # With a Hub that takes only so many requests in a while, a file would never be uploaded otherwise.
+def test_a_second_attempt_resumes_where_the_first_one_failed(path: Path) -> None:
+    # Otherwise a rate-limited upload of a large file would never complete.
     reader = PieceReader()
     for _ in range(2):
         pieces = reader.pieces(upload(path), PIECE_BYTES)
         next(pieces)  # uploaded
-        next(pieces)  # failed, so that the generator is left here
+        next(pieces)  # failed, so the generator is dropped
         del pieces
     whole, first = path.read_bytes(), 2 * PIECE_BYTES
     assert next(reader.pieces(upload(path), PIECE_BYTES)) == whole[first : first + PIECE_BYTES]

@@ -1,4 +1,4 @@
-"""Private copies: of one moment, without a name, and never at the expense of the training's disk."""
+"""Private copies are consistent, unnamed, and leave disk space to the training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def copies(state: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("disk", "left"), [(64 * MB, 16 * MB), (4 * GB, 4 * GB // 20), (100 * GB, GB), (10_000 * GB, GB)]
 )
-def test_a_part_of_the_disk_is_left_to_others_neither_too_little_nor_too_much(disk: int, left: int) -> None:
+def test_the_disk_reserve_is_a_share_with_a_minimum_and_a_maximum(disk: int, left: int) -> None:
     assert reserve(disk) == left
 
 
@@ -52,9 +52,7 @@ def disk_of(blocks: int, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying.shutil, "disk_usage", lambda _: (blocks, blocks - free, free))  # type: ignore[attr-defined]
 
 
-def test_a_copy_is_gone_after_clear_even_if_a_forked_process_holds_it(
-    source: Path, copies: PrivateCopies, state: Path
-) -> None:
+def test_clear_frees_a_copy_even_if_a_forked_process_holds_it(source: Path, copies: PrivateCopies, state: Path) -> None:
     with source.open("rb") as file:
         path, copy = copies.copy(file, 10)
         held = os.dup(copy.fileno())
@@ -67,7 +65,7 @@ def test_a_copy_is_gone_after_clear_even_if_a_forked_process_holds_it(
 
 
 @pytest.mark.faults("D11")
-def test_a_copy_that_would_touch_the_reserve_is_not_begun(
+def test_a_copy_that_would_use_the_disk_reserve_is_not_started(
     source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying, "_shared", lambda *_: False)
@@ -80,7 +78,7 @@ def test_a_copy_that_would_touch_the_reserve_is_not_begun(
         assert path.read_bytes() == b"123456789"
 
 
-def test_a_disk_that_tells_nothing_about_itself_is_copied_to(
+def test_a_disk_of_unknown_size_is_copied_to(
     source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk_of(0, 0, monkeypatch)
@@ -89,7 +87,7 @@ def test_a_disk_that_tells_nothing_about_itself_is_copied_to(
     assert path.read_bytes() == b"1234567890"
 
 
-def test_a_copy_that_shares_its_blocks_needs_no_room_and_ends_where_it_is_to(
+def test_a_copy_that_shares_blocks_needs_no_space_and_has_the_right_length(
     source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def share(target: int, request: int, original: int) -> int:

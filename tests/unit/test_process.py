@@ -1,4 +1,4 @@
-"""The objects that are told of a fork, of the exit and of SIGTERM, while other threads add some and take some away."""
+"""Objects that are notified of forks, exit and SIGTERM may be added and removed by other threads meanwhile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Member:
-    """Something that has to finish."""
+    """An object that is notified at exit."""
 
     close_timeout = 0.0
 
@@ -30,7 +30,7 @@ class Member:
 
 @contextlib.contextmanager
 def between_any_two_lines(step: Callable[[], object]) -> Iterator[None]:
-    """Make a step wherever another thread might."""
+    """Run a step before every line of the block, as another thread might."""
 
     def trace(*_: object) -> Any:
         step()
@@ -49,7 +49,7 @@ def later() -> list[Member]:
     return []
 
 
-def test_members_may_come_while_others_are_told(later: list[Member]) -> None:
+def test_members_may_be_added_during_the_iteration(later: list[Member]) -> None:
     def add_one_more() -> None:
         later.append(Member())
         registry.add(later[-1])
@@ -65,7 +65,7 @@ def test_members_may_come_while_others_are_told(later: list[Member]) -> None:
     assert registry.newest_first() == [*reversed(later), second, first]
 
 
-def test_members_may_come_and_go_while_sigterm_is_handled(later: list[Member]) -> None:
+def test_members_may_be_added_and_removed_while_sigterm_is_handled(later: list[Member]) -> None:
     def exchange() -> None:
         later.append(Member())
         watch._members.add(later[-1])

@@ -1,4 +1,4 @@
-"""When the loop pushes, what its futures resolve to, and how it ends. A push here is a plain function."""
+"""When the loop pushes, the results of its futures, and its end, with a plain function as the push."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HOUR = 3600.0
 
 
 class Pushes:
-    """A push that a test steps through: it tells when it begins and waits until it may end."""
+    """A push that signals its start and waits until the test lets it end."""
 
     def __init__(self) -> None:
         self.remote = SimpleNamespace(
@@ -109,7 +109,7 @@ def make(pushes: Pushes, loop: PushLoop) -> Iterator[Callable[..., Any]]:
     wait_until(lambda: loop._thread is None, SECONDS)
 
 
-def test_the_first_push_comes_at_once(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_the_first_push_starts_at_once(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.wait_for_begin()
     assert task.state.phase is Phase.PUSHING
@@ -118,7 +118,7 @@ def test_the_first_push_comes_at_once(pushes: Pushes, make: Callable[..., Any]) 
     assert task.last_future.result(SECONDS) == 1
 
 
-def test_the_next_push_comes_after_the_interval(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_the_next_push_starts_after_the_interval(pushes: Pushes, make: Callable[..., Any]) -> None:
     make(interval=0.01)
     for _ in range(3):
         pushes.wait_for_begin()
@@ -157,7 +157,7 @@ def test_a_trigger_during_a_push_is_not_covered_by_that_push(pushes: Pushes, mak
     assert future.result(SECONDS) == 2
 
 
-def test_who_asks_during_a_push_that_left_nothing_to_push_gets_that_pushs_result(
+def test_a_trigger_with_nothing_left_to_push_gets_the_result_of_the_running_push(
     pushes: Pushes, make: Callable[..., Any]
 ) -> None:
     task = make()
@@ -187,7 +187,7 @@ def test_a_failed_push_fails_its_future_and_the_loop_goes_on(pushes: Pushes, mak
     assert future.result(SECONDS) is None
 
 
-def test_a_wait_that_the_hub_asked_for_is_reported_and_not_bypassed(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_a_wait_requested_by_the_hub_is_reported_and_not_bypassed(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make(interval=0.01)
     pushes.outcomes = [RateLimitError("slow down", retry_after=HOUR)]
     pushes.wait_for_begin()
@@ -216,7 +216,7 @@ def test_finishing_pushes_once_more_and_ends_the_thread(pushes: Pushes, make: Ca
     assert task.trigger().result(SECONDS) is None
 
 
-def test_the_last_push_is_tried_again_while_there_is_time(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_the_last_push_is_retried_until_its_deadline(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.let_end(1)
     pushes.wait_for_begin()
@@ -226,7 +226,7 @@ def test_the_last_push_is_tried_again_while_there_is_time(pushes: Pushes, make: 
     assert future.result(SECONDS) == "delivered"
 
 
-def test_the_last_push_gives_up_when_the_wait_is_longer_than_the_time(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_the_last_push_gives_up_if_the_wait_exceeds_its_deadline(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.let_end(1)
     pushes.wait_for_begin()
@@ -238,14 +238,12 @@ def test_the_last_push_gives_up_when_the_wait_is_longer_than_the_time(pushes: Pu
     assert not task.alive
 
 
-def test_who_asks_when_the_last_push_has_failed_does_not_wait_for_a_moment_after_the_end(
-    pushes: Pushes, make: Callable[..., Any]
-) -> None:
+def test_a_trigger_right_after_the_last_push_failed_gets_its_error(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.let_end(1)
     pushes.wait_for_begin()
     pushes.outcomes = [ActionNeededError("log in")]
-    # Where the failed push has settled, and the thread has not ended yet.
+    # Runs after the failed push has settled and before the thread ends.
     late: list[Future[Any]] = []
     task._settled = lambda _: late.append(task.trigger())
     task.finish(SECONDS)
@@ -255,7 +253,7 @@ def test_who_asks_when_the_last_push_has_failed_does_not_wait_for_a_moment_after
     assert not task.alive
 
 
-def test_stopping_resolves_what_waits_and_ends_the_thread(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_stopping_resolves_pending_futures_and_ends_the_thread(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.wait_for_begin()
     waiting = task.trigger()
@@ -276,7 +274,7 @@ def test_a_finished_loop_can_start_again(pushes: Pushes, make: Callable[..., Any
     assert task.trigger().result(SECONDS) is not None
 
 
-def test_nobody_can_cancel_a_push_that_others_wait_for(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_a_shared_push_cannot_be_cancelled(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.wait_for_begin()
     mine, theirs = task.trigger(), task.trigger()
@@ -285,9 +283,7 @@ def test_nobody_can_cancel_a_push_that_others_wait_for(pushes: Pushes, make: Cal
     assert theirs.result(SECONDS) == 2
 
 
-def test_a_push_that_waits_for_its_turn_keeps_all_who_asked_waiting_with_it(
-    pushes: Pushes, make: Callable[..., Any]
-) -> None:
+def test_triggers_stay_pending_while_a_push_waits_for_its_turn(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.outcomes = [1, PostponedError("others come first", 0.2), 2]
     task = make()
     pushes.wait_for_begin()
@@ -304,7 +300,7 @@ def test_a_push_that_waits_for_its_turn_keeps_all_who_asked_waiting_with_it(
     assert before.result(SECONDS) == meanwhile.result(SECONDS) == 2
 
 
-def test_the_end_does_not_wait_for_a_turn(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_the_last_push_does_not_wait_for_its_turn(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.outcomes = [PostponedError("others come first", HOUR), 2]
     task = make()
     pushes.wait_for_begin()
@@ -318,9 +314,7 @@ def test_the_end_does_not_wait_for_a_turn(pushes: Pushes, make: Callable[..., An
     assert future.result(SECONDS) == last.result(SECONDS) == 2
 
 
-def test_a_push_that_waits_for_its_turn_when_all_is_stopped_is_no_failure(
-    pushes: Pushes, make: Callable[..., Any]
-) -> None:
+def test_stopping_a_push_that_waits_for_its_turn_is_no_failure(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.outcomes = [PostponedError("others come first", HOUR)]
     task = make()
     pushes.wait_for_begin()
@@ -332,7 +326,7 @@ def test_a_push_that_waits_for_its_turn_when_all_is_stopped_is_no_failure(
     assert future.result(SECONDS) is None
 
 
-def test_a_folder_that_is_due_soon_is_pushed_together_with_another(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_a_folder_that_is_due_soon_joins_the_push_of_another(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.let_end(100)
     frequent, rare, later = make(interval=0.2), make(interval=0.3), make(interval=HOUR)
     wait_until(lambda: any(later.job in served for served in pushes.served), SECONDS)
@@ -354,7 +348,7 @@ def test_folders_that_are_due_at_once_are_pushed_together(pushes: Pushes, make: 
     assert sorted(map(id, pushes.served[count])) == sorted(id(task.job) for task in tasks)
 
 
-def test_a_task_that_ends_leaves_the_others_their_thread(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_the_thread_serves_the_other_tasks_after_one_ends(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.let_end(100)
     first, second = make(), make()
     first.finish(SECONDS).result(SECONDS)
@@ -364,12 +358,12 @@ def test_a_task_that_ends_leaves_the_others_their_thread(pushes: Pushes, make: C
     joined(second)
 
 
-def test_a_disk_that_hangs_when_a_task_ends_blocks_no_trigger(pushes: Pushes, make: Callable[..., Any]) -> None:
-    hangs, well_again, triggered = threading.Event(), threading.Event(), threading.Event()
+def test_a_hung_disk_at_the_end_of_a_task_blocks_no_trigger(pushes: Pushes, make: Callable[..., Any]) -> None:
+    hangs, recovered, triggered = threading.Event(), threading.Event(), threading.Event()
 
     def release_lease() -> None:
         hangs.set()
-        well_again.wait(SECONDS)
+        recovered.wait(SECONDS)
 
     def trigger() -> None:
         other.trigger()
@@ -383,11 +377,11 @@ def test_a_disk_that_hangs_when_a_task_ends_blocks_no_trigger(pushes: Pushes, ma
         threading.Thread(target=trigger, daemon=True).start()
         assert triggered.wait(SECONDS / 4)
     finally:
-        well_again.set()
+        recovered.set()
     assert other.trigger().result(SECONDS) is not None
 
 
-def test_a_task_that_begins_anew_while_its_end_is_told_is_served(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_a_task_restarted_from_its_end_callback_is_served(pushes: Pushes, make: Callable[..., Any]) -> None:
     begun: list[Future[Any]] = []
 
     def begin_once() -> None:
@@ -401,7 +395,7 @@ def test_a_task_that_begins_anew_while_its_end_is_told_is_served(pushes: Pushes,
     assert begun[0].result(SECONDS) is not None
 
 
-def test_a_busy_folder_is_tried_again_until_it_is_free(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_a_busy_folder_is_retried_until_it_is_free(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.outcomes = [1, FolderBusyError("another process is pushing this folder"), "commit"]
     task = make()
     pushes.wait_for_begin()
@@ -424,7 +418,7 @@ def test_a_folder_that_stays_busy_fails_the_last_push_in_time(pushes: Pushes, ma
 @pytest.mark.skipif(
     sys.version_info >= (3, 14), reason="these versions run handlers between taking a lock and entering its block"
 )
-# Raised in a callback of the interpreter's own, such as that of a weak reference, it goes no further.
+# An exception in a callback of the interpreter, such as that of a weak reference, is not propagated.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.faults("P13")
 def test_a_signal_handler_that_raises_leaves_no_lock_held(pushes: Pushes, make: Callable[..., Any]) -> None:
@@ -459,7 +453,7 @@ def test_a_signal_handler_that_raises_leaves_no_lock_held(pushes: Pushes, make: 
 
 
 @pytest.mark.faults("P14")
-def test_the_thread_does_not_wait_for_itself(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_waiting_for_a_future_in_the_push_thread_raises(pushes: Pushes, make: Callable[..., Any]) -> None:
     def ask_for_the_next_push(_: object) -> None:
         if not asked:
             asked.append(task.trigger())
@@ -477,7 +471,7 @@ def test_the_thread_does_not_wait_for_itself(pushes: Pushes, make: Callable[...,
 
 
 @pytest.mark.faults("P14")
-def test_the_thread_outlives_a_callback_that_exits(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_the_thread_survives_a_callback_that_exits(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.wait_for_begin()
     first = task.trigger()
@@ -510,7 +504,7 @@ class UnprintableError(Exception):
 
 @pytest.mark.faults("P14")
 @pytest.mark.parametrize("error", [FrozenError(1), ReadOnlyError("x"), UnprintableError()])
-def test_the_thread_outlives_any_exception_of_a_push_and_of_what_is_told(
+def test_the_thread_survives_any_exception_of_a_push_or_callback(
     pushes: Pushes, make: Callable[..., Any], error: Exception
 ) -> None:
     def tell(_: object) -> None:
@@ -561,7 +555,7 @@ def test_a_callback_may_wait_for_a_thread_that_uses_the_scheduler(
     assert answered == [True]
 
 
-def test_a_failed_push_keeps_nothing_of_those_who_asked_for_it(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_a_failed_push_keeps_no_reference_to_frames_of_its_waiters(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.wait_for_begin()
     pushes.outcomes = [TemporaryError("broken")]
@@ -581,9 +575,7 @@ def test_a_failed_push_keeps_nothing_of_those_who_asked_for_it(pushes: Pushes, m
     assert asked() is None
 
 
-def test_an_error_of_a_subclass_with_other_arguments_is_what_the_future_raises(
-    pushes: Pushes, make: Callable[..., Any]
-) -> None:
+def test_the_future_raises_an_error_whose_class_has_other_arguments(pushes: Pushes, make: Callable[..., Any]) -> None:
     class MineError(TemporaryError):
         def __init__(self, code: int, why: str) -> None:
             super().__init__(f"{why} ({code})")

@@ -1,4 +1,4 @@
-"""Which process of a run is the main one."""
+"""The rank of a process, from the variables of its launcher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hf_summary_writer.folder.lease import Rank, rank_of
     ],
     ids=str,
 )
-def test_the_launcher_tells_the_rank(environment: dict[str, str], expected: Rank) -> None:
+def test_the_rank_is_read_from_the_launcher(environment: dict[str, str], expected: Rank) -> None:
     assert rank_of(environment) == expected
     assert rank_of(environment).is_main == (expected.number == 0)
 
@@ -41,8 +41,8 @@ IN_A_BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": 
     ],
     ids=str,
 )
-def test_what_a_batch_script_starts_is_no_task_of_slurm(told: dict[str, str]) -> None:
-    # The script itself is task 0, and all that it starts inherits that.
+def test_processes_started_by_a_batch_script_are_no_slurm_tasks(told: dict[str, str]) -> None:
+    # The script itself is task 0, and its child processes inherit that.
     assert rank_of({**IN_A_BATCH_SCRIPT, **told}) == Rank(1, 1)
 
 
@@ -51,7 +51,7 @@ def test_torchrun_numbers_hosts_in_its_own_order() -> None:
 
 
 @pytest.mark.parametrize("number", ["RANK", "PMI_RANK"])
-def test_slurm_tells_the_place_on_the_host_where_nobody_else_does(number: str) -> None:
+def test_slurm_gives_the_local_rank_if_the_launcher_does_not(number: str) -> None:
     # `srun --mpi=pmi2`, and batch scripts that say `export RANK=$SLURM_PROCID`.
     assert rank_of({"SLURM_PROCID": "3", "SLURM_LOCALID": "1", number: "3"}) == Rank(3, 1)
 
@@ -64,10 +64,10 @@ def test_lightning_numbers_hosts_and_processes(node: str, local: str, main: bool
     assert rank_of({"LOCAL_RANK": local}).is_main == (local == "0")
 
 
-def test_a_task_of_slurm_that_says_only_its_place_on_the_host_is_still_that_task() -> None:
+def test_a_slurm_task_with_only_a_local_rank_keeps_its_rank() -> None:
     assert rank_of({"SLURM_PROCID": "2", "SLURM_LOCALID": "0", "LOCAL_RANK": "0"}) == Rank(2, 0)
 
 
 @pytest.mark.parametrize("nonsense", ["", "x", "-1", "1.5", "²"])
-def test_what_is_no_number_is_no_rank(nonsense: str) -> None:
+def test_an_invalid_rank_is_ignored(nonsense: str) -> None:
     assert rank_of({"RANK": nonsense, "LOCAL_RANK": nonsense}).is_main

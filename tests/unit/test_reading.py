@@ -1,4 +1,4 @@
-"""What was logged is read back as TensorBoard shows it."""
+"""Logged scalars are read back as TensorBoard shows them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ STEPS = [*range(20), 127, 128, 16383, 16384, 2**21 - 1, 2**21, 2**28 - 1, 2**28,
 
 
 @pytest.mark.parametrize("writer_class", [EventWriter, SummaryWriter])
-def test_scalars_are_those_that_tensorboard_shows(tmp_path: Path, writer_class: type[SummaryWriter]) -> None:
+def test_scalars_are_read_as_tensorboard_shows_them(tmp_path: Path, writer_class: type[SummaryWriter]) -> None:
     with writer_class(str(tmp_path)) as writer:
         for step in STEPS:
             writer.add_scalar("loss", step / 7, step)
@@ -79,7 +79,7 @@ def test_scalars_are_those_that_tensorboard_shows(tmp_path: Path, writer_class: 
         )
     )
 )
-def test_every_step_and_value_comes_back(
+def test_every_step_and_value_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, logged: list[tuple[str, int, float, float]]
 ) -> None:
     path = write(tmp_path_factory.mktemp("run"), [plain(*each) for each in logged])
@@ -110,7 +110,7 @@ def test_scalars_of_tensorflow_2_are_read(tmp_path: Path, kind: type, as_bytes: 
     assert read(tmp_path)["."]["loss"].values.tolist() == [0.0, 1.0, 2.0]
 
 
-def test_tensors_that_are_no_scalars_are_left_out(tmp_path: Path) -> None:
+def test_tensors_that_are_not_scalars_are_left_out(tmp_path: Path) -> None:
     event = TensorBoardEvent(step=1, summary=summary_v2.scalar_pb("loss", 0.0))
     event.summary.value[0].tensor.CopyFrom(make_tensor_proto(np.zeros(2, np.float32)))
     event.summary.value.add(tag="text", tensor=make_tensor_proto(np.float32(1.0)))
@@ -118,7 +118,7 @@ def test_tensors_that_are_no_scalars_are_left_out(tmp_path: Path) -> None:
     assert read(tmp_path) == {}
 
 
-def test_folders_below_are_runs_of_their_own(tmp_path: Path) -> None:
+def test_subfolders_are_separate_runs(tmp_path: Path) -> None:
     log(tmp_path, {"loss": [1.0]})
     log(tmp_path / "first", {"loss": [2.0]})
     with EventWriter(tmp_path / "first") as writer:
@@ -135,7 +135,7 @@ def test_files_of_a_run_are_merged_by_step(tmp_path: Path) -> None:
     assert list(zip(found.steps, found.values, strict=True)) == [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (4, 2)]
 
 
-def test_purged_steps_are_gone_as_in_tensorboard(tmp_path: Path) -> None:
+def test_purged_steps_are_left_out_as_in_tensorboard(tmp_path: Path) -> None:
     log(tmp_path, {"loss": [1.0] * 10, "other": [1.0] * 10})
     log(tmp_path, {"loss": [2.0] * 2}, purge_step=4)
     found = read(tmp_path)["."]
@@ -170,7 +170,7 @@ def test_damaged_data_is_skipped_and_named_once(tmp_path: Path, caplog: pytest.L
     assert line == f"{path} is damaged in 3 places; the data there was skipped"
 
 
-def test_a_record_that_is_still_written_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_that_is_still_being_written_is_not_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     record = plain("loss", 1, 1.0)
     for cut in range(len(record)):
         path = write(tmp_path, [plain("loss", 0, 1.0), record[:cut]])
@@ -180,7 +180,7 @@ def test_a_record_that_is_still_written_is_no_damage(tmp_path: Path, caplog: pyt
 
 
 @given(st.binary(max_size=300), st.integers(0, 3))
-def test_whole_records_are_found_in_any_bytes(noise: bytes, before: int) -> None:
+def test_whole_records_are_found_around_any_bytes(noise: bytes, before: int) -> None:
     records = [b"", b"x" * 40, b"y" * 300]
     content = b"".join([*map(frame, records[:before]), noise, *map(frame, records[before:])])
     found = [each for each in payloads(io.BytesIO(content)) if each is not None]
@@ -193,12 +193,12 @@ def test_records_of_any_length_are_read(length: int) -> None:
     assert list(payloads(io.BytesIO(b"".join(map(frame, records))))) == records
 
 
-def test_very_long_records_are_passed_over() -> None:
+def test_very_long_records_are_skipped() -> None:
     records = [b"a", bytes((16 << 20) + 1), b"c"]
     assert list(payloads(io.BytesIO(b"".join(map(frame, records))))) == [b"a", b"c"]
 
 
-def test_only_wanted_values_are_kept_in_memory(tmp_path: Path) -> None:
+def test_only_selected_values_are_kept_in_memory(tmp_path: Path) -> None:
     path = write(tmp_path, [plain("wanted" if n % 5 == 0 else "loss", n, 1.0) for n in range(100)])
     reader = ScalarReader("wanted".__eq__)
     assert reader.read(path) == 0
@@ -206,7 +206,7 @@ def test_only_wanted_values_are_kept_in_memory(tmp_path: Path) -> None:
     assert set(reader.tags) == {"wanted", "loss"}
 
 
-def test_a_tag_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_tag_names_the_most_similar_ones(tmp_path: Path) -> None:
     log(tmp_path, {"train/loss": [1.0], "train/acc": [1.0], "lr": [1.0]})
     with pytest.raises(LookupError, match=r"has no tag 'train/los': there are 'train/loss', 'train/acc' and 1 more"):
         read(tmp_path, ["lr", "train/los"])
@@ -214,7 +214,7 @@ def test_a_tag_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
         read(tmp_path, "zzz*")
 
 
-def test_a_run_that_does_not_exist_names_those_that_do(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_run_names_the_existing_ones(tmp_path: Path) -> None:
     log(tmp_path / "first", {"loss": [1.0]})
     with pytest.raises(LookupError, match="has no run 'frist': there are 'first'"):
         read(tmp_path, runs="frist")
@@ -236,14 +236,14 @@ def test_a_tag_with_brackets_is_found_by_its_name(tmp_path: Path) -> None:
     assert list(read(tmp_path, "layer?0]")["."]) == ["layer[0]"]
 
 
-def test_more_tags_than_are_remembered_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_tags_than_the_cache_holds_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_summary_writer.events.scalars._MOST_PREFIXES", 3)
     write(tmp_path, [plain(f"tag{n % 10}", n, float(n)) for n in range(100)])
     found = read(tmp_path)["."]
     assert [found[f"tag{n}"].steps.tolist() for n in range(10)] == [list(range(n, 100, 10)) for n in range(10)]
 
 
-def test_an_empty_name_is_not_taken_for_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_path_is_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log(tmp_path, {"loss": [1.0]})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"is empty: use \. for the working folder"):
@@ -251,9 +251,7 @@ def test_an_empty_name_is_not_taken_for_the_working_folder(tmp_path: Path, monke
     assert list(read(".")) == ["."]
 
 
-def test_a_folder_that_is_deleted_while_it_is_read_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_deleted_while_it_is_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log(tmp_path / "kept", {"loss": [1.0]})
     walk = os.walk
 
@@ -284,6 +282,6 @@ def test_a_folder_that_cannot_be_listed_is_named(
     assert "locked cannot be listed: Permission denied; runs in it are left out" in caplog.text
 
 
-def test_a_name_with_a_slash_at_its_end_is_that_of_a_folder() -> None:
+def test_a_name_with_a_trailing_slash_is_a_folder() -> None:
     with pytest.raises(FileNotFoundError, match="there is no folder 'nowhere/'"):
         read("nowhere/")

@@ -1,4 +1,4 @@
-"""What an answer of the Hub means, and how long it asks to wait."""
+"""How the Hub's responses are classified, and the wait that they ask for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def asked(text: str = "", **headers: str) -> float | None:
     return wait_asked_for(Answer(429, named, text), NOW)
 
 
-def test_the_wait_is_read_from_every_place_where_the_hub_says_it() -> None:
+def test_the_wait_is_read_from_every_header_and_text_of_the_hub() -> None:
     assert asked(retry_after="20") == 20
     assert asked(retry_after=formatdate(NOW + 90, usegmt=True)) == 90
     assert asked(ratelimit='"api";r=0;t=55') == 55
@@ -48,7 +48,7 @@ def test_the_wait_is_read_from_every_place_where_the_hub_says_it() -> None:
     assert asked(TOO_MANY_COMMITS.format("30 seconds")) == 30
 
 
-def test_a_wait_that_makes_no_sense_is_not_believed() -> None:
+def test_an_invalid_wait_is_ignored_and_a_long_one_is_capped() -> None:
     assert asked() is None
     for nonsense in ("nan", "inf", "soon", "", "Wed, 99 Foo 2015"):
         assert asked(retry_after=nonsense) is None
@@ -77,12 +77,12 @@ def test_a_wait_that_makes_no_sense_is_not_believed() -> None:
         (307, ActionNeededError),
     ],
 )
-def test_each_status_has_one_consequence(status: int, kind: type[PushError]) -> None:
+def test_each_status_has_one_error_class(status: int, kind: type[PushError]) -> None:
     verdict = classify_response(Answer(status), NOW, repo="the model repo user/run", known=False)
     assert type(verdict) is kind
 
 
-def test_a_repo_or_a_branch_that_took_commits_before_is_gone_when_it_is_not_found() -> None:
+def test_a_known_repo_or_branch_that_is_not_found_is_gone() -> None:
     missing_repo = Answer(404, {"x-error-code": "RepoNotFound"})
     assert isinstance(classify_response(missing_repo, NOW, repo="r", known=True), RepoGoneError)
     missing_branch = Answer(404, {"x-error-code": "RevisionNotFound"})
@@ -95,7 +95,7 @@ def test_a_404_without_the_code_of_a_missing_repo_proves_nothing(headers: dict[s
     assert type(classify_response(Answer(404, headers), NOW, repo="r", known=True)) is ActionNeededError
 
 
-def test_trouble_of_the_network_is_temporary_and_a_bad_certificate_is_not() -> None:
+def test_network_errors_are_temporary_and_a_bad_certificate_is_not() -> None:
     def judged(error: Exception) -> PushError:
         return classify_exception(error, known=False, repo="r", now=NOW)
 
@@ -108,27 +108,27 @@ def test_trouble_of_the_network_is_temporary_and_a_bad_certificate_is_not() -> N
     assert judged(kept) is kept
 
 
-def test_an_error_that_is_raised_again_is_quoted_once() -> None:
+def test_a_reraised_error_is_quoted_once() -> None:
     error = ConnectionError("refused")
     error.__cause__ = ConnectionError("refused")
     said = str(classify_exception(error, known=False, repo="r", now=NOW))
     assert said.count("refused") == 1
 
 
-def test_what_a_server_says_becomes_one_short_line_without_tokens_or_escapes() -> None:
+def test_a_server_message_becomes_one_short_line_without_tokens_or_escapes() -> None:
     said = one_line("\x1b[31mred\x1b[0m\nline\ttwo \x07 Bearer hf_secretsecret hf_abcdefgh" + "x" * 10_000_000)
     assert said.startswith("red line two <token> <token>")
     assert len(said) <= 300
     assert said.isprintable()
 
 
-def test_of_a_page_the_title_is_quoted() -> None:
+def test_the_title_of_an_error_page_is_quoted() -> None:
     page = "<!doctype html><html><head><title>\n Sign in &amp; accept the terms</title></head>" + "<p>" * 1000
     assert Answer(503, text=page).message == "Sign in & accept the terms"
     assert Answer(503, {"x-error-message": "busy"}, page).message == "busy"
 
 
-def test_an_error_of_this_machine_is_not_one_of_the_hub() -> None:
+def test_local_errors_are_attributed_to_this_machine() -> None:
     def said(error: Exception) -> str:
         return str(classify_exception(error, known=True, repo="r", now=NOW))
 

@@ -1,4 +1,4 @@
-"""How long to wait after a failure."""
+"""The wait after a failure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def test_backing_off_doubles_with_every_failure() -> None:
 
 
 @given(st.floats(1, 3600), CHANCES)
-def test_a_wait_that_the_hub_asked_for_is_kept_and_a_little_spread(asked: float, chance: float) -> None:
+def test_a_wait_requested_by_the_hub_is_kept_with_a_little_jitter(asked: float, chance: float) -> None:
     delay = delay_after(RateLimitError("x", retry_after=asked), 1, 1.0, chance)
     assert asked <= delay <= asked * 1.1
 
 
-def test_a_wait_of_no_seconds_does_not_mean_without_a_pause() -> None:
+def test_a_retry_after_of_zero_seconds_still_backs_off() -> None:
     for failures in (1, 5):
         own = delay_after(RateLimitError("x"), failures, 300.0, 0.5)
         assert own > 0
@@ -35,6 +35,6 @@ def test_a_wait_of_no_seconds_does_not_mean_without_a_pause() -> None:
             assert delay_after(RateLimitError("x", retry_after=nothing), failures, 300.0, 0.5) == own
 
 
-def test_what_only_the_user_can_change_is_looked_at_once_per_interval() -> None:
+def test_errors_that_need_the_user_are_retried_once_per_interval() -> None:
     assert delay_after(ActionNeededError("x"), 1, 300.0, 0.5) == 300.0
     assert delay_after(KeyError("a bug"), 1, 300.0, 0.5) == 300.0

@@ -1,4 +1,4 @@
-"""Commands handle signals for a while, and leave ignored ones alone."""
+"""Commands install signal handlers temporarily and leave ignored signals alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_an_ignored_signal_stays_ignored_as_with_nohup() -> None:
         assert unignored(("SIGHUP", "SIGTERM", "SIG_OF_NO_SYSTEM")) == [signal.SIGTERM]
 
 
-def test_the_earlier_handlers_are_back_after_an_exception() -> None:
+def test_the_earlier_handlers_are_restored_after_an_exception() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), signal_handlers({signal.SIGTERM: signal.default_int_handler}):
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What a push hands over: whole records, one moment of a file, nothing from outside, nothing that still changes."""
+"""Snapshots hold whole records of one version of a file, and nothing from outside the folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EVENTS = "events.out.tfevents.1700000000.host.1_0000_00000{}"
 
 
 class Folder:
-    """A folder on its way to the Hub, with what has arrived of it."""
+    """A folder that is being pushed, with the ledger entries of its uploaded files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,7 +59,7 @@ class Folder:
         return self.reader.take(candidate, self.entries.get(name), memory=memory, last=last)
 
     def push(self, name: str, *, memory: int = MB, last: bool = False) -> bytes | None:
-        """Take a file, note it as arrived, and return what would be on the Hub; `None` if nothing was to be sent."""
+        """Take a snapshot, record it as uploaded and return its content; `None` if there was nothing to send."""
         taken = self.take(name, memory=memory, last=last)
         if isinstance(taken, SkipReason):
             return None
@@ -98,7 +98,7 @@ def test_an_event_file_is_cut_at_its_last_whole_record(folder: Folder, memory: i
 
 @pytest.mark.faults("D10")
 @given(tail=st.binary(max_size=200))
-def test_whatever_follows_the_whole_records_only_they_are_published(
+def test_only_whole_records_are_published_whatever_bytes_follow(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes
 ) -> None:
     folder = Folder(tmp_path_factory.mktemp("d10").resolve())
@@ -121,9 +121,9 @@ def test_an_event_file_without_an_event_waits_for_the_last_push(folder: Folder) 
     assert folder.push("a.tfevents.1", last=True) == VERSION
 
 
-def test_an_appended_event_file_is_read_from_where_the_last_push_stopped(folder: Folder) -> None:
+def test_new_records_after_a_damaged_uploaded_one_are_sent(folder: Folder) -> None:
     path = folder.path / "a.tfevents.1"
-    # A broken record that the Hub already holds is not looked at again; a new one is.
+    # A damaged record that was already uploaded does not hold back new ones.
     path.write_bytes(VERSION + record(1000))
     folder.push(path.name)
     with path.open("r+b") as file:
@@ -132,11 +132,12 @@ def test_an_appended_event_file_is_read_from_where_the_last_push_stopped(folder:
         file.seek(0, os.SEEK_END)
         file.write(record() + record())
     taken = folder.take(path.name)
-    assert not isinstance(taken, FileSnapshot) or taken.entry.length == path.stat().st_size
+    assert isinstance(taken, FileSnapshot)
+    assert taken.entry.length == path.stat().st_size
 
 
 @pytest.mark.parametrize("change", ["truncated", "rewritten", "replaced"])
-def test_an_event_file_that_did_not_just_grow_is_looked_at_from_the_start(folder: Folder, change: str) -> None:
+def test_an_event_file_that_did_not_only_grow_is_sent_from_the_start(folder: Folder, change: str) -> None:
     path = folder.path / "a.tfevents.1"
     path.write_bytes(VERSION + record(500) * 3)
     folder.push(path.name)
@@ -149,7 +150,7 @@ def test_an_event_file_that_did_not_just_grow_is_looked_at_from_the_start(folder
     assert folder.push(path.name) == new
 
 
-def test_a_sealed_segment_is_handed_over_as_it_was_opened_and_an_open_one_is_copied(folder: Folder) -> None:
+def test_a_sealed_segment_is_uploaded_in_place_and_an_open_one_is_copied(folder: Folder) -> None:
     first, second = EVENTS.format(0), EVENTS.format(1)
     for name in (first, second):
         (folder.path / name).write_bytes(VERSION + record(2 * MB))
@@ -166,7 +167,7 @@ def test_a_sealed_segment_is_handed_over_as_it_was_opened_and_an_open_one_is_cop
 
 
 @pytest.mark.faults("S9")
-def test_a_sealed_segment_that_is_exchanged_or_written_to_is_never_another_file(folder: Folder) -> None:
+def test_replacing_or_changing_a_sealed_segment_is_detected(folder: Folder) -> None:
     path, secret = folder.path / EVENTS.format(0), folder.path / "secret"
     content = VERSION + record(2 * MB)
     path.write_bytes(content)
@@ -230,7 +231,7 @@ def test_a_file_rewritten_while_it_is_read_waits_for_the_next_push(
 
 
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
-def test_a_file_appended_to_while_it_is_read_is_sent_as_far_as_it_was_read(
+def test_a_file_appended_to_while_it_is_read_is_sent_up_to_its_old_end(
     folder: Folder, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = folder.path / "log.jsonl"
@@ -249,7 +250,7 @@ def test_a_file_appended_to_while_it_is_read_is_sent_as_far_as_it_was_read(
     assert folder.changed() == [path.name]
 
 
-def test_a_file_too_young_to_tell_two_versions_apart_is_looked_at_once_more(folder: Folder) -> None:
+def test_a_recently_changed_file_is_compared_once_more(folder: Folder) -> None:
     path = folder.path / "state.json"
     path.write_bytes(b"one")
     status = path.stat()
@@ -262,7 +263,7 @@ def test_a_file_too_young_to_tell_two_versions_apart_is_looked_at_once_more(fold
     assert folder.changed() == [path.name]
 
 
-def test_a_young_file_that_did_not_change_sends_nothing(folder: Folder) -> None:
+def test_a_recent_file_that_did_not_change_is_not_sent_again(folder: Folder) -> None:
     (folder.path / "state.json").write_bytes(b"one")
     folder.push("state.json")
     assert folder.push("state.json") is None
@@ -308,7 +309,7 @@ def test_verifying_compares_the_whole_content_of_files_that_seem_unchanged(folde
     folder.push(path.name)
     new = VERSION + record(5000, b"y") + record(5000)
     path.write_bytes(new)
-    # As if the disk had returned other bytes, which changes no time.
+    # As if the disk returned other bytes, without a new modification time.
     known = folder.entries[path.name]
     folder.entries[path.name] = known._replace(signature=Signature.of(path.stat()), verified=known.verified + 1)
     assert folder.changed() == []
@@ -330,9 +331,7 @@ def test_a_plain_file_whose_size_and_time_were_kept_is_sent_again(folder: Folder
     assert folder.push(path.name, memory=memory) == b"2" * 100
 
 
-def test_a_file_whose_time_lies_in_the_future_is_not_read_for_ever(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_a_future_time_is_not_read_for_ever(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder.path / "big.json"
     path.write_bytes(b"1")
     os.utime(path, (time.time() + 86400,) * 2)
@@ -344,7 +343,7 @@ def test_a_file_whose_time_lies_in_the_future_is_not_read_for_ever(
 
 
 @pytest.mark.faults("D14")
-def test_no_damaged_record_holds_back_the_records_behind_it(folder: Folder) -> None:
+def test_a_damaged_record_does_not_hold_back_later_records(folder: Folder) -> None:
     path = folder.path / "a.tfevents.1"
     damaged = bytearray(record(100))
     damaged[50] ^= 1
@@ -360,7 +359,7 @@ def test_no_damaged_record_holds_back_the_records_behind_it(folder: Folder) -> N
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
 @pytest.mark.parametrize("content", [b"\x1f\x8b" + b"compressed" * 99, bytes(5000), VERSION + record() + b"!" * 99])
 @pytest.mark.faults("D14")
-def test_a_damaged_or_compressed_event_file_is_sent_whole_once_it_does_not_grow(
+def test_a_damaged_or_compressed_event_file_is_sent_whole_once_it_stops_growing(
     folder: Folder, content: bytes, memory: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = folder.path / "a.tfevents.1.gz"
@@ -377,19 +376,19 @@ def test_a_damaged_or_compressed_event_file_is_sent_whole_once_it_does_not_grow(
 
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
 @pytest.mark.faults("S10")
-def test_a_small_file_that_holds_the_token_is_never_sent(folder: Folder, memory: int) -> None:
+def test_a_small_file_that_contains_the_token_is_never_sent(folder: Folder, memory: int) -> None:
     (folder.path / "dump.json").write_text(f'{{"HF_TOKEN": "{TOKEN}"}}')
     assert folder.take("dump.json", memory=memory) is SkipReason.SECRET
 
 
-def test_a_file_that_disappears_after_the_scan_is_passed_over(folder: Folder) -> None:
+def test_a_file_deleted_after_the_scan_is_skipped(folder: Folder) -> None:
     path = folder.path / "a.txt"
     path.write_bytes(b"1")
     assert folder.take("a.txt", between=path.unlink) is SkipReason.GONE
 
 
 @pytest.mark.faults("D6")
-def test_nothing_outside_the_folder_and_nothing_but_regular_files_is_ever_read(tmp_path: Path) -> None:
+def test_only_regular_files_inside_the_folder_are_read(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.tfevents.1").write_bytes(VERSION + record())
@@ -433,10 +432,10 @@ def test_nothing_outside_the_folder_and_nothing_but_regular_files_is_ever_read(t
 @pytest.mark.parametrize(
     "name", ["a\nb", "a\\b", "a\x7fb", os.fsdecode(b"a\xffb"), "a:b", "x/c:", ".cache/x", "x/.git"]
 )
-def test_names_that_a_repo_cannot_hold_are_told(name: str) -> None:
+def test_file_names_that_a_repo_cannot_hold_are_recognized(name: str) -> None:
     assert unpushable(name) is not None
 
 
 @pytest.mark.parametrize("name", ["a b", "%2f", "#?&", "é", "🙂", "x" * 255, "a/B", "A/b", "ab:c", ".cached", "x.git"])
-def test_all_other_names_are_fine(name: str) -> None:
+def test_other_file_names_are_accepted(name: str) -> None:
     assert unpushable(name) is None

@@ -1,4 +1,4 @@
-"""A writer that logs nothing for long is noticed: once, by a thread that keeps nothing alive."""
+"""A writer that logs nothing for a while is reported once, by a thread that keeps no writer alive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 60.0
 
 
 class Logging:
-    """A writer of which only the number of events is known."""
+    """A writer that only counts its events."""
 
     def __init__(self) -> None:
         self.logged_events: int | None = 0
@@ -37,7 +37,7 @@ class Logging:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> StallWatch:
-    """Return a watch without a thread, whose time starts at 0."""
+    """Return a watch without a thread, whose clock starts at 0."""
     monkeypatch.setattr("hf_summary_writer.events.stalls.time.monotonic", lambda: 0.0)
     monkeypatch.setattr(StallWatch, "_run", lambda _: None)
     return StallWatch()
@@ -48,7 +48,7 @@ def nothing_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "disabled")
 
 
-def test_a_stall_is_told_once_and_again_after_logging_went_on(watch: StallWatch) -> None:
+def test_a_stall_is_reported_once_and_again_after_logging_resumed(watch: StallWatch) -> None:
     writer = Logging()
     watch.add(writer, 10.0, writer.tell)
     for now in range(9, 40, 3):
@@ -69,7 +69,7 @@ def test_a_writer_that_logs_is_left_alone(watch: StallWatch) -> None:
     assert writer.told == []
 
 
-def test_looks_come_often_enough_for_all_and_end_with_the_last_writer(watch: StallWatch) -> None:
+def test_checks_follow_the_shortest_timeout_and_end_with_the_last_writer(watch: StallWatch) -> None:
     short, long = Logging(), Logging()
     watch.add(short, 10.0, short.tell)
     watch.add(long, 1000.0, long.tell)
@@ -85,7 +85,7 @@ def stall(folder: Path, hook: Callable[[StallDetails], object], **options: Any) 
     return HFSummaryWriter("user/runs", folder, on_stall=hook, stall_after=0.05, **options)
 
 
-def test_the_hook_of_a_writer_is_called_in_a_thread_of_ours(tmp_path: Path) -> None:
+def test_the_hook_of_a_writer_is_called_in_the_watch_thread(tmp_path: Path) -> None:
     calls: queue.Queue[tuple[StallDetails, str]] = queue.Queue()
     with stall(tmp_path / "run", lambda details: calls.put((details, threading.current_thread().name))) as writer:
         details, thread = calls.get(timeout=SECONDS)
@@ -110,7 +110,7 @@ def test_a_hook_that_raises_is_logged_and_called_again(tmp_path: Path, caplog: p
     assert set(caplog.messages) == {"A hook of hf_summary_writer failed; nothing else is affected"}
 
 
-def test_a_flush_is_no_sign_of_life(tmp_path: Path) -> None:
+def test_a_flush_does_not_count_as_logging(tmp_path: Path) -> None:
     with stall(tmp_path / "run", print) as writer:
         writer.add_scalar("loss", 1.0, 1)
         writer.add_scalars("both", {"a": 1.0, "b": 2.0}, 1)
@@ -130,14 +130,14 @@ def test_a_closed_writer_is_watched_again_when_it_logs(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_a_copy_is_watched_from_its_first_event_on(tmp_path: Path) -> None:
+def test_a_copy_that_has_logged_nothing_is_not_watched(tmp_path: Path) -> None:
     with stall(tmp_path / "run", print, write_to_disk=False) as writer:
         copy = pickle.loads(pickle.dumps(writer))
     assert not any(thread.name == "hf-summary-writer-stalls" for thread in threading.enumerate())
     copy.close()
 
 
-def test_the_watch_does_not_keep_a_writer(tmp_path: Path) -> None:
+def test_the_watch_does_not_keep_a_writer_alive(tmp_path: Path) -> None:
     writer = HFSummaryWriter("user/runs", tmp_path / "run", on_stall=print)
     dropped = weakref.ref(writer)
     del writer
@@ -160,7 +160,7 @@ def test_a_forked_child_never_calls_the_hook_of_its_parent(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), "60"])
-def test_a_time_that_is_none_is_refused(tmp_path: Path, seconds: Any) -> None:
+def test_an_invalid_timeout_is_refused(tmp_path: Path, seconds: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="stall_after"):
         HFSummaryWriter("user/runs", tmp_path / "run", stall_after=seconds)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""State files: only regular files of this user count, no link is followed, nothing of others is deleted."""
+"""State files must be regular files of this user; no link is followed and no foreign file deleted."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_links_pipes_and_files_of_others_are_never_read(state: StateFolder, tmp_
 
 
 @pytest.mark.faults("S12")
-def test_a_link_in_the_place_of_a_state_file_is_replaced_and_not_followed(state: StateFolder, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_state_file_is_replaced_and_not_followed(state: StateFolder, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("years of work")
     (state.path / "a.json").symlink_to(outside)
@@ -74,7 +74,7 @@ def test_a_link_in_the_place_of_a_state_file_is_replaced_and_not_followed(state:
 
 
 @pytest.mark.parametrize("step", ["replace", "fstat", "open"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+def test_a_failed_write_leaves_only_the_old_file(
     state: StateFolder, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(state.path / "a.json", 1)
@@ -97,7 +97,7 @@ def test_only_this_user_can_read_a_state_file(state: StateFolder) -> None:
 
 
 @pytest.mark.faults("S12")
-def test_only_temporary_files_of_dead_processes_are_swept(state: StateFolder, tmp_path: Path) -> None:
+def test_only_temporary_files_of_dead_processes_are_removed(state: StateFolder, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("years of work")
     (state.path / ABANDONED).touch()
@@ -113,7 +113,7 @@ def test_only_temporary_files_of_dead_processes_are_swept(state: StateFolder, tm
     assert outside.read_text() == "years of work"
 
 
-def test_a_file_system_that_gives_all_files_one_owner_is_used(
+def test_a_file_system_that_gives_all_files_one_owner_is_accepted(
     state: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(state.path / "a.json", 1)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# TensorBoard's own, with NumPy 2.5.
+# TensorBoard causes this warning with NumPy 2.5.
 @pytest.mark.filterwarnings("ignore:Setting the dtype on a NumPy array:DeprecationWarning")
 @pytest.mark.parametrize(
     "kind",
     ["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool", "complex64", "complex128"],
 )
-def test_a_tensor_of_each_type_is_read_by_tensorboard_as_it_was(tmp_path: Path, kind: str) -> None:
+def test_tensorboard_reads_back_a_tensor_of_each_type(tmp_path: Path, kind: str) -> None:
     tensor = (np.arange(6).reshape(2, 3) / (1 if "int" in kind else 4)).astype(kind)
     with EventWriter(tmp_path) as writer:
         writer.add_tensor("tensor", tensor, 3)
@@ -56,7 +56,7 @@ def test_a_tensor_that_no_event_can_hold_raises_in_the_call(tmp_path: Path, tens
     assert logged(tmp_path) == []
 
 
-def test_domains_of_hyperparameters_are_written_as_torch_writes_them(tmp_path: Path) -> None:
+def test_domains_of_hyperparameters_are_written_as_by_torch(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_hparams({"lr": 0.1, "kind": "a"}, {"loss": 1.0}, {"kind": ["a", "b"]}, "trial", 7)
     experiment, _, _, metric = logged(tmp_path / "trial")
@@ -75,7 +75,7 @@ def test_domains_of_hyperparameters_are_written_as_torch_writes_them(tmp_path: P
         (("trial", 1, "more", 2), "by position"),
     ],
 )
-def test_arguments_of_hyperparameters_that_fit_neither_library_raise_before_anything_is_written(
+def test_invalid_hyperparameter_arguments_raise_before_anything_is_written(
     tmp_path: Path, more: tuple[Any, ...], message: str
 ) -> None:
     with EventWriter(tmp_path) as writer:
@@ -86,7 +86,7 @@ def test_arguments_of_hyperparameters_that_fit_neither_library_raise_before_anyt
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-def test_samples_of_16_bits_stay_as_they_are_without_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_16_bit_audio_samples_are_unchanged_without_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media, "is_usable", lambda _: False)
     samples = np.array([0, 1, -1, 32767, -32768], np.int16)
     with EventWriter(tmp_path) as writer:
@@ -97,7 +97,7 @@ def test_samples_of_16_bits_stay_as_they_are_without_soundfile(tmp_path: Path, m
         assert np.frombuffer(recording.readframes(5), "<i2").tolist() == samples.tolist()
 
 
-def test_the_event_writer_inside_may_be_flushed_closed_and_reopened(tmp_path: Path) -> None:
+def test_the_inner_event_writer_may_be_flushed_closed_and_reopened(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         inner = writer.file_writer.event_writer
         for step, finish in enumerate([inner.flush, inner.close, inner.reopen]):

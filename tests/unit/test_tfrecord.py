@@ -1,4 +1,4 @@
-"""A frame is what TensorFlow writes, and boundaries are found in whatever bytes a crash left behind."""
+"""Frames equal those of TensorFlow, and record boundaries are found in any bytes that a crash left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ends_of(frames: list[bytes]) -> list[int]:
     return list(itertools.accumulate(map(len, frames)))
 
 
-def test_the_checksum_has_the_value_of_the_standard() -> None:
+def test_the_checksum_has_the_standard_test_value() -> None:
     assert tfrecord.crc32c(b"123456789") == 0xE3069283
 
 
@@ -69,7 +69,7 @@ def test_a_file_cut_anywhere_ends_at_the_last_whole_record(payloads: list[bytes]
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=8), st.data())
-def test_one_flipped_bit_ends_the_whole_records_before_it(payloads: list[bytes], data: st.DataObject) -> None:
+def test_only_records_before_a_flipped_bit_are_whole(payloads: list[bytes], data: st.DataObject) -> None:
     frames = list(map(frame, payloads))
     content = bytearray(b"".join(frames))
     at = data.draw(st.integers(0, len(content) - 1))
@@ -78,16 +78,16 @@ def test_one_flipped_bit_ends_the_whole_records_before_it(payloads: list[bytes],
 
 
 @given(st.binary(max_size=400))
-def test_noise_alone_never_raises_and_has_no_record(noise: bytes) -> None:
+def test_random_bytes_hold_no_record_and_never_raise(noise: bytes) -> None:
     assert list(boundaries(io.BytesIO(noise))) == []
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 4096, 3 << 20])
-def test_zeros_are_no_records(length: int) -> None:
+def test_zeros_hold_no_record(length: int) -> None:
     assert list(boundaries(io.BytesIO(bytes(length)))) == []
 
 
-def test_reading_goes_on_from_an_earlier_boundary() -> None:
+def test_reading_can_start_at_an_earlier_boundary() -> None:
     first, second = frame(b"version"), frame(b"event")
     file = io.BytesIO(first + second)
     assert list(boundaries(file, start=len(first))) == [len(first) + len(second)]
@@ -132,7 +132,7 @@ def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
     assert peak < 8 << 20
 
 
-def test_a_file_that_shrinks_under_the_scan_ends_it(tmp_path: Path) -> None:
+def test_the_scan_ends_if_the_file_shrinks(tmp_path: Path) -> None:
     path = tmp_path / "shrinking"
     frames = [frame(bytes(700_000)) for _ in range(4)]
     path.write_bytes(b"".join(frames))
@@ -145,7 +145,7 @@ def test_a_file_that_shrinks_under_the_scan_ends_it(tmp_path: Path) -> None:
 
 
 def first_whole_record(content: bytes, start: int) -> int | None:
-    """Return what `next_record` returns, the slow way."""
+    """Return the result of `next_record` by trying every position."""
     found = (at for at in range(start, len(content)) if next(boundaries(io.BytesIO(content), at), None) is not None)
     return next(found, None)
 
@@ -154,7 +154,7 @@ NOISE = st.lists(st.sampled_from([bytes(1), bytes(13), bytes(40), b"\x01", b"noi
 
 
 @given(before=NOISE, payloads=st.lists(st.binary(max_size=40), max_size=2), after=NOISE, start=st.integers(0, 30))
-def test_the_next_record_is_found_whatever_lies_before_it(
+def test_the_next_record_is_found_after_any_bytes(
     before: bytes, payloads: list[bytes], after: bytes, start: int
 ) -> None:
     content = before + b"".join(frames(payloads)) + after
@@ -165,9 +165,7 @@ def test_the_next_record_is_found_whatever_lies_before_it(
 
 
 @given(payload=st.binary(max_size=40), cut=st.integers(1, 60), flipped=st.integers(0, 50))
-def test_a_record_that_is_still_being_written_is_told_from_a_damaged_one(
-    payload: bytes, cut: int, flipped: int
-) -> None:
+def test_a_torn_record_is_distinguished_from_a_damaged_one(payload: bytes, cut: int, flipped: int) -> None:
     record = frame(payload)
     torn = record[:-cut]
     assert is_torn(io.BytesIO(torn), 0, len(torn))

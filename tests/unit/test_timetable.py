@@ -1,4 +1,4 @@
-"""When a push is due, on a clock that a test moves."""
+"""When a push is due, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def table() -> Timetable:
     return Timetable(INTERVAL, 1000.0, lambda: 0.5)
 
 
-def test_the_first_push_is_due_at_once_and_the_next_one_an_interval_after_its_end(table: Timetable) -> None:
+def test_the_first_push_is_due_at_once_and_the_next_an_interval_after_it(table: Timetable) -> None:
     assert table.ready_at(requested=False) == 1000
     assert table.settle(1010.0, None) is Result.DONE
     assert table.ready_at(requested=False) == 1010 + INTERVAL
     assert table.ready_at(requested=True) <= 1010
 
 
-def test_a_request_cuts_our_own_back_off_short_but_not_a_wait_that_the_hub_asked_for(table: Timetable) -> None:
+def test_a_request_skips_our_back_off_but_not_a_wait_requested_by_the_hub(table: Timetable) -> None:
     table.settle(1000.0, TemporaryError("no route"))
     assert table.ready_at(requested=False) > 1000
     assert table.ready_at(requested=True) <= 1000
@@ -31,7 +31,7 @@ def test_a_request_cuts_our_own_back_off_short_but_not_a_wait_that_the_hub_asked
     assert table.hub_asked_to_wait
 
 
-def test_a_last_push_is_tried_again_unless_the_hub_never_answered(table: Timetable) -> None:
+def test_a_last_push_is_retried_unless_the_hub_never_responded(table: Timetable) -> None:
     table.finish(1000.0, 20.0)
     lost = UnreachableError("connection refused")
     lost.was_reached = True
@@ -39,7 +39,7 @@ def test_a_last_push_is_tried_again_unless_the_hub_never_answered(table: Timetab
     assert table.settle(1001.0, UnreachableError("connection refused")) is Result.GIVEN_UP
 
 
-def test_a_push_that_is_not_the_last_is_tried_again_whatever_the_network(table: Timetable) -> None:
+def test_an_ordinary_push_is_retried_even_if_the_hub_never_responded(table: Timetable) -> None:
     assert table.settle(1000.0, UnreachableError("connection refused")) is Result.FAILED
     assert table.ready_at(requested=False) < 1000 + INTERVAL
 
@@ -48,7 +48,7 @@ def test_a_postponed_push_is_no_failure_and_waits_for_its_turn(table: Timetable)
     table.settle(1000.0, None)
     assert table.settle(1300.0, PostponedError("shared with others", 500.0)) is Result.AGAIN
     assert table.error is None
-    # It looks again before: others may leave the queue.
+    # It asks again earlier: others may leave the queue.
     assert table.ready_at(requested=False) == table.ready_at(requested=True) == 1300 + 500 / 8
     assert table.throttled == (800.0, "shared with others")
     assert table.seconds_to_wait(1300.0) == 500
@@ -64,12 +64,12 @@ def test_the_last_push_does_not_wait_for_its_turn(table: Timetable) -> None:
     table.settle(1000.0, PostponedError("shared with others", 500.0))
     assert table.finish(1100.0, 20.0)
     assert table.ready_at(requested=True) <= 1100
-    # One that had begun before the end was known is made once more, at once.
+    # A push that started before `finish` was called is repeated at once.
     assert table.settle(1101.0, PostponedError("shared with others", 500.0)) is Result.AGAIN
     assert table.ready_at(requested=True) <= 1101
 
 
-def test_the_last_push_gives_up_what_comes_after_the_end(table: Timetable) -> None:
+def test_the_last_push_gives_up_if_its_retry_is_after_the_deadline(table: Timetable) -> None:
     assert table.finish(1000.0, 20.0)
     assert table.settle(1001.0, TemporaryError("no route")) is Result.AGAIN
     assert table.settle(1002.0, RateLimitError("429", retry_after=60)) is Result.GIVEN_UP
@@ -77,23 +77,21 @@ def test_the_last_push_gives_up_what_comes_after_the_end(table: Timetable) -> No
 
 
 @pytest.mark.parametrize(("later", "comes"), [(0, False), (149, False), (150, True), (299, True), (301, True)])
-def test_an_invitation_moves_a_push_by_half_an_interval_at_the_most(
-    table: Timetable, later: float, comes: bool
-) -> None:
+def test_a_push_is_brought_forward_by_at_most_half_an_interval(table: Timetable, later: float, comes: bool) -> None:
     table.settle(1000.0, None)
     now = 1000 + later
     assert table.bring_forward(now, 0.5) is comes
     assert (table.ready_at(requested=False) <= now) is comes
 
 
-def test_nobody_is_invited_who_has_to_wait(table: Timetable) -> None:
+def test_a_push_that_has_to_wait_is_not_brought_forward(table: Timetable) -> None:
     table.settle(1000.0, RateLimitError("429", retry_after=60))
     assert not table.bring_forward(1050.0, 1.0)
     table.settle(1000.0, PostponedError("shared with others", 60.0))
     assert not table.bring_forward(1050.0, 1.0)
 
 
-def test_after_the_end_a_run_can_begin_anew(table: Timetable) -> None:
+def test_a_finished_timetable_can_begin_anew(table: Timetable) -> None:
     table.settle(1000.0, None)
     table.finish(1010.0, 5.0)
     table.begin_anew(1020.0)

@@ -1,4 +1,4 @@
-"""How tensors of an accelerator are packed, copied and unpacked, with torch's CPU in place of the accelerator."""
+"""Packing, copying and unpacking of accelerator tensors, with torch's CPU backend as the accelerator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 torch = pytest.importorskip("torch")
 pytestmark = [
     pytest.mark.torch,
-    # Halves overflow when NumPy sums them up.
+    # Half-precision sums overflow in NumPy.
     pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:torch.quantize:UserWarning"),
 ]
 
@@ -36,7 +36,7 @@ DTYPES = ["float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_
 
 
 class Backend:
-    """What `torch.cuda` offers, on the CPU: work is done when it is enqueued."""
+    """The interface of `torch.cuda` on the CPU: enqueued work runs at once."""
 
     capturing = False
 
@@ -119,7 +119,7 @@ def read(device: TorchDevice, values: list[Any], are_numbers: set[int]) -> list[
     ),
     st.randoms(use_true_random=False),
 )
-def test_values_of_all_types_and_shapes_come_back_in_order(
+def test_values_of_all_types_and_shapes_are_read_back_in_order(
     wanted: list[tuple[str, list[int], bool]], random: Any
 ) -> None:
     values, are_numbers = [], set()
@@ -137,7 +137,7 @@ def test_values_of_all_types_and_shapes_come_back_in_order(
             assert np.array_equal(unwrapped(back), unwrapped(value))
 
 
-def test_memory_for_numbers_is_filled_again_once_all_of_it_has_been_read() -> None:
+def test_memory_for_numbers_is_reused_once_all_of_it_has_been_read() -> None:
     device = make_device()
     blocks = set()
     for step in range(20):
@@ -147,7 +147,7 @@ def test_memory_for_numbers_is_filled_again_once_all_of_it_has_been_read() -> No
     assert len(blocks) == 2
 
 
-def test_memory_that_is_waited_for_is_not_filled_again() -> None:
+def test_memory_with_pending_copies_is_not_reused() -> None:
     device = make_device()
     snapshots = numbers(device, map(torch.tensor, range(1000)))
     first, second = device.start_copy(snapshots[500:]), device.start_copy(snapshots[:500])
@@ -157,7 +157,7 @@ def test_memory_that_is_waited_for_is_not_filled_again() -> None:
     assert device.start_copy(later).values() == [-1.0] * 1000
 
 
-def test_memory_for_numbers_outlives_the_mode_of_the_caller() -> None:
+def test_memory_for_numbers_survives_the_inference_mode_of_a_caller() -> None:
     device = make_device()
     weight = torch.tensor([2.0], requires_grad=True)
     with torch.inference_mode():
@@ -167,7 +167,7 @@ def test_memory_for_numbers_outlives_the_mode_of_the_caller() -> None:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_memory_for_numbers_does_not_end_with_a_transform(*, is_first: bool) -> None:
+def test_memory_for_numbers_survives_a_transform(*, is_first: bool) -> None:
     device = make_device()
     plain = torch.tensor(5.0)
     taken: list[Any] = [] if is_first else [*numbers(device, [plain])]
@@ -199,7 +199,7 @@ def test_the_end_of_a_copy_is_marked_in_the_call_except_on_the_default_stream() 
         assert stream.records == max(recorded_in_calls, 1)
 
 
-def test_numbers_take_nothing_of_the_limit_on_device_memory(tmp_path: Path, device: TorchDevice) -> None:
+def test_numbers_do_not_count_towards_the_limit_on_device_memory(tmp_path: Path, device: TorchDevice) -> None:
     with EventWriter(tmp_path) as writer:
         for step in range(10):
             writer.add_scalar("a", torch.tensor(1.0), step)
@@ -209,7 +209,7 @@ def test_numbers_take_nothing_of_the_limit_on_device_memory(tmp_path: Path, devi
 
 
 @pytest.mark.usefixtures("device")
-def test_tensors_with_gradients_parameters_and_inference_tensors_are_taken(tmp_path: Path) -> None:
+def test_tensors_with_gradients_parameters_and_inference_tensors_are_logged(tmp_path: Path) -> None:
     with torch.inference_mode():
         inference = torch.tensor([4.0])
     values = [torch.tensor(1.0, requires_grad=True), torch.nn.Parameter(torch.tensor([[2.0]])), inference]
@@ -250,7 +250,7 @@ def test_a_number_in_an_unusual_tensor_is_read_in_the_call(device: TorchDevice, 
     assert device.number(make()) is None
 
 
-def test_a_number_that_is_negated_when_it_is_read_is_taken(device: TorchDevice) -> None:
+def test_a_lazily_negated_number_is_read(device: TorchDevice) -> None:
     assert device.start_copy(numbers(device, [torch.tensor(1 + 2j).conj().imag])).values() == [-2.0]
 
 
@@ -266,7 +266,7 @@ def test_tensors_inside_of_a_transform_are_read_in_the_call(device: TorchDevice)
     assert seen == [None, None]
 
 
-def test_a_capture_is_left_alone(device: TorchDevice, tmp_path: Path) -> None:
+def test_a_call_during_a_graph_capture_raises_and_logs_nothing(device: TorchDevice, tmp_path: Path) -> None:
     device._backend.capturing = True
     with EventWriter(tmp_path) as writer, pytest.raises(RuntimeError, match="graph is being captured"):
         writer.add_scalar("a", torch.tensor(1.0), 1)
@@ -282,7 +282,7 @@ def test_a_capture_is_left_alone(device: TorchDevice, tmp_path: Path) -> None:
     ),
     st.sampled_from([1, 1e-3, 1 / 3]),
 )
-def test_a_histogram_on_the_device_is_that_of_tensorboardx(array: np.ndarray, scale: float) -> None:
+def test_a_histogram_computed_on_the_device_equals_that_of_tensorboardx(array: np.ndarray, scale: float) -> None:
     compare_histograms(torch.from_numpy((array * scale).astype(array.dtype)))
 
 
@@ -312,18 +312,18 @@ LIMITS = default_bins()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_values_on_the_limits_of_bins_fall_into_the_same_ones(dtype: Any) -> None:
+def test_values_on_the_limits_of_bins_fall_into_the_bins_of_tensorboardx(dtype: Any) -> None:
     limits = torch.tensor(LIMITS, dtype=torch.float64)
     around = torch.cat([limits, limits.nextafter(limits * 2), limits.nextafter(limits * 0)])
     compare_histograms(around.to(dtype)[: 3 * len(LIMITS)])
 
 
-def test_more_values_than_are_sorted_at_once_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_values_than_fit_a_chunk_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_summary_writer.events.device.torch._CHUNK", 100)
     compare_histograms(torch.randn(1050, generator=torch.Generator().manual_seed(0)))
 
 
-def test_what_a_device_leaves_on_disk_is_what_the_host_leaves(
+def test_values_on_a_device_are_written_as_values_on_the_host(
     tmp_path: Path, device: TorchDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)

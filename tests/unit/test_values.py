@@ -1,4 +1,4 @@
-"""What torch's writer or tensorboardX's takes, ours takes, whatever library a value is of."""
+"""Values that torch's or tensorboardX's writer accepts are accepted, from any library."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FLOPS = 6 * 70_000_000_000 * 15_000_000_000_000
     ],
     ids=repr,
 )
-def test_numbers_of_any_kind_and_size_are_taken(tmp_path: Path, value: Any, number: float) -> None:
+def test_numbers_of_any_kind_and_size_are_logged(tmp_path: Path, value: Any, number: float) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_scalar("a", value, 0)
         writer.add_scalar("a", value, 1)
@@ -52,7 +52,7 @@ def test_numbers_of_any_kind_and_size_are_taken(tmp_path: Path, value: Any, numb
 @pytest.mark.parametrize(
     "value", [10**400, "text", b"1", 1j, [1, 2], None, object()], ids=lambda value: type(value).__name__
 )
-def test_what_is_no_number_is_refused_in_the_call(tmp_path: Path, value: Any) -> None:
+def test_a_value_that_is_no_number_is_refused_in_the_call(tmp_path: Path, value: Any) -> None:
     with EventWriter(tmp_path) as writer, pytest.raises(Exception):  # noqa: B017, PT011
         writer.add_scalar("a", value, 0)
     assert logged(tmp_path) == []
@@ -74,7 +74,7 @@ def test_pixels_beyond_the_range_are_clipped_as_in_torch(tmp_path: Path, kind: A
 
 @pytest.mark.parametrize("has_soundfile", [True, False])
 @pytest.mark.parametrize("shape", [(100,), (100, 1), (1, 100), (1, 1, 100)])
-def test_sound_of_one_channel_is_taken_in_every_layout(
+def test_mono_audio_is_accepted_in_every_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_soundfile: bool, shape: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr(media, "is_usable", lambda _: has_soundfile)
@@ -98,7 +98,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("broken")
-def test_sound_is_written_with_a_soundfile_that_is_broken(tmp_path: Path) -> None:
+def test_audio_is_written_without_soundfiles_library(tmp_path: Path) -> None:
     with EventWriter(tmp_path / "run") as writer:
         writer.add_audio("a", np.sin(np.arange(100) / 5), 1)
     [event] = logged(tmp_path / "run")
@@ -106,7 +106,7 @@ def test_sound_is_written_with_a_soundfile_that_is_broken(tmp_path: Path) -> Non
 
 
 @pytest.mark.torch
-def test_hyperparameters_of_all_types_are_taken(tmp_path: Path) -> None:
+def test_hyperparameters_of_all_types_are_accepted(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     given = {
         "device": torch.device("cpu"),
@@ -128,11 +128,11 @@ def test_hyperparameters_of_all_types_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-def test_tensors_of_every_class_and_layout_are_taken(tmp_path: Path) -> None:
+def test_tensors_of_every_class_and_layout_are_logged(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
 
     class MetaTensor(torch.Tensor):  # type: ignore[misc, name-defined]
-        """As libraries for medical images and others have one."""
+        """A tensor subclass, as in libraries for medical images."""
 
     one = torch.tensor([1.5])
     for step, value in enumerate(
