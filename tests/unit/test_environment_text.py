@@ -32,6 +32,11 @@ if TYPE_CHECKING:
         (['{"api_key": "abc", "lr": 1}'], ['{"api_key": "***", "lr": 1}']),
         (["logger={password: abc, lr: 1}"], ["logger={password: ***, lr: 1}"]),
         (["https://host/?token=abc&lr=1"], ["https://host/?token=***"]),
+        (["https://host/?sig=abc&lr=1"], ["https://host/?sig=***"]),
+        (["--db-pass=abc", "--passes=3"], ["--db-pass=***", "--passes=3"]),
+        (["--pwd", "abc", "--passphrase=abc"], ["--pwd", "***", "--passphrase=***"]),
+        (["--header=Authorization: Bearer abc"], ["--header=Authorization: Bearer ***"]),
+        (["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc"], ["***"]),
     ],
     ids=str,
 )

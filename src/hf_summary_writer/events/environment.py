@@ -20,14 +20,21 @@ _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_PROCID", "O
 
 _GIT_SECONDS = 5.0
 
-_SECRET = r"(?:token|passw(?:or)?d|secret|credential|api[-_]?key|access[-_]?key|(?<![a-z])key(?![\w-]))"  # noqa: S105 - no password
+# The first alternative within a word too, the second only as a word of its own.
+_SECRET = (
+    r"(?:token|passw(?:or)?d|passphrase|pwd|secret|credential|bearer|api[-_]?key|access[-_]?key"  # noqa: S105 - no password
+    r"|(?<![a-z])(?:key|pass|sig)(?![\w-]))"
+)
 
 _SECRET_OPTION = re.compile(rf"(?i){_SECRET}")
 
 # As within an argument that is JSON, YAML or a query.
 _SECRET_FIELD = re.compile(rf"""(?i)({_SECRET}["']?\s*[:=]\s*["']?)[^\s"',;&}}]+""")
 
-_SECRET_VALUE = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA)[\w-]{6,}|(?<=://)[^/@\s]+(?=@)")
+_SECRET_VALUE = re.compile(
+    r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|AIza|nvapi-|eyJ)[\w.-]{6,}"
+    r"|(?<=://)[^/@\s]+(?=@)|(?<=[Bb]earer )[^\s\"']+"
+)
 
 _MASK = "***"
 
