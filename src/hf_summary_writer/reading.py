@@ -207,7 +207,10 @@ def _scalars(shown: str, files: Mapping[str, list[Path]], wanted: _Wanted, tags:
     for run, paths in sorted(files.items()):
         reader = ScalarReader(kept.takes)
         for path in paths:
-            damaged = reader.read(path)
+            try:
+                damaged = reader.read(path)
+            except FileNotFoundError:
+                continue  # deleted since it was listed
             if damaged:
                 places = "1 place" if damaged == 1 else f"{damaged} places"
                 logger.warning("%s is damaged in %s; the data there was skipped", path, places)

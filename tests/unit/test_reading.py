@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -262,6 +263,21 @@ def test_a_folder_deleted_while_it_is_read_is_skipped(tmp_path: Path, monkeypatc
             yield found
 
     monkeypatch.setattr(os, "walk", walk_and_delete)
+    assert list(read(tmp_path)) == ["kept"]
+
+
+def test_a_file_that_is_deleted_while_the_folder_is_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(tmp_path / "kept", {"loss": [1.0]})
+    log(tmp_path / "deleted", {"loss": [1.0]})
+
+    def delete_and_read(reader: ScalarReader, path: Path) -> int:
+        shutil.rmtree(tmp_path / "deleted", ignore_errors=True)
+        return read_file(reader, path)
+
+    read_file = ScalarReader.read
+    monkeypatch.setattr(ScalarReader, "read", delete_and_read)
     assert list(read(tmp_path)) == ["kept"]
 
 
