@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -338,6 +339,23 @@ def test_a_file_whose_torn_tail_cannot_be_cut_off_is_abandoned(
             file.append([frame(b"two")])
     file.append([frame(b"two")])
     assert file.path != first
+    assert payloads(event_files(tmp_path)[-1])[1:] == [b"two"]
+
+
+def test_a_file_that_was_cut_before_a_write_failed_is_not_filled_with_zeros(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    file.append([frame(b"one")])
+    [first] = event_files(tmp_path)
+    os.truncate(first, 0)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "write", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            file.append([frame(b"two")])
+    file.append([frame(b"two")])
+    assert first.read_bytes() == b""
     assert payloads(event_files(tmp_path)[-1])[1:] == [b"two"]
 
 

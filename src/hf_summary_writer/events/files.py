@@ -356,6 +356,10 @@ class EventFile:
         """After a failed write, keep the records that lie whole in the file and cut off a torn one."""
         try:
             written = os.fstat(descriptor).st_size - self._size
+            if written < 0:
+                # Another program has cut the file: to lengthen it again would fill the gap with zeros.
+                self.forget()
+                return
             ends = list(itertools.takewhile(lambda end: end <= written, itertools.accumulate(map(len, frames))))
             whole = ends[-1] if ends else 0
             if written != whole:
