@@ -300,6 +300,23 @@ def test_over_the_limit_on_device_memory_the_caller_waits_for_the_copy(tmp_path:
     assert [event.summary.value[0].histo.max for event in logged(tmp_path)] == list(range(9))
 
 
+def test_device_memory_of_events_that_are_refused_is_free_again(
+    tmp_path: Path, device: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.runs_at_once = True
+    with EventWriter(tmp_path, max_pending_bytes=100_000) as writer:
+        with monkeypatch.context() as disk:
+            disk.setattr(EventFile, "append", Mock(side_effect=OSError("No space left on device")))
+            for step in range(50):
+                writer.add_tensor("numbers", device.array(np.zeros(1000)), step)
+            writer.flush()
+        with pytest.raises(ValueError, match="invalid literal"):
+            writer.add_tensor("numbers", device.array(np.zeros(1000)), "no step")
+        writer.flush()
+        assert writer.dropped_events > 0
+        assert writer._memory._acquired_on_device == writer._memory._released_on_device
+
+
 def test_without_device_memory_the_value_is_read_in_the_call(tmp_path: Path, device: StandIn) -> None:
     device.has_memory = False
     with EventWriter(tmp_path) as writer:

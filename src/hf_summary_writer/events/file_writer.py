@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.queue import EventQueue
     from hf_summary_writer.events.signals import FlushRequest
 
-__all__ = ["EventFileWriter", "FileWriter"]
+__all__ = ["EventFileWriter", "FileWriter", "plain_step"]
 
 
 def _check(message: Any, name: str) -> None:
@@ -35,7 +35,8 @@ def _check(message: Any, name: str) -> None:
         raise TypeError(f"expected a protocol buffer {name} of tensorboardX or tensorboard, got {type(message)}")
 
 
-def _plain_step(step: Any) -> int | None:
+def plain_step(step: Any) -> int | None:
+    """Return a step of any type as an integer of 64 bits; raise `TypeError` or `ValueError` if it is none."""
     if step is None:
         return None
     number = int(step)
@@ -165,7 +166,11 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
             walltime: As for `add_summary`.
             values: Arguments of `make_summary`.
         """
-        wall_time, step = self._wall_time(walltime), self._step(global_step)
+        try:
+            wall_time, step = self._wall_time(walltime), self._step(global_step)
+        except BaseException:
+            self._events.memory.give_back_on_device(sum(value.nbytes for value in values if type(value) is Snapshot))
+            raise
 
         def encode(*values: Any) -> bytes:
             return event_payload(wall_time, step, SUMMARY, make_summary(*values).SerializeToString())
@@ -233,4 +238,4 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         return number
 
     def _step(self, step: Any) -> int | None:
-        return _plain_step(self._default_metadata.get("global_step") if step is None else step)
+        return plain_step(self._default_metadata.get("global_step") if step is None else step)

@@ -114,7 +114,7 @@ def _on_device(device: Device, values: Any, memory: MemoryLimit) -> Snapshot | N
         taken = device.snapshot(values)
     finally:
         if taken is None:
-            memory.acquire_on_device(-nbytes)
+            memory.give_back_on_device(nbytes)
     return taken
 
 

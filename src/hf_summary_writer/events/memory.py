@@ -68,6 +68,11 @@ class MemoryLimit:
             self._acquired_on_device += nbytes
             return True
 
+    def give_back_on_device(self, nbytes: int) -> None:
+        """Count device memory that a caller has acquired and does not need, since its event is not added."""
+        with self._lock:
+            self._acquired_on_device -= nbytes
+
     def release_on_device(self, nbytes: int) -> None:
         """Count device memory that the writer thread is done with."""
         self._released_on_device += nbytes

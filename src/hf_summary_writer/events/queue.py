@@ -140,11 +140,18 @@ class EventQueue:
 
     def put(self, item: bytes | Deferred | OnDevice | Scalar | ScalarOnDevice) -> None:
         """Append an item, waiting for room if there is none."""
-        if len(self.items) >= self.memory.items and not self.wait_for_room():
+        has_room = False
+        try:
+            has_room = len(self.items) < self.memory.items or self.wait_for_room()
+        finally:
+            if not has_room and type(item) is OnDevice:
+                self.memory.give_back_on_device(item.device_bytes)
+        if not has_room:
             return
+        # In this order: after an exception from a signal handler, memory counted for nothing would block all callers.
+        self.items.append(item)
         if type(item) is not ScalarOnDevice and (nbytes := memory_of(item)):
             self.memory.acquire(nbytes)
-        self.items.append(item)
         if (now := time.time()) >= self.register_at:
             self.register(now)
 
