@@ -34,6 +34,7 @@ __all__ = [
     "check_seconds",
     "check_switch",
     "check_token",
+    "is_unicode",
     "without_password",
 ]
 
@@ -110,7 +111,7 @@ def check_path_in_repo(path: object, name: str = "path_in_repo") -> str:
     parts = stripped.split("/") if stripped else []
     if (
         "\\" in path
-        or not _is_unicode(path)
+        or not is_unicode(path)
         or any(ord(character) < ord(" ") or character == "\x7f" for character in path)
         or any(part in {"", ".", ".."} for part in parts)
         or any(part.lower() in _FORBIDDEN_PARTS for part in parts)
@@ -149,8 +150,8 @@ def as_file_name(text: str) -> str:
     return text
 
 
-def _is_unicode(text: str) -> bool:
-    # Bytes of a file name that are no UTF-8 become surrogates, which no request can carry.
+def is_unicode(text: str) -> bool:
+    # Bytes of a file name that are no UTF-8 become surrogates, which no request and no event can carry.
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -182,12 +183,12 @@ def check_token(token: object, name: str = "token") -> str | bool | None:
     return stripped
 
 
-def check_seconds(seconds: object, name: str = "close_timeout") -> float:
+def check_seconds(seconds: object, name: str = "close_timeout", *, may_be_endless: bool = False) -> float:
     """Return `seconds` as a float, at most as many as a thread can wait for; 0 means not at all."""
     if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
     found = float(seconds)
-    if not 0 <= found < math.inf:
+    if not found >= 0 or (found == math.inf and not may_be_endless):
         raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
     return min(found, threading.TIMEOUT_MAX)
 

@@ -23,6 +23,7 @@ HELD_BY = {
     "Event files": f"{WRITER}::test_a_long_run_is_split_into_segments",
     "Two writers on one folder": f"{WRITER}::test_two_writers_in_one_folder_never_share_a_file",
     "Full or failing disk": f"{QUEUE}::test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits",
+    "`write_to_disk=False`": f"{WRITER}::test_without_write_to_disk_nothing_is_written",
     "Exit without `close()`": "process/test_exit.py::test_a_script_that_just_ends_has_delivered_its_last_scalar",
     "Logging after `close()`": f"{WRITER}::test_a_write_after_close_opens_a_new_file_that_follows_the_first",
     "Forked child": "process/test_event_fork.py::"

@@ -7,6 +7,7 @@ import copy
 import errno
 import gc
 import logging
+import math
 import os
 import pathlib
 import pickle
@@ -23,12 +24,12 @@ from tensorboard.compat.proto import summary_pb2 as their_summary
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
 from hf_summary_writer.events.failures import FailureLog
-from hf_summary_writer.events.files import EventFile, followed, parse_name
+from hf_summary_writer.events.files import EventFile, SegmentName, followed, parse_name
 from hf_summary_writer.events.memory import MemoryLimit
 from hf_summary_writer.events.queue import EventQueue
 from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.thread import writer_thread
-from hf_summary_writer.events.writer import EventWriter
+from hf_summary_writer.events.writer import _NAME_BYTES, _SUFFIX_BYTES, EventWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -338,6 +339,7 @@ def test_without_write_to_disk_nothing_is_written(tmp_path: Path) -> None:
         writer.add_scalar("a", 1)
         writer.add_scalars("m", {"x": 1})
         writer.add_hparams({"lr": 1}, {"acc": 1})
+        writer.add_embedding(np.eye(2), ["a", "b"])
         writer.flush()
     assert list(tmp_path.iterdir()) == []
 
@@ -361,6 +363,8 @@ def test_a_file_as_logdir_is_refused(tmp_path: Path) -> None:
         {"segment_bytes": 0},
         {"max_pending_bytes": -1},
         {"filename_suffix": "\0"},
+        {"filename_suffix": "x" * 101},
+        {"purge_step": 1 << 63},
         {"flush_secs": -1},
         {"logdir": "x" * 256},
     ],
@@ -376,9 +380,41 @@ def test_flush_secs_may_be_none_but_otherwise_must_be_a_number(tmp_path: Path) -
         writer.add_scalar("a", 1, 1)
         writer.flush()
         assert steps(tmp_path / "run", "a", growing=True) == [1]
+    with EventWriter(tmp_path / "run", flush_secs=math.inf):
+        pass
     with pytest.raises(TypeError, match="flush_secs must be a number of seconds, not str"):
         EventWriter(tmp_path / "other", flush_secs="120")  # type: ignore[arg-type]
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("step", [1.5, "3", True], ids=repr)
+def test_a_purge_step_that_is_no_integer_is_refused_before_anything_is_written(tmp_path: Path, step: Any) -> None:
+    with pytest.raises(TypeError, match="purge_step must be an integer"):
+        EventWriter(tmp_path / "run", purge_step=step)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_suffix_fits_the_longest_file_name() -> None:
+    name = SegmentName(10**10 - 1, "h" * 64, 2**32 - 1, 10**6, 10**6 - 1, "x" * _SUFFIX_BYTES, "0" * 8)
+    assert parse_name(str(name)) == name
+    assert len(str(name)) <= _NAME_BYTES
+
+
+def test_several_numbers_of_which_one_is_refused_leave_nothing(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        for wrong in ("text", [1, 2]):
+            with pytest.raises((AssertionError, TypeError)):
+                writer.add_scalars("main", {"x": 1, "y": wrong}, 1)
+        with pytest.raises(ValueError, match="invalid literal"):
+            writer.add_hparams({"lr": 1}, {"accuracy": 1}, "trial", "no step")
+    assert writer.scalar_dict == {}
+    assert [path.parent for path in event_files(tmp_path)] == [tmp_path]
+    assert logged(tmp_path) == []
+
+
+def test_a_tag_that_no_event_can_hold_is_refused_in_the_call(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer, pytest.raises(UnicodeEncodeError):
+        writer.add_audio("\udcff", np.zeros(100, np.float32))
 
 
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "a/../../b", "nul\0", "prompt " * 50], ids=repr)
@@ -491,6 +527,26 @@ def test_a_caller_at_the_memory_limit_waits_for_the_disk_and_loses_nothing(tmp_p
     assert steps(tmp_path, "a") == list(range(20_000))
     assert steps(tmp_path, "big/text_summary") == list(range(20))
     assert writer.dropped_events == 0
+
+
+def test_an_interrupt_in_a_call_makes_no_later_caller_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire = MemoryLimit.acquire
+
+    def interrupt(memory: MemoryLimit, nbytes: int) -> None:
+        acquire(memory, nbytes)
+        raise KeyboardInterrupt
+
+    with EventWriter(tmp_path, max_pending_bytes=100_000) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryLimit, "acquire", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                writer.add_histogram("large", np.zeros(100_000))
+        writer.flush()
+        for step in range(10):
+            writer.add_scalar("a", 1.0, step)
+        writer.flush()
+        assert writer._memory.items > 0
+    assert steps(tmp_path, "a") == list(range(10))
 
 
 def test_metadata_applies_to_every_call_and_ends_with_an_exception(tmp_path: Path) -> None:

@@ -64,12 +64,14 @@ def test_pixels_beyond_the_range_are_clipped_as_in_torch(tmp_path: Path, kind: A
     with EventWriter(tmp_path) as writer:
         writer.add_image("given", pixels)
         writer.add_images("given", pixels[None])
+        writer.add_images("given", [pixels], dataformats="CHW")
         writer.add_image_with_boxes("given", pixels.repeat(3, 0), np.zeros((0, 4)))
         writer.add_image("expected", pixels.clip(0, 1).astype(np.uint8) * 255)
         writer.add_images("expected", pixels[None].clip(0, 1).astype(np.uint8) * 255)
+        writer.add_images("expected", pixels[None].clip(0, 1).astype(np.uint8) * 255)
         writer.add_image_with_boxes("expected", pixels.repeat(3, 0).clip(0, 1).astype(np.uint8) * 255, np.zeros((0, 4)))
     images = [event.summary.value[0].image for event in contents(str(tmp_path))["."]]
-    assert images[:3] == images[3:]
+    assert images[:4] == images[4:]
 
 
 @pytest.mark.parametrize("has_soundfile", [True, False])

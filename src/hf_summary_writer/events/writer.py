@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import numbers
 import os
 import socket
 import threading
@@ -19,12 +18,12 @@ import numpy as np
 import tensorboardX
 
 from hf_summary_writer import process
-from hf_summary_writer.checks import as_file_name, is_no_folder
+from hf_summary_writer.checks import as_file_name, check_seconds, is_no_folder, is_unicode
 from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
 from hf_summary_writer.events.failures import FailureLog
-from hf_summary_writer.events.file_writer import FileWriter
+from hf_summary_writer.events.file_writer import FileWriter, plain_step
 from hf_summary_writer.events.files import SEGMENT_BYTES
 from hf_summary_writer.events.items import ScalarOnDevice
 from hf_summary_writer.events.memory import MemoryLimit
@@ -71,6 +70,10 @@ _NAME_BYTES = 255
 
 """The longest name of a folder, in bytes; NAME_MAX of POSIX's limits.h on all of today's."""
 
+_SUFFIX_BYTES = 100
+
+"""The longest `filename_suffix`, in bytes; less than what the rest of the longest file name leaves of `_NAME_BYTES`."""
+
 _SUMMARY_BYTES = 16 * 1024
 
 """Memory of a summary of few numbers, rounded up."""
@@ -107,8 +110,9 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     Raises:
         TypeError: An argument is of the wrong type, or unknown.
-        ValueError: `logdir` is a file, a URL of object storage or too long, `filename_suffix` holds a path separator, a
-            size is not positive, or `flush_secs` is below 0. Nothing has been written then.
+        ValueError: `logdir` is a file, a URL of object storage or too long, `filename_suffix` holds a path separator or
+            is too long, a size is not positive, `flush_secs` is below 0, or `purge_step` has more than 64 bits. Nothing
+            has been written then.
     """
 
     # Whether it was unpickled or copied: then it starts with its first event, since most copies never log.
@@ -141,8 +145,12 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             raise ValueError("segment_bytes and max_pending_bytes must be positive numbers of bytes")
         if os.path.basename(filename_suffix) != filename_suffix or "\0" in filename_suffix:  # noqa: PTH119
             raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
+        filename_suffix = as_file_name(filename_suffix)
+        if len(os.fsencode(filename_suffix)) > _SUFFIX_BYTES:
+            raise ValueError(f"filename_suffix must not be longer than {_SUFFIX_BYTES} bytes: {filename_suffix!r}")
+        _check_purge_step(purge_step)
         directory = _local_folder((log_dir if logdir is None else logdir) or default_logdir(comment))
-        flush_secs = _seconds(flush_secs)
+        flush_secs = _FLUSH_SECS if flush_secs is None else check_seconds(flush_secs, "flush_secs", may_be_endless=True)
         self._segment_bytes = segment_bytes
         # The path of `logdir`, fixed now: the program may change its working folder, or a link in the path.
         self._started_in = _working_folder()
@@ -432,10 +440,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     ) -> None:
         """Add several numbers to one plot, each in a run of its own in a folder `<logdir>/<main_tag>/<tag>`.
 
-        They are also kept in memory for `export_scalars_to_json`, as tensorboardX does it.
+        They are also kept in memory for `export_scalars_to_json`, as tensorboardX does it. If one of them, a name or
+        the step is refused, nothing is written.
 
         Raises:
-            ValueError: A name leads out of the logdir or can be no folder. Nothing has been written then.
+            ValueError: A name leads out of the logdir or can be no folder.
         """
         for name in (main_tag, *tag_scalar_dict):
             _check_folder_name(name)
@@ -444,9 +453,9 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if self._look_for_hooks():
             self._add_hooked_scalars(main_tag, tag_scalar_dict, global_step, wall_time)
             return
-        for tag, value in tag_scalar_dict.items():
+        numbers = {tag: self._scalar_of(value) for tag, value in tag_scalar_dict.items()}
+        for tag, number in numbers.items():
             folder = os.path.join(root, _inside(main_tag), _inside(tag))
-            number = self._scalar_of(value)
             row = [wall_time, global_step, None if isinstance(number, Snapshot) else number]
             if self._write_to_disk:
                 on_read = functools.partial(row.__setitem__, 2)
@@ -502,7 +511,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
         Raises:
             TypeError: `hparam_dict` or `metric_dict` is no dictionary, or the other arguments fit neither library.
-            ValueError: The name leads out of the logdir or can be no folder. Nothing has been written then.
+            ValueError: The name leads out of the logdir or can be no folder, or the step is none. Nothing has been
+                written then.
         """
         trial = trial_of(positional, named)
         if not all(isinstance(given, dict) for given in (hparam_dict, metric_dict)):
@@ -510,10 +520,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         summaries = hparams_summaries(hparam_dict, metric_dict, trial.hparam_domain_discrete or {})
         is_hooked = self._look_for_hooks()
         metrics = {key: self._scalar_of(value) for key, value in metric_dict.items()}
+        step = plain_step(trial.global_step) if metrics else None
         folder = self._folder_of_trial(trial.name or trial.run_name or str(time()))
         own = self._get_file_writer()
         if not summaries or hooks.is_hooked("add_hparams"):
-            self._add_hooked_hparams(plain_hparams(hparam_dict), metrics, folder, trial.global_step)
+            self._add_hooked_hparams(plain_hparams(hparam_dict), metrics, folder, step)
             return
         if self._write_to_disk:
             in_place = folder == os.path.normpath(self.logdir)
@@ -523,9 +534,9 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                     writer.add_summary(summary)
                 for key, number in metrics.items():
                     if is_hooked:
-                        writer.add_summary(scalar(key, number), trial.global_step)
+                        writer.add_summary(scalar(key, number), step)
                     else:
-                        writer.add_scalar(self._prefix(key), number, trial.global_step)
+                        writer.add_scalar(self._prefix(key), number, step)
             finally:
                 # Without a wait: hyperparameters wait for a full or slow disk as all events do.
                 if not in_place:
@@ -569,7 +580,13 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         walltime: float | None = None,
         dataformats: str = "NCHW",
     ) -> None:
-        """Add several images as one; `img_tensor` may be changed after the call."""
+        """Add several images as one; `img_tensor` may be changed after the call.
+
+        It may also be a list of images, with the `dataformats` of one.
+        """
+        if isinstance(img_tensor, list) and dataformats.upper() in {"CHW", "HWC"}:
+            # Not by tensorboardX, which needs torch for it and does not clip.
+            img_tensor, dataformats = np.stack(list(map(unwrapped, img_tensor))), f"N{dataformats}"
         if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
             super().add_images(tag, media.clipped(unwrapped(img_tensor)), global_step, walltime, dataformats)
 
@@ -682,6 +699,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         metadata_header: Sequence[Any] | None = None,
     ) -> None:
         """Add points for the projector, as files beside the event files; `mat` may be changed after the call."""
+        if not (self._write_to_disk or self._has_comet or self._look_for_hooks()):
+            return  # tensorboardX would write it all the same
         # A list as well, in order with the others: the last one that is added is the last in the projector's list.
         points = np.asarray(mat) if isinstance(mat, list) else mat
         outline = media.outline(points)
@@ -782,7 +801,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             HAS_ENCODERS
             and not self._look_for_hooks()
             and self._encodes_later
-            and (tag is None or isinstance(tag, str))
+            and (tag is None or (isinstance(tag, str) and is_unicode(tag)))
         )
 
     def _snapshot(
@@ -918,6 +937,13 @@ def _described_scalar(tag: str, display_name: str, description: str, number: Any
     return scalar(tag, number, display_name, description)
 
 
+def _check_purge_step(step: Any) -> None:
+    try:
+        Event(step=step)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"purge_step must be an integer of at most 64 bits, not {step!r}") from None
+
+
 def _working_folder() -> str:
     try:
         return os.getcwd()  # noqa: PTH109
@@ -937,17 +963,6 @@ def _check_folder_name(name: Any) -> None:
 def _inside(name: Any) -> Any:
     # A leading slash would lead out of the run. Other types are left to `os.path.join`.
     return as_file_name(name).lstrip("/") if isinstance(name, str) else name
-
-
-def _seconds(flush_secs: float | None) -> float:
-    """Return `flush_secs` as a number; refuse values that are no duration."""
-    if flush_secs is None:
-        return _FLUSH_SECS
-    if isinstance(flush_secs, bool) or not isinstance(flush_secs, numbers.Real):
-        raise TypeError(f"flush_secs must be a number of seconds, not {type(flush_secs).__name__}")
-    if not flush_secs >= 0:
-        raise ValueError(f"flush_secs must be 0 or a positive number of seconds, not {flush_secs!r}")
-    return float(flush_secs)
 
 
 def _object_stores() -> set[str]:
