@@ -353,6 +353,7 @@ class _RunScheduler(CommitScheduler):
         self._rank = None if every_rank else rank_of(os.environ)
         self._run, self._tells_state = run, tells_state
         self._push_leftovers, self._has_looked = push_leftovers, False
+        self._dropped = 0
         super().__init__(**kwargs)
         self._enabled = enabled
         # One process of a distributed run speaks for all.
@@ -414,7 +415,8 @@ class _RunScheduler(CommitScheduler):
         writer = self._writer()
         if writer is not None:
             writer.flush()
-            return not writer.is_behind
+            before, self._dropped = self._dropped, writer.dropped_events
+            return not writer.is_behind and self._dropped == before
         writer_thread.flush()  # it was dropped without `close`
         self._run.end(RunPhase.FINISHED)
         return True

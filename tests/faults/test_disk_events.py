@@ -102,6 +102,29 @@ def test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits(
     assert len(errors(caplog)) == 1
 
 
+def test_a_trigger_joined_by_close_fails_if_the_disk_did_not_take_its_events(
+    disk: Disk, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    goes_on = threading.Event()
+    writer = HFSummaryWriter(
+        repo_id, logdir=tmp_path, hf_api=api, commit_every=60, on_commit=lambda _: goes_on.wait(SECONDS)
+    )
+    writer.add_scalar("a", 1, 1)
+    first = writer.scheduler.trigger()
+    wait_until(lambda: writer.scheduler.status().commit)
+    disk.takes_a_part, disk.full = False, True
+    writer.add_scalar("a", 2, 2)
+    joined = writer.scheduler.trigger()
+    closing = threading.Thread(target=writer.close)
+    closing.start()
+    wait_until(lambda: writer.scheduler._task.is_finishing)
+    goes_on.set()
+    closing.join(SECONDS)
+    assert first.result(SECONDS) is not None
+    assert isinstance(joined.exception(SECONDS), TemporaryError)
+    assert writer.dropped_events == 1
+
+
 def test_sub_runs_drop_too_when_the_run_itself_holds_all_the_memory(tmp_path: Path, disk: Disk) -> None:
     with EventWriter(tmp_path / "run", max_pending_bytes=50_000) as writer:
         writer.add_scalar("a", 0, 0)

@@ -426,7 +426,7 @@ class Job:
 
     def _check_flushed(self) -> None:
         # Only a push that was asked for has a caller to tell; for others, the log names the error of the disk.
-        if self.asked and not self._is_flushed and not self.final:
+        if self.asked and not self._is_flushed:
             raise UnwrittenError("the disk has not taken all that was logged")
 
     def remember(self, secret: str | None) -> None:

@@ -11,6 +11,7 @@ from hf_summary_writer.errors import (
     PostponedError,
     PushError,
     UnreachableError,
+    UnwrittenError,
     describe,
 )
 
@@ -172,9 +173,10 @@ class Timetable:
         self._not_before = self._due = now + delay_after(self.error, self._failures, self.interval, self._chance())
         if self.finish_by is None:
             return Result.FAILED
-        # Without a network, the end of a run would wait all of its time for the Hub.
-        is_offline = isinstance(error, UnreachableError) and not error.was_reached
-        return Result.GIVEN_UP if is_offline or self.is_hopeless(self._not_before) else Result.AGAIN
+        # Without a network, the end of a run would wait all of its time for the Hub. A writer that has closed has given
+        # up on the disk.
+        is_vain = isinstance(error, UnwrittenError) or (isinstance(error, UnreachableError) and not error.was_reached)
+        return Result.GIVEN_UP if is_vain or self.is_hopeless(self._not_before) else Result.AGAIN
 
     def seconds_to_wait(self, now: float) -> float:
         """Return the remaining wait in seconds, other than for the interval."""
