@@ -47,13 +47,14 @@ scheduler.close()
 """
 
 
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_a_run_that_is_told_to_stay_offline_tries_nothing_and_all_of_it_arrives_later(
-    hub: HubProcess, api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    hub: HubProcess, api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv(variable, "1")
     before = hub.requests
     done = scripts.run(LOGGING_WITHOUT_A_HUB.replace(".exception(30)", ".result(30) is None"), hub, folder, repo_id)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.delenv(variable)
     assert done.returncode == 0, done.stderr
     assert hub.requests == before
     lines = [line for line in done.stderr.splitlines() if line.startswith(("WARNING", "ERROR"))]

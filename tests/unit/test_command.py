@@ -87,6 +87,9 @@ def test_the_endpoint_is_named_unless_it_is_the_public_default(endpoint: str, as
     assert config.sync_command(FOLDER, assumed).endswith(f" --endpoint {endpoint}") == named
 
 
-def test_a_command_printed_by_an_offline_process_turns_offline_mode_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_a_command_printed_by_an_offline_process_turns_offline_mode_off(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
     assert config_at(HERE).sync_command(FOLDER, PUBLIC).startswith("HF_HUB_OFFLINE=0 hf-summary-writer sync ")

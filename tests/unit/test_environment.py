@@ -78,6 +78,8 @@ def test_an_invalid_value_raises_and_names_its_variable(monkeypatch: pytest.Monk
         ({}, Mode.ONLINE),
         ({"HF_HUB_OFFLINE": "0"}, Mode.ONLINE),
         ({"HF_HUB_OFFLINE": "1"}, Mode.OFFLINE),
+        ({"TRANSFORMERS_OFFLINE": "YES", "HF_HUB_OFFLINE": ""}, Mode.OFFLINE),
+        ({"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "0"}, Mode.ONLINE),
         ({"HF_SUMMARY_WRITER_MODE": "offline"}, Mode.OFFLINE),
         ({"HF_SUMMARY_WRITER_MODE": "Disabled", "HF_HUB_OFFLINE": "1"}, Mode.DISABLED),
         ({"HF_SUMMARY_WRITER_PUSHED_FOLDER": "/runs"}, Mode.DISABLED),

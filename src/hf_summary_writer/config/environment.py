@@ -49,7 +49,7 @@ def mode_for(folder: Path | None = None) -> Mode:
         raise ValueError(f"{MODE} is {said!r}: use {', '.join(mode.value for mode in Mode)}")
     if said == Mode.DISABLED.value or (folder is not None and _is_pushed_from_outside(folder)):
         return Mode.DISABLED
-    # HF_HUB_OFFLINE, which the client reads when it is imported, forbids every request.
+    # The client, which reads its variables when it is imported, then refuses every request.
     if said == Mode.OFFLINE.value or is_client_offline():
         return Mode.OFFLINE
     return Mode.ONLINE
@@ -70,7 +70,9 @@ def commits_per_hour() -> float | None:
 
 
 def is_client_offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").lower() in YES
+    # The variable of transformers counts for the client where its own is unset or empty.
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE", "")
+    return said.lower() in YES
 
 
 def _is_pushed_from_outside(folder: Path) -> bool:

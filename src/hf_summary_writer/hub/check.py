@@ -156,7 +156,12 @@ def _mode() -> Finding:
     except ValueError as error:
         return Finding("mode", ok=False, text=str(error), remedy=f"correct {MODE}")
     online = mode is Mode.ONLINE
-    return Finding("mode", ok=online, text=mode.value, remedy="" if online else f"unset {MODE} and HF_HUB_OFFLINE")
+    return Finding(
+        "mode",
+        ok=online,
+        text=mode.value,
+        remedy="" if online else f"unset {MODE}, HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE",
+    )
 
 
 def _xet_cache(repo_type: str | None) -> Finding:

@@ -253,7 +253,7 @@ def classify_exception(error: BaseException, *, known: bool, repo: str, now: flo
     # The client raises an error of its HTTP library again under the same name.
     said = one_line(" <- ".join(dict.fromkeys(f"{type(cause).__name__}: {cause}" for cause in causes)))
     if "OfflineModeIsEnabled" in names:
-        return ActionNeededError("HF_HUB_OFFLINE is set: nothing is sent until it is not")
+        return ActionNeededError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: nothing is sent until it is not")
     if _untrusted(causes):
         return _no_trust(said)
     if "LocalTokenNotFoundError" in names:
