@@ -106,7 +106,7 @@ def place_of(
     name = os.fspath(source)
     if not name:  # as an unset variable of a shell gives it; to Python it is the working folder
         raise ValueError("the name of the folder, repo or bucket is empty: use . for the working folder")
-    is_remote = name.startswith("hf://") or repo_type is not None or revision is not None
+    is_remote = "://" in name or repo_type is not None or revision is not None
     if not is_remote and (not isinstance(source, str) or Path(name).is_dir() or not _may_be_a_repo(name)):
         if not Path(name).is_dir():
             raise FileNotFoundError(f"there is no folder {name!r}")

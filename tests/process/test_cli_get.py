@@ -144,3 +144,20 @@ def test_a_login_page_in_place_of_the_hub_is_named(hub: HubProcess, tmp_path: Pa
         asked = commands.invoke(portal, "get", "run", home=tmp_path)
     assert asked.returncode == 1
     assert f"what answered is not the Hub ({said}" in asked.stderr
+
+
+def test_the_address_of_a_page_is_told_from_a_folder(hub: HubProcess, tmp_path: Path) -> None:
+    asked = commands.invoke(hub, "get", f"{hub.endpoint}/user/run", home=tmp_path)
+    assert asked.returncode == 2
+    assert "use 'name' or 'namespace/name'" in asked.stderr
+
+
+def test_a_kept_copy_may_be_in_the_home_folder(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with HFSummaryWriter(repo_id, tmp_path / "first", hf_api=api) as writer:
+        writer.add_scalar("loss", 0.5, 7)
+    asked = commands.invoke(hub, "get", repo_id, "loss", "--folder=~/copy", home=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    assert list((tmp_path / "home" / "copy").rglob("*.tfevents.*"))

@@ -176,6 +176,12 @@ def test_a_mistake_is_told_before_the_command_runs(hub: HubProcess, here: Path, 
     assert not (here / "runs").exists()
 
 
+def test_an_empty_name_of_the_logdir_is_not_the_working_folder(hub: HubProcess, here: Path) -> None:
+    ended = commands.invoke(hub, "run", "user/run", "--logdir", "", "--", "true", home=here)
+    assert ended.returncode == 2
+    assert "the name of the folder is empty" in ended.stderr
+
+
 def test_help_behind_the_separator_is_an_argument_of_the_command(hub: HubProcess, repo_id: str, here: Path) -> None:
     show = "import sys; print(sys.argv[1:])"
     ended = commands.run(hub, "run", repo_id, "--", sys.executable, "-c", show, "--help", "-h", home=here)

@@ -91,6 +91,18 @@ def test_a_repo_that_is_not_there_is_an_error_in_one_line(hub: HubProcess, repo_
     assert "Traceback" not in asked.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["hf://user/run@main", "--revision", "other"], "leave one of them out"), (["user/run", "--folder="], "is empty")],
+)
+def test_a_mistake_is_told_before_anything_is_downloaded(
+    hub: HubProcess, tmp_path: Path, words: list[str], said: str
+) -> None:
+    shown = commands.invoke(hub, "view", *words, home=tmp_path)
+    assert shown.returncode == 2
+    assert said in shown.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_ends_it_without_the_temporary_copy(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, number: signal.Signals

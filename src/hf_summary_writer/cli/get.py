@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer.cli.options import config_option, refuse
+from hf_summary_writer.cli.options import config_option, new_folder, refuse
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, write_lines
 from hf_summary_writer.cli.watching import client_for
@@ -45,7 +45,7 @@ Row = tuple[Any, ...]
 @config_option("token")
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=new_folder,
     help="Keep downloaded event files in this folder; the next call downloads only new data.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, one object per line.")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from hf_summary_writer.cli.options import new_folder
 from hf_summary_writer.localhub.command import localhub
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["demo", "localhub"]
 
 
 @click.command()
-@click.option(
-    "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the Hub's repos and the logs in this folder."
-)
+@click.option("--keep", type=new_folder, help="Keep the Hub's repos and the logs in this folder.")
 @click.option("--open", "open_", is_flag=True, help="Show the downloaded run in TensorBoard at the end.")
 @click.option("--live", is_flag=True, help="Upload to a bucket, and show the training live in TensorBoard.")
 @click.option(

@@ -8,19 +8,34 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hf_summary_writer.checks import as_unicode, check_path_in_repo
+from hf_summary_writer.checks import as_unicode, check_folder, check_path_in_repo
 from hf_summary_writer.config import RUNS_FOLDER, PushConfig, option_of, with_uri
 from hf_summary_writer.hub import check_client, default_endpoint
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping
     from dataclasses import Field
 
-__all__ = ["config_of", "config_option", "config_options", "existing_folder", "given", "refuse"]
+__all__ = ["config_of", "config_option", "config_options", "existing_folder", "given", "new_folder", "refuse"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 existing_folder: click.Path = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class _Folder(click.Path):
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":  # as an unset variable of a shell gives it; to Python it is the working folder
+            self.fail("the name of the folder is empty: use . for the working folder", param, ctx)
+        try:
+            return check_folder(value, "it")
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+# The absolute path, without links, of a folder that need not exist yet. Shells do not expand ~ in `--option=~/folder`.
+new_folder: click.Path = _Folder(file_okay=False)
 
 
 def config_options(command: F) -> F:

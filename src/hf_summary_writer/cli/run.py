@@ -8,13 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer.checks import PREFIX, check_folder
-from hf_summary_writer.cli.options import config_of, config_options
+from hf_summary_writer.checks import PREFIX
+from hf_summary_writer.cli.options import config_of, config_options, new_folder
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
 from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
@@ -24,6 +23,7 @@ from hf_summary_writer.push import matches_nothing, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.scheduler import CommitScheduler
@@ -133,8 +133,8 @@ _COMMAND = "hf_summary_writer.command"
 @click.argument("repo_id")
 @click.option(
     "--logdir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
+    type=new_folder,
+    default="runs",
     show_default=True,
     help="The folder that COMMAND logs to: one run or a folder of runs. Created if needed.",
 )
@@ -154,15 +154,15 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     """  # noqa: D301 - click asks for that very character
     log_to_stderr()
     command = ctx.meta[_COMMAND]
-    folder = _checked_folder(repo_id, logdir)
-    config = config_of(folder, repo_id, options)
+    _check_start(repo_id)
+    config = config_of(logdir, repo_id, options)
     _check_command(command)
     schedulers: list[WaitingScheduler] = []
     # Importing the client takes long, and only a bar needs it here.
     progress = UploadProgress(client_for(config)) if are_bars_wanted() else None
 
     def begin() -> None:
-        schedulers.append(scheduler_of(folder, config, as_json=False, err=True, progress=progress))
+        schedulers.append(scheduler_of(logdir, config, as_json=False, err=True, progress=progress))
         start_together(schedulers)
 
     def hurry(number: int) -> None:
@@ -171,7 +171,7 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
             for scheduler in schedulers:
                 scheduler.trigger()
 
-    variables = {f"{PREFIX}REPO_ID": repo_id, **os.environ, PUSHED_FOLDER: str(folder)}
+    variables = {f"{PREFIX}REPO_ID": repo_id, **os.environ, PUSHED_FOLDER: str(logdir)}
     try:
         code = Child(command, variables, hurry).run(begin)
     except OSError as error:
@@ -179,23 +179,21 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
         sys.exit(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
     for scheduler in schedulers:
         _push_the_rest(scheduler, config, progress)
-    if matches_nothing(folder, config):
-        say(f"no file in {folder} matches {patterns(config)}: is --logdir right?", colour="yellow", err=True)
+    if matches_nothing(logdir, config):
+        say(f"no file in {logdir} matches {patterns(config)}: is --logdir right?", colour="yellow", err=True)
     sys.exit(code)
 
 
-def _checked_folder(repo_id: str, logdir: Path) -> Path:
+def _check_start(repo_id: str) -> None:
     if repo_id.endswith(".py"):
         raise click.UsageError(f"REPO_ID is {repo_id}, a script: {_EXAMPLE}")
     if "/" not in repo_id and shutil.which(repo_id):
         raise click.UsageError(f"REPO_ID is {repo_id}, a program: {_EXAMPLE}. If it is a repo, write user/{repo_id}")
     try:
-        folder = check_folder(logdir, "--logdir")
         mode_for()
         commits_per_hour()
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return folder
 
 
 def _check_command(command: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer.cli.options import config_option
+from hf_summary_writer.cli.options import config_option, new_folder
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, say
@@ -57,7 +57,7 @@ _END_SECONDS = 10.0
 @click.option("--port", type=click.IntRange(0, 65535), default=6006, show_default=True, help="TensorBoard's port.")
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=new_folder,
     help="Keep the event files in this folder; the next call downloads only new data.",
 )
 def view(
@@ -81,10 +81,9 @@ def view(
     log_to_stderr()
     if importlib.util.find_spec("tensorboard") is None:
         raise click.ClickException("this command needs TensorBoard: pip install 'hf-summary-writer[view]'")
-    arguments = {"repo_id": repo_id, "repo_type": repo_type, "token": token}
+    arguments = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision, "token": token}
     try:
         config = PushConfig.from_arguments(arguments, endpoint or default_endpoint())
-        config = dataclasses.replace(config, revision=revision or config.revision)
         check_client(config.repo_type)
     except ValueError as error:
         raise click.UsageError(str(error)) from None

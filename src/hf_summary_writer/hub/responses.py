@@ -263,7 +263,7 @@ def classify_exception(error: BaseException, *, known: bool, repo: str, now: flo
     if "HFValidationError" in names:
         return RejectedError(said)
     if names & _NOT_THE_HUB:
-        return TemporaryError(_not_the_hub(said))
+        return _not_the_hub(said)
     return _classify_rest(causes, said, repo)
 
 
@@ -299,11 +299,12 @@ def failure_of(error: Exception) -> str:
     if answer is not None:
         return f"{answer.status} {answer.message}"
     said = one_line(describe(error))
-    return _not_the_hub(f"{type(error).__name__}: {said}") if type(error).__name__ in _NOT_THE_HUB else said
+    name = type(error).__name__
+    return str(_not_the_hub(f"{name}: {said}")) if name in _NOT_THE_HUB else said
 
 
-def _not_the_hub(said: str) -> str:
-    return f"what answered is not the Hub ({said}): is there a login page in between?"
+def _not_the_hub(said: str) -> PushError:
+    return TemporaryError(f"what answered is not the Hub ({said}): is there a login page in between?")
 
 
 def answer_of(error: BaseException) -> Answer | None:
