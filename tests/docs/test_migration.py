@@ -15,7 +15,7 @@ TORCH = "integration/test_torch_contract.py"
 SCHEDULER = "hub/test_scheduler.py"
 # One test per row. Suites of other projects run in the lane `peers`.
 HELD_BY = {
-    "First argument": "hub/test_drop_in.py::test_logdir_is_taken_by_position_and_by_either_name",
+    "First argument": "hub/test_drop_in.py::test_logdir_is_accepted_by_position_and_by_either_name",
     "Unknown arguments": f"{WRITER}::test_unknown_arguments_are_refused",
     "`max_queue`": f"{WRITER}::test_a_caller_at_the_memory_limit_waits_for_the_disk_and_loses_nothing",
     "Pending events": f"{WRITER}::test_events_reach_the_file_without_flush",
@@ -43,22 +43,21 @@ HELD_BY = {
     "Trackers that patch tensorboardX": "unit/test_hooks.py::test_a_hooked_method_of_the_summary_writer_sees_each_call",
     "Trackers that patch PyTorch's writer": f"{TORCH}::test_hooks_of_torchs_writer_are_not_called",
     "Private attributes": "peers/test_suites.py::test_their_tests_pass_with_our_classes",
-    "Class": "hub/test_writer.py::test_it_is_a_summary_writer",
-    "Repo creation": "hub/test_writer.py::test_nothing_is_requested_before_an_event_is_logged",
-    "Uploaded data": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_sends_only_what_is_new",
-    "Storage buckets": "hub/test_bucket.py::test_a_writer_pushes_to_a_bucket_and_sends_the_rest_when_it_closes",
-    "Uploaded files": "hub/test_run_state.py::test_the_state_is_running_until_the_last_push_says_that_it_is_finished",
-    "Two logdirs of one name": "hub/test_run_state.py::"
-    "test_two_logdirs_of_one_name_are_named_also_by_the_second_process",
+    "Class": "hub/test_writer.py::test_the_writer_is_a_summary_writer",
+    "Repo creation": "hub/test_writer.py::test_no_request_is_made_before_an_event_is_logged",
+    "Uploaded data": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_uploads_only_new_files",
+    "Storage buckets": "hub/test_bucket.py::test_a_writer_pushes_to_a_bucket_and_uploads_the_rest_at_close",
+    "Uploaded files": "hub/test_run_state.py::test_the_state_is_running_until_the_last_push_sets_it_to_finished",
+    "Two logdirs of one name": "hub/test_run_state.py::test_a_second_process_warns_about_two_logdirs_with_one_name",
     "README.md": "hub/test_operations.py::test_an_existing_repo_gets_no_card",
-    "`repo_id`": f"{SCHEDULER}::test_a_repo_without_a_namespace_is_the_users_own",
+    "`repo_id`": f"{SCHEDULER}::test_a_repo_without_a_namespace_belongs_to_the_user",
     "Script exit": "process/test_exit.py::test_a_script_that_just_ends_has_delivered_its_last_scalar",
     "Unresponsive Hub": "faults/test_network_hangs.py::test_a_script_ends_on_time_while_the_hub_hangs",
     "Creation of the repo": f"{SCHEDULER}::test_the_constructor_and_an_idle_run_make_no_request",
     "`trigger()`": "unit/test_push_loop.py::test_ten_thousand_triggers_during_a_push_make_one_more",
     "`stop()` and `with`": f"{SCHEDULER}::test_leaving_a_with_block_pushes_the_rest_and_ends_the_thread",
     "`lock`": f"{SCHEDULER}::test_files_are_not_read_while_the_user_holds_the_lock",
-    "Restart": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_sends_only_what_is_new",
+    "Restart": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_uploads_only_new_files",
     "Several processes": "process/test_shared_folder.py::"
     "test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_twice",
     "Links to folders": "process/test_cli_sync.py::test_runs_behind_links_out_are_named_by_each_command",
@@ -67,7 +66,7 @@ HELD_BY = {
     "Files with credentials": "unit/test_patterns.py::test_files_with_credentials_are_never_included",
     "Squashing": f"{SCHEDULER}::test_squashing_leaves_one_commit_and_the_same_files",
     "README.md of a new repo": "hub/test_operations.py::test_a_new_repo_starts_with_a_card_in_its_first_commit",
-    "Failed push": f"{SCHEDULER}::test_without_a_token_one_warning_says_how_to_log_in",
+    "Failed push": f"{SCHEDULER}::test_without_a_token_one_warning_explains_how_to_log_in",
 }
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the local Hub share."""
+"""Fixtures for the tests of the local Hub."""
 
 from __future__ import annotations
 

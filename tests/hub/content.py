@@ -18,7 +18,7 @@ LOG = "events.tfevents.1"
 
 
 def noise(seed: int, size: int = 200_000) -> bytes:
-    """Return bytes that do not compress, the same for the same seed."""
+    """Return incompressible bytes, the same for the same seed."""
     return random.Random(seed).randbytes(size)
 
 
@@ -34,7 +34,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 def push(api: HfApi, repo_id: str, files: dict[str, bytes | None], **more: Any) -> CommitInfo:
-    """Commit files by path; None deletes one."""
+    """Commit files by path; a content of None deletes the file."""
     operations = [
         CommitOperationDelete(path) if content is None else CommitOperationAdd(path, content)
         for path, content in files.items()

@@ -1,4 +1,4 @@
-"""Looking at the repositories of the Hub with Git itself."""
+"""Inspect the local Hub's repositories with Git."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _GIT = shutil.which("git") or "git"
 
 
 def git(repo: Path, *arguments: str) -> str:
-    """Run Git itself in a repository of the Hub and return what it prints."""
+    """Run Git in a repository of the Hub and return its output."""
     done = subprocess.run([_GIT, "-C", str(repo), *arguments], check=True, capture_output=True, text=True, timeout=60)
     return done.stdout
 
 
 def assert_sound(repo: Path) -> None:
-    """Fail unless Git itself finds the repository whole."""
+    """Fail unless `git fsck` finds no error in the repository."""
     done = subprocess.run(
         [_GIT, "-C", str(repo), "fsck", "--strict", "--no-dangling"],
         capture_output=True,

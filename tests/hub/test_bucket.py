@@ -34,7 +34,7 @@ needs_a_client_for_buckets = pytest.mark.skipif(
     tuple(map(int, huggingface_hub.__version__.split(".")[:2])) < (1, 33), reason="this client cannot push to buckets"
 )
 
-pytestmark = [pytest.mark.client, needs_a_client_for_buckets]  # uploads and batches are the client's
+pytestmark = [pytest.mark.client, needs_a_client_for_buckets]  # the client uploads and sends batches
 
 SECONDS = 60.0
 HOUR = 60.0  # minutes
@@ -43,7 +43,7 @@ BUCKET: dict[str, Any] = {"repo_type": "bucket"}
 
 @pytest.fixture
 def schedule(api: HfApi, repo_id: str, folder: Path) -> Iterator[Callable[..., CommitScheduler]]:
-    """Return a function that makes a scheduler whose first push is over."""
+    """Return a function that makes a scheduler and waits for its first push."""
     schedulers = []
 
     def make(**arguments: Any) -> CommitScheduler:
@@ -57,9 +57,7 @@ def schedule(api: HfApi, repo_id: str, folder: Path) -> Iterator[Callable[..., C
         scheduler.stop()
 
 
-def test_a_writer_pushes_to_a_bucket_and_sends_the_rest_when_it_closes(
-    api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_a_writer_pushes_to_a_bucket_and_uploads_the_rest_at_close(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     done: list[CommitDetails] = []
     uri = f"hf://buckets/{repo_id}/logs"
     with HFSummaryWriter(uri, logdir=tmp_path / "run", commit_every=HOUR, hf_api=api, on_commit=done.append) as writer:
@@ -76,7 +74,7 @@ def test_a_writer_pushes_to_a_bucket_and_sends_the_rest_when_it_closes(
     assert writer.scheduler.status().all_arrived
 
 
-def test_a_bucket_without_a_namespace_is_that_of_the_user(api: HfApi, folder: Path) -> None:
+def test_a_bucket_without_a_namespace_belongs_to_the_user(api: HfApi, folder: Path) -> None:
     (folder / "a.txt").write_text("1")
     name = "bucket-of-the-user"
     with CommitScheduler(repo_id=name, folder_path=folder, hf_api=api, private=True, **BUCKET) as scheduler:
@@ -94,7 +92,7 @@ def test_the_default_interval_is_15_seconds(api: HfApi, repo_id: str, folder: Pa
         assert scheduler.every == 5
 
 
-def test_a_push_of_a_file_that_grew_takes_two_requests_of_the_api(
+def test_a_push_of_a_grown_file_makes_two_api_requests(
     schedule: Callable[..., CommitScheduler], hub: HubProcess, folder: Path
 ) -> None:
     scheduler = schedule()
@@ -111,7 +109,7 @@ def test_a_push_of_a_file_that_grew_takes_two_requests_of_the_api(
     assert len(hub.requests) == sent
 
 
-def test_a_later_scheduler_on_the_folder_sends_only_what_is_new(
+def test_a_later_scheduler_on_the_folder_uploads_only_new_files(
     schedule: Callable[..., CommitScheduler], hub: HubProcess, api: HfApi, repo_id: str, folder: Path
 ) -> None:
     (folder / "a.txt").write_bytes(b"1")
@@ -170,7 +168,7 @@ def test_writers_of_one_process_share_a_batch(api: HfApi, repo_id: str, tmp_path
     assert remote.files(api, repo_id, **BUCKET) == expected
 
 
-def test_a_file_that_the_bucket_does_not_take_keeps_no_other_back(
+def test_a_file_that_the_bucket_refuses_does_not_hold_back_others(
     schedule: Callable[..., CommitScheduler],
     api: HfApi,
     repo_id: str,
@@ -191,7 +189,7 @@ def test_a_file_that_the_bucket_does_not_take_keeps_no_other_back(
     assert [record for record in caplog.records if "1024 bytes" in record.getMessage()]
 
 
-def test_a_longer_file_of_somebody_else_is_kept(
+def test_a_longer_file_from_elsewhere_is_kept_under_another_name(
     schedule: Callable[..., CommitScheduler],
     api: HfApi,
     repo_id: str,
@@ -214,13 +212,13 @@ def test_a_longer_file_of_somebody_else_is_kept(
     assert remote.files(api, repo_id, **BUCKET) == {"a.txt": b"x", "b.txt": b"22", kept: b"longer"}
 
 
-def test_a_bucket_that_was_deleted_is_not_created_again_and_gets_everything_once_it_is_back(
+def test_a_deleted_bucket_is_not_recreated_and_gets_all_files_once_it_exists(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     (folder / "a.txt").write_bytes(b"1")
     scheduler = schedule()
     api.delete_bucket(repo_id)
-    with (folder / "a.txt").open("ab") as file:  # a push of a file that the ledger knows asks for a token first
+    with (folder / "a.txt").open("ab") as file:  # to push a file of the ledger, a token is requested first
         file.write(b"2")
     assert isinstance(scheduler.trigger().exception(SECONDS), RepoGoneError)
     api.create_bucket(repo_id)
@@ -229,7 +227,7 @@ def test_a_bucket_that_was_deleted_is_not_created_again_and_gets_everything_once
     assert remote.files(api, repo_id, **BUCKET) == {"a.txt": b"12", "b.txt": b"2"}
 
 
-def test_what_somebody_removed_from_the_bucket_is_uploaded_again_at_the_end(
+def test_a_file_removed_from_the_bucket_is_uploaded_again_at_close(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     (folder / "a.txt").write_bytes(b"1")
@@ -244,7 +242,7 @@ def test_what_somebody_removed_from_the_bucket_is_uploaded_again_at_the_end(
 @pytest.mark.parametrize(
     "odd", [{"path": None}, {"path": 5, "size": 9}, {"path": "a.txt", "size": 9, "xetHash": "/../"}]
 )
-def test_a_listing_of_odd_values_keeps_no_file(
+def test_a_listing_with_invalid_values_does_not_prevent_an_upload(
     client: Callable[..., HfApi], hub: HubProcess, repo_id: str, folder: Path, odd: dict[str, object]
 ) -> None:
     (folder / "a.txt").write_bytes(b"1")
@@ -260,7 +258,7 @@ def test_a_listing_of_odd_values_keeps_no_file(
 
 @pytest.mark.faults("N16")
 @pytest.mark.parametrize("later", [False, True], ids=["at the end", "by a later process"])
-def test_a_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_again(
+def test_a_file_replaced_by_one_of_the_same_size_is_uploaded_again(
     schedule: Callable[..., CommitScheduler],
     api: HfApi,
     repo_id: str,
@@ -286,7 +284,7 @@ def test_a_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_again(
     assert remote.files(api, repo_id, **BUCKET) == uploaded
 
 
-def test_without_the_clients_own_class_a_bucket_is_compared_by_sizes(
+def test_without_the_clients_private_class_files_are_compared_by_size(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import _buckets
@@ -305,7 +303,7 @@ def test_without_the_clients_own_class_a_bucket_is_compared_by_sizes(
     ("arguments", "message"),
     [({"repo_revision": "dev"}, "no branches"), ({"squash_history": True}, "no history")],
 )
-def test_what_a_bucket_lacks_is_refused_before_anything_is_written(
+def test_arguments_that_a_bucket_does_not_support_are_refused_at_once(
     repo_id: str, tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
     for repo in ({"repo_id": repo_id, **BUCKET}, {"repo_id": f"hf://buckets/{repo_id}"}):
@@ -315,7 +313,7 @@ def test_what_a_bucket_lacks_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("version", ["1.4.1", "1.32.0", "1.5.0rc1"])
-def test_a_client_that_hides_partial_failures_is_refused_before_anything_is_written(
+def test_a_client_that_hides_partial_failures_is_refused_at_once(
     repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "__version__", version)
@@ -338,7 +336,7 @@ with HFSummaryWriter(repo_id, logdir=logdir, commit_every=0.02, close_timeout=60
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("processes", [4, pytest.param(30, marks=pytest.mark.slow)])
-def test_processes_push_to_one_bucket_at_once(
+def test_processes_push_to_one_bucket_concurrently(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, processes: int
 ) -> None:
     names = [f"run-{number}" for number in range(processes)]

@@ -1,13 +1,12 @@
-"""What a Hub has to do, by the real client alone: the same tests can be pointed at any Hub.
+"""The contract of a Hub, through the real client only, so that the tests can run against any Hub.
 
-`HF_SUMMARY_WRITER_TEST_ENDPOINT` and `HF_SUMMARY_WRITER_TEST_TOKEN` name one (the token needs the right to write);
-without them it is the local Hub. Every repo made here is private unless a test is about that, and deleted at the end.
+`HF_SUMMARY_WRITER_TEST_ENDPOINT` and `HF_SUMMARY_WRITER_TEST_TOKEN` name the Hub (the token needs write access); the
+default is the local Hub. The tests create private repos, except to test visibility, and delete them at the end.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from conftest import CONTRACT_VARIABLES
+from hub.content import noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ class _Named:
 
 @pytest.fixture(scope="session")
 def hub_under_test(request: pytest.FixtureRequest) -> HasEndpoint:
-    """Return the Hub that the environment names, or the local Hub if it names none."""
+    """Return the Hub that the environment names, by default the local Hub."""
     endpoint, token = (os.environ.get(name) for name in CONTRACT_VARIABLES)
     if not endpoint and not token:
         local: HasEndpoint = request.getfixturevalue("hub")
@@ -64,7 +64,7 @@ def api(hub_under_test: HasEndpoint, client: Callable[..., HfApi]) -> HfApi:
 
 @pytest.fixture
 def repo_id(api: HfApi) -> Iterator[str]:
-    """Return the id of a repo that does not exist yet; it is gone after the test."""
+    """Return the id of a new repo, which is deleted after the test."""
     name = f"{api.whoami()['name']}/contract-{uuid.uuid4().hex[:12]}"
     yield name
     for kind in KINDS:
@@ -75,7 +75,7 @@ def delete_if_there(api: HfApi, repo_id: str, kind: str) -> None:
     try:
         api.delete_repo(repo_id, repo_type=kind)
     except HfHubHTTPError as error:
-        # Not by the error's class, which depends on a header of the Hub.
+        # The error's class depends on a header of the Hub, so the status is checked.
         if error.response.status_code != 404:
             raise
 
@@ -107,15 +107,11 @@ def read(api: HfApi, repo_id: str, path: str, folder: Path, **more: Any) -> byte
     return Path(got).read_bytes()
 
 
-def noise(seed: int, size: int) -> bytes:
-    return random.Random(seed).randbytes(size)
-
-
 def status_of(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:
     return error.value.response.status_code
 
 
-def test_files_of_every_kind_of_repo_come_back_byte_for_byte(
+def test_files_in_every_type_of_repo_are_downloaded_byte_for_byte(
     api: HfApi, repo_id: str, kind: str, tmp_path: Path
 ) -> None:
     create(api, repo_id, kind)
@@ -136,11 +132,11 @@ def test_a_repo_is_created_once(api: HfApi, repo_id: str, kind: str) -> None:
     assert status_of(caught) == 409
 
 
-def test_a_private_repo_is_private_until_its_settings_change(
+def test_a_private_repo_is_hidden_until_its_settings_change(
     api: HfApi, repo: str, client: Callable[..., HfApi]
 ) -> None:
     stranger = client(_Named(api.endpoint, ""), token=False)
-    # An anonymous caller is told to log in, whether there is a repo or not.
+    # An anonymous caller gets 401 for existing and for missing repos.
     for name in (repo, f"{repo}-absent"):
         with pytest.raises(HfHubHTTPError) as caught:
             stranger.repo_info(name)
@@ -153,7 +149,7 @@ def test_a_private_repo_is_private_until_its_settings_change(
     assert status_of(caught) == 401
 
 
-def test_a_deleted_repo_is_gone(api: HfApi, repo: str) -> None:
+def test_a_deleted_repo_is_not_found(api: HfApi, repo: str) -> None:
     api.delete_repo(repo)
     assert not api.repo_exists(repo)
     with pytest.raises(RepositoryNotFoundError):
@@ -180,7 +176,7 @@ def test_an_unchanged_file_makes_no_commit(api: HfApi, repo: str) -> None:
     assert commit(api, repo, {**files, "notes.txt": b"changed"}).oid != first.oid
 
 
-def test_a_stale_parent_is_412_and_the_current_one_is_fine(api: HfApi, repo: str) -> None:
+def test_a_stale_parent_commit_is_412_and_the_current_one_is_accepted(api: HfApi, repo: str) -> None:
     old = commit(api, repo, {LOG: b"one"}).oid
     new = commit(api, repo, {LOG: b"two"}, parent_commit=old).oid
     with pytest.raises(HfHubHTTPError) as caught:
@@ -189,7 +185,7 @@ def test_a_stale_parent_is_412_and_the_current_one_is_fine(api: HfApi, repo: str
     assert api.repo_info(repo).sha == new
 
 
-def test_branches_with_slashes_live_beside_main(api: HfApi, repo: str) -> None:
+def test_branches_with_slashes_are_separate_from_main(api: HfApi, repo: str) -> None:
     main = api.repo_info(repo).sha
     api.create_branch(repo, branch="runs/one")
     api.create_branch(repo, branch="runs/one", exist_ok=True)
@@ -213,7 +209,7 @@ def test_a_branch_can_start_at_a_commit(api: HfApi, repo: str) -> None:
     assert "b.txt" not in api.list_repo_files(repo, revision="early")
 
 
-def test_tags_stay_where_they_were_set(api: HfApi, repo: str) -> None:
+def test_tags_stay_at_their_commit(api: HfApi, repo: str) -> None:
     first = commit(api, repo, {"a.txt": b"1"}).oid
     api.create_tag(repo, tag="v1")
     commit(api, repo, {"a.txt": b"2"})
@@ -264,7 +260,7 @@ def test_trees_list_folders_files_and_their_last_commit(api: HfApi, repo: str) -
         list(api.list_repo_tree(repo, path_in_repo="absent"))
 
 
-def test_paths_that_do_not_exist_are_left_out_of_the_info(api: HfApi, repo: str) -> None:
+def test_paths_info_leaves_out_missing_paths(api: HfApi, repo: str) -> None:
     commit(api, repo, {"a/b.txt": b"1"})
     info = api.get_paths_info(repo, ["a", "a/b.txt", "absent.txt"])
     assert sorted(entry.path for entry in info) == ["a", "a/b.txt"]
@@ -284,7 +280,7 @@ def test_files_and_folders_are_deleted_and_replaced_in_order(api: HfApi, repo: s
     assert read(api, repo, "a/b.txt", tmp_path) == b"new"
 
 
-def test_unknown_names_are_told_apart(api: HfApi, repo: str) -> None:
+def test_missing_repos_revisions_and_files_raise_different_errors(api: HfApi, repo: str) -> None:
     with pytest.raises(RepositoryNotFoundError):
         api.repo_info(f"{repo}-absent")
     with pytest.raises(RevisionNotFoundError):
@@ -297,7 +293,7 @@ def test_unknown_names_are_told_apart(api: HfApi, repo: str) -> None:
     assert not api.revision_exists(repo, "absent")
 
 
-def test_a_gitignore_of_the_repo_drops_files(api: HfApi, repo: str) -> None:
+def test_files_ignored_by_the_repos_gitignore_are_left_out(api: HfApi, repo: str) -> None:
     commit(api, repo, {".gitignore": b"*.tmp\nskipped/\n!kept.tmp\n"})
     commit(api, repo, {"a.txt": b"1", "b.tmp": b"2", "skipped/c.txt": b"3", "kept.tmp": b"4"})
     files = set(api.list_repo_files(repo))
@@ -305,7 +301,7 @@ def test_a_gitignore_of_the_repo_drops_files(api: HfApi, repo: str) -> None:
     assert not files & {"b.tmp", "skipped/c.txt"}
 
 
-def test_an_empty_file_is_a_file(api: HfApi, repo: str, tmp_path: Path) -> None:
+def test_empty_files_are_stored(api: HfApi, repo: str, tmp_path: Path) -> None:
     commit(api, repo, {"empty.txt": b"", LOG: b""})
     assert read(api, repo, "empty.txt", tmp_path) == b""
     assert read(api, repo, LOG, tmp_path) == b""
@@ -317,7 +313,7 @@ def test_a_hundred_files_fit_into_one_commit(api: HfApi, repo: str) -> None:
     assert set(files) < set(api.list_repo_files(repo))
 
 
-def test_an_upload_of_a_folder_takes_the_patterns_into_account(api: HfApi, repo: str, tmp_path: Path) -> None:
+def test_uploading_a_folder_honours_the_patterns(api: HfApi, repo: str, tmp_path: Path) -> None:
     for path in ("run/events.tfevents.1", "run/notes.txt", "run/sub/events.tfevents.2"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(path.encode())

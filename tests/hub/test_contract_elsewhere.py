@@ -1,4 +1,4 @@
-"""The contract suite can be pointed at another Hub, and then asks that one alone."""
+"""The contract suite can run against another Hub and then sends requests to that Hub only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_requests_of_the_contract_reach_the_named_hub(tmp_path: Path) -> None:
         assert not list((tmp_path / "repos").glob("*/*/*.git")), "every repo is deleted at the end"
 
 
-def test_a_hub_that_cannot_be_used_fails_the_contract(hub: HubProcess) -> None:
+def test_an_incomplete_or_wrong_login_fails_the_contract(hub: HubProcess) -> None:
     for environment in ({ENDPOINT: hub.endpoint}, {ENDPOINT: hub.endpoint, TOKEN: "hf_wrong"}):
         done = run_contract(environment, "-k", "deleted_repo")
         assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""What user code that was written for another `SummaryWriter` relies on."""
+"""Code written for another `SummaryWriter` works with ours."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make(api: HfApi, repo_id: str) -> Iterator[Callable[..., Any]]:
 
 @pytest.mark.parametrize("as_", [str, os.fspath, lambda path: path], ids=["str", "fspath", "Path"])
 @pytest.mark.parametrize("name", [None, "logdir", "log_dir"])
-def test_logdir_is_taken_by_position_and_by_either_name(
+def test_logdir_is_accepted_by_position_and_by_either_name(
     make: Callable[..., HFSummaryWriter], tmp_path: Path, as_: Callable[[Path], Any], name: str | None
 ) -> None:
     given = as_(tmp_path / "run")
@@ -46,7 +46,7 @@ def test_logdir_is_taken_by_position_and_by_either_name(
     assert writer.scheduler.folder_path == tmp_path / "run"
 
 
-def test_a_path_like_of_ones_own_is_a_logdir(make: Callable[..., HFSummaryWriter], tmp_path: Path) -> None:
+def test_any_path_like_object_is_accepted_as_logdir(make: Callable[..., HFSummaryWriter], tmp_path: Path) -> None:
     class Place:
         def __fspath__(self) -> str:
             return str(tmp_path / "run")
@@ -93,7 +93,7 @@ def test_a_mixin_before_the_class_sees_every_call(make: Callable[..., HFSummaryW
 
 @pytest.mark.parametrize("summaries", [summary_pb2, their_summary])
 @pytest.mark.parametrize("events", [event_pb2, their_event])
-def test_frameworks_may_hand_over_protocol_buffers_of_either_family(
+def test_protocol_buffers_of_tensorboard_and_tensorboardx_are_accepted(
     make: Callable[..., HFSummaryWriter], tmp_path: Path, summaries: Any, events: Any
 ) -> None:
     summary = summaries.Summary(value=[summaries.Summary.Value(tag="loss", simple_value=0.5)])
@@ -109,7 +109,7 @@ def test_frameworks_may_hand_over_protocol_buffers_of_either_family(
     assert scalars(tmp_path, "loss") == [(step, 0.5) for step in (1, 2, 3, 4)]
 
 
-def test_after_a_with_block_there_is_no_file_writer_until_the_next_call(
+def test_file_writer_is_none_from_the_end_of_a_with_block_to_the_next_call(
     make: Callable[..., HFSummaryWriter], tmp_path: Path
 ) -> None:
     with make(HFSummaryWriter, tmp_path, filename_suffix=".mine") as writer:
@@ -123,7 +123,7 @@ def test_after_a_with_block_there_is_no_file_writer_until_the_next_call(
     assert all(path.name.endswith(".mine") for path in event_files(tmp_path))
 
 
-def test_the_purge_is_written_once_however_often_the_writer_is_reopened(
+def test_the_purge_step_is_written_once_when_the_writer_is_reopened(
     make: Callable[..., HFSummaryWriter], tmp_path: Path
 ) -> None:
     writer = make(HFSummaryWriter, tmp_path, purge_step=7)
@@ -134,7 +134,7 @@ def test_the_purge_is_written_once_however_often_the_writer_is_reopened(
     assert starts == [7]
 
 
-def test_hparams_without_metrics_may_stand_in_the_runs_own_folder(
+def test_hparams_without_metrics_may_be_written_to_the_run_itself(
     make: Callable[..., HFSummaryWriter], tmp_path: Path
 ) -> None:
     with make(HFSummaryWriter, tmp_path / "run") as writer:
@@ -147,7 +147,7 @@ def test_hparams_without_metrics_may_stand_in_the_runs_own_folder(
     assert plugins == ["hparams"] * 3
 
 
-def test_what_only_tensorboardx_has_is_there(make: Callable[..., HFSummaryWriter], tmp_path: Path) -> None:
+def test_methods_that_only_tensorboardx_has_are_supported(make: Callable[..., HFSummaryWriter], tmp_path: Path) -> None:
     network = (
         '<?xml version="1.0"?><net name="n"><layers><layer id="0" name="x" type="Parameter" version="opset1">'
         '<output><port id="0" precision="FP32"><dim>1</dim></port></output></layer></layers><edges/></net>'

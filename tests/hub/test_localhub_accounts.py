@@ -1,4 +1,4 @@
-"""Users, organizations and read-only tokens: who may do what, by the real client."""
+"""Permissions of users, organizations and read-only tokens, through the real client."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_each_token_has_its_user_and_organizations(crowded: LocalHub, client: Ca
     assert (guest["name"], guest["auth"]["accessToken"]["role"]) == ("ann", "read")
 
 
-def test_a_repo_is_created_in_a_namespace_of_the_user_alone(crowded: LocalHub, client: Callable[..., HfApi]) -> None:
+def test_a_user_creates_repos_in_their_own_namespaces_only(crowded: LocalHub, client: Callable[..., HfApi]) -> None:
     ann, ben = client(crowded, ANN), client(crowded, BEN)
     assert ann.create_repo("runs").repo_id == "ann/runs"
     assert ann.create_repo("lab/runs").repo_id == "lab/runs"
@@ -54,7 +54,7 @@ def test_a_repo_is_created_in_a_namespace_of_the_user_alone(crowded: LocalHub, c
     assert status_of(ben.move_repo, from_id="ben/x", to_id="lab/x") == 403
 
 
-def test_others_read_what_is_public_and_see_nothing_private(crowded: LocalHub, client: Callable[..., HfApi]) -> None:
+def test_other_users_read_public_repos_and_see_no_private_ones(crowded: LocalHub, client: Callable[..., HfApi]) -> None:
     ann, ben = client(crowded, ANN), client(crowded, BEN)
     ann.create_repo("ann/public")
     ann.create_repo("lab/private", private=True)
@@ -81,14 +81,14 @@ def test_a_read_only_token_reads_and_never_writes(crowded: LocalHub, client: Cal
     assert status_of(guest.create_branch, "ann/private", branch="b") == 403
 
 
-def test_commits_name_their_author(crowded: LocalHub, client: Callable[..., HfApi]) -> None:
+def test_a_commit_names_its_author(crowded: LocalHub, client: Callable[..., HfApi]) -> None:
     ann = client(crowded, ANN)
     ann.create_repo("lab/runs")
     ann.create_commit("lab/runs", [CommitOperationAdd("a.txt", b"x")], commit_message="Add")
     assert ann.list_repo_commits("lab/runs")[0].authors == ["ann"]
 
 
-def test_a_private_file_is_not_copied_by_who_may_not_read_it(crowded: LocalHub, client: Callable[..., HfApi]) -> None:
+def test_a_user_cannot_copy_a_private_file_of_another(crowded: LocalHub, client: Callable[..., HfApi]) -> None:
     ann, ben = client(crowded, ANN), client(crowded, BEN)
     ann.create_repo("ann/private", private=True)
     ben.create_repo("ben/mine")
@@ -122,7 +122,7 @@ def test_a_large_file_is_copied_to_another_repo(
     assert got.read_bytes() == content
 
 
-def test_users_come_from_the_command_line(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_users_are_defined_on_the_command_line(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     options = ["--user", f"ann:{ANN}", f"--user=guest:{GUEST}:read", "--organization", "lab:ann"]
     with HubProcess(tmp_path, *options, "--token", "hf_t", any_namespace=False) as hub:
         assert hub.process
@@ -134,12 +134,12 @@ def test_users_come_from_the_command_line(tmp_path: Path, client: Callable[..., 
 
 
 @pytest.mark.parametrize("text", ["ann", "ann:", ":hf_x", "a b:hf_x", "ann:hf_x:admin", "ann:hf x"])
-def test_a_user_that_makes_no_sense_is_refused(text: str) -> None:
+def test_an_invalid_user_option_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"NAME:TOKEN|Invalid name"):
         User.parse(text)
 
 
-def test_any_namespace_is_every_users() -> None:
+def test_with_any_namespace_a_user_may_use_all_namespaces() -> None:
     ann = User("ann", ANN)
     assert not Accounts([ann]).may_use(ann, "someone")
     assert Accounts([ann]).may_use(ann, "ANN")

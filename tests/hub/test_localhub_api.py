@@ -1,4 +1,4 @@
-"""The answers of the Hub's API in detail: pages, upload modes, limits, large uploads, downloads."""
+"""Details of the local Hub's API: pagination, upload modes, rate limits, large uploads, downloads."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.client  # what the client asks for and understands
+pytestmark = pytest.mark.client  # requests and parsing of responses depend on the client
 
 
 def plan(hub: HubProcess, repo_id: str, path: str, size: int = 10, sample: bytes = b"", **more: Any) -> dict[str, Any]:
-    """Ask how to upload one file."""
+    """Request the upload mode of one file."""
     file = {"path": path, "size": size, "sample": base64.b64encode(sample).decode()}
     reply = send(hub, "POST", f"/api/models/{repo_id}/preupload/main", {"files": [file], **more})
     answer: dict[str, Any] = reply.json()["files"][0]
@@ -49,20 +49,20 @@ def plan(hub: HubProcess, repo_id: str, path: str, size: int = 10, sample: bytes
         ("config.json", 10, b"{}", "regular"),
     ],
 )
-def test_name_size_and_content_decide_how_a_file_is_uploaded(
+def test_name_size_and_content_decide_the_upload_mode(
     hub: HubProcess, repo: str, path: str, size: int, sample: bytes, mode: str
 ) -> None:
     assert plan(hub, repo, path, size, sample)["uploadMode"] == mode
 
 
-def test_the_attributes_of_the_repo_decide_too(hub: HubProcess, repo: str) -> None:
+def test_gitattributes_of_the_repo_decide_the_upload_mode(hub: HubProcess, repo: str) -> None:
     rules = b"*.csv filter=lfs diff=lfs merge=lfs -text\n*.bin -filter\n"
     assert send_commit(hub, repo, file_line(".gitattributes", rules)).status == 200
     assert plan(hub, repo, "a/b.csv", sample=b"text")["uploadMode"] == "lfs"
     assert plan(hub, repo, "a.bin", sample=b"text")["uploadMode"] == "regular"
 
 
-def test_the_ignore_rules_of_a_request_stand_in_for_those_of_the_repo(hub: HubProcess, repo: str) -> None:
+def test_ignore_rules_in_a_request_replace_those_of_the_repo(hub: HubProcess, repo: str) -> None:
     assert send_commit(hub, repo, file_line(".gitignore", b"# comment\n*.tmp\n")).status == 200
     assert plan(hub, repo, "a.tmp")["shouldIgnore"]
     assert not plan(hub, repo, "a.log")["shouldIgnore"]
@@ -70,7 +70,7 @@ def test_the_ignore_rules_of_a_request_stand_in_for_those_of_the_repo(hub: HubPr
     assert plan(hub, repo, "x/a.log", gitIgnore="/x/\n")["shouldIgnore"]
 
 
-def test_what_is_there_already_is_told_by_its_id(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_the_preupload_response_holds_the_ids_of_existing_files(hub: HubProcess, api: HfApi, repo: str) -> None:
     operations = [CommitOperationAdd("a.txt", b"hello\n"), CommitOperationAdd("b.bin", b"\0\1")]
     api.create_commit(repo, operations, commit_message="Add")
     assert plan(hub, repo, "a.txt")["oid"] == "ce013625030ba8dba906f756967f9e9ca394464a"
@@ -78,7 +78,7 @@ def test_what_is_there_already_is_told_by_its_id(hub: HubProcess, api: HfApi, re
     assert "oid" not in plan(hub, repo, "c.txt")
 
 
-def test_commits_come_in_pages(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_commits_are_paginated(hub: HubProcess, api: HfApi, repo: str) -> None:
     for n in range(60):
         assert send_commit(hub, repo, file_line("a.txt", b"%d" % n), summary=f"Commit {n}").status == 200
     assert [commit.title for commit in api.list_repo_commits(repo)] == [
@@ -91,7 +91,7 @@ def test_commits_come_in_pages(hub: HubProcess, api: HfApi, repo: str) -> None:
     assert len(send(hub, "GET", f"/api/models/{repo}/commits/main?p=1").json()) == 11
 
 
-def test_large_trees_come_in_pages(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_large_trees_are_paginated(hub: HubProcess, api: HfApi, repo: str) -> None:
     lines = [file_line(f"many/{n:04}.txt", b"%d" % n) for n in range(1100)]
     assert send_commit(hub, repo, *lines).status == 200
     first = send(hub, "GET", f"/api/models/{repo}/tree/main/many")
@@ -103,7 +103,7 @@ def test_large_trees_come_in_pages(hub: HubProcess, api: HfApi, repo: str) -> No
     assert len(expanded) == 1100
 
 
-def test_links_lead_back_the_way_the_caller_came(tmp_path: Path) -> None:
+def test_urls_in_responses_have_the_host_of_the_request(tmp_path: Path) -> None:
     elsewhere = {"Host": "hub.example:8080"}
     asked = {"name": "a"}
     with LocalHub(tmp_path, allowed_hosts=["hub.example"]) as hub:
@@ -114,7 +114,9 @@ def test_links_lead_back_the_way_the_caller_came(tmp_path: Path) -> None:
         assert reply.json()["casUrl"] == "http://hub.example:8080"
 
 
-def test_repos_are_listed(api: HfApi, client: Callable[..., HfApi], hub: HubProcess, repo_id: str) -> None:
+def test_visible_repos_are_listed_by_type_and_author(
+    api: HfApi, client: Callable[..., HfApi], hub: HubProcess, repo_id: str
+) -> None:
     api.create_repo(repo_id, private=True, repo_type="dataset")
     assert repo_id in [each.id for each in api.list_datasets(author="tester")]
     assert repo_id not in [each.id for each in api.list_datasets(author="someone")]
@@ -122,7 +124,7 @@ def test_repos_are_listed(api: HfApi, client: Callable[..., HfApi], hub: HubProc
     assert repo_id not in [each.id for each in client(hub, token=False).list_datasets()]
 
 
-def test_a_readme_is_checked_before_it_is_sent(api: HfApi, repo: str) -> None:
+def test_the_client_validates_a_readme_before_committing_it(api: HfApi, repo: str) -> None:
     good = CommitOperationAdd("README.md", b"---\nlicense: mit\ntags: [a]\n---\n# Title\n")
     api.create_commit(repo, [good], commit_message="Add")
     bad = CommitOperationAdd("README.md", b"---\nlicense: mit\ntags: a\n---\n# Title\n")
@@ -134,13 +136,13 @@ def test_a_readme_is_checked_before_it_is_sent(api: HfApi, repo: str) -> None:
 
 
 @pytest.mark.parametrize(("metadata", "status"), [("license: mit", 200), ("tags: a", 400)])
-def test_a_readme_is_checked_without_a_token_too(hub: HubProcess, metadata: str, status: int) -> None:
-    # As newer clients do for a card of their own; older ones ask huggingface.co whatever their endpoint.
+def test_a_readme_is_validated_without_a_token(hub: HubProcess, metadata: str, status: int) -> None:
+    # Newer clients validate their card this way; older ones always ask huggingface.co.
     body = {"repoType": "model", "content": f"---\n{metadata}\n---\n"}
     assert send(hub, "POST", "/api/validate-yaml", body, token=None).status == status
 
 
-def test_a_file_is_served_with_what_a_cache_needs(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_a_file_is_served_with_etag_commit_and_ranges(hub: HubProcess, api: HfApi, repo: str) -> None:
     info = api.create_commit(repo, [CommitOperationAdd("a.txt", b"0123456789")], commit_message="Add")
     path = f"/{repo}/resolve/main/a.txt"
     head, whole = send(hub, "HEAD", path), send(hub, "GET", path)
@@ -168,7 +170,7 @@ def test_large_lfs_files_are_uploaded_in_parts(
     source.write_bytes(content)
     repo_id = api.create_repo("tester/parts").repo_id
     with source.open("rb") as file:
-        # A file object goes through plain LFS whatever the client prefers, and says so.
+        # The client uploads a file object over plain LFS, even with Xet enabled.
         operations = [CommitOperationAdd("a.tfevents.1", file)]
         api.create_commit(repo_id, operations, commit_message="Add")
     assert [each.status for each in small_parts.requests if "/lfs-objects/" in each.path] == [200] * 4
@@ -176,7 +178,7 @@ def test_large_lfs_files_are_uploaded_in_parts(
     assert not list((tmp_path / "unfinished").iterdir())
 
 
-def test_parts_that_do_not_fit_are_refused(small_parts: LocalHub, client: Callable[..., HfApi]) -> None:
+def test_invalid_parts_of_a_multipart_upload_are_refused(small_parts: LocalHub, client: Callable[..., HfApi]) -> None:
     repo_id = client(small_parts).create_repo("tester/parts").repo_id
     content = random.Random(2).randbytes(150_000)
     asked = {"operation": "upload", "objects": [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}]}
@@ -205,7 +207,7 @@ def test_parts_that_do_not_fit_are_refused(small_parts: LocalHub, client: Callab
     assert complete(one, two) == 200, "saying it again does no harm"
 
 
-def test_one_commit_too_many_is_429_with_the_wait_in_the_text_alone(tmp_path: Path) -> None:
+def test_a_commit_over_the_limit_is_429_with_the_wait_in_the_message_only(tmp_path: Path) -> None:
     with LocalHub(tmp_path, commits_per_hour=2, any_namespace=True) as hub:
         send(hub, "POST", "/api/repos/create", {"name": "a", "organization": "tester"})
         send(hub, "POST", "/api/repos/create", {"name": "b", "organization": "tester"})
@@ -220,7 +222,7 @@ def test_one_commit_too_many_is_429_with_the_wait_in_the_text_alone(tmp_path: Pa
         assert int(reply.headers["ratelimit"].split(";")[1].removeprefix("r=")) > 0
 
 
-def test_one_request_too_many_is_429_until_the_window_ends(tmp_path: Path) -> None:
+def test_a_request_over_the_limit_is_429_until_the_window_ends(tmp_path: Path) -> None:
     with LocalHub(tmp_path, requests_per_5min=3) as hub:
         replies = [send(hub, "GET", "/api/whoami-v2") for _ in range(4)]
         assert [reply.status for reply in replies] == [200, 200, 200, 429]
@@ -231,7 +233,7 @@ def test_one_request_too_many_is_429_until_the_window_ends(tmp_path: Path) -> No
         assert send(hub, "GET", "/localhub/stats").status == 200, "looking from outside is free"
 
 
-def test_the_client_waits_as_long_as_the_limit_says(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_a_request_over_the_limit_raises_in_the_client(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     with LocalHub(tmp_path, requests_per_5min=1) as hub:
         api = client(hub)
         api.whoami()
@@ -240,12 +242,12 @@ def test_the_client_waits_as_long_as_the_limit_says(tmp_path: Path, client: Call
         assert caught.value.response.status_code == 429
 
 
-def test_a_folder_is_gone_with_its_last_file(api: HfApi, repo: str) -> None:
+def test_a_folder_disappears_with_its_last_file(api: HfApi, repo: str) -> None:
     api.upload_file(path_or_fileobj=b"1", path_in_repo="a/b/c.txt", repo_id=repo)
     api.delete_file("a/b/c.txt", repo)
     assert [each.path for each in api.list_repo_tree(repo, recursive=True)] == [".gitattributes"]
 
 
-def test_no_bytes_from_the_end_are_a_range_that_cannot_be_served(hub: HubProcess, repo: str) -> None:
+def test_a_range_of_the_last_zero_bytes_is_416(hub: HubProcess, repo: str) -> None:
     reply = send(hub, "GET", f"/{repo}/resolve/main/.gitattributes", headers={"Range": "bytes=-0"})
     assert reply.status == 416

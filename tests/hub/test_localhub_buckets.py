@@ -1,4 +1,4 @@
-"""Storage buckets on the local Hub, by the real client."""
+"""Storage buckets on the local Hub, through the real client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EMPTY = "0" * 64
 
 @pytest.fixture
 def bucket_id() -> str:
-    """Return the id of a bucket that no other test uses and that does not exist yet."""
+    """Return the id of a new bucket."""
     return f"local/bucket-{uuid.uuid4().hex[:12]}"
 
 
@@ -66,7 +66,7 @@ def batch(hub: HasEndpoint, bucket_id: str, *operations: dict[str, Any]) -> Repl
     return send(hub, "POST", f"/api/buckets/{bucket_id}/batch", body, headers=headers)
 
 
-def test_files_come_back_byte_for_byte(hub: HubProcess, api: HfApi, bucket: str, tmp_path: Path) -> None:
+def test_bucket_files_are_downloaded_byte_for_byte(hub: HubProcess, api: HfApi, bucket: str, tmp_path: Path) -> None:
     files = {"logs/events.tfevents.1": noise(1), "a b#%?.txt": b"text", "empty": b"", "large": noise(2, 3_000_000)}
     add(api, bucket, files)
     api.download_bucket_files(bucket, files=[(path, tmp_path / path) for path in files])
@@ -76,7 +76,7 @@ def test_files_come_back_byte_for_byte(hub: HubProcess, api: HfApi, bucket: str,
     assert (about.total_files, about.size) == (4, sum(map(len, files.values())))
 
 
-def test_a_growing_file_sends_what_is_new(hub: HubProcess, api: HfApi, bucket: str) -> None:
+def test_a_growing_file_sends_its_new_data(hub: HubProcess, api: HfApi, bucket: str) -> None:
     content = b""
     for n in range(4):
         content += noise(10 + n, 300_000)
@@ -114,7 +114,7 @@ def test_buckets_are_listed_and_searched(api: HfApi, bucket: str, hub: HubProces
     assert send(hub, "DELETE", "/api/buckets/word").status == 404
 
 
-def test_a_moved_bucket_is_found_under_both_names(api: HfApi, hub: HubProcess, bucket: str) -> None:
+def test_a_renamed_bucket_is_found_under_both_names(api: HfApi, hub: HubProcess, bucket: str) -> None:
     add(api, bucket, {"a": b"1"})
     api.move_bucket(from_id=bucket, to_id=f"{bucket}-moved")
     add(api, f"{bucket}-moved", {"b": b"2"})
@@ -143,7 +143,7 @@ def test_trees_are_listed_by_prefix_level_and_page(api: HfApi, hub: HubProcess, 
         assert seen == paths(api, bucket, recursive=recursive)
 
 
-def test_paths_info_leaves_out_what_is_not_there(api: HfApi, bucket: str) -> None:
+def test_bucket_paths_info_leaves_out_missing_paths(api: HfApi, bucket: str) -> None:
     add(api, bucket, {"a/b": b"12"})
     (found,) = api.get_bucket_paths_info(bucket, ["a/b", "a", "absent"])
     assert (found.path, found.size, len(found.xet_hash)) == ("a/b", 2, 64)
@@ -187,7 +187,7 @@ def test_a_batch_is_at_most_1000_operations(hub: HubProcess, bucket: str) -> Non
     assert send(hub, "POST", f"/api/buckets/{bucket}/batch", b"{\n").status == 400
 
 
-def test_times_in_seconds_and_milliseconds_are_understood(hub: HubProcess, bucket: str) -> None:
+def test_times_in_seconds_and_milliseconds_are_recognized(hub: HubProcess, bucket: str) -> None:
     for path, moment in (("seconds", 1_700_000_000), ("milliseconds", 1_700_000_000_000)):
         batch(hub, bucket, {"type": "addFile", "path": path, "xetHash": EMPTY, "mtime": moment})
     for entry in send(hub, "GET", f"/api/buckets/{bucket}/tree").json():
@@ -210,7 +210,7 @@ def test_files_are_copied_from_buckets_and_repos(api: HfApi, hub: HubProcess, bu
     assert read(hub, bucket, "from-repo").body == noise(4)
 
 
-def test_sync_sends_what_changed_and_then_nothing(api: HfApi, bucket: str, hub: HubProcess, tmp_path: Path) -> None:
+def test_sync_uploads_changed_files_and_then_nothing(api: HfApi, bucket: str, hub: HubProcess, tmp_path: Path) -> None:
     (tmp_path / "up/sub").mkdir(parents=True)
     for name in ("up/a", "up/sub/b"):
         (tmp_path / name).write_bytes(name.encode())
@@ -224,7 +224,7 @@ def test_sync_sends_what_changed_and_then_nothing(api: HfApi, bucket: str, hub: 
     assert (tmp_path / "down/sub/b").read_bytes() == b"up/sub/b"
 
 
-def test_others_see_what_is_public_and_write_nowhere(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_other_users_see_public_buckets_and_cannot_write(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     with LocalHub(tmp_path, users=[User("ann", "hf_ann"), User("ben", "hf_ben")]) as hub:
         ann, ben = client(hub, "hf_ann"), client(hub, "hf_ben")
         ann.create_bucket("ann/public")
@@ -244,7 +244,7 @@ def test_others_see_what_is_public_and_write_nowhere(tmp_path: Path, client: Cal
         assert stolen.status == 422, "a hash alone opens no content of others"
 
 
-def test_requests_are_counted_and_limited(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_requests_to_buckets_are_counted_and_limited(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     with LocalHub(tmp_path, requests_per_5min=2) as hub:
         api = client(hub)
         api.create_bucket("local/a")
@@ -254,7 +254,7 @@ def test_requests_are_counted_and_limited(tmp_path: Path, client: Callable[..., 
         assert hub.stats.api.requests == 3
 
 
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_acknowledged_changes_survive_a_kill(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     files = {f"logs/{n}": noise(n, 1000) for n in range(20)}
     with HubProcess(tmp_path, "--token", "hf_t") as hub:
         api = client(hub)
@@ -313,7 +313,7 @@ def following(hub: HubProcess, bucket: str) -> Iterator[Callable[..., Iterator[t
         each.close()
 
 
-def test_changes_are_told_as_they_happen(api: HfApi, bucket: str, following: Callable[..., Any]) -> None:
+def test_the_event_stream_reports_changes(api: HfApi, bucket: str, following: Callable[..., Any]) -> None:
     events = following()
     assert next(events) == ("ready", {}), "nothing has ever changed"
     add(api, bucket, {"a": b"1"})
@@ -326,7 +326,7 @@ def test_changes_are_told_as_they_happen(api: HfApi, bucket: str, following: Cal
     assert next(events)[1]["changes"] == [{"path": "a", "op": "delete"}]
 
 
-def test_a_stream_goes_on_from_a_cursor_or_a_time(
+def test_a_stream_resumes_from_a_cursor_or_a_time(
     hub: HubProcess, api: HfApi, bucket: str, following: Callable[..., Any]
 ) -> None:
     add(api, bucket, {"a": b"1"})
@@ -358,7 +358,7 @@ def test_a_stream_ends_with_its_bucket_and_with_the_hub(tmp_path: Path, client: 
         each.close()
 
 
-def test_a_stream_that_is_told_to_reconnect_goes_on_where_it_was(
+def test_a_stream_resumes_from_the_cursor_of_a_reconnect_event(
     hub: HubProcess, api: HfApi, bucket: str, following: Callable[..., Any]
 ) -> None:
     add(api, bucket, {"a": b"1"})
@@ -372,7 +372,7 @@ def test_a_stream_that_is_told_to_reconnect_goes_on_where_it_was(
     assert (name, [each["path"] for each in data["changes"]]) == ("changes", ["b"])
 
 
-def test_a_stream_that_is_reset_ends_and_a_new_one_begins(
+def test_a_reset_event_ends_a_stream_and_a_new_one_can_be_opened(
     hub: HubProcess, api: HfApi, bucket: str, following: Callable[..., Any]
 ) -> None:
     add(api, bucket, {"a": b"1"})
@@ -396,7 +396,7 @@ def test_an_idle_stream_is_kept_alive(
     assert lines == ["event: ready", "data: {}", "", ": keep-alive", "", ": keep-alive", ""]
 
 
-def test_two_streams_miss_and_repeat_nothing_of_eight_clients(
+def test_two_streams_report_all_changes_of_eight_clients_once_in_one_order(
     hub: HubProcess, bucket: str, following: Callable[..., Any]
 ) -> None:
     expected = {f"{client}/{n}" for client in range(8) for n in range(125)}
@@ -426,7 +426,7 @@ def test_two_streams_miss_and_repeat_nothing_of_eight_clients(
     assert seen[0] == seen[1], "in one order"
 
 
-def test_a_long_log_is_compacted_and_its_end_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_change_log_is_compacted_and_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket_files, "_KEPT_BATCHES", 5)
     disk = Disk(tmp_path / "unfinished")
     files = bucket_files.BucketFiles(tmp_path, disk)
@@ -491,7 +491,7 @@ def test_bad_resume_points_are_400(hub: HubProcess, bucket: str) -> None:
         assert send(hub, "GET", f"/api/buckets/{bucket}/events{query}").status == 400
 
 
-def test_a_file_system_sees_the_bucket(hub: HubProcess, api: HfApi, bucket: str) -> None:
+def test_a_file_system_reads_and_writes_the_bucket(hub: HubProcess, api: HfApi, bucket: str) -> None:
     hffs = pytest.importorskip("huggingface_hub.hf_file_system")
     if not hasattr(api, "copy_files"):
         pytest.skip("the file system of this client may know no buckets")
@@ -507,7 +507,7 @@ def test_a_file_system_sees_the_bucket(hub: HubProcess, api: HfApi, bucket: str)
 
 
 @pytest.mark.parametrize("fault", [None, "reconnect", "reset"])
-def test_a_file_system_follows_what_others_change(hub: HubProcess, api: HfApi, bucket: str, fault: str | None) -> None:
+def test_a_file_system_follows_changes_by_others(hub: HubProcess, api: HfApi, bucket: str, fault: str | None) -> None:
     pytest.importorskip("huggingface_hub._bucket_live_follow", reason="this client follows no buckets")
     hffs = pytest.importorskip("huggingface_hub.hf_file_system")
     files = hffs.HfFileSystem(endpoint=hub.endpoint, token=hub.token, skip_instance_cache=True, live_follow=True)

@@ -1,4 +1,4 @@
-"""The `hf` command, as a process, takes the local Hub for the Hub."""
+"""The `hf` command works with the local Hub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.client, pytest.mark.transport]  # the command is a par
 
 @pytest.fixture
 def hf(hub: HubProcess, tmp_path: Path) -> Hf:
-    """Return a function that runs `hf` as a user would, and fails unless it succeeds."""
+    """Return a function that runs `hf` and by default checks its exit code."""
     environment = {
         **os.environ,
         "HF_ENDPOINT": hub.endpoint,
@@ -47,11 +47,11 @@ def hf(hub: HubProcess, tmp_path: Path) -> Hf:
 
 @pytest.fixture
 def repos(hf: Hf) -> str:
-    """Return what the group of commands for repos is called: `repo` in the first versions."""
+    """Return the name of the command group for repos, which is `repo` in the first versions."""
     return "repos" if hf("repos", "--help", check=False).returncode == 0 else "repo"
 
 
-def test_a_folder_goes_up_and_comes_down(hf: Hf, repos: str, repo_id: str, tmp_path: Path) -> None:
+def test_a_folder_is_uploaded_and_downloaded(hf: Hf, repos: str, repo_id: str, tmp_path: Path) -> None:
     logs = tmp_path / "logs" / "run"
     logs.mkdir(parents=True)
     contents = {"events.out.tfevents.1": os.urandom(200_000), "notes.txt": b"hello\n"}
@@ -68,7 +68,7 @@ def test_a_folder_goes_up_and_comes_down(hf: Hf, repos: str, repo_id: str, tmp_p
     assert [path.name for path in one.rglob("*.txt")] == ["notes.txt"]
 
 
-def test_branches_and_tags_come_and_go(hf: Hf, repos: str, repo_id: str, api: HfApi) -> None:
+def test_branches_and_tags_are_created_and_deleted(hf: Hf, repos: str, repo_id: str, api: HfApi) -> None:
     hf(repos, "create", repo_id)
     hf(repos, "branch", "create", repo_id, "runs/one")
     hf(repos, "branch", "create", repo_id, "runs/one", "--exist-ok")
@@ -83,7 +83,7 @@ def test_branches_and_tags_come_and_go(hf: Hf, repos: str, repo_id: str, api: Hf
     assert ([each.name for each in refs.branches], refs.tags) == (["main"], [])
 
 
-def test_a_repo_is_moved_and_changed(hf: Hf, repos: str, repo_id: str, api: HfApi) -> None:
+def test_a_repo_is_made_private_and_renamed(hf: Hf, repos: str, repo_id: str, api: HfApi) -> None:
     hf(repos, "create", repo_id)
     hf(repos, "settings", repo_id, "--private")
     assert api.repo_info(repo_id).private
@@ -91,13 +91,13 @@ def test_a_repo_is_moved_and_changed(hf: Hf, repos: str, repo_id: str, api: HfAp
     assert api.repo_info(repo_id).id == f"{repo_id}-moved"
 
 
-def test_what_does_not_exist_is_said_so(hf: Hf, repo_id: str) -> None:
+def test_downloading_a_missing_repo_fails_with_not_found(hf: Hf, repo_id: str) -> None:
     done = hf("download", repo_id, check=False)
     assert done.returncode != 0
     assert "not found" in (done.stdout + done.stderr).lower()
 
 
-def test_a_bucket_is_filled_listed_and_emptied(hf: Hf, repo_id: str, tmp_path: Path) -> None:
+def test_a_bucket_is_created_synced_listed_and_deleted(hf: Hf, repo_id: str, tmp_path: Path) -> None:
     if hf("buckets", "--help", check=False).returncode:
         pytest.skip("this client has no buckets")
     (tmp_path / "up").mkdir()

@@ -38,12 +38,12 @@ NAMES = st.sampled_from(
 LINES = st.lists(st.dictionaries(NAMES, VALUES, max_size=5), max_size=4)
 
 
-# On a busy machine any example can take long.
+# On a busy machine an example may be slow.
 bounded = settings(deadline=None)
 
 
 class NoFiles:
-    """Stores in which nothing is."""
+    """An empty store."""
 
     def find(self, _name: str) -> None:
         return None
@@ -67,14 +67,14 @@ def lines_of(values: list[dict[str, Any]]) -> bytes:
 
 @bounded
 @given(st.binary(max_size=400))
-def test_any_shard_is_refused_or_read(data: bytes) -> None:
+def test_a_shard_of_any_bytes_is_refused_or_read(data: bytes) -> None:
     refuses_or_accepts(lambda: read_shard(BytesIO(data)))
     refuses_or_accepts(lambda: read_shard(BytesIO(HEADER + data)))
 
 
 @bounded
 @given(st.binary(max_size=400))
-def test_any_xorb_is_refused_or_read(data: bytes) -> None:
+def test_a_xorb_of_any_bytes_is_refused_or_read(data: bytes) -> None:
     refuses_or_accepts(lambda: list(read_chunks(BytesIO(data))))
     frame = b"\0" + len(data).to_bytes(3, "little") + b"\1" + (100).to_bytes(3, "little") + data
     refuses_or_accepts(lambda: list(read_chunks(BytesIO(frame))))
@@ -82,7 +82,7 @@ def test_any_xorb_is_refused_or_read(data: bytes) -> None:
 
 @bounded
 @given(LINES | st.binary(max_size=200))
-def test_any_batch_is_refused_or_judged(data: list[dict[str, Any]] | bytes) -> None:
+def test_a_batch_of_any_content_is_refused_or_checked(data: list[dict[str, Any]] | bytes) -> None:
     body = data if isinstance(data, bytes) else lines_of(data)
     files: Any = NoFiles()
     refuses_or_accepts(lambda: judge_batch(read_batch(body), files, lambda _: 1))
@@ -90,7 +90,7 @@ def test_any_batch_is_refused_or_judged(data: list[dict[str, Any]] | bytes) -> N
 
 @bounded
 @given(LINES | st.binary(max_size=200))
-def test_any_commit_is_refused_or_read(data: list[dict[str, Any]] | bytes) -> None:
+def test_a_commit_of_any_content_is_refused_or_read(data: list[dict[str, Any]] | bytes) -> None:
     body = data if isinstance(data, bytes) else lines_of(data)
     lfs: Any = NoFiles()
     header = b'{"key": "header", "value": {"summary": "s"}}\n'
@@ -100,14 +100,14 @@ def test_any_commit_is_refused_or_read(data: list[dict[str, Any]] | bytes) -> No
 
 @bounded
 @given(st.text(max_size=200))
-def test_any_card_is_checked(text: str) -> None:
+def test_a_card_of_any_text_is_checked(text: str) -> None:
     check_card(text)
     check_card(f"---\n{text}\n---\n")
 
 
 @bounded
 @given(st.binary(max_size=200), st.text(min_size=1, max_size=30))
-def test_any_rules_are_applied(rules: bytes, path: str) -> None:
+def test_ignore_rules_of_any_bytes_are_applied(rules: bytes, path: str) -> None:
     parsed = UploadRules(rules, rules)
     assert parsed.is_ignored(path) in (True, False)
     assert parsed.is_large(path, 1, b"") in (True, False)
@@ -115,7 +115,7 @@ def test_any_rules_are_applied(rules: bytes, path: str) -> None:
 
 @bounded
 @given(st.text(max_size=40), st.integers(0, 100))
-def test_any_range_is_refused_or_within_the_file(value: str, size: int) -> None:
+def test_a_range_of_any_text_is_refused_or_within_the_file(value: str, size: int) -> None:
     def check(text: str) -> None:
         found = parse_range(text, size)
         assert found is None or (found[1] is not None and 0 <= found[0] <= found[1] <= size)
@@ -126,18 +126,18 @@ def test_any_range_is_refused_or_within_the_file(value: str, size: int) -> None:
 
 @bounded
 @given(st.text(max_size=40))
-def test_any_host_is_refused_or_allowed(value: str) -> None:
+def test_a_host_of_any_text_is_refused_or_allowed(value: str) -> None:
     refuses_or_accepts(lambda: Hosts().check(value))
 
 
 @bounded
 @given(st.binary(max_size=300))
-def test_any_event_file_is_read_as_far_as_it_goes(data: bytes) -> None:
+def test_an_event_file_of_any_bytes_is_read_without_an_error(data: bytes) -> None:
     read_scalars([data])
     read_scalars([data[:100], data[100:]])
 
 
-def test_a_shard_that_announces_billions_of_entries_takes_no_memory(tmp_path: Any) -> None:
+def test_a_shard_that_announces_billions_of_entries_uses_little_memory(tmp_path: Any) -> None:
     path = tmp_path / "shard"
     path.write_bytes(HEADER + struct.pack("<32sII8x", bytes(32), 0, 2**32 - 1) + bytes(1000))
     tracemalloc.start()

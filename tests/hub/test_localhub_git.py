@@ -1,4 +1,4 @@
-"""Git itself clones and fetches from the local Hub, and gets large files by LFS."""
+"""Git clones and fetches from the local Hub, and downloads large files over LFS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def git(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[s
 
 
 def with_password(password: str) -> tuple[str, str]:
-    """Return the options that have Git show a password once it is asked for one."""
+    """Return the Git options of a credential helper that returns the password."""
     return "-c", f"credential.helper=!f() {{ echo username=anyone; echo password={password}; }}; f"
 
 
@@ -49,7 +49,7 @@ def push(api: HfApi, repo_id: str, path: str, content: bytes, **more: Any) -> st
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
 @pytest.mark.parametrize("end", ["", ".git"])
-def test_a_repo_is_cloned_and_fetched_from(
+def test_a_repo_is_cloned_and_pulled(
     hub: HubProcess, api: HfApi, repo_id: str, kind: str, end: str, tmp_path: Path
 ) -> None:
     api.create_repo(repo_id, repo_type=kind, space_sdk="static" if kind == "space" else None)
@@ -64,7 +64,7 @@ def test_a_repo_is_cloned_and_fetched_from(
     git("-C", tmp_path / "clone", "fsck", "--strict")
 
 
-def test_a_large_history_is_fetched_in_one_go_and_shallow(
+def test_a_long_history_is_cloned_in_full_and_shallow(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     api.create_repo(repo_id)
@@ -86,7 +86,7 @@ def test_a_private_repo_needs_the_token_as_password(hub: HubProcess, api: HfApi,
     git(*with_password(hub.token), "clone", url, tmp_path / "yes")
 
 
-def test_a_push_is_refused_with_the_reason(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_git_push_is_refused_with_403(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     api.create_repo(repo_id)
     git("clone", f"{hub.endpoint}/{repo_id}", tmp_path / "clone")
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
@@ -107,7 +107,7 @@ def test_large_files_are_downloaded_by_lfs(hub: HubProcess, api: HfApi, repo_id:
     assert send(hub, "GET", item["actions"]["download"]["href"], token=None).body == content
 
 
-def test_nonsense_is_no_crash(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_invalid_git_requests_are_refused(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id)
     for body in (b"", b"zzzz", b"0032want " + b"0" * 40 + b"\n0000", b"0005", b"0" * 100, b"fffe" + b"a" * 50):
         assert send(hub, "POST", f"/{repo_id}.git/git-upload-pack", body).status in (200, 400), body

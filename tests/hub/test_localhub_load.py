@@ -1,4 +1,4 @@
-"""Many clients at once, large files, and a Hub that is killed again and again: nothing acknowledged is lost."""
+"""Many concurrent clients, large files and repeated kills of the Hub lose nothing that was acknowledged."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def put_lfs(hub: HubProcess, repo_id: str, content: bytes) -> str:
     return oid
 
 
-def test_fifty_clients_at_once_are_all_served(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_fifty_concurrent_clients_are_served(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     repos = [api.create_repo(f"{repo_id}-{n}").repo_id for n in range(5)]
 
     def work(client: int) -> None:
@@ -63,7 +63,9 @@ def test_fifty_clients_at_once_are_all_served(hub: HubProcess, api: HfApi, repo_
         assert_sound(hub.root / "repos" / "models" / f"{repo}.git")
 
 
-def test_commits_from_many_processes_are_all_there(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_commits_from_many_processes_are_all_in_the_history(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
     api.create_repo(repo_id)
     script = (
         "import os, sys; from huggingface_hub import HfApi, constants; constants.ENDPOINT = sys.argv[1];"
@@ -83,7 +85,7 @@ def test_commits_from_many_processes_are_all_there(hub: HubProcess, api: HfApi, 
     assert_sound(hub.root / "repos" / "models" / f"{repo_id}.git")
 
 
-def test_a_caller_who_goes_away_in_a_download_leaves_no_file_open(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_an_aborted_download_leaves_no_file_open(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     assert hub.process
     api.create_repo(repo_id)
     content = bytes(20 * MEGABYTE)
@@ -111,7 +113,7 @@ def _sha256(path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_memory_stays_bounded_with_a_file_of_two_gigabytes(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_a_two_gigabyte_file_uses_bounded_memory(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     source, digest = tmp_path / "source.tfevents.1", hashlib.sha256()
     piece = random.Random(1).randbytes(MEGABYTE)
     with source.open("wb") as file:
@@ -145,13 +147,13 @@ def test_memory_stays_bounded_with_a_file_of_two_gigabytes(tmp_path: Path, clien
 
 
 class _Writers:
-    """Clients that commit until told to stop, and remember what was acknowledged."""
+    """Clients that commit until they are stopped, and record the acknowledged commits."""
 
     def __init__(self, endpoint: str, token: str) -> None:
         self.endpoint = endpoint
         self.token = token
         self.stop = threading.Event()
-        # The repo, the commit, the path and the content of each commit that the Hub said it made.
+        # The repo, oid, path and content of each acknowledged commit.
         self.acknowledged: list[tuple[str, str, str, bytes]] = []
 
     def small(self, repo_id: str) -> None:
@@ -176,7 +178,7 @@ class _Writers:
 
 
 class _ExpectingCrashes:
-    """Swallow whatever a client says when its Hub is killed, and let the Hub come back."""
+    """Suppress client errors while the Hub is killed, and wait a moment for its restart."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -191,7 +193,7 @@ class _ExpectingCrashes:
 
 
 def _free_port() -> int:
-    # Below the ports that Linux gives to clients: one of them could take the port while the Hub is down.
+    # Below Linux's ephemeral ports: a client could take one of those while the Hub is down.
     for port in random.sample(range(20_000, 32_000), 100):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -200,9 +202,7 @@ def _free_port() -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_hub_that_is_killed_fifty_times_loses_nothing_it_acknowledged(
-    tmp_path: Path, client: Callable[..., HfApi]
-) -> None:
+def test_fifty_kills_of_the_hub_lose_no_acknowledged_commit(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     arguments = ["--port", str(_free_port()), "--token", "hf_crash"]
     small, large = [f"tester/small-{n}" for n in range(3)], "tester/large"
     moments = random.Random(7)

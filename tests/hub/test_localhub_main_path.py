@@ -1,8 +1,7 @@
-"""The calls that a training run makes, by the real client, over Xet or plain LFS as the environment says."""
+"""The calls of a training run through the real client, over Xet or plain LFS depending on the environment."""
 
 from __future__ import annotations
 
-import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError
 
+from hub.content import noise
 from hub.gitcheck import assert_sound, git
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ pytestmark = [pytest.mark.client, pytest.mark.transport]  # the client makes eve
 
 KINDS = ["model", "dataset"]
 LOG = "tensorboard/run/events.out.tfevents.1"
-
-
-def _bytes(seed: int, size: int) -> bytes:
-    return random.Random(seed).randbytes(size)
 
 
 def _commit(api: HfApi, repo_id: str, files: dict[str, bytes], **more: Any) -> CommitInfo:
@@ -52,11 +48,11 @@ def _repository(hub: HubProcess, repo_id: str, kind: str = "model") -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_committed_comes_back_byte_for_byte(
+def test_committed_files_are_downloaded_byte_for_byte(
     hub: HubProcess, api: HfApi, repo_id: str, kind: str, tmp_path: Path
 ) -> None:
     api.create_repo(repo_id, repo_type=kind)
-    files = {LOG: _bytes(1, 300_000), "tensorboard/run/events.out.tfevents.2": b"small", "notes.txt": "día\n".encode()}
+    files = {LOG: noise(1, 300_000), "tensorboard/run/events.out.tfevents.2": b"small", "notes.txt": "día\n".encode()}
     info = _commit(api, repo_id, files, repo_type=kind)
     assert info.commit_url.startswith(hub.endpoint)
     assert api.repo_info(repo_id, repo_type=kind).sha == info.oid
@@ -67,11 +63,11 @@ def test_what_is_committed_comes_back_byte_for_byte(
     assert_sound(_repository(hub, repo_id, kind))
 
 
-def test_git_holds_a_pointer_for_a_large_file_and_small_ones_as_they_are(
+def test_git_stores_a_pointer_for_a_large_file_and_small_files_directly(
     hub: HubProcess, api: HfApi, repo_id: str
 ) -> None:
     api.create_repo(repo_id)
-    _commit(api, repo_id, {LOG: _bytes(2, 100_000), "notes.txt": b"hello\n"})
+    _commit(api, repo_id, {LOG: noise(2, 100_000), "notes.txt": b"hello\n"})
     repository = _repository(hub, repo_id)
     assert git(repository, "show", "main:notes.txt") == "hello\n"
     pointer = git(repository, "show", f"main:{LOG}").splitlines()
@@ -79,11 +75,13 @@ def test_git_holds_a_pointer_for_a_large_file_and_small_ones_as_they_are(
     assert pointer[2] == "size 100000"
 
 
-def test_a_growing_file_arrives_push_after_push(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_each_commit_of_a_growing_file_can_be_downloaded(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
     api.create_repo(repo_id)
     content = b""
     for push in range(4):
-        content += _bytes(push, 150_000)
+        content += noise(push, 150_000)
         info = _commit(api, repo_id, {LOG: content})
         assert _download(api, repo_id, LOG, tmp_path / str(push), revision=info.oid) == content
     files = api.list_repo_tree(repo_id, recursive=True, path_in_repo="tensorboard")
@@ -91,16 +89,16 @@ def test_a_growing_file_arrives_push_after_push(hub: HubProcess, api: HfApi, rep
     assert_sound(_repository(hub, repo_id))
 
 
-def test_over_xet_an_appended_file_sends_little_more_than_what_is_new(
+def test_over_xet_an_appended_file_sends_little_more_than_its_new_data(
     hub: HubProcess, api: HfApi, repo_id: str
 ) -> None:
     if constants.HF_HUB_DISABLE_XET:
         pytest.skip("plain LFS sends whole files")
     api.create_repo(repo_id)
-    content = _bytes(3, 2_000_000)
+    content = noise(3, 2_000_000)
     _commit(api, repo_id, {LOG: content})
     before = hub.stats.xorb.received
-    _commit(api, repo_id, {LOG: content + _bytes(4, 50_000)})
+    _commit(api, repo_id, {LOG: content + noise(4, 50_000)})
     assert 0 < hub.stats.xorb.received - before < 300_000
 
 
@@ -109,12 +107,12 @@ def test_a_squash_leaves_one_commit_with_the_same_files(
 ) -> None:
     api.create_repo(repo_id)
     for n in range(3):
-        _commit(api, repo_id, {LOG: _bytes(n, 5000)})
+        _commit(api, repo_id, {LOG: noise(n, 5000)})
     tree = git(_repository(hub, repo_id), "rev-parse", "main^{tree}")
     api.super_squash_history(repo_id, branch="main", commit_message="One")
     assert [commit.title for commit in api.list_repo_commits(repo_id)] == ["One"]
     assert git(_repository(hub, repo_id), "rev-parse", "main^{tree}") == tree
-    assert _download(api, repo_id, LOG, tmp_path) == _bytes(2, 5000)
+    assert _download(api, repo_id, LOG, tmp_path) == noise(2, 5000)
 
 
 def test_a_wrong_token_is_401(hub: HubProcess, client: Callable[..., HfApi], repo_id: str) -> None:
@@ -138,7 +136,7 @@ def test_files_and_folders_can_be_deleted(hub: HubProcess, api: HfApi, repo_id: 
     assert_sound(_repository(hub, repo_id))
 
 
-def test_commits_at_the_same_time_are_all_there(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_concurrent_commits_are_all_in_the_history(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: _commit(api, repo_id, {f"run-{n}/log.txt": b"%d" % n}), range(24)))

@@ -1,4 +1,4 @@
-"""Names of repos: renamed repos, other spellings, revisions of every kind, and what anonymous callers are told."""
+"""Repo names: renamed repos, other spellings, all kinds of revisions, and responses to anonymous callers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_new_repo_under_the_old_name_ends_the_redirect(api: HfApi, repo: str) 
     assert api.repo_exists(f"{repo}-moved")
 
 
-def test_an_upload_goes_on_while_its_repo_is_renamed(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_an_upload_continues_while_its_repo_is_renamed(hub: HubProcess, api: HfApi, repo: str) -> None:
     granted = send(hub, "GET", f"/api/models/{repo}/xet-write-token/main").json()["accessToken"]
     content = b"hello"
     api.move_repo(from_id=repo, to_id=f"{repo}-moved")
@@ -62,7 +62,7 @@ def test_an_upload_goes_on_while_its_repo_is_renamed(hub: HubProcess, api: HfApi
     assert send_commit(hub, f"{repo}-moved", file_line("a.txt", content)).status == 200
 
 
-def test_names_are_the_same_in_any_case(api: HfApi, repo: str) -> None:
+def test_names_are_case_insensitive(api: HfApi, repo: str) -> None:
     shouted = repo.upper()
     assert api.repo_info(shouted).id == repo
     push(api, shouted, {"a.txt": b"x"})
@@ -73,7 +73,7 @@ def test_names_are_the_same_in_any_case(api: HfApi, repo: str) -> None:
     assert api.create_repo(shouted, exist_ok=True).repo_id == repo
 
 
-def test_anonymous_callers_are_asked_to_log_in(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_anonymous_callers_get_401_for_private_and_missing_repos(hub: HubProcess, api: HfApi, repo: str) -> None:
     api.update_repo_settings(repo, private=True)
     for name in (repo, f"{repo}-absent", "gpt2"):
         for path in (f"/api/models/{name}", f"/{name}/resolve/main/a.txt", f"/api/models/{name}/tree/main"):
@@ -143,7 +143,7 @@ def test_branches_can_be_empty_and_overwritten(hub: HubProcess, api: HfApi, repo
     assert api.list_repo_files(repo, revision="runs/new") == []
 
 
-def test_file_metadata_tells_size_and_hash(api: HfApi, repo: str) -> None:
+def test_file_metadata_holds_size_and_hash(api: HfApi, repo: str) -> None:
     push(api, repo, {LOG: noise(4)})
     push(api, repo, {"a.txt": b"hello\n"})
     siblings = {each.rfilename: each for each in api.model_info(repo, files_metadata=True).siblings or []}
@@ -153,14 +153,14 @@ def test_file_metadata_tells_size_and_hash(api: HfApi, repo: str) -> None:
     assert (large.size, large.lfs.size) == (200_000, 200_000)
 
 
-def test_a_folder_is_deleted_by_the_line_for_a_file(api: HfApi, repo: str) -> None:
+def test_deleting_a_folder_as_a_file_works(api: HfApi, repo: str) -> None:
     push(api, repo, {"a/b/c.txt": b"x"})
     operations = [CommitOperationDelete("a", is_folder=False)]
     api.create_commit(repo, operations, commit_message="Delete")
     assert "a/b/c.txt" not in api.list_repo_files(repo)
 
 
-def test_commits_say_how_many_there_are(hub: HubProcess, repo: str) -> None:
+def test_the_commit_list_names_the_total_count(hub: HubProcess, repo: str) -> None:
     for n in range(3):
         assert send_commit(hub, repo, file_line("a.txt", b"%d" % n)).status == 200
     reply = send(hub, "GET", f"/api/models/{repo}/commits/main?limit=2")
@@ -183,7 +183,7 @@ def test_a_large_file_is_copied_within_a_repo_and_between_repos(api: HfApi, repo
     assert getattr(entry, "size", None) == 200_000
 
 
-def test_an_lfs_batch_for_xet_says_where_and_with_what_token(hub: HubProcess, repo: str) -> None:
+def test_an_lfs_batch_for_xet_names_the_endpoint_and_token(hub: HubProcess, repo: str) -> None:
     asked = {"operation": "upload", "transfers": ["basic", "xet"], "objects": [{"oid": "a" * 64, "size": 5}]}
     answer = send(hub, "POST", f"/{repo}.git/info/lfs/objects/batch", asked).json()
     (item,) = answer["objects"]

@@ -1,4 +1,4 @@
-"""The pages for people: links lead somewhere, nothing of a repo's runs, private repos stay private."""
+"""HTML pages of the local Hub: links work, no script of a repo is executed, private repos stay private."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def visit(hub: HubProcess, path: str, password: str | None = None) -> tuple[int,
             return error.code, error.read().decode(), error.headers
 
 
-def test_every_link_of_a_repo_leads_somewhere(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_every_link_on_a_repos_pages_works(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     url = api.create_repo(repo_id, repo_type="dataset")
     operations = [
         CommitOperationAdd("logs of mine/a b#c?.txt", b"content"),
@@ -55,7 +55,7 @@ def test_every_link_of_a_repo_leads_somewhere(hub: HubProcess, api: HfApi, repo_
     assert f"/datasets/{repo_id}/tree/runs%2Fsecond" in seen
 
 
-def test_a_repo_shows_files_and_commits_with_sizes_and_titles(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_a_repo_page_shows_files_and_commits_with_sizes_and_titles(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id)
     operations = [CommitOperationAdd("events.tfevents.1", b"x" * 2_000_000)]
     api.create_commit(repo_id, operations, commit_message="Add a run")
@@ -66,7 +66,7 @@ def test_a_repo_shows_files_and_commits_with_sizes_and_titles(hub: HubProcess, a
     assert repo_id in visit(hub, "/")[1]
 
 
-def test_names_and_titles_are_escaped_and_nothing_runs(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_names_and_titles_are_escaped_and_scripts_are_blocked(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id)
     operations = [CommitOperationAdd(f"{EVIL}.html".replace("/", "_"), EVIL.encode())]
     info = api.create_commit(repo_id, operations, commit_message=EVIL, commit_description=f"more {EVIL}")
@@ -78,7 +78,7 @@ def test_names_and_titles_are_escaped_and_nothing_runs(hub: HubProcess, api: HfA
     assert (status, headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
 
 
-def test_private_repos_show_to_those_who_sign_in(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_private_repos_are_shown_after_signing_in(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id, private=True)
     assert repo_id not in visit(hub, "/")[1]
     status, text, _ = visit(hub, f"/{repo_id}")
@@ -90,5 +90,5 @@ def test_private_repos_show_to_those_who_sign_in(hub: HubProcess, api: HfApi, re
 
 
 @pytest.mark.parametrize("path", ["/tester/nothing-here", "/tester/nothing-here/commit/abc", "/x", "/favicon.ico"])
-def test_what_is_not_there_is_404(hub: HubProcess, path: str) -> None:
+def test_missing_pages_are_404(hub: HubProcess, path: str) -> None:
     assert visit(hub, path)[0] == 404

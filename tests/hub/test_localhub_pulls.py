@@ -1,4 +1,4 @@
-"""Pull requests on the local Hub, by the real client."""
+"""Pull requests on the local Hub, through the real client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.client
 
 
-def test_a_commit_can_be_a_pull_request_and_be_merged(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_a_commit_opens_a_pull_request_that_can_be_merged(hub: HubProcess, api: HfApi, repo: str) -> None:
     push(api, repo, {"old.txt": b"old"})
     log = noise(1)
     info = push(api, repo, {LOG: log, "old.txt": None}, create_pr=True)
@@ -46,7 +46,7 @@ def test_a_commit_can_be_a_pull_request_and_be_merged(hub: HubProcess, api: HfAp
     assert_sound(hub.root / "repos" / "models" / f"{repo}.git")
 
 
-def test_pull_requests_are_listed_and_talked_about(api: HfApi, repo: str) -> None:
+def test_pull_requests_are_listed_renamed_and_commented(api: HfApi, repo: str) -> None:
     first = api.create_pull_request(repo, title="One", description="the first")
     push(api, repo, {"a.txt": b"1"}, create_pr=True)
     assert (first.num, first.status, first.is_pull_request) == (1, "draft", True)
@@ -61,7 +61,7 @@ def test_pull_requests_are_listed_and_talked_about(api: HfApi, repo: str) -> Non
     assert "+1" in (api.get_discussion_details(repo, 2).diff or "")
 
 
-def test_a_conflict_is_named_and_not_merged(api: HfApi, repo: str) -> None:
+def test_a_conflict_is_reported_and_not_merged(api: HfApi, repo: str) -> None:
     push(api, repo, {"a.txt": b"proposed"}, create_pr=True)
     push(api, repo, {"a.txt": b"main"})
     assert api.get_discussion_details(repo, 1).conflicting_files == ["a.txt"]
@@ -70,7 +70,7 @@ def test_a_conflict_is_named_and_not_merged(api: HfApi, repo: str) -> None:
     assert api.get_discussion_details(repo, 1).status == "open"
 
 
-def test_what_is_settled_takes_no_more_commits(api: HfApi, repo: str) -> None:
+def test_a_closed_pull_request_accepts_no_commits(api: HfApi, repo: str) -> None:
     push(api, repo, {"a.txt": b"1"}, create_pr=True)
     api.change_discussion_status(repo, 1, new_status="closed")
     with pytest.raises(HfHubHTTPError, match="closed"):
@@ -91,7 +91,7 @@ def test_refs_of_pull_requests_are_listed_when_asked_for(api: HfApi, repo: str) 
     assert (ref.ref, ref.target_commit) == ("refs/pr/1", info.oid)
 
 
-def test_strangers_propose_and_owners_merge(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_other_users_open_pull_requests_and_owners_merge_them(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     users = [User("ann", "hf_ann"), User("ben", "hf_ben"), User("eve", "hf_eve")]
     with LocalHub(tmp_path, users=users) as hub:
         ann, ben, eve = (client(hub, f"hf_{name}") for name in ("ann", "ben", "eve"))

@@ -1,4 +1,4 @@
-"""The pages of repos and buckets show the runs in them: newest first, with charts, in any browser."""
+"""The pages of repos and buckets show their runs, newest first, with charts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_scalars_are_read_from_pieces_of_any_size() -> None:
     assert (len(whole.points["loss"]), whole.points["accuracy"], whole.last_step) == (50, [(50, 5.0)], 50)
 
 
-def test_large_records_are_passed_over_and_damaged_ones_end_the_file() -> None:
+def test_large_records_are_skipped_and_damaged_ones_end_the_file() -> None:
     picture = record(Event(wall_time=1.0, summary=Summary(value=[Summary.Value(tag="x" * 300_000)])))
     assert read_scalars([scalar(1, 1.0) + picture + scalar(2, 2.0)]).points == {"loss": [(1, 1.0), (2, 2.0)]}
     assert read_scalars([scalar(1, 1.0), b"\xff" * 100, scalar(2, 2.0)]).points == {"loss": [(1, 1.0)]}
@@ -64,7 +64,7 @@ def test_long_series_are_thinned_out() -> None:
     assert (points[0][0], points[-1][0]) == (0, 19_999)
 
 
-def test_runs_come_newest_first_and_each_content_is_read_once() -> None:
+def test_runs_are_listed_newest_first_and_each_file_is_read_once() -> None:
     reads = []
 
     def logged(path: str, content: bytes) -> LoggedFile:
@@ -85,7 +85,7 @@ def test_runs_come_newest_first_and_each_content_is_read_once() -> None:
     assert len(reads) == 2
 
 
-def test_no_more_points_are_remembered_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_cached_points_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find, "_REMEMBERED_POINTS", 25)
     finder = RunFinder()
     reads: list[str] = []
@@ -172,7 +172,7 @@ def test_runs_are_shown_with_their_states(hub: HubProcess, api: HfApi, repo_id: 
     assert "1 run<" in text
 
 
-def test_a_private_bucket_has_no_page_for_strangers(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_a_private_bucket_has_no_page_without_a_token(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     if not hasattr(api, "create_bucket"):
         pytest.skip("this client has no buckets")
     api.create_bucket(repo_id, private=True)

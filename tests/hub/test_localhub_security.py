@@ -1,4 +1,4 @@
-"""A hostile caller of the local Hub: holds up nobody, sees nothing private, and is answered with a reason."""
+"""Hostile requests to the local Hub block no one, reveal nothing private, and get a client error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOSTILE_JSON = [b"[" * 2_000_000, b'{"a":' + b"9" * 3_000_000 + b"}", b'{"conten
     ("path", "without_token"),
     [("/api/validate-yaml", 400), ("/api/repos/create", 401), ("/api/models/{}/preupload/main", 401)],
 )
-def test_hostile_json_is_refused_before_and_behind_the_token(
+def test_hostile_json_is_refused_with_and_without_a_token(
     hub: HubProcess, repo: str, path: str, without_token: int, body: bytes
 ) -> None:
     assert send(hub, "POST", path.format(repo), body, token=None).status == without_token
@@ -54,13 +54,13 @@ YAML = {
 
 
 @pytest.mark.parametrize("case", YAML)
-def test_hostile_metadata_is_answered_in_bounded_time_and_space(case: str) -> None:
+def test_hostile_metadata_is_checked_in_bounded_time_and_memory(case: str) -> None:
     warnings, errors = check_card(f"---\n{YAML[case]}---\n")
     assert not warnings
     assert all(len(each) < 1000 for each in errors)
 
 
-def test_objects_that_take_too_many_parts_are_refused(hub: HubProcess, repo: str) -> None:
+def test_lfs_objects_with_too_many_parts_are_refused(hub: HubProcess, repo: str) -> None:
     for size in (10**14, 10**18, 10**400, True, -1):
         asked = {"operation": "upload", "objects": [{"oid": "a" * 64, "size": size}]}
         assert send(hub, "POST", f"/{repo}.git/info/lfs/objects/batch", asked).status == 422
@@ -69,7 +69,7 @@ def test_objects_that_take_too_many_parts_are_refused(hub: HubProcess, repo: str
     assert reply.status == 422
 
 
-def test_numbers_of_thousands_of_digits_are_no_crash(hub: HubProcess, repo: str) -> None:
+def test_numbers_with_thousands_of_digits_do_not_crash_the_hub(hub: HubProcess, repo: str) -> None:
     big = "9" * 5000
     assert send(hub, "GET", f"/api/models/{repo}/commits/main?limit={big}").status == 400
     assert send(hub, "GET", f"/api/models/{repo}/commits/main?limit=%D9%A3").status == 400
@@ -101,7 +101,7 @@ WORDS = [
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_route_answers_nonsense_with_a_crash(hub: HubProcess, data: st.DataObject) -> None:
+def test_no_route_crashes_on_random_requests(hub: HubProcess, data: st.DataObject) -> None:
     words = st.sampled_from(WORDS)
     path = "/" + "/".join(data.draw(st.lists(words, max_size=8)))
     query = data.draw(st.sampled_from(["", "?limit=x", "?cursor=-1", "?p=1e9", "?since=x", "?service=git-upload-pack"]))
@@ -115,7 +115,7 @@ def test_no_route_answers_nonsense_with_a_crash(hub: HubProcess, data: st.DataOb
     assert reply.status < 500, (method, path, body)
 
 
-def test_a_refusal_arrives_though_the_body_was_not_read(hub: HubProcess, repo: str) -> None:
+def test_a_refusal_is_received_although_the_body_was_not_read(hub: HubProcess, repo: str) -> None:
     lines = [file_line("a.txt", b"x" * 4_000_000)]
     body = b'{"key":"header","value":{"summary":"s"}}\n' + lines[0]
     assert send(hub, "POST", f"/api/models/{repo}/commit/main", body, token="hf_wrong").status == 401
@@ -153,7 +153,7 @@ def test_patterns_match_as_in_git(pattern: str, matching: list[str], other: list
     assert [path for path in other if Glob(pattern).matches(path.split("/"))] == []
 
 
-def test_another_host_name_gets_no_answer(hub: HubProcess, repo: str) -> None:
+def test_a_request_with_a_foreign_host_name_is_refused(hub: HubProcess, repo: str) -> None:
     path = f"/{repo}/resolve/main/.gitattributes"
     for host, status in {
         "attacker.example:80": 421,
@@ -165,7 +165,7 @@ def test_another_host_name_gets_no_answer(hub: HubProcess, repo: str) -> None:
         assert send(hub, "GET", path, headers={"Host": host}).status == status, host
 
 
-def test_repos_are_for_the_users_eyes_alone(tmp_path: Path) -> None:
+def test_the_files_of_the_hub_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     with HubProcess(tmp_path / "made" / "hub") as hub:
         send(hub, "POST", "/api/repos/create", {"name": "a", "private": True})
         assert send_commit(hub, "local/a", file_line("a.txt")).status == 200
@@ -180,13 +180,13 @@ def half_a_request(hub: HubProcess) -> socket.socket:
     return connection
 
 
-def test_requests_without_an_end_make_room_for_others(tmp_path: Path) -> None:
+def test_unfinished_requests_are_closed_to_serve_others(tmp_path: Path) -> None:
     command = ["sh", "-c", 'ulimit -n 128; exec "$@"', "sh"]
     with HubProcess(tmp_path, launcher=command) as hub:
         connections = [half_a_request(hub) for _ in range(200)]
         try:
             assert send(hub, "GET", "/api/whoami-v2").status == 200
-            # The first ones are closed for the others, the last one when the time for its headers is over.
+            # The first connections are closed to make room, the last one when the time for its headers is over.
             assert connections[0].recv(1) == b""
             assert connections[-1].recv(1) == b""
         except ConnectionResetError:
@@ -209,7 +209,7 @@ def cas(hub: LocalHub, user: str | None, repo: str, path: str, kind: str = "read
 
 
 @needs_xet
-def test_chunks_of_a_private_repo_are_for_its_readers_alone(
+def test_chunks_of_a_private_repo_are_served_to_its_readers_only(
     shared: LocalHub, client: Callable[..., HfApi], tmp_path: Path
 ) -> None:
     ann, ben = client(shared, "hf_ann"), client(shared, "hf_ben")
@@ -231,7 +231,7 @@ def test_chunks_of_a_private_repo_are_for_its_readers_alone(
 
 
 @needs_xet
-def test_a_file_that_shares_a_part_does_not_give_away_the_rest(
+def test_a_file_that_shares_chunks_with_a_private_one_does_not_reveal_the_rest(
     shared: LocalHub, client: Callable[..., HfApi], tmp_path: Path
 ) -> None:
     ann = client(shared, "hf_ann")
@@ -239,7 +239,7 @@ def test_a_file_that_shares_a_part_does_not_give_away_the_rest(
     ann.create_repo("ann/public")
     known, secret = random.Random(2).randbytes(600_000), random.Random(3).randbytes(600_000)
     ann.create_commit("ann/private", [CommitOperationAdd(LOG, known + secret)], commit_message="Add")
-    # The client remembers what it sent.
+    # The client deduplicates against its earlier upload.
     ann.create_commit("ann/public", [CommitOperationAdd(LOG, known)], commit_message="Add")
     assert send(shared, "GET", f"/ann/public/resolve/main/{LOG}", token=None).body == known
     xet_hash = send(shared, "HEAD", f"/ann/public/resolve/main/{LOG}", token=None).headers["x-xet-hash"]
@@ -259,7 +259,7 @@ def test_a_file_that_shares_a_part_does_not_give_away_the_rest(
     assert send(shared, "GET", f"/v1/chunks/default/{hidden}", token=token).status == 404
 
 
-def test_what_others_asked_is_for_the_owner_alone(shared: LocalHub) -> None:
+def test_stats_and_requests_are_shown_to_the_owner_only(shared: LocalHub) -> None:
     for path in ("/localhub/stats", "/localhub/requests"):
         assert send(shared, "GET", path, token="hf_ann").status == 403
         assert send(shared, "GET", path).status == 200

@@ -1,4 +1,4 @@
-"""Starting and stopping a local Hub, as a context manager and as a process, and what it keeps."""
+"""Starting and stopping a local Hub, as a context manager and as a process, and the state that it keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def test_a_hub_serves_while_the_block_runs_and_leaves_nothing(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_a_hub_serves_inside_its_block_and_leaves_nothing_behind(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     before = set(threading.enumerate())
     with LocalHub(tmp_path, any_namespace=True) as hub:
         assert client(hub).whoami()["name"] == "local"
@@ -36,14 +36,14 @@ def test_a_hub_serves_while_the_block_runs_and_leaves_nothing(tmp_path: Path, cl
     gc.collect()  # an unclosed socket or file would fail this test here
 
 
-def test_the_token_can_be_chosen_and_is_made_up_otherwise(tmp_path: Path) -> None:
+def test_the_token_can_be_chosen_and_is_generated_otherwise(tmp_path: Path) -> None:
     with LocalHub(tmp_path / "a", token="hf_mine") as mine, LocalHub(tmp_path / "b") as other:
         assert mine.token == "hf_mine"
         assert other.token.startswith("hf_")
         assert other.token != mine.token
 
 
-def test_one_folder_is_served_by_one_hub(tmp_path: Path) -> None:
+def test_a_folder_is_served_by_one_hub_only(tmp_path: Path) -> None:
     with LocalHub(tmp_path), pytest.raises(RuntimeError, match="stop it, or choose another folder"):
         LocalHub(tmp_path).__enter__()
 
@@ -55,7 +55,7 @@ def test_a_taken_port_is_an_error_that_leaves_the_folder_free(tmp_path: Path) ->
         pass
 
 
-def test_repos_files_and_settings_outlive_the_hub(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_repos_files_and_settings_survive_a_restart(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     content = bytes(range(256)) * 1000
     with LocalHub(tmp_path, any_namespace=True) as hub:
         api = client(hub)
@@ -108,7 +108,7 @@ def test_requests_and_bytes_are_counted_by_kind(tmp_path: Path, client: Callable
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
-def test_as_a_process_it_prints_one_line_and_ends_cleanly(tmp_path: Path, name: signal.Signals) -> None:
+def test_the_command_prints_one_line_and_stops_cleanly_on_a_signal(tmp_path: Path, name: signal.Signals) -> None:
     command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path), "--token", "hf_t"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -120,7 +120,7 @@ def test_as_a_process_it_prints_one_line_and_ends_cleanly(tmp_path: Path, name: 
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_as_a_process_it_says_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
+def test_the_command_explains_in_one_line_why_it_cannot_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with LocalHub(tmp_path / "taken") as hub:
         port = hub.endpoint.rpartition(":")[2]
@@ -141,7 +141,7 @@ def test_a_port_out_of_range_is_a_usage_error(tmp_path: Path) -> None:
     assert (done.returncode, "99999 is not in the range" in done.stderr) == (2, True)
 
 
-def test_the_next_start_with_the_same_root_has_the_same_port_and_token(tmp_path: Path) -> None:
+def test_a_restart_with_the_same_root_has_the_same_port_and_token(tmp_path: Path) -> None:
     with HubProcess(tmp_path) as hub:
         first = (hub.endpoint, hub.token)
     assert (tmp_path / "access.json").stat().st_mode & 0o077 == 0
@@ -156,7 +156,7 @@ def test_the_next_start_with_the_same_root_has_the_same_port_and_token(tmp_path:
         assert hub.token != first[1]
 
 
-def test_a_port_of_the_last_start_that_is_taken_is_replaced(tmp_path: Path) -> None:
+def test_the_port_of_the_last_start_is_replaced_if_it_is_in_use(tmp_path: Path) -> None:
     with HubProcess(tmp_path) as hub:
         address, token = hub.endpoint, hub.token
     port = int(address.rpartition(":")[2])
@@ -165,20 +165,20 @@ def test_a_port_of_the_last_start_that_is_taken_is_replaced(tmp_path: Path) -> N
         assert hub.endpoint != address
 
 
-def test_a_terminal_shows_where_to_look_and_how_to_stop(tmp_path: Path) -> None:
+def test_a_terminal_shows_the_url_and_how_to_stop(tmp_path: Path) -> None:
     with HubProcess(tmp_path / "a") as hub:
         shown = commands.on_terminal(hub, "localhub", "--root", tmp_path / "b", home=tmp_path, until="Ctrl-C")
     assert shown.code == 0
     assert re.search(r"Open http://127\.0\.0\.1:\d+ in a browser\. Press Ctrl-C to stop\.\r\n", shown.text)
 
 
-def test_a_hub_on_every_address_names_one_that_can_be_reached(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_a_hub_on_all_addresses_names_a_reachable_endpoint(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     with LocalHub(tmp_path, host="0.0.0.0") as hub:  # noqa: S104
         assert hub.endpoint.startswith("http://127.0.0.1:")
         assert client(hub).whoami()["name"] == "local"
 
 
-def test_the_limits_of_the_command_line_hold(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_rate_limits_from_the_command_line_are_enforced(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     with HubProcess(tmp_path, "--commits-per-hour", "1", "--requests-per-5min", "1000") as hub:
         api = client(hub)
         api.create_repo("tester/limited")

@@ -1,4 +1,4 @@
-"""What the real Hub refuses, the local Hub refuses: with a 4xx, and with nothing written."""
+"""The local Hub refuses the same requests as the real Hub, with a 4xx and without writing anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ABSENT = "0" * 64
 
 @pytest.fixture
 def repo(hub: HubProcess, api: HfApi, repo_id: str) -> Iterator[str]:
-    """Make a repo, and look afterwards whether a refusal left a trace in it."""
+    """Create a repo, and check its integrity after the test."""
     api.create_repo(repo_id)
     yield repo_id
     assert_sound(hub.root / "repos" / "models" / f"{repo_id}.git")
@@ -71,7 +71,7 @@ def test_a_broken_commit_is_refused_and_nothing_is_committed(hub: HubProcess, re
     "path",
     ["../a", "a/../b", "/a", "a//b", "a/", "", ".", "a/./b", ".git/config", "a/.GIT/b", "nul\0", "\ud800", "x" * 256],
 )
-def test_a_path_that_leads_astray_is_refused_and_nothing_is_written(hub: HubProcess, repo: str, path: str) -> None:
+def test_an_invalid_path_is_refused_and_nothing_is_written(hub: HubProcess, repo: str, path: str) -> None:
     before = state(hub, repo)
     assert send_commit(hub, repo, file_line(path)).status == 400
     asked = {"files": [{"path": path, "size": 1, "sample": ""}]}
@@ -93,7 +93,7 @@ def test_a_small_file_over_ten_megabytes_is_refused(hub: HubProcess, repo: str) 
     assert state(hub, repo) == before
 
 
-def test_deleting_what_is_not_there_is_entry_not_found(hub: HubProcess, repo: str) -> None:
+def test_deleting_a_missing_file_is_entry_not_found(hub: HubProcess, repo: str) -> None:
     for key, path in [("deletedFile", "a.txt"), ("deletedFolder", "a/"), ("deletedFolder", ".gitattributes")]:
         reply = send_commit(hub, repo, line(key, path=path))
         assert (reply.status, reply.headers["x-error-code"]) == (404, "EntryNotFound")
@@ -107,7 +107,7 @@ def upload(hub: HubProcess, repo: str, content: bytes, *, oid: str | None = None
     return send(hub, "PUT", action["href"], content, token=None).status
 
 
-def test_an_lfs_body_must_be_what_was_announced(hub: HubProcess, repo: str) -> None:
+def test_an_lfs_upload_must_have_the_announced_hash_and_size(hub: HubProcess, repo: str) -> None:
     content = b"some content"
     assert upload(hub, repo, content, oid=ABSENT) == 400
     assert upload(hub, repo, content, size=len(content) + 1) == 400
@@ -119,7 +119,7 @@ def test_an_lfs_body_must_be_what_was_announced(hub: HubProcess, repo: str) -> N
     assert send_commit(hub, repo, lfs_line(oid=oid, size=len(content))).status == 200
 
 
-def test_a_large_file_of_one_repo_is_not_there_for_another(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_a_large_file_of_one_repo_cannot_be_committed_to_another(hub: HubProcess, api: HfApi, repo: str) -> None:
     content = f"of {repo}".encode()
     assert upload(hub, repo, content) == 200
     other = api.create_repo(f"{repo}-other").repo_id
@@ -127,7 +127,7 @@ def test_a_large_file_of_one_repo_is_not_there_for_another(hub: HubProcess, api:
     assert send_commit(hub, other, lfs_line(oid=oid, size=len(content))).status == 400
 
 
-def test_an_upload_url_is_for_one_object_and_cannot_be_forged(hub: HubProcess, repo: str) -> None:
+def test_an_upload_url_is_valid_for_one_object_and_cannot_be_forged(hub: HubProcess, repo: str) -> None:
     content, other = b"content", b"another"
     asked = {"operation": "upload", "objects": [{"oid": hashlib.sha256(content).hexdigest(), "size": 7}]}
     reply = send(hub, "POST", f"/{repo}.git/info/lfs/objects/batch", asked)
@@ -137,7 +137,7 @@ def test_an_upload_url_is_for_one_object_and_cannot_be_forged(hub: HubProcess, r
     assert send(hub, "PUT", href.split("?")[0], content, token=None).status == 403
 
 
-def test_at_most_1000_files_are_asked_about_at_once(hub: HubProcess, repo: str) -> None:
+def test_a_preupload_request_names_at_most_1000_files(hub: HubProcess, repo: str) -> None:
     def ask(number: int) -> int:
         files = [{"path": f"{n}.txt", "size": 1, "sample": ""} for n in range(number)]
         return send(hub, "POST", f"/api/models/{repo}/preupload/main", {"files": files}).status
@@ -148,7 +148,7 @@ def test_at_most_1000_files_are_asked_about_at_once(hub: HubProcess, repo: str) 
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", b"\xff", b'{"files": 1}', b'{"files": [1]}', b'{"files": [{"path": 1}]}']
 )
-def test_a_body_that_makes_no_sense_is_400(hub: HubProcess, repo: str, body: bytes) -> None:
+def test_an_invalid_body_is_400(hub: HubProcess, repo: str, body: bytes) -> None:
     assert send(hub, "POST", f"/api/models/{repo}/preupload/main", body).status == 400
 
 
@@ -158,7 +158,7 @@ def test_a_body_over_the_limit_is_413(hub: HubProcess, repo: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a--b", "a..b", "-a", "a.", ".a", "a.git", "a b", "ü", "x" * 97, ""])
-def test_names_that_no_repo_can_have_are_refused(hub: HubProcess, name: str) -> None:
+def test_invalid_repo_names_are_refused(hub: HubProcess, name: str) -> None:
     reply = send(hub, "POST", "/api/repos/create", {"name": name, "organization": "tester"})
     assert reply.status == 400
     assert "error" in reply.json()
@@ -172,7 +172,7 @@ def test_a_space_needs_an_sdk(hub: HubProcess, api: HfApi, repo_id: str) -> None
     assert api.space_info(repo_id).sdk == "static"
 
 
-def test_errors_carry_their_code_and_message_in_headers(hub: HubProcess, repo: str) -> None:
+def test_errors_have_their_code_and_message_in_headers(hub: HubProcess, repo: str) -> None:
     for path, code in [
         ("/api/models/tester/absent", "RepoNotFound"),
         (f"/api/models/{repo}/revision/absent", "RevisionNotFound"),
@@ -199,7 +199,7 @@ def test_errors_carry_their_code_and_message_in_headers(hub: HubProcess, repo: s
         ("GET", "/api/whoami-v2"),
     ],
 )
-def test_writing_needs_the_token_and_a_wrong_one_opens_nothing(
+def test_write_requests_without_a_token_or_with_a_wrong_one_are_401(
     hub: HubProcess, repo: str, method: str, path: str
 ) -> None:
     body: object = None if method == "GET" else {}
@@ -208,12 +208,12 @@ def test_writing_needs_the_token_and_a_wrong_one_opens_nothing(
     assert (reply.status, reply.json()["error"]) == (401, "Invalid credentials in Authorization header")
 
 
-def test_reading_a_public_repo_needs_no_token_but_no_wrong_one_either(hub: HubProcess, repo: str) -> None:
+def test_a_public_repo_is_read_without_a_token_but_not_with_a_wrong_one(hub: HubProcess, repo: str) -> None:
     assert send(hub, "GET", f"/api/models/{repo}", token=None).status == 200
     assert send(hub, "GET", f"/api/models/{repo}", token="hf_wrong").status == 401
 
 
-def test_odd_urls_are_answered_and_never_crash_the_hub(hub: HubProcess, repo: str) -> None:
+def test_malformed_urls_get_a_client_error(hub: HubProcess, repo: str) -> None:
     for path in [
         f"/api/models/{repo}/revision/%ff",
         f"/api/models/{repo}/revision/..%2f..%2fx",

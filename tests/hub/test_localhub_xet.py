@@ -1,4 +1,4 @@
-"""Xet's storage: what it checks, what it makes good use of, and that it gives back what it got."""
+"""Xet storage: integrity checks, deduplication, and byte-for-byte downloads."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ CONTENTS = {
 
 @needs_xet
 @pytest.mark.parametrize("case", CONTENTS)
-def test_a_file_comes_back_whole_over_xet_and_over_plain_http(
+def test_a_file_is_downloaded_unchanged_over_xet_and_over_plain_http(
     hub: HubProcess, api: HfApi, repo_id: str, case: str, tmp_path: Path
 ) -> None:
     content = CONTENTS[case]
@@ -93,7 +93,7 @@ def test_any_range_of_a_file_can_be_read(hub: HubProcess, api: HfApi, repo_id: s
 
 
 @needs_xet
-def test_a_fresh_process_that_pushes_an_old_file_sends_next_to_nothing(
+def test_uploading_an_existing_file_from_a_new_process_sends_almost_nothing(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     content = b""
@@ -115,7 +115,7 @@ def test_a_fresh_process_that_pushes_an_old_file_sends_next_to_nothing(
     assert send(hub, "GET", f"/{repo_id}/resolve/main/again.tfevents.1").body == content
 
 
-def test_a_xorb_must_be_what_its_hash_says(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_a_xorb_must_match_its_hash(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id)
     name, body = plain_xorb(b"one chunk", b"another chunk")
     other, _ = plain_xorb(b"something else")
@@ -136,7 +136,7 @@ def test_a_xorb_must_be_what_its_hash_says(hub: HubProcess, api: HfApi, repo_id:
 
 
 def make_shard(chunks: list[bytes], sha256: bytes, **wrong: Any) -> bytes:
-    """Return the shard of a file of these chunks, all of one xorb."""
+    """Return the shard of a file with these chunks, all in one xorb."""
     hashes = [(hashing.chunk_hash(chunk), len(chunk)) for chunk in chunks]
     size = sum(map(len, chunks))
     term = shard.Term(
@@ -150,7 +150,7 @@ def make_shard(chunks: list[bytes], sha256: bytes, **wrong: Any) -> bytes:
     return header + file + proof + bytes(16) + sha256 + bytes(16) + end + end
 
 
-def test_a_shard_must_name_chunks_that_are_there_and_prove_them(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_a_shard_must_name_existing_chunks_and_prove_them(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id)
     chunks = [b"first chunk", b"second chunk"]
     name, body = plain_xorb(*chunks)
@@ -173,7 +173,7 @@ def test_a_shard_must_name_chunks_that_are_there_and_prove_them(hub: HubProcess,
     assert cas(hub, repo_id, "POST", "/v1/shards", good).json() == {"result": 1}
 
 
-def test_storage_opens_to_its_own_tokens_alone(hub: HubProcess, api: HfApi, repo_id: str) -> None:
+def test_the_storage_accepts_only_its_own_tokens(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id)
     name, body = plain_xorb(b"a chunk")
     path = f"/v1/xorbs/default/{name}"
@@ -185,12 +185,12 @@ def test_storage_opens_to_its_own_tokens_alone(hub: HubProcess, api: HfApi, repo
 
 def test_unknown_files_and_chunks_are_404(hub: HubProcess, api: HfApi, repo_id: str) -> None:
     api.create_repo(repo_id)
-    # Not zeros: that is the hash of an empty file.
+    # Zeros are the hash of an empty file.
     for path in (f"/v1/chunks/default/{'f' * 64}", f"/v1/reconstructions/{'f' * 64}"):
         assert cas(hub, repo_id, "GET", path).status == 404
 
 
-def test_a_bomb_of_a_chunk_is_refused() -> None:
+def test_a_decompression_bomb_is_refused() -> None:
     import lz4.frame  # type: ignore[import-untyped]
 
     packed = lz4.frame.compress(bytes(100_000_000))
@@ -198,8 +198,8 @@ def test_a_bomb_of_a_chunk_is_refused() -> None:
         xorb.unpack(packed, 1, 1000)
 
 
-def test_hashes_are_those_of_the_published_reference() -> None:
-    # The example of the specification: a hash and how URLs write it.
+def test_hashes_match_the_published_specification() -> None:
+    # The example of the specification: a hash and its form in URLs.
     raw = bytes.fromhex("16af3a84044b83d6be998a42e20399f2cc5650eaf99950639f50418aece7954e")
     text = "d6834b04843aaf16f29903e2428a99be635099f9ea5056cc4e95e7ec8a41509f"
     assert hashing.to_hex(raw) == text

@@ -1,4 +1,4 @@
-"""Many runs, one repo: they share their commits, keep to one budget, and leave the pushing to whoever watches them."""
+"""Many runs in one repo share commits and one budget, and leave uploads to a scheduler on their parent folder."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ RUNS = 12
 
 @pytest.fixture
 def open_writer(api: HfApi, repo_id: str, tmp_path: Path) -> Iterator[Callable[..., HFSummaryWriter]]:
-    """Return a function that opens the writer of run number so and so, each in a folder of its own."""
+    """Return a function that opens the writer of a run, by its number, in a separate folder."""
     with contextlib.ExitStack() as stack:
 
         def open_writer(number: int, **options: Any) -> HFSummaryWriter:
             folder = tmp_path / "runs" / f"run-{number}"
-            # A client of the test's Hub that all share, as they share the one of the environment otherwise.
+            # All share one client of the test's Hub, as they share the environment's client by default.
             writer = HFSummaryWriter(repo_id, folder, hf_api=api, **{"commit_every": 60, **options})
             stack.callback(writer.close)
             return writer
@@ -42,7 +42,7 @@ def open_writer(api: HfApi, repo_id: str, tmp_path: Path) -> Iterator[Callable[.
 
 
 def commits(api: HfApi, repo_id: str) -> list[str]:
-    """Return the titles of the commits that brought logs, the oldest first."""
+    """Return the titles of the commits with logs, oldest first."""
     return [title for title in reversed(remote.commits(api, repo_id)) if title.startswith("Logs of")]
 
 
@@ -64,7 +64,7 @@ def test_writers_of_one_process_share_their_commits(
     assert len(oids) == len(commits(api, repo_id)) <= 4
 
 
-def test_pushes_at_an_interval_come_together_though_the_runs_began_apart(
+def test_scheduled_pushes_share_commits_although_the_runs_started_apart(
     open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     writers = []
@@ -83,17 +83,17 @@ def test_pushes_at_an_interval_come_together_though_the_runs_began_apart(
     for step in range(1, 4):
         round_of_pushes(step)
     assert remote.files(api, repo_id) == local(tmp_path)
-    # Each round would take a commit for each run.
+    # Without sharing, each round would make one commit per run.
     assert len(commits(api, repo_id)) - before <= 3 * RUNS / 2
 
 
-def test_runs_that_end_one_after_the_other_take_few_commits(
+def test_runs_that_end_one_after_another_make_few_commits(
     open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     minutes = 0.5
     writers = [open_writer(number, commit_every=minutes) for number in range(RUNS)]
     wait_until(lambda: all(w.scheduler.last_future and w.scheduler.last_future.done() for w in writers), SECONDS)
-    # Whoever was pushed within the last tenth of its interval is not asked again.
+    # A run that was pushed within the last tenth of its interval does not join a push.
     later = time.monotonic() + minutes * 60 / 10
     wait_until(lambda: time.monotonic() > later, SECONDS)
     for number, writer in enumerate(writers):
@@ -105,7 +105,7 @@ def test_runs_that_end_one_after_the_other_take_few_commits(
     assert len(commits(api, repo_id)) <= 3
 
 
-def test_a_bad_run_and_a_failing_hook_hold_up_no_other(
+def test_a_refused_run_and_a_failing_hook_hold_back_no_other_run(
     open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     def fail(_: object) -> None:
@@ -126,7 +126,7 @@ def test_a_bad_run_and_a_failing_hook_hold_up_no_other(
     assert {path: content for path, content in local(tmp_path).items() if "run-0" not in path}.items() <= found.items()
 
 
-def test_who_shares_a_commit_shares_the_squash(
+def test_runs_that_share_a_commit_share_the_squash(
     open_writer: Callable[..., HFSummaryWriter], hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     writers = [open_writer(number, squash_history=True) for number in range(RUNS)]
@@ -152,7 +152,7 @@ def strict_api(strict_hub: HubProcess, client: Callable[..., HfApi], monkeypatch
     return client(strict_hub)
 
 
-def test_when_the_budget_is_short_a_push_waits_for_its_turn_and_says_so_and_the_last_one_does_not(
+def test_over_the_budget_a_push_is_throttled_but_the_last_push_is_not(
     strict_hub: HubProcess, strict_api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "runs" / "run-0"
@@ -174,7 +174,7 @@ def test_when_the_budget_is_short_a_push_waits_for_its_turn_and_says_so_and_the_
     assert 429 not in {request.status for request in strict_hub.requests}
 
 
-def test_a_hub_that_never_said_what_it_allows_is_believed_when_it_does(
+def test_a_rate_limit_learned_from_a_refusal_is_kept_by_all_runs(
     strict_hub: HubProcess, client: Callable[..., HfApi], repo_id: str, tmp_path: Path
 ) -> None:
     api = client(strict_hub)
@@ -191,7 +191,7 @@ def test_a_hub_that_never_said_what_it_allows_is_believed_when_it_does(
             assert "rate" in str(error)
             refused = [request for request in strict_hub.requests if request.status == 429]
             assert len(refused) == 1
-            # Another run of this account asks in vain no more.
+            # Another run of this account makes no request that would be refused.
             other = HFSummaryWriter(f"{repo_id}-2", tmp_path / "runs" / "b", hf_api=api, close_timeout=1)
             other.add_scalar("loss", 1.0, 0)
             other.scheduler.trigger()
@@ -202,7 +202,7 @@ def test_a_hub_that_never_said_what_it_allows_is_believed_when_it_does(
         logging.getLogger("hf_summary_writer").setLevel(logging.NOTSET)
 
 
-def test_a_scheduler_on_a_parent_folder_pushes_for_the_writers_below(
+def test_a_scheduler_on_a_parent_folder_pushes_for_its_writers(
     open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
@@ -227,7 +227,7 @@ def test_a_scheduler_on_a_parent_folder_pushes_for_the_writers_below(
 
 
 @pytest.mark.parametrize("lost", ["the folder", "the lock"])
-def test_a_scheduler_whose_folder_was_deleted_and_made_again_pushes_for_the_writers_below_as_before(
+def test_a_scheduler_on_a_recreated_parent_folder_pushes_for_its_writers(
     open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path, lost: str
 ) -> None:
     parent = tmp_path / "runs"
@@ -255,7 +255,7 @@ def test_a_scheduler_whose_folder_was_deleted_and_made_again_pushes_for_the_writ
     assert title == "Logs of runs"
 
 
-def test_writers_push_for_themselves_when_the_watcher_is_gone_or_watches_something_else(
+def test_writers_push_unless_a_parent_scheduler_has_the_same_destination(
     open_writer: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
@@ -285,7 +285,7 @@ def test_writers_push_for_themselves_when_the_watcher_is_gone_or_watches_somethi
     assert local(tmp_path).items() <= remote.files(api, repo_id).items()
 
 
-def test_a_limit_that_is_no_number_is_refused(
+def test_a_commit_limit_that_is_not_a_number_is_refused(
     open_writer: Callable[..., HFSummaryWriter], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_COMMITS_PER_HOUR", "many")

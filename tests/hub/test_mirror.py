@@ -1,4 +1,4 @@
-"""The copy of a repo or bucket that `view` shows: only new bytes are downloaded."""
+"""The local copy of a repo or bucket for `view`: only new bytes are downloaded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.client  # listings and addresses are the client's
+pytestmark = pytest.mark.client  # the client makes the listings and URLs
 
 SECONDS = 30.0
 EVENTS = "run/events.out.tfevents.1.host"
 
 
 class Place:
-    """A repo or bucket, and a mirror of it."""
+    """A repo or bucket and the folder of its mirror."""
 
     def __init__(self, api: HfApi, repo_id: str, repo_type: str, folder: Path) -> None:
         self.api, self.repo_id, self.repo_type, self.folder = api, repo_id, repo_type, folder
@@ -68,7 +68,7 @@ def refreshed(mirror: Mirror) -> Changed:
 
 
 def look_on(mirror: Mirror, times: int) -> None:
-    """Wait for so many looks, or until something has changed."""
+    """Wait for a number of checks, or until something has changed."""
     looks = iter(range(times))
 
     def ended(seconds: float) -> bool:
@@ -79,7 +79,7 @@ def look_on(mirror: Mirror, times: int) -> None:
 
 
 def eventually(mirror: Mirror, holds: Callable[[], bool]) -> None:
-    """Refresh until that holds: the feed of a bucket takes a moment."""
+    """Refresh until the condition holds: the event stream of a bucket takes a moment."""
     deadline = time.monotonic() + SECONDS
     while not holds():
         assert time.monotonic() < deadline
@@ -87,7 +87,7 @@ def eventually(mirror: Mirror, holds: Callable[[], bool]) -> None:
         refreshed(mirror)
 
 
-def test_only_what_is_new_is_downloaded(place: Place, hub: HubProcess) -> None:
+def test_only_new_bytes_are_downloaded(place: Place, hub: HubProcess) -> None:
     first = b"x" * 100_000
     place.write({EVENTS: first, "notes.txt": b"not shown"})
     mirror = place.mirror()
@@ -99,12 +99,12 @@ def test_only_what_is_new_is_downloaded(place: Place, hub: HubProcess) -> None:
     place.write({EVENTS: first + b"y" * 10_000})
     eventually(mirror, lambda: place.held() == {EVENTS: first + b"y" * 10_000})
     assert (place.folder / EVENTS).stat().st_ino == inode
-    assert hub.stats.download.sent <= 10_000 + 4096  # the end of the local file is compared
-    again = place.mirror()  # of a later call, for the same folder
+    assert hub.stats.download.sent <= 10_000 + 4096  # the end of the local file is downloaded to compare it
+    again = place.mirror()  # as in a later call with the same folder
     assert refreshed(again) == Changed(0, 0, {})
 
 
-def test_a_file_that_was_replaced_is_downloaded_anew(place: Place) -> None:
+def test_a_replaced_file_is_downloaded_again(place: Place) -> None:
     place.write({EVENTS: b"x" * 10_000})
     mirror = place.mirror()
     refreshed(mirror)
@@ -113,7 +113,7 @@ def test_a_file_that_was_replaced_is_downloaded_anew(place: Place) -> None:
         eventually(mirror, lambda content=content: place.held() == {EVENTS: content})  # type: ignore[misc]
 
 
-def test_an_empty_place_is_waited_for(place: Place) -> None:
+def test_files_added_to_an_empty_repo_or_bucket_are_downloaded(place: Place) -> None:
     mirror = place.mirror()
     assert refreshed(mirror) == Changed(0, 0, {})
     assert mirror.is_empty
@@ -122,13 +122,13 @@ def test_an_empty_place_is_waited_for(place: Place) -> None:
     assert place.held() == {EVENTS: b"1"}
 
 
-def test_a_folder_of_it_can_be_shown_alone(place: Place) -> None:
+def test_a_single_folder_can_be_mirrored(place: Place) -> None:
     place.write({"a/x.tfevents.1": b"1", "ab/x.tfevents.1": b"2", "b/x.tfevents.1": b"3"})
     refreshed(place.mirror(path_in_repo="a"))
     assert place.held() == {"a/x.tfevents.1": b"1"}
 
 
-def test_an_idle_bucket_costs_no_request_once_its_feed_has_told_of_a_change(
+def test_an_idle_bucket_costs_no_request_once_its_event_stream_works(
     api: HfApi, repo_id: str, tmp_path: Path, hub: HubProcess
 ) -> None:
     pytest.importorskip("huggingface_hub", "2.3")
@@ -147,7 +147,7 @@ def test_an_idle_bucket_costs_no_request_once_its_feed_has_told_of_a_change(
 
 
 @needs_a_client_for_buckets
-def test_a_bucket_whose_feed_is_not_served_is_listed_in_intervals(
+def test_a_bucket_without_an_event_stream_is_polled(
     repo_id: str, tmp_path: Path, hub: HubProcess, client: Callable[..., HfApi]
 ) -> None:
     with FaultProxy(hub) as proxy:
@@ -162,7 +162,7 @@ def test_a_bucket_whose_feed_is_not_served_is_listed_in_intervals(
 
 
 @pytest.mark.parametrize("repo_type", ["model", pytest.param("bucket", marks=needs_a_client_for_buckets)])
-def test_a_file_that_could_not_be_downloaded_is_downloaded_at_the_next_look(
+def test_a_failed_download_is_retried_at_the_next_refresh(
     repo_id: str, tmp_path: Path, hub: HubProcess, client: Callable[..., HfApi], repo_type: str
 ) -> None:
     with FaultProxy(hub) as proxy:
@@ -187,7 +187,7 @@ def test_an_interrupt_ends_the_downloads(place: Place) -> None:
     assert len(place.held()) < len(files)
 
 
-def test_a_folder_that_is_still_to_come_is_waited_for(place: Place) -> None:
+def test_a_folder_that_does_not_exist_yet_is_mirrored_once_it_does(place: Place) -> None:
     place.write({EVENTS: b"1"})
     mirror = place.mirror(path_in_repo="sweep")
     assert refreshed(mirror) == Changed(0, 0, {})
@@ -195,7 +195,7 @@ def test_a_folder_that_is_still_to_come_is_waited_for(place: Place) -> None:
     eventually(mirror, lambda: place.held() == {f"sweep/{EVENTS}": b"12"})
 
 
-def test_an_interrupt_does_not_wait_for_a_hub_that_hangs(
+def test_an_interrupt_does_not_wait_for_a_hung_hub(
     repo_id: str, tmp_path: Path, hub: HubProcess, client: Callable[..., HfApi]
 ) -> None:
     def interrupt(_: int) -> None:
@@ -210,7 +210,7 @@ def test_an_interrupt_does_not_wait_for_a_hub_that_hangs(
         assert [thread for thread in threading.enumerate() if thread.name == "hf-summary-writer-download"]
 
 
-def test_two_views_of_one_folder_write_no_byte_twice(place: Place) -> None:
+def test_two_mirrors_in_one_folder_write_no_byte_twice(place: Place) -> None:
     content = {f"run/{number}.tfevents.1": bytes([number]) * 300_000 for number in range(8)}
     place.write(content)
     both = threading.Barrier(2)

@@ -1,4 +1,4 @@
-"""Modes, links, status and the model card, in the process that logs."""
+"""Modes, links, status and the model card of schedulers and writers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.status import Status
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.client  # links, cards and errors come from the client
+pytestmark = pytest.mark.client  # links, cards and errors depend on the client
 
 SECONDS = 60.0
 HOUR = 60.0  # minutes
@@ -41,7 +41,7 @@ def surveyed(scheduler: CommitScheduler) -> Status:
     return inspect_folder(scheduler.folder_path, scheduler._config)
 
 
-def test_the_links_lead_to_the_metrics_and_to_the_folder(
+def test_the_links_point_to_the_metrics_tab_and_to_the_folder(
     api: HfApi, repo_id: str, logdir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
@@ -62,7 +62,7 @@ def test_the_links_lead_to_the_metrics_and_to_the_folder(
     assert [record.levelname for record in with_link] == ["INFO", "INFO"]
 
 
-def test_other_repos_are_shown_as_files(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_the_url_of_a_dataset_points_to_its_files(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with CommitScheduler(
         repo_id=repo_id, folder_path=tmp_path, repo_type="dataset", revision="runs/1", path_in_repo="a b", hf_api=api
     ) as scheduler:
@@ -70,7 +70,7 @@ def test_other_repos_are_shown_as_files(api: HfApi, repo_id: str, tmp_path: Path
         scheduler.stop()
 
 
-def test_the_status_tells_what_is_pending_and_what_arrived(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_the_status_shows_pending_files_and_the_last_commit(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     before = time.time()
     with CommitScheduler(repo_id=repo_id, folder_path=tmp_path, every=HOUR, hf_api=api) as scheduler:
         scheduler.trigger().result(SECONDS)
@@ -93,7 +93,7 @@ def test_the_status_tells_what_is_pending_and_what_arrived(api: HfApi, repo_id: 
 
 
 @pytest.mark.parametrize("every", [HOUR, 1e300])
-def test_trouble_is_seen_from_inside_and_outside_until_it_is_over(
+def test_an_error_is_in_the_status_of_all_processes_until_it_is_over(
     api: HfApi, repo_id: str, tmp_path: Path, every: float
 ) -> None:
     (tmp_path / "a.txt").write_bytes(b"1")
@@ -117,7 +117,7 @@ def test_trouble_is_seen_from_inside_and_outside_until_it_is_over(
         assert not list(tmp_path.rglob("*.status.json"))
 
 
-def test_the_file_about_trouble_holds_no_token(repo_id: str, tmp_path: Path) -> None:
+def test_the_status_file_holds_no_token(repo_id: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"1")
     with CommitScheduler(
         repo_id=repo_id, folder_path=tmp_path, every=HOUR, hf_api=NOWHERE, close_timeout=0
@@ -129,7 +129,7 @@ def test_the_file_about_trouble_holds_no_token(repo_id: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("variable", [("HF_HUB_OFFLINE", "1"), ("HF_SUMMARY_WRITER_MODE", "offline")])
-def test_offline_nothing_is_tried_and_the_command_for_later_is_named(
+def test_offline_mode_makes_no_request_and_names_the_sync_command(
     hub: HubProcess,
     api: HfApi,
     repo_id: str,
@@ -153,7 +153,7 @@ def test_offline_nothing_is_tried_and_the_command_for_later_is_named(
     assert writer.scheduler.status().pending.files == 1
 
 
-def test_disabled_nothing_is_pushed_and_nothing_is_said(
+def test_disabled_mode_pushes_nothing_and_logs_nothing(
     hub: HubProcess,
     api: HfApi,
     repo_id: str,
@@ -175,7 +175,9 @@ def test_disabled_nothing_is_pushed_and_nothing_is_said(
     assert len(list(logdir.iterdir())) == 1
 
 
-def test_a_job_script_redirects_a_run(api: HfApi, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_redirect_a_run(
+    api: HfApi, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_REPO_ID", repo_id)
     monkeypatch.setenv("HF_SUMMARY_WRITER_REVISION", "job-7")
     monkeypatch.setenv("HF_SUMMARY_WRITER_PATH_IN_REPO", "elsewhere")
@@ -212,7 +214,7 @@ def test_a_new_repo_starts_with_a_card_in_its_first_commit(
         scheduler.trigger().result(SECONDS)
     assert remote.card(api, repo_id, **where) == first
     titles = [commit.title for commit in api.list_repo_commits(repo_id, **where)]
-    assert len(titles) == 3  # the one the Hub makes, and two of ours
+    assert len(titles) == 3  # the Hub's initial commit and two of ours
 
 
 def test_an_existing_repo_gets_no_card(api: HfApi, repo_id: str, tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_an_existing_repo_gets_no_card(api: HfApi, repo_id: str, tmp_path: Path)
     assert remote.card(api, repo_id) is None
 
 
-def test_a_card_that_somebody_else_put_there_first_is_left_alone(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_card_that_was_added_during_the_push_is_left_alone(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     class Slow(HfApi):
         def preupload_lfs_files(self, *arguments: object, **options: object) -> None:
             api.upload_file(path_or_fileobj=_card("Theirs").encode(), path_in_repo="README.md", repo_id=repo_id)
@@ -240,7 +242,7 @@ def test_a_readme_in_the_folder_is_the_card(api: HfApi, repo_id: str, tmp_path: 
     assert remote.card(api, repo_id) == _card("Mine")
 
 
-def test_the_card_can_be_left_out(api: HfApi, repo_id: str, logdir: Path) -> None:
+def test_the_card_can_be_turned_off(api: HfApi, repo_id: str, logdir: Path) -> None:
     with HFSummaryWriter(repo_id, logdir=logdir, hf_api=api, model_card=False) as writer:
         writer.add_scalar("loss", 1.0, 0)
     assert remote.card(api, repo_id) is None

@@ -1,4 +1,4 @@
-"""Of the processes of a distributed run one pushes a folder, and nothing is left behind, whichever ends last."""
+"""One process of a distributed run pushes its folder, and all data is uploaded whichever process ends last."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def logdir(tmp_path: Path) -> Path:
 def process(
     api: HfApi, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., HFSummaryWriter]]:
-    """Return a function that makes the writer of one process of a run, as that process would."""
+    """Return a function that makes a writer with the environment of a given rank."""
     writers = []
 
     def make(rank: int, local: int | None = None, **arguments: Any) -> HFSummaryWriter:
@@ -48,7 +48,7 @@ def process(
         writer.close()
 
 
-def test_the_main_process_pushes_what_all_have_logged(
+def test_the_main_process_pushes_the_events_of_all_ranks(
     process: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     commits: list[object] = []
@@ -64,7 +64,7 @@ def test_the_main_process_pushes_what_all_have_logged(
     assert commits == []
 
 
-def test_a_process_that_logs_nothing_pushes_nothing(process: Callable[..., HFSummaryWriter], hub: HubProcess) -> None:
+def test_a_rank_that_logs_nothing_pushes_nothing(process: Callable[..., HFSummaryWriter], hub: HubProcess) -> None:
     main, other = process(0), process(1)
     main.add_scalar("loss", 1.0, 1)
     main.scheduler.trigger().result(SECONDS)
@@ -73,7 +73,7 @@ def test_a_process_that_logs_nothing_pushes_nothing(process: Callable[..., HFSum
     assert hub.requests == before
 
 
-def test_a_process_that_ends_after_the_main_one_sends_its_own_rest(
+def test_a_rank_that_ends_after_the_main_process_pushes_its_remaining_events(
     process: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     main, other = process(0), process(1)
@@ -84,7 +84,7 @@ def test_a_process_that_ends_after_the_main_one_sends_its_own_rest(
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run")
 
 
-def test_a_process_on_another_disk_is_pushed_while_it_runs(
+def test_a_rank_on_another_disk_pushes_while_it_runs(
     process: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     commits: list[object] = []
@@ -96,7 +96,7 @@ def test_a_process_on_another_disk_is_pushed_while_it_runs(
     assert remote.files(api, repo_id) == remote.under(tmp_path / "elsewhere" / "run", "tensorboard/run")
 
 
-def test_whoever_asks_for_a_push_gets_one(
+def test_a_trigger_on_another_rank_pushes(
     process: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     other = process(1)
@@ -106,7 +106,7 @@ def test_whoever_asks_for_a_push_gets_one(
     assert remote.files(api, repo_id, revision=info.oid) == remote.under(logdir, "tensorboard/run")
 
 
-def test_who_asked_for_a_push_gets_it_when_its_turn_has_come(
+def test_a_trigger_on_another_rank_pushes_after_waiting_for_its_turn(
     process: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, asked = CommitQueue.wait_turn, 0
@@ -126,7 +126,7 @@ def test_who_asked_for_a_push_gets_it_when_its_turn_has_come(
     assert len(remote.files(api, repo_id)) == 1
 
 
-def test_every_process_pushes_where_that_is_wanted(process: Callable[..., HFSummaryWriter]) -> None:
+def test_with_push_every_rank_another_rank_pushes_at_its_interval(process: Callable[..., HFSummaryWriter]) -> None:
     commits: list[object] = []
     other = process(1, push_every_rank=True, commit_every=OFTEN, on_commit=commits.append)
     other.add_scalar("loss", 1.0, 1)

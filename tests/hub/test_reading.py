@@ -1,4 +1,4 @@
-"""Scalars of a repo or bucket, from the event files that are needed."""
+"""Reading scalars from a repo or bucket downloads only the needed event files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.client  # listings and addresses are the client's
+pytestmark = pytest.mark.client  # the client makes the listings and URLs
 
 TYPES = ["model", "dataset", "space", pytest.param("bucket", marks=needs_a_client_for_buckets)]
 
@@ -30,7 +30,9 @@ def train(api: HfApi, repo_id: str, logdir: Path, steps: int = 3, **where: Any) 
 
 
 @pytest.mark.parametrize("repo_type", TYPES)
-def test_scalars_come_from_a_place_of_any_kind(api: HfApi, repo_id: str, tmp_path: Path, repo_type: str) -> None:
+def test_scalars_are_read_from_repos_of_all_types_and_buckets(
+    api: HfApi, repo_id: str, tmp_path: Path, repo_type: str
+) -> None:
     train(api, repo_id, tmp_path / "first", repo_type=repo_type)
     local = read(tmp_path / "first", "loss")["."]["loss"]
     uri = f"hf://{repo_type}s/{repo_id}"
@@ -46,7 +48,7 @@ def test_scalars_come_from_a_place_of_any_kind(api: HfApi, repo_id: str, tmp_pat
         assert [column.tolist() for column in found[run]["loss"]] == [column.tolist() for column in local]
 
 
-def test_only_files_of_wanted_runs_are_downloaded(api: HfApi, hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_only_files_of_selected_runs_are_downloaded(api: HfApi, hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     for name in ("first", "second"):
         train(api, repo_id, tmp_path / name)
     second = sum(path.stat().st_size for path in (tmp_path / "second").glob("*.tfevents.*"))
@@ -56,7 +58,7 @@ def test_only_files_of_wanted_runs_are_downloaded(api: HfApi, hub: HubProcess, r
     assert hub.stats.download.sent == second
 
 
-def test_a_kept_copy_takes_only_new_data(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_kept_copy_is_updated_with_new_data(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     train(api, repo_id, tmp_path / "first", steps=2)
     assert read(repo_id, "loss", folder=copy, hf_api=api)["tensorboard/first"]["loss"].steps.tolist() == [0, 1]
@@ -65,7 +67,7 @@ def test_a_kept_copy_takes_only_new_data(api: HfApi, repo_id: str, tmp_path: Pat
     assert steps == [0, 0, 1, 1, 2, 3]
 
 
-def test_a_folder_comes_before_a_repo_of_its_name(
+def test_a_local_folder_takes_precedence_over_a_repo_of_its_name(
     api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(api, repo_id, tmp_path / "first", repo_type="dataset")
@@ -79,7 +81,7 @@ def test_a_folder_comes_before_a_repo_of_its_name(
     assert list(read(f"hf://datasets/{repo_id}", hf_api=api)) == ["tensorboard/first"]
 
 
-def test_a_branch_is_read(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_scalars_are_read_from_a_branch(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     train(api, repo_id, tmp_path / "first", repo_revision="trials")
     assert list(read(repo_id, revision="trials", hf_api=api)) == ["tensorboard/first"]
     with pytest.raises(LookupError, match="has no event files"):
@@ -102,7 +104,7 @@ def test_a_missing_repo_run_or_tag_is_an_error(api: HfApi, repo_id: str, tmp_pat
         read(repo_id, "los", hf_api=api)
 
 
-def test_names_of_files_that_leave_the_folder_are_left_out(
+def test_file_names_outside_the_folder_are_left_out(
     api: HfApi, repo_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(api, repo_id, tmp_path / "first")
@@ -119,7 +121,7 @@ def test_a_missing_bucket_is_named(api: HfApi, repo_id: str) -> None:
             read(source, hf_api=api)
 
 
-def test_a_kept_copy_adds_nothing_that_is_not_in_the_repo(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_kept_copy_returns_only_runs_of_the_repo(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     copy, other = tmp_path / "copy", f"{repo_id}-other"
     for place, run in ((repo_id, "first"), (repo_id, "second"), (other, "third")):
         train(api, place, tmp_path / run)

@@ -1,4 +1,4 @@
-"""A repo is renamed on the Hub while a run uploads to it: nothing is lost, under either name."""
+"""A run continues, under either name, when its repo is renamed on the Hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def squash(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def test_a_run_goes_on_through_a_rename(api: HfApi, repo_id: str, tmp_path: Path, squash: bool) -> None:
+def test_a_run_continues_through_a_rename(api: HfApi, repo_id: str, tmp_path: Path, squash: bool) -> None:
     moved = f"{repo_id}-moved"
     with schedule(api, repo_id, tmp_path, squash_history=squash) as scheduler:
         for n in range(2):
@@ -45,7 +45,7 @@ def test_a_run_goes_on_through_a_rename(api: HfApi, repo_id: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("named", ["old", "new"])
-def test_a_restart_goes_on_under_either_name(api: HfApi, repo_id: str, tmp_path: Path, named: str) -> None:
+def test_a_restart_continues_under_either_name(api: HfApi, repo_id: str, tmp_path: Path, named: str) -> None:
     moved = f"{repo_id}-moved"
     (tmp_path / "0.bin").write_bytes(bytes(50_000))
     with schedule(api, repo_id, tmp_path) as scheduler:

@@ -1,4 +1,4 @@
-"""The state of a run beside its event files: what it says, when it is written, and that it never costs a commit."""
+"""The state file of a run: its content, its updates, and that it never causes a commit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-pytestmark = pytest.mark.client  # a push is uploads and commits of the client
+pytestmark = pytest.mark.client  # the client uploads and commits
 
 SECONDS = 60.0
 HOUR = 60.0  # minutes
@@ -52,7 +52,7 @@ def pushed(writer: HFSummaryWriter, step: int) -> object:
     return writer.scheduler.trigger().result(SECONDS)
 
 
-def test_the_state_is_running_until_the_last_push_says_that_it_is_finished(
+def test_the_state_is_running_until_the_last_push_sets_it_to_finished(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/home/user/train.py", "--lr", "0.1", "--token", "abc"])
@@ -82,7 +82,7 @@ def test_the_state_is_running_until_the_last_push_says_that_it_is_finished(
     ids=repr,
 )
 @pytest.mark.parametrize("closed_by", ["with", "finally"])
-def test_an_exception_that_ends_the_run_is_told(
+def test_the_state_names_how_an_exception_ended_the_run(
     api: HfApi, repo_id: str, tmp_path: Path, raised: BaseException, phase: RunPhase, closed_by: str
 ) -> None:
     def train() -> None:
@@ -102,7 +102,7 @@ def test_an_exception_that_ends_the_run_is_told(
     assert remote.states(api, repo_id)[PLACE].phase is phase
 
 
-def test_a_run_within_an_exception_handler_is_no_failure(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_run_inside_an_exception_handler_is_not_failed(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     try:
         raise MemoryError("a smaller batch is tried")
     except MemoryError:
@@ -112,7 +112,9 @@ def test_a_run_within_an_exception_handler_is_no_failure(api: HfApi, repo_id: st
     assert remote.states(api, repo_id)[PLACE].phase is RunPhase.FINISHED
 
 
-def test_a_write_after_close_lets_the_run_go_on(api: HfApi, repo_id: str, settings: dict[str, Any]) -> None:
+def test_a_write_after_close_sets_the_state_to_running_again(
+    api: HfApi, repo_id: str, settings: dict[str, Any]
+) -> None:
     where = {"repo_type": settings["repo_type"]}
     writer = HFSummaryWriter(**settings)
     writer.add_scalar("loss", 1.0, 1)
@@ -123,14 +125,14 @@ def test_a_write_after_close_lets_the_run_go_on(api: HfApi, repo_id: str, settin
     writer.close()
 
 
-def test_two_logdirs_of_one_name_are_named_also_by_the_second_process(
+def test_a_second_process_warns_about_two_logdirs_with_one_name(
     settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", "hf_summary_writer")
 
     def said(logdir: Path) -> list[str]:
         caplog.clear()
-        # As in another process, which does not know of the first logdir.
+        # As in another process, which has no record of the first logdir.
         monkeypatch.setattr("hf_summary_writer.writer._stored", {})
         with HFSummaryWriter(**{**settings, "logdir": logdir}) as writer:
             pushed(writer, 1)
@@ -138,13 +140,13 @@ def test_two_logdirs_of_one_name_are_named_also_by_the_second_process(
         return [message for message in caplog.messages if "already holds a run" in message]
 
     assert said(tmp_path / "a" / "run-1") == []
-    assert said(tmp_path / "a" / "run-1") == []  # the same run goes on
+    assert said(tmp_path / "a" / "run-1") == []  # the same run is resumed
     (line,) = said(tmp_path / "b" / "run-1")
     assert line.startswith(f"'tensorboard/run-1' in {settings['repo_id']} already holds a run: if this one does not")
     assert said(tmp_path / "c" / "run-2") == []
 
 
-def test_a_push_with_nothing_new_makes_no_commit_for_the_state(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_push_without_changes_makes_no_commit_for_the_state(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=HOUR, hf_api=api) as writer:
         pushed(writer, 1)
         assert writer.scheduler.trigger().result(SECONDS) is None
@@ -153,7 +155,7 @@ def test_a_push_with_nothing_new_makes_no_commit_for_the_state(api: HfApi, repo_
     assert remote.states(api, repo_id)[PLACE].phase is RunPhase.RUNNING
 
 
-def test_files_that_the_repo_holds_already_make_no_commit_for_the_state(
+def test_files_that_are_already_in_the_repo_make_no_commit_for_the_state(
     api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"repo_id": repo_id, "logdir": tmp_path / "run-1", "commit_every": HOUR, "hf_api": api}
@@ -167,7 +169,7 @@ def test_files_that_the_repo_holds_already_make_no_commit_for_the_state(
     assert remote.commits(api, repo_id) == before
 
 
-def test_it_can_be_left_out_and_only_writers_bring_it(
+def test_the_state_can_be_turned_off_and_schedulers_write_none(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with HFSummaryWriter(**settings, run_state=False) as writer:
@@ -184,7 +186,7 @@ def test_it_can_be_left_out_and_only_writers_bring_it(
     assert "other.txt" in remote.files(api, repo_id, **where)
 
 
-def test_each_rank_that_pushes_has_a_file_of_its_own(
+def test_each_rank_that_pushes_has_its_own_state_file(
     api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for rank in ("0", "3"):
@@ -199,7 +201,7 @@ def test_each_rank_that_pushes_has_a_file_of_its_own(
     }
 
 
-def test_only_the_owner_of_a_folder_tells_of_its_run(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_only_the_lease_holder_writes_the_state(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"repo_id": repo_id, "logdir": tmp_path / "run-1", "hf_api": api}
     with HFSummaryWriter(**settings, commit_every=1 / 600) as first:
         first.add_scalar("loss", 1.0, 1)
@@ -222,7 +224,7 @@ def test_a_file_of_the_same_name_in_the_logdir_is_uploaded_instead(
     assert remote.states(api, repo_id, **where)[PLACE].host == "mine"
 
 
-def test_the_token_never_stands_in_it(
+def test_the_token_is_masked_in_the_state(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(api.token, str)
@@ -232,7 +234,7 @@ def test_the_token_never_stands_in_it(
     assert remote.states(api, repo_id, **where)[PLACE].command == "train.py x***y"
 
 
-def test_a_log_is_not_lost_where_the_hub_leaves_the_state_out(
+def test_logs_are_uploaded_to_a_repo_that_ignores_the_state_file(
     api: HfApi, repo_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.create_repo(repo_id)
@@ -246,7 +248,7 @@ def test_a_log_is_not_lost_where_the_hub_leaves_the_state_out(
 
 
 @pytest.mark.parametrize("arguments", [[], [object()], ["a\udcffb", "\x1b[31m"], ["x" * 100_000], None], ids=range(5))
-def test_whatever_the_arguments_of_the_script_are_logs_arrive(
+def test_logs_are_uploaded_whatever_the_arguments_of_the_script(
     api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any
 ) -> None:
     monkeypatch.setattr(sys, "argv", arguments and [tmp_path / "train.py", *arguments])
@@ -257,7 +259,7 @@ def test_whatever_the_arguments_of_the_script_are_logs_arrive(
 
 
 @pytest.mark.parametrize("where", [pytest.param("bucket", marks=needs_a_client_for_buckets)], indirect=True)
-def test_a_bucket_is_told_of_the_end_though_nothing_else_is_new(
+def test_the_final_state_is_uploaded_to_a_bucket_without_other_changes(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], hub: HubProcess
 ) -> None:
     with HFSummaryWriter(**settings) as writer:
@@ -272,7 +274,7 @@ def test_a_bucket_is_told_of_the_end_though_nothing_else_is_new(
 
 @pytest.fixture
 def owner(api: HfApi, repo_id: str, tmp_path: Path, where: dict[str, Any]) -> CommitScheduler:
-    """Return a scheduler of the folder of all runs, which has become its owner."""
+    """Return a scheduler that holds the lease of the parent folder of all runs."""
     scheduler = CommitScheduler(
         repo_id=repo_id, folder_path=tmp_path, path_in_repo="tensorboard", every=HOUR, hf_api=api, **where
     )
@@ -280,7 +282,7 @@ def owner(api: HfApi, repo_id: str, tmp_path: Path, where: dict[str, Any]) -> Co
     return scheduler
 
 
-def test_the_owner_of_a_folder_above_tells_of_the_run(
+def test_the_scheduler_of_the_parent_folder_uploads_the_state(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler
 ) -> None:
     with HFSummaryWriter(**settings) as writer:
@@ -299,7 +301,7 @@ def test_the_owner_of_a_folder_above_tells_of_the_run(
 
 
 @pytest.mark.parametrize("where", [pytest.param("bucket", marks=needs_a_client_for_buckets)], indirect=True)
-def test_the_owner_tells_a_bucket_of_the_end_though_nothing_else_is_new(
+def test_the_parent_scheduler_uploads_the_final_state_without_other_changes(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler
 ) -> None:
     with HFSummaryWriter(**settings) as writer:
@@ -311,7 +313,7 @@ def test_the_owner_tells_a_bucket_of_the_end_though_nothing_else_is_new(
 
 
 @pytest.mark.parametrize("where", [pytest.param("bucket", marks=needs_a_client_for_buckets)], indirect=True)
-def test_the_owner_tells_a_bucket_later_of_an_end_that_it_could_not_tell(
+def test_the_parent_scheduler_retries_a_failed_upload_of_the_final_state(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler, tmp_path: Path
 ) -> None:
     def fail(*_: object) -> None:
@@ -334,7 +336,7 @@ def test_the_owner_tells_a_bucket_later_of_an_end_that_it_could_not_tell(
     owner.close()
 
 
-def test_the_owner_tells_nothing_of_a_run_that_is_to_have_no_state(
+def test_the_parent_scheduler_uploads_no_state_for_a_run_without_one(
     api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any], owner: CommitScheduler
 ) -> None:
     with HFSummaryWriter(**settings, run_state=False) as writer:
@@ -346,7 +348,7 @@ def test_the_owner_tells_nothing_of_a_run_that_is_to_have_no_state(
 
 @pytest.fixture
 def synced(api: HfApi, repo_id: str, tmp_path: Path) -> Callable[[], RunState | None]:
-    """Return a function that uploads the run as `sync` does, and returns the state at the Hub."""
+    """Return a function that uploads the run as `sync` does, and returns its state on the Hub."""
 
     def upload() -> RunState | None:
         path = "tensorboard/run-1"
@@ -359,7 +361,7 @@ def synced(api: HfApi, repo_id: str, tmp_path: Path) -> Callable[[], RunState | 
 
 
 @pytest.mark.parametrize("where", ["dataset"], indirect=True)
-def test_what_is_uploaded_after_an_offline_run_says_how_it_ended(
+def test_sync_of_an_offline_run_uploads_its_final_state(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, synced: Callable[[], RunState | None]
 ) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
@@ -382,7 +384,7 @@ LEFT = RunState(RunPhase.RUNNING, 1000.0, 1000.0, 1000.0, 300.0, "node", 0, "tra
 
 @pytest.fixture
 def left(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, float], None]:
-    """Return a function that makes a run with an event of some time, and leaves a state in it."""
+    """Return a function that makes a run with a state file and an event file of a given time."""
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
 
     def leave(content: bytes, event: float) -> None:
@@ -396,7 +398,7 @@ def left(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 @pytest.mark.parametrize("where", ["dataset"], indirect=True)
-def test_a_run_that_was_killed_long_ago_is_not_said_to_go_on(
+def test_sync_of_a_killed_run_uploads_an_overdue_state(
     left: Callable[[bytes, float], None], synced: Callable[[], RunState | None]
 ) -> None:
     left(LEFT.encoded(), 2000.0)
@@ -407,7 +409,7 @@ def test_a_run_that_was_killed_long_ago_is_not_said_to_go_on(
 
 
 @pytest.mark.parametrize("where", ["dataset"], indirect=True)
-def test_an_end_is_outdated_once_somebody_else_logs_to_the_run(
+def test_a_final_state_older_than_the_events_is_not_uploaded(
     left: Callable[[bytes, float], None], synced: Callable[[], RunState | None]
 ) -> None:
     left(dataclasses.replace(LEFT, phase=RunPhase.FINISHED).encoded(), 2000.0)
@@ -416,7 +418,7 @@ def test_an_end_is_outdated_once_somebody_else_logs_to_the_run(
 
 @pytest.mark.parametrize("where", ["dataset"], indirect=True)
 @pytest.mark.parametrize("content", [b"", b"[]", b"x" * 2**20, LEFT.encoded().replace(b"node", b"\x1b[31m")])
-def test_what_is_no_state_of_a_run_is_left_out(
+def test_an_invalid_state_file_is_not_uploaded(
     left: Callable[[bytes, float], None], synced: Callable[[], RunState | None], content: bytes
 ) -> None:
     left(content, 2000.0)
@@ -424,17 +426,17 @@ def test_what_is_no_state_of_a_run_is_left_out(
 
 
 @pytest.mark.parametrize("where", ["dataset"], indirect=True)
-def test_the_token_of_the_process_that_uploads_is_masked_in_a_state_too(
+def test_the_uploading_processs_token_is_masked_in_the_state(
     api: HfApi, tmp_path: Path, left: Callable[[bytes, float], None], synced: Callable[[], RunState | None]
 ) -> None:
     left(dataclasses.replace(LEFT, command=f"train.py x{api.token}y").encoded(), 2000.0)
     state = synced()
-    (tmp_path / "run-1" / STATE_FOLDER / "run.json").unlink()  # no test may leave the token on the disk
+    (tmp_path / "run-1" / STATE_FOLDER / "run.json").unlink()  # conftest.py checks for the token in files
     assert state is not None
     assert state.command == "train.py x***y"
 
 
-def test_a_state_takes_no_request_of_its_own(
+def test_the_state_makes_no_extra_request(
     api: HfApi, repo_id: str, tmp_path: Path, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -446,7 +448,7 @@ def test_a_state_takes_no_request_of_its_own(
         assert sum("/preupload/" in path for path in paths) == 1
 
 
-def test_a_state_that_the_repo_stores_in_lfs_is_uploaded_by_itself(
+def test_a_state_that_the_repo_stores_in_lfs_is_uploaded_separately(
     api: HfApi, repo_id: str, tmp_path: Path, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

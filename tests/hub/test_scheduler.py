@@ -1,4 +1,4 @@
-"""`CommitScheduler` against a Hub on this machine, through the real client."""
+"""`CommitScheduler` with the local Hub, through the real client."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import traceback
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -18,10 +19,12 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 import remote
+from events import wait_until
 from hf_summary_writer import CommitScheduler
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.folder.snapshot import FileSnapshot
 from hf_summary_writer.push.batches import BatchLimits
+from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.push import Pusher
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hub_process import HubProcess
 
-pytestmark = [pytest.mark.client, pytest.mark.transport]  # a push is uploads and commits of the client
+pytestmark = [pytest.mark.client, pytest.mark.transport]  # the client uploads and commits
 
 SECONDS = 60.0
 HOUR = 60.0  # minutes
@@ -44,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def schedule(api: HfApi, repo_id: str, folder: Path) -> Iterator[Callable[..., CommitScheduler]]:
-    """Return a function that makes a scheduler whose first push is over."""
+    """Return a function that makes a scheduler and waits for its first push."""
     schedulers = []
 
     def make(kind: type[CommitScheduler] = CommitScheduler, **arguments: Any) -> CommitScheduler:
@@ -70,7 +73,7 @@ def test_the_constructor_and_an_idle_run_make_no_request(
     assert hub.requests == before
 
 
-def test_what_was_written_before_a_trigger_is_in_its_commit(
+def test_files_written_before_a_trigger_are_in_its_commit(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     scheduler = schedule(path_in_repo="logs")
@@ -100,7 +103,7 @@ def test_an_unchanged_folder_makes_no_request(
     assert hub.requests == before
 
 
-def test_a_later_scheduler_on_the_folder_sends_only_what_is_new(
+def test_a_later_scheduler_on_the_folder_uploads_only_new_files(
     schedule: Callable[..., CommitScheduler], hub: HubProcess, api: HfApi, repo_id: str, folder: Path
 ) -> None:
     folder.mkdir()
@@ -112,11 +115,11 @@ def test_a_later_scheduler_on_the_folder_sends_only_what_is_new(
     (folder / "b.txt").write_bytes(b"2")
     scheduler.close()
     assert remote.files(api, repo_id) == {"a.txt": b"1", "b.txt": b"2"}
-    assert len(remote.commits(api, repo_id)) == 3  # the one the Hub makes, and one of each scheduler
+    assert len(remote.commits(api, repo_id)) == 3  # the Hub's initial commit and one of each scheduler
 
 
 @pytest.mark.faults
-def test_a_folder_that_is_reached_by_another_name_has_the_same_lock_and_ledger_and_is_not_sent_again(
+def test_a_folder_under_another_path_has_the_same_lock_and_ledger(
     schedule: Callable[..., CommitScheduler],
     hub: HubProcess,
     tmp_path: Path,
@@ -137,7 +140,7 @@ def test_a_folder_that_is_reached_by_another_name_has_the_same_lock_and_ledger_a
     assert hub.requests == before
 
 
-def test_a_lost_ledger_costs_no_commit(
+def test_a_lost_ledger_causes_no_commit(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     scheduler = schedule()
@@ -176,7 +179,7 @@ def test_squashing_leaves_one_commit_and_the_same_files(
 
 
 @pytest.mark.parametrize("repo_type", ["dataset", "space"])
-def test_other_kinds_of_repos_and_new_branches_are_created(
+def test_datasets_spaces_and_new_branches_are_created(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, repo_type: str
 ) -> None:
     scheduler = schedule(repo_type=repo_type, revision="runs/first", private=True)
@@ -189,7 +192,7 @@ def test_other_kinds_of_repos_and_new_branches_are_created(
         HfApi(endpoint=api.endpoint, token=False).repo_info(repo_id, repo_type=repo_type)
 
 
-def test_an_existing_repo_is_taken_as_it_is(
+def test_an_existing_repo_keeps_its_files_and_visibility(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     api.create_repo(repo_id, private=False)
@@ -201,7 +204,7 @@ def test_an_existing_repo_is_taken_as_it_is(
     assert not api.repo_info(repo_id).private
 
 
-def test_a_repo_without_a_namespace_is_the_users_own(
+def test_a_repo_without_a_namespace_belongs_to_the_user(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     name = repo_id.partition("/")[2]
@@ -222,7 +225,7 @@ def test_leaving_a_with_block_pushes_the_rest_and_ends_the_thread(api: HfApi, re
     assert scheduler.trigger().result(SECONDS) is None
 
 
-def test_more_files_than_a_commit_takes_go_out_in_several(
+def test_more_files_than_fit_a_commit_are_split_into_several(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     folder.mkdir()
@@ -235,7 +238,7 @@ def test_more_files_than_a_commit_takes_go_out_in_several(
     assert told[0].repo_id == repo_id
 
 
-def test_text_that_is_too_much_for_one_commit_goes_out_in_several(
+def test_more_text_than_fits_a_commit_is_split_into_several(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     folder.mkdir()
@@ -245,7 +248,7 @@ def test_text_that_is_too_much_for_one_commit_goes_out_in_several(
     told: list[CommitDetails] = []
     schedule(on_commit=told.append).close()
     assert remote.files(api, repo_id) == remote.under(folder, "", "*")
-    # What is no text comes with the first, two files of text with each.
+    # The first commit holds all binary files, each commit two text files.
     assert [details.files for details in told] == [8, 2, 2]
     assert sum(details.bytes for details in told) == sum(map(len, remote.under(folder, "", "*").values()))
 
@@ -269,7 +272,7 @@ def test_a_push_can_be_overridden(
 
 
 @pytest.mark.parametrize("name", ["push_to_hub", "_push_to_hub"])
-def test_a_push_can_be_replaced_in_the_class_itself(
+def test_the_push_method_can_be_patched_on_the_class(
     schedule: Callable[..., CommitScheduler], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = object()
@@ -279,7 +282,7 @@ def test_a_push_can_be_replaced_in_the_class_itself(
 
 
 @pytest.mark.parametrize("name", ["push_to_hub", "_push_to_hub"])
-def test_an_override_may_call_the_method_that_it_overrides(
+def test_an_override_may_call_the_overridden_method(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, name: str
 ) -> None:
     calls: list[CommitScheduler] = []
@@ -303,7 +306,7 @@ def test_an_override_may_call_the_method_that_it_overrides(
     assert len(remote.commits(api, repo_id)) == 1
 
 
-def test_a_scheduler_has_what_subclasses_of_the_clients_one_use(
+def test_a_scheduler_has_the_attributes_that_subclasses_of_the_clients_use(
     schedule: Callable[..., CommitScheduler], folder: Path
 ) -> None:
     folder.mkdir()
@@ -323,7 +326,7 @@ def test_a_scheduler_has_what_subclasses_of_the_clients_one_use(
 
 
 @pytest.mark.faults("C5")
-def test_an_override_that_fails_in_any_way_is_contained(
+def test_an_override_that_raises_or_hangs_is_contained(
     schedule: Callable[..., CommitScheduler], caplog: pytest.LogCaptureFixture
 ) -> None:
     slow = threading.Event()
@@ -341,14 +344,14 @@ def test_an_override_that_fails_in_any_way_is_contained(
 
     with caplog.at_level(logging.WARNING, "hf_summary_writer"):
         scheduler = schedule(Broken, close_timeout=0.5)
-        # What fails is tried again after a moment of chance, so each trigger may have such a push before it.
+        # A failed push is retried after a random delay, so a retry may run before the push of a trigger.
         assert isinstance(scheduler.trigger().exception(SECONDS), KeyError)
         Broken.trouble = SystemExit(3)
         assert isinstance(scheduler.trigger().exception(SECONDS), SystemExit)
         Broken.trouble = None
         for _ in range(2):
             assert scheduler.trigger().result(SECONDS) is None
-        # One that takes longer than it may holds nobody up.
+        # A push that exceeds `close_timeout` does not block `close`.
         Broken.is_slow = True
         began = time.monotonic()
         held_up = scheduler.trigger()
@@ -360,7 +363,7 @@ def test_an_override_that_fails_in_any_way_is_contained(
     assert "bug" in caplog.text
 
 
-def test_hooks_are_told_and_can_hurt_nobody(
+def test_hooks_are_called_and_their_errors_are_contained(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(_: object) -> None:
@@ -396,16 +399,14 @@ def test_a_hook_may_close_its_scheduler(
     assert caplog.messages == []
 
 
-def test_between_two_attempts_nothing_is_kept_of_what_could_not_be_sent(
-    schedule: Callable[..., CommitScheduler], folder: Path
-) -> None:
+def test_a_failed_push_keeps_no_file_content_in_memory(schedule: Callable[..., CommitScheduler], folder: Path) -> None:
     def note(details: ErrorDetails) -> None:
         told.append("".join(traceback.format_exception(details.error)))
         held.append(bodies())
 
     def bodies() -> int:
         gc.collect()
-        # By its type: what some objects say of their class makes them warn.
+        # By type(): reading `__class__` of some objects raises a warning.
         return sum(
             each.in_memory for each in gc.get_objects() if type(each) is FileSnapshot and each.relpath == "a.bin"
         )
@@ -415,7 +416,7 @@ def test_between_two_attempts_nothing_is_kept_of_what_could_not_be_sent(
     folder.mkdir()
     (folder / "a.bin").write_bytes(os.urandom(1_000_000))
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        closed.bind(("127.0.0.1", 0))  # reserve a port on which nothing listens
         api = HfApi(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}", token="hf_nobody")
         scheduler = schedule(hf_api=api, on_error=note)
         scheduler.stop()
@@ -424,12 +425,12 @@ def test_between_two_attempts_nothing_is_kept_of_what_could_not_be_sent(
     assert isinstance(error, TemporaryError)
     assert "cannot be reached" in str(error)
     assert bodies() == 0
-    # The hook had all of it.
+    # The hook saw the content and the whole traceback.
     assert held[0] == 1_000_000
     assert "in _publish_together" in told[0]
 
 
-def test_of_a_failed_override_the_future_says_why_and_holds_no_frame(
+def test_the_future_of_a_failed_override_has_its_error_without_frames(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(CommitScheduler):
@@ -456,18 +457,18 @@ def test_files_are_not_read_while_the_user_holds_the_lock(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     scheduler = schedule()
-    begun = threading.Event()
     with scheduler.lock:
         (folder / "a.json").write_bytes(b"{half")
         future = scheduler.trigger()
-        begun.set()
+        wait_until(lambda: scheduler.status().phase is Phase.PUSHING, SECONDS)
+        assert not wait([future], 0.5).done
         (folder / "a.json").write_bytes(b"{whole}")
-    future.result(SECONDS)
-    scheduler.close()
-    assert remote.files(api, repo_id) == {"a.json": b"{whole}"}
+    info = future.result(SECONDS)
+    assert info is not None
+    assert remote.files(api, repo_id, revision=info.oid) == {"a.json": b"{whole}"}
 
 
-def test_the_last_push_holds_event_files_without_events_too(
+def test_the_last_push_uploads_event_files_without_events(
     schedule: Callable[..., CommitScheduler], api: HfApi, repo_id: str, folder: Path
 ) -> None:
     import tensorboardX
@@ -479,7 +480,7 @@ def test_the_last_push_holds_event_files_without_events_too(
     assert remote.files(api, repo_id) == remote.under(folder, "")
 
 
-def test_without_a_token_one_warning_says_how_to_log_in(
+def test_without_a_token_one_warning_explains_how_to_log_in(
     schedule: Callable[..., CommitScheduler], api: HfApi, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "hf_summary_writer"):
@@ -505,16 +506,16 @@ def test_without_a_token_one_warning_says_how_to_log_in(
     ],
     ids=str,
 )
-def test_mistakes_of_the_caller_raise_before_anything_is_made(tmp_path: Path, wrong: dict[str, Any]) -> None:
+def test_invalid_arguments_raise_before_anything_is_created(tmp_path: Path, wrong: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"repo_id": "user/run", "folder_path": tmp_path / "new", **wrong}
     before = threading.active_count()
-    with pytest.raises(ValueError, match=next(iter(wrong)).replace("every", "every")):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         CommitScheduler(**settings)
     assert not (tmp_path / "new").exists()
     assert threading.active_count() == before
 
 
-def test_a_folder_that_was_deleted_stays_deleted(schedule: Callable[..., CommitScheduler], folder: Path) -> None:
+def test_a_deleted_folder_is_not_recreated(schedule: Callable[..., CommitScheduler], folder: Path) -> None:
     folder.mkdir()
     (folder / "a.bin").write_bytes(b"1")
     scheduler = schedule()
@@ -525,7 +526,7 @@ def test_a_folder_that_was_deleted_stays_deleted(schedule: Callable[..., CommitS
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="the system does not count descriptors")
-def test_private_copies_last_no_longer_than_their_commit(
+def test_private_copies_are_deleted_after_their_commit(
     schedule: Callable[..., CommitScheduler], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes=10_000, bytes_in_memory=0))
@@ -539,7 +540,7 @@ def test_private_copies_last_no_longer_than_their_commit(
     assert max(descriptors) - min(descriptors) < 20  # ten copies, and the connections of the client
 
 
-def test_a_repo_is_private_if_the_scheduler_that_creates_it_says_so(
+def test_the_scheduler_that_creates_a_repo_sets_its_visibility(
     schedule: Callable[..., CommitScheduler], folder: Path, api: HfApi, repo_id: str
 ) -> None:
     before = schedule()

@@ -1,20 +1,19 @@
-"""TensorBoard from a notebook: on a logdir, and on a bucket that is followed."""
+"""TensorBoard in a notebook, on a logdir or on a followed repo or bucket."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-import time
 import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 
+from events import wait_until
 from hf_summary_writer import HFSummaryWriter, view
 from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from huggingface_hub import HfApi
@@ -25,21 +24,14 @@ EVENTS = "run/events.out.tfevents.1.host"
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect what TensorBoard is started with, in place of a cell that shows it."""
+    """Collect TensorBoard's arguments instead of starting it."""
     shown: list[str] = []
     monkeypatch.setattr(importlib.import_module("tensorboard.notebook"), "start", shown.append)
     monkeypatch.setenv("TENSORBOARD_BINARY", "none")
     return shown
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_a_writer_shows_its_logdir_with_all_that_was_logged(
+def test_a_writer_shows_its_logdir_with_all_logged_events(
     api: HfApi, repo_id: str, tmp_path: Path, shown: list[str]
 ) -> None:
     with HFSummaryWriter(repo_id, logdir=tmp_path / "my run", hf_api=api, commit_every=60) as writer:
@@ -60,9 +52,9 @@ def test_a_bucket_is_shown_and_followed_until_it_is_closed(
     copy = tmp_path / "copy" / EVENTS
     assert (copy.read_bytes(), len(shown)) == (b"1", 1)
     api.batch_bucket_files(repo_id, add=[(b"12", EVENTS)])
-    wait_until(lambda: copy.read_bytes() == b"12")
+    wait_until(lambda: copy.read_bytes() == b"12", SECONDS)
     api.delete_bucket(repo_id)
-    wait_until(lambda: "could not be read" in caplog.text)
+    wait_until(lambda: "could not be read" in caplog.text, SECONDS)
     followed.close()
     assert repo_id in repr(followed)
 
@@ -87,12 +79,12 @@ def test_without_tensorboard_nothing_is_downloaded(
 
 
 @pytest.mark.parametrize("refresh", [0, -1])
-def test_the_time_between_looks_must_be_positive(refresh: float) -> None:
+def test_the_refresh_interval_must_be_positive(refresh: float) -> None:
     with pytest.raises(ValueError, match="refresh must be"):
         view("user/run", refresh=refresh)
 
 
-def test_a_cell_that_is_run_again_shows_the_same_copy(api: HfApi, repo_id: str, shown: list[str]) -> None:
+def test_a_repeated_view_shows_the_same_copy(api: HfApi, repo_id: str, shown: list[str]) -> None:
     api.create_repo(repo_id)
     first = view(repo_id, hf_api=api)
     again = view(repo_id, hf_api=api)
@@ -111,11 +103,11 @@ def test_a_closed_view_is_freed(api: HfApi, repo_id: str) -> None:
     known = weakref.ref(followed)
     followed.close()
     del followed
-    wait_until(lambda: known() is None)
+    wait_until(lambda: known() is None, SECONDS)
 
 
 @pytest.mark.usefixtures("shown")
-def test_a_relative_folder_is_another_one_in_another_working_directory(
+def test_a_relative_folder_depends_on_the_working_directory(
     api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.create_repo(repo_id)
@@ -130,6 +122,6 @@ def test_a_relative_folder_is_another_one_in_another_working_directory(
 
 
 @pytest.mark.usefixtures("shown")
-def test_a_folder_of_a_wrong_type_is_named(api: HfApi, repo_id: str) -> None:
+def test_a_folder_of_a_wrong_type_is_a_type_error(api: HfApi, repo_id: str) -> None:
     with pytest.raises(TypeError, match="folder"):
         view(repo_id, hf_api=api, folder=["copy"])  # type: ignore[arg-type]

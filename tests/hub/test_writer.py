@@ -1,4 +1,4 @@
-"""`HFSummaryWriter` against a Hub on this machine: what is logged is what TensorBoard reads from a download."""
+"""`HFSummaryWriter` with the local Hub: TensorBoard reads the logged data from a download."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-pytestmark = [pytest.mark.client, pytest.mark.transport]  # a push is uploads and commits of the client
+pytestmark = [pytest.mark.client, pytest.mark.transport]  # the client uploads and commits
 
 SECONDS = 60.0
 HOUR = 60.0  # minutes
@@ -67,7 +67,7 @@ def scalars(api: HfApi, repo_id: str, folder: str, **where: Any) -> dict[str, li
         return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_it_is_a_summary_writer(write: Callable[..., HFSummaryWriter], logdir: Path, repo_id: str) -> None:
+def test_the_writer_is_a_summary_writer(write: Callable[..., HFSummaryWriter], logdir: Path, repo_id: str) -> None:
     writer = write(repo_type="model", repo_revision="main")
     assert isinstance(writer, tensorboardX.SummaryWriter)
     assert writer.logdir == str(logdir)
@@ -89,7 +89,7 @@ def test_a_trigger_covers_every_scalar_logged_before_it(
     assert writer.scheduler.trigger().result(SECONDS) is None
 
 
-def test_after_a_with_block_the_hub_holds_every_file_byte_for_byte(
+def test_after_a_with_block_every_file_is_uploaded_byte_for_byte(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     with write() as writer:
@@ -123,7 +123,7 @@ def test_closing_a_writer_does_not_sync_the_files_of_another(
 
 
 @pytest.mark.parametrize("path_in_repo", [None, "", "/"])
-def test_without_a_path_in_the_repo_runs_lie_at_its_root(
+def test_without_a_path_in_repo_runs_are_at_the_root(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path, path_in_repo: str | None
 ) -> None:
     writer = write(path_in_repo=path_in_repo)
@@ -132,7 +132,7 @@ def test_without_a_path_in_the_repo_runs_lie_at_its_root(
     assert remote.files(api, repo_id) == remote.under(logdir, "run-1")
 
 
-def test_a_second_run_appears_beside_the_first(
+def test_two_runs_are_uploaded_to_separate_folders(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     for name in ("run-1", "run-2"):
@@ -142,14 +142,14 @@ def test_a_second_run_appears_beside_the_first(
         assert scalars(api, repo_id, f"tensorboard/{name}") == {"loss": [(0, 1.0)]}
 
 
-def test_writers_of_one_logdir_do_not_wait_for_each_others_lock(
+def test_writers_on_one_logdir_do_not_wait_for_each_others_lock(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writers = [write() for _ in range(3)]
     for writer in writers:
         writer.scheduler.trigger().result(SECONDS)
     monkeypatch.setattr(lease, "_LOOK_SECONDS", 2 * SECONDS)
-    with writers[0].scheduler.lock:  # until all of them are due
+    with writers[0].scheduler.lock:  # hold the first push until all are due
         writers[0].add_scalar("loss", 0.0, 0)
         writers[0].scheduler.trigger()
         wait_until(lambda: writers[0].scheduler.status().phase is Phase.PUSHING)
@@ -161,7 +161,7 @@ def test_writers_of_one_logdir_do_not_wait_for_each_others_lock(
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
-def test_runs_that_share_a_place_in_the_repo_are_named_once(
+def test_two_logdirs_with_one_path_in_the_repo_are_warned_about_once(
     write: Callable[..., HFSummaryWriter], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folders = [tmp_path / name / "logs" for name in ("1", "1", "2", "3")]
@@ -176,7 +176,7 @@ def test_runs_that_share_a_place_in_the_repo_are_named_once(
     ]
 
 
-def test_the_same_run_goes_on_in_a_new_file(
+def test_a_resumed_run_writes_a_new_file(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     for step in range(3):
@@ -206,7 +206,7 @@ def test_a_private_dataset_on_a_new_branch(write: Callable[..., HFSummaryWriter]
     assert api.dataset_info(repo_id).private
 
 
-def test_nothing_is_requested_before_an_event_is_logged(write: Callable[..., HFSummaryWriter], hub: HubProcess) -> None:
+def test_no_request_is_made_before_an_event_is_logged(write: Callable[..., HFSummaryWriter], hub: HubProcess) -> None:
     before = hub.requests
     writer = write()
     assert writer.scheduler.trigger().result(SECONDS) is None
@@ -225,9 +225,7 @@ def test_a_run_without_an_event_makes_no_request_and_leaves_nothing_pending(
     assert hub.requests == before
 
 
-def test_a_writer_that_is_dropped_is_pushed_to_the_end_and_leaves_no_thread(
-    api: HfApi, repo_id: str, logdir: Path
-) -> None:
+def test_a_dropped_writer_is_pushed_completely_and_leaves_no_thread(api: HfApi, repo_id: str, logdir: Path) -> None:
     before = set(threading.enumerate())
     writer = HFSummaryWriter(repo_id, logdir, commit_every=0.3 / 60, hf_api=api)
     for step in range(1000):
@@ -239,7 +237,7 @@ def test_a_writer_that_is_dropped_is_pushed_to_the_end_and_leaves_no_thread(
     assert steps(logdir, "loss") == list(range(1000))
 
 
-def test_a_writer_that_is_dropped_below_a_scheduler_leaves_nothing_behind(
+def test_a_dropped_writer_under_a_parent_scheduler_leaves_nothing_behind(
     api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     options: dict[str, Any] = {"repo_id": repo_id, "path_in_repo": "tensorboard", "hf_api": api}
@@ -254,7 +252,7 @@ def test_a_writer_that_is_dropped_below_a_scheduler_leaves_nothing_behind(
     assert {path for path in held if path.endswith("_000000")} == set(remote.under(logdir, "tensorboard/run-1"))
 
 
-def test_the_last_push_may_be_given_any_number_of_seconds(
+def test_close_timeout_may_be_any_number_of_seconds(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str
 ) -> None:
     with write(close_timeout=1e300) as writer:
@@ -262,7 +260,7 @@ def test_the_last_push_may_be_given_any_number_of_seconds(
     assert scalars(api, repo_id, "tensorboard/run-1")["loss"] == [(1, 1.0)]
 
 
-def test_without_writing_to_disk_nothing_is_pushed(
+def test_without_write_to_disk_nothing_is_pushed(
     write: Callable[..., HFSummaryWriter], hub: HubProcess, logdir: Path
 ) -> None:
     before = hub.requests
@@ -273,7 +271,7 @@ def test_without_writing_to_disk_nothing_is_pushed(
     assert not logdir.exists()
 
 
-def test_a_trigger_after_close_pushes_what_has_changed_since(
+def test_a_trigger_after_close_pushes_later_changes(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     writer = write()
@@ -292,7 +290,7 @@ def test_a_trigger_after_close_pushes_what_has_changed_since(
 
 
 @pytest.mark.faults("P10")
-def test_closing_again_does_nothing_and_a_write_after_it_is_pushed(
+def test_closing_again_does_nothing_and_a_write_after_close_is_pushed(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     writer = write()
@@ -311,7 +309,7 @@ def test_closing_again_does_nothing_and_a_write_after_it_is_pushed(
 
 
 @pytest.mark.faults("P5")
-def test_the_users_exception_leaves_the_block_unmasked_though_the_last_push_fails(
+def test_the_users_exception_is_not_masked_by_a_failing_last_push(
     write: Callable[..., HFSummaryWriter], caplog: pytest.LogCaptureFixture
 ) -> None:
     import huggingface_hub
@@ -349,7 +347,7 @@ def test_the_users_exception_leaves_the_block_unmasked_though_the_last_push_fail
     ],
     ids=str,
 )
-def test_mistakes_of_the_caller_raise_before_a_file_or_a_thread_exists(
+def test_invalid_arguments_raise_before_a_file_or_a_thread_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], kind: type[Exception]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -361,7 +359,9 @@ def test_mistakes_of_the_caller_raise_before_a_file_or_a_thread_exists(
     assert threading.active_count() == before
 
 
-def test_a_logdir_that_the_disk_refuses_is_trouble_for_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_logdir_that_cannot_be_created_is_logged_and_does_not_raise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with HFSummaryWriter("user/run", logdir=tmp_path / "loop" / "run", token=False, close_timeout=0) as writer:
         writer.add_scalar("loss", 1.0)
@@ -369,9 +369,7 @@ def test_a_logdir_that_the_disk_refuses_is_trouble_for_later(tmp_path: Path, cap
 
 
 @pytest.mark.faults("D19")
-def test_a_link_that_leads_elsewhere_later_does_not_take_the_run_along(
-    api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_a_run_stays_in_its_folder_when_a_link_to_it_changes(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     link = tmp_path / "latest"
@@ -388,7 +386,7 @@ def test_a_link_that_leads_elsewhere_later_does_not_take_the_run_along(
         writer.add_embedding(np.eye(2), global_step=1)
     assert list((tmp_path / "two").iterdir()) == []
     assert events.steps(tmp_path / "one", "loss") == list(range(30))
-    # The user named the link, and the files for the projector go along.
+    # The path in the repo has the link's name, and the projector's files are uploaded too.
     assert remote.files(api, repo_id) == {
         path: content
         for pattern in ("*.tfevents.*", "projector_config.pbtxt", "*.tsv")
@@ -403,7 +401,7 @@ def test_a_logdir_that_is_a_file_is_refused(tmp_path: Path) -> None:
         HFSummaryWriter("user/run", logdir=tmp_path / "file")
 
 
-def test_of_two_open_writers_on_a_logdir_one_pushes_and_the_other_takes_over(
+def test_one_of_two_writers_on_a_logdir_pushes_and_the_other_takes_over(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str
 ) -> None:
     def steps_on_the_hub() -> list[int]:

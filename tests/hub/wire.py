@@ -1,4 +1,4 @@
-"""Requests as no real client would send them."""
+"""Raw requests that no real client would send."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a Hub answered."""
+    """A response of a Hub."""
 
     status: int
     headers: Mapping[str, str]
@@ -36,7 +36,7 @@ def send(
     token: str | None = "",
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
-    """Send one request: bytes as they are, anything else as JSON; with the Hub's token, another one, or none."""
+    """Send one request with a body of bytes or JSON, and with the Hub's token, another token, or none."""
     data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
     known = {} if token is None else {"Authorization": f"Bearer {token or hub.token}"}
     connection = http.client.HTTPConnection(urlsplit(hub.endpoint).netloc, timeout=60)
