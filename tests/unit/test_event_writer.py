@@ -19,10 +19,13 @@ import numpy as np
 import psutil
 import pytest
 import tensorboardX
+from google.protobuf import text_format
 from tensorboard.compat.proto import event_pb2 as their_event
 from tensorboard.compat.proto import summary_pb2 as their_summary
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
+from hf_summary_writer.events import media
 from hf_summary_writer.events.failures import FailureLog
 from hf_summary_writer.events.files import EventFile, SegmentName, followed, parse_name
 from hf_summary_writer.events.memory import MemoryLimit
@@ -168,6 +171,39 @@ def test_embeddings_are_listed_in_the_order_of_the_calls(tmp_path: Path) -> None
         writer.add_embedding([[1.0, 2.0], [3.0, 4.0]], tag="list")
     listed = (tmp_path / "projector_config.pbtxt").read_text()
     assert listed.index("array") < listed.index("list")
+
+
+@pytest.mark.parametrize("step", ["make_mat", "append_pbtxt"])
+def test_an_embedding_that_a_full_disk_cuts_short_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    write = getattr(media, step)
+
+    def write_part(*arguments: Any) -> None:
+        write(*arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with EventWriter(tmp_path) as writer:
+        writer.add_embedding(np.eye(2), tag="first")
+        writer.flush()
+        files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in {".tsv", ".pbtxt"}}
+        with monkeypatch.context() as disk:
+            disk.setattr(media, step, write_part)
+            writer.add_embedding(np.eye(2), tag="second")
+            writer.flush()
+        assert writer.dropped_events == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in {".tsv", ".pbtxt"}} == files
+    assert len(files) == 2
+
+
+def test_projector_reads_the_embeddings_with_any_tag(tmp_path: Path) -> None:
+    tags = ['quoted "tag"', "two\nlines", "größe", "back\\slash", "plain"]
+    with EventWriter(tmp_path) as writer:
+        for tag in tags:
+            writer.add_embedding(np.eye(2), tag=tag)
+    config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text("utf-8"), ProjectorConfig())
+    assert [embedding.tensor_name for embedding in config.embeddings] == [f"{tag}:00000" for tag in tags]
+    assert all((tmp_path / embedding.tensor_path).is_file() for embedding in config.embeddings)
 
 
 def test_flush_covers_sub_runs(tmp_path: Path) -> None:

@@ -257,7 +257,8 @@ class EventFile:
         try:
             _fsync(self._reopen())
             if not self._name_is_safe:
-                _fsync_directory(self._directory)
+                if os.name == "posix":  # elsewhere directories cannot be opened
+                    sync_file(self._directory, os.O_RDONLY)
                 self._name_is_safe = True
             self.dirty = False
         finally:
@@ -371,9 +372,9 @@ class EventFile:
             self.forget()
 
 
-def sync_file(path: str) -> None:
-    """Fsync the file `path`, if its file system supports that."""
-    descriptor = os.open(path, os.O_RDWR)
+def sync_file(path: str, flags: int = os.O_RDWR) -> None:
+    """Fsync the file `path`, if its file system supports that; a directory is opened with `O_RDONLY`."""
+    descriptor = os.open(path, flags)
     try:
         _fsync(descriptor)
     finally:
@@ -413,13 +414,3 @@ def _fsync(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in _NO_FSYNC:
             raise
-
-
-def _fsync_directory(directory: str) -> None:
-    if os.name != "posix":
-        return  # pragma: no cover - directories cannot be opened
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        _fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,11 +5,13 @@ A value is encoded in the background if it is certain that its encoding succeeds
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
 import math
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -215,19 +217,43 @@ def write_embedding(
     tag: str,
     header: Sequence[Any] | None,
 ) -> None:
-    """Write the files of the projector, and fsync them."""
+    """Write the files of the projector, and fsync them; after an error nothing of them is left."""
     points, images = unwrapped(points), unwrapped(images)
     folder = os.path.join(logdir, subdir)
+    is_new = not os.path.isdir(folder)  # noqa: PTH112
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-    if labels is not None:
-        make_tsv(labels, folder, metadata_header=header)
-    if images is not None:
-        make_sprite(images, folder)
-    make_mat(points, folder)
-    append_pbtxt(labels, images, logdir, subdir, step, tag)
-    for name in os.listdir(folder):  # noqa: PTH208
-        sync_file(os.path.join(folder, name))
-    sync_file(os.path.join(logdir, "projector_config.pbtxt"))
+    try:
+        if labels is not None:
+            make_tsv(labels, folder, metadata_header=header)
+        if images is not None:
+            make_sprite(images, folder)
+        make_mat(points, folder)
+        for name in os.listdir(folder):  # noqa: PTH208
+            sync_file(os.path.join(folder, name))
+        _list_embedding(labels, images, logdir, _quoted(subdir), step, _quoted(tag))
+    except BaseException:
+        # A part of it would take the room that events need, on a full disk.
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _list_embedding(labels: list[Any] | None, images: Any, logdir: str, subdir: str, step: int, tag: str) -> None:
+    """Add an embedding to the projector's list, of which one torn entry would hide all others."""
+    path = os.path.join(logdir, "projector_config.pbtxt")
+    size = os.path.getsize(path) if os.path.exists(path) else 0  # noqa: PTH110, PTH202
+    try:
+        append_pbtxt(labels, images, logdir, subdir, step, tag)
+        sync_file(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size)
+        raise
+
+
+def _quoted(text: str) -> str:
+    """Return `text` as it stands between the quotes of a text-format protocol buffer."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 @functools.cache
