@@ -12,7 +12,8 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from hf_summary_writer.localhub import LocalHub
-from hub.wire import file_line, send, send_commit
+from hub.gitcheck import git
+from hub.wire import file_line, line, send, send_commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,6 +90,28 @@ def test_commits_are_paginated(hub: HubProcess, api: HfApi, repo: str) -> None:
     assert len(first.json()) == 50
     assert first.headers["link"] == f'<{hub.endpoint}/api/models/{repo}/commits/main?p=1>; rel="next"'
     assert len(send(hub, "GET", f"/api/models/{repo}/commits/main?p=1").json()) == 11
+    assert send(hub, "GET", f"/api/models/{repo}/commits/main?p=2").json() == []
+
+
+def test_each_entry_is_shown_with_the_last_commit_that_changed_it(hub: HubProcess, api: HfApi, repo: str) -> None:
+    again = file_line("a/b/again.txt", b"same")
+    for number, lines in enumerate(
+        (
+            [file_line("kept.txt"), again, file_line("a/kept.txt"), file_line("name")],
+            [line("deletedFile", path="a/b/again.txt"), file_line("a/b/other.txt")],
+            [again],
+            [line("deletedFile", path="name"), file_line("name/below.txt")],
+            [file_line("a/b/other.txt", b"changed")],
+            [file_line("last.txt")],
+        )
+    ):
+        assert send_commit(hub, repo, *lines, summary=f"Commit {number}").status == 200
+    repository = hub.root / "repos" / "models" / f"{repo}.git"
+    entries = list(api.list_repo_tree(repo, recursive=True, expand=True))
+    assert len(entries) == 10
+    for entry in entries:
+        assert entry.last_commit is not None
+        assert entry.last_commit["oid"] == git(repository, "log", "-1", "--format=%H", "main", "--", entry.path).strip()
 
 
 def test_large_trees_are_paginated(hub: HubProcess, api: HfApi, repo: str) -> None:

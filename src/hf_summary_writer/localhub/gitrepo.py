@@ -6,7 +6,8 @@ import itertools
 import re
 import time
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
@@ -40,6 +41,8 @@ TAGS = "refs/tags/"
 STALE = "The branch was updated since you opened this page. Please refresh and try again."
 # A ref is a file name, and its lock file has a longer one.
 _MAX_REF_PART_BYTES = 200
+# Folders of an open repository in memory.
+_MOST_FOLDERS = 256
 # Git abbreviates to 7 digits by default.
 _OID = re.compile(r"[0-9a-f]{7,40}")
 
@@ -76,6 +79,21 @@ class LoggedCommit:
     def description(self) -> str:
         """Return the message without its first line."""
         return self.message.partition("\n")[2].strip("\n")
+
+
+@dataclass(slots=True)
+class _Searched:
+    """A tree of searched paths: the path that ends here, if one does, and what is below it."""
+
+    path: str = ""
+    below: dict[bytes, _Searched] = field(default_factory=dict)
+
+    def add(self, path: str) -> None:
+        """Add a path."""
+        node = self
+        for name in path.encode().split(b"/"):
+            node = node.below.setdefault(name, _Searched())
+        node.path = path
 
 
 class GitRepo:
@@ -199,6 +217,8 @@ class GitRepo:
         if found is None:
             found = self._repo.get_object(oid)
             if isinstance(found, Tree):
+                if len(self._folders) >= _MOST_FOLDERS:
+                    self._folders.clear()
                 self._folders[oid] = found
         return found
 
@@ -243,18 +263,38 @@ class GitRepo:
 
     def last_commits(self, commit: str, entries: Sequence[Entry]) -> dict[str, LoggedCommit]:
         """Return the last commit up to `commit` that changed each entry, by path."""
-        searched, found = {entry.path: entry.oid for entry in entries}, {}
-        newer: LoggedCommit | None = None
-        for each in self.log(commit):
-            for path, oid in list(searched.items()):
-                entry = self.entry(each.oid, path)
-                if newer and (entry is None or entry.oid != oid):
-                    found[path] = newer
-                    del searched[path]
-            newer = each
-            if not searched:
+        searched = _Searched()
+        found: dict[str, LoggedCommit] = {}
+        for entry in entries:
+            searched.add(entry.path)
+        history = self.log(commit)
+        newer = next(history)
+        for older in history:
+            if not searched.below:
                 break
-        return found | {path: newer for path in searched if newer}
+            changed = self._changed(searched, self._tree_of(newer.oid), self._tree_of(older.oid))
+            found |= dict.fromkeys(changed, newer)
+            newer = older
+        return {entry.path: found.get(entry.path, newer) for entry in entries}
+
+    def _changed(self, searched: _Searched, newer: Tree | None, older: Tree | None) -> Iterator[str]:
+        """Yield the searched paths below a folder that differ between two commits, and search them no longer."""
+        for name, each in list(searched.below.items()):
+            oids = [tree[name][1] if tree is not None and name in tree else None for tree in (newer, older)]
+            if oids[0] == oids[1]:
+                continue
+            if each.path:
+                yield each.path
+                each.path = ""
+            if each.below:
+                folders = [self._folder(oid) if oid else None for oid in oids]
+                yield from self._changed(each, *(found if isinstance(found, Tree) else None for found in folders))
+            if not each.below:
+                del searched.below[name]
+
+    def ids(self, commit: str) -> tuple[str, ...]:
+        """Return the ids of the commits that led to `commit`, newest first."""
+        return _ids(self._path, commit)
 
     def changes(self, commit: str) -> Iterator[tuple[str, str]]:
         """Yield the changes of a commit: "add", "modify" or "delete", and the path of the file."""
@@ -357,6 +397,13 @@ class GitRepo:
             if isinstance(tree, Tree):
                 return tree
         raise RevisionNotFoundError(commit)
+
+
+# Clients ask for a history page by page; that of a commit never changes.
+@lru_cache(maxsize=4)
+def _ids(path: Path, commit: str) -> tuple[str, ...]:
+    with GitRepo.open(path) as git:
+        return tuple(each.oid for each in git.log(commit))
 
 
 def _new_commit(tree: ObjectID, parent: str | None, message: str, author: str) -> Commit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
@@ -149,7 +150,8 @@ async def commits(request: Request) -> Response:
 
 def _commits(hub: Hub, repo: RepoId, revision: str, start: int, limit: int) -> tuple[list[dict[str, Any]], int]:
     with hub.repos.git(repo) as git:
-        history = list(git.log(git.resolve(revision)))
+        ids = git.ids(git.resolve(revision))
+        shown = list(itertools.islice(git.log(ids[start]), limit)) if start < len(ids) else []
     answer = [
         {
             "id": commit.oid,
@@ -158,9 +160,9 @@ def _commits(hub: Hub, repo: RepoId, revision: str, start: int, limit: int) -> t
             "authors": [{"user": commit.author}],
             "date": iso(commit.time),
         }
-        for commit in history[start : start + limit]
+        for commit in shown
     ]
-    return answer, len(history)
+    return answer, len(ids)
 
 
 _REPO = "/api/{kind}/{namespace}/{name}"
