@@ -66,6 +66,22 @@ def test_domains_of_hyperparameters_are_written_as_by_torch(tmp_path: Path) -> N
     assert metric.step == 7
 
 
+def test_hyperparameters_of_numpy_are_written_as_those_of_python(tmp_path: Path) -> None:
+    of_numpy = {"lr": np.float32(0.5), "batch": np.int64(32), "bias": np.True_, "kind": np.str_("a")}
+    with EventWriter(tmp_path) as writer:
+        writer.add_hparams(of_numpy, {}, {"batch": [np.int64(32), 64]}, "numpy")
+        writer.add_hparams({key: value.item() for key, value in of_numpy.items()}, {}, {"batch": [32, 64]}, "python")
+    found = [[event.summary for event in logged(tmp_path / name)] for name in ("numpy", "python")]
+    assert found[0] == found[1]
+    start = HParamsPluginData.FromString(found[0][1].value[0].metadata.plugin_data.content).session_start_info
+    assert {key: value.WhichOneof("kind") for key, value in start.hparams.items()} == {
+        "lr": "number_value",
+        "batch": "number_value",
+        "bias": "bool_value",
+        "kind": "string_value",
+    }
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -216,11 +216,16 @@ def trial_of(positional: tuple[Any, ...], named: Mapping[str, Any]) -> Trial:
 
 
 def plain_hparams(hparam_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return hyperparameters with a number for each tensor that holds one, as torch takes it and tensorboardX not."""
+    """Return hyperparameters with Python values for scalars of NumPy and tensors of one number.
+
+    tensorboardX leaves both out, and torch takes tensors alone.
+    """
     return {key: _plain(value) for key, value in hparam_dict.items()}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
     try:
         return number_of(value) if is_torch(value) and value.numel() == 1 else value
     except (RuntimeError, TypeError, ValueError):  # complex, distributed, without a value: tensorboardX takes the text
@@ -244,8 +249,9 @@ def hparams_summaries(
     if hparams is None:
         return []
     experiment, start, end = hparams(plain, metric_dict)
+    domains = {key: [_plain(value) for value in values] for key, values in domains.items()}
     for key, values in domains.items():
-        if key not in hparam_dict or not all(isinstance(value, type(hparam_dict[key])) for value in values):
+        if key not in plain or not all(isinstance(value, type(plain[key])) for value in values):
             raise TypeError(f"hparam_domain_discrete[{key!r}] should list values of the type of hparam_dict[{key!r}]")
     if domains:
         from google.protobuf.struct_pb2 import ListValue
@@ -255,8 +261,8 @@ def hparams_summaries(
         content = HParamsPluginData.FromString(plugin_data.content)
         for info in content.experiment.hparam_infos:
             if info.name in domains:
-                values = ListValue()
-                values.extend(domains[info.name])
-                info.domain_discrete.CopyFrom(values)
+                domain = ListValue()
+                domain.extend(domains[info.name])
+                info.domain_discrete.CopyFrom(domain)
         plugin_data.content = content.SerializeToString()
     return [experiment, start, end]
