@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -201,23 +202,32 @@ def test_large_lfs_files_are_uploaded_in_parts(
     assert not list((tmp_path / "unfinished").iterdir())
 
 
+def lfs_action(hub: LocalHub, repo_id: str, content: bytes, *transfers: str) -> dict[str, Any]:
+    """Ask how to upload a large file with these transfers, and return the action to take."""
+    objects = [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}]
+    asked = {"operation": "upload", "objects": objects, "transfers": list(transfers)}
+    answer = send(hub, "POST", f"/{repo_id}.git/info/lfs/objects/batch", asked).json()
+    action: dict[str, Any] = answer["objects"][0]["actions"]["upload"]
+    return action
+
+
+def put_lfs(hub: LocalHub, url: str, body: bytes) -> tuple[int, str]:
+    reply = send(hub, "PUT", url, body, token=None)
+    return reply.status, reply.headers.get("etag", "")
+
+
+def complete_lfs(hub: LocalHub, action: dict[str, Any], *etags: str) -> int:
+    parts = [{"partNumber": number, "etag": etag} for number, etag in enumerate(etags, 1)]
+    return send(hub, "POST", action["href"], {"oid": "", "parts": parts}, token=None).status
+
+
 def test_invalid_parts_of_a_multipart_upload_are_refused(small_parts: LocalHub, client: Callable[..., HfApi]) -> None:
     repo_id = client(small_parts).create_repo("tester/parts").repo_id
     content = random.Random(2).randbytes(150_000)
-    asked = {"operation": "upload", "objects": [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}]}
-    batch = send(small_parts, "POST", f"/{repo_id}.git/info/lfs/objects/batch", asked).json()
-    action = batch["objects"][0]["actions"]["upload"]
+    action = lfs_action(small_parts, repo_id, content, "basic", "multipart")
     assert action["header"]["chunk_size"] == "100000"
-    first, second, whole = action["header"]["1"], action["header"]["2"], action["href"]
-
-    def put(url: str, body: bytes) -> tuple[int, str]:
-        reply = send(small_parts, "PUT", url, body, token=None)
-        return reply.status, reply.headers.get("etag", "")
-
-    def complete(*etags: str) -> int:
-        parts = [{"partNumber": number, "etag": etag} for number, etag in enumerate(etags, 1)]
-        return send(small_parts, "POST", whole, {"oid": "", "parts": parts}, token=None).status
-
+    first, second = action["header"]["1"], action["header"]["2"]
+    put, complete = partial(put_lfs, small_parts), partial(complete_lfs, small_parts, action)
     assert put(first, content[:99_999])[0] == 400
     assert put(second, content[:100_000])[0] == 400
     assert complete("x", "y") == 400
@@ -228,6 +238,30 @@ def test_invalid_parts_of_a_multipart_upload_are_refused(small_parts: LocalHub, 
     assert complete(one, "wrong") == 400
     assert complete(one, two) == 200
     assert complete(one, two) == 200, "saying it again does no harm"
+
+
+def test_a_client_without_multipart_uploads_a_large_file_in_one_request(
+    small_parts: LocalHub, client: Callable[..., HfApi]
+) -> None:
+    repo_id = client(small_parts).create_repo("tester/whole").repo_id
+    content = random.Random(3).randbytes(150_000)
+    for transfers in ((), ("basic",)):
+        action = lfs_action(small_parts, repo_id, content, *transfers)
+        assert "header" not in action
+    assert put_lfs(small_parts, action["href"], content)[0] == 200
+
+
+def test_two_repos_receive_the_same_large_file_in_parts_at_the_same_time(
+    small_parts: LocalHub, client: Callable[..., HfApi]
+) -> None:
+    content = random.Random(4).randbytes(150_000)
+    uploads = []
+    for name in ("one", "two"):
+        repo_id = client(small_parts).create_repo(f"tester/{name}").repo_id
+        action = lfs_action(small_parts, repo_id, content, "multipart")
+        parts = ((action["header"]["1"], content[:100_000]), (action["header"]["2"], content[100_000:]))
+        uploads.append((action, [put_lfs(small_parts, url, part)[1] for url, part in parts]))
+    assert [complete_lfs(small_parts, action, *etags) for action, etags in uploads] == [200, 200]
 
 
 def test_a_commit_over_the_limit_is_429_with_the_wait_in_the_message_only(tmp_path: Path) -> None:

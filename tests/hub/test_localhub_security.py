@@ -65,7 +65,12 @@ def test_lfs_objects_with_too_many_parts_are_refused(hub: HubProcess, repo: str)
         asked = {"operation": "upload", "objects": [{"oid": "a" * 64, "size": size}]}
         assert send(hub, "POST", f"/{repo}.git/info/lfs/objects/batch", asked).status == 422
     many = [{"oid": "a" * 64, "size": 4 * 10**11}] * 1000
-    reply = send(hub, "POST", f"/{repo}.git/info/lfs/objects/batch", {"operation": "upload", "objects": many})
+    reply = send(
+        hub,
+        "POST",
+        f"/{repo}.git/info/lfs/objects/batch",
+        {"operation": "upload", "transfers": ["multipart"], "objects": many},
+    )
     assert reply.status == 422
 
 

@@ -53,8 +53,9 @@ def _object(item: Any) -> tuple[str, int]:
 class _Links:
     """Creates the signed URLs of one batch response."""
 
-    def __init__(self, hub: Hub, repo: RepoId, base: str) -> None:
+    def __init__(self, hub: Hub, repo: RepoId, base: str, part_bytes: int = MAX_FILE_BYTES) -> None:
         self._hub = hub
+        self._part_bytes = part_bytes
         self._repo = repo
         self._url = f"{base}/lfs-objects/{repo.kind}/{repo.full_name}"
 
@@ -68,12 +69,11 @@ class _Links:
     def actions(self, oid: str, size: int) -> dict[str, Any]:
         """Return the upload actions of an object: one request, or one for each part of a large object."""
         verify = {"href": self._url.replace("/lfs-objects/", "/lfs-verify/", 1)}
-        part_bytes = self._hub.multipart_bytes
-        if size <= part_bytes:
+        if size <= self._part_bytes:
             return {"upload": {"href": self.link(_UPLOAD, oid, size)}, "verify": verify}
-        parts = math.ceil(size / part_bytes)
+        parts = math.ceil(size / self._part_bytes)
         header = {str(part): self.link(_PART_UPLOAD, oid, size, part) for part in range(1, parts + 1)}
-        header["chunk_size"] = str(part_bytes)
+        header["chunk_size"] = str(self._part_bytes)
         return {"upload": {"href": self.link(_COMPLETION, oid, size), "header": header}, "verify": verify}
 
 
@@ -108,10 +108,12 @@ async def batch(request: Request) -> Response:
         # The request does not tell whether it is for a branch or a pull request; the commit checks that.
         await hub.proposable(request)
     objects = _objects(body)
-    if sum(size // hub.multipart_bytes for _, size in objects) > _MAX_PARTS:
+    # Only a client that names the transfer "multipart" can upload in parts.
+    part_bytes = hub.multipart_bytes if "multipart" in transfers else MAX_FILE_BYTES
+    if sum(size // part_bytes for _, size in objects) > _MAX_PARTS:
         raise HubError(422, f"These objects take more than {_MAX_PARTS} parts: ask about fewer at once.")
     by_xet = operation == "upload" and "xet" in transfers
-    links = _XetLinks(hub, request, repo) if by_xet else _Links(hub, repo, base_url(request))
+    links = _XetLinks(hub, request, repo) if by_xet else _Links(hub, repo, base_url(request), part_bytes)
     answer = await hub.run(_batch, hub, repo, objects, links, operation)
     transfer = "xet" if by_xet else "basic"
     if transfer == "basic" and any("header" in item.get("actions", {}).get("upload", {}) for item in answer):
@@ -168,20 +170,20 @@ async def upload(request: Request) -> Response:
     return Response(status_code=200)
 
 
-def _part_path(hub: Hub, oid: str, size: int, part: int) -> Path:
-    return hub.disk.part(f"{oid}-{size}-{part}")
+def _part_path(hub: Hub, repo: RepoId, oid: str, size: int, part: int) -> Path:
+    return hub.disk.part(f"{hub.uid_of(repo)}-{oid}-{size}-{part}")
 
 
 async def upload_part(request: Request) -> Response:
     """Receive one part of an object."""
     hub: Hub = request.app.state.hub
-    _, oid, size, part = _granted(request, _PART_UPLOAD)
+    repo, oid, size, part = _granted(request, _PART_UPLOAD)
     number = part or 1
     expected = min(hub.multipart_bytes, size - (number - 1) * hub.multipart_bytes)
     async with receive(request, hub.disk, hub.multipart_bytes) as body:
         if body.size != expected:
             raise BadRequestError(f"Part {number} of the object {oid} must have {expected} bytes.")
-        await hub.run(body.path.replace, _part_path(hub, oid, size, number))
+        await hub.run(body.path.replace, _part_path(hub, repo, oid, size, number))
         etag = body.sha256
     return Response(status_code=200, headers={"ETag": f'"{etag}"'})
 
@@ -203,7 +205,7 @@ def _join(hub: Hub, repo: RepoId, oid: str, size: int, etags: list[str]) -> None
     lfs, digest = hub.repos.lfs(repo), hashlib.sha256()
     if lfs.find(oid):
         return
-    paths = [_part_path(hub, oid, size, part) for part in range(1, len(etags) + 1)]
+    paths = [_part_path(hub, repo, oid, size, part) for part in range(1, len(etags) + 1)]
     with hub.disk.temporary() as (whole, whole_path):
         for path, etag in zip(paths, etags, strict=True):
             part_digest = hashlib.sha256()
