@@ -24,7 +24,7 @@ HELD_BY = {
     "Two writers on one folder": f"{WRITER}::test_two_writers_in_one_folder_never_share_a_file",
     "Full or failing disk": f"{QUEUE}::test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits",
     "`write_to_disk=False`": f"{WRITER}::test_without_write_to_disk_nothing_is_written",
-    "Exit without `close()`": "process/test_exit.py::test_a_script_that_just_ends_has_delivered_its_last_scalar",
+    "Exit without `close()`": "process/test_exit.py::test_a_script_without_a_close_uploads_its_last_scalar",
     "Logging after `close()`": f"{WRITER}::test_a_write_after_close_opens_a_new_file_that_follows_the_first",
     "Forked child": "process/test_event_fork.py::"
     "test_a_child_logs_to_its_own_file_and_the_parents_events_are_written_once",
@@ -53,7 +53,7 @@ HELD_BY = {
     "Two logdirs of one name": "hub/test_run_state.py::test_a_second_process_warns_about_two_logdirs_with_one_name",
     "README.md": "hub/test_operations.py::test_an_existing_repo_gets_no_card",
     "`repo_id`": f"{SCHEDULER}::test_a_repo_without_a_namespace_belongs_to_the_user",
-    "Script exit": "process/test_exit.py::test_a_script_that_just_ends_has_delivered_its_last_scalar",
+    "Script exit": "process/test_exit.py::test_a_script_without_a_close_uploads_its_last_scalar",
     "Unresponsive Hub": "faults/test_network_hangs.py::test_a_script_ends_on_time_while_the_hub_hangs",
     "Creation of the repo": f"{SCHEDULER}::test_the_constructor_and_an_idle_run_make_no_request",
     "`trigger()`": "unit/test_push_loop.py::test_ten_thousand_triggers_during_a_push_make_one_more",
@@ -61,8 +61,8 @@ HELD_BY = {
     "`lock`": f"{SCHEDULER}::test_files_are_not_read_while_the_user_holds_the_lock",
     "Restart": f"{SCHEDULER}::test_a_later_scheduler_on_the_folder_uploads_only_new_files",
     "Several processes": "process/test_shared_folder.py::"
-    "test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_twice",
-    "Links to folders": "process/test_cli_sync.py::test_runs_behind_links_out_are_named_by_each_command",
+    "test_another_process_takes_over_from_a_dead_one_and_sends_nothing_twice",
+    "Links to folders": "process/test_cli_sync.py::test_outgoing_links_are_named_by_each_command",
     "A longer file of the same name in the repo": "faults/test_hub_changes.py::"
     "test_a_restart_with_an_empty_disk_keeps_the_longer_file_of_the_first_life",
     "Files with credentials": "unit/test_patterns.py::test_files_with_credentials_are_never_included",

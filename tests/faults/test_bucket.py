@@ -117,7 +117,7 @@ def test_a_limit_of_requests_is_waited_for_by_all_who_push_for_the_account(world
 
 
 @pytest.mark.faults
-def test_a_token_that_may_not_write_is_named(world: World) -> None:
+def test_a_read_only_token_is_reported(world: World) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "a.txt").write_bytes(b"1")

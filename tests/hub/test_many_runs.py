@@ -210,13 +210,13 @@ def test_a_scheduler_on_a_parent_folder_pushes_for_its_writers(
     (parent / "first" / "notes.txt").write_text("here before")
     with CommitScheduler(
         repo_id=repo_id, folder_path=parent, path_in_repo="tensorboard", every=60, hf_api=api, ignore_patterns="*.txt"
-    ) as agent:
-        agent.trigger().result(SECONDS)
+    ) as parent_scheduler:
+        parent_scheduler.trigger().result(SECONDS)
         writers = [open_writer(number) for number in range(RUNS)]
         for number, writer in enumerate(writers):
             writer.add_scalar("loss", number, 0)
         assert [writer.scheduler.trigger().result(SECONDS) for writer in writers] == [None] * RUNS
-        assert agent.trigger().result(SECONDS)
+        assert parent_scheduler.trigger().result(SECONDS)
         for writer in writers:
             writer.close()
     assert remote.files(api, repo_id) == local(tmp_path)
@@ -233,22 +233,22 @@ def test_a_scheduler_on_a_recreated_parent_folder_pushes_for_its_writers(
     parent = tmp_path / "runs"
     with CommitScheduler(
         repo_id=repo_id, folder_path=parent, path_in_repo="tensorboard", every=60, hf_api=api
-    ) as agent:
+    ) as parent_scheduler:
         (parent / "old.txt").write_text("old")
-        agent.trigger().result(SECONDS)
+        parent_scheduler.trigger().result(SECONDS)
         if lost == "the folder":
             shutil.rmtree(parent)
-            agent.trigger().result(SECONDS)
+            parent_scheduler.trigger().result(SECONDS)
             parent.mkdir()
             (parent / "new.txt").write_text("new")
         else:
             [lock] = parent.rglob("*.lease.lock")
             lock.unlink()
-        agent.trigger().result(SECONDS)
+        parent_scheduler.trigger().result(SECONDS)
         writer = open_writer(0)
         writer.add_scalar("loss", 1.0, 0)
         assert writer.scheduler.trigger().result(SECONDS) is None
-        assert agent.trigger().result(SECONDS)
+        assert parent_scheduler.trigger().result(SECONDS)
         writer.close()
     assert local(tmp_path).items() <= remote.files(api, repo_id).items()
     [title] = {title.partition(":")[0] for title in commits(api, repo_id)}

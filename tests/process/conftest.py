@@ -1,4 +1,4 @@
-"""A run's folder, and a Hub behind a proxy that does what a test tells it."""
+"""Fixtures for a run's folder and a Hub behind a proxy that injects faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""flush, trigger, close and stop from several threads in any order never wait for each other."""
+"""flush, trigger, close and stop from several threads in any order never deadlock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECONDS = 60.0
 
 
 class Worker(threading.Thread):
-    """Does at random what one may do with a writer, and remembers what it logged."""
+    """Call a writer's methods at random and count the logged events."""
 
     def __init__(self, writer: HFSummaryWriter, tag: str, seed: float) -> None:
         super().__init__(daemon=True)
@@ -61,10 +61,10 @@ class Worker(threading.Thread):
 
 
 def await_all(workers: list[Worker]) -> None:
-    """Wait for all workers, and fail with what every thread is doing if none of their calls returns for a minute."""
+    """Wait for all workers, and fail with the stacks of all threads if none of their calls returns for a minute."""
     calls, deadline = -1, 0.0
     while any(worker.is_alive() for worker in workers):
-        # A slow machine is no deadlock: what counts is whether any call returns.
+        # On a slow machine calls still return, in a deadlock none does.
         if (now := sum(worker.calls for worker in workers)) != calls:
             calls, deadline = now, time.monotonic() + SECONDS
         if time.monotonic() > deadline:

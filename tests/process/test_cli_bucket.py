@@ -1,4 +1,4 @@
-"""The commands with a storage bucket in place of a repo."""
+"""The commands with a storage bucket instead of a repo."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def a_run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_sync_check_and_status_know_buckets(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_sync_check_and_status_support_buckets(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     folder, uri = a_run(tmp_path), f"hf://buckets/{repo_id}"
     checked = commands.invoke(hub, "check", uri, home=tmp_path)
     assert (checked.returncode, "the first push creates it" in checked.stdout) == (0, True)
@@ -49,11 +49,11 @@ def test_sync_check_and_status_know_buckets(hub: HubProcess, api: HfApi, repo_id
     assert (status.returncode, f"bucket {repo_id}, tensorboard/first" in status.stdout) == (0, True)
     assert f"{hub.endpoint}/buckets/{repo_id}" in status.stdout
     (folder / "notes.txt").write_text("22")
-    assert commands.invoke(hub, "sync", folder, home=tmp_path).returncode == 0  # to where it went before
+    assert commands.invoke(hub, "sync", folder, home=tmp_path).returncode == 0  # to the same bucket
     assert remote.files(api, repo_id, **BUCKET)["tensorboard/first/notes.txt"] == b"22"
 
 
-def test_the_demo_shows_a_bucket_live_until_ctrl_c(hub: HubProcess, tmp_path: Path) -> None:
+def test_the_live_demo_shows_a_bucket_until_ctrl_c(hub: HubProcess, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the demo trains with scikit-learn")
     opened = tmp_path / "opened"
     browser = tmp_path / "browser"
@@ -74,7 +74,7 @@ def test_the_demo_shows_a_bucket_live_until_ctrl_c(hub: HubProcess, tmp_path: Pa
     assert re.search(r"event files, byte for byte +(\d) +\1 +yes", shown)
 
 
-def test_sync_refuses_what_a_bucket_lacks(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_sync_refuses_options_that_a_bucket_does_not_support(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     folder, uri = a_run(tmp_path), f"hf://buckets/{repo_id}"
     for option in (["--revision", "dev"], ["--squash-history"]):
         refused = commands.invoke(hub, "sync", folder, uri, *option, home=tmp_path)

@@ -1,4 +1,4 @@
-"""`hf-summary-writer check`: what is in the way of uploads is named before a training, with what to do."""
+"""`hf-summary-writer check` names problems that prevent uploads, with a remedy, before the training starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def findings(hub: Any, *words: object, home: Path, **variables: str) -> tuple[di
     return {found["subject"]: found for found in commands.objects(done.stdout)}, done.returncode
 
 
-def test_where_all_is_well_it_says_so_and_leaves_no_repo(
+def test_a_successful_check_exits_with_0_and_creates_no_repo(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     name = repo_id.rpartition("/")[2]
@@ -45,7 +45,7 @@ def test_where_all_is_well_it_says_so_and_leaves_no_repo(
     assert len(api.list_repo_commits(repo_id)) == commits
 
 
-def test_a_token_that_is_wrong_is_named(hub: HubProcess, tmp_path: Path) -> None:
+def test_a_wrong_token_is_reported(hub: HubProcess, tmp_path: Path) -> None:
     found, code = findings(hub, "--token", "hf_wrong", home=tmp_path)
     assert (code, found["Hub"]["ok"], found["token"]["ok"]) == (1, True, False)
     assert "hf auth login" in found["token"]["remedy"]
@@ -53,23 +53,23 @@ def test_a_token_that_is_wrong_is_named(hub: HubProcess, tmp_path: Path) -> None
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Any]:
-    """Return a Hub, as a user with a token that may only read sees it."""
+    """Return a Hub with a read-only token."""
     with HubProcess(tmp_path / "hub", "--token", "hf_writer", "--user", "guest:hf_guest:read") as hub:
         yield SimpleNamespace(endpoint=hub.endpoint, token="hf_guest")
 
 
-def test_a_token_that_may_not_write_is_named(reader: Any, tmp_path: Path) -> None:
+def test_a_read_only_token_is_reported(reader: Any, tmp_path: Path) -> None:
     found, code = findings(reader, "guest/run", home=tmp_path)
     assert (code, found["token"]["ok"]) == (1, False)
 
 
-def test_a_hub_that_is_out_of_reach_is_named(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported(tmp_path: Path) -> None:
     found, code = findings(commands.Nowhere(), home=tmp_path)
     assert (code, found["Hub"]["ok"]) == (1, False)
     assert commands.Nowhere.endpoint in found["Hub"]["text"]
 
 
-def test_what_keeps_uploads_from_being_tried_is_named(hub: HubProcess, tmp_path: Path) -> None:
+def test_offline_mode_and_an_unusable_xet_cache_are_reported(hub: HubProcess, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     variables = {"HF_SUMMARY_WRITER_MODE": "offline", "HF_XET_CACHE": str(tmp_path / "file" / "xet")}
     found, code = findings(hub, home=tmp_path, **variables)
@@ -77,12 +77,12 @@ def test_what_keeps_uploads_from_being_tried_is_named(hub: HubProcess, tmp_path:
     assert "HF_HOME" in found["Xet"]["remedy"]
 
 
-def test_a_cache_that_cannot_be_looked_at_does_not_end_the_check(hub: HubProcess, tmp_path: Path) -> None:
+def test_an_inaccessible_xet_cache_does_not_abort_the_check(hub: HubProcess, tmp_path: Path) -> None:
     found, code = findings(hub, home=tmp_path, HF_XET_CACHE=str(tmp_path / ("x" * 300) / "xet"))
     assert (code, found["Xet"]["ok"]) == (0, True)
 
 
-def test_a_clock_that_is_wrong_is_named() -> None:
+def test_a_wrong_clock_is_reported() -> None:
     from hf_summary_writer.hub.check import _clock
 
     assert _clock(formatdate(time.time())).ok
@@ -90,7 +90,7 @@ def test_a_clock_that_is_wrong_is_named() -> None:
     assert _clock("").ok
 
 
-def test_on_a_terminal_it_is_a_table(hub: HubProcess, tmp_path: Path) -> None:
+def test_on_a_terminal_the_findings_are_a_table(hub: HubProcess, tmp_path: Path) -> None:
     shown = commands.on_terminal(hub, "check", home=tmp_path)
     assert shown.code == 0
     assert "ok    token" in shown.text
@@ -98,7 +98,7 @@ def test_on_a_terminal_it_is_a_table(hub: HubProcess, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>log in</html>", b"", b"null", b"{}"])
-def test_a_login_page_in_place_of_the_hub_is_named(hub: HubProcess, tmp_path: Path, body: bytes) -> None:
+def test_a_login_page_instead_of_the_hub_is_reported(hub: HubProcess, tmp_path: Path, body: bytes) -> None:
     with FaultProxy(hub) as portal:
         portal.add("*", "whoami", Answer(200, body=body))
         found, code = findings(portal, home=tmp_path)

@@ -1,4 +1,4 @@
-"""`hf-summary-writer get`: scalars on a terminal and in pipes."""
+"""`hf-summary-writer get` prints scalars on a terminal and in pipes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_without_a_tag_the_tags_are_listed(hub: HubProcess, logs: Path) -> None:
     ]
 
 
-def test_a_repo_is_read(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_scalars_of_a_repo_are_printed(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with HFSummaryWriter(repo_id, tmp_path / "first", hf_api=api, repo_private=True) as writer:
         writer.add_scalar("loss", 0.5, 7)
     asked = commands.invoke(hub, "get", repo_id, "loss", "--json", home=tmp_path)
@@ -78,7 +78,9 @@ def test_a_repo_is_read(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Pat
         (["lr", "--run", "third"], "has no run 'third': there are"),
     ],
 )
-def test_a_missing_name_is_an_error_in_one_line(hub: HubProcess, logs: Path, arguments: list[str], reason: str) -> None:
+def test_a_missing_tag_or_run_is_an_error_in_one_line(
+    hub: HubProcess, logs: Path, arguments: list[str], reason: str
+) -> None:
     asked = commands.invoke(hub, "get", logs, *arguments, home=logs)
     assert (asked.returncode, asked.stdout) == (1, "")
     (line,) = asked.stderr.splitlines()
@@ -92,7 +94,9 @@ def test_an_unreachable_hub_is_an_error_that_mentions_the_folder(tmp_path: Path)
 
 
 @pytest.mark.parametrize("options", [[], ["--csv"], ["--json"]])
-def test_names_cannot_control_the_terminal(hub: HubProcess, tmp_path: Path, options: list[str]) -> None:
+def test_control_characters_in_names_are_not_printed_on_a_terminal(
+    hub: HubProcess, tmp_path: Path, options: list[str]
+) -> None:
     with EventWriter(tmp_path / "runs" / "\x1b]0;run\x07") as writer:
         writer._cleans_tags = False
         writer.add_scalar("\x1b[2Jloss", 1.0, 1)
@@ -105,7 +109,7 @@ def test_names_cannot_control_the_terminal(hub: HubProcess, tmp_path: Path, opti
     assert "\x1b" not in missing.text
 
 
-def test_a_pipe_keeps_names_as_they_are(hub: HubProcess, tmp_path: Path) -> None:
+def test_a_pipe_gets_names_unchanged(hub: HubProcess, tmp_path: Path) -> None:
     name = 'a "quoted", name\nof two lines'
     with EventWriter(tmp_path / "runs") as writer:
         writer._cleans_tags = False
@@ -118,7 +122,7 @@ def test_a_pipe_keeps_names_as_they_are(hub: HubProcess, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
 @pytest.mark.parametrize("form", ["--csv", "--json", None])
-def test_names_that_the_output_cannot_encode_are_shown_in_escapes(
+def test_names_that_the_output_cannot_encode_are_escaped(
     hub: HubProcess, tmp_path: Path, form: str | None, errors: str
 ) -> None:
     with EventWriter(tmp_path / "runs" / "実験") as writer:
@@ -131,14 +135,14 @@ def test_names_that_the_output_cannot_encode_are_shown_in_escapes(
 
 
 @pytest.mark.parametrize("option", ["--endpoint=http://127.0.0.1:9", "--token=hf_x", "--folder=copy"])
-def test_options_without_meaning_for_a_folder_are_refused(hub: HubProcess, logs: Path, option: str) -> None:
+def test_options_for_repos_are_refused_with_a_local_folder(hub: HubProcess, logs: Path, option: str) -> None:
     asked = commands.invoke(hub, "get", logs, option, home=logs)
     assert asked.returncode == 2
     assert f"{option.partition('=')[0]} has no meaning for a folder" in asked.stderr
 
 
 @pytest.mark.parametrize(("body", "said"), [(b"<html>", "JSONDecodeError"), (b"{}", "KeyError: 'name'")])
-def test_a_login_page_in_place_of_the_hub_is_named(hub: HubProcess, tmp_path: Path, body: bytes, said: str) -> None:
+def test_a_login_page_instead_of_the_hub_is_reported(hub: HubProcess, tmp_path: Path, body: bytes, said: str) -> None:
     with FaultProxy(hub) as portal:
         portal.add("*", "whoami", Answer(200, body=body))
         asked = commands.invoke(portal, "get", "run", home=tmp_path)

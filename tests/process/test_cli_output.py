@@ -1,4 +1,4 @@
-"""Commands whose output nobody reads, or cannot be written."""
+"""Commands with a closed or full standard output or error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def in_shell(hub: HubProcess, redirection: str, *words: object, home: Path) -> s
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json", ""])
-def test_a_reader_that_ends_early_gets_its_lines_and_no_error_is_shown(hub: HubProcess, logs: Path, form: str) -> None:
+def test_a_pipe_that_is_closed_early_shows_no_error(hub: HubProcess, logs: Path, form: str) -> None:
     shown = in_shell(hub, "| head -n 1", "get", logs, "loss", *filter(None, [form]), home=logs)
     assert len(shown.stdout.splitlines()) == 1
     assert shown.stderr == "code 0\n"
@@ -56,13 +56,13 @@ def test_commands_work_without_standard_output(hub: HubProcess, logs: Path, word
     assert shown.stderr == "code 0\n"
 
 
-def test_values_that_cannot_be_written_are_an_error(hub: HubProcess, logs: Path) -> None:
+def test_a_full_standard_output_is_an_error(hub: HubProcess, logs: Path) -> None:
     shown = in_shell(hub, ">/dev/full", "get", logs, "loss", home=logs)
     assert shown.stderr == "Error: standard output could not be written: No space left on device\ncode 1\n"
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&1 | true"])
-def test_run_returns_the_exit_code_though_its_own_lines_are_lost(
+def test_run_returns_the_exit_code_although_its_own_output_fails(
     hub: HubProcess, tmp_path: Path, redirection: str
 ) -> None:
     command = ["--", sys.executable, "-c", "import sys; sys.exit(7)"]

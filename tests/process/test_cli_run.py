@@ -1,4 +1,4 @@
-"""`hf-summary-writer run`: the command's signals and exit code are its own, and what it logged arrives."""
+"""`hf-summary-writer run` forwards signals, returns the command's exit code and uploads its logs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 SECONDS = 60.0
-# Writes as a framework does that knows nothing of us.
+# Writes like a framework without our library.
 LOG = """
 import os, signal, sys, time
 from tensorboardX import SummaryWriter
@@ -60,7 +60,7 @@ def assert_all_on_hub(api: HfApi, repo_id: str, here: Path) -> None:
         ("os.abort()", 128 + signal.SIGABRT),
     ],
 )
-def test_however_the_command_ends_its_logs_arrive_and_its_exit_code_comes_back(
+def test_logs_are_uploaded_and_the_exit_code_returned_however_the_command_ends(
     hub: HubProcess, api: HfApi, repo_id: str, here: Path, ending: str, code: int
 ) -> None:
     ended = commands.run(hub, "run", repo_id, *python(ending), home=here)
@@ -79,7 +79,7 @@ def started(hub: HubProcess, repo_id: str, here: Path, body: str, *options: obje
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
-def test_a_signal_is_passed_on_and_the_rest_is_pushed(
+def test_a_signal_is_forwarded_and_the_rest_is_pushed(
     hub: HubProcess, api: HfApi, repo_id: str, here: Path, number: signal.Signals
 ) -> None:
     body = f"signal.signal({int(number)}, lambda *_: (print('caught', flush=True), sys.exit(9)))"
@@ -90,7 +90,7 @@ def test_a_signal_is_passed_on_and_the_rest_is_pushed(
     assert_all_on_hub(api, repo_id, here)
 
 
-def test_a_command_that_a_signal_ends_gives_128_and_the_number(
+def test_a_command_killed_by_a_signal_exits_with_128_plus_its_number(
     hub: HubProcess, api: HfApi, repo_id: str, here: Path
 ) -> None:
     with started(hub, repo_id, here, "") as process:
@@ -100,7 +100,7 @@ def test_a_command_that_a_signal_ends_gives_128_and_the_number(
     assert_all_on_hub(api, repo_id, here)
 
 
-def test_it_pushes_while_the_command_runs(hub: HubProcess, api: HfApi, repo_id: str, here: Path) -> None:
+def test_run_pushes_while_the_command_runs(hub: HubProcess, api: HfApi, repo_id: str, here: Path) -> None:
     with started(hub, repo_id, here, "", "--every", 0.005) as process:
         assert process.stderr is not None
         assert "/commit/" in process.stderr.readline()
@@ -109,7 +109,7 @@ def test_it_pushes_while_the_command_runs(hub: HubProcess, api: HfApi, repo_id: 
         process.communicate(timeout=SECONDS)
 
 
-def test_a_writer_of_ours_in_the_command_leaves_the_pushing_to_it(
+def test_a_writer_of_ours_in_the_command_only_writes_to_disk(
     hub: HubProcess, api: HfApi, repo_id: str, here: Path
 ) -> None:
     script = """
@@ -124,9 +124,7 @@ def test_a_writer_of_ours_in_the_command_leaves_the_pushing_to_it(
     assert_all_on_hub(api, repo_id, here)
 
 
-def test_without_a_hub_the_exit_code_is_still_the_commands_and_what_is_missing_is_named(
-    repo_id: str, here: Path
-) -> None:
+def test_without_a_hub_the_exit_code_is_returned_and_the_sync_command_named(repo_id: str, here: Path) -> None:
     ended = commands.run(commands.Nowhere(), "run", repo_id, "--close-timeout", 0.5, *python("sys.exit(4)"), home=here)
     assert ended.returncode == 4
     assert f"hf-summary-writer sync {here / 'runs'} {repo_id}" in ended.stderr
@@ -134,7 +132,7 @@ def test_without_a_hub_the_exit_code_is_still_the_commands_and_what_is_missing_i
 
 
 @pytest.mark.parametrize(("command", "code"), [("no-such-command-here", 127), ("/", 126)])
-def test_a_command_that_cannot_be_run_gives_the_code_that_a_shell_gives(
+def test_a_command_that_cannot_be_run_exits_with_a_shells_code(
     hub: HubProcess, repo_id: str, here: Path, command: str, code: int
 ) -> None:
     ended = commands.run(hub, "run", repo_id, "--", command, home=here)
@@ -143,7 +141,7 @@ def test_a_command_that_cannot_be_run_gives_the_code_that_a_shell_gives(
     assert "Traceback" not in ended.stderr
 
 
-def test_nothing_leaves_the_machine_when_the_command_is_not_found(hub: HubProcess, here: Path) -> None:
+def test_nothing_is_uploaded_if_the_command_is_not_found(hub: HubProcess, here: Path) -> None:
     (here / "runs").mkdir()
     (here / "runs" / "old.tfevents.1").write_bytes(b"")
     (here / "plain.txt").write_text("no program")
@@ -156,10 +154,12 @@ def test_nothing_leaves_the_machine_when_the_command_is_not_found(hub: HubProces
         ended = commands.run(hub, "run", *words, home=here)
         assert ended.returncode == 2
         assert "REPO_ID" in ended.stderr
-    assert [seen for seen in hub.requests[before:] if "/events" not in seen.path] == []  # of a view of another test
+    assert [
+        seen for seen in hub.requests[before:] if "/events" not in seen.path
+    ] == []  # a view of another test may poll
 
 
-def test_it_says_that_nothing_appeared_in_the_logdir(hub: HubProcess, repo_id: str, here: Path) -> None:
+def test_an_empty_logdir_after_the_command_is_reported(hub: HubProcess, repo_id: str, here: Path) -> None:
     ended = commands.run(hub, "run", repo_id, "--logdir", "wrong", *python("sys.exit(4)"), home=here)
     assert ended.returncode == 4
     assert "--logdir" in ended.stderr
@@ -169,7 +169,9 @@ def test_it_says_that_nothing_appeared_in_the_logdir(hub: HubProcess, repo_id: s
     ("repo_id", "said"),
     [("a/b/c", "repo_id"), ("train.py", "a script"), ("sh", "a program: hf-summary-writer run user/my-runs -- ")],
 )
-def test_a_mistake_is_told_before_the_command_runs(hub: HubProcess, here: Path, repo_id: str, said: str) -> None:
+def test_invalid_arguments_are_reported_before_the_command_runs(
+    hub: HubProcess, here: Path, repo_id: str, said: str
+) -> None:
     ended = commands.run(hub, "run", repo_id, *python(""), home=here)
     assert ended.returncode == 2
     assert said in ended.stderr
@@ -182,27 +184,27 @@ def test_an_empty_name_of_the_logdir_is_not_the_working_folder(hub: HubProcess, 
     assert "the name of the folder is empty" in ended.stderr
 
 
-def test_help_behind_the_separator_is_an_argument_of_the_command(hub: HubProcess, repo_id: str, here: Path) -> None:
+def test_help_after_the_separator_is_an_argument_of_the_command(hub: HubProcess, repo_id: str, here: Path) -> None:
     show = "import sys; print(sys.argv[1:])"
     ended = commands.run(hub, "run", repo_id, "--", sys.executable, "-c", show, "--help", "-h", home=here)
     assert (ended.returncode, ended.stdout) == (0, "['--help', '-h']\n"), ended.stderr
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["user/run", "-h"], ["user/run", "--help", "--", "true"]])
-def test_help_before_the_separator_is_that_of_run(hub: HubProcess, here: Path, words: list[str]) -> None:
+def test_help_before_the_separator_is_the_help_of_run(hub: HubProcess, here: Path, words: list[str]) -> None:
     shown = commands.invoke(hub, "run", *words, home=here)
     assert shown.returncode == 0
     assert "Run COMMAND and upload its logs" in shown.stdout
 
 
-def test_a_service_without_standard_error_can_run_it(hub: HubProcess, api: HfApi, repo_id: str, here: Path) -> None:
+def test_run_works_without_standard_error(hub: HubProcess, api: HfApi, repo_id: str, here: Path) -> None:
     words = ["sh", "-c", 'exec "$@" 2>&-', "sh", *commands.command("run", repo_id, *python("sys.exit(7)"))]
     ended = subprocess.run(words, env=scripts.environment(hub, here), cwd=here, timeout=SECONDS, check=False)
     assert ended.returncode == 7
     assert_all_on_hub(api, repo_id, here)
 
 
-def test_the_exit_code_comes_back_where_ends_of_children_are_ignored(hub: HubProcess, repo_id: str, here: Path) -> None:
+def test_the_exit_code_is_returned_although_sigchld_is_ignored(hub: HubProcess, repo_id: str, here: Path) -> None:
     words = commands.command("run", repo_id, "--", "sh", "-c", "exit 7")
     ignoring = (
         "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"

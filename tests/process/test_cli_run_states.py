@@ -1,4 +1,4 @@
-"""`hf-summary-writer status REPO_ID`: which runs of a repo or bucket go on."""
+"""`hf-summary-writer status REPO_ID` shows the state of each run in a repo or bucket."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_each_run_is_shown_with_its_state(
     ],
     ids=["empty", "torn", "nested", "large", "escape code", "unknown state", "no number", "infinite"],
 )
-def test_what_is_no_state_is_named_and_never_shown(
+def test_an_invalid_state_is_reported_and_not_printed(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, content: bytes
 ) -> None:
     upload(api, repo_id, "model", {"run/hf-summary-writer.json": content})
@@ -110,9 +110,7 @@ def test_what_is_no_state_is_named_and_never_shown(
     assert "\x1b" not in asked.stdout
 
 
-def test_a_repo_without_runs_and_one_that_does_not_exist_are_errors(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_empty_and_missing_repos_are_errors(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     api.create_repo(repo_id)
     empty = commands.invoke(hub, "status", repo_id, home=tmp_path)
     gone = commands.invoke(hub, "status", f"{repo_id}-gone", home=tmp_path)

@@ -1,4 +1,4 @@
-"""`hf-summary-writer status`: how far a folder has come, told by a process that does not push it."""
+"""`hf-summary-writer status` shows a folder's upload state from another process."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_after_a_push_nothing_is_pending_and_the_commit_is_named(
     for word in (repo_id, head, "nothing", "idle"):
         assert word in text.stdout
     assert "\x1b" not in text.stdout
-    assert len(hub.requests) == len(before) + 1  # the one for the list of commits, above
+    assert len(hub.requests) == len(before) + 1  # `list_repo_commits` above
 
 
-def test_after_a_kill_it_says_what_was_left_behind(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_the_pending_files_of_a_killed_process_are_shown(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     logdir = tmp_path / "run-1"
     body = LOG + "writer.add_scalar('loss', 2, 2)\nwriter.flush()\nprint('ready', flush=True)\ntime.sleep(60)"
     with scripts.start(body, hub, logdir, repo_id) as process:
@@ -71,7 +71,7 @@ def test_after_a_kill_it_says_what_was_left_behind(hub: HubProcess, repo_id: str
     assert commands.invoke(hub, "status", logdir, "--exit-code", home=tmp_path).returncode == 1
 
 
-def test_trouble_of_a_live_process_is_told_and_a_dead_one_waits_for_nothing(
+def test_the_error_of_a_live_process_is_shown_and_a_dead_one_is_idle(
     hub: HubProcess, repo_id: str, tmp_path: Path
 ) -> None:
     logdir = tmp_path / "run-1"
@@ -93,17 +93,17 @@ def test_trouble_of_a_live_process_is_told_and_a_dead_one_waits_for_nothing(
     assert dead["error"] == alive["error"]
 
 
-def test_it_sees_that_another_process_is_pushing(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_a_push_of_another_process_is_shown(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     logdir = tmp_path / "run-1"
     body = """
     def tell(commit):
         print("pushing", flush=True)
-        sys.stdin.readline()
+        time.sleep(60)
     writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, on_commit=tell)
     writer.add_scalar("loss", 1, 1)
     writer.scheduler.trigger().exception(50)
     """
-    with scripts.start(body.replace("sys.stdin.readline()", "time.sleep(60)"), hub, logdir, repo_id) as process:
+    with scripts.start(body, hub, logdir, repo_id) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "pushing\n"
         assert status(hub, logdir, tmp_path)["phase"] == "pushing"
@@ -112,7 +112,7 @@ def test_it_sees_that_another_process_is_pushing(hub: HubProcess, repo_id: str, 
     assert status(hub, logdir, tmp_path)["phase"] == "idle"
 
 
-def test_a_folder_of_runs_shows_each(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_each_run_in_a_folder_is_shown(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert scripts.run(LOG, hub, tmp_path / "runs" / name, repo_id).returncode == 0
     asked = commands.invoke(hub, "status", tmp_path / "runs", "--json", home=tmp_path)
@@ -128,9 +128,7 @@ def test_a_folder_that_was_never_pushed_is_an_error(hub: HubProcess, tmp_path: P
     assert "never pushed" in asked.stderr
 
 
-def test_a_folder_can_be_forgotten_and_is_then_sent_anew(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_a_forgotten_folder_is_uploaded_anew(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "a.txt").write_text("1")

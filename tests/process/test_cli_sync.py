@@ -1,9 +1,8 @@
-"""`hf-summary-writer sync` as a side-car, as a rehearsal, over an outage, and for scripts to read."""
+"""`hf-summary-writer sync` with `--watch`, `--dry-run`, `--json` and links, and during an outage."""
 
 from __future__ import annotations
 
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ from tensorboardX import SummaryWriter
 import commands
 import remote
 import scripts
+from events import wait_until
 from hf_summary_writer.cli.watching import client_of_another_hub, scheduler_of, start_together
 from hf_summary_writer.config import PushConfig
 from hub_process import HubProcess
@@ -33,14 +33,7 @@ def logdir(tmp_path: Path) -> Path:
     return folder
 
 
-def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_a_dry_run_lists_files_and_bytes_and_asks_nobody(hub: HubProcess, repo_id: str, logdir: Path) -> None:
+def test_a_dry_run_lists_files_and_bytes_without_a_request(hub: HubProcess, repo_id: str, logdir: Path) -> None:
     before = hub.requests
     listed = commands.invoke(hub, "sync", logdir, repo_id, "--dry-run", "--exit-code", "--json", home=logdir.parent)
     (found,) = commands.objects(listed.stdout)
@@ -67,7 +60,7 @@ def test_after_a_sync_a_dry_run_lists_nothing(hub: HubProcess, repo_id: str, log
     assert "0 files" in listed.stdout
 
 
-def test_a_folder_in_which_nothing_matches_is_an_outcome_of_its_own(
+def test_a_folder_without_matching_files_exits_with_3(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     (tmp_path / "logs").mkdir()
@@ -86,7 +79,7 @@ def test_a_folder_in_which_nothing_matches_is_an_outcome_of_its_own(
     assert "1 file, 2 bytes" in done.stdout
 
 
-def test_an_error_is_told_as_json_too(logdir: Path, repo_id: str) -> None:
+def test_an_error_is_printed_as_json_too(logdir: Path, repo_id: str) -> None:
     failed = commands.invoke(commands.Nowhere(), "sync", logdir, repo_id, "--json", home=logdir.parent)
     (found,) = commands.objects(failed.stdout)
     assert failed.returncode == 1
@@ -95,7 +88,7 @@ def test_an_error_is_told_as_json_too(logdir: Path, repo_id: str) -> None:
     assert commands.Nowhere.token not in failed.stdout + failed.stderr
 
 
-def test_every_run_of_a_folder_goes_where_it_went_before(
+def test_every_run_in_a_folder_is_uploaded_to_its_earlier_destination(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     body = "HFSummaryWriter(repo_id, logdir=logdir).add_scalar('loss', 1, 1)"
@@ -108,7 +101,7 @@ def test_every_run_of_a_folder_goes_where_it_went_before(
     assert remote.files(api, repo_id) == remote.under(tmp_path / "runs", "tensorboard")
 
 
-def test_an_offline_run_is_sent_later_without_naming_the_repo_again(
+def test_an_offline_run_is_uploaded_later_to_the_destination_of_its_command(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
@@ -121,16 +114,16 @@ def test_an_offline_run_is_sent_later_without_naming_the_repo_again(
         commands.Nowhere(), logdir, repo_id,
     )  # fmt: skip
     assert logged.returncode == 0, logged.stderr
-    assert logged.stderr.count("hf-summary-writer sync") == 2  # at the start, and at the end with what is missing
+    assert logged.stderr.count("hf-summary-writer sync") == 2  # at the start, and at the end with the pending files
     sent = commands.run(hub, "sync", logdir, home=tmp_path, HF_ENDPOINT=hub.endpoint)
-    assert sent.returncode == 1, "an endpoint is part of where it was to go"
+    assert sent.returncode == 1, "the endpoint is part of the destination"
     sent = commands.invoke(hub, "sync", logdir, repo_id, "--into", "x/run", "--revision", "dev", home=tmp_path)
     assert sent.returncode == 0, sent.stderr
     assert remote.files(api, repo_id, revision="dev") == remote.under(logdir, "x/run")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watching_sends_what_comes_until_a_signal_and_then_the_rest(
+def test_watch_uploads_new_files_until_a_signal_and_then_the_rest(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, number: signal.Signals
 ) -> None:
     options = ["--watch", "--every", 0.005, "--json"]
@@ -151,13 +144,13 @@ def test_watching_sends_what_comes_until_a_signal_and_then_the_rest(
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run 1")
 
 
-def test_folders_that_go_to_another_hub_have_one_client_and_so_share_commits() -> None:
+def test_folders_for_another_hub_share_a_client() -> None:
     first, second = (client_of_another_hub("http://127.0.0.1:9", "hf_test") for _ in range(2))
     assert first is not None
     assert first is second
 
 
-def test_folders_that_are_watched_from_the_same_moment_share_their_first_commit(
+def test_folders_watched_together_share_their_first_commit(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     api.create_repo(repo_id)
@@ -173,10 +166,10 @@ def test_folders_that_are_watched_from_the_same_moment_share_their_first_commit(
     for scheduler in schedulers:
         scheduler.trigger().result(SECONDS)
         scheduler.close()
-    assert len(api.list_repo_commits(repo_id)) == 2, "with the first one, of the repo"
+    assert len(api.list_repo_commits(repo_id)) == 2, "the repo's initial commit and one for all folders"
 
 
-def test_watching_sends_to_the_hub_that_the_command_names_whatever_the_shell_says(
+def test_watch_uploads_to_the_endpoint_of_the_command_not_of_the_shell(
     tmp_path: Path, repo_id: str, client: Callable[..., HfApi]
 ) -> None:
     runs = tmp_path / "runs"
@@ -203,7 +196,7 @@ def test_watching_sends_to_the_hub_that_the_command_names_whatever_the_shell_say
 
 
 @pytest.mark.timeout(300)
-def test_watching_over_an_outage_sends_all_of_it_when_the_hub_is_back(
+def test_watch_uploads_everything_after_an_outage_of_the_hub(
     tmp_path: Path, logdir: Path, repo_id: str, client: Callable[..., HfApi]
 ) -> None:
     import socket
@@ -219,8 +212,8 @@ def test_watching_over_an_outage_sends_all_of_it_when_the_hub_is_back(
             hub.stop()
             with SummaryWriter(str(logdir)) as writer:
                 writer.add_scalar("loss", 2.0, 1)
-            # The client itself tries for half a minute to reach a Hub that is gone.
-            until(lambda: any(logdir.rglob("*.status.json")), 200)
+            # The client retries a connection for half a minute.
+            wait_until(lambda: any(logdir.rglob("*.status.json")), 200)
             with HubProcess(tmp_path / "hub", "--port", str(port), "--token", "hf_test") as again:
                 assert "commit" in process.stdout.readline()
                 process.send_signal(signal.SIGTERM)
@@ -231,7 +224,7 @@ def test_watching_over_an_outage_sends_all_of_it_when_the_hub_is_back(
 
 
 @pytest.mark.parametrize("options", [[], ["--watch"]])
-def test_it_fails_if_the_hub_did_not_take_a_file(
+def test_sync_fails_if_the_hub_ignored_a_file(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, options: list[str]
 ) -> None:
     api.create_repo(repo_id)
@@ -250,10 +243,10 @@ def test_it_fails_if_the_hub_did_not_take_a_file(
     assert ("1 of which it did not take" if options else "1 file of") in errors
 
 
-def test_watching_fails_if_something_never_arrived(logdir: Path, repo_id: str) -> None:
+def test_watch_fails_if_files_are_left_to_upload(logdir: Path, repo_id: str) -> None:
     options = ["--watch", "--close-timeout", 0.5, "--json"]
     with commands.start(commands.Nowhere(), "sync", logdir, repo_id, *options, home=logdir.parent) as process:
-        until(lambda: any(logdir.rglob("*.status.json")))
+        wait_until(lambda: any(logdir.rglob("*.status.json")), SECONDS)
         process.send_signal(signal.SIGTERM)
         out, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
@@ -263,7 +256,7 @@ def test_watching_fails_if_something_never_arrived(logdir: Path, repo_id: str) -
 
 @pytest.fixture
 def chosen(tmp_path: Path) -> Path:
-    """Return a folder with a run, and with links to one beside it and to two elsewhere."""
+    """Return a folder with a run, a link to that run and links to runs elsewhere."""
     for name in ("chosen/own", "elsewhere/run 0", "elsewhere/run 1"):
         with SummaryWriter(str(tmp_path / name)) as writer:
             writer.add_scalar("loss", 1.0, 0)
@@ -278,9 +271,7 @@ def runs(api: HfApi, repo_id: str) -> set[str]:
     return {path.rpartition("/")[0] for path in remote.files(api, repo_id) if "tfevents" in path}
 
 
-def test_runs_behind_links_out_are_named_by_each_command(
-    hub: HubProcess, api: HfApi, repo_id: str, chosen: Path
-) -> None:
+def test_outgoing_links_are_named_by_each_command(hub: HubProcess, api: HfApi, repo_id: str, chosen: Path) -> None:
     home = chosen.parent
     for arguments, code in {("--dry-run",): 0, ("--dry-run", "--exit-code"): 1, (): 1}.items():
         done = commands.run(hub, "sync", chosen, repo_id, *arguments, home=home)
@@ -295,14 +286,14 @@ def test_runs_behind_links_out_are_named_by_each_command(
 
 
 @pytest.mark.parametrize("watch", [False, True], ids=["once", "watch"])
-def test_runs_behind_links_out_are_uploaded_if_the_user_says_so(
+def test_runs_behind_outgoing_links_are_uploaded_with_follow_links(
     hub: HubProcess, api: HfApi, repo_id: str, chosen: Path, watch: bool
 ) -> None:
     home = chosen.parent
     if watch:
         command = ("sync", chosen, repo_id, "--follow-links", "--watch", "--every", "0.01")
         with commands.start(hub, *command, home=home) as process:
-            until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5)
+            wait_until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5, SECONDS)
             process.send_signal(signal.SIGINT)
             _, stderr = process.communicate(timeout=SECONDS)
         code = process.returncode
@@ -317,26 +308,26 @@ def test_runs_behind_links_out_are_uploaded_if_the_user_says_so(
     assert "left out" not in done.stdout
 
 
-def test_a_watch_stops_to_upload_what_a_deleted_link_led_to(
+def test_watch_stops_uploading_the_target_of_a_deleted_link(
     hub: HubProcess, api: HfApi, repo_id: str, chosen: Path
 ) -> None:
     command = ("sync", chosen, repo_id, "--follow-links", "--watch", "--every", "0.01")
     linked = "tensorboard/chosen/baseline/"
     with commands.start(hub, *command, home=chosen.parent) as process:
         assert process.stdout is not None
-        until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5)
+        wait_until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5, SECONDS)
         (chosen / "baseline").unlink()
         assert any("the link is gone" in line for line in process.stdout)
         with SummaryWriter(str(chosen.parent / "elsewhere" / "run 0"), filename_suffix=".later") as writer:
             writer.add_scalar("loss", 2.0, 1)
-        until(lambda: any(path.endswith(".later") for path in remote.files(api, repo_id)))
+        wait_until(lambda: any(path.endswith(".later") for path in remote.files(api, repo_id)), SECONDS)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     assert [path for path in remote.files(api, repo_id) if path.startswith(linked) and path.endswith(".later")] == []
 
 
-def test_a_link_that_comes_too_late_for_a_watch_is_named(
+def test_a_link_added_after_the_last_scan_of_a_watch_is_named(
     hub: HubProcess, api: HfApi, repo_id: str, chosen: Path
 ) -> None:
     late = chosen.parent / "late"
@@ -344,14 +335,14 @@ def test_a_link_that_comes_too_late_for_a_watch_is_named(
         writer.add_scalar("loss", 1.0, 0)
     command = ("sync", chosen, repo_id, "--follow-links", "--watch", "--every", "60")
     with commands.start(hub, *command, home=chosen.parent) as process:
-        until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5)
+        wait_until(lambda: api.repo_exists(repo_id) and len(runs(api, repo_id)) == 5, SECONDS)
         (chosen / "late").symlink_to(late)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, "not followed: 'late'" in errors) == (1, True)
 
 
-def test_a_link_to_a_folder_above_is_never_followed(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
+def test_a_link_to_a_parent_folder_is_never_followed(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
     (logdir / "up").symlink_to("..")
     done = commands.run(hub, "sync", logdir, repo_id, "--follow-links", home=logdir.parent)
     assert (done.returncode, "not followed: 'up'" in done.stderr) == (1, True)

@@ -1,4 +1,4 @@
-"""Commands that show no progress bar write plain lines to a terminal."""
+"""Output of commands without a progress bar on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hf-summary-writer view`: TensorBoard shows what is on the Hub, and what comes there later."""
+"""`hf-summary-writer view` shows the logs on the Hub, and later uploads, in TensorBoard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECONDS = 100.0
 
 
 def steps(board: str, run: str, tag: str) -> list[int]:
-    """Return the steps that a TensorBoard shows."""
+    """Return the steps that TensorBoard shows."""
     query = urllib.parse.urlencode({"run": run, "tag": tag})
     try:
         with urllib.request.urlopen(f"{board}data/plugin/scalars/scalars?{query}", timeout=10) as answer:  # noqa: S310
@@ -39,7 +39,7 @@ def steps(board: str, run: str, tag: str) -> list[int]:
 
 
 @pytest.mark.parametrize("repo_type", ["model", pytest.param("bucket", marks=needs_a_client_for_buckets)])
-def test_it_shows_what_is_there_and_what_is_pushed_later(
+def test_view_shows_uploaded_logs_and_later_uploads(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, repo_type: str
 ) -> None:
     where: dict[str, Any] = {"repo_type": repo_type, "repo_private": True, "logdir": tmp_path / "first"}
@@ -50,7 +50,7 @@ def test_it_shows_what_is_there_and_what_is_pushed_later(
         for step in range(3):
             writer.add_scalar("loss", 1.0, step)
         writer.scheduler.trigger().result(SECONDS)
-        port = used.getsockname()[1]  # another one is taken
+        port = used.getsockname()[1]  # in use, so `view` chooses another one
         options = ["--repo-type", repo_type, "--port", port, "--refresh", 1, "--folder", tmp_path / "view"]
         with commands.start(hub, "view", repo_id, *options, home=tmp_path) as process:
             assert process.stderr is not None
@@ -71,7 +71,7 @@ def test_it_shows_what_is_there_and_what_is_pushed_later(
     assert remote.under(tmp_path / "view", "") == remote.files(api, repo_id, repo_type=repo_type)
 
 
-def test_a_bucket_or_repo_without_event_files_is_waited_for(
+def test_view_waits_for_the_first_event_files_of_a_repo(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     api.create_repo(repo_id)
@@ -84,7 +84,7 @@ def test_a_bucket_or_repo_without_event_files_is_waited_for(
     assert process.returncode == 0
 
 
-def test_a_repo_that_is_not_there_is_an_error_in_one_line(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_a_missing_repo_is_an_error_in_one_line(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     asked = commands.run(hub, "view", repo_id, home=tmp_path)
     assert asked.returncode == 1
     assert repo_id in asked.stderr
@@ -104,7 +104,7 @@ def test_a_mistake_is_told_before_anything_is_downloaded(
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_a_signal_ends_it_without_the_temporary_copy(
+def test_a_signal_ends_view_and_removes_the_temporary_copy(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     api.create_repo(repo_id)

@@ -1,6 +1,6 @@
-"""With comet configured, it is told of all that is logged as tensorboardX tells it.
+"""With comet configured, it gets the same calls from our writer as from tensorboardX's.
 
-Comet's service is out of reach of a test, so a package of its name writes down what it is asked for.
+Comet's service is not available to a test, so a package with its name records the calls.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def get_global_experiment():
     return config.experiment
 
 def shown(value):
-    if hasattr(value, "tobytes"):  # arrays and pictures
+    if hasattr(value, "tobytes"):  # arrays and images
         return [type(value).__name__, hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, dict):
         return {str(key): shown(inner) for key, inner in value.items()}
@@ -100,7 +100,7 @@ KEYED = {"disabled": False, "api_key": "none", "project_name": "runs"}
 
 
 def told(which: str, tmp_path: Path, config: dict[str, Any]) -> tuple[list[list[Any]], list[str | None]]:
-    """Return what comet was told, and what the calls raised, when all is logged with tensorboardX's writer or ours."""
+    """Log with tensorboardX's writer or ours, and return comet's recorded calls and the errors that were raised."""
     (tmp_path / "comet_ml.py").write_text(COMET)
     code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{textwrap.dedent(CALLS)}"
     command = [
@@ -119,7 +119,7 @@ def told(which: str, tmp_path: Path, config: dict[str, Any]) -> tuple[list[list[
 
 
 @pytest.mark.parametrize("config", [KEYED, {"disabled": False}, {"disabled": None}], ids=str)
-def test_comet_is_told_what_tensorboardx_tells_it(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_comet_gets_the_calls_that_tensorboardx_makes(tmp_path: Path, config: dict[str, Any]) -> None:
     ours, theirs = told("ours", tmp_path, config), told("theirs", tmp_path, config)
     assert ours == theirs
     names = [entry[0] for entry in ours[0]]
@@ -128,5 +128,5 @@ def test_comet_is_told_what_tensorboardx_tells_it(tmp_path: Path, config: dict[s
     assert {"log_metric", "log_metrics", "log_parameters", "log_histogram_3d", "log_image", "log_text"} <= set(names)
 
 
-def test_comet_is_told_nothing_unless_it_is_configured(tmp_path: Path) -> None:
+def test_comet_gets_no_calls_unless_it_is_configured(tmp_path: Path) -> None:
     assert told("ours", tmp_path, {"disabled": True})[0] == []

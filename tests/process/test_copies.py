@@ -1,4 +1,4 @@
-"""A writer that travels to another process, or is copied, is a writer there too, and the token stays at home."""
+"""Copied and pickled writers work in other processes, and never contain the token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CANARY = "hf_canary0123456789"
 
 
 class Tagged(HFSummaryWriter):
-    """A user's own writer, with something of its own."""
+    """A user's subclass with an attribute."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,7 +39,7 @@ class Tagged(HFSummaryWriter):
 def test_a_copy_is_a_working_writer_in_the_same_folder(
     api: HfApi, repo_id: str, logdir: Path, copied: Callable[[Tagged], Tagged], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The copy reads the token that is stored on the machine.
+    # The copy uses the stored token.
     monkeypatch.setenv("HF_TOKEN", str(api.token))
     settings: dict[str, Any] = {"commit_every": 60, "path_in_repo": "x", "segment_bytes": 10_000, "purge_step": 1}
     with Tagged(repo_id, logdir=logdir, hf_api=api, **settings) as writer:
@@ -80,7 +80,7 @@ def test_a_copy_of_a_local_writer_opens_its_file_with_its_first_event(logdir: Pa
 
 
 @pytest.mark.faults
-def test_neither_pickle_nor_repr_nor_state_holds_the_token(repo_id: str, logdir: Path) -> None:
+def test_pickle_repr_and_state_files_hold_no_token(repo_id: str, logdir: Path) -> None:
     quiet: dict[str, Any] = {"logdir": logdir, "repo_allow_patterns": "none"}
     api = HfApi(endpoint="http://127.0.0.1:9", token=CANARY)
     for more in ({"token": CANARY}, {"hf_api": api}):
@@ -96,7 +96,7 @@ def test_neither_pickle_nor_repr_nor_state_holds_the_token(repo_id: str, logdir:
 
 
 @pytest.mark.faults
-def test_a_scheduler_says_that_it_cannot_be_pickled(logdir: Path) -> None:
+def test_pickling_a_scheduler_raises_an_explanation(logdir: Path) -> None:
     scheduler = CommitScheduler(repo_id="user/run", folder_path=logdir, token=CANARY)
     scheduler.stop()
     for attempt in (pickle.dumps, copy.deepcopy):
@@ -107,10 +107,10 @@ def test_a_scheduler_says_that_it_cannot_be_pickled(logdir: Path) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 @pytest.mark.faults
-def test_a_writer_can_be_handed_to_a_new_process(
+def test_a_writer_can_be_passed_to_a_new_process(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path, method: str
 ) -> None:
-    # A file, since the children import it; importing it, and our package, starts nothing.
+    # A file, since the children import it; importing it and our package starts no thread.
     (tmp_path / "worker.py").write_text(
         "import threading\n"
         "from hf_summary_writer import HFSummaryWriter\n"
@@ -125,7 +125,7 @@ def test_a_writer_can_be_handed_to_a_new_process(
         sys.path.insert(0, {str(tmp_path)!r})
         from worker import work
         writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, token=os.environ["HF_TOKEN"])
-        writer.add_scalar("parent", 0, 0)  # a file without an event would need another one to go along with
+        writer.add_scalar("parent", 0, 0)  # a file without an event is uploaded only together with another file
         context = multiprocessing.get_context({method!r})
         workers = [context.Process(target=work, args=(writer, number)) for number in range(2)]
         for worker in workers:

@@ -1,4 +1,4 @@
-"""A process that makes and closes writers all day long stays as it was; strict modes find nothing to complain of."""
+"""Opening and closing many writers leaks nothing, and strict modes report no error."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.faults("P11")
-def test_hundreds_of_writers_leave_threads_descriptors_and_hooks_as_they_were(
-    hub: HubProcess, repo_id: str, logdir: Path
-) -> None:
+def test_hundreds_of_writers_leak_no_threads_descriptors_and_hooks(hub: HubProcess, repo_id: str, logdir: Path) -> None:
     ended = scripts.run(
         """
         import gc, json
         from hf_summary_writer import process
 
         def state():
-            # A thread that was told to end needs a moment to be gone.
+            # A thread takes a moment to end.
             deadline = time.monotonic() + 20
             while threading.active_count() > 1 and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -70,10 +68,10 @@ def test_hundreds_of_writers_leave_threads_descriptors_and_hooks_as_they_were(
 
 
 @pytest.mark.faults
-def test_a_test_of_the_users_own_that_closes_nothing_leaves_no_complaint_under_pytest(
+def test_a_users_test_that_closes_no_writer_shows_no_error_under_pytest(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path
 ) -> None:
-    # pytest takes the streams of a test away when it is over; the last push comes after that.
+    # pytest replaces the streams after a test; the last push runs later.
     (tmp_path / "test_mine.py").write_text(
         f"""
 from hf_summary_writer import HFSummaryWriter
@@ -100,7 +98,7 @@ def test_mine(capsys):
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
-# A clock that jumps a day, forth and back, every few readings; what is measured by the other clock is as ever.
+# A wall clock that jumps a day forward and back every few readings; the monotonic clock is unchanged.
 JUMPS = """
 import itertools
 real, real_ns, jumps = time.time, time.time_ns, itertools.cycle([0] * 50 + [86_400] * 50 + [-86_400] * 50)
@@ -124,12 +122,12 @@ print(len(pushes))
     ["", JUMPS, "sys.stderr.close(); sys.stdout.close(); sys.stdout = sys.stderr = None\n"],
     ids=["strict", "clock", "closed-streams"],
 )
-def test_development_mode_a_jumping_clock_and_closed_streams_find_nothing_to_complain_of(
+def test_strict_mode_a_jumping_clock_and_closed_streams_cause_no_error(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, before: str
 ) -> None:
-    # What huggingface_hub calls below it is not ours; ours is everything else.
+    # Warnings about calls of huggingface_hub are not ours.
     allowed = ["-W", "ignore:hf_xet:DeprecationWarning", "-W", "ignore:Use 'content=<...>':DeprecationWarning"]
-    # After the preamble, in which the strictness begins to count.
+    # Runs after the preamble, so the filter covers our code only.
     strict = "import warnings\nwarnings.simplefilter('error', ResourceWarning)\n"
     ended = scripts.run(strict + before + RUN, hub, logdir, repo_id, "-W", "error", *allowed)
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""What was logged is on disk however the process ends, as far as that way of ending allows."""
+"""Logged events are on disk however the process ends, as far as that kind of exit allows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logdir = sys.argv[1]
 """
 
 
-def test_a_script_that_just_ends_has_everything_on_disk(tmp_path: Path) -> None:
+def test_a_script_without_a_close_has_all_events_on_disk(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -40,7 +40,7 @@ writer.add_text("last", "word", 8)
     assert scalars(tmp_path / "m" / "y", "m") == [(7, 2.0)]
 
 
-def test_a_writer_that_nobody_holds_any_more_has_everything_on_disk(tmp_path: Path) -> None:
+def test_an_unreferenced_writer_has_all_events_on_disk(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -59,13 +59,13 @@ train()
 @pytest.mark.parametrize(
     ("end", "code"), [("sys.exit(3)", 3), ("raise SystemExit(4)", 4), ("1 / 0", 1), ("raise KeyboardInterrupt", -2)]
 )
-def test_the_exit_code_is_the_users_own(tmp_path: Path, end: str, code: int) -> None:
+def test_the_exit_code_is_unchanged(tmp_path: Path, end: str, code: int) -> None:
     result = run(PREAMBLE + f"EventWriter(logdir).add_scalar('a', 1, 1)\n{end}\n", tmp_path)
     assert result.returncode == code
     assert steps(tmp_path, "a") == [1]
 
 
-def test_a_thread_of_the_user_that_logs_to_the_very_end_is_covered(tmp_path: Path) -> None:
+def test_events_of_a_thread_that_outlives_the_main_module_are_on_disk(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -83,7 +83,7 @@ threading.Thread(target=late).start()
     assert steps(tmp_path, "late") == list(range(1000))
 
 
-def test_an_exit_handler_of_the_user_may_still_log_and_close(tmp_path: Path) -> None:
+def test_an_exit_handler_may_log_and_close(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -116,7 +116,7 @@ def finish():
     assert steps(tmp_path, "a") == [1]
 
 
-def test_a_process_that_may_have_no_threads_still_logs(tmp_path: Path) -> None:
+def test_events_are_logged_when_no_thread_can_be_started(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -137,7 +137,7 @@ for step in range(2000, 3000):
     assert steps(tmp_path, "a") == list(range(3000))
 
 
-def test_kill_loses_at_most_what_was_just_logged_and_tears_no_record(tmp_path: Path) -> None:
+def test_a_kill_loses_only_the_newest_events_and_tears_no_record(tmp_path: Path) -> None:
     process = start(
         PREAMBLE
         + """
@@ -162,7 +162,7 @@ while True:
     assert len(found) > 2000
 
 
-def test_what_a_killed_process_had_logged_a_while_ago_is_in_the_file(tmp_path: Path) -> None:
+def test_events_logged_a_while_before_a_kill_are_in_the_file(tmp_path: Path) -> None:
     process = start(
         PREAMBLE
         + """
@@ -181,7 +181,7 @@ signal.pause()
     assert len(payloads(path)) == 2
 
 
-def test_terminate_ends_at_once_by_the_signal(tmp_path: Path) -> None:
+def test_sigterm_ends_the_process_at_once(tmp_path: Path) -> None:
     process = start(
         PREAMBLE + "writer = EventWriter(logdir)\nprint('ready', flush=True)\nsignal.pause()\n",
         tmp_path,
@@ -193,7 +193,7 @@ def test_terminate_ends_at_once_by_the_signal(tmp_path: Path) -> None:
     process.stdout.close()
 
 
-def test_a_signal_handler_may_log_flush_and_close_whatever_it_interrupts(tmp_path: Path) -> None:
+def test_a_signal_handler_may_log_flush_and_close_during_any_call(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -231,7 +231,7 @@ print(step, calls)
     assert steps(tmp_path, "signal") == list(range(1, calls + 1))
 
 
-def test_ctrl_c_while_flushing_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_while_flushing_loses_and_repeats_no_event(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -256,13 +256,13 @@ print(step)
     assert (result.returncode, result.stderr) == (0, "")
     found = steps(tmp_path, "a")
     counted = int(result.stdout)
-    # A call that was interrupted may have logged before it could be counted, and is then made again, but for the last.
+    # An interrupted call may have logged before it was counted, and is then repeated, except for the last one.
     assert sorted(set(found)) in (list(range(counted)), list(range(counted + 1)))
     assert found == sorted(found)
 
 
 @pytest.mark.parametrize("call", ["flush", "close"])
-def test_a_finalizer_at_the_very_end_does_not_hang(tmp_path: Path, call: str) -> None:
+def test_a_finalizer_at_interpreter_shutdown_does_not_hang(tmp_path: Path, call: str) -> None:
     result = run(
         PREAMBLE
         + f"""
@@ -286,7 +286,7 @@ next(training)
     assert steps(tmp_path, "a") == steps(tmp_path, "b") == [1]
 
 
-def test_importing_starts_nothing(tmp_path: Path) -> None:
+def test_importing_starts_no_thread_and_writes_no_file(tmp_path: Path) -> None:
     result = run(
         "import threading, os\nimport hf_summary_writer.events.writer\n"
         "assert threading.active_count() == 1\nassert os.listdir('.') == []\n",
@@ -296,7 +296,7 @@ def test_importing_starts_nothing(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_development_mode_finds_nothing_left_open(tmp_path: Path) -> None:
+def test_development_mode_reports_no_open_file(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None\n" + PREAMBLE + "EventWriter(logdir).close()"
     result = subprocess.run(
         [

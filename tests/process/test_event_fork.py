@@ -1,4 +1,4 @@
-"""A forked child writes its own file, loses nothing it logged, and never disturbs or repeats its parent."""
+"""A forked child writes its own file, loses no event, and never disturbs or repeats its parent's events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 PREAMBLE = """
 import multiprocessing, os, sys, threading, time, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
+warnings.simplefilter("ignore", DeprecationWarning)  # the tests fork with threads
 from hf_summary_writer.events.writer import EventWriter
 logdir = sys.argv[1]
 
@@ -64,7 +64,7 @@ board = EventAccumulator(logdir, size_guidance={"scalars": 0})
 """
 
 
-def test_a_child_that_logs_does_not_end_the_curve_of_its_parent_in_tensorboard(tmp_path: Path) -> None:
+def test_tensorboard_follows_the_parents_curve_when_a_child_logs(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + BOARD
@@ -85,11 +85,11 @@ with EventWriter(logdir) as writer:
 """,
         tmp_path,
     )
-    assert result.returncode == 0, result.stderr  # TensorBoard warns of the older name
+    assert result.returncode == 0, result.stderr  # TensorBoard warns about the name that sorts earlier
     assert sorted(steps(tmp_path, "child")) == [0, 10, 20]
 
 
-def test_a_child_that_logs_in_the_place_of_its_parent_is_followed_by_tensorboard(tmp_path: Path) -> None:
+def test_tensorboard_follows_a_child_that_logs_instead_of_its_parent(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + BOARD
@@ -132,7 +132,7 @@ for end in (sys.exit, os._exit):
     assert steps(tmp_path, "parent") == [1]
 
 
-def test_processes_of_multiprocessing_may_log_and_just_end(tmp_path: Path) -> None:
+def test_multiprocessing_workers_may_log_and_exit_without_a_close(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -161,7 +161,7 @@ for worker in workers:
     assert len(pids(tmp_path)) == 5
 
 
-def test_children_forked_while_others_log_and_flush_never_hang(tmp_path: Path) -> None:
+def test_children_forked_while_threads_log_and_flush_never_hang(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -211,7 +211,7 @@ if "CHILD" not in os.environ:
     assert sorted(steps(tmp_path, "child")) == list(range(30))
 
 
-def test_a_grandchild_has_a_file_of_its_own_too(tmp_path: Path) -> None:
+def test_a_grandchild_writes_its_own_file(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """
@@ -230,7 +230,7 @@ for generation in range(4):
     assert len(pids(tmp_path)) == 4
 
 
-def test_a_fork_that_python_is_not_told_of_is_noticed(tmp_path: Path) -> None:
+def test_a_fork_outside_of_python_is_noticed(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
         + """

@@ -1,4 +1,4 @@
-"""TensorBoard's two readers, in Python and in Rust, follow a run live through its segments and find the same."""
+"""TensorBoard's readers in Python and in Rust follow a running writer through its segments."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def rust_reader(logdir: Path) -> Iterator[Reader]:
 
         yield read
     finally:
-        # The ingester keeps the pipe whose end ends the server, and never closes it.
+        # The server ends when this pipe is closed, which the ingester never does.
         ingester._stdin_handle.close()
         for server in set(psutil.Process().children()) - before:
             server.kill()

@@ -1,4 +1,4 @@
-"""How a training script may end, and what the Hub then holds."""
+"""The content of the Hub after each way that a training script may end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def assert_all_on_hub(api: HfApi, repo_id: str, logdir: Path, steps: int = 1000)
     ],
     ids=["one file", "several files", "in the middle of a push", "in the middle of closing"],
 )
-def test_a_script_that_just_ends_has_delivered_its_last_scalar(
+def test_a_script_without_a_close_uploads_its_last_scalar(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, more: str, files: int
 ) -> None:
     ended = scripts.run(LOG + more, hub, logdir, repo_id)
@@ -56,9 +56,9 @@ def test_a_script_that_just_ends_has_delivered_its_last_scalar(
     assert_all_on_hub(api, repo_id, logdir)
 
 
-@pytest.mark.client  # the bars are its own
+@pytest.mark.client  # the client shows the progress bars
 @pytest.mark.transport
-def test_uploads_show_no_progress_bars_and_leave_those_of_others_as_they_are(
+def test_uploads_show_no_progress_bars_and_restore_them(
     hub: HubProcess, repo_id: str, logdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
@@ -78,7 +78,7 @@ print(are_progress_bars_disabled())
 
 @pytest.mark.client  # it has threads of its own at the exit
 @pytest.mark.transport
-def test_what_a_thread_logs_after_the_main_module_is_delivered(
+def test_events_of_a_thread_after_the_main_module_are_uploaded(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     ended = scripts.run(
@@ -97,12 +97,12 @@ threading.Thread(target=late).start()
     assert_all_on_hub(api, repo_id, logdir, steps=1100)
 
 
-@pytest.mark.client  # it uploads in threads
+@pytest.mark.client  # the client uploads in threads
 @pytest.mark.transport
 @pytest.mark.skipif(
     (3, 12) <= sys.version_info < (3, 12, 3), reason="these versions start no thread once the interpreter exits"
 )
-def test_a_push_of_the_users_own_may_use_a_thread_pool_to_the_last(
+def test_an_overridden_push_may_use_a_thread_pool_at_exit(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     ended = scripts.run(
@@ -127,7 +127,7 @@ def test_a_push_of_the_users_own_may_use_a_thread_pool_to_the_last(
 
 @pytest.mark.faults
 @pytest.mark.parametrize("registered", ["before", "after"])
-def test_an_exit_handler_may_close_the_writer_again_and_log_once_more(
+def test_an_exit_handler_may_close_the_writer_again_and_log(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, registered: str
 ) -> None:
     handler = """
@@ -145,7 +145,7 @@ def late():
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
     assert events.steps(logdir, "loss") == list(range(1001))
-    # Where no thread can be started any more, the line says how to send the rest.
+    # If no thread can be started any more, a log line names the sync command.
     missing = remote.files(api, repo_id) != remote.under(logdir, "tensorboard/run-1")
     assert missing == ("hf-summary-writer sync" in ended.stderr)
     assert_sound(logdir)
@@ -160,7 +160,7 @@ def late():
         ("t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0),
     ],
 )
-def test_the_exit_code_is_the_scripts_own(
+def test_the_exit_code_of_the_script_is_unchanged(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, ending: str, code: int
 ) -> None:
     ended = scripts.run(LOG + ending, hub, logdir, repo_id)
@@ -169,9 +169,7 @@ def test_the_exit_code_is_the_scripts_own(
 
 
 @pytest.mark.faults
-def test_leaving_without_a_goodbye_loses_nothing_that_was_flushed(
-    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
-) -> None:
+def test_os_exit_loses_no_flushed_event(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
     ended = scripts.run(LOG + "writer.flush(); os._exit(5)", hub, logdir, repo_id)
     assert ended.returncode == 5
     assert events.steps(logdir, "loss") == list(range(1000))
@@ -182,7 +180,7 @@ def test_leaving_without_a_goodbye_loses_nothing_that_was_flushed(
 
 
 @pytest.mark.faults("P2")
-def test_sigterm_ends_it_at_once_and_the_next_run_catches_up(
+def test_sigterm_ends_the_script_at_once_and_the_next_run_uploads_the_rest(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     with scripts.start(
@@ -198,9 +196,7 @@ def test_sigterm_ends_it_at_once_and_the_next_run_catches_up(
     assert_all_on_hub(api, repo_id, logdir)
 
 
-def test_many_writers_do_not_wait_for_each_other_at_the_end(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_several_writers_are_uploaded_at_exit(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     ended = scripts.run(
         """
         writers = [HFSummaryWriter(repo_id, logdir=f"{logdir}-{number}") for number in range(5)]
@@ -236,7 +232,7 @@ trainer = Trainer()
     ],
     ids=["a generator in a with block", "a finalizer"],
 )
-def test_a_writer_closed_while_the_interpreter_is_torn_down_does_not_hang(
+def test_a_writer_closed_during_interpreter_shutdown_does_not_hang(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, end: str
 ) -> None:
     ended = scripts.run(LOG + end, hub, logdir, repo_id)
@@ -245,7 +241,7 @@ def test_a_writer_closed_while_the_interpreter_is_torn_down_does_not_hang(
 
 
 @pytest.mark.faults("P15")
-def test_what_is_logged_while_the_interpreter_is_torn_down_is_on_disk_and_named(
+def test_events_logged_during_interpreter_shutdown_are_on_disk_and_named(
     hub: HubProcess, repo_id: str, logdir: Path
 ) -> None:
     end = """
@@ -286,7 +282,7 @@ WAIT_FOR_THREAD = "import atexit; atexit.register(lambda: (last.set(), logged.wa
     ids=["an exit handler", "a finalizer", "a daemon thread"],
 )
 @pytest.mark.parametrize("closed", ["", "writer.close()\n"], ids=["open", "closed"])
-def test_what_is_logged_after_the_last_push_of_the_exit_is_on_disk_and_named(
+def test_events_logged_after_the_last_push_at_exit_are_on_disk_and_named(
     hub: HubProcess, repo_id: str, logdir: Path, first: str, late: str, closed: str
 ) -> None:
     ended = scripts.run(LOG + late + closed, hub, logdir, repo_id, first=first)
@@ -296,20 +292,20 @@ def test_what_is_logged_after_the_last_push_of_the_exit_is_on_disk_and_named(
 
 
 @pytest.mark.faults("P17")
-def test_an_event_that_is_logged_while_another_thread_closes_the_writer_is_uploaded(
+def test_an_event_logged_while_another_thread_closes_the_writer_is_uploaded(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     held = """
 queue, prefix = writer._queue, writer._prefix("loss")
 writer.close()
-queue.put((time.time(), prefix, 1000.0, 1000))  # as of a thread that was held just before this line
+queue.put((time.time(), prefix, 1000.0, 1000))  # as a thread that was suspended before this line
 """
     ended = scripts.run(LOG + held, hub, logdir, repo_id)
     assert ended.returncode == 0, ended.stderr
     assert_all_on_hub(api, repo_id, logdir, steps=1001)
 
 
-def test_a_watch_for_stalls_does_not_keep_the_process(hub: HubProcess, tmp_path: Path) -> None:
+def test_the_stall_watch_does_not_keep_the_process_alive(hub: HubProcess, tmp_path: Path) -> None:
     body = """
         writer = HFSummaryWriter("user/runs", logdir, on_stall=print, stall_after=3600)
         writer.add_scalar("loss", 1.0, 1)

@@ -1,4 +1,4 @@
-"""Forked children never push, never hang and never keep the lock; what they log is pushed by their parent."""
+"""Forked children never push, hang or keep the lock; the parent pushes their events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 QUIET = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
 
-# The parent is in the middle of a commit, so that it holds the folder's lock and the locks of its threads.
+# The parent is in the middle of a commit, so it holds the folder's lock and the locks of its threads.
 FORK = (
     QUIET
     + """
@@ -82,11 +82,11 @@ holder.join()
 @pytest.mark.faults("P7")
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
 @pytest.mark.parametrize("close", ["writer.close()", "pass"])
-def test_a_child_logs_and_leaves_the_pushing_to_its_parent(
+def test_a_child_logs_and_its_parent_pushes(
     proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, end: str, close: str
 ) -> None:
     proxy.add("POST", "/commit/", Delay(1.5))
-    # A second of the case's promise, and the rest for a busy machine; a lock that the fork copied is held for ever.
+    # One second as documented, the rest for a busy machine; a copied lock would be held for ever.
     body = FORK.format(close=close, end=end, seconds=10)
     ended = scripts.run(body, proxy, logdir, repo_id)
     assert ended.returncode == 0, ended.stderr
@@ -99,10 +99,10 @@ def test_a_child_logs_and_leaves_the_pushing_to_its_parent(
 
 
 @pytest.mark.faults
-def test_a_child_of_a_fork_that_python_is_not_told_of_does_not_push_either(
+def test_a_child_forked_outside_of_python_does_not_push(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
-    # Nothing is under way: what such a fork does to Python's own locks nobody can mend.
+    # No push is running: Python cannot repair its own locks after such a fork.
     ended = scripts.run(
         """
         import ctypes
@@ -128,7 +128,7 @@ def test_a_child_of_a_fork_that_python_is_not_told_of_does_not_push_either(
 
 
 @pytest.mark.faults
-def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(proxy: FaultProxy, repo_id: str, logdir: Path) -> None:
+def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(proxy: FaultProxy, repo_id: str, logdir: Path) -> None:
     proxy.add("POST", "/commit/", Delay(1.5))
     body = FORK[: FORK.index("held = ")] + (
         "pid = os.fork()\nif pid == 0:\n    os.close(1); os.close(2); time.sleep(30); os._exit(0)\n"
@@ -145,7 +145,7 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(proxy: FaultPro
 
 @pytest.mark.faults("P18")
 @pytest.mark.parametrize("end", ["writer.close()", "sys.exit(0)"])
-def test_a_child_that_logs_after_its_parent_ended_names_what_is_missing(
+def test_a_child_that_logs_after_its_parent_ended_names_the_sync_command(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, end: str
 ) -> None:
     body = f"""
@@ -161,7 +161,7 @@ if os.fork() == 0:
     sys.exit(0)
 writer.close()
 """
-    # The child holds the pipes, too, so this waits for both.
+    # The child holds the pipes too, so this waits for both processes.
     ended = scripts.run(QUIET + body, hub, logdir, repo_id)
     assert events.steps(logdir, "child") == [1]
     assert ended.stderr.count("hf-summary-writer sync") == 1, ended.stderr
@@ -170,7 +170,7 @@ writer.close()
 
 @pytest.mark.faults("P18")
 @pytest.mark.parametrize("logs", [True, False])
-def test_a_child_that_logs_after_its_parent_closed_is_named_when_the_parent_ends(
+def test_events_of_a_child_after_the_parents_close_are_named_at_its_exit(
     hub: HubProcess, logdir: Path, repo_id: str, *, logs: bool
 ) -> None:
     body = f"""
@@ -193,7 +193,7 @@ os.waitpid(child, 0)
     assert ended.stderr.count("hf-summary-writer sync") == logs, ended.stderr
 
 
-def test_children_of_multiprocessing_leave_one_uploader(
+def test_with_multiprocessing_workers_only_the_parent_uploads(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     ended = scripts.run(
@@ -205,7 +205,7 @@ def work(number):
         writer.add_scalar(f"worker{number}", step, step)
     writer.scheduler.trigger().result(10)
 writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
-assert writer.scheduler.trigger().result(30) is None  # the first push is over before there is anything to push
+assert writer.scheduler.trigger().result(30) is None  # the first push ends before there is a file to push
 context = multiprocessing.get_context("fork")
 workers = [context.Process(target=work, args=(number,)) for number in range(3)]
 for worker in workers:
@@ -226,7 +226,7 @@ for worker in workers:
 
 @pytest.mark.torch
 @pytest.mark.faults("P8")
-def test_a_dataloader_with_forked_workers_neither_hangs_nor_commits(
+def test_forked_dataloader_workers_neither_hang_nor_commit(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     pytest.importorskip("torch")
@@ -261,6 +261,6 @@ print(len(commits))
     assert len(workers) == 5
     assert sorted(events.steps(logdir, "worker")) == sorted([*range(64), *range(64)])
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
-    # Those of the parent, and none besides.
+    # Only the parent made commits.
     assert len([title for title in remote.commits(api, repo_id) if re.match("Logs of", title)]) == int(ended.stdout)
     assert_sound(logdir)

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 
-def test_hf_runs_it_with_its_arguments_and_exit_code(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_hf_passes_arguments_and_returns_the_exit_code(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
     extensions = pytest.importorskip("huggingface_hub.cli.extensions")
     hf = Path(sys.executable).with_name("hf")
-    # As `hf extensions install` leaves it, which needs GitHub.
+    # The layout that `hf extensions install` makes; the command itself needs GitHub.
     folder = tmp_path / extensions.EXTENSIONS_ROOT.relative_to("~") / "hf-summary-writer"
     program = folder / "hf-summary-writer"
     program.parent.mkdir(parents=True)

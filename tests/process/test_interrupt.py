@@ -1,4 +1,4 @@
-"""Ctrl-C belongs to the user: it ends the program as he knows it, and skips what he does not want to wait for."""
+"""Ctrl-C ends the program as without the library, and skips the wait for the last push."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ with HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, close_timeout=45) 
         writer.add_scalar("loss", step, step)
     %s
 """
-# In many calls: a signal that comes just before one of them is seen after it.
+# In many calls, because a signal just before a call is handled after it.
 SLEEP = "print('ready', flush=True); [time.sleep(0.1) for _ in range(600)]  # the user's own line"
 TRIGGER = "writer.scheduler.trigger(); "
 WITHOUT_WITH = """
@@ -60,7 +60,7 @@ def wait_for_explanation(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.faults("P3")
 @pytest.mark.parametrize("when", ["idle", "in a push"])
-def test_ctrl_c_during_the_training_is_the_users_own_and_loses_nothing(
+def test_ctrl_c_during_training_ends_the_program_as_usual_and_loses_nothing(
     proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path, when: str
 ) -> None:
     if when == "in a push":
@@ -81,7 +81,7 @@ def test_ctrl_c_during_the_training_is_the_users_own_and_loses_nothing(
 
 @pytest.mark.parametrize("ending", ["the block ends", "close"])
 @pytest.mark.faults
-def test_ctrl_c_while_close_waits_skips_the_wait_and_the_program_goes_on(
+def test_ctrl_c_while_close_waits_skips_the_wait_and_the_program_continues(
     proxy: FaultProxy, repo_id: str, logdir: Path, ending: str
 ) -> None:
     proxy.add("POST", "/commit/", Hang(), times=9)
@@ -104,7 +104,7 @@ def test_ctrl_c_while_close_waits_skips_the_wait_and_the_program_goes_on(
 
 
 @pytest.mark.faults
-def test_ctrl_c_in_the_last_push_skips_the_wait_and_leaves_one_traceback(
+def test_ctrl_c_in_the_last_push_skips_the_wait_and_prints_one_traceback(
     proxy: FaultProxy, repo_id: str, logdir: Path
 ) -> None:
     proxy.add("POST", "/commit/", Hang(), times=9)
@@ -126,7 +126,7 @@ def test_ctrl_c_in_the_last_push_skips_the_wait_and_leaves_one_traceback(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.faults
-def test_one_signal_after_the_scripts_end_skips_all_waits_and_keeps_its_exit_code(
+def test_a_signal_after_the_scripts_end_skips_all_waits_and_keeps_the_exit_code(
     proxy: FaultProxy, repo_id: str, logdir: Path, number: signal.Signals
 ) -> None:
     proxy.add("POST", "/commit/", Hang(), times=9)

@@ -1,4 +1,4 @@
-"""`kill -9` at each step of a push: the next run delivers exactly what is missing."""
+"""After `kill -9` at any step of a push the next run uploads exactly the missing data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
-# The script kills itself at a step that cannot be seen from outside.
+# The script kills itself at steps that are not visible from outside.
 KILL = """
 from stat import S_ISDIR
 def kill(*_, **__):
@@ -51,7 +51,7 @@ STEPS = {
     % "ledger._MIN_LINES_TO_COMPACT = 0; os.fsync = lambda fd: S_ISDIR(os.fstat(fd).st_mode) and kill()",
     "ledger written": AFTER_THE_COMMIT % "pass",
 }
-# These can: the proxy holds the request back.
+# These are visible: the proxy holds the request back.
 REQUESTS = {"mid-blob": r"/xorb|/lfs-objects/", "blobs done": r"/commit/|/batch"}
 
 LOG = """
@@ -65,7 +65,7 @@ time.sleep(60)
 
 
 def catch_up(client: HfApi, place: str, logdir: Path) -> None:
-    """Push what is new in a folder, as the next process does."""
+    """Push a folder's new data, as the next process does."""
     with CommitScheduler(
         repo_id=place,
         folder_path=logdir,
@@ -79,7 +79,7 @@ def catch_up(client: HfApi, place: str, logdir: Path) -> None:
 @pytest.mark.faults("P1")
 @pytest.mark.parametrize("repo_type", ["model", pytest.param("bucket", marks=needs_a_client_for_buckets)])
 @pytest.mark.parametrize("step", [*STEPS, *REQUESTS])
-def test_a_kill_at_any_step_costs_nothing_but_a_look(
+def test_after_a_kill_at_any_step_only_missing_data_is_uploaded(
     proxy: FaultProxy,
     api: HfApi,
     client: Callable[..., HfApi],

@@ -1,4 +1,4 @@
-"""Started by a launcher of MPI or by SLURM, every process logs to a file of its own and the first one pushes."""
+"""Under MPI launchers and SLURM every process logs to its own file and the first one pushes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SECONDS = 90.0
 OPEN_MPI: tuple[str, list[str], str] = ("Open MPI", ["--allow-run-as-root", "--oversubscribe"], "OMPI_COMM_WORLD_RANK")
 MPICH: tuple[str, list[str], str] = ("HYDRA", [], "PMI_RANK")
 
-# What SLURM gives to a batch script, and to whatever it starts without srun.
+# SLURM's variables for a batch script and for processes that it starts without srun.
 BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": str(PROCESSES)}
 
-# The number is read where the test knows it to be, to compare with what the library makes of its environment. All
-# processes wait for each other in files, since they have no library of MPI: what they have logged is pushed once.
+# The rank is read from a variable that the test names, to compare it with the library's result. The processes
+# synchronize through files, since they use no MPI library, so that all events are in one push.
 SCRIPT = """
 import os, pathlib, sys, time
-sys.modules["torch"] = None  # tensorboardX imports it where it is, which takes seconds
+sys.modules["torch"] = None  # tensorboardX imports it if it is installed, which takes seconds
 from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.folder.lease import rank_of
 
@@ -64,7 +64,7 @@ with HFSummaryWriter(repo_id, place / "run", commit_every=60, on_commit=commits,
 
 
 def mpi(says: str) -> str:
-    """Return the launcher of a library of MPI, known by what it says of itself."""
+    """Return the launcher of an MPI implementation, recognized by its version text."""
     for name in ("mpirun", "mpirun.openmpi", "mpirun.mpich", "mpiexec.hydra"):
         found = shutil.which(name)
         if found and says in subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout:

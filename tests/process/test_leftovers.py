@@ -1,4 +1,4 @@
-"""What earlier runs in the same folder left unsent: named at the start of the next one, or sent."""
+"""Data that earlier runs beside a new one did not upload is reported, or uploaded, when the new run starts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def warnings(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("WARNING")]
 
 
-def test_the_next_run_names_what_one_left_and_the_command_sends_it(
+def test_the_next_run_names_the_command_that_uploads_the_rest_of_a_killed_run(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
@@ -54,7 +54,9 @@ def test_the_next_run_names_what_one_left_and_the_command_sends_it(
     assert not warnings(scripts.run(LOG + LOOK, hub, runs / "last", repo_id).stderr)
 
 
-def test_one_command_sends_what_several_runs_left(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_one_command_uploads_the_rest_of_several_runs(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
     runs = tmp_path / "runs"
     for name in ("a", "b"):
         scripts.run(KILLED, hub, runs / name, repo_id)
@@ -65,7 +67,7 @@ def test_one_command_sends_what_several_runs_left(hub: HubProcess, api: HfApi, r
     assert remote.files(api, repo_id) == remote.under(runs, "tensorboard")
 
 
-def test_a_run_that_goes_on_left_nothing(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_a_live_run_is_not_reported(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     body = LEAVE + "print('ready', flush=True)\ntime.sleep(60)"
     with scripts.start(body, hub, runs / "other", repo_id) as process:
@@ -77,13 +79,13 @@ def test_a_run_that_goes_on_left_nothing(hub: HubProcess, repo_id: str, tmp_path
     assert not warnings(said)
 
 
-def test_push_leftovers_sends_what_was_to_go_beside_the_new_run(
+def test_push_leftovers_uploads_runs_with_the_same_parent_folder_in_the_repo(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     scripts.run(KILLED, hub, runs / "same", repo_id)
     scripts.run(KILLED, hub, runs / "other", f"{repo_id}-other")
-    # A folder that came from elsewhere may claim the place of another run.
+    # A copied folder may claim the path of another run.
     claim = KILLED.replace("commit_every=60", "commit_every=60, path_in_repo='claimed'")
     scripts.run(claim, hub, runs / "strange", repo_id)
     claimed = remote.files(api, repo_id)
@@ -98,9 +100,7 @@ def test_push_leftovers_sends_what_was_to_go_beside_the_new_run(
     }
 
 
-def test_a_folder_that_names_another_hub_is_neither_named_nor_sent(
-    hub: HubProcess, repo_id: str, tmp_path: Path
-) -> None:
+def test_a_run_for_another_hub_is_neither_reported_nor_uploaded(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     scripts.run(KILLED, hub, runs / "killed", repo_id)
     (ledger,) = (runs / "killed" / STATE_FOLDER).glob("*.jsonl")
@@ -109,7 +109,9 @@ def test_a_folder_that_names_another_hub_is_neither_named_nor_sent(
     assert not warnings(scripts.run(body, hub, runs / "next", repo_id).stderr)
 
 
-def test_the_newest_runs_are_looked_at_and_no_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_newest_runs_are_checked_and_no_links_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(5):
         (tmp_path / "runs" / str(number) / STATE_FOLDER).mkdir(parents=True)
         os.utime(tmp_path / "runs" / str(number), (number, number))
@@ -121,7 +123,7 @@ def test_the_newest_runs_are_looked_at_and_no_link_is_followed(tmp_path: Path, m
     assert [path.name for path in found] == ["3", "2", "1"]
 
 
-def test_a_file_of_an_earlier_process_of_the_same_number_does_not_grow(
+def test_a_file_of_an_earlier_process_with_the_same_pid_does_not_grow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EventWriter(tmp_path) as writer:
@@ -133,7 +135,7 @@ def test_a_file_of_an_earlier_process_of_the_same_number_does_not_grow(
     assert not leftovers._may_grow(file)  # type: ignore[arg-type]
 
 
-def test_a_file_that_names_an_impossible_process_does_not_grow(tmp_path: Path) -> None:
+def test_a_file_with_an_impossible_pid_does_not_grow(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_scalar("loss", 1, 1)
     (path,) = tmp_path.iterdir()

@@ -1,4 +1,4 @@
-"""Names that are not ASCII where the locale is, as in a cron job or a bare container."""
+"""Names that are not ASCII in an ASCII locale, as in a cron job or a minimal container."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_run_is_uploaded_under_its_name_in_any_locale(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     logdir = tmp_path / NAME
-    # In escapes, since the words of a command are names of files, too.
+    # Escaped, since command-line arguments are encoded like file names.
     ended = scripts.run(
         r"""
         assert sys.getfilesystemencoding() == "ascii"
@@ -62,14 +62,12 @@ def test_a_folder_is_synced_under_its_name_in_any_locale(
     assert remote.files(api, repo_id) == remote.under(tmp_path / NAME, f"tensorboard/{NAME}")
 
 
-def test_a_name_that_is_no_text_does_not_keep_a_folder_back(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_a_folder_whose_name_is_not_utf8_is_uploaded(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     folder = tmp_path / "\udcff"
     try:
         folder.mkdir()
     except OSError:
-        pytest.skip("the file system takes UTF-8 alone")
+        pytest.skip("the file system accepts UTF-8 only")
     with EventWriter(folder) as writer:
         writer.add_scalar("loss", 1.0, 1)
     asked = commands.run(hub, "sync", folder, repo_id, "--into", "logs", home=tmp_path)

@@ -1,4 +1,4 @@
-"""The library runs where Python lacks the POSIX names that it lacks on Windows, with files that need a copy, too."""
+"""The library works without the POSIX names that Python lacks on Windows, also for files that need a copy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from hub_process import HubProcess
 
-# Other packages are imported first: they have code of their own for Windows, which does not run here.
+# Other packages are imported first: their own code for Windows would not work here.
 NAMES_TAKEN_AWAY = r"""
 import os, signal, sys, time
 import click, filelock, google_crc32c, huggingface_hub.hf_api, numpy, socket, subprocess, tempfile, tensorboardX, tqdm

@@ -1,4 +1,4 @@
-"""The library speaks once, at the start and at the end, to users who have not configured logging."""
+"""Without configured logging the library prints one line at the start and one at the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with HFSummaryWriter(sys.argv[1], logdir="runs/first") as writer:
 
 
 def train(hub: HasEndpoint, here: Path, repo_id: str, body: str = TRAIN, **variables: str) -> str:
-    """Return what a script writes to standard error."""
+    """Run a script and return its standard error."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(body), repo_id],
         cwd=here,
@@ -46,7 +46,9 @@ def train(hub: HasEndpoint, here: Path, repo_id: str, body: str = TRAIN, **varia
     return done.stderr
 
 
-def test_it_says_where_the_logs_are_at_the_start_and_at_the_end(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_the_url_of_the_logs_is_printed_at_the_start_and_at_the_end(
+    hub: HubProcess, repo_id: str, tmp_path: Path
+) -> None:
     page = f"{hub.endpoint}/{repo_id}/tensorboard"
     assert train(hub, tmp_path, repo_id).splitlines() == [
         f"hf-summary-writer: {os.path.join('runs', 'first')} → {page} (every 5 min)",
@@ -54,7 +56,7 @@ def test_it_says_where_the_logs_are_at_the_start_and_at_the_end(hub: HubProcess,
     ]
 
 
-def test_a_repo_without_its_namespace_is_named_with_the_first_commit(
+def test_a_repo_without_a_namespace_is_printed_with_its_full_url(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     name = repo_id.rpartition("/")[2]
@@ -62,7 +64,7 @@ def test_a_repo_without_its_namespace_is_named_with_the_first_commit(
     assert f"{hub.endpoint}/{api.whoami()['name']}/{name}/tensorboard" in first
 
 
-def test_it_says_nothing_a_second_time(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_the_notices_are_printed_once_per_process(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     said = train(hub, tmp_path, repo_id, TRAIN + TRAIN.partition("with")[1] + TRAIN.partition("with")[2])
     assert len(said.splitlines()) == 2
 
@@ -70,7 +72,9 @@ def test_it_says_nothing_a_second_time(hub: HubProcess, repo_id: str, tmp_path: 
 @pytest.mark.parametrize(
     "variables", [{"HF_SUMMARY_WRITER_QUIET": "1"}, {"HF_SUMMARY_WRITER_MODE": "disabled"}, {"RANK": "1"}], ids=str
 )
-def test_it_can_be_silenced(hub: HubProcess, repo_id: str, tmp_path: Path, variables: dict[str, str]) -> None:
+def test_the_notices_can_be_turned_off(
+    hub: HubProcess, repo_id: str, tmp_path: Path, variables: dict[str, str]
+) -> None:
     assert "→" not in train(hub, tmp_path, repo_id, **variables)
 
 
@@ -90,7 +94,7 @@ def test_warnings_name_the_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("standard_error", ["sys.stderr.close()", "sys.stderr = io.IOBase()", "sys.stderr = None"])
-def test_a_program_without_a_standard_error_trains_all_the_same(tmp_path: Path, standard_error: str) -> None:
+def test_a_program_without_standard_error_trains(tmp_path: Path, standard_error: str) -> None:
     body = f"import io, sys\n{standard_error}\n{TRAIN}"
     assert train(commands.Nowhere(), tmp_path, "user/run", body, HF_SUMMARY_WRITER_CLOSE_TIMEOUT="0") == ""
 
@@ -101,7 +105,7 @@ def test_an_offline_run_names_the_command_at_the_start(tmp_path: Path) -> None:
     assert said.count("hf-summary-writer sync") == 2
 
 
-def test_a_folder_in_the_place_of_the_repo_is_pointed_out(tmp_path: Path) -> None:
+def test_a_folder_passed_as_repo_id_is_pointed_out(tmp_path: Path) -> None:
     (tmp_path / "experiments" / "1").mkdir(parents=True)
     body = "import sys; from hf_summary_writer import HFSummaryWriter; HFSummaryWriter(sys.argv[1]).close()"
     for repo_id in ("runs/exp1", "experiments/1"):
@@ -117,7 +121,7 @@ def test_a_second_open_writer_on_a_logdir_is_pointed_out(tmp_path: Path) -> None
     writer.add_scalar("loss", 1.0, 1)
     """
     again = textwrap.dedent(cell)
-    # By its mode it makes no request, and names the command as well.
+    # Offline, the scripts make no request.
     once = train(commands.Nowhere(), tmp_path, "user/run", again + "writer.close()", HF_SUMMARY_WRITER_MODE="offline")
     closed = train(
         commands.Nowhere(), tmp_path, "user/run", again + "writer.close()\n" + again, HF_SUMMARY_WRITER_MODE="offline"
@@ -126,7 +130,7 @@ def test_a_second_open_writer_on_a_logdir_is_pointed_out(tmp_path: Path) -> None
     assert [said.count("another open writer") for said in (once, closed, twice)] == [0, 0, 1]
 
 
-def test_several_writers_of_a_logdir_name_what_is_missing_once(tmp_path: Path) -> None:
+def test_several_writers_on_a_logdir_report_the_pending_files_once(tmp_path: Path) -> None:
     body = """
     from hf_summary_writer import HFSummaryWriter
     writers = [HFSummaryWriter("user/run", logdir="runs/first") for _ in range(3)]
@@ -138,7 +142,7 @@ def test_several_writers_of_a_logdir_name_what_is_missing_once(tmp_path: Path) -
     assert "3 files" in said
 
 
-def test_a_notebook_shows_where_the_logs_are_and_how_far(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_notebook_shows_the_url_and_the_upload_state(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     with HFSummaryWriter(repo_id, logdir=tmp_path / "<run>", hf_api=api, commit_every=60) as writer:
         assert repr(writer) == f"<HFSummaryWriter of {str(tmp_path / '<run>')!r} to {repo_id!r}>"
         writer.add_scalar("loss", 1.0, 1)
@@ -161,7 +165,7 @@ def test_a_notebook_shows_the_last_error(tmp_path: Path) -> None:
     assert "cannot be reached" in shown
 
 
-def test_a_check_is_made_before_anything_is_written(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_check_raises_before_anything_is_written(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     from hf_summary_writer import ActionNeededError, CommitScheduler
 
     with pytest.raises(ActionNeededError, match="Hub"):
@@ -181,7 +185,7 @@ def _client(endpoint: str, token: str) -> HfApi:
     return HfApi(endpoint=endpoint, token=token)
 
 
-def test_the_package_shows_its_public_names_alone() -> None:
+def test_the_package_lists_only_its_public_names() -> None:
     import hf_summary_writer
 
     assert set(dir(hf_summary_writer)) == set(hf_summary_writer.__all__)
@@ -194,8 +198,8 @@ def test_a_rank_other_than_0_is_silent_when_it_uploads(hub: HubProcess, repo_id:
     assert train(hub, tmp_path, repo_id, RANK="1") == ""
 
 
-def test_a_notebook_reads_what_a_cell_waits_for(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+def test_a_waiting_close_is_explained_in_a_notebook(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never responds
         hub = commands.Nowhere()
         hub.endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         in_a_kernel = "import sys; sys.modules['ipykernel'] = type(sys)('ipykernel')\n"

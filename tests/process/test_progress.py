@@ -1,4 +1,4 @@
-"""Commands show bytes and files on a terminal, and nothing but lines elsewhere."""
+"""Commands show a progress bar on a terminal and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def logdir(tmp_path: Path) -> Path:
 
 
 def steps(text: str) -> list[tuple[int, ...]]:
-    """Return percent, files done and files in all of every state of a bar."""
+    """Return the percentage, files done and total files of every update of a bar."""
     return [(int(percent), int(done), int(all_)) for percent, done, all_ in BAR.findall(text)]
 
 
@@ -42,14 +42,14 @@ def test_sync_shows_bytes_and_files(hub: HubProcess, repo_id: str, logdir: Path)
     assert shown.code == 0, shown.text
     seen = steps(shown.text)
     assert seen[0] == (0, 0, 2)
-    assert any(0 < percent < 100 for percent, _, _ in seen), "a large file is seen to go"
+    assert any(0 < percent < 100 for percent, _, _ in seen), "the bar moves during a large file"
     assert "64.0M" in shown.text
     last = shown.text.rstrip().splitlines()[-1]
     assert "is in" in last
-    assert BAR.search(last.rpartition("\r")[2]) is None, "the bar is taken away"
+    assert BAR.search(last.rpartition("\r")[2]) is None, "the bar is cleared"
 
 
-def test_run_shows_its_last_push(hub: HubProcess, repo_id: str, tmp_path: Path, logdir: Path) -> None:
+def test_run_shows_the_progress_of_its_last_push(hub: HubProcess, repo_id: str, tmp_path: Path, logdir: Path) -> None:
     copy = f"import shutil; shutil.copytree({str(logdir)!r}, {str(tmp_path / 'runs' / 'a')!r})"
     options = ["--logdir", tmp_path / "runs", "--allow", "*", "--every", 60]
     command = ["--", sys.executable, "-c", copy]
@@ -58,7 +58,9 @@ def test_run_shows_its_last_push(hub: HubProcess, repo_id: str, tmp_path: Path, 
     assert (0, 0, 2) in steps(shown.text)
 
 
-def test_view_shows_its_download(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, logdir: Path) -> None:
+def test_view_shows_the_progress_of_its_download(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, logdir: Path
+) -> None:
     api.create_repo(repo_id)
     api.upload_file(path_or_fileobj=logdir / "large.bin", path_in_repo="a/x.tfevents.1", repo_id=repo_id)
     path = str(board_that_ends(tmp_path))
@@ -68,7 +70,7 @@ def test_view_shows_its_download(hub: HubProcess, api: HfApi, repo_id: str, tmp_
 
 
 def board_that_ends(folder: Path) -> Path:
-    """Return a folder with a `tensorboard` that ends at once."""
+    """Return a folder with a `tensorboard` package that exits at once."""
     package = folder / "path" / "tensorboard"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -84,15 +86,13 @@ def test_bars_can_be_switched_off(hub: HubProcess, repo_id: str, logdir: Path, v
     assert "%" not in shown.text
 
 
-def test_without_colours_a_terminal_gets_no_escape_codes_but_the_bar(
-    hub: HubProcess, repo_id: str, logdir: Path
-) -> None:
+def test_with_no_color_a_terminal_gets_no_color_codes(hub: HubProcess, repo_id: str, logdir: Path) -> None:
     variables = {"NO_COLOR": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     shown = commands.on_terminal(hub, "sync", logdir, repo_id, "--allow", "*", home=logdir.parent, **variables)
     assert not re.search(r"\x1b\[3\dm", shown.text)
 
 
-def test_a_pipe_gets_lines_alone(hub: HubProcess, repo_id: str, logdir: Path) -> None:
+def test_a_pipe_gets_plain_lines(hub: HubProcess, repo_id: str, logdir: Path) -> None:
     done = commands.run(hub, "sync", logdir, repo_id, "--allow", "*", home=logdir.parent)
     assert done.returncode == 0
     assert "\r" not in done.stdout + done.stderr

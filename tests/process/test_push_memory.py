@@ -1,4 +1,4 @@
-"""Memory during a push is bounded, whatever the size of what is pushed."""
+"""Memory during a push is bounded for files of any size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SIZE = 200 * 10**6
 MOST = 100 * 10**6
-# Of each file the client holds several copies at once.
+# The client holds several copies of each text file.
 MOST_OF_TEXT = 150 * 10**6
 EVENTS = "events.out.tfevents.1700000000.another.writer"
 
@@ -32,7 +32,7 @@ def bytes_of_our_own():
     return psutil.Process().memory_full_info().uss
 def pushed(folder, repo_id):
     CommitScheduler(repo_id=repo_id, folder_path=folder, every=60).trigger().result(100)
-pushed(logdir + "-small", repo_id + "-small")  # all that the first push of a process sets up is there then
+pushed(logdir + "-small", repo_id + "-small")  # the first push of a process allocates memory that stays
 idle = peak = bytes_of_our_own()
 over = threading.Event()
 def watch():
@@ -49,7 +49,7 @@ print(json.dumps(peak - idle))
 
 
 @pytest.mark.timeout(300)
-def test_a_large_event_file_of_another_writer_takes_little_memory(
+def test_pushing_a_large_event_file_of_another_writer_uses_little_memory(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     logdir, small = tmp_path / "run", tmp_path / "run-small"
@@ -64,16 +64,16 @@ def test_a_large_event_file_of_another_writer_takes_little_memory(
             file.write(record)
     ended = scripts.run(PUSH, hub, logdir, repo_id, seconds=150)
     assert ended.returncode == 0, ended.stderr
-    [arrived] = remote.files(api, repo_id).values()
-    assert hashlib.sha256(arrived).hexdigest() == digest.hexdigest()
+    [uploaded] = remote.files(api, repo_id).values()
+    assert hashlib.sha256(uploaded).hexdigest() == digest.hexdigest()
     assert json.loads(ended.stdout) <= MOST
 
 
 @pytest.mark.timeout(300)
-def test_text_that_travels_within_the_commits_takes_little_memory(
+def test_pushing_text_inside_commits_uses_little_memory(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is freed is given back, so that what is measured is what is held and not what the C library keeps of it.
+    # Return freed memory to the system, so that the test measures used memory and not the C library's cache.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
     logdir, small = tmp_path / "run", tmp_path / "run-small"
     for folder in (logdir, small):

@@ -1,4 +1,4 @@
-"""What the Hub is told of runs whose process ends without a word."""
+"""The state on the Hub of runs whose process ends without `close`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ writer.add_scalar("loss", 1, 1)
     ],
     ids=["end", "exception", "Ctrl-C", "SIGTERM", "handled exception", "dropped", "SIGKILL"],
 )
-def test_the_end_of_a_process_is_the_end_of_its_run(
+def test_the_state_names_how_the_process_ended(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, last: str, phase: RunPhase
 ) -> None:
     first = "writer.scheduler.trigger().result(30)\n" if phase is RunPhase.RUNNING else ""

@@ -1,4 +1,4 @@
-"""Several processes on one folder take turns; a lock that cannot be had holds nobody up for ever."""
+"""Processes on one folder take turns, and an unavailable lock never blocks one for ever."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ PATTERNS = f"path_in_repo='x', allow_patterns='*.txt', every={INTERVAL / 60}"
 
 
 def files_sent(api: HfApi, repo_id: str) -> int:
-    """Return how many files all commits together brought, as their titles tell."""
+    """Return the total number of files in all commits, from their titles."""
     found = [re.match(r"Logs of .*: (\d+) files?", title) for title in remote.commits(api, repo_id)]
     return sum(int(match[1]) for match in found if match)
 
 
 @pytest.mark.faults("C1")
-def test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_twice(
+def test_another_process_takes_over_from_a_dead_one_and_sends_nothing_twice(
     proxy: FaultProxy, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     logdir.mkdir()
@@ -45,19 +45,19 @@ def test_when_the_pushing_process_dies_another_takes_over_and_nothing_is_sent_tw
     scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, {PATTERNS})
     mine = os.path.join(logdir, f"of-{{os.getpid()}}")
     open(mine, "w").write("mine")
-    os.rename(mine, mine + ".txt")  # never there without its content
+    os.rename(mine, mine + ".txt")  # so that it never exists without its content
     print("made", flush=True)
     time.sleep(60)
     """
     ranks = [scripts.start(body, proxy, logdir, repo_id)]
     try:
-        # The first one holds the lock, in the middle of its commit.
+        # The first process holds the lock, in the middle of its commit.
         events.wait_until(lambda: any(seen.action == Hang() for seen in proxy.requests), scripts.SECONDS)
         ranks += [scripts.start(body, proxy, logdir, repo_id) for _ in range(2)]
         for rank in ranks:
             assert rank.stdout is not None
             assert rank.stdout.readline() == "made\n"
-        time.sleep(3 * INTERVAL)  # in which each could begin a push of its own
+        time.sleep(3 * INTERVAL)  # time for each to start a push
         assert sum("/preupload/" in seen.path for seen in proxy.requests) == 1, "the others wait for their turn"
         ranks[0].kill()
         events.wait_until(lambda: not any(path not in names(api, repo_id) for path in names_of(logdir)), 30)
@@ -79,9 +79,7 @@ def names_of(logdir: Path) -> set[str]:
 
 
 @pytest.mark.faults
-def test_processes_that_end_at_the_same_moment_send_everything_once(
-    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
-) -> None:
+def test_processes_that_end_together_upload_all_files(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
     body = """
     with HFSummaryWriter(repo_id, logdir=logdir, commit_every=60, close_timeout=45) as writer:
         for step in range(100):
@@ -99,7 +97,7 @@ def test_processes_that_end_at_the_same_moment_send_everything_once(
 
 @pytest.mark.faults("C6")
 @pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
-def test_a_file_system_without_locks_is_pushed_from_all_the_same_with_one_warning(
+def test_a_file_system_without_locks_is_pushed_with_one_warning(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, code: str
 ) -> None:
     ended = scripts.run(
@@ -124,7 +122,7 @@ def test_a_file_system_without_locks_is_pushed_from_all_the_same_with_one_warnin
 
 
 @pytest.mark.faults
-def test_a_lock_that_is_held_for_ever_holds_up_neither_the_constructor_nor_the_exit(
+def test_a_lock_held_for_ever_blocks_neither_the_constructor_nor_the_exit(
     hub: HubProcess, repo_id: str, logdir: Path
 ) -> None:
     state = logdir / STATE_FOLDER

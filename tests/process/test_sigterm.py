@@ -1,4 +1,4 @@
-"""`push_on_sigterm=True`: a last push, the handler that was there before, and 143."""
+"""`push_on_sigterm=True` makes a last push, calls the earlier handler and exits with 143."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ print("ready", flush=True)
 
 
 def train(seconds: float, rest: str = "time.sleep(60)", first: str = "") -> str:
-    """Return a script that says when it is ready for the signal, and the code around that."""
+    """Return a script that prints "ready", with code before and after that."""
     return TRAIN.format(seconds=seconds, first=first, rest=rest)
 
 
@@ -64,7 +64,7 @@ def test_sigterm_pushes_the_last_scalar_and_exits_with_143(
     assert_sound(logdir)
 
 
-def test_it_exits_in_time_though_the_hub_hangs_and_says_what_is_missing(
+def test_sigterm_exits_on_time_and_names_the_command_while_the_hub_hangs(
     proxy: FaultProxy, repo_id: str, logdir: Path
 ) -> None:
     proxy.add("*", ".", Hang(), times=99)
@@ -77,7 +77,7 @@ def test_it_exits_in_time_though_the_hub_hangs_and_says_what_is_missing(
     assert_sound(logdir)
 
 
-def test_a_lock_that_the_main_thread_holds_does_not_cost_the_last_push(
+def test_a_lock_held_by_the_main_thread_does_not_prevent_the_last_push(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
 ) -> None:
     rest = "writer.scheduler.lock.acquire()\nos.kill(os.getpid(), signal.SIGTERM)\nwriter.scheduler.lock.release()\n"
@@ -89,7 +89,7 @@ def test_a_lock_that_the_main_thread_holds_does_not_cost_the_last_push(
 @pytest.mark.parametrize(
     ("handler", "code"), [("print('mine', flush=True)", 143), ("(print('mine', flush=True), sys.exit(7))", 7)]
 )
-def test_the_handler_that_was_there_before_is_called_and_may_end_the_program_in_its_own_way(
+def test_the_earlier_handler_is_called_and_may_choose_the_exit_code(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, handler: str, code: int
 ) -> None:
     before = f"signal.signal(signal.SIGTERM, lambda *_: {handler})\n"
@@ -99,12 +99,12 @@ def test_the_handler_that_was_there_before_is_called_and_may_end_the_program_in_
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
-def test_a_forked_worker_still_ends_by_the_signal(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
+def test_a_forked_worker_is_still_ended_by_sigterm(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
     first = """
 forked, tell = os.pipe()
 pid = os.fork()
 if pid == 0:
-    os.write(tell, b"!")  # what comes while a child of Python is being born is lost, whoever handles it
+    os.write(tell, b"!")  # a signal during the start of a forked child of Python is lost
     time.sleep(60)
 os.read(forked, 1)
 os.kill(pid, signal.SIGTERM)
@@ -124,7 +124,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
         pytest.param("import re; re.match(r'(a+)+$', 'a' * 60 + 'b')", id="with the lock of the interpreter"),
     ],
 )
-def test_the_last_push_comes_though_the_main_thread_is_in_a_long_call_of_c(
+def test_the_last_push_is_made_during_a_long_c_call_of_the_main_thread(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, in_c: str
 ) -> None:
     ended = terminated(train(seconds=20, rest=in_c), hub, logdir, repo_id)
@@ -132,7 +132,7 @@ def test_the_last_push_comes_though_the_main_thread_is_in_a_long_call_of_c(
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
-def test_a_child_that_is_terminated_at_its_birth_does_not_end_its_parent(
+def test_a_child_terminated_during_its_start_does_not_end_its_parent(
     hub: HubProcess, repo_id: str, logdir: Path
 ) -> None:
     rest = """
@@ -160,7 +160,7 @@ def makers(logdir: Path) -> list[Callable[..., Any]]:
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_the_handler_is_there_only_if_asked_for_and_only_until_the_end(logdir: Path, kind: int) -> None:
+def test_the_handler_is_installed_on_request_and_until_the_last_close(logdir: Path, kind: int) -> None:
     make = makers(logdir)[kind]
     before = signal.getsignal(signal.SIGTERM)
     plain = make()
@@ -175,7 +175,7 @@ def test_the_handler_is_there_only_if_asked_for_and_only_until_the_end(logdir: P
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_without_a_descriptor_left_a_run_goes_on_without_the_handler(
+def test_without_free_descriptors_the_handler_is_not_installed(
     logdir: Path, kind: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pipe() -> tuple[int, int]:
@@ -189,7 +189,7 @@ def test_without_a_descriptor_left_a_run_goes_on_without_the_handler(
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_it_is_refused_outside_the_main_thread_before_anything_is_made(logdir: Path, kind: int) -> None:
+def test_push_on_sigterm_outside_the_main_thread_is_refused_at_once(logdir: Path, kind: int) -> None:
     caught: list[BaseException] = []
 
     def ask() -> None:

@@ -1,12 +1,10 @@
-"""`hf-summary-writer sync`: sends what is missing, and says by its exit code whether all arrived."""
+"""`hf-summary-writer sync` uploads missing data, and its exit code tells whether all is on the Hub."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +16,7 @@ import remote
 import scripts
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from huggingface_hub import HfApi
@@ -34,18 +33,13 @@ def logdir(tmp_path: Path) -> Path:
 
 
 def sync(hub: HasEndpoint, *arguments: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hf_summary_writer", "sync", *map(str, arguments)],
-        env=scripts.environment(hub, home),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return commands.run(hub, "sync", *arguments, home=home)
 
 
 @pytest.mark.client  # the client uploads in a process of its own
-def test_it_sends_what_is_missing_once(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path) -> None:
+def test_sync_uploads_missing_data_once(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path
+) -> None:
     first = sync(hub, logdir, repo_id, home=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "commit" in first.stdout
@@ -53,11 +47,11 @@ def test_it_sends_what_is_missing_once(hub: HubProcess, api: HfApi, repo_id: str
     before = len(hub.requests)
     again = sync(hub, logdir, home=tmp_path)
     assert again.returncode == 0, again.stderr
-    # One request, whether all of it is still there.
+    # One request, to check that all files still exist.
     assert [seen.path for seen in hub.requests[before:]] == [f"/api/models/{repo_id}/paths-info/main"]
 
 
-def test_without_a_repo_it_goes_where_it_went_before_and_as_it_did(
+def test_without_a_repo_id_the_earlier_destination_and_options_are_used(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path
 ) -> None:
     (logdir / "a.txt").write_text("1")
@@ -78,37 +72,29 @@ def test_a_folder_that_was_never_pushed_needs_a_repo(hub: HubProcess, logdir: Pa
 
 
 @pytest.mark.client  # the client raises the error
-def test_it_fails_when_the_hub_is_out_of_reach(hub: HubProcess, logdir: Path, tmp_path: Path, repo_id: str) -> None:
-    class Nowhere:
-        endpoint = "http://127.0.0.1:9"
-        token = hub.token
-
-    failed = sync(Nowhere(), logdir, repo_id, home=tmp_path)
+def test_sync_fails_if_the_hub_is_unreachable(logdir: Path, tmp_path: Path, repo_id: str) -> None:
+    failed = sync(commands.Nowhere(), logdir, repo_id, home=tmp_path)
     assert failed.returncode == 1
     assert repo_id in failed.stderr
-    assert hub.token not in failed.stderr
+    assert commands.Nowhere.token not in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
-def test_the_command_that_an_unfinished_exit_prints_sends_the_rest(
+def test_the_command_printed_at_an_unfinished_exit_uploads_the_rest(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
-    class Nowhere:
-        endpoint = "http://127.0.0.1:9"
-        token = hub.token
-
     logdir = tmp_path / "it's a run"
     ended = scripts.run(
         """
         with HFSummaryWriter(repo_id, logdir=logdir, path_in_repo="x", repo_revision="dev", close_timeout=1) as writer:
             writer.add_scalar("loss", 1.0, 0)
         """,
-        Nowhere(), logdir, repo_id,
+        commands.Nowhere(), logdir, repo_id,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     printed = re.findall(r"hf-summary-writer (sync .*)", ended.stderr)
     assert len(printed) == 1, ended.stderr
-    command = printed[0].replace(Nowhere.endpoint, hub.endpoint)
+    command = printed[0].replace(commands.Nowhere.endpoint, hub.endpoint)
     sent = sync(hub, *shlex.split(command)[1:], home=tmp_path)
     assert sent.returncode == 0, sent.stderr
     assert remote.files(api, repo_id, revision="dev") == remote.under(logdir, "x/it's a run")
@@ -116,7 +102,7 @@ def test_the_command_that_an_unfinished_exit_prints_sends_the_rest(
 
 
 @pytest.mark.parametrize("unset", ["HF_TOKEN", "HF_HUB_OFFLINE"])
-def test_the_command_that_is_printed_makes_a_private_repo_where_one_was_asked_for(
+def test_the_printed_command_creates_a_private_repo_if_requested(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, unset: str
 ) -> None:
     logdir = tmp_path / "run"
@@ -136,7 +122,7 @@ def test_the_command_that_is_printed_makes_a_private_repo_where_one_was_asked_fo
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run")
 
 
-def test_the_command_that_is_printed_sends_the_files_that_the_scheduler_would_have_sent(
+def test_the_printed_command_uploads_the_files_of_the_scheduler(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     logdir = tmp_path / "run"
@@ -152,7 +138,7 @@ def test_the_command_that_is_printed_sends_the_files_that_the_scheduler_would_ha
         """,
         hub, logdir, repo_id,
     )  # fmt: skip
-    # Also where the state was lost on the way.
+    # The command works without the state folder too.
     shutil.rmtree(logdir / ".cache", ignore_errors=True)
     sent = commands.pasted(commands.printed(ended.stderr), hub, tmp_path)
     assert sent.returncode == 0, sent.stderr
@@ -161,7 +147,7 @@ def test_the_command_that_is_printed_sends_the_files_that_the_scheduler_would_ha
     assert len(remote.commits(api, repo_id)) == 1
 
 
-def test_the_command_that_is_printed_goes_to_the_hub_that_the_scheduler_was_given(
+def test_the_printed_command_uses_the_endpoint_of_the_scheduler(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     logdir = tmp_path / "run"
@@ -180,7 +166,7 @@ def test_the_command_that_is_printed_goes_to_the_hub_that_the_scheduler_was_give
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run")
 
 
-def test_what_no_option_says_is_as_the_folder_went_to_the_same_place_before(
+def test_omitted_options_have_the_values_of_the_earlier_upload(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     logdir = tmp_path / "run"
@@ -198,7 +184,7 @@ def test_what_no_option_says_is_as_the_folder_went_to_the_same_place_before(
     assert api.repo_info(repo_id).private
     assert set(remote.files(api, repo_id)) == {"a.txt"}
     assert len(remote.commits(api, repo_id)) == 1
-    # What is said goes first, and what is a place of its own has nothing to do with it.
+    # Explicit options win, and another destination does not inherit the settings.
     (logdir / "c.tmp").write_text("1")
     options = ["--allow", "c.*", "--ignore", "nothing", "--no-squash-history"]
     assert sync(hub, logdir, repo_id, "--into", "/", *options, home=tmp_path).returncode == 0

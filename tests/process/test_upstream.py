@@ -1,4 +1,4 @@
-"""A later tensorboardX may call what is private to it by other names: what is logged is written all the same."""
+"""Events are written even if a later tensorboardX renames its private functions, attributes and modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import events
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Names of tensorboardX that this package uses besides the documented classes, and modules.
+# Names and modules of tensorboardX that this package uses besides the documented classes.
 FUNCTIONS = [
     "make_histogram", "image", "audio", "video", "mesh", "pr_curve", "scalar", "hparams", "make_np",
     "make_mat", "make_sprite", "make_tsv", "append_pbtxt", "TB_MAX_SPRITE_SIZE", "REGISTERED_FACTORIES",
@@ -47,7 +47,7 @@ with EventWriter(sys.argv[1]) as writer:
 
 
 def renamed(folder: Path, patterns: Mapping[str, str]) -> Path:
-    """Copy tensorboardX into a folder, with another name for each that stands where its regular expression finds it."""
+    """Copy tensorboardX into a folder, with each name replaced where its regular expression matches."""
     copy = folder / "tensorboardX"
     shutil.copytree(Path(tensorboardX.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for path in copy.rglob("*.py"):
@@ -69,7 +69,7 @@ def log_with(upstream: Path, logdir: Path) -> subprocess.CompletedProcess[str]:
 
 
 KINDS = {
-    # Not a field of a protocol buffer or an argument that has the same name.
+    # Except fields of protocol buffers and arguments with the same name.
     "functions": {name: rf"(?<![.])\b{name}\b(?!=)" for name in FUNCTIONS},
     "attributes": {name: rf"\b{name}\b" for name in ATTRIBUTES},
     "modules": {name: rf"(?<=from [.]){name}\b|(?<=import ){name}\b" for name in MODULES},
@@ -83,7 +83,7 @@ EACH = {name: {name: pattern} for patterns in KINDS.values() for name, pattern i
     [*KINDS.values(), *(pytest.param(one, marks=pytest.mark.slow) for one in EACH.values())],
     ids=[*KINDS, *EACH],
 )
-def test_private_names_that_change_cost_no_event(tmp_path: Path, patterns: dict[str, str]) -> None:
+def test_renamed_private_names_lose_no_event(tmp_path: Path, patterns: dict[str, str]) -> None:
     done = log_with(renamed(tmp_path / "upstream", patterns), tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -95,7 +95,7 @@ def test_private_names_that_change_cost_no_event(tmp_path: Path, patterns: dict[
     assert list((tmp_path / "run").rglob("tensors.tsv"))
 
 
-def test_without_protocol_buffers_the_import_says_what_to_install(tmp_path: Path) -> None:
+def test_without_protocol_buffers_the_import_error_names_the_requirement(tmp_path: Path) -> None:
     upstream = renamed(tmp_path / "upstream", {"proto": r"\bproto\b(?=[ .])"})
     done = log_with(upstream, tmp_path / "run")
     assert "pip install 'tensorboardX>=2.6.4,<3'" in done.stderr.splitlines()[-1]

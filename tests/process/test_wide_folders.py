@@ -1,4 +1,4 @@
-"""A logdir that holds much more than a run: only what is meant leaves it, and never what looks like a secret."""
+"""From a logdir with many other files only matching files are uploaded, and never credentials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SECRETS = [".git/config", ".env", "app/.env.local", ".ssh/id_rsa", ".netrc", ".cache/huggingface/token"]
 
-# Root may make a folder its root. All that is imported must be there before, so a push elsewhere goes first.
+# Root may chroot. A push from another folder goes first, so that all modules are imported before.
 ENTER = {
     "the home folder": "os.environ['HOME'] = logdir\n",
     "the working folder": "os.chdir(logdir); logdir = '.'\n",
@@ -37,7 +37,7 @@ os.chroot(logdir); os.chdir('/'); logdir = '/'
 @pytest.mark.faults("S5")
 @pytest.mark.parametrize("where", ENTER)
 @pytest.mark.parametrize("patterns", ["*.tfevents.*", None])
-def test_only_what_is_meant_leaves_a_wide_folder(
+def test_only_matching_files_of_a_wide_folder_are_uploaded(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, where: str, patterns: str | None
 ) -> None:
     if where == "the root" and (not hasattr(os, "geteuid") or os.geteuid() != 0):

@@ -1,4 +1,4 @@
-"""An agent pushes a folder of many runs; the runs leave it to that, and go on by themselves when it is gone."""
+"""`sync --watch` uploads a folder of many runs; the runs leave it to that, and push themselves when it is gone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 OFTEN = 0.005
 
-# Logs and pushes, waits for a sign, logs more and ends.
+# Logs and triggers, waits for a file, logs more and ends.
 TRAIN = """
 writer = HFSummaryWriter(repo_id, logdir=logdir, commit_every=60)
 writer.add_scalar("loss", 1, 1)
@@ -38,7 +38,7 @@ writer.close()
 """
 
 
-def start_agent(hub: HubProcess, parent: Path, repo_id: str, every: float = OFTEN) -> Popen[str]:
+def start_watcher(hub: HubProcess, parent: Path, repo_id: str, every: float = OFTEN) -> Popen[str]:
     parent.mkdir(exist_ok=True)
     options = ["--into", "tensorboard", "--watch", "--every", every]
     process = commands.start(hub, "sync", parent, repo_id, *options, home=parent.parent)
@@ -56,11 +56,11 @@ def titles(api: HfApi, repo_id: str) -> list[str]:
     return [title for title in remote.commits(api, repo_id) if title.startswith("Logs of")]
 
 
-def test_runs_that_come_and_go_below_an_agent_make_no_commit_of_their_own(
+def test_runs_below_a_watched_folder_make_no_commits_themselves(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
-    agent = start_agent(hub, parent, repo_id)
+    watcher = start_watcher(hub, parent, repo_id)
     try:
         for name in ("a", "b/c", "d"):
             logged = scripts.run(
@@ -73,38 +73,40 @@ def test_runs_that_come_and_go_below_an_agent_make_no_commit_of_their_own(
             assert logged.stdout == "None\n", logged.stderr
             assert "another process uploads" in logged.stderr
     finally:
-        _, errors = stop(agent)
-    assert agent.returncode == 0, errors
+        _, errors = stop(watcher)
+    assert watcher.returncode == 0, errors
     assert remote.files(api, repo_id) == remote.under(parent, "tensorboard")
     assert all(title.startswith("Logs of runs") for title in titles(api, repo_id))
     assert [path.name for path in (parent / "a" / STATE_FOLDER).iterdir()] == ["run.json"]
 
 
-def test_an_agent_tells_how_runs_have_ended(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_the_watcher_uploads_the_final_states_of_runs(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
     parent = tmp_path / "runs"
-    agent = start_agent(hub, parent, repo_id, every=60.0)
+    watcher = start_watcher(hub, parent, repo_id, every=60.0)
     try:
         for name, last in {"a": "", "b/c": "1 / 0"}.items():
             log = 'writer = HFSummaryWriter(repo_id, logdir=logdir); writer.add_scalar("loss", 1, 1); '
             scripts.run(log + last, hub, parent / name, repo_id)
     finally:
-        _, errors = stop(agent)
-    assert agent.returncode == 0, errors
+        _, errors = stop(watcher)
+    assert watcher.returncode == 0, errors
     assert {path: state.phase for path, state in remote.states(api, repo_id).items()} == {
         "tensorboard/a/hf-summary-writer.json": RunPhase.FINISHED,
         "tensorboard/b/c/hf-summary-writer.json": RunPhase.FAILED,
     }
 
 
-def test_when_the_agent_is_killed_a_run_pushes_for_itself(
+def test_a_run_pushes_itself_after_the_watcher_was_killed(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
-    agent = start_agent(hub, parent, repo_id)
+    watcher = start_watcher(hub, parent, repo_id)
     run = scripts.start(TRAIN, hub, parent / "a", repo_id)
     assert run.stdout is not None
     assert run.stdout.readline() == "None\n"
-    stop(agent, signal.SIGKILL)
+    stop(watcher, signal.SIGKILL)
     (parent / "a" / "go on").touch()
     _, errors = run.communicate(timeout=SECONDS)
     assert run.returncode == 0, errors
@@ -113,7 +115,7 @@ def test_when_the_agent_is_killed_a_run_pushes_for_itself(
     assert_sound(parent / "a")
 
 
-def test_a_child_that_outlives_its_parent_watches_nothing(
+def test_a_forked_child_that_outlives_its_scheduler_does_not_hold_the_folder(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
@@ -125,7 +127,7 @@ def test_a_child_that_outlives_its_parent_watches_nothing(
         scheduler.trigger().result(30)
         pid = os.fork()
         if pid == 0:
-            # Away from the pipes, whose end the test waits for.
+            # Close the pipes: the test waits for their end.
             null = os.open(os.devnull, os.O_RDWR)
             for number in range(3):
                 os.dup2(null, number)
@@ -147,32 +149,32 @@ def test_a_child_that_outlives_its_parent_watches_nothing(
     assert remote.files(api, repo_id) == remote.under(parent, "tensorboard")
 
 
-def test_an_agent_that_was_not_told_where_to_notices_runs_that_appear_later(
+def test_a_watcher_without_a_repo_id_uploads_runs_that_are_added_later(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
     offline = "writer = HFSummaryWriter(repo_id, logdir=logdir); writer.add_scalar('loss', 1, 1)"
     mode = "os.environ['HF_SUMMARY_WRITER_MODE'] = 'offline'\n"
     assert scripts.run(mode + offline, hub, parent / "first", repo_id).returncode == 0
-    with commands.start(hub, "sync", parent, "--watch", "--every", OFTEN, home=tmp_path) as agent:
+    with commands.start(hub, "sync", parent, "--watch", "--every", OFTEN, home=tmp_path) as watcher:
         try:
             wait_until(lambda: api.repo_exists(repo_id) and titles(api, repo_id), SECONDS)
             assert scripts.run(mode + offline, hub, parent / "second", repo_id).returncode == 0
             wait_until(lambda: remote.files(api, repo_id) == remote.under(parent, "tensorboard"), SECONDS)
         finally:
-            _, errors = stop(agent)
-    assert agent.returncode == 0, errors
+            _, errors = stop(watcher)
+    assert watcher.returncode == 0, errors
     assert {path.split("/")[1] for path in remote.files(api, repo_id)} == {"first", "second"}
 
 
-def test_an_agent_outlives_all_the_runs_that_it_was_started_for(
+def test_a_watcher_continues_after_its_first_runs_were_deleted(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
     offline = "writer = HFSummaryWriter(repo_id, logdir=logdir); writer.add_scalar('loss', 1, 1)"
     mode = "os.environ['HF_SUMMARY_WRITER_MODE'] = 'offline'\n"
     assert scripts.run(mode + offline, hub, parent / "first", repo_id).returncode == 0
-    with commands.start(hub, "sync", parent, "--watch", "--every", OFTEN, home=tmp_path) as agent:
+    with commands.start(hub, "sync", parent, "--watch", "--every", OFTEN, home=tmp_path) as watcher:
         try:
             wait_until(lambda: api.repo_exists(repo_id) and titles(api, repo_id), SECONDS)
             shutil.rmtree(parent / "first")
@@ -181,5 +183,5 @@ def test_an_agent_outlives_all_the_runs_that_it_was_started_for(
                 lambda: remote.under(parent, "tensorboard").items() <= remote.files(api, repo_id).items(), SECONDS
             )
         finally:
-            _, errors = stop(agent)
-    assert agent.returncode == 0, errors
+            _, errors = stop(watcher)
+    assert watcher.returncode == 0, errors
