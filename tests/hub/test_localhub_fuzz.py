@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import tracemalloc
@@ -127,7 +128,7 @@ def test_a_range_of_any_text_is_refused_or_within_the_file(value: str, size: int
 @bounded
 @given(st.text(max_size=40))
 def test_a_host_of_any_text_is_refused_or_allowed(value: str) -> None:
-    refuses_or_accepts(lambda: Hosts().check(value))
+    refuses_or_accepts(lambda: asyncio.run(Hosts().check(value)))
 
 
 @bounded

@@ -6,6 +6,7 @@ import json
 import random
 import socket
 import stat
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -168,6 +169,25 @@ def test_a_request_with_a_foreign_host_name_is_refused(hub: HubProcess, repo: st
         "10.0.0.1": 200,
     }.items():
         assert send(hub, "GET", path, headers={"Host": host}).status == status, host
+
+
+def test_the_name_server_is_asked_only_about_a_foreign_host_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def full_name() -> str:
+        asked.append(threading.current_thread().name)
+        return "Node17.cluster.example"
+
+    monkeypatch.setattr(socket, "getfqdn", full_name)
+    with LocalHub(tmp_path) as hub:
+        assert [send(hub, "GET", "/", headers={"Host": host}).status for host in ("localhost", "[::1]")] == [200, 200]
+        assert not asked
+        for host, status in {"node17.cluster.example:80": 200, "node17.evil.example": 421}.items():
+            assert send(hub, "GET", "/", headers={"Host": host}).status == status
+        assert len(asked) == 1
+        assert "localhub" not in asked[0], "not in the thread that serves"
 
 
 def test_the_files_of_the_hub_are_readable_by_their_owner_only(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class _Gate:
         scope = {**scope, "path": raw.decode("ascii", "replace")}
         exchange = _Exchange(scope, receive, send, self._hub)
         try:
-            self._hub.hosts.check(Headers(scope=scope).get("host"))
+            await self._hub.hosts.check(Headers(scope=scope).get("host"))
             if exchange.kind == "api":
                 self._hub.limits.count_request()
             await self._app(scope, exchange.receive, exchange.send)

@@ -6,6 +6,7 @@ responses, but sends that name in the `Host` header. A header with an IP address
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from typing import TYPE_CHECKING
@@ -25,10 +26,10 @@ class Hosts:
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
-        own = {"localhost", socket.gethostname(), socket.getfqdn()}
-        self._allowed = {name.lower() for name in {*own, *allowed}}
+        self._allowed = {name.lower() for name in {"localhost", socket.gethostname(), *allowed}}
+        self._full_name: str | None = None
 
-    def check(self, header: str | None) -> None:
+    async def check(self, header: str | None) -> None:
         """Reject a request for another host."""
         if header is None or "*" in self._allowed:
             return
@@ -36,8 +37,14 @@ class Hosts:
             host = urlsplit(f"//{header}").hostname or ""
         except ValueError:
             host = ""
-        if host not in self._allowed and not _is_address(host):
+        if host not in self._allowed and not _is_address(host) and host != await self._own_full_name():
             raise HubError(421, f"The host {host!r} is not allowed: start the server with --allow-host {host}")
+
+    async def _own_full_name(self) -> str:
+        # Not at the start: without a network, the name server may take 10 seconds to fail.
+        if self._full_name is None:
+            self._full_name = (await asyncio.to_thread(socket.getfqdn)).lower()
+        return self._full_name
 
 
 def _is_address(host: str) -> bool:
