@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import check_folder, check_some_seconds
 from hf_summary_writer.config import RUN_FILES, PushConfig
-from hf_summary_writer.errors import describe
 from hf_summary_writer.folder import PathFilter
-from hf_summary_writer.hub import Mirror, check_client, client_of, endpoint_of, full_name, one_line, refresh_seconds
+from hf_summary_writer.hub import Mirror, check_client, client_of, endpoint_of, failure_of, full_name, refresh_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +129,7 @@ class View:
 
     def _warn(self, error: Exception) -> None:
         level = logging.DEBUG if self._has_failed else logging.WARNING
-        logger.log(level, "%s could not be read: %s", self._name, one_line(describe(error)))
+        logger.log(level, "%s could not be read: %s", self._name, failure_of(error))
         self._has_failed = True
 
 

@@ -10,7 +10,7 @@ import click
 
 from hf_summary_writer.cli.terminal import ago, emit, failed_read, place, say
 from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.hub import full_name, list_files, one_line, small_files
+from hf_summary_writer.hub import failure_of, full_name, list_files, small_files
 from hf_summary_writer.notices import printable
 from hf_summary_writer.push import MAX_STATE_BYTES, RunPhase, RunState, is_state_file
 from hf_summary_writer.reading import no_folder
@@ -101,7 +101,7 @@ def _read(path: str, content: bytes | Exception) -> _ShownRun:
             raise content
         return _ShownRun(folder, RunState.parse(content))
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
-        return _ShownRun(folder, None, f"{path} cannot be read: {one_line(str(error))}")
+        return _ShownRun(folder, None, f"{path} cannot be read: {failure_of(error)}")
 
 
 def _described(run: _ShownRun, now: float) -> tuple[str, str | None]:

@@ -16,7 +16,8 @@ from huggingface_hub import constants
 
 from hf_summary_writer.errors import ActionNeededError, UnreachableError
 from hf_summary_writer.hub import deadline, xet
-from hf_summary_writer.hub.responses import classify_exception, redacted
+from hf_summary_writer.hub.responses import classify_exception
+from hf_summary_writer.hub.secrets import redacted
 from hf_summary_writer.process import tell_after_fork
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ __all__ = ["Client", "HiddenBars", "client_home", "client_of", "default_endpoint
 T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
-
-# A shorter token is one of a test, and may occur in a message by chance.
-_SHORTEST_SECRET = 16
 
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
@@ -141,9 +139,6 @@ class Client:
             failure: PushError = classify_exception(error, known=known, repo=repo, now=time.time())
         if isinstance(failure, UnreachableError):
             failure.was_reached = self.endpoint in _reached
-        # A Hub may repeat a request, and not all tokens look like one.
-        if self.secret and len(self.secret) >= _SHORTEST_SECRET:
-            failure.args = (str(failure).replace(self.secret, "<token>"),)
         # The client's exceptions may quote headers, and their frames hold them, and with them the token.
         failure.__cause__ = failure.__context__ = failure.__traceback__ = None
         raise failure

@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 from hf_summary_writer.errors import ActionNeededError, DeadlineError, PushError, TemporaryError
 from hf_summary_writer.hub.responses import Answer, classify_network_error, one_line
+from hf_summary_writer.hub.secrets import keep_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,8 +219,10 @@ def install_hooks(client: Any) -> None:
 def _before_request(request: Any) -> None:
     attempt = _current.attempt
     if attempt is not None:
-        if "authorization" in request.headers and not _is_for_identity(request):
-            attempt.take_token_to(request.url)
+        if "authorization" in request.headers:
+            keep_secret(request.headers["authorization"].rpartition(" ")[2])
+            if not _is_for_identity(request):
+                attempt.take_token_to(request.url)
         to_commit = _is_commit(request)
         remaining = attempt.may_ask(to_commit=to_commit)
         # A small compressed answer may be huge once it is decompressed.

@@ -56,6 +56,8 @@ def download(api: HfApi, url: str, start: int = 0) -> Iterator[Iterator[bytes]]:
     if start:
         headers["Range"] = f"bytes={start}-"
     with get_session().stream("GET", url, headers=headers, timeout=SECONDS, follow_redirects=True) as answer:
+        if answer.is_error:
+            answer.read()  # or the client's exception would lack the reason
         hf_raise_for_status(answer)
         pieces = answer.iter_raw()
         yield pieces if answer.status_code == 206 else _from(pieces, start)

@@ -19,7 +19,7 @@ from hf_summary_writer.errors import ActionNeededError, TemporaryError
 from hf_summary_writer.hub.deadline import bounded
 from hf_summary_writer.hub.downloads import SECONDS, download, file_url, in_threads, repo_files
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
-from hf_summary_writer.hub.responses import one_line
+from hf_summary_writer.hub.responses import failure_of
 
 try:
     import fcntl
@@ -256,7 +256,7 @@ class Mirror:
             for path, new_bytes in downloads:
                 done(changed[path].size)
                 if isinstance(new_bytes, Exception):
-                    failed[path] = one_line(str(new_bytes))
+                    failed[path] = failure_of(new_bytes)
                     continue
                 self._known[path] = changed[path].version
                 files += new_bytes > 0
@@ -337,7 +337,9 @@ class Mirror:
                     if not expected.startswith(compared):
                         return False
                 file.write(rest)
-        return len(compared) == len(expected)
+        if len(compared) < len(expected):  # as of a login page that takes no ranges
+            raise TemporaryError(f"the Hub sent {start + len(compared)} of {size} bytes")
+        return True
 
     def _is_safe(self, path: str, size: object) -> bool:
         # The Hub's listing is untrusted: nothing is written outside of the folder.

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from html import unescape
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.checks import without_password
 from hf_summary_writer.errors import (
     ActionNeededError,
     BranchGoneError,
@@ -27,6 +26,7 @@ from hf_summary_writer.errors import (
     UnreachableError,
     describe,
 )
+from hf_summary_writer.hub.secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +41,6 @@ __all__ = [
     "classify_response",
     "failure_of",
     "one_line",
-    "redacted",
     "requests_left",
     "wait_asked_for",
 ]
@@ -87,8 +86,6 @@ _TITLE = re.compile(r"<title\b[^>]*>([^<]{1,300})</title", re.IGNORECASE)
 
 _MAX_PAGE = 20_000
 
-_TOKENS = re.compile(r"\bhf_[A-Za-z0-9_]{6,}|(?i:bearer)\s+\S+")
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -116,11 +113,6 @@ class Answer:
         """The Hub's own words, in one short line; of a page, its title."""
         title = _TITLE.search(self.text[:_MAX_PAGE])
         return one_line(self.headers.get("x-error-message") or (unescape(title[1]) if title else self.text))
-
-
-def redacted(text: str) -> str:
-    """Return `text` without tokens and passwords."""
-    return without_password(_TOKENS.sub("<token>", text))
 
 
 def one_line(text: str) -> str:
@@ -201,11 +193,15 @@ def classify_response(answer: Answer, now: float, *, repo: str, known: bool) -> 
     if answer.status == 404:
         return _not_found(answer, said, repo=repo, known=known)
     if 300 <= answer.status < 400:
-        return ActionNeededError(
-            f"{one_line(answer.url)} redirects to {one_line(answer.headers.get('location', 'nowhere'))}, which is not "
-            "followed for API calls: check HF_ENDPOINT and the network's login page"
-        )
+        return _redirected(answer)
     return ActionNeededError(f"the Hub answered {said}")
+
+
+def _redirected(answer: Answer) -> PushError:
+    return ActionNeededError(
+        f"{one_line(answer.url)} redirects to {one_line(answer.headers.get('location', 'nowhere'))}, which is not "
+        "followed for API calls: check HF_ENDPOINT and the network's login page"
+    )
 
 
 def _not_found(answer: Answer, said: str, *, repo: str, known: bool) -> PushError:
@@ -296,8 +292,10 @@ def _no_trust(said: str) -> PushError:
 def failure_of(error: Exception) -> str:
     """Return why a repo or bucket could not be read, in one line."""
     answer = answer_of(error)
+    if answer is not None and 300 <= answer.status < 400:
+        return str(_redirected(answer))
     if answer is not None:
-        return f"{answer.status} {answer.message}"
+        return f"{answer.status} {answer.message}".rstrip()
     said = one_line(describe(error))
     name = type(error).__name__
     return str(_not_the_hub(f"{name}: {said}")) if name in _NOT_THE_HUB else said

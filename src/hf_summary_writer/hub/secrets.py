@@ -1,0 +1,30 @@
+"""Tokens and passwords, which no message of this package shows."""
+
+from __future__ import annotations
+
+import re
+
+from hf_summary_writer.checks import without_password
+
+__all__ = ["keep_secret", "redacted"]
+
+_TOKENS = re.compile(r"\bhf_[A-Za-z0-9_]{6,}|(?i:bearer)\s+\S+")
+
+# A shorter token is one of a test, and may occur in a message by chance.
+_SHORTEST_SECRET = 16
+
+# The tokens that this process has sent: a Hub may repeat a request, and not all tokens look like one.
+_sent: list[str] = []
+
+
+def keep_secret(token: str) -> None:
+    """Leave a token out of all later messages."""
+    if len(token) >= _SHORTEST_SECRET and token not in _sent:
+        _sent.append(token)
+
+
+def redacted(text: str) -> str:
+    """Return `text` without tokens and passwords."""
+    for token in _sent:
+        text = text.replace(token, "<token>")
+    return without_password(_TOKENS.sub("<token>", text))

@@ -1,0 +1,73 @@
+"""Downloads of event files through a network that fails: the copy stays whole, and the reason is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+import hf_summary_writer
+from faults.proxy import Answer, FaultProxy, Reset
+from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer.hub import failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+PAGE = Answer(200, {"Content-Type": "text/html"}, b"<html>Please log in to this network</html>")
+ALWAYS = 1000
+
+
+@pytest.fixture
+def run(api: HfApi, repo_id: str, tmp_path: Path) -> str:
+    with HFSummaryWriter(repo_id, tmp_path / "first", hf_api=api) as writer:
+        for step in range(500):
+            writer.add_scalar("loss", step, step)
+    return repo_id
+
+
+def test_a_broken_connection_does_not_cost_all_downloads(proxy: FaultProxy, proxied: HfApi, run: str) -> None:
+    proxy.add("GET", "/resolve/", Reset())
+    assert list(hf_summary_writer.read(run, hf_api=proxied)) == ["tensorboard/first"]
+
+
+def test_a_login_page_does_not_replace_a_kept_copy(proxy: FaultProxy, proxied: HfApi, run: str, tmp_path: Path) -> None:
+    hf_summary_writer.read(run, hf_api=proxied, folder=tmp_path / "copy")
+    (file,) = (tmp_path / "copy").rglob("*.tfevents.*")
+    content = file.read_bytes()
+    proxy.add("GET", "/resolve/", PAGE, times=ALWAYS)
+    with pytest.raises(OSError, match="the Hub sent"):
+        hf_summary_writer.read(run, hf_api=proxied, folder=tmp_path / "copy")
+    assert file.read_bytes() == content
+
+
+def test_the_error_of_a_download_has_the_reason_and_no_signed_address(
+    proxy: FaultProxy, proxied: HfApi, run: str
+) -> None:
+    proxy.add(
+        "GET", r"/resolve/[^?]*$", Answer(302, {"Location": f"{proxy.endpoint}/x/resolve/y?Signature=secret"}), 99
+    )
+    proxy.add("GET", "Signature=", Answer(403, {"X-Error-Message": "the link has expired"}), times=ALWAYS)
+    with pytest.raises(OSError, match="403 the link has expired") as raised:
+        hf_summary_writer.read(run, hf_api=proxied)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_token_of_any_form_that_the_hub_repeats_is_not_shown(
+    proxy: FaultProxy, client: Callable[..., HfApi], run: str
+) -> None:
+    token = "a-token-of-a-hub-of-our-own"
+    proxy.add("*", "/api/models/", Answer(403, body=f"{token} is not allowed".encode()))
+    with pytest.raises(OSError, match="403") as raised:
+        hf_summary_writer.read(run, hf_api=client(proxy, token))
+    assert failure_of(raised.value) == "403 <token> is not allowed"
+
+
+def test_a_redirect_to_another_host_is_named(proxy: FaultProxy, proxied: HfApi, run: str) -> None:
+    proxy.add("*", "/api/models/", Answer(302, {"Location": "https://login.example/"}))
+    with pytest.raises(Exception, match="302") as raised:
+        hf_summary_writer.read(run, hf_api=proxied)
+    assert "redirects to https://login.example/" in failure_of(raised.value)
