@@ -23,6 +23,7 @@ __all__ = [
     "as_file_name",
     "as_patterns",
     "as_unicode",
+    "check_bytes",
     "check_endpoint",
     "check_folder",
     "check_hook",
@@ -52,8 +53,8 @@ DEFAULT_REVISION = "main"
 # The Hub's rules for names, as documented with huggingface_hub's `validate_repo_id`; a test holds the two together.
 _REPO_NAME = re.compile(r"(?:\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", flags=re.ASCII)
 
-# The characters and sequences that `git check-ref-format` refuses in a branch name.
-_REVISION_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)\.|/$|^/|\.$")
+# The characters and sequences that `git check-ref-format` refuses in a branch name, and surrogates, which are no text.
+_REVISION_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\\ud800-\udfff]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)\.|/$|^/|\.$")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -159,11 +160,18 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def _number(value: object, name: str, unit: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number of {unit}, not {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
 def check_interval(minutes: object, name: str = "every") -> float:
     """Return `minutes` as a float, at most as many as a timer can wait for."""
-    if isinstance(minutes, bool) or not isinstance(minutes, numbers.Real):
-        raise TypeError(f"{name} must be a number of minutes, not {type(minutes).__name__}")
-    found = float(minutes)
+    found = _number(minutes, name, "minutes")
     if not found > 0 or not math.isfinite(found):
         raise ValueError(f"{name} must be a positive number of minutes (fractions are fine), not {minutes!r}")
     return min(found, threading.TIMEOUT_MAX / 60)
@@ -185,9 +193,7 @@ def check_token(token: object, name: str = "token") -> str | bool | None:
 
 def check_seconds(seconds: object, name: str = "close_timeout", *, may_be_endless: bool = False) -> float:
     """Return `seconds` as a float, at most as many as a thread can wait for; 0 means not at all."""
-    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
-        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-    found = float(seconds)
+    found = _number(seconds, name, "seconds")
     if not found >= 0 or (found == math.inf and not may_be_endless):
         raise ValueError(f"{name} must be 0 or a positive number of seconds, not {seconds!r}")
     return min(found, threading.TIMEOUT_MAX)
@@ -197,6 +203,14 @@ def check_some_seconds(seconds: object, name: str) -> float:
     """Return `seconds` as a float if it is a length of time."""
     if not (found := check_seconds(seconds, name)):
         raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
+    return found
+
+
+def check_bytes(size: object, name: str) -> float:
+    """Return `size` as a float if it is a positive number of bytes; it may be infinite."""
+    found = _number(size, name, "bytes")
+    if not found > 0:
+        raise ValueError(f"{name} must be a positive number of bytes, not {size!r}")
     return found
 
 

@@ -6,9 +6,11 @@ import os
 import string
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from hypothesis import example, given
@@ -89,7 +91,7 @@ def test_slashes_around_a_path_in_repo_do_not_matter(path: str | None, meant: st
     assert checks.check_path_in_repo(path) == meant
 
 
-@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), 10**400, -(10**400)])
 def test_an_interval_that_is_not_positive_and_finite_is_a_value_error(minutes: float) -> None:
     with pytest.raises(ValueError, match="commit_every"):
         checks.check_interval(minutes, "commit_every")
@@ -107,7 +109,9 @@ def test_a_repo_type_the_hub_does_not_have_is_refused(repo_type: object) -> None
         checks.check_repo_type(repo_type)
 
 
-@pytest.mark.parametrize("revision", ["", "a b", "a..b", "-x", "a.lock", "a~1", "a:b", "/a", "a/", "@", ".a", "a\x7f"])
+@pytest.mark.parametrize(
+    "revision", ["", "a b", "a..b", "-x", "a.lock", "a~1", "a:b", "/a", "a/", "@", ".a", "a\x7f", "\udcff"]
+)
 def test_a_revision_that_is_no_branch_name_is_refused(revision: str) -> None:
     with pytest.raises(ValueError, match="revision"):
         checks.check_revision(revision)
@@ -173,6 +177,14 @@ def test_a_switch_that_is_no_boolean_is_refused(value: object) -> None:
 def test_a_wait_is_capped_at_the_longest_that_a_lock_supports() -> None:
     assert checks.check_seconds(1e300) == threading.TIMEOUT_MAX
     assert checks.check_seconds(3600) == 3600.0
+
+
+@pytest.mark.parametrize("client", ["hf_a_token", HfApi, object(), 1], ids=lambda client: type(client).__name__)
+def test_a_client_that_is_none_is_refused_without_naming_it(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="hf_api must be an HfApi") as refused:
+        HFSummaryWriter("user/run", logdir=tmp_path / "run", hf_api=client)
+    assert "hf_a" not in str(refused.value).replace("hf_api", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.faults("C2")

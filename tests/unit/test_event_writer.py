@@ -423,6 +423,21 @@ def test_flush_secs_may_be_none_but_otherwise_must_be_a_number(tmp_path: Path) -
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"filename_suffix": None}, "filename_suffix must be a str, not NoneType"),
+        ({"segment_bytes": "4 MiB"}, "segment_bytes must be a number of bytes, not str"),
+        ({"max_pending_bytes": None}, "max_pending_bytes must be a number of bytes, not NoneType"),
+    ],
+    ids=str,
+)
+def test_arguments_of_the_wrong_type_are_named(tmp_path: Path, argument: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        EventWriter(tmp_path / "run", **argument)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("step", [1.5, "3", True], ids=repr)
 def test_a_purge_step_that_is_no_integer_is_refused_before_anything_is_written(tmp_path: Path, step: Any) -> None:
     with pytest.raises(TypeError, match="purge_step must be an integer"):

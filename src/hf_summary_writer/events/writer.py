@@ -18,7 +18,7 @@ import numpy as np
 import tensorboardX
 
 from hf_summary_writer import process
-from hf_summary_writer.checks import as_file_name, check_seconds, is_no_folder, is_unicode
+from hf_summary_writer.checks import as_file_name, check_bytes, check_seconds, is_no_folder, is_unicode
 from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
@@ -141,8 +141,10 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     ) -> None:
         if kwargs:
             raise TypeError(f"unknown keyword arguments: {', '.join(sorted(kwargs))}")
-        if segment_bytes <= 0 or max_pending_bytes <= 0:
-            raise ValueError("segment_bytes and max_pending_bytes must be positive numbers of bytes")
+        check_bytes(segment_bytes, "segment_bytes")
+        check_bytes(max_pending_bytes, "max_pending_bytes")
+        if not isinstance(filename_suffix, str):
+            raise TypeError(f"filename_suffix must be a str, not {type(filename_suffix).__name__}")
         if os.path.basename(filename_suffix) != filename_suffix or "\0" in filename_suffix:  # noqa: PTH119
             raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
         filename_suffix = as_file_name(filename_suffix)

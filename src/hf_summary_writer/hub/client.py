@@ -55,8 +55,16 @@ def client_of(endpoint: str, token: str | bool | None) -> HfApi:
 
 
 def endpoint_of(api: HfApi | None) -> str:
-    """Return the address of the Hub that `api` talks to, or the default one."""
-    return str(getattr(api, "endpoint", None) or default_endpoint())
+    """Return the address of the Hub that `api` talks to, or the default one.
+
+    Raises:
+        TypeError: It is not the instance of a client.
+    """
+    if api is None:
+        return default_endpoint()
+    if isinstance(api, type) or not isinstance(endpoint := getattr(api, "endpoint", None), str):
+        raise TypeError(f"hf_api must be an HfApi such as HfApi(token=…), not a {type(api).__name__}")
+    return endpoint
 
 
 # Endpoints that have answered this process.
