@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import signal
@@ -11,14 +12,16 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 import commands
-from hf_summary_writer.localhub import LocalHub
+from hf_summary_writer.localhub import LocalHub, server
 from hf_summary_writer.localhub.stats import kind_of
+from hub.content import LOG, noise, push
 from hub_process import HubProcess
 
 if TYPE_CHECKING:
@@ -34,6 +37,25 @@ def test_a_hub_serves_inside_its_block_and_leaves_nothing_behind(tmp_path: Path,
     with pytest.raises(ConnectionRefusedError), socket.create_connection((address[0], int(address[1]))):
         pass
     gc.collect()  # an unclosed socket or file would fail this test here
+
+
+def test_a_hub_that_stops_aborts_open_requests_without_a_traceback(
+    tmp_path: Path, client: Callable[..., HfApi], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "_GRACE_SECONDS", 0.1)
+    with contextlib.ExitStack() as open_ones, LocalHub(tmp_path) as hub:
+        repo_id = client(hub).create_repo("a").repo_id
+        push(client(hub), repo_id, {LOG: noise(1, 20_000_000)})
+        for line, more in {
+            f"GET /{repo_id}/resolve/main/{LOG}": "",
+            f"POST /api/models/{repo_id}/commit/main": "Content-Length: 9\r\nExpect: 100-continue\r\n",
+        }.items():
+            host, port = urlsplit(hub.endpoint).netloc.split(":")
+            connection = open_ones.enter_context(socket.create_connection((host, int(port)), timeout=60))
+            head = f"{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {hub.token}\r\n{more}\r\n"
+            connection.sendall(head.encode())
+            assert connection.recv(9) == b"HTTP/1.1 "
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_the_token_can_be_chosen_and_is_generated_otherwise(tmp_path: Path) -> None:

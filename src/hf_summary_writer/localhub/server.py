@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -124,7 +125,6 @@ class LocalHub:
             lifespan="off",
             ws="none",
             server_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
             timeout_keep_alive=_IDLE_SECONDS,
         )
         self._server = uvicorn.Server(config)
@@ -140,6 +140,8 @@ class LocalHub:
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:
+            self._thread.join(_GRACE_SECONDS)
+            self._abort_connections()
             self._thread.join()
         if self._socket is not None:
             self._socket.close()
@@ -147,6 +149,13 @@ class LocalHub:
             self._hub.close()
         self._socket = self._server = self._thread = None
         self._lock.release()
+
+    def _abort_connections(self) -> None:
+        # The server itself would cancel the requests, and log a traceback for each.
+        for each in list(self._server.server_state.connections) if self._server else ():
+            # The loop has ended if the last request just did.
+            with suppress(RuntimeError):
+                each.loop.call_soon_threadsafe(each.transport.abort)
 
     def _running(self) -> Hub:
         if self._hub is None:
