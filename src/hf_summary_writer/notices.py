@@ -69,6 +69,11 @@ def files(count: int) -> str:
     return f"{count} file{'' if count == 1 else 's'}"
 
 
+def folders(count: int) -> str:
+    """Return a number of folders for people."""
+    return f"{count} folder{'' if count == 1 else 's'}"
+
+
 def amount(count: int, length: int) -> str:
     """Return a number of files and of their bytes for people."""
     return f"{files(count)}, {size(length)}"

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pytest
 from huggingface_hub import HfApi
 
+import commands
 import remote
 from faults.mounts import a_disk_of
 from faults.rights import an_ordinary_user
 from hf_summary_writer import CommitScheduler
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.events.tfrecord import frame
-from hf_summary_writer.folder import snapshot
+from hf_summary_writer.folder import STATE_FOLDER, snapshot
 from hf_summary_writer.folder.copies import PrivateCopies
 from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.push.batches import BatchLimits
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from faults.conftest import World
     from faults.proxy import FaultProxy
     from hf_summary_writer.errors import CommitDetails
+    from hub_process import HubProcess
 
 pytestmark = pytest.mark.faults
 
@@ -289,12 +291,43 @@ def test_a_folder_that_may_not_be_looked_into_hides_no_other(world: World) -> No
 
 
 @pytest.mark.usefixtures("ordinary_user")
+def test_no_command_takes_a_folder_that_it_cannot_list_for_uploaded(
+    hub: HubProcess, repo_id: str, folder: Path
+) -> None:
+    (folder / "closed").mkdir(parents=True)
+    (folder / "file.txt").write_bytes(b"file")
+    commands.invoke(hub, "sync", folder, repo_id, "--allow", "*", home=folder.parent)
+    (folder / "closed").chmod(0)
+    listed = commands.invoke(hub, "sync", folder, "--dry-run", "--exit-code", home=folder.parent)
+    shown = commands.invoke(hub, "status", folder, "--exit-code", home=folder.parent)
+    assert (listed.returncode, shown.returncode) == (1, 1)
+    assert "1 folder in it cannot be listed" in shown.stdout
+    assert "nothing" not in shown.stdout
+
+
+@pytest.mark.usefixtures("ordinary_user")
+@pytest.mark.parametrize("closed", ["b", f"b/{STATE_FOLDER}"])
+def test_no_command_passes_over_a_run_that_it_cannot_read(
+    hub: HubProcess, repo_id: str, tmp_path: Path, closed: str
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "file.txt").write_bytes(b"1")
+        commands.invoke(hub, "sync", tmp_path / "runs" / name, repo_id, "--allow", "*", home=tmp_path)
+    (tmp_path / "runs" / closed).chmod(0)
+    for words in (("sync",), ("sync", "--dry-run", "--exit-code"), ("status", "--exit-code")):
+        done = commands.invoke(hub, *words, tmp_path / "runs", home=tmp_path)
+        assert (words, done.returncode) == (words, 1)
+        assert f"{tmp_path}/runs/b cannot be read: Permission denied" in done.stderr
+
+
+@pytest.mark.usefixtures("ordinary_user")
 def test_a_sync_says_that_it_could_not_look_into_a_folder(api: HfApi, repo_id: str, folder: Path) -> None:
     (folder / "file.txt").write_bytes(b"file")
     (folder / "closed").mkdir(mode=0)
     config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, allow_patterns=None)
     synced = sync(folder, config, api, lambda _: None)
-    assert str(synced.error) == "1 folders in it cannot be listed"
+    assert str(synced.error) == "1 folder in it cannot be listed"
     assert remote.files(api, repo_id) == {"file.txt": b"file"}
 
 
@@ -328,7 +361,7 @@ def test_a_tree_of_linked_runs_is_not_reported_as_complete(api: HfApi, repo_id: 
     assert "links out of it are not followed: 'best'" in str(synced.error)
     assert remote.files(api, repo_id) == {"fine.tfevents.1": VERSION + frame(b"x")}
     ignoring = dataclasses.replace(config, ignore_patterns=("best/",))
-    assert sync(folder, ignoring, api, lambda _: None) == Synced(0, None)
+    assert sync(folder, ignoring, api, lambda _: None) == Synced(0, None, repo_id)
 
 
 def test_a_link_to_where_nobody_may_look_holds_up_no_other(api: HfApi, repo_id: str, folder: Path) -> None:
@@ -336,7 +369,7 @@ def test_a_link_to_where_nobody_may_look_holds_up_no_other(api: HfApi, repo_id: 
     (folder / "latest").symlink_to("../round")
     (folder / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
     config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, allow_patterns=("*.tfevents.*",))
-    assert sync(folder, config, api, lambda _: None) == Synced(0, None)
+    assert sync(folder, config, api, lambda _: None) == Synced(0, None, repo_id)
     assert remote.files(api, repo_id) == {"fine.tfevents.1": VERSION + frame(b"x")}
 
 

@@ -38,7 +38,7 @@ def _card(title: str) -> str:
 
 
 def surveyed(scheduler: CommitScheduler) -> Status:
-    return inspect_folder(scheduler.folder_path, scheduler._config)
+    return inspect_folder(scheduler.folder_path, scheduler._config).status
 
 
 def test_the_links_point_to_the_metrics_tab_and_to_the_folder(

@@ -19,7 +19,7 @@ from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, scheduler_of, start_together
 from hf_summary_writer.config import PUSHED_FOLDER, commits_per_hour, mode_for
-from hf_summary_writer.push import matches_nothing, missing
+from hf_summary_writer.push import inspect_folder, matches_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -208,7 +208,7 @@ def _check_command(command: Sequence[str]) -> None:
 def _push_the_rest(scheduler: CommitScheduler, config: PushConfig, progress: UploadProgress | None) -> None:
     with contextlib.ExitStack() as stack:
         if progress is not None:
-            rest = missing(scheduler.folder_path, config)
+            rest = inspect_folder(scheduler.folder_path, config).missing
             stack.enter_context(progress.shown(scheduler.folder_path, config.destination, rest, wanted=True))
         try:
             # From here on a signal ends the wait for the last push, and not this process before it gave the code back.

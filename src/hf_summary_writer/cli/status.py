@@ -11,10 +11,10 @@ import click
 
 from hf_summary_writer.cli.options import config_option, refuse
 from hf_summary_writer.cli.run_states import show_runs
-from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
+from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say, unread_line
 from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked, ledgers_of
 from hf_summary_writer.hub import default_endpoint
-from hf_summary_writer.notices import amount
+from hf_summary_writer.notices import amount, folders
 from hf_summary_writer.push import (
     Phase,
     StatusFile,
@@ -22,12 +22,12 @@ from hf_summary_writer.push import (
     known_folders,
     linked_folders,
     matches_nothing,
-    unfollowed_links,
+    unfollowed,
 )
 from hf_summary_writer.reading import place_of
 
 if TYPE_CHECKING:
-    from hf_summary_writer.config import Destination, PushConfig
+    from hf_summary_writer.config import PushConfig
     from hf_summary_writer.folder import Ledger
     from hf_summary_writer.push import Status
 
@@ -80,7 +80,10 @@ def status(
 
 
 def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) -> None:
-    known = known_folders(folder)
+    unread: list[str] = []
+    known = known_folders(folder, lambda *each: unread.append(unread_line(*each)))
+    for line in unread:
+        say(line, colour="red", err=True)
     if not known:
         raise click.UsageError(f"{folder} was never pushed from here")
     if forget:
@@ -88,28 +91,24 @@ def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) 
             raise click.UsageError("--forget takes no other option")
         _forget(known)
         return
-    pushed = _with_linked([(each, ledger.known_config) for each, ledger in known])
-    elsewhere = {each for each, _ in pushed}
-    complete = True
-    for each, config in pushed:
-        found = inspect_folder(each, config)
-        left_out = unfollowed_links(each, config, elsewhere)
-        complete = complete and found.all_arrived and not left_out
+    found = [(ledger.known_config, inspect_folder(each, ledger.known_config)) for each, ledger in known]
+    # The targets of their links, if `sync --follow-links` has pushed them.
+    linked = [each for config, seen in found for each in linked_folders(seen.status.folder, config, seen.links_out)]
+    found += [(config, inspect_folder(each, config)) for each, config in linked if _is_pushed(each, config)]
+    elsewhere = {seen.status.folder for _, seen in found}
+    complete = not unread
+    for config, (status, _, links) in found:
+        left_out = unfollowed(status.folder, links, elsewhere)
+        complete = complete and status.all_arrived and not left_out
         if as_json:
-            emit({**found.as_dict(), "unfollowed_links": left_out})
+            emit({**status.as_dict(), "unfollowed_links": left_out})
         else:
-            _show(found, config, left_out)
+            _show(status, config, left_out)
     sys.exit(1 if exit_code and not complete else 0)
 
 
-def _with_linked(pushed: list[tuple[Path, PushConfig]]) -> list[tuple[Path, PushConfig]]:
-    """Return these folders, and the targets of their links that `sync --follow-links` has pushed."""
-    linked = [each for folder in pushed for each in linked_folders(*folder)]
-    return [*pushed, *((each, config) for each, config in linked if config.destination in _destinations(each))]
-
-
-def _destinations(folder: Path) -> list[Destination]:
-    return [ledger.destination for ledger in ledgers_of(folder, quiet=True)]
+def _is_pushed(folder: Path, config: PushConfig) -> bool:
+    return any(ledger.destination == config.destination for ledger in ledgers_of(folder, quiet=True))
 
 
 def _forget(known: list[tuple[Path, Ledger]]) -> None:
@@ -148,11 +147,13 @@ def _show(status: Status, config: PushConfig, left_out: list[str]) -> None:
     pending = status.pending
     if matches_nothing(status.folder, config):
         rows.append(("pending", f"nothing: no file matches {patterns(config)}", "yellow"))
-    elif pending.oldest is None:
-        rows.append(("pending", "nothing", "green"))
-    else:
+    elif pending.oldest is not None:
         waits = ago(time.time() - pending.oldest)
         rows.append(("pending", f"{amount(pending.files, pending.bytes)}, the oldest for {waits}", "yellow"))
+    elif not pending.unlisted:
+        rows.append(("pending", "nothing", "green"))
+    if pending.unlisted:
+        rows.append(("unknown", f"{folders(pending.unlisted)} in it cannot be listed", "red"))
     if left_out:
         rows.append(("left out", f"links that are not followed: {', '.join(map(repr, left_out))}", "yellow"))
     failure = status.failure

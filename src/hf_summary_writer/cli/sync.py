@@ -17,7 +17,7 @@ from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.signals import signal_handlers
-from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
+from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say, unread_line
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.hub import check_client, default_endpoint
@@ -28,9 +28,8 @@ from hf_summary_writer.push import (
     known_folders,
     linked_folders,
     matches_nothing,
-    missing,
+    unfollowed,
     unfollowed_error,
-    unfollowed_links,
 )
 from hf_summary_writer.push import sync as send
 
@@ -107,7 +106,7 @@ def sync(
             configs += _linked(configs)
         elsewhere = {status.folder for status in statuses}  # a link may have been created since the last scan
         arrived = [status.all_arrived for status in statuses]
-        arrived += [not _left_out(each, config, elsewhere) for each, config in configs]
+        arrived += [not _left_out(each, inspect_folder(each, config).links_out, elsewhere) for each, config in configs]
         anything_sent = any(status.commit is not None for status in statuses)
     else:
         arrived = [_synced(each, config, elsewhere, verify=verify, as_json=as_json) for each, config in configs]
@@ -159,17 +158,22 @@ def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tupl
     """Return the folders to push with their configs, and whether those are all folders to push."""
     if repo_id is not None:
         return [(folder, config_of(folder, repo_id, options, known_configs(folder)))], True
-    configs, complete = _known_configs(folder, options)
+    unread: list[str] = []
+    configs, complete = _known_configs(folder, options, lambda *each: unread.append(unread_line(*each)))
+    for line in unread:
+        say(line, colour="red", err=True)
     if complete and not configs:
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
-    return configs, complete
+    return configs, complete and not unread
 
 
-def _known_configs(folder: Path, options: dict[str, Any]) -> tuple[_Configs, bool]:
+def _known_configs(
+    folder: Path, options: dict[str, Any], unread: Callable[[str, Exception], object] = lambda _, __: None
+) -> tuple[_Configs, bool]:
     """Return the configs of the known folders pushed to the user's Hub, and whether all of them were."""
     # A folder may be untrusted: the user's token is not sent to the Hub that its state files name.
     endpoint = options["endpoint"] or without_password(default_endpoint())
-    found = [(each, ledger.known_config) for each, ledger in known_folders(folder)]
+    found = [(each, ledger.known_config) for each, ledger in known_folders(folder, unread)]
     ours = [(each, config) for each, config in found if config.endpoint == endpoint]
     for each, config in found:
         if config.endpoint != endpoint:
@@ -192,21 +196,21 @@ def _name_other_hub(folder: Path, config: PushConfig, endpoint: str) -> None:
 
 def _linked(configs: _Configs) -> _Configs:
     """Return the folders that links out of these lead to, each in place of its link."""
-    return [linked for each in configs for linked in linked_folders(*each)]
+    return [linked for each in configs for linked in linked_folders(*each, inspect_folder(*each, quiet=True).links_out)]
 
 
-def _left_out(folder: Path, config: PushConfig, elsewhere: Collection[Path]) -> list[str]:
+def _left_out(folder: Path, links_out: Collection[str], elsewhere: Collection[Path]) -> list[str]:
     """Return the links out of a folder that are not followed, and name them on standard error."""
-    links = unfollowed_links(folder, config, elsewhere)
+    links = unfollowed(folder, links_out, elsewhere)
     if links:
         say(f"{folder} is not uploaded in full: {unfollowed_error(links)}", colour="yellow", err=True)
     return links
 
 
 def _listed(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, as_json: bool) -> bool:
-    found = missing(folder, config)
-    left_out = _left_out(folder, config, elsewhere)
-    total = sum(file.bytes for file in found)
+    status, found, links_out = inspect_folder(folder, config)
+    left_out = _left_out(folder, links_out, elsewhere)
+    total = status.pending.bytes
     if as_json:
         emit(
             {
@@ -223,7 +227,7 @@ def _listed(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, as
         say(f"{amount(len(found), total)} of {folder} would be sent to {place(config)}")
         if matches_nothing(folder, config):
             say(_no_match(folder, config), colour="yellow", err=True)
-    return not (found or left_out)
+    return status.all_arrived and not left_out
 
 
 def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, verify: bool, as_json: bool) -> bool:
@@ -236,11 +240,12 @@ def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, ve
         if not as_json:
             tell(commit, as_json=False)
 
-    with progress.shown(folder, config.destination, missing(folder, config, quiet=True), wanted=not as_json):
+    lacking = inspect_folder(folder, config, quiet=True).missing
+    with progress.shown(folder, config.destination, lacking, wanted=not as_json):
         synced = send(folder, config, progress.client, note, verify=verify, elsewhere=elsewhere)
     arrived = synced.error is None and not synced.missing
     empty = arrived and matches_nothing(folder, config)
-    config = dataclasses.replace(config, repo_id=inspect_folder(folder, config, quiet=True).destination.repo_id)
+    config = dataclasses.replace(config, repo_id=synced.repo_id)
     if as_json:
         emit(
             {

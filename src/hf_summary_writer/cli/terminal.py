@@ -31,6 +31,7 @@ __all__ = [
     "patterns",
     "place",
     "say",
+    "unread_line",
     "write_lines",
 ]
 
@@ -138,6 +139,11 @@ def place(where: PushConfig | Destination) -> str:
 def failed_read(config: PushConfig, error: Exception) -> str:
     """Return why a repo or bucket could not be read, in one line."""
     return f"{config.repo_id} could not be read from {config.endpoint}: {failure_of(error)}"
+
+
+def unread_line(folder: str, error: Exception) -> str:
+    """Return a line about a folder that may have been pushed before and cannot be read."""
+    return f"{folder} cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def ago(seconds: float) -> str:

@@ -52,6 +52,9 @@ _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 # The names of this library's temporary files. Nothing else is ever swept.
 _TEMPORARY = re.compile(r"tmp-[0-9a-f]{32}")
 
+# The errors of opening a state folder where there is none, or can be none.
+_NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTSUP})
+
 _ATTEMPTS = 5
 
 _HAS_DIR_FD = os.open in os.supports_dir_fd
@@ -212,10 +215,18 @@ class StateFolder:
             os.rename(name, f"{name}.{suffix}", src_dir_fd=folder, dst_dir_fd=folder)
 
     def names(self, ending: str) -> list[str]:
-        """Return the sorted names with this ending; none if the folder cannot be listed."""
-        with contextlib.suppress(OSError), self.opened() as folder:
-            return sorted(name for name in os.listdir(folder) if name.endswith(ending))  # noqa: PTH208 - by descriptor
-        return []
+        """Return the sorted names with this ending.
+
+        Raises:
+            OSError: If the folder is there and cannot be listed.
+        """
+        try:
+            with self.opened() as folder:
+                return sorted(name for name in os.listdir(folder) if name.endswith(ending))  # noqa: PTH208 - by descriptor
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+            return []
 
     def sweep(self) -> None:
         """Remove the temporary files of processes that were killed; those of live processes are locked."""

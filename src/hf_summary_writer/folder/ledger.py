@@ -17,7 +17,7 @@ from hf_summary_writer.config import Destination, PushConfig
 from hf_summary_writer.folder.disk import LAST_SECOND, MALFORMED, STATE_FOLDER, StateFolder, seconds, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["STATE_FOLDER", "CommitRecord", "Ledger", "LedgerEntry", "LedgerError", "Signature", "ledgers_of"]
@@ -414,24 +414,39 @@ class Ledger:
         return {"repo": self.repo_id, **({"new": True} if self.is_new else {})}
 
 
-def ledgers_of(folder: Path, *, quiet: bool = False) -> Iterator[Ledger]:
+def ledgers_of(
+    folder: Path, *, quiet: bool = False, unread: Callable[[str, Exception], object] = lambda _, __: None
+) -> Iterator[Ledger]:
     """Yield the readable ledgers of a folder.
 
-    Those that were made for another folder are left out, and named in a warning if there are no others, unless `quiet`.
+    Those that were made for another folder are left out, and named in a warning if there are no others.
+
+    Args:
+        folder: The folder.
+        quiet: Whether to leave that warning out.
+        unread: Called with the folder and the error if some of its state cannot be read.
     """
     state = StateFolder(folder / STATE_FOLDER)
     moved, found = [], False
-    for name in state.names(".jsonl"):
-        with contextlib.suppress(OSError, LedgerError):
+    try:
+        names = state.names(".jsonl")
+    except OSError as error:
+        unread(str(folder), error)
+        return
+    for name in names:
+        try:
             with state.open(name) as file:
                 destination = _destination_in(file.readline(_MAX_BYTES))
             ledger = Ledger(state.path / name, destination)
             ledger.refresh()
-            if ledger.moved_from is not None:
-                moved.append(ledger)
-            else:
-                found = True
-                yield ledger
+        except (OSError, LedgerError) as error:
+            unread(str(folder), error)
+            continue
+        if ledger.moved_from is not None:
+            moved.append(ledger)
+        else:
+            found = True
+            yield ledger
     for ledger in [] if found or quiet else moved:
         logger.warning(
             "%a holds the upload state of %a, of which it seems to be a copy: that state is not used; to upload"

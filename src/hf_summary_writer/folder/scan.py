@@ -346,16 +346,18 @@ class Inventory:
             if missing > 0 or differs or self._is_refused(file):
                 yield file, max(missing, 0)
 
-    def pending(self, until: float = math.inf) -> Pending:
+    def pending(self, until: float = math.inf, note: Callable[[str, int], object] = lambda _, __: None) -> Pending:
         """Count the files and bytes that are not on the Hub yet, as far as sizes tell.
 
         Args:
             until: When to stop, on the monotonic clock. The rest counts as one folder that could not be listed.
+            note: Called with the path of each file in the folder and the number of its missing bytes.
         """
         files, size, oldest, refused = 0, 0, None, 0
         unlisted: list[str] = []
         try:
             for file, missing in self.missing(unlisted):
+                note(file.relpath, missing)
                 if self._is_refused(file):
                     refused += 1
                 else:

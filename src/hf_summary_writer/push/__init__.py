@@ -5,26 +5,27 @@ from __future__ import annotations
 from hf_summary_writer.push.budget import CommitQueue, commit_queue_of
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.leftovers import look_for_leftovers
-from hf_summary_writer.push.links import linked_folders, unfollowed_error, unfollowed_links
+from hf_summary_writer.push.links import linked_folders, unfollowed, unfollowed_error
 from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, loop_to
 from hf_summary_writer.push.once import known_configs, sync
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.report import FailureLog, Shutdown
 from hf_summary_writer.push.run_state import MAX_STATE_BYTES, Run, RunPhase, RunState, is_state_file
 from hf_summary_writer.push.status import (
+    Inspection,
     Missing,
     Status,
     StatusFile,
     inspect_folder,
     known_folders,
     matches_nothing,
-    missing,
 )
 
 __all__ = [
     "MAX_STATE_BYTES",
     "CommitQueue",
     "FailureLog",
+    "Inspection",
     "Job",
     "Missing",
     "Outcomes",
@@ -48,8 +49,7 @@ __all__ = [
     "look_for_leftovers",
     "loop_to",
     "matches_nothing",
-    "missing",
     "sync",
+    "unfollowed",
     "unfollowed_error",
-    "unfollowed_links",
 ]

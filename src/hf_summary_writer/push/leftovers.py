@@ -16,7 +16,7 @@ from hf_summary_writer.checks import as_unicode, without_password
 from hf_summary_writer.config import known_sync_command
 from hf_summary_writer.errors import PushError, TemporaryError
 from hf_summary_writer.events import parse_name
-from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, Inventory, StateFolder, WarnOnce, is_locked, ledgers_of
+from hf_summary_writer.folder import STATE_FOLDER, Inventory, StateFolder, WarnOnce, is_locked, ledgers_of
 from hf_summary_writer.notices import amount
 from hf_summary_writer.process import is_running
 from hf_summary_writer.push.once import sync
@@ -175,8 +175,8 @@ def _runs_beside(folder: Path) -> list[Path]:
 
 def _is_pushed(run: Path, ledger: Ledger) -> bool:
     """Return whether a process pushes a folder, or holds a lease of it."""
-    locks = [name for name in StateFolder(ledger.path.parent).names(".lock") if name != PUSH_LOCK]
-    return any(is_locked(run / STATE_FOLDER / name) for name in (PUSH_LOCK, *locks))
+    locks = StateFolder(ledger.path.parent).names(".lock")
+    return any(is_locked(run / STATE_FOLDER / name) for name in locks)
 
 
 def _is_written(files: Iterable[ChangedFile]) -> bool:

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import check_path_in_repo
 from hf_summary_writer.errors import ActionNeededError
-from hf_summary_writer.push.status import links_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["linked_folders", "unfollowed", "unfollowed_error", "unfollowed_links"]
+__all__ = ["linked_folders", "unfollowed", "unfollowed_error"]
 
 
-def linked_folders(folder: Path, config: PushConfig) -> Iterator[tuple[Path, PushConfig]]:
+def linked_folders(folder: Path, config: PushConfig, links: Iterable[str]) -> Iterator[tuple[Path, PushConfig]]:
     """Yield the folders that links out of a folder lead to, and the configs that push each in place of its link.
 
     Args:
         folder: The folder, an absolute path without links.
         config: The destination, and the patterns of the files.
+        links: The links.
     """
-    for link in sorted(links_out(folder, config)):
+    for link in sorted(links):
         target = _target(folder, link)
         if target is None or not os.path.isdir(target) or target in folder.parents:  # noqa: PTH112 - raises nothing
             continue
@@ -35,11 +35,6 @@ def linked_folders(folder: Path, config: PushConfig) -> Iterator[tuple[Path, Pus
         except ValueError:  # no repo can have a folder of that name
             continue
         yield target, dataclasses.replace(config, path_in_repo=path)
-
-
-def unfollowed_links(folder: Path, config: PushConfig, elsewhere: Collection[Path]) -> list[str]:
-    """Return the links of a folder that neither its push follows nor one of the folders that are pushed as well."""
-    return unfollowed(folder, links_out(folder, config), elsewhere)
 
 
 def unfollowed(folder: Path, links: Iterable[str], elsewhere: Collection[Path]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.errors import FolderBusyError, PushError, TemporaryError
 from hf_summary_writer.folder import ledgers_of
 from hf_summary_writer.hub import Client, remote_of
+from hf_summary_writer.notices import folders
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.links import unfollowed, unfollowed_error
@@ -33,10 +34,17 @@ _BUSY_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """The outcome of `sync`: how many files the Hub still lacks, and why."""
+    """The outcome of `sync`.
+
+    Attributes:
+        missing: How many files the Hub still lacks.
+        error: Why it lacks them, or may lack others.
+        repo_id: The repo, with its namespace once that is known from the Hub.
+    """
 
     missing: int
     error: PushError | None
+    repo_id: str
 
 
 def sync(
@@ -71,11 +79,11 @@ def sync(
         remote.stop()
     pending = job.inventory.pending()
     if error is None and pending.unlisted:
-        error = TemporaryError(f"{pending.unlisted} folders in it cannot be listed")
+        error = TemporaryError(f"{folders(pending.unlisted)} in it cannot be listed")
     links = unfollowed(folder, job.inventory.links_out, elsewhere)
     if error is None and links:
         error = unfollowed_error(links)
-    return Synced(pending.missing, error)
+    return Synced(pending.missing, error, remote.repo_id)
 
 
 def known_configs(folder: Path) -> list[PushConfig]:

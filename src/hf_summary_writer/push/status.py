@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hf_summary_writer.errors import TemporaryError, describe
+from hf_summary_writer.errors import describe
 from hf_summary_writer.folder import (
     PUSH_LOCK,
     STATE_FOLDER,
@@ -32,13 +32,14 @@ from hf_summary_writer.push.run_state import iso
 from hf_summary_writer.push.timetable import Throttled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder import CommitRecord, Pending
     from hf_summary_writer.push.loop import State
 
 __all__ = [
+    "Inspection",
     "LastFailure",
     "Missing",
     "Report",
@@ -46,9 +47,7 @@ __all__ = [
     "StatusFile",
     "inspect_folder",
     "known_folders",
-    "links_out",
     "matches_nothing",
-    "missing",
 ]
 
 _MAX_BYTES = 16 * 2**10
@@ -218,32 +217,33 @@ class Missing:
     bytes: int
 
 
-def known_folders(root: Path) -> list[tuple[Path, Ledger]]:
-    """Return the folders that were pushed, or were to be, and their ledgers: `root` itself, or else those below."""
-    found = [(root, ledger) for ledger in ledgers_of(root)]
-    return found or [(folder, ledger) for folder in _below(root) for ledger in ledgers_of(folder)]
+class Inspection(NamedTuple):
+    """The result of one scan of a folder.
+
+    Attributes:
+        status: The upload status of the folder.
+        missing: The files that a push would send, as far as sizes tell.
+        links_out: Links to folders, or to files that the patterns include, that no push of the folder follows.
+    """
+
+    status: Status
+    missing: list[Missing]
+    links_out: set[str]
 
 
-def missing(folder: Path, config: PushConfig, *, quiet: bool = False) -> list[Missing]:
-    """Return the files that a push of `folder` would send, as far as sizes tell. Makes no request.
+def known_folders(
+    root: Path, unread: Callable[[str, Exception], object] = lambda _, __: None
+) -> list[tuple[Path, Ledger]]:
+    """Return the folders that were pushed, or were to be, and their ledgers: `root` itself, or else those below.
 
     Args:
-        folder: The folder, an absolute path without links.
-        config: The destination, and the patterns of the files.
-        quiet: Whether to leave it to the push to warn of files that cannot be sent.
+        root: The folder, an absolute path without links.
+        unread: Called with every folder that cannot be listed or whose state cannot be read, and the error.
     """
-    _, inventory = _look(folder, config, quiet=quiet)
-    destination = config.destination
-    return [Missing(file.relpath, destination.path_in_repo(file.relpath), size) for file, size in inventory.missing()]
-
-
-def links_out(folder: Path, config: PushConfig) -> set[str]:
-    """Return the links of `folder` to folders, or to files that `config` means, that no push of it follows."""
-    _, inventory = _look(folder, config, quiet=True)
-    with contextlib.suppress(TemporaryError):  # the links seen before the error are the best estimate
-        for _ in inventory.changed():
-            pass
-    return inventory.links_out
+    found = [(root, ledger) for ledger in ledgers_of(root, unread=unread)]
+    return found or [
+        (folder, ledger) for folder in _below(root, unread) for ledger in ledgers_of(folder, unread=unread)
+    ]
 
 
 def matches_nothing(folder: Path, config: PushConfig) -> bool:
@@ -255,33 +255,44 @@ def matches_nothing(folder: Path, config: PushConfig) -> bool:
         return False  # unknown
 
 
-def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> Status:
-    """Return the upload status of `folder`, an absolute path without links, with `config`. Makes no request.
+def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> Inspection:
+    """Scan a folder, an absolute path without links, and return its upload status with `config`. Makes no request.
 
     May be called while another process pushes; the status is then that of some moment during the push.
+
+    Args:
+        folder: The folder.
+        config: The destination, and the patterns of the files.
+        quiet: Whether to leave it to the push to warn of files that cannot be sent.
     """
-    ledger, inventory = _look(folder, config, quiet=quiet)
-    failure, throttled = StatusFile.beside(ledger.path).read()
     named = config.destination
+    ledger = Ledger(folder / STATE_FOLDER / f"{named.key}.jsonl", named)
+    # Without a readable ledger no file is known to be uploaded, so all are missing.
+    with contextlib.suppress(LedgerError, OSError):
+        ledger.refresh()
     if ledger.repo_id is not None:
         named = dataclasses.replace(named, repo_id=ledger.repo_id)
+    failure, throttled = StatusFile.beside(ledger.path).read()
     if is_locked(folder / STATE_FOLDER / PUSH_LOCK):
         phase = Phase.PUSHING
     else:
         phase = Phase.WAITING if throttled or (failure and failure.until is not None) else Phase.IDLE
-    return Status(folder, named, named.known_url, ledger.commit, inventory.pending(), phase, failure, throttled)
+    missing: list[Missing] = []
+
+    def note(relpath: str, size: int) -> None:
+        missing.append(Missing(relpath, named.path_in_repo(relpath), size))
+
+    inventory = Inventory(folder, config, ledger, WarnOnce(quiet=quiet))
+    pending = inventory.pending(note=note)
+    status = Status(folder, named, named.known_url, ledger.commit, pending, phase, failure, throttled)
+    return Inspection(status, missing, inventory.links_out)
 
 
-def _look(folder: Path, config: PushConfig, *, quiet: bool) -> tuple[Ledger, Inventory]:
-    ledger = Ledger(folder / STATE_FOLDER / f"{config.destination.key}.jsonl", config.destination)
-    # Without a readable ledger no file is known to be uploaded, so all are missing.
-    with contextlib.suppress(LedgerError, OSError):
-        ledger.refresh()
-    return ledger, Inventory(folder, config, ledger, WarnOnce(quiet=quiet))
+def _below(root: Path, unread: Callable[[str, Exception], object]) -> Iterator[Path]:
+    def unlisted(error: OSError) -> None:
+        unread(error.filename, error)
 
-
-def _below(root: Path) -> Iterator[Path]:
-    for folder, subfolders, _ in os.walk(root):
+    for folder, subfolders, _ in os.walk(root, onerror=unlisted):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in subfolders:
             # Not by the method of a Path, which raises for a folder that may not be looked into.
