@@ -100,3 +100,12 @@ def test_a_copy_that_shares_blocks_needs_no_space_and_has_the_right_length(
         path, copy = copies.copy(file, 4)
     assert copy.read() == b"1234"
     assert path.read_bytes() == b"1234"
+
+
+def test_a_file_system_whose_own_copy_copies_nothing_is_read(
+    source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying.os, "copy_file_range", lambda *_: 0, raising=False)  # type: ignore[attr-defined]
+    with source.open("rb") as file:
+        path, _ = copies.copy(file, 9)
+        assert path.read_bytes() == b"123456789"

@@ -167,8 +167,8 @@ def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
         # Within the kernel, or on the server of a network's file system.
         while copied < length:
             done = os.copy_file_range(source.fileno(), target.fileno(), length - copied, copied, copied)
-            if not done:
-                return
+            if not done:  # the end, or a file system that does not say that it cannot
+                break
             copied += done
     source.seek(copied)
     target.seek(copied)
