@@ -22,7 +22,7 @@ HELD_BY = {
     "`flush()`": f"{WRITER}::test_flush_returns_once_all_earlier_events_are_written_and_synced",
     "Event files": f"{WRITER}::test_a_long_run_is_split_into_segments",
     "Two writers on one folder": f"{WRITER}::test_two_writers_in_one_folder_never_share_a_file",
-    "Full or failing disk": f"{QUEUE}::test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits",
+    "Full or failing disk": f"{QUEUE}::test_at_the_memory_limit_events_are_dropped_and_the_caller_never_waits",
     "`write_to_disk=False`": f"{WRITER}::test_without_write_to_disk_nothing_is_written",
     "Exit without `close()`": "process/test_exit.py::test_a_script_without_a_close_uploads_its_last_scalar",
     "Logging after `close()`": f"{WRITER}::test_a_write_after_close_opens_a_new_file_that_follows_the_first",
@@ -64,7 +64,7 @@ HELD_BY = {
     "test_another_process_takes_over_from_a_dead_one_and_sends_nothing_twice",
     "Links to folders": "process/test_cli_sync.py::test_outgoing_links_are_named_by_each_command",
     "A longer file of the same name in the repo": "faults/test_hub_changes.py::"
-    "test_a_restart_with_an_empty_disk_keeps_the_longer_file_of_the_first_life",
+    "test_a_restart_with_an_empty_disk_keeps_the_longer_file_on_the_hub",
     "Files with credentials": "unit/test_patterns.py::test_files_with_credentials_are_never_included",
     "Squashing": f"{SCHEDULER}::test_squashing_leaves_one_commit_and_the_same_files",
     "README.md of a new repo": "hub/test_operations.py::test_a_new_repo_starts_with_a_card_in_its_first_commit",

@@ -1,4 +1,4 @@
-"""A stranger's server that keeps all it is sent, and answers as the Hub would where it is asked for a token of Xet."""
+"""A foreign server that records all requests and answers each like the Hub's endpoint for Xet tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Stranger:
     """The server; it serves inside a `with` block.
 
     Attributes:
-        received: Every request in full: its first line, headers and body.
+        received: Every request in full: request line, headers and body.
     """
 
     def __init__(self) -> None:
@@ -42,10 +42,10 @@ class Stranger:
                 if self.command != "HEAD":
                     self.wfile.write(said)
 
-            do_GET = do_POST = do_PUT = do_HEAD = answer  # noqa: N815 - as the base class calls them
+            do_GET = do_POST = do_PUT = do_HEAD = answer  # noqa: N815 - names of the base class
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Print nothing."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="stranger", daemon=True)

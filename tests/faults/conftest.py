@@ -1,4 +1,4 @@
-"""A broken network, a scheduler that reports what becomes of it, and a watch over the token."""
+"""Fixtures for a failing network, schedulers with recorded results, and a check for the token in all output."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 SECONDS = 20.0  # far more than any test needs
-SOON = 10.0  # seconds within which even a busy machine does what waits for nothing
-HOUR = 60.0  # minutes; a scheduler with this interval pushes when it is told to
+SOON = 10.0  # seconds in which even a busy machine does work that does not wait
+HOUR = 60.0  # minutes; a scheduler with this interval pushes only on request
 OFTEN = 0.1 / 60  # minutes
 
 
@@ -49,7 +49,7 @@ def proxied(proxy: FaultProxy, client: Callable[..., HfApi]) -> HfApi:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of its own, of 64 pages."""
+    """Return the folder of a separate file system of 64 pages."""
     with a_disk_of("256k", tmp_path / "tiny") as folder:
         yield folder
 
@@ -63,24 +63,24 @@ def fill_up(ballast: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def xet_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test leave Xet switched off for the next ones."""
+    """Restore the client's setting for Xet after a test."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", constants.HF_HUB_DISABLE_XET)
 
 
 @dataclass(slots=True)
 class Run:
-    """A scheduler, and what it told its hooks."""
+    """A scheduler and the calls of its hooks."""
 
     scheduler: CommitScheduler
     commits: queue.SimpleQueue[CommitDetails]
     errors: queue.SimpleQueue[ErrorDetails]
 
     def push(self) -> CommitInfo | None:
-        """Push now and return what came of it, or raise."""
+        """Push now and return the commit, or raise."""
         return self.scheduler.trigger().result(SECONDS)
 
     def fail(self) -> BaseException:
-        """Push now and return what it failed with."""
+        """Push now and return its error."""
         error = self.scheduler.trigger().exception(SECONDS)
         assert error is not None, "the push did not fail"
         return error
@@ -92,23 +92,23 @@ class Run:
         return self.commits.get(timeout=SECONDS)
 
     def settle(self) -> None:
-        """Wait until the push that began last, and be it the first, is over with all that it says and writes."""
+        """Wait until the latest push is over, with its log lines and files."""
         while (future := self.scheduler.last_future) is None:
             time.sleep(0.001)
         future.exception(SECONDS)
 
     def missing(self) -> int:
-        """Return how many files the ledger does not know as arrived."""
+        """Return the number of files that are not recorded as uploaded."""
         return self.scheduler._job.inventory.pending().files
 
     def allow(self, seconds: float) -> None:
-        """Give every call to the Hub so much time."""
+        """Set the deadline of every call to the Hub."""
         self.scheduler._remote.call_seconds = seconds
 
 
 @dataclass(slots=True)
 class Watch:
-    """Collects all that anybody could read; what it collected is searched for the token when the test is over."""
+    """Collect all readable output, to search it for the token after the test."""
 
     token: str
     texts: list[str] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Watch:
         self.texts.extend(texts)
 
     def see_error(self, error: BaseException) -> None:
-        """Collect an exception as those show it who show the variables of its frames as well."""
+        """Collect an exception as shown by tools that print the variables of its frames."""
         shown = traceback.TracebackException.from_exception(error, capture_locals=True)
         self.see(str(error), repr(error), "".join(shown.format()))
 
@@ -135,10 +135,10 @@ class Watch:
 def watch(
     hub: HubProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Watch]:
-    """Fail a test after which the token stands in a log, on the terminal, in a file or in an exception."""
+    """Fail a test that leaves the token in a log, on the terminal, in a file or in an exception."""
     watch = Watch(hub.token)
     for name in (None, "hf_summary_writer", "huggingface_hub", "httpx", "httpx2"):
-        # By `caplog`, which puts back what a test sets as well: whoever set a level first has to be the last to do so.
+        # Through `caplog`, which restores the levels after those that the test sets.
         caplog.set_level(logging.DEBUG, logger=name)
     yield watch
     watch.see(caplog.text, *capfd.readouterr())
@@ -148,16 +148,16 @@ def watch(
 
 @dataclass(slots=True)
 class World:
-    """A folder, the Hub behind a proxy that it is pushed to, its schedulers, and what they log.
+    """A folder, the Hub behind a proxy, the folder's schedulers and their log.
 
     Attributes:
         hub: The Hub.
-        proxy: The proxy in front of it, which breaks what a test tells it to.
+        proxy: The proxy in front of the Hub, which injects faults.
         api: A client that reaches the Hub through the proxy.
         repo_id: A repo that does not exist yet.
         folder: The folder, empty.
-        watch: Collects what could show the token.
-        where: Names a bucket instead of the repo, as arguments of a scheduler.
+        watch: Collects output that could contain the token.
+        where: Arguments of a scheduler that select a bucket instead of the repo.
     """
 
     hub: HubProcess
@@ -194,7 +194,7 @@ class World:
         return self._runs[-1]
 
     def said(self, level: int) -> list[str]:
-        """Return what users read, at a level or above it, from us and from the client."""
+        """Return the messages of the library and the client, from a log level on."""
         return [
             record.getMessage()
             for record in self._log.records
@@ -206,7 +206,7 @@ class World:
         return remote.files(self.api, self.repo_id, **self.where)
 
     def on_disk(self) -> dict[str, bytes]:
-        """Return the files in the folder, under the names that they get in the repo."""
+        """Return the files in the folder, by their paths in the repo."""
         return remote.under(self.folder, "", "*")
 
     def commits(self) -> list[str]:
@@ -217,7 +217,7 @@ class World:
         for run in self._runs:
             run.scheduler.stop()
         self.proxy.clear()
-        # While the proxy still passes on: the native client takes its time to give up a Hub that went away.
+        # While the proxy still works: the native client takes long to give up an unreachable Hub.
         wait_for_our_threads()
 
 
@@ -237,7 +237,7 @@ def world(
 
 
 def wait_for_our_threads() -> None:
-    """Wait until no thread of ours is left, nor one that was left behind at a deadline."""
+    """Wait until all our threads have ended, abandoned ones included."""
     deadline = time.monotonic() + SECONDS
     while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("hf-summary-writer")]:
         assert time.monotonic() < deadline, left

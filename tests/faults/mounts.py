@@ -1,4 +1,4 @@
-"""A disk of its own for a test: small, and really full when it is full."""
+"""A small separate disk for a test, which can be filled up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["a_disk_of"]
 
 @contextlib.contextmanager
 def a_disk_of(size: str, folder: Path) -> Iterator[Path]:
-    """Mount a disk of this size, as `mount` calls it, on a new folder; skip the test where that is not allowed."""
+    """Mount a disk of `size`, in the notation of `mount`, on a new folder; skip the test if that is not allowed."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder],  # noqa: S607

@@ -1,7 +1,7 @@
-"""A training that is killed again and again while it logs and pushes, through a network that fails as it likes.
+"""A training that is killed repeatedly while it logs and pushes through a network with random faults.
 
-What is checked at the end is what the whole library is for: every record that was flushed to the disk is on the Hub
-once, and every file there is, byte for byte, the whole records of the file here.
+Checked at the end: every record that was flushed to the disk is on the Hub exactly once, and every file on the Hub
+equals the whole records of the local file byte for byte.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "undergo"]
 
-# Imports once, and then forks a training whenever it is told the first step: a kill costs no import.
+# Imports once, and then forks a training for each first step that it reads, so that a kill costs no import.
 _NURSERY = """
 import os, sys, time
 import hf_xet, huggingface_hub._commit_api, huggingface_hub.hf_api
@@ -69,8 +69,8 @@ with CommitScheduler(
 ):
     pass
 """
-# A life ends at a random moment after a random request, so that a slow machine is killed in as many places as a fast
-# one, or when nothing was requested for so long.
+# A process is killed at a random moment after a random request, so that the places of the kills do not depend on the
+# speed of the machine, or after this many seconds without a request.
 _MOST_REQUESTS = 25
 _SECONDS_WITHOUT_REQUESTS = 4.0
 _MOST_SECONDS_AFTER = 0.1
@@ -80,7 +80,7 @@ _FAILS = (Answer, Reset, CutRequest, CutAnswer, LoseAnswer, Hang)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an ordeal came to."""
+    """The counts of an ordeal."""
 
     kills: int
     requests: int
@@ -97,7 +97,7 @@ class Outcome:
 
 
 class _Nursery:
-    """The process that forks trainings, and what it says."""
+    """The process that forks trainings, with its output."""
 
     def __init__(self, hub: HasEndpoint, logdir: Path, repo_id: str) -> None:
         self._process = subprocess.Popen(
@@ -173,13 +173,13 @@ def _action(chance: random.Random) -> Action:
 
 
 def _meddle(api: HfApi, repo_id: str, logdir: Path, chance: random.Random) -> None:
-    """Change what is on the Hub, or the folder, as somebody else may between two lives."""
+    """Change the Hub or the folder between two processes, as another user may."""
     files = [path for path in api.list_repo_files(repo_id) if ".tfevents." in path] if api.repo_exists(repo_id) else []
     deed = chance.randrange(8)
     if deed == 0 and files:
         api.delete_file(chance.choice(files), repo_id)
     elif deed == 1 and files:
-        # Shorter than any event file, since a longer one of somebody else is kept beside ours.
+        # Shorter than any event file, since a longer foreign file is kept beside ours.
         api.upload_file(path_or_fileobj=b"x", path_in_repo=chance.choice(files), repo_id=repo_id)
     elif deed == 2 and logdir.exists():
         copy = logdir.with_name("copy")
@@ -198,9 +198,9 @@ def undergo(
     goes_on: Callable[[int], bool],
     faults: bool,
 ) -> Outcome:
-    """Kill trainings while `goes_on(kills)`, let what is left be sent without faults, and check what the Hub holds.
+    """Kill trainings while `goes_on(kills)`, upload the rest without faults, and check the files on the Hub.
 
-    With `faults` the network fails as it likes, and between two lives somebody changes the Hub or the folder.
+    With `faults` the network fails at random, and the Hub or the folder is changed between two processes.
     """
     chance = random.Random(seed)
     kills, flushed = 0, set[int]()
@@ -212,7 +212,7 @@ def undergo(
                     proxy.clear()
                     for _ in range(chance.randrange(4)):
                         proxy.add("*", chance.choice(_PLACES), _action(chance))
-                # Each life has steps of its own, far from what the one before may have reached unheard.
+                # Each process logs its own range of steps, far above the steps that the one before may have reached.
                 start = nursery.flushed = kills * 1_000_000
                 nursery.live_and_die(start, lambda: _pass_some_requests(proxy, chance))
                 flushed.update(range(start, nursery.flushed))
@@ -225,7 +225,7 @@ def undergo(
         requests = len(proxy.requests)
         proxy.clear()
         assert_sound(logdir)
-        # As long as a busy machine takes: how much a short time allows is not the question here.
+        # Long enough for a busy machine: the time of an exit is tested elsewhere.
         ended = scripts.run(_CATCH_UP, proxy, logdir, repo_id, seconds=300)
         assert ended.returncode == 0, ended.stderr
         assert "hf-summary-writer sync" not in ended.stderr, ended.stderr

@@ -1,8 +1,7 @@
-"""A proxy in front of a Hub that does, request by request, what a test tells it to.
+"""A proxy in front of a Hub that injects faults into single requests.
 
-It changes nothing on the way: the Hub makes its URLs from the Host header, so they lead back through the proxy.
-Every connection carries one request. The first rule that matches a request, and has turns left, decides what happens
-to it; without one it passes.
+It does not rewrite URLs: the Hub makes them from the Host header, so they point to the proxy. Every connection carries
+one request. The first matching rule with turns left is applied to a request; without one it passes.
 
     with FaultProxy(hub) as proxy:
         proxy.add("POST", r"/commit/", Answer(503), times=2)
@@ -42,7 +41,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer in place of the Hub, which never sees the request; a `Location` header makes it a redirect."""
+    """Answer instead of the Hub, which never gets the request; a `Location` header makes it a redirect."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -51,14 +50,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Let the request through, and hold the answer back for so many seconds."""
+    """Let the request through, and delay the answer by `seconds`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Take the request, and let it through when the rules are cleared, whether or not somebody still waits for it."""
+    """Accept the request, and let it through when the rules are cleared, even if the client is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,38 +69,38 @@ class Drip:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """Let the request through, its body no faster than this."""
+    """Let the request through, with its body at this rate."""
 
     bytes_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Reset the connection; the Hub never sees the request."""
+    """Reset the connection; the Hub never gets the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class CutRequest:
-    """Pass on so many bytes of the request's body, then reset both connections."""
+    """Pass on `after` bytes of the request's body, then reset both connections."""
 
     after: int
 
 
 @dataclass(frozen=True, slots=True)
 class CutAnswer:
-    """Let the request through, and close the connection after so many bytes of the answer's body."""
+    """Let the request through, and close the connection after `after` bytes of the answer's body."""
 
     after: int
 
 
 @dataclass(frozen=True, slots=True)
 class LoseAnswer:
-    """Let the request through, wait until the Hub has done it and answered, and reset the connection."""
+    """Let the request through, wait for the Hub's answer, and reset the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Take the request and never answer, until the rules are cleared or the proxy stops."""
+    """Accept the request and do not answer until the rules are cleared or the proxy stops."""
 
 
 Action = Pass | Answer | Delay | Hold | Drip | Throttle | Reset | CutRequest | CutAnswer | LoseAnswer | Hang
@@ -109,7 +108,7 @@ Action = Pass | Answer | Delay | Hold | Drip | Throttle | Reset | CutRequest | C
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that reached the proxy, what was done to it, and whether it brought the token."""
+    """A request that reached the proxy, the action applied to it, and whether it had the token."""
 
     method: str
     path: str
@@ -143,7 +142,7 @@ class _Head:
 
 
 class FaultProxy:
-    """The proxy; it serves inside a `with` block, in threads of its own. Rules may change at any time."""
+    """The proxy; it serves inside a `with` block, in separate threads. Rules may change at any time."""
 
     def __init__(self, hub: HasEndpoint, port: int = 0) -> None:
         self.token = hub.token
@@ -164,7 +163,7 @@ class FaultProxy:
 
     def __exit__(self, *_: object) -> None:
         self.clear()
-        # An accept that is under way is woken by the shutdown, not by the close.
+        # `shutdown` wakes a blocked `accept`, `close` does not.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -176,15 +175,15 @@ class FaultProxy:
             thread.join(_STOP_SECONDS)
 
     def add(self, method: str, path: str, action: Action, times: float = 1, body: bytes = b"") -> None:
-        """Do `action` to the next `times` requests of this method ("*": any) whose path holds the pattern `path`.
+        """Apply `action` to the next `times` requests with this method ("*": any) whose path matches `path`.
 
-        With `body` only to those whose body, as it is on the wire, holds these bytes.
+        With `body` only to requests whose body, as sent over the wire, contains these bytes.
         """
         with self._lock:
             self._rules.append(_Rule(method, re.compile(path), action, times, body))
 
     def clear(self) -> None:
-        """Forget all rules, and end what they hold up."""
+        """Remove all rules, and release the requests that they hold."""
         with self._lock:
             self._rules.clear()
             self._released.set()
@@ -192,7 +191,7 @@ class FaultProxy:
 
     @property
     def requests(self) -> list[Seen]:
-        """The requests so far, in the order in which they came."""
+        """The requests so far, in order of arrival."""
         with self._lock:
             return list(self._seen)
 
@@ -225,7 +224,7 @@ class FaultProxy:
             return any(rule.body for rule in self._rules)
 
     def _serve(self, caller: socket.socket) -> None:
-        # A broken pipe, at either side, is all in a day's work here.
+        # Broken pipes on either side are expected.
         with self._tracked(caller), suppress(OSError, ValueError):
             stream = caller.makefile("rb")
             with stream:
@@ -330,13 +329,13 @@ def _read_head(stream: BufferedReader) -> _Head | None:
 
 
 def _body(stream: BufferedReader, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield the body of a request as it is on the wire."""
+    """Yield the body of a request as sent over the wire."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         size = -1
         while size:
             line = stream.readline(_MAX_HEAD)
             size = int(line.split(b";")[0], 16)
-            # The last chunk is empty; both kinds end with a line break of their own.
+            # The last chunk is empty; every chunk ends with a line break.
             yield line + stream.read(size) + stream.readline(_MAX_HEAD)
         return
     left = int(headers.get("content-length", "0"))

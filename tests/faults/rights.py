@@ -1,4 +1,4 @@
-"""Takes from the superuser, for a while, the right to read and write what others may not."""
+"""Drop root's capability to ignore file permissions temporarily."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 __all__ = ["an_ordinary_user"]
 
-# From linux/capability.h: the 64-bit version of the call, and what lets root pass over the permissions of files.
+# From linux/capability.h: the 64-bit version of the call, and the capabilities to ignore file permissions.
 _VERSION_3 = 0x20080522
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1 << 1, 1 << 2
 
 
 @contextlib.contextmanager
 def an_ordinary_user() -> Iterator[None]:
-    """Let permissions of files mean something to this thread, and to those that it starts, also for root."""
+    """Enforce file permissions for this thread and the threads that it starts, even for root."""
     if os.geteuid() != 0:
         yield
         return
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
-    # Effective, permitted and inheritable, first for the low 32 capabilities and then for the high ones.
+    # Effective, permitted and inheritable sets, first for the low 32 capabilities, then for the high ones.
     before = (ctypes.c_uint32 * 6)()
     _checked(libc.capget(header, before))
     lowered = (ctypes.c_uint32 * 6)(*before)

@@ -1,4 +1,4 @@
-"""Where the state machine pushes to: a Hub in a process of its own through the real client, or a dictionary."""
+"""Stores for the state machine: a Hub in a separate process with the real client, or a dictionary."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ __all__ = ["FAILURES", "PUSHED_BY_A_CHILD", "BucketDictionary", "Dictionary", "R
 
 FAILURES = ["the commit is refused", "the commit breaks off", "the answer to the commit is lost"]
 PUSHED_BY_A_CHILD = 77
-"""What a child exits with that pushes to a dictionary, which its parent would not see."""
+"""The exit code of a child that pushes to a dictionary, since its parent would not see the push."""
 
 
 @dataclass(slots=True)
 class Holdings:
-    """What a store holds.
+    """The content of a store.
 
     Attributes:
-        files: Of each path what it holds now.
-        versions: Of each path everything that a commit ever put there.
+        files: The current content by path.
+        versions: Every content that was ever committed, by path.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Holdings:
 
 
 class Store(Protocol):
-    """What the machine asks of a store. It is a context manager: schedulers that are made inside push to it."""
+    """The interface of a store. It is a context manager: schedulers that are made inside push to it."""
 
     repo_id: str
     api: Any
@@ -70,23 +70,23 @@ class Store(Protocol):
         """Let the next commit fail in one of the ways of `FAILURES`."""
 
     def pauses(self) -> AbstractContextManager[Callable[[], None]]:
-        """Let the next commit wait until the block is left; what is returned waits until it does."""
+        """Hold the next commit until the block ends, and yield a function that waits until the commit is held."""
 
     def asked(self) -> int:
-        """Return how often anything was asked of the store."""
+        """Return the number of requests."""
 
     def delete(self, path: str) -> None:
-        """Delete a file that it holds, as somebody else may."""
+        """Delete a file, as another user may."""
 
     def replace(self, path: str, content: bytes) -> None:
-        """Replace a file that it holds, as somebody else may."""
+        """Replace a file, as another user may."""
 
     def look(self) -> Holdings:
-        """Return what it holds."""
+        """Return the content of the store."""
 
 
 class RealHub:
-    """A new repo on a Hub, behind a proxy that breaks what it is told to break."""
+    """A new repo on a Hub, behind a proxy that injects faults."""
 
     repo_type = "model"
     _commit_route = "/commit/"
@@ -145,7 +145,7 @@ class RealHub:
         return self._holdings
 
     def _files(self, revision: str) -> dict[str, bytes]:
-        """Return what a commit holds; each content is fetched once, since most commits change a file or two."""
+        """Return the files of a commit; each content is fetched once, since most commits change one or two files."""
         found: dict[str, bytes] = {}
         for entry in self.api.list_repo_tree(self.repo_id, revision=revision, recursive=True):
             if isinstance(entry, RepoFile) and entry.path != ".gitattributes":
@@ -160,7 +160,7 @@ class RealHub:
 
 
 class RealBucket(RealHub):
-    """A new bucket on a Hub, of which no version is kept but those that were looked at."""
+    """A new bucket on a Hub, whose versions are known only as of each call of `look`."""
 
     repo_type = "bucket"
     _commit_route = "/api/buckets/.*/batch"
@@ -183,7 +183,7 @@ class RealBucket(RealHub):
 
 
 class Dictionary:
-    """In place of a Hub and its client, for many more examples in the same time."""
+    """A replacement of a Hub and its client that is fast enough for many more examples."""
 
     repo_id = "tester/run"
     repo_type = "model"
@@ -233,7 +233,7 @@ class Dictionary:
     def look(self) -> Holdings:
         return self._holdings
 
-    # What follows is the face of `HfApi`, as far as `RepoRemote` uses it.
+    # The methods of `HfApi` that `RepoRemote` calls.
 
     endpoint = "http://nowhere"
     token = "nobody"
@@ -288,7 +288,7 @@ class Dictionary:
 
 
 class BucketDictionary(Dictionary):
-    """The same in place of a bucket."""
+    """A dictionary in place of a bucket."""
 
     repo_type = "bucket"
 

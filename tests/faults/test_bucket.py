@@ -1,4 +1,4 @@
-"""A bucket, and a network or a Hub that breaks at any moment of a push to it."""
+"""Pushes to a bucket while the network or the Hub fails."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def failed(*paths: str, of: int, error: str = "try again") -> bytes:
 
 
 @pytest.mark.faults
-def test_a_file_that_the_answer_names_as_failed_is_sent_again_alone(world: World) -> None:
+def test_a_file_that_the_response_names_as_failed_is_sent_again_alone(world: World) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
@@ -46,20 +46,20 @@ def test_a_file_that_the_answer_names_as_failed_is_sent_again_alone(world: World
 
 @pytest.mark.faults("N21")
 @pytest.mark.parametrize("status", [200, 422])
-def test_a_file_that_fails_twice_is_not_recorded_as_arrived(world: World, status: int) -> None:
+def test_a_file_that_fails_twice_is_not_recorded_as_uploaded(world: World, status: int) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
     world.proxy.add(*BATCH, Answer(status, body=failed("a.txt", of=1)), times=2)
     assert run.push() is None
     assert run.scheduler.status().pending.refused == 1
-    run.scheduler.close()  # tries it once more
+    run.scheduler.close()  # retries the file
     assert world.uploaded() == world.on_disk()
     assert run.scheduler.status().all_arrived
 
 
 @pytest.mark.faults
-def test_a_lost_answer_leaves_the_file_to_later_pushes_until_it_is_certain(world: World) -> None:
+def test_after_a_lost_response_later_pushes_resend_the_file_until_it_is_certain(world: World) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
@@ -68,14 +68,14 @@ def test_a_lost_answer_leaves_the_file_to_later_pushes_until_it_is_certain(world
     assert isinstance(error, TemporaryError)
     assert error.in_doubt
     run.push()
-    assert run.missing() == 1  # the first batch may yet be carried out
+    assert run.missing() == 1  # the first batch may still be applied
     run.push()
     assert run.missing() == 0
     assert world.uploaded() == world.on_disk()
 
 
 @pytest.mark.faults("N22")
-def test_an_old_batch_that_comes_after_a_newer_one_does_not_win(world: World) -> None:
+def test_a_late_old_batch_does_not_replace_a_newer_one(world: World) -> None:
     run = world.schedule()
     run.settle()
     file = world.folder / "a.txt"
@@ -86,7 +86,7 @@ def test_an_old_batch_that_comes_after_a_newer_one_does_not_win(world: World) ->
     file.write_bytes(b"12")
     run.allow(SECONDS)
     run.push()
-    world.proxy.clear()  # the old batch comes now
+    world.proxy.clear()  # the old batch is applied now
     wait_until(lambda: world.uploaded() == {"a.txt": b"1"}, SECONDS)
     run.push()
     assert world.uploaded() == {"a.txt": b"12"}
@@ -94,7 +94,7 @@ def test_an_old_batch_that_comes_after_a_newer_one_does_not_win(world: World) ->
 
 
 @pytest.mark.faults
-def test_a_bucket_that_hangs_does_not_delay_the_end(world: World) -> None:
+def test_a_hung_bucket_does_not_delay_close(world: World) -> None:
     run = world.schedule(close_timeout=1.0)
     run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
@@ -105,7 +105,7 @@ def test_a_bucket_that_hangs_does_not_delay_the_end(world: World) -> None:
 
 
 @pytest.mark.faults
-def test_a_limit_of_requests_is_waited_for_by_all_who_push_for_the_account(world: World) -> None:
+def test_a_rate_limit_on_batches_delays_the_next_push(world: World) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
@@ -128,12 +128,12 @@ def test_a_read_only_token_is_reported(world: World) -> None:
 
 
 @pytest.mark.faults("D2")
-def test_a_full_disk_stops_no_push_to_a_bucket_and_costs_an_idle_run_no_request(world: World, tiny_disk: Path) -> None:
+def test_on_a_full_disk_files_are_pushed_to_a_bucket_without_extra_requests(world: World, tiny_disk: Path) -> None:
     world.folder = tiny_disk / "run"
     world.folder.mkdir()
     run = world.schedule(folder_path=world.folder)
     run.settle()
-    for number in range(30):  # what is noted of them takes more than one page of the disk
+    for number in range(30):  # their ledger entries take more than one page of the disk
         (world.folder / f"{number:0100}.bin").write_bytes(b"2")
     fill_up(tiny_disk / "ballast")
     assert run.push() is not None

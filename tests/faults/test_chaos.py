@@ -1,4 +1,4 @@
-"""The standing lanes: kills at random moments, and kills and network faults together for a minute."""
+"""Kills at random moments, and kills together with network faults for a minute."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEED = int(os.environ.get("TEST_SEED", "6"))
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 10 * KILLS)
-def test_no_kill_costs_a_record_that_was_flushed(
+def test_kills_lose_no_flushed_record(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     outcome = undergo(hub, api, repo_id, tmp_path / "run", seed=SEED, goes_on=lambda kills: kills < KILLS, faults=False)
@@ -36,7 +36,7 @@ def test_no_kill_costs_a_record_that_was_flushed(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300 + SECONDS)
-def test_kills_and_network_faults_together_cost_nothing_either(
+def test_kills_and_network_faults_together_lose_no_flushed_record(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     end = time.monotonic() + SECONDS

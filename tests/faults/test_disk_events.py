@@ -34,7 +34,7 @@ pytestmark = pytest.mark.faults("D1")
 
 
 class Disk:
-    """Stands between the writer and the disk, and fails on request."""
+    """A wrapper of `os.write` that fails on request."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
@@ -81,7 +81,7 @@ def test_nothing_is_lost_when_space_comes_back_in_time(
     assert len(event_files(tmp_path)) == 2
 
 
-def test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits(
+def test_at_the_memory_limit_events_are_dropped_and_the_caller_never_waits(
     tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EventWriter(tmp_path, max_pending_bytes=50_000) as writer:
@@ -102,7 +102,7 @@ def test_at_the_bound_events_are_dropped_and_counted_and_the_caller_never_waits(
     assert len(errors(caplog)) == 1
 
 
-def test_a_trigger_joined_by_close_fails_if_the_disk_did_not_take_its_events(
+def test_a_trigger_joined_by_close_fails_if_its_events_were_not_written(
     disk: Disk, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     goes_on = threading.Event()
@@ -125,7 +125,7 @@ def test_a_trigger_joined_by_close_fails_if_the_disk_did_not_take_its_events(
     assert writer.dropped_events == 1
 
 
-def test_sub_runs_drop_too_when_the_run_itself_holds_all_the_memory(tmp_path: Path, disk: Disk) -> None:
+def test_sub_runs_drop_events_too_when_the_main_run_uses_all_the_memory(tmp_path: Path, disk: Disk) -> None:
     with EventWriter(tmp_path / "run", max_pending_bytes=50_000) as writer:
         writer.add_scalar("a", 0, 0)
         writer.add_scalars("plot", {"old": 0}, 0)
@@ -152,9 +152,7 @@ def test_sub_runs_drop_too_when_the_run_itself_holds_all_the_memory(tmp_path: Pa
         assert steps(tmp_path / "run" / "plot" / name, "plot")[-1] == 2
 
 
-def test_it_is_said_again_when_the_disk_fails_again(
-    tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_second_disk_failure_is_logged_again(tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
     with EventWriter(tmp_path) as writer:
         for step in range(2):
             disk.full = True
@@ -166,7 +164,7 @@ def test_it_is_said_again_when_the_disk_fails_again(
     assert len([text for text in errors(caplog) if "cannot write" in text]) == 2
 
 
-def test_hyperparameters_wait_for_space_as_scalars_do(tmp_path: Path, disk: Disk) -> None:
+def test_hyperparameters_wait_for_disk_space_as_scalars_do(tmp_path: Path, disk: Disk) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_scalar("a", 0, 0)
         writer.flush()
@@ -182,7 +180,7 @@ def test_hyperparameters_wait_for_space_as_scalars_do(tmp_path: Path, disk: Disk
     assert len(logged(tmp_path / "trial")) == 4
 
 
-def test_flushing_over_and_over_on_a_full_disk_leaves_room_for_events(tmp_path: Path, disk: Disk) -> None:
+def test_repeated_flushes_on_a_full_disk_use_up_no_memory_for_events(tmp_path: Path, disk: Disk) -> None:
     with EventWriter(tmp_path, max_pending_bytes=50_000) as writer:
         disk.full = True
         for step in range(100):
@@ -195,7 +193,7 @@ def test_flushing_over_and_over_on_a_full_disk_leaves_room_for_events(tmp_path: 
         assert steps(tmp_path, "a", growing=True) == list(range(100))
 
 
-def test_closing_on_a_full_disk_returns_and_names_what_is_lost(
+def test_closing_on_a_full_disk_returns_and_reports_lost_events(
     tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = EventWriter(tmp_path)
@@ -214,9 +212,7 @@ def test_closing_on_a_full_disk_returns_and_names_what_is_lost(
     assert steps(tmp_path, "a") == [1, 2]
 
 
-def test_a_constructor_on_a_broken_disk_does_not_raise_and_logging_begins_when_it_is_well(
-    tmp_path: Path, disk: Disk
-) -> None:
+def test_a_constructor_on_a_full_disk_does_not_raise_and_events_are_written_later(tmp_path: Path, disk: Disk) -> None:
     disk.full = True
     with EventWriter(tmp_path / "run") as writer:
         writer.add_scalar("a", 1, 1)
@@ -227,7 +223,7 @@ def test_a_constructor_on_a_broken_disk_does_not_raise_and_logging_begins_when_i
     assert steps(tmp_path / "run", "a") == [1]
 
 
-def test_a_folder_that_cannot_be_made_does_not_raise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_created_does_not_raise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     with EventWriter(tmp_path / "file" / "run") as writer:
         writer.add_scalar("a", 1)
@@ -239,7 +235,7 @@ def test_a_folder_that_cannot_be_made_does_not_raise(tmp_path: Path, caplog: pyt
 
 
 @pytest.mark.parametrize("call", ["fsync", "open", "ftruncate"])
-def test_no_failing_system_call_raises_or_loses_what_can_be_kept(
+def test_failing_system_calls_raise_nothing_and_lose_no_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk, call: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -263,7 +259,7 @@ def test_no_failing_system_call_raises_or_loses_what_can_be_kept(
 
 
 @pytest.mark.faults("D17")
-def test_events_are_written_although_fsync_fails_for_good(
+def test_events_are_written_although_every_fsync_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: int) -> None:
@@ -282,7 +278,7 @@ def test_events_are_written_although_fsync_fails_for_good(
     assert "cannot sync event files" in record.getMessage()
 
 
-def test_the_folder_deleted_under_the_writer_is_made_again(tmp_path: Path) -> None:
+def test_a_folder_deleted_during_logging_is_recreated(tmp_path: Path) -> None:
     logdir = tmp_path / "run"
     with EventWriter(logdir) as writer:
         writer.add_scalar("a", 1, 1)
@@ -300,7 +296,7 @@ def test_the_folder_deleted_under_the_writer_is_made_again(tmp_path: Path) -> No
     assert set(steps(logdir, "a")) == {2}
 
 
-def test_a_limit_on_file_size_is_met_without_a_word_from_the_kernel(tmp_path: Path) -> None:
+def test_a_limit_on_the_file_size_drops_events_without_a_crash(tmp_path: Path) -> None:
     result = run(
         """
 import resource, signal, sys
@@ -329,7 +325,7 @@ print(writer.dropped_events)
     assert dropped > 0
 
 
-def test_a_really_full_disk_and_space_coming_back(tiny_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_events_are_written_when_a_real_disk_has_space_again(tiny_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     ballast = tiny_disk / "ballast"
     logdir = tiny_disk / "run"
     with EventWriter(logdir) as writer:
@@ -341,7 +337,7 @@ def test_a_really_full_disk_and_space_coming_back(tiny_disk: Path, caplog: pytes
         [path] = event_files(logdir)
         payloads(path)
         ballast.unlink()
-        # What is pending now still does not fit in the end, but more of it does.
+        # The pending events still do not all fit, but more of them do.
         before = path.stat().st_size
         wait_until(lambda: path.stat().st_size > before)
     found = steps(logdir, "a")
@@ -349,27 +345,27 @@ def test_a_really_full_disk_and_space_coming_back(tiny_disk: Path, caplog: pytes
     assert len(found) + writer.dropped_events == 6000
 
 
-def test_who_waits_for_a_disk_that_hangs_goes_on_after_a_while(
+def test_a_flush_on_a_hung_disk_gives_up_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.1, hang=0.3))
-    well_again = threading.Event()
+    recovered = threading.Event()
     with EventWriter(tmp_path) as writer, monkeypatch.context() as patch:
-        patch.setattr(event_file.os, "fsync", lambda _: well_again.wait(60))  # type: ignore[attr-defined]
+        patch.setattr(event_file.os, "fsync", lambda _: recovered.wait(60))  # type: ignore[attr-defined]
         writer.add_scalar("a", 1, 1)
         writer.flush()
-        assert not well_again.is_set()
-        well_again.set()
+        assert not recovered.is_set()
+        recovered.set()
     assert "the disk has not answered" in caplog.text
     assert steps(tmp_path, "a") == [1]
 
 
 @pytest.mark.faults("D15")
-def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_call(
+def test_only_one_call_waits_for_a_hung_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(WriterThread, "limits", WaitLimits(hang=0.3))
-    well_again = threading.Event()
+    recovered = threading.Event()
     waits: list[float] = []
     real_wait = Signal.wait
 
@@ -381,7 +377,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_call(
     with EventWriter(tmp_path, max_pending_bytes=20_000) as writer, monkeypatch.context() as patch:
         writer.add_scalars("many", {str(n): n for n in range(20)}, 0)
         writer.flush()
-        patch.setattr(event_file.os, "fsync", lambda _: well_again.wait(60))  # type: ignore[attr-defined]
+        patch.setattr(event_file.os, "fsync", lambda _: recovered.wait(60))  # type: ignore[attr-defined]
         writer.add_scalars("many", {str(n): n for n in range(20)}, 1)
         writer.flush()
         assert len(caplog.records) == 1
@@ -390,22 +386,22 @@ def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_call(
             writer.add_scalar("a", step, step)
         writer.flush()
         assert waits == []
-        well_again.set()
+        recovered.set()
     assert 0 < writer.dropped_events < 1000
     assert steps(tmp_path / "many" / "7", "many") == [0, 1]
 
 
 @pytest.mark.faults("D15")
-def test_hyperparameters_and_scalars_past_the_bound_do_not_wait_long_for_a_disk_that_hangs(
+def test_hyperparameters_and_scalars_over_the_limit_wait_briefly_for_a_hung_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(WriterThread, "limits", WaitLimits(hang=0.3))
-    hangs, well_again = threading.Event(), threading.Event()
+    hangs, recovered = threading.Event(), threading.Event()
     with EventWriter(tmp_path, max_pending_bytes=20_000) as writer, monkeypatch.context() as patch:
 
         def fsync(_: int) -> None:
             hangs.set()
-            well_again.wait(60)
+            recovered.wait(60)
 
         patch.setattr(event_file.os, "fsync", fsync)  # type: ignore[attr-defined]
         flushing = threading.Thread(target=writer.flush)
@@ -415,9 +411,9 @@ def test_hyperparameters_and_scalars_past_the_bound_do_not_wait_long_for_a_disk_
         assert not caplog.records, "hyperparameters waited for the disk"
         for step in range(1000):
             writer.add_scalar("a", step, step)
-        assert not well_again.is_set()
+        assert not recovered.is_set()
         assert [record.levelname for record in caplog.records] == ["WARNING"]
-        well_again.set()
+        recovered.set()
         flushing.join(20)
         wait_until(lambda: not writer_thread.is_stuck)
     assert 0 < writer.dropped_events < 1000
@@ -425,9 +421,7 @@ def test_hyperparameters_and_scalars_past_the_bound_do_not_wait_long_for_a_disk_
 
 
 @pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="the system does not tell who is at work")
-def test_what_takes_long_to_encode_is_not_taken_for_a_disk_that_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_encoding_is_not_mistaken_for_a_hung_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WriterThread, "limits", WaitLimits(check=0.1, hang=1.0))
 
     def encode() -> Any:
@@ -459,9 +453,7 @@ def test_a_slow_disk_makes_the_caller_wait_and_loses_nothing(tmp_path: Path, mon
     assert writer.dropped_events == 0
 
 
-def test_a_push_that_was_asked_for_fails_while_the_disk_does_not_take_the_events(
-    tmp_path: Path, disk: Disk, api: HfApi, repo_id: str
-) -> None:
+def test_a_trigger_fails_while_the_disk_is_full(tmp_path: Path, disk: Disk, api: HfApi, repo_id: str) -> None:
     failures: queue.SimpleQueue[ErrorDetails] = queue.SimpleQueue()
     with HFSummaryWriter(repo_id, tmp_path / "run", hf_api=api, on_error=failures.put) as writer:
         writer.add_scalar("a", 0, 0)

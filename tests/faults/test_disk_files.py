@@ -1,4 +1,4 @@
-"""Files that vanish, change, may not be read or have odd names: the others arrive, and these when they can."""
+"""Files that vanish, change, cannot be read or have odd names do not hold back others, and are uploaded later."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ VERSION = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2")
 
 
 @pytest.mark.faults("D3")
-def test_a_folder_deleted_and_made_again_is_pushed_on_and_the_deletion_is_not(world: World, api: HfApi) -> None:
+def test_a_recreated_folder_is_pushed_and_its_deletion_is_not(world: World, api: HfApi) -> None:
     (world.folder / "old.txt").write_bytes(b"old")
     (world.folder / "kept.txt").write_bytes(b"1")
     run = world.schedule()
@@ -72,7 +72,7 @@ def test_a_folder_deleted_and_made_again_is_pushed_on_and_the_deletion_is_not(wo
     assert world.schedule().push() is None
 
 
-def test_a_folder_deleted_in_the_middle_of_a_push_ends_it_quietly(
+def test_a_folder_deleted_during_a_push_ends_it_without_an_error(
     world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RepoRemote, "max_files", 1)
@@ -92,7 +92,7 @@ def test_a_folder_deleted_in_the_middle_of_a_push_ends_it_quietly(
     assert remote.files(api, world.repo_id) == {"0.txt": b"0"}
 
 
-def test_a_folder_deleted_during_its_commit_is_not_made_again(world: World, proxy: FaultProxy) -> None:
+def test_a_folder_deleted_during_its_commit_is_not_recreated(world: World, proxy: FaultProxy) -> None:
     class Deleting(HfApi):
         def create_commit(self, *args: Any, **options: Any) -> Any:
             commit = super().create_commit(*args, **options)
@@ -108,7 +108,7 @@ def test_a_folder_deleted_during_its_commit_is_not_made_again(world: World, prox
     assert world.said(logging.WARNING) == []
 
 
-def test_a_folder_is_not_made_again_to_note_why_its_push_fails(world: World, proxy: FaultProxy) -> None:
+def test_a_deleted_folder_is_not_recreated_for_the_error_of_its_push(world: World, proxy: FaultProxy) -> None:
     (world.folder / "a.txt").write_bytes(b"1")
     run = world.schedule(hf_api=HfApi(endpoint=proxy.endpoint, token="hf_no one has such a token"))
     run.next_error()
@@ -120,7 +120,7 @@ def test_a_folder_is_not_made_again_to_note_why_its_push_fails(world: World, pro
 
 
 @pytest.mark.faults("D18")
-def test_a_folder_that_cannot_be_looked_at_for_a_moment_is_not_taken_for_deleted(
+def test_a_folder_whose_stat_fails_is_not_taken_for_deleted(
     world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat_of = os.stat
@@ -141,10 +141,10 @@ def test_a_folder_that_cannot_be_looked_at_for_a_moment_is_not_taken_for_deleted
 
 
 class Busy:
-    """Changes three files all the time: one is replaced, one grows by lines, and one by torn pieces of records.
+    """Change three files continuously: replace one, append lines to one, and torn pieces of records to another.
 
     Args:
-        folder: Where they are.
+        folder: The folder of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -182,7 +182,7 @@ class Busy:
 
 
 @pytest.mark.faults("D4")
-def test_of_files_that_change_all_the_time_every_commit_holds_one_moment_of_each(world: World, api: HfApi) -> None:
+def test_every_commit_holds_a_consistent_version_of_files_that_always_change(world: World, api: HfApi) -> None:
     busy = Busy(world.folder)
     run = world.schedule(ignore_patterns="new")
     with busy:
@@ -206,7 +206,7 @@ def test_of_files_that_change_all_the_time_every_commit_holds_one_moment_of_each
 
 
 @pytest.mark.faults("D4")
-def test_what_changes_while_the_last_push_reads_it_is_named_as_missing(
+def test_a_file_that_changes_during_the_last_push_is_reported_as_missing(
     world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = snapshot._read
@@ -230,7 +230,7 @@ def test_what_changes_while_the_last_push_reads_it_is_named_as_missing(
     assert "1 file" in warning
 
 
-def test_what_is_written_after_the_last_push_is_neither_claimed_nor_named_as_missing(world: World) -> None:
+def test_files_written_after_the_last_push_are_not_reported_as_missing(world: World) -> None:
     def go_on(commit: CommitDetails) -> None:
         (world.folder / f"{commit.oid}.bin").write_bytes(b"1")
 
@@ -243,7 +243,7 @@ def test_what_is_written_after_the_last_push_is_neither_claimed_nor_named_as_mis
 
 
 def frame_ends(content: bytes) -> bool:
-    """Tell, by lengths alone, whether `content` ends where a record does."""
+    """Tell whether `content` ends at the end of a record, from the lengths of the records."""
     at = 0
     while at < len(content):
         at += 16 + int.from_bytes(content[at : at + 8], "little")
@@ -258,7 +258,7 @@ def ordinary_user() -> Iterator[None]:
 
 @pytest.mark.faults("D5")
 @pytest.mark.usefixtures("ordinary_user")
-def test_what_may_not_be_read_waits_and_the_rest_is_pushed(world: World, api: HfApi) -> None:
+def test_unreadable_files_wait_and_the_others_are_pushed(world: World, api: HfApi) -> None:
     (world.folder / "closed").mkdir()
     for name in ("readable.txt", "secret.txt", "closed/inside.txt"):
         (world.folder / name).write_bytes(name.encode())
@@ -283,7 +283,7 @@ def test_what_may_not_be_read_waits_and_the_rest_is_pushed(world: World, api: Hf
 
 
 @pytest.mark.usefixtures("ordinary_user")
-def test_a_folder_that_may_not_be_looked_into_hides_no_other(world: World) -> None:
+def test_an_unreadable_folder_hides_no_other(world: World) -> None:
     (world.folder / "file.txt").write_bytes(b"file")
     world.schedule().next_commit()
     (world.folder.parent / "closed").mkdir(mode=0)
@@ -291,9 +291,7 @@ def test_a_folder_that_may_not_be_looked_into_hides_no_other(world: World) -> No
 
 
 @pytest.mark.usefixtures("ordinary_user")
-def test_no_command_takes_a_folder_that_it_cannot_list_for_uploaded(
-    hub: HubProcess, repo_id: str, folder: Path
-) -> None:
+def test_commands_report_a_folder_that_cannot_be_listed(hub: HubProcess, repo_id: str, folder: Path) -> None:
     (folder / "closed").mkdir(parents=True)
     (folder / "file.txt").write_bytes(b"file")
     commands.invoke(hub, "sync", folder, repo_id, "--allow", "*", home=folder.parent)
@@ -307,9 +305,7 @@ def test_no_command_takes_a_folder_that_it_cannot_list_for_uploaded(
 
 @pytest.mark.usefixtures("ordinary_user")
 @pytest.mark.parametrize("closed", ["b", f"b/{STATE_FOLDER}"])
-def test_no_command_passes_over_a_run_that_it_cannot_read(
-    hub: HubProcess, repo_id: str, tmp_path: Path, closed: str
-) -> None:
+def test_commands_report_a_run_that_cannot_be_read(hub: HubProcess, repo_id: str, tmp_path: Path, closed: str) -> None:
     for name in ("a", "b"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "file.txt").write_bytes(b"1")
@@ -322,7 +318,7 @@ def test_no_command_passes_over_a_run_that_it_cannot_read(
 
 
 @pytest.mark.usefixtures("ordinary_user")
-def test_a_sync_says_that_it_could_not_look_into_a_folder(api: HfApi, repo_id: str, folder: Path) -> None:
+def test_sync_reports_an_unreadable_folder(api: HfApi, repo_id: str, folder: Path) -> None:
     (folder / "file.txt").write_bytes(b"file")
     (folder / "closed").mkdir(mode=0)
     config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, allow_patterns=None)
@@ -331,7 +327,7 @@ def test_a_sync_says_that_it_could_not_look_into_a_folder(api: HfApi, repo_id: s
     assert remote.files(api, repo_id) == {"file.txt": b"file"}
 
 
-def test_what_is_no_file_of_the_folder_stays_here_and_holds_nothing_up(world: World, api: HfApi) -> None:
+def test_links_out_and_special_files_are_skipped_and_hold_back_no_file(world: World, api: HfApi) -> None:
     (world.folder.parent / "secret.txt").write_bytes(b"secret")
     (world.folder / "sub").mkdir()
     (world.folder / "sub" / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
@@ -364,7 +360,7 @@ def test_a_tree_of_linked_runs_is_not_reported_as_complete(api: HfApi, repo_id: 
     assert sync(folder, ignoring, api, lambda _: None) == Synced(0, None, repo_id)
 
 
-def test_a_link_to_where_nobody_may_look_holds_up_no_other(api: HfApi, repo_id: str, folder: Path) -> None:
+def test_a_link_that_cannot_be_resolved_holds_back_no_file(api: HfApi, repo_id: str, folder: Path) -> None:
     (folder.parent / "round").symlink_to("round")
     (folder / "latest").symlink_to("../round")
     (folder / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
@@ -373,7 +369,7 @@ def test_a_link_to_where_nobody_may_look_holds_up_no_other(api: HfApi, repo_id: 
     assert remote.files(api, repo_id) == {"fine.tfevents.1": VERSION + frame(b"x")}
 
 
-def test_files_that_come_and_go_all_the_time_hold_up_no_other(world: World, api: HfApi) -> None:
+def test_files_that_are_created_and_deleted_all_the_time_hold_back_no_other(world: World, api: HfApi) -> None:
     stop = threading.Event()
 
     def come_and_go() -> None:
@@ -421,7 +417,7 @@ ODD = [b"a\nb", b"a\\b", b"a\x7fb", b"a\x1b[31mb", b"a\xffb", b"a:b"]
 
 
 @pytest.mark.faults("D8")
-def test_odd_names_arrive_as_they_are_or_stay_with_one_escaped_warning_each(world: World, api: HfApi) -> None:
+def test_odd_names_are_uploaded_or_warned_about_once_in_escaped_form(world: World, api: HfApi) -> None:
     (world.folder / "a b").mkdir()
     (world.folder / ".cache").mkdir()
     local = {name: name.encode() for name in FINE if name != "a b"} | {"a b/#": b"1"}
@@ -442,7 +438,7 @@ def test_odd_names_arrive_as_they_are_or_stay_with_one_escaped_warning_each(worl
         assert [ascii(os.fsdecode(raw)) in line for line in warnings].count(True) == 1
 
 
-def test_of_many_odd_names_only_the_first_are_said(world: World, api: HfApi) -> None:
+def test_only_the_first_of_many_odd_names_are_warned_about(world: World, api: HfApi) -> None:
     for number in range(100):
         (world.folder / f"a\n{number}").write_bytes(b"1")
     (world.folder / "a").write_bytes(b"1")
@@ -457,7 +453,7 @@ def no_space(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
+def test_a_file_that_cannot_be_copied_fails_the_push_and_holds_back_no_other(
     world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes_in_memory=10))
@@ -470,7 +466,7 @@ def test_what_cannot_be_copied_fails_the_push_and_holds_up_no_other_file(
         error = run.fail()
     assert "'large.txt' could not be read or copied" in str(error)
     assert remote.files(api, world.repo_id) == {"small.txt": b"1"}
-    run.push()  # unless the scheduler was quicker, which tries again by itself
+    run.push()  # the scheduler's own retry may have been earlier
     assert remote.files(api, world.repo_id) == {"small.txt": b"1", "large.txt": b"1" * 100}
 
 
@@ -481,7 +477,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.faults("D11")
-def test_a_push_does_not_fill_the_disk_that_the_training_writes_to(
+def test_a_push_leaves_disk_space_to_the_training(
     world: World, api: HfApi, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes_in_memory=10))
@@ -508,11 +504,11 @@ def test_a_push_does_not_fill_the_disk_that_the_training_writes_to(
     assert "13.6 MB" in str(error)
     assert remote.files(api, world.repo_id) == {"small.txt": b"1"}
     (disk / "ballast").unlink()
-    run.push()  # unless the scheduler was quicker, which tries again by itself
+    run.push()  # the scheduler's own retry may have been earlier
     assert remote.files(api, world.repo_id) == {"small.txt": b"1", "large.bin": content}
 
 
-def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(world: World, api: HfApi) -> None:
+def test_without_free_descriptors_a_push_fails_instead_of_finding_no_files(world: World, api: HfApi) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "a.txt").write_bytes(b"1")
@@ -526,5 +522,5 @@ def test_without_a_descriptor_left_a_push_fails_instead_of_finding_nothing(world
         for descriptor in taken:
             os.close(descriptor)
     assert "Too many open files" in str(error)
-    run.push()  # unless the scheduler was quicker, which tries again by itself
+    run.push()  # the scheduler's own retry may have been earlier
     assert remote.files(api, world.repo_id) == {"a.txt": b"1"}

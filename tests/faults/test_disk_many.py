@@ -1,4 +1,4 @@
-"""A folder of 50,000 files, and many folders: they cost what is new, with few descriptors and little memory."""
+"""Pushing a few new files of 50,000, or many folders, takes few descriptors and little memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KNOWN, NEW, PER_FOLDER, DEPTH = 49_875, 125, 500, 100
 
-# Every push runs in a process that may open few files, and says what it took.
+# Every push runs in a process that may open few files and prints its memory use.
 PUSH = """
 import json, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -43,14 +43,14 @@ scheduler.last_future.exception(60)
 pushed = resident()
 for _ in range(3):
     assert stop_after or scheduler.trigger().result(60) is None
-scheduler.stop()  # a last push would notice that only the ledger knows of most files
+scheduler.stop()  # a last push would find that most files are not on the Hub
 print(json.dumps({"commits": commits, "pushing": pushed - before, "idle": resident() - pushed}))
 """
 
 
 @pytest.fixture
 def many(tmp_path_factory: pytest.TempPathFactory, hub: HubProcess, api: HfApi, repo_id: str) -> Iterator[Path]:
-    """Return a folder of 50,000 files of which the ledger does not know the last ones, some of them far down."""
+    """Return a folder of 50,000 files, the last ones missing in the ledger and some of those deeply nested."""
     folder = tmp_path_factory.mktemp("many") / "run"
     for number in range(KNOWN):
         if number % PER_FOLDER == 0:
@@ -68,19 +68,19 @@ def many(tmp_path_factory: pytest.TempPathFactory, hub: HubProcess, api: HfApi, 
     for number in range(NEW):
         (folder if number % 25 else deep).joinpath(f"new-{number}").write_bytes(b"%d" % number)
     yield folder
-    shutil.rmtree(folder)  # pytest would keep it
+    shutil.rmtree(folder)  # pytest would keep the folder
 
 
 @pytest.mark.slow
 @pytest.mark.faults("D7")
-def test_of_50_000_files_the_new_ones_are_pushed_with_few_descriptors_and_little_memory_and_resumed_when_interrupted(
+def test_new_files_among_50_000_are_pushed_with_few_resources_and_resumed(
     many: Path, hub: HubProcess, api: HfApi, repo_id: str
 ) -> None:
     interrupted = push(many, hub, repo_id, stop_after=1)
     assert interrupted["commits"] == [100]
     resumed = push(many, hub, repo_id, stop_after=0)
     assert resumed["commits"] == [25]
-    # MB; the client itself, which the first commit imports, takes most of it.
+    # MB; most of it is the client, which the first commit imports.
     assert resumed["pushing"] < 150
     assert resumed["idle"] < 5
     new = {path.relative_to(many).as_posix(): path.read_bytes() for path in many.rglob("new-*")}
@@ -90,7 +90,7 @@ def test_of_50_000_files_the_new_ones_are_pushed_with_few_descriptors_and_little
 
 SCHEDULERS = 80
 
-# Far fewer than one descriptor for each.
+# Far fewer descriptors than schedulers.
 MANY = f"""
 import resource
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where the state of pushes cannot be kept, or was damaged, everything still arrives, and nothing of strangers does."""
+"""Without a usable state folder, or with a damaged one, all files are uploaded and no foreign ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAME = "a.tfevents.1"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder in which no state can be written: as a scheduler sees it, and as somebody else can write to it."""
+    """A folder in which no state can be written: the scheduler's path and a writable path."""
 
     seen: Path
     written: Path
@@ -71,10 +71,10 @@ def unwritable(request: pytest.FixtureRequest, tmp_path: Path, folder: Path) -> 
 
 
 @pytest.mark.faults("D2")
-def test_without_a_place_for_state_pushes_go_on_from_memory_with_one_warning(
+def test_without_a_state_folder_pushes_continue_from_memory_with_one_warning(
     world: World, api: HfApi, unwritable: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes_in_memory=0))  # private copies need a place as well
+    monkeypatch.setattr(Pusher, "limits", BatchLimits(bytes_in_memory=0))  # private copies need a folder too
     (unwritable.written / NAME).write_bytes(RECORDS)
     run = world.schedule(folder_path=unwritable.seen, allow_patterns="*.tfevents.*")
     run.next_commit()
@@ -92,7 +92,7 @@ def test_without_a_place_for_state_pushes_go_on_from_memory_with_one_warning(
 
 
 @pytest.mark.faults("D2")
-def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
+def test_a_full_disk_while_the_repo_is_gone_keeps_no_outdated_entries(
     world: World, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -120,7 +120,7 @@ def test_a_full_disk_while_the_repo_is_gone_does_not_keep_what_had_arrived(
 
 
 @pytest.mark.faults("D2")
-def test_a_ledger_on_a_full_disk_costs_an_idle_run_no_request_and_is_whole_once_there_is_space(
+def test_a_ledger_on_a_full_disk_causes_no_requests_and_is_completed_later(
     world: World, tiny_disk: Path, api: HfApi
 ) -> None:
     folder = tiny_disk / "run"
@@ -129,7 +129,7 @@ def test_a_ledger_on_a_full_disk_costs_an_idle_run_no_request_and_is_whole_once_
     run = world.schedule(folder_path=folder)
     run.next_commit()
     run.settle()
-    for number in range(30):  # what is noted of them takes more than one page of the disk
+    for number in range(30):  # their ledger entries take more than one page of the disk
         (folder / f"{number:0100}.bin").write_bytes(b"2")
     ballast = tiny_disk / "ballast"
     fill_up(ballast)
@@ -148,7 +148,7 @@ def test_a_ledger_on_a_full_disk_costs_an_idle_run_no_request_and_is_whole_once_
 
 
 @pytest.mark.faults("D2")
-def test_a_disk_that_fills_up_during_the_last_push_is_not_taken_for_another_process(
+def test_a_disk_that_fills_up_during_the_last_push_does_not_stop_it(
     world: World, tiny_disk: Path, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RepoRemote, "max_files", 25)
@@ -226,7 +226,7 @@ def about_somebody_elses_repo(ledger: Path) -> None:
         about_somebody_elses_repo,
     ],
 )
-def test_a_damaged_ledger_is_set_aside_and_the_folder_planned_afresh(
+def test_a_damaged_ledger_is_set_aside_and_the_folder_compared_again(
     world: World, damaged: Callable[[Path], None], api: HfApi
 ) -> None:
     (world.folder.parent / "secret.tfevents.1").write_bytes(RECORDS)
@@ -239,7 +239,7 @@ def test_a_damaged_ledger_is_set_aside_and_the_folder_planned_afresh(
 
     second = world.schedule()
     second.settle()
-    assert len(remote.commits(api, world.repo_id)) == 2  # the one that the Hub makes, and the first scheduler's
+    assert len(remote.commits(api, world.repo_id)) == 2  # the Hub's initial commit and the first scheduler's
     (world.folder / "b.tfevents.1").write_bytes(RECORDS)
     assert second.push() is not None
     second.scheduler.close()
@@ -247,7 +247,7 @@ def test_a_damaged_ledger_is_set_aside_and_the_folder_planned_afresh(
     assert ["set aside" in line for line in world.said(logging.WARNING)] == [True]
     (kept,) = ledger.parent.glob("*.set-aside-*")
     if kept.is_file() and not kept.is_symlink():
-        kept.unlink()  # or the watch over the token reads all of a huge one
+        kept.unlink()  # `watch` would read a huge file
 
     third = world.schedule()
     third.settle()
@@ -255,9 +255,9 @@ def test_a_damaged_ledger_is_set_aside_and_the_folder_planned_afresh(
     assert len(world.said(logging.WARNING)) == 1
 
 
-@pytest.mark.client  # the client tells of a commit in between
-def test_what_another_host_pushes_in_spite_of_the_lock_is_put_right(world: World, api: HfApi) -> None:
-    """Two commits cross, since the lock does not hold on the other host: theirs, with less, comes after ours."""
+@pytest.mark.client  # the client reports a commit in between
+def test_a_crossing_commit_of_another_host_is_corrected(world: World, api: HfApi) -> None:
+    """Two commits cross, since locks are not shared with the other host: theirs, with less data, is made after ours."""
     (world.folder / NAME).write_bytes(RECORDS)
     run = world.schedule(allow_patterns="*.tfevents.*")
     run.push()

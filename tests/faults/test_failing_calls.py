@@ -1,4 +1,4 @@
-"""D18: whichever system call of a run that logs and uploads fails once, nothing is lost and nothing false is said."""
+"""D18: if any system call of a run fails once, no event is lost and no false success reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [
 KINDS = ["open", "write", "read", "fsync", "rename", "fcntl", "stat", "list", "mkdir"]
 STEPS = 20
 
-# One process goes through the numbers of one kind of call, until a run makes no call of that number any more.
+# One process lets the first, second, … call of one kind fail, until a run makes fewer calls.
 RUNS = """
 import ctypes, itertools, json
 kind, error, step_by, steps = "{kind}", {error}, {step_by}, {steps}
@@ -63,7 +63,7 @@ for number in itertools.count(1, step_by):
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Build the library that fails calls, and return its path."""
+    """Build the library that makes calls fail, and return its path."""
     built = str(tmp_path_factory.mktemp("library") / "failing_calls.so")
     source = str(Path(__file__).with_name("failing_calls.c"))
     subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", built, source, "-ldl"], check=True)
@@ -74,7 +74,7 @@ EVERY = [pytest.param(kind, 1, marks=[pytest.mark.slow, pytest.mark.timeout(1200
 
 
 @pytest.mark.parametrize(("kind", "step_by"), [("open", 19), ("write", 5), ("stat", 41), *EVERY])
-def test_a_call_that_fails_once_costs_nothing_and_what_is_missing_is_named(
+def test_a_call_that_fails_once_loses_no_event_and_missing_files_are_named(
     hub: HubProcess,
     api: HfApi,
     repo_id: str,

@@ -1,4 +1,4 @@
-"""A folder, or a Hub, that was made to betray its user."""
+"""Malicious folders and Hubs."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ ESCAPES = "\x1b]0;owned\x07\x1b[2J"
 
 
 def look(stranger: Stranger, folder: Path) -> None:
-    """Bring a folder up to date with what a stranger's repo lists, as `view` does."""
+    """Update a folder from a foreign Hub's repo, as `view` does."""
     config = PushConfig.from_arguments({"repo_id": "evil/repo"}, stranger.endpoint)
     api = client_of(stranger.endpoint, "hf_x")
     fetch(Mirror(api, config, folder, PathFilter(RUN_FILES), print), config)
 
 
 class Stranger:
-    """A Hub of somebody else, which notes what it is sent and lists one file.
+    """A foreign Hub, which records its requests and lists one file.
 
     Attributes:
         requests: Path and `Authorization` of every request.
         path: The file that its repo lists.
-        refuses: Whether it answers 403, in words that paint on a terminal.
-        echoes: Whether it answers 400, with the token that it was sent in a header.
-        bomb: Its answer to everything, compressed by gzip.
+        refuses: Whether it answers 403 with a message that contains escape codes.
+        echoes: Whether it answers 400 with the token of the request in a header.
+        bomb: A gzip-compressed answer to all requests, if set.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ def write_events(folder: Path, name: str = "events.out.tfevents.1") -> None:
 
 
 def state_file(folder: Path, endpoint: str) -> None:
-    """Put a ledger into a folder as somebody could who sends it."""
+    """Put a ledger into a folder, as a malicious sender could."""
     state = folder / ".cache" / "huggingface" / "hf-summary-writer"
     state.mkdir(parents=True, exist_ok=True)
     where = {"endpoint": endpoint, "repo_type": "model", "repo_id": "evil/sink", "revision": "main", "path": "x"}
@@ -129,7 +129,7 @@ def state_file(folder: Path, endpoint: str) -> None:
 
 @pytest.mark.faults("S6")
 @pytest.mark.parametrize("parent", [False, True])
-def test_a_folder_does_not_choose_the_hub_that_gets_the_token(
+def test_a_ledger_cannot_send_the_token_to_another_hub(
     stranger: Stranger, hub: HubProcess, tmp_path: Path, parent: bool
 ) -> None:
     folder = tmp_path / "runs" / "first"
@@ -139,13 +139,13 @@ def test_a_folder_does_not_choose_the_hub_that_gets_the_token(
     assert done.returncode != 0
     assert stranger.requests == []
     assert f"--endpoint {stranger.endpoint}" in done.stderr
-    # Whoever means it can say so.
+    # The option `--endpoint` allows it.
     commands.invoke(stranger, "sync", folder, "--endpoint", stranger.endpoint, home=tmp_path)
     assert stranger.requests
 
 
 @pytest.mark.faults("S6")
-def test_a_state_file_for_another_hub_holds_no_other_folder_up(
+def test_a_ledger_for_another_hub_holds_back_no_other_folder(
     stranger: Stranger, hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     for name in ("mine", "theirs"):
@@ -159,7 +159,7 @@ def test_a_state_file_for_another_hub_holds_no_other_folder_up(
 
 
 @pytest.mark.faults("S7")
-def test_a_password_in_the_address_of_the_hub_is_not_shown_or_stored(hub: HubProcess, tmp_path: Path) -> None:
+def test_a_password_in_the_endpoint_is_not_shown_or_stored(hub: HubProcess, tmp_path: Path) -> None:
     script = """
         logging.getLogger().setLevel(logging.DEBUG)
         with HFSummaryWriter("run", logdir=logdir, close_timeout=5) as writer:
@@ -176,9 +176,7 @@ def test_a_password_in_the_address_of_the_hub_is_not_shown_or_stored(hub: HubPro
 
 
 @pytest.mark.faults("S7")
-def test_a_hub_that_repeats_the_token_in_a_header_does_not_bring_it_into_the_log(
-    stranger: Stranger, tmp_path: Path
-) -> None:
+def test_a_token_that_the_hub_echoes_is_masked_in_the_log(stranger: Stranger, tmp_path: Path) -> None:
     stranger.echoes = True
     script = """
         logging.getLogger().setLevel(logging.DEBUG)
@@ -209,14 +207,14 @@ def test_a_hub_that_repeats_the_token_in_a_header_does_not_bring_it_into_the_log
     ],
 )
 @pytest.mark.faults("S8")
-def test_view_asks_for_no_file_whose_name_leads_elsewhere(stranger: Stranger, tmp_path: Path, path: str) -> None:
+def test_view_requests_no_file_with_a_path_outside_the_folder(stranger: Stranger, tmp_path: Path, path: str) -> None:
     stranger.path = path
     look(stranger, tmp_path / "shown")
     assert not [asked for asked, _ in stranger.requests if "/resolve/" in asked]
 
 
 @pytest.mark.faults("S8")
-def test_view_goes_on_with_other_files_when_one_cannot_be_downloaded(stranger: Stranger, tmp_path: Path) -> None:
+def test_view_downloads_other_files_after_one_failed(stranger: Stranger, tmp_path: Path) -> None:
     stranger.path = "x" * 300 + ".tfevents.1"  # longer than a file system allows
     look(stranger, tmp_path / "shown")
     stranger.path = "run/events.out.tfevents.1"
@@ -225,7 +223,7 @@ def test_view_goes_on_with_other_files_when_one_cannot_be_downloaded(stranger: S
 
 
 @pytest.mark.faults("S4")
-def test_no_answer_of_a_hub_paints_on_the_terminal(stranger: Stranger, tmp_path: Path) -> None:
+def test_escape_codes_in_a_response_are_not_printed(stranger: Stranger, tmp_path: Path) -> None:
     stranger.refuses = True
     shown = commands.on_terminal(stranger, "view", "evil/repo", home=tmp_path)
     assert "403" in shown.text
@@ -236,7 +234,7 @@ def test_no_answer_of_a_hub_paints_on_the_terminal(stranger: Stranger, tmp_path:
 
 @pytest.mark.faults("S4")
 @pytest.mark.parametrize("words", [("view", "evil/repo"), ("check",)], ids=["view", "check"])
-def test_no_command_reads_an_answer_that_is_huge_once_decompressed(
+def test_commands_refuse_a_response_that_is_huge_when_decompressed(
     stranger: Stranger, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     stranger.bomb = gzip.compress(b" " * 100_000_000, compresslevel=1)
@@ -246,7 +244,7 @@ def test_no_command_reads_an_answer_that_is_huge_once_decompressed(
 
 
 @pytest.mark.faults("S4")
-def test_no_file_name_paints_on_the_terminal(stranger: Stranger, tmp_path: Path) -> None:
+def test_escape_codes_in_file_names_are_not_printed(stranger: Stranger, tmp_path: Path) -> None:
     folder = tmp_path / f"run{ESCAPES}"
     write_events(folder)
     state_file(folder, stranger.endpoint)

@@ -1,4 +1,4 @@
-"""A repo or bucket that was made to betray whoever looks at it with `view`."""
+"""Malicious repos and buckets, opened with `view`."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-pytestmark = [pytest.mark.faults("S8"), pytest.mark.client]  # listings and addresses are the client's
+pytestmark = [pytest.mark.faults("S8"), pytest.mark.client]  # the client makes the listings and URLs
 
 SECONDS = 30.0
 EVENTS = "run/events.out.tfevents.1"
 
 
 class HostileHub:
-    """A Hub with one repo or bucket, which answers as a test tells it to.
+    """A Hub with one repo or bucket, whose answers a test sets.
 
     Attributes:
-        files: What it lists, by path: the size.
-        content: What it sends of each file.
-        headers: What it sends along with a file.
-        page: The headers of a listing.
-        padding: Bytes of white space in front of a listing.
-        feed: What it sends as the feed of a bucket, again and again, until the client goes.
+        files: The sizes in a listing, by path.
+        content: The content of each file.
+        headers: Response headers of a file.
+        page: Response headers of a listing.
+        padding: The number of spaces before a listing.
+        feed: Bytes that are repeated as the event stream of a bucket until the client disconnects.
         asked: The path and the token of each request.
-        fed: How many bytes of the feed were sent before the client went; one number for each time.
+        fed: Bytes of the event stream that each connection received.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class HostileHub:
                     hub.fed.append(sent)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Print nothing."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -150,27 +150,27 @@ def look(mirror: Mirror) -> Changed:
 @pytest.mark.parametrize(
     "path", ["../evil.tfevents.1", "/x.tfevents.1", "a/../../evil.tfevents.1", ".git/x.tfevents.1"]
 )
-def test_a_name_that_leads_out_of_the_folder_is_not_asked_for(hostile: HostileHub, copy: Mirror, path: str) -> None:
+def test_a_file_outside_the_folder_is_not_requested(hostile: HostileHub, copy: Mirror, path: str) -> None:
     hostile.files = {path: 4}
     assert look(copy) == Changed(0, 0, {})
     assert not hostile.downloads
 
 
 @pytest.mark.parametrize("size", [-1, "4", None, 1.5])
-def test_a_file_of_no_size_is_not_asked_for(hostile: HostileHub, copy: Mirror, size: object) -> None:
+def test_a_file_with_an_invalid_size_is_not_requested(hostile: HostileHub, copy: Mirror, size: object) -> None:
     hostile.files = {EVENTS: size}
-    with suppress(TypeError):  # some clients make a number of it
+    with suppress(TypeError):  # some clients convert the size
         look(copy)
     assert not hostile.downloads
 
 
-def test_no_more_of_a_file_is_kept_than_was_listed(hostile: HostileHub, copy: Mirror, tmp_path: Path) -> None:
+def test_a_download_is_cut_at_the_listed_size(hostile: HostileHub, copy: Mirror, tmp_path: Path) -> None:
     hostile.content = b"x" * 10_000_000
     assert look(copy) == Changed(1, 4, {})
     assert (tmp_path / "copy" / EVENTS).read_bytes() == b"xxxx"
 
 
-def test_a_file_of_which_less_comes_is_asked_for_again(hostile: HostileHub, copy: Mirror, tmp_path: Path) -> None:
+def test_a_short_download_is_resumed(hostile: HostileHub, copy: Mirror, tmp_path: Path) -> None:
     hostile.files = {EVENTS: 10}
     assert list(look(copy).failed) == [EVENTS]
     hostile.content = b"EVIL567890"
@@ -184,27 +184,27 @@ def test_a_compressed_file_is_not_unpacked(hostile: HostileHub, copy: Mirror) ->
     assert "compressed" in look(copy).failed[EVENTS]
 
 
-def test_no_file_fills_the_disk(hostile: HostileHub, copy: Mirror) -> None:
+def test_a_file_larger_than_the_free_space_is_not_downloaded(hostile: HostileHub, copy: Mirror) -> None:
     hostile.files = {EVENTS: 4, "run/events.out.tfevents.2": 10**15}
     found = look(copy)
     assert (found.files, list(found.failed)) == (1, ["run/events.out.tfevents.2"])
     assert "space" in found.failed["run/events.out.tfevents.2"]
 
 
-def test_a_listing_that_is_huge_once_decompressed_is_not_read(hostile: HostileHub, copy: Mirror) -> None:
+def test_a_compressed_listing_is_refused(hostile: HostileHub, copy: Mirror) -> None:
     hostile.page = {"content-encoding": "gzip"}
     with pytest.raises(PushError, match="compressed"):
         look(copy)
 
 
-def test_a_listing_without_end_is_given_up(hostile: HostileHub, copy: Mirror) -> None:
+def test_an_endless_listing_is_refused(hostile: HostileHub, copy: Mirror) -> None:
     hostile.padding = 8 * 2**20
     hostile.page = {"link": f'<{hostile.endpoint}/tree?cursor=1>; rel="next"'}
     with pytest.raises(PushError, match="more than 64 MB"):
         look(copy)
 
 
-def test_a_listing_of_too_many_files_is_given_up(
+def test_a_listing_of_too_many_files_is_refused(
     hostile: HostileHub, copy: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirrors, "_MOST_FILES", 3)
@@ -213,7 +213,7 @@ def test_a_listing_of_too_many_files_is_given_up(
         look(copy)
 
 
-def test_the_next_page_of_a_listing_takes_the_token_to_no_other_host(hostile: HostileHub, copy: Mirror) -> None:
+def test_the_next_page_of_a_listing_sends_the_token_to_no_other_host(hostile: HostileHub, copy: Mirror) -> None:
     with Stranger() as elsewhere:
         hostile.page = {"link": f'<{elsewhere.endpoint}/tree?cursor=1>; rel="next"'}
         with pytest.raises(PushError, match="refused"):
@@ -221,7 +221,7 @@ def test_the_next_page_of_a_listing_takes_the_token_to_no_other_host(hostile: Ho
         assert elsewhere.received == []
 
 
-def test_a_link_in_the_folder_leads_no_file_out_of_it(hostile: HostileHub, copy: Mirror, tmp_path: Path) -> None:
+def test_links_in_the_local_copy_are_not_followed(hostile: HostileHub, copy: Mirror, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "thesis").write_bytes(b"EV")
@@ -233,12 +233,12 @@ def test_a_link_in_the_folder_leads_no_file_out_of_it(hostile: HostileHub, copy:
     assert [path.read_bytes() for path in outside.iterdir()] == [b"EV"]
 
 
-def test_a_user_with_an_odd_name_names_no_repo(hostile: HostileHub) -> None:
+def test_an_invalid_user_name_is_refused(hostile: HostileHub) -> None:
     with pytest.raises(ValueError, match="not a name the Hub allows"):
         full_name(client_of(hostile.endpoint, "hf_the_token"), "logs")
 
 
-def test_a_feed_of_a_bucket_that_never_ends_is_given_up(
+def test_an_endless_event_of_a_bucket_is_refused(
     hostile: HostileHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("huggingface_hub", "2.3")
@@ -249,4 +249,4 @@ def test_a_feed_of_a_bucket_that_never_ends_is_given_up(
     while not hostile.fed:
         assert time.monotonic() < end
         look(mirror)
-    assert hostile.fed[0] < deadline._MAX_FEED_BYTES + 2**23  # what the sockets hold comes on top
+    assert hostile.fed[0] < deadline._MAX_FEED_BYTES + 2**23  # plus the buffers of the sockets

@@ -1,4 +1,4 @@
-"""Somebody changes the Hub behind the ledger: nothing is reported as uploaded that the Hub does not hold."""
+"""After changes on the Hub by others no missing file is reported as uploaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def delete_folder(api: HfApi, repo_id: str) -> None:
 
 
 def overwrite(api: HfApi, repo_id: str) -> None:
-    """Keep the size, so that only the content tells."""
+    """Replace files by others of the same size, so that only the content differs."""
     for path in (BINARY, TEXT):
         api.upload_file(path_or_fileobj=b"x" * 1000, path_in_repo=path, repo_id=repo_id)
 
@@ -68,7 +68,9 @@ def asked(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_last_push_sends_again_what_the_hub_lost(world: World, change: Callable[[HfApi, str], None]) -> None:
+def test_the_last_push_uploads_again_files_that_the_hub_lost(
+    world: World, change: Callable[[HfApi, str], None]
+) -> None:
     revision = "runs" if change is reset_branch else "main"
     world.api.create_repo(world.repo_id)
     write(world.folder)
@@ -81,12 +83,12 @@ def test_the_last_push_sends_again_what_the_hub_lost(world: World, change: Calla
     assert remote.files(world.api, world.repo_id, revision=revision) == expected
     [warning] = world.said(logging.WARNING)
     assert "not on the Hub any more" in warning
-    # The next process finds all of it there.
+    # The next process finds all files on the Hub.
     world.schedule(path_in_repo="run", revision=revision).scheduler.close()
     assert world.said(logging.WARNING) == [warning]
 
 
-def test_a_run_compares_its_files_every_twelfth_commit_in_requests_of_bounded_size(
+def test_a_run_compares_its_files_at_every_twelfth_commit_in_small_requests(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_remote, "_PATHS_PER_REQUEST", 2)
@@ -100,14 +102,14 @@ def test_a_run_compares_its_files_every_twelfth_commit_in_requests_of_bounded_si
         assert asked(world) == []
         (world.folder / "growing.bin").write_bytes(os.urandom(10 + number))
         assert run.push() is not None
-    assert len(asked(world)) == 2  # not of the file that the push has just sent
+    assert len(asked(world)) == 2  # without the file of the last push
     assert world.uploaded() == world.on_disk()
     for _ in range(20):
         assert run.push() is None
     assert len(asked(world)) == 2
 
 
-def test_a_last_push_that_cannot_compare_does_not_say_that_all_is_there(world: World) -> None:
+def test_a_last_push_that_cannot_compare_does_not_report_success(world: World) -> None:
     write(world.folder)
     run = world.schedule(close_timeout=1.0)
     run.next_commit()
@@ -122,7 +124,7 @@ def test_a_last_push_that_cannot_compare_does_not_say_that_all_is_there(world: W
 
 
 @pytest.mark.parametrize("attributes", [None, b"*.bin filter=lfs diff=lfs merge=lfs -text\n"], ids=["lfs", "git"])
-def test_an_event_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_again(
+def test_an_event_file_replaced_by_one_of_the_same_size_is_uploaded_again(
     world: World, attributes: bytes | None
 ) -> None:
     name = "events.out.tfevents.1.host"
@@ -139,7 +141,7 @@ def test_an_event_file_that_somebody_replaced_by_one_of_its_size_is_uploaded_aga
 
 
 @pytest.mark.parametrize("odd", [{"path": None}, {"path": "early.bin", "size": "x"}, {"path": "early.bin", "oid": 5}])
-def test_a_listing_of_odd_values_says_nothing_of_a_file(world: World, odd: dict[str, object]) -> None:
+def test_a_listing_with_invalid_values_does_not_hide_a_file(world: World, odd: dict[str, object]) -> None:
     write(world.folder)
     run = world.schedule()
     run.next_commit()
@@ -153,7 +155,7 @@ def test_a_listing_of_odd_values_says_nothing_of_a_file(world: World, odd: dict[
     assert world.uploaded() == world.on_disk()
 
 
-def test_a_process_that_uploaded_nothing_compares_at_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_uploaded_nothing_compares_at_exit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "_SECONDS_UNTIL_COMPARED", 0.0)
     write(world.folder)
     world.schedule(path_in_repo="run").scheduler.close()
@@ -165,9 +167,7 @@ def test_a_process_that_uploaded_nothing_compares_at_its_end(world: World, monke
     assert world.uploaded() == remote.under(world.folder, "run", "*")
 
 
-def test_a_file_that_went_back_while_its_process_was_killed_is_uploaded_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_restored_to_an_old_version_is_uploaded_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "_SECONDS_UNTIL_COMPARED", 0.0)
     write(world.folder)
     early = world.folder / "early.bin"
@@ -180,7 +180,7 @@ def test_a_file_that_went_back_while_its_process_was_killed_is_uploaded_again(
     early.write_bytes(os.urandom(2000))
     first.push()
     first.scheduler.stop()
-    # The commit was made and never recorded, and the file is restored with its times, as from a snapshot of the disk.
+    # The commit was not recorded, and the file is restored with its times, as from a disk snapshot.
     with early.open("r+b") as file:
         file.write(before)
         file.truncate()
@@ -190,7 +190,7 @@ def test_a_file_that_went_back_while_its_process_was_killed_is_uploaded_again(
     assert world.uploaded() == remote.under(world.folder, "run", "*")
 
 
-def test_a_file_that_was_deleted_here_and_there_stays_deleted(world: World) -> None:
+def test_a_file_deleted_locally_and_on_the_hub_stays_deleted(world: World) -> None:
     write(world.folder)
     run = world.schedule(path_in_repo="run")
     run.next_commit()
@@ -204,11 +204,8 @@ def test_a_file_that_was_deleted_here_and_there_stays_deleted(world: World) -> N
 
 @pytest.mark.faults("N20")
 @pytest.mark.parametrize("name", ["data.jsonl", "data.bin"])
-def test_a_restart_with_an_empty_disk_keeps_the_longer_file_of_the_first_life(
-    world: World, tmp_path: Path, name: str
-) -> None:
+def test_a_restart_with_an_empty_disk_keeps_the_longer_file_on_the_hub(world: World, tmp_path: Path, name: str) -> None:
     first, second = os.urandom(5000).hex().encode(), b"the second life\n"
-    contents = {}
     for number, content in enumerate((first, second)):
         folder = tmp_path / f"life-{number}"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""The machine lacks what the Hub's client relies on: a home folder, memory, a storage that answers."""
+"""Machines without a writable home or enough memory, and storage that never responds."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_process_in_a_small_control_group_uploads_over_plain_lfs(
 
 
 @pytest.mark.parametrize("version", [CGROUP_V2, CGROUP_V1], ids=["v2", "v1"])
-def test_cached_files_are_no_memory_in_use(
+def test_cached_files_do_not_count_as_used_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[str, ...]
 ) -> None:
     limit_memory(version, tmp_path, monkeypatch, "1000000000", 750_000_000)
@@ -134,7 +134,7 @@ def test_cached_files_are_no_memory_in_use(
 
 
 @pytest.mark.parametrize("most", ["max", "", "odd"])
-def test_a_control_group_without_a_limit_limits_nothing(
+def test_a_control_group_without_a_limit_leaves_all_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str
 ) -> None:
     limit_memory(CGROUP_V2, tmp_path, monkeypatch, most, 10**12)
@@ -144,7 +144,7 @@ def test_a_control_group_without_a_limit_limits_nothing(
 
 
 @pytest.mark.faults("N18")
-def test_no_more_than_four_calls_to_the_hub_hang_at_a_time() -> None:
+def test_at_most_four_calls_to_the_hub_hang_at_a_time() -> None:
     thread, release = HubThread("hf-summary-writer-hub"), threading.Event()
     for _ in range(4):
         with pytest.raises(DeadlineError, match="did not answer"):
@@ -161,7 +161,7 @@ def test_no_more_than_four_calls_to_the_hub_hang_at_a_time() -> None:
 
 @needs_xet
 @pytest.mark.faults("N18")
-def test_a_storage_that_never_answers_is_given_up_for_plain_lfs(world: World) -> None:
+def test_after_hangs_of_the_xet_storage_plain_lfs_is_used(world: World) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "first.txt").write_bytes(b"1")
@@ -180,7 +180,7 @@ def test_a_storage_that_never_answers_is_given_up_for_plain_lfs(world: World) ->
 
 
 @pytest.mark.faults("N19")
-def test_a_full_quota_is_told_in_the_words_of_the_hub(world: World) -> None:
+def test_a_full_quota_is_reported_with_the_hubs_message(world: World) -> None:
     said = "Private repository storage limit reached, please upgrade your plan."
     world.proxy.add("POST", "/commit/", Answer(403, {"X-Error-Message": said}))
     (world.folder / "a.bin").write_bytes(b"1")
@@ -193,17 +193,17 @@ def test_a_full_quota_is_told_in_the_words_of_the_hub(world: World) -> None:
 
 @needs_xet
 @pytest.mark.faults("N19")
-def test_a_refused_upload_token_is_no_trouble_of_the_network(world: World) -> None:
+def test_a_refused_xet_token_is_not_a_network_error(world: World) -> None:
     world.proxy.add("GET", "/xet-write-token/", Answer(403, {"X-Error-Message": "storage limit reached"}), float("inf"))
     (world.folder / "a.bin").write_bytes(b"1")
     run = world.schedule()
     error = run.next_error()
     assert isinstance(error, ActionNeededError)
-    assert "storage" in str(error)  # the words of the Hub, if the client passes them on
+    assert "storage" in str(error)  # the Hub's message, if the client passes it on
 
 
 @pytest.mark.faults("S4")
-def test_an_answer_of_more_than_64_mb_is_not_read_to_its_end(world: World) -> None:
+def test_a_response_of_more_than_64_mb_is_refused(world: World) -> None:
     world.proxy.add("POST", "/preupload/", Answer(200, {"Content-Type": "application/json"}, b" " * (65 * 2**20)))
     (world.folder / "a.bin").write_bytes(b"1")
     run = world.schedule()
@@ -215,7 +215,7 @@ def test_an_answer_of_more_than_64_mb_is_not_read_to_its_end(world: World) -> No
 
 
 @pytest.mark.faults("S4")
-def test_a_small_answer_that_is_huge_once_decompressed_is_not_read(world: World) -> None:
+def test_a_compressed_response_is_refused(world: World) -> None:
     bomb = gzip.compress(b" " * 100_000_000, compresslevel=1)
     world.proxy.add("POST", "/preupload/", Answer(200, {"Content-Encoding": "gzip"}, bomb))
     (world.folder / "a.bin").write_bytes(b"1")

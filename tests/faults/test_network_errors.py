@@ -1,4 +1,4 @@
-"""The Hub says no: to the token, to the repo, to the moment, to a file."""
+"""The Hub refuses a token, a repo or a file, or is busy."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ FOREVER = float("inf")
 
 @pytest.fixture
 def token_file() -> Iterator[Path]:
-    """Return where `hf auth login` puts the token of this machine."""
+    """Return the file in which `hf auth login` stores the token."""
     path = Path(constants.HF_TOKEN_PATH)
     path.parent.mkdir(parents=True, exist_ok=True)
     yield path
     path.unlink(missing_ok=True)
 
 
-def test_a_stored_token_that_cannot_be_read_is_named_in_one_line(
+def test_an_unreadable_stored_token_is_reported_in_one_line(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path))  # a folder, as HF_HOME of another user
@@ -49,9 +49,7 @@ def test_a_stored_token_that_cannot_be_read_is_named_in_one_line(
 
 
 @pytest.mark.faults("N1")
-def test_a_run_without_access_goes_on_says_so_once_and_resumes_with_the_token_that_is_stored_meanwhile(
-    world: World, token_file: Path
-) -> None:
+def test_a_run_without_a_token_warns_once_and_uploads_once_one_is_stored(world: World, token_file: Path) -> None:
     run = world.schedule(hf_api=HfApi(endpoint=world.proxy.endpoint), every=OFTEN)
     for number in range(3):
         (world.folder / f"{number}.txt").write_bytes(b"1")
@@ -73,7 +71,7 @@ def test_a_run_without_access_goes_on_says_so_once_and_resumes_with_the_token_th
 
 @pytest.mark.parametrize("status", [401, 402, 403])
 @pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/"])
-def test_a_token_that_may_not_write_is_named_with_its_repo(world: World, status: int, request_: str) -> None:
+def test_a_read_only_token_is_reported_with_the_repo(world: World, status: int, request_: str) -> None:
     world.proxy.add("POST", request_, Answer(status, {"X-Error-Message": "not with this token"}))
     (world.folder / "a.bin").write_bytes(b"1")
     run = world.schedule()
@@ -83,13 +81,13 @@ def test_a_token_that_may_not_write_is_named_with_its_repo(world: World, status:
     assert "token" in warning
     assert ("hf auth login" if status == 401 else "use one with write access") in warning
     run.settle()
-    # Looked at once per interval, not ever more often.
+    # Retried once per interval, not more often.
     assert HOUR * 60 - 30 < run.scheduler._task.state.seconds <= HOUR * 60
     assert run.push() is not None
 
 
 @pytest.mark.faults("N2")
-def test_a_repo_that_is_deleted_is_not_created_again_and_gets_everything_once_it_is_back(world: World) -> None:
+def test_a_deleted_repo_is_not_recreated_and_gets_all_files_once_it_exists(world: World) -> None:
     (world.folder / "early.bin").write_bytes(os.urandom(1000))
     run = world.schedule()
     run.next_commit()
@@ -110,9 +108,7 @@ def test_a_repo_that_is_deleted_is_not_created_again_and_gets_everything_once_it
     assert world.uploaded() == world.on_disk()
 
 
-def test_all_schedulers_of_a_process_start_over_when_one_of_them_finds_the_repo_gone(
-    world: World, tmp_path: Path
-) -> None:
+def test_all_schedulers_of_a_process_start_over_when_the_repo_is_gone(world: World, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("busy", "idle", "later")]
     for folder in folders:
         folder.mkdir()
@@ -139,7 +135,7 @@ def test_all_schedulers_of_a_process_start_over_when_one_of_them_finds_the_repo_
     assert len(world.proxy.requests) == before
 
 
-def test_a_process_that_begins_while_the_repo_is_gone_sends_everything_once_it_is_back(world: World) -> None:
+def test_a_process_started_while_the_repo_is_gone_uploads_all_files_later(world: World) -> None:
     (world.folder / "early.bin").write_bytes(b"1")
     first = world.schedule()
     first.next_commit()
@@ -148,7 +144,7 @@ def test_a_process_that_begins_while_the_repo_is_gone_sends_everything_once_it_i
     (world.folder / "late.bin").write_bytes(b"2")
     assert isinstance(first.fail(), RepoGoneError)
     first.scheduler.close()
-    [ledger] = ledgers_of(world.folder)  # as another process reads it
+    [ledger] = ledgers_of(world.folder)  # as read by another process
     assert ledger.entries == {}
     world.api.create_repo(world.repo_id)
     world.schedule().scheduler.close()
@@ -156,7 +152,7 @@ def test_a_process_that_begins_while_the_repo_is_gone_sends_everything_once_it_i
 
 
 @pytest.mark.faults("N15")
-def test_a_branch_that_is_deleted_is_made_again_and_gets_everything(world: World) -> None:
+def test_a_deleted_branch_is_recreated_with_all_files(world: World) -> None:
     (world.folder / "a.bin").write_bytes(os.urandom(1000))
     run = world.schedule(revision="runs", squash_history=True)
     run.next_commit()
@@ -175,9 +171,7 @@ def test_a_branch_that_is_deleted_is_made_again_and_gets_everything(world: World
 
 
 @pytest.mark.parametrize("request_", ["/commit/", "/super-squash/"])
-def test_a_branch_that_is_deleted_in_the_middle_of_a_shared_push_costs_nobody_what_arrived(
-    world: World, tmp_path: Path, request_: str
-) -> None:
+def test_a_branch_deleted_during_a_shared_push_loses_no_file(world: World, tmp_path: Path, request_: str) -> None:
     folders = [tmp_path / name for name in ("one", "two", "three")]
     runs = []
     for folder in folders:
@@ -202,7 +196,7 @@ def test_a_branch_that_is_deleted_in_the_middle_of_a_shared_push_costs_nobody_wh
     assert remote.files(world.api, world.repo_id, revision="runs") == expected
 
 
-def test_a_process_that_dies_while_the_branch_is_made_again_leaves_all_of_it_to_the_next_one(world: World) -> None:
+def test_after_a_death_while_the_branch_is_recreated_the_next_process_uploads_all(world: World) -> None:
     (world.folder / "early.bin").write_bytes(b"1")
     first = world.schedule(revision="runs")
     first.next_commit()
@@ -212,14 +206,14 @@ def test_a_process_that_dies_while_the_branch_is_made_again_leaves_all_of_it_to_
     world.proxy.add("POST", "/branch/", LoseAnswer())
     assert isinstance(first.fail(), TemporaryError)
     first.scheduler.stop()
-    [ledger] = ledgers_of(world.folder)  # as another process reads it
+    [ledger] = ledgers_of(world.folder)  # as read by another process
     assert ledger.entries == {}
     world.schedule(revision="runs").scheduler.close()
     assert remote.files(world.api, world.repo_id, revision="runs") == world.on_disk()
 
 
 @pytest.mark.faults("N3")
-def test_a_repo_that_exists_is_fine_and_one_that_is_busy_is_asked_again(world: World) -> None:
+def test_an_existing_repo_is_used_and_a_busy_one_retried(world: World) -> None:
     world.api.create_repo(world.repo_id)
     before = len(world.proxy.requests)
     busy = b'{"error": "Another conflicting operation is in progress"}'
@@ -234,7 +228,7 @@ def test_a_repo_that_exists_is_fine_and_one_that_is_busy_is_asked_again(world: W
     assert len(world.commits()) == 2
     asked = [seen.path.rsplit("/", 2)[-2] for seen in world.proxy.requests[before:] if seen.method == "POST"]
     assert asked.count("repos") == 3
-    # Planned anew each time: the Hub is asked what it has before it is asked to commit.
+    # Each attempt asks the Hub for its files before it commits.
     assert [each for each in asked if each in ("preupload", "commit")] == ["preupload", "commit"] * 4
     errors = [run.next_error() for _ in range(5)]
     assert all(isinstance(error, TemporaryError) and not error.in_doubt for error in errors)
@@ -243,7 +237,7 @@ def test_a_repo_that_exists_is_fine_and_one_that_is_busy_is_asked_again(world: W
 
 @pytest.mark.faults("N4")
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_one_file_that_the_hub_refuses_is_named_and_the_others_arrive(world: World, status: int) -> None:
+def test_a_file_that_the_hub_refuses_is_named_and_the_others_are_uploaded(world: World, status: int) -> None:
     for number in range(9):
         (world.folder / f"{number}.bin").write_bytes(os.urandom(100))
     refused = Answer(status, {"X-Error-Message": "this one not"})
@@ -256,7 +250,7 @@ def test_one_file_that_the_hub_refuses_is_named_and_the_others_arrive(world: Wor
     [warning] = world.said(logging.WARNING)
     assert "5.bin" in warning
     assert "this one not" in warning
-    # It is left alone until it changes, tried again then, and not named again.
+    # The file is retried only after a change, and without a second warning.
     asked = len(world.proxy.requests)
     assert run.push() is None
     assert len(world.proxy.requests) == asked
@@ -271,7 +265,7 @@ def test_one_file_that_the_hub_refuses_is_named_and_the_others_arrive(world: Wor
 
 
 @pytest.mark.faults("N4")
-def test_text_that_the_hub_refuses_costs_what_was_committed_before_it_no_second_commit(world: World) -> None:
+def test_refused_text_does_not_repeat_earlier_commits(world: World) -> None:
     for number in range(4):
         (world.folder / f"{number}.jsonl").write_bytes(
             b'{"loss": 1}\n' * 250_000
@@ -287,7 +281,7 @@ def test_text_that_the_hub_refuses_costs_what_was_committed_before_it_no_second_
     assert len([seen for seen in world.proxy.requests if "/commit/" in seen.path and seen.action == Pass()]) == 2
 
 
-def test_a_card_that_the_hub_does_not_accept_holds_up_nothing_else(world: World) -> None:
+def test_a_refused_card_holds_back_no_other_file(world: World) -> None:
     (world.folder / "README.md").write_text("---\ntags: {\n---\n")
     (world.folder / "a.bin").write_bytes(b"1")
     run = world.schedule()
@@ -299,7 +293,7 @@ def test_a_card_that_the_hub_does_not_accept_holds_up_nothing_else(world: World)
     assert world.uploaded() == world.on_disk()
 
 
-def test_a_state_that_the_hub_refuses_holds_up_no_log(world: World, tmp_path: Path) -> None:
+def test_a_refused_state_file_holds_back_no_log(world: World, tmp_path: Path) -> None:
     refused = Answer(400, {"X-Error-Message": "no such name"})
     world.proxy.add("POST", "/commit/", refused, FOREVER, body=b"hf-summary-writer.json")
     logdir = tmp_path / "run-1"
@@ -315,7 +309,7 @@ def test_a_state_that_the_hub_refuses_holds_up_no_log(world: World, tmp_path: Pa
     assert not world.said(logging.WARNING)
 
 
-def test_a_hub_that_refuses_everything_is_not_taken_for_many_bad_files(world: World) -> None:
+def test_a_hub_that_refuses_everything_is_not_asked_for_each_file(world: World) -> None:
     world.proxy.add("POST", "/commit/", Answer(400, {"X-Error-Message": "closed for today"}), FOREVER)
     for number in range(30):
         (world.folder / f"{number}.bin").write_bytes(b"%d" % number)
@@ -329,7 +323,7 @@ def test_a_hub_that_refuses_everything_is_not_taken_for_many_bad_files(world: Wo
 
 
 @pytest.mark.faults("N13")
-def test_a_file_that_the_repos_gitignore_drops_is_named_and_does_not_count_as_arrived(world: World) -> None:
+def test_a_file_ignored_by_gitignore_is_named_and_does_not_count_as_uploaded(world: World) -> None:
     world.api.create_repo(world.repo_id)
     world.api.upload_file(path_or_fileobj=b"*.tmp.bin\n", path_in_repo=".gitignore", repo_id=world.repo_id)
     (world.folder / "a.bin").write_bytes(b"1")
@@ -344,7 +338,7 @@ def test_a_file_that_the_repos_gitignore_drops_is_named_and_does_not_count_as_ar
     world.hub.reset_stats()
     assert run.push() is None
     assert world.hub.requests == []
-    # It is asked about again, without a word, when it changes.
+    # The file is checked again after a change, without a second warning.
     (world.folder / "b.tmp.bin").write_bytes(b"2 and more")
     assert run.push() is None
     assert [request.path for request in world.hub.requests if "/preupload/" in request.path]
@@ -358,7 +352,7 @@ def test_a_file_that_the_repos_gitignore_drops_is_named_and_does_not_count_as_ar
 @pytest.mark.faults("N4", "N13")
 @pytest.mark.parametrize("why", ["the Hub refuses it", "the repo ignores it"])
 @pytest.mark.parametrize("until_the_end", [True, False])
-def test_what_the_hub_did_not_take_is_tried_once_more_at_the_end_and_does_not_count_as_arrived(
+def test_refused_and_ignored_files_are_retried_at_close_and_stay_pending(
     world: World, why: str, until_the_end: bool
 ) -> None:
     world.api.create_repo(world.repo_id)
@@ -383,21 +377,21 @@ def test_what_the_hub_did_not_take_is_tried_once_more_at_the_end_and_does_not_co
             world.api.delete_file(".gitignore", repo_id=world.repo_id)
     (world.folder / "d.bin").write_bytes(b"1")
     run.scheduler.close()
-    arrived = set(world.uploaded()) - {".gitignore"}
+    uploaded = set(world.uploaded()) - {".gitignore"}
     assert run.scheduler.status().all_arrived == (not until_the_end)
     if until_the_end:
-        assert arrived == {"a.bin", "b.bin", "d.bin"}
+        assert uploaded == {"a.bin", "b.bin", "d.bin"}
         [_, warning] = world.said(logging.WARNING)
         assert warning == world.said(logging.INFO)[-1]
         assert "1 file" in warning
         assert "hf-summary-writer sync" in warning
     else:
-        assert arrived == {"a.bin", "b.bin", "d.bin", "x.tmp"}
+        assert uploaded == {"a.bin", "b.bin", "d.bin", "x.tmp"}
         assert world.said(logging.INFO)[-1].startswith("All of")
 
 
 @pytest.mark.parametrize("token", ["hf_sec ret", "hf_sec\x00ret", "hf_sécret"], ids=["space", "control", "accent"])
-def test_a_stored_token_that_is_none_is_refused_without_being_shown(world: World, token_file: Path, token: str) -> None:
+def test_an_invalid_stored_token_is_refused_and_not_shown(world: World, token_file: Path, token: str) -> None:
     world.watch.token = token[:6]
     token_file.write_text(token)
     (world.folder / "a.bin").write_bytes(b"1")
@@ -407,7 +401,7 @@ def test_a_stored_token_that_is_none_is_refused_without_being_shown(world: World
     assert world.proxy.requests == []
 
 
-def test_white_space_around_a_stored_token_does_no_harm(world: World, token_file: Path) -> None:
+def test_white_space_around_a_stored_token_is_ignored(world: World, token_file: Path) -> None:
     token_file.write_text(f" {world.proxy.token}\r\n")
     (world.folder / "a.bin").write_bytes(b"1")
     run = world.schedule(hf_api=HfApi(endpoint=world.proxy.endpoint))
@@ -417,7 +411,7 @@ def test_white_space_around_a_stored_token_does_no_harm(world: World, token_file
 
 @pytest.mark.faults("N17")
 @pytest.mark.parametrize("request_", ["/preupload/", "/commit/", "/super-squash/"])
-def test_the_404_page_of_a_proxy_does_not_make_a_run_start_over(world: World, request_: str) -> None:
+def test_a_404_page_of_a_proxy_does_not_make_a_run_start_over(world: World, request_: str) -> None:
     (world.folder / "early.bin").write_bytes(os.urandom(1000))
     run = world.schedule(squash_history=True)
     run.next_commit()
@@ -441,7 +435,7 @@ def test_the_404_page_of_a_proxy_does_not_make_a_run_start_over(world: World, re
 
 
 @pytest.mark.faults("N17")
-def test_a_branch_whose_name_holds_commit_makes_no_other_request_one_for_a_commit(world: World) -> None:
+def test_a_branch_name_with_commit_in_it_is_no_commit_request(world: World) -> None:
     (world.folder / "a.bin").write_bytes(b"1")
     run = world.schedule(revision="a/commit/b")
     run.next_commit()

@@ -1,4 +1,4 @@
-"""The Hub takes a request and never answers, or too late, or half."""
+"""The Hub never answers a request, answers too late, or only in part."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from faults.conftest import Run, World
     from hub_process import HubProcess
 
-pytestmark = [pytest.mark.faults, pytest.mark.client, pytest.mark.transport]  # the client has no deadlines of its own
+pytestmark = [pytest.mark.faults, pytest.mark.client, pytest.mark.transport]  # the client has no deadlines
 
 FOREVER = float("inf")
 HOURS = 10_000.0  # seconds
 HTML = Answer(200, {"Content-Type": "text/html"}, b"<html>Please log in to this network</html>")
 
-# The requests of a first push, each by method and path, and whether the native client makes it.
+# The requests of a first push, by method and path; the native client makes some of those for Xet.
 ALWAYS = {"create": ("POST", "/repos/create"), "preupload": ("POST", "/preupload/"), "commit": ("POST", "/commit/")}
 XET = {"token": ("GET", "/xet-write-token/"), "xorb": ("POST", r"/v\d/xorbs/"), "shard": ("POST", r"/v\d/shards")}
 LFS = {"batch": ("POST", "/info/lfs/objects/batch"), "put": ("PUT", "/lfs-objects/"), "verify": ("POST", "/lfs-verify")}
@@ -51,12 +51,12 @@ UPLOAD = "put" if constants.HF_HUB_DISABLE_XET else "xorb"
 
 
 def silence(kind: str) -> Action:
-    # The native client would take its time to try again after a connection that ends; this one is answered in the end.
+    # The native client retries slowly after a closed connection, so this request is answered at the end.
     return Delay(HOURS) if kind in XET else Hang()
 
 
 def with_something_new(world: World, seconds: float, **arguments: Any) -> Run:
-    """Return a run that has a file to push and waits to be told, with so much time for every call to the Hub."""
+    """Return a run that has a file to push on request, with a deadline for every call to the Hub."""
     run = world.schedule(**arguments)
     run.settle()
     run.allow(seconds)
@@ -65,7 +65,7 @@ def with_something_new(world: World, seconds: float, **arguments: Any) -> Run:
 
 
 def deliver(run: Run) -> None:
-    """Push until nothing is missing; a commit that was asked for and not answered is looked after once more."""
+    """Push until nothing is missing; a commit in doubt takes a second push."""
     run.allow(SECONDS)
     run.push()
     run.push()
@@ -75,7 +75,7 @@ def deliver(run: Run) -> None:
 @pytest.mark.faults("N9")
 @pytest.mark.parametrize("how", ["silence", "drip"])
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_a_hub_that_never_answers_is_given_up_and_later_pushes_work(world: World, kind: str, how: str) -> None:
+def test_a_hung_request_is_abandoned_and_later_pushes_work(world: World, kind: str, how: str) -> None:
     run = with_something_new(world, 0.7)
     world.proxy.add(*REQUESTS[kind], silence(kind) if how == "silence" else Drip(seconds_per_byte=0.3))
     began = time.monotonic()
@@ -92,7 +92,7 @@ def test_a_hub_that_never_answers_is_given_up_and_later_pushes_work(world: World
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_leaving_takes_no_longer_than_it_may_while_the_hub_hangs(world: World, kind: str) -> None:
+def test_close_takes_at_most_its_timeout_while_the_hub_hangs(world: World, kind: str) -> None:
     run = with_something_new(world, SECONDS, close_timeout=0.5)
     world.proxy.add(*REQUESTS[kind], silence(kind), FOREVER)
     began = time.monotonic()
@@ -101,7 +101,7 @@ def test_leaving_takes_no_longer_than_it_may_while_the_hub_hangs(world: World, k
     assert "hf-summary-writer sync" in world.said(logging.WARNING)[-1]
 
 
-def test_a_push_that_was_left_behind_fails_without_a_second_warning(world: World) -> None:
+def test_an_abandoned_push_fails_without_a_second_warning(world: World) -> None:
     run = with_something_new(world, SECONDS, close_timeout=0.5)
     world.proxy.add(*REQUESTS["preupload"], Hang(), FOREVER)
     run.scheduler.trigger()
@@ -130,7 +130,7 @@ def test_a_script_ends_on_time_while_the_hub_hangs(world: World, kind: str) -> N
     assert "hf-summary-writer sync" in done.stderr
 
 
-def test_text_has_the_time_that_it_takes_on_a_slow_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_deadline_of_a_text_commit_allows_for_a_slow_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_remote, "SLOW_LINE_BYTES_PER_SECOND", 1_000_000)
     run = world.schedule()
     run.settle()
@@ -144,7 +144,7 @@ def test_text_has_the_time_that_it_takes_on_a_slow_line(world: World, monkeypatc
     assert len(world.commits()) == 3
 
 
-def test_of_text_in_several_commits_what_arrived_is_not_sent_again(world: World) -> None:
+def test_uploaded_commits_of_text_are_not_repeated_after_an_error(world: World) -> None:
     run = world.schedule()
     run.settle()
     for number in range(4):
@@ -158,10 +158,8 @@ def test_of_text_in_several_commits_what_arrived_is_not_sent_again(world: World)
     assert len(world.commits()) == 3
 
 
-@pytest.mark.parametrize("meanwhile", ["nothing", "the client is made anew"])
-def test_an_attempt_that_was_given_up_commits_nothing_behind_the_back_of_a_newer_one(
-    world: World, meanwhile: str
-) -> None:
+@pytest.mark.parametrize("meanwhile", ["nothing", "the session is closed"])
+def test_an_abandoned_attempt_commits_nothing_after_a_newer_one(world: World, meanwhile: str) -> None:
     old, new = os.urandom(1000), os.urandom(1000)
     run = world.schedule()
     run.settle()
@@ -169,14 +167,14 @@ def test_an_attempt_that_was_given_up_commits_nothing_behind_the_back_of_a_newer
     run.push()
     run.allow(0.7)
     (world.folder / "a.bin").write_bytes(old)
-    # Over Xet the old attempt is in the middle of its upload, over LFS about to begin it.
+    # Over Xet the old attempt is uploading, over LFS about to upload.
     stuck = "preupload" if constants.HF_HUB_DISABLE_XET else "xorb"
     world.proxy.add(*REQUESTS[stuck], Drip(seconds_per_byte=1.0) if constants.HF_HUB_DISABLE_XET else Delay(HOURS))
     assert isinstance(run.fail(), DeadlineError)
     run.allow(SECONDS)
     (world.folder / "a.bin").write_bytes(new)
-    run.push()  # unless the scheduler was quicker, which tries again by itself
-    if meanwhile == "the client is made anew":
+    run.push()  # the scheduler's own retry may have been earlier
+    if meanwhile == "the session is closed":
         close_session()
     asked = len(world.proxy.requests)
     world.proxy.clear()
@@ -187,7 +185,7 @@ def test_an_attempt_that_was_given_up_commits_nothing_behind_the_back_of_a_newer
     assert not [seen for seen in world.proxy.requests[asked:] if "/commit/" in seen.path]
 
 
-def test_a_commit_that_comes_too_late_is_put_right_by_the_next_push(world: World) -> None:
+def test_a_late_commit_is_corrected_by_the_next_push(world: World) -> None:
     old, new = os.urandom(1000), os.urandom(1000)
     run = world.schedule()
     run.settle()
@@ -201,7 +199,7 @@ def test_a_commit_that_comes_too_late_is_put_right_by_the_next_push(world: World
     assert error.in_doubt
     run.allow(SECONDS)
     (world.folder / "a.bin").write_bytes(new)
-    run.push()  # unless the scheduler was quicker, which tries again by itself
+    run.push()  # the scheduler's own retry may have been earlier
     world.proxy.clear()
     deadline = time.monotonic() + SECONDS
     while world.uploaded()["a.bin"] != old:
@@ -236,16 +234,16 @@ def test_a_commit_that_comes_too_late_is_put_right_by_the_next_push(world: World
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value)[:32],
 )
-def test_half_an_answer_or_a_strangers_is_no_commit_and_the_next_push_delivers(
+def test_a_partial_or_foreign_response_is_no_commit_and_the_next_push_succeeds(
     world: World, kind: str, action: Action
 ) -> None:
     run = with_something_new(world, 2.0)
     world.proxy.add(*REQUESTS[kind], action)
     error = run.scheduler.trigger().exception(SECONDS)
     if kind == "xorb" and error is None:
-        pass  # the native client tried it again in time
+        pass  # the native client retried in time
     else:
-        # The client would have come through if it had tried again on its own.
+        # The push would have succeeded if the client had retried.
         assert isinstance(error, PushError)
         assert run.missing() == 1
         [warning] = world.said(logging.WARNING)
@@ -256,7 +254,7 @@ def test_half_an_answer_or_a_strangers_is_no_commit_and_the_next_push_delivers(
     assert len(world.commits()) == 2
 
 
-def test_a_process_that_dies_in_doubt_about_a_commit_leaves_the_file_to_the_next_one(world: World) -> None:
+def test_a_commit_in_doubt_of_a_dead_process_is_settled_by_the_next_one(world: World) -> None:
     file = world.folder / "a.bin"
     file.write_bytes(b"old")
     first = world.schedule()
@@ -266,14 +264,14 @@ def test_a_process_that_dies_in_doubt_about_a_commit_leaves_the_file_to_the_next
     world.proxy.add(*REQUESTS["commit"], LoseAnswer())
     assert isinstance(first.fail(), TemporaryError)
     first.scheduler.stop()
-    # As the first process knew it to be uploaded, and as the Hub does not hold it any more.
+    # The version that the first process recorded, which the Hub does not hold any more.
     file.write_bytes(b"old")
     world.schedule().scheduler.close()
     assert world.uploaded() == {"a.bin": b"old"}
 
 
 @pytest.mark.faults("N11")
-def test_a_commit_whose_answer_is_lost_is_not_made_again(world: World) -> None:
+def test_a_commit_whose_response_is_lost_is_not_repeated(world: World) -> None:
     (world.folder / "a.bin").write_bytes(os.urandom(1000))
     (world.folder / "b.txt").write_bytes(b"1")
     world.proxy.add("POST", "/commit/", LoseAnswer())
@@ -295,9 +293,7 @@ needs_a_client_that_asks = pytest.mark.skipif(
 
 
 @needs_a_client_that_asks
-def test_a_request_for_the_token_that_is_never_answered_is_given_up(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hung_request_for_a_token_is_abandoned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", world.proxy.endpoint)
     run = with_something_new(world, 0.7, hf_api=None, token=world.proxy.token)
     world.proxy.add("POST", "/oauth/token", Hang())
@@ -305,15 +301,13 @@ def test_a_request_for_the_token_that_is_never_answered_is_given_up(
     monkeypatch.setenv("HF_OIDC_RESOURCE", world.repo_id)
     monkeypatch.setenv("HF_OIDC_ID_TOKEN", "of-this-job")
     assert isinstance(run.fail(), DeadlineError)
-    monkeypatch.delenv("HF_OIDC_RESOURCE")  # over plain LFS, the client asks once more
+    monkeypatch.delenv("HF_OIDC_RESOURCE")  # over plain LFS, the client requests the token once more
     run.scheduler.api.token = world.proxy.token
     deliver(run)
 
 
 @needs_a_client_that_asks
-def test_a_token_that_the_client_gets_for_a_job_of_github_is_used(
-    world: World, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_from_github_actions_is_used(world: World, hub: HubProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     given = f'{{"access_token": "{hub.token}", "expires_in": 0}}'
     world.proxy.add("POST", "/oauth/token", Answer(200, body=given.encode()), times=FOREVER)
     with FaultProxy(hub) as github:

@@ -1,4 +1,4 @@
-"""The Hub asks to be left alone, or is ill for a while."""
+"""Rate limits and temporary errors of the Hub."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FOREVER = float("inf")
 
 @pytest.fixture(autouse=True)
 def each_finds_out_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Share no budget: here each is told by the Hub itself how long to wait."""
+    """Disable the shared budget, so that each push gets its wait from the Hub."""
     monkeypatch.setenv("HF_SUMMARY_WRITER_COMMITS_PER_HOUR", "0")
 
 
@@ -57,7 +57,7 @@ def in_seconds(seconds: float) -> str:
     ids=["seconds", "date", "header", "minutes in the text", "an hour in the text", "huge"],
 )
 @pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/"])
-def test_a_wait_that_the_hub_asks_for_is_kept_by_triggers_and_left_at_once_by_an_exit(
+def test_a_wait_requested_by_the_hub_holds_for_triggers_and_close_does_not_wait(
     world: World, headers: dict[str, str], body: bytes, least: float, most: float, request_: str
 ) -> None:
     world.proxy.add("POST", request_, Answer(429, headers, body), FOREVER)
@@ -94,21 +94,21 @@ def test_a_wait_that_the_hub_asks_for_is_kept_by_triggers_and_left_at_once_by_an
     ],
     ids=["absent", "past date", "negative", "zero", "nan", "word", "nonsense"],
 )
-def test_a_wait_that_is_none_is_replaced_by_our_own(world: World, headers: dict[str, str]) -> None:
+def test_an_invalid_wait_is_replaced_by_our_back_off(world: World, headers: dict[str, str]) -> None:
     world.proxy.add("POST", "/preupload/", Answer(429, headers), FOREVER)
     (world.folder / "a.bin").write_bytes(b"1")
     run = world.schedule()
     assert isinstance(run.next_error(), RateLimitError)
     run.settle()
     assert run.scheduler._task.state.seconds <= HOUR * 60
-    # What nobody asked for can be cut short.
+    # A trigger skips our own back-off.
     assert isinstance(run.fail(), RateLimitError)
     world.proxy.clear()
-    run.push()  # unless the scheduler was quicker, which tries again by itself
+    run.push()  # the scheduler's own retry may have been earlier
     assert world.uploaded() == {"a.bin": b"1"}
 
 
-def test_the_limit_on_commits_of_a_hub_is_kept_and_what_it_delays_arrives_later(
+def test_the_commit_limit_is_kept_and_delayed_files_are_uploaded_later(
     world: World, tmp_path_factory: pytest.TempPathFactory, client: Callable[..., HfApi]
 ) -> None:
     root = tmp_path_factory.mktemp("limited")
@@ -135,11 +135,11 @@ def test_the_limit_on_commits_of_a_hub_is_kept_and_what_it_delays_arrives_later(
 @pytest.mark.faults("N6")
 @pytest.mark.parametrize(
     ("answer", "close_timeout"),
-    # A wait that is longer than there is time ends the last push at once; without one it is tried again until the end.
+    # A requested wait over the timeout ends the last push at once; otherwise it is retried until the timeout.
     [(Answer(429, {"Retry-After": "99"}), 30.0), (Answer(503, {"Retry-After": "99"}), 30.0), (Answer(503), 2.0)],
     ids=["429", "503 with a wait", "503"],
 )
-def test_the_last_push_leaves_on_time_and_the_next_process_sends_the_rest(
+def test_the_last_push_ends_on_time_and_the_next_process_uploads_the_rest(
     world: World, answer: Answer, close_timeout: float
 ) -> None:
     run = world.schedule(close_timeout=close_timeout)
@@ -155,7 +155,7 @@ def test_the_last_push_leaves_on_time_and_the_next_process_sends_the_rest(
     assert world.uploaded() == world.on_disk()
 
 
-def test_the_last_push_waits_when_there_is_time_for_what_the_hub_asks(world: World) -> None:
+def test_the_last_push_keeps_a_requested_wait_within_its_timeout(world: World) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "a.bin").write_bytes(os.urandom(1000))
@@ -166,7 +166,7 @@ def test_the_last_push_waits_when_there_is_time_for_what_the_hub_asks(world: Wor
 
 @pytest.mark.faults("N7")
 @pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/"])
-def test_a_hub_that_is_ill_ten_times_is_asked_ever_less_often_and_spoken_of_twice(world: World, request_: str) -> None:
+def test_ten_server_errors_are_retried_with_back_off_and_logged_twice(world: World, request_: str) -> None:
     for number in range(10):
         world.proxy.add("POST", request_, Answer((500, 502, 503, 504)[number % 4], body=b"<html>ill</html>"))
     (world.folder / "a.bin").write_bytes(os.urandom(1000))
@@ -188,7 +188,7 @@ def test_a_hub_that_is_ill_ten_times_is_asked_ever_less_often_and_spoken_of_twic
     assert "10 failed attempts: 2 files" in over
 
 
-def test_kinds_of_trouble_that_take_turns_are_named_once_each(world: World) -> None:
+def test_alternating_errors_are_logged_once_each(world: World) -> None:
     for _ in range(4):
         world.proxy.add("POST", "/repos/create", Answer(500))
         world.proxy.add("POST", "/repos/create", Answer(429))

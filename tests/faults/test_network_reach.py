@@ -1,4 +1,4 @@
-"""The Hub cannot be reached, or what is reached is not the Hub."""
+"""The Hub is unreachable, or another server answers instead."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from faults.conftest import World
     from hub_process import HubProcess
 
-pytestmark = [pytest.mark.faults, pytest.mark.client, pytest.mark.transport]  # the client meets the network first
+pytestmark = [pytest.mark.faults, pytest.mark.client, pytest.mark.transport]  # the client makes the connections
 
 FOREVER = float("inf")
-NOWHERE = "http://127.0.0.1:9"  # the port of the discard service, which nobody runs
+NOWHERE = "http://127.0.0.1:9"  # the port of the discard service, which no machine runs
 NO_ROUTE = "http://255.255.255.255:9"  # the system refuses to connect to it: the network is unreachable
 
 LOGGING_WITHOUT_A_HUB = """
@@ -48,7 +48,7 @@ scheduler.close()
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_a_run_that_is_told_to_stay_offline_tries_nothing_and_all_of_it_arrives_later(
+def test_an_offline_run_makes_no_request_and_is_uploaded_later(
     hub: HubProcess, api: HfApi, repo_id: str, folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "1")
@@ -76,7 +76,7 @@ def test_a_run_that_is_told_to_stay_offline_tries_nothing_and_all_of_it_arrives_
     ],
     ids=["refused", "no such host", "no route", "proxy down"],
 )
-def test_a_run_without_a_network_starts_at_once_and_all_of_it_arrives_later(
+def test_a_run_without_a_network_starts_at_once_and_is_uploaded_later(
     world: World,
     hub: HubProcess,
     api: HfApi,
@@ -103,7 +103,7 @@ def test_a_run_without_a_network_starts_at_once_and_all_of_it_arrives_later(
 
 
 @pytest.mark.faults("N8")
-def test_runs_that_never_reached_a_hub_end_after_one_attempt(world: World, client: Callable[..., HfApi]) -> None:
+def test_runs_that_never_reached_a_hub_end_after_one_retry(world: World, client: Callable[..., HfApi]) -> None:
     failures: list[BaseException] = []
     api = HfApi(endpoint=NOWHERE, token=world.hub.token)
     for number in range(3):
@@ -116,14 +116,14 @@ def test_runs_that_never_reached_a_hub_end_after_one_attempt(world: World, clien
             on_error=lambda details: failures.append(details.error),
         )
         scheduler.close()
-    # One when it begins, and one at the end.
+    # One at the start and one at the end.
     assert len(failures) <= 6
     with CommitScheduler(repo_id=world.repo_id, folder_path=world.folder, hf_api=client(world.hub)):
         pass
     assert len(remote.files(client(world.hub), world.repo_id)) == 3
 
 
-def test_a_last_push_in_vain_stands_for_those_that_follow_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_last_push_is_remembered_for_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     in_vain = LastPushesInVain()
@@ -141,7 +141,7 @@ _environment = scripts.environment
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["from the start", "in mid-run"])
-def test_a_network_that_comes_back_gets_all_that_was_written_meanwhile(
+def test_files_written_during_an_outage_are_uploaded_after_it(
     world: World, client: Callable[..., HfApi], known: bool
 ) -> None:
     with FaultProxy(world.hub) as first:
@@ -168,14 +168,14 @@ def test_a_network_that_comes_back_gets_all_that_was_written_meanwhile(
 @pytest.mark.faults("N12")
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/", "/info/lfs/objects/batch"])
-def test_a_redirect_to_another_host_is_refused_by_name(world: World, status: int, request_: str) -> None:
+def test_a_redirect_to_another_host_is_refused_and_named(world: World, status: int, request_: str) -> None:
     with Stranger() as elsewhere:
         world.proxy.add("POST", request_, Answer(status, {"Location": f"{elsewhere.endpoint}/login"}), FOREVER)
         (world.folder / "a.bin").write_bytes(os.urandom(1000))
         run = world.schedule()
         run.settle()
         if not [seen for seen in world.proxy.requests if request_ in seen.path]:
-            assert "lfs" in request_  # over Xet nothing is asked by LFS
+            assert "lfs" in request_  # over Xet there are no LFS requests
             return
         assert isinstance(run.fail(), ActionNeededError)
         [warning] = world.said(logging.WARNING)
@@ -188,7 +188,9 @@ def test_a_redirect_to_another_host_is_refused_by_name(world: World, status: int
 
 
 @pytest.mark.faults("N12")
-def test_the_check_of_an_upload_takes_the_token_to_no_other_host(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verify_request_of_an_upload_sends_the_token_to_no_other_host(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     content = os.urandom(1000)
     with Stranger() as elsewhere:
@@ -203,16 +205,14 @@ def test_the_check_of_an_upload_takes_the_token_to_no_other_host(world: World, m
         error = run.fail()
         assert isinstance(error, ActionNeededError)
         assert f"with the token on to {elsewhere.endpoint}" in str(error)
-        # Storage is where the Hub says, and gets no token.
+        # Storage may be on any host and gets no token.
         assert {request.split()[0] for request in elsewhere.received} == {b"PUT"}
         assert not [request for request in elsewhere.received if world.hub.token.encode() in request]
 
 
-@pytest.mark.skipif(constants.HF_HUB_DISABLE_XET, reason="asks for no token of Xet")
+@pytest.mark.skipif(constants.HF_HUB_DISABLE_XET, reason="no Xet token is requested")
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_who_follows_a_redirect_of_the_request_for_a_token_of_xet_takes_ours_to_no_other_host(
-    world: World, status: int
-) -> None:
+def test_a_redirect_of_the_xet_token_request_sends_our_token_to_no_other_host(world: World, status: int) -> None:
     with Stranger() as elsewhere:
         world.proxy.add("GET", "/xet-write-token/", Answer(status, {"Location": f"{elsewhere.endpoint}/token"}))
         (world.folder / "a.bin").write_bytes(os.urandom(1000))
@@ -220,7 +220,7 @@ def test_who_follows_a_redirect_of_the_request_for_a_token_of_xet_takes_ours_to_
         run.allow(2.0)
         run.settle()
         came = list(elsewhere.received)
-    # The native client asks for that token itself and follows; what older clients ask for is refused as any redirect.
+    # The native client requests the token itself and follows; a redirect of older clients' requests is refused.
     refused = any("redirects to" in line for line in world.said(logging.WARNING))
     assert refused is not bool(came)
     assert [request for request in came if world.proxy.token.encode() in request] == []
@@ -232,7 +232,7 @@ def test_who_follows_a_redirect_of_the_request_for_a_token_of_xet_takes_ours_to_
     assert world.uploaded() == world.on_disk()
 
 
-def test_a_redirect_on_the_same_host_is_followed_as_for_a_repo_that_was_renamed(world: World) -> None:
+def test_a_redirect_to_a_renamed_repo_on_the_same_host_is_followed(world: World) -> None:
     run = world.schedule()
     run.settle()
     (world.folder / "a.bin").write_bytes(os.urandom(1000))
@@ -248,7 +248,7 @@ def test_a_redirect_on_the_same_host_is_followed_as_for_a_repo_that_was_renamed(
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["from the start", "in mid-run"])
-def test_a_certificate_that_nobody_vouches_for_gets_no_data(world: World, known: bool) -> None:
+def test_a_server_with_an_untrusted_certificate_gets_no_data(world: World, known: bool) -> None:
     (world.folder / "a.bin").write_bytes(os.urandom(1000))
     with SelfSignedServer() as stranger:
         run = world.schedule(hf_api=HfApi(endpoint=stranger.endpoint, token=world.proxy.token))

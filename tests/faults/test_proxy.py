@@ -1,4 +1,4 @@
-"""The scripted proxy does to each request what it was told, and nothing to the others."""
+"""The proxy applies its rules to matching requests and passes all others."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def ask(proxy: FaultProxy, method: str = "GET", path: str = WHOAMI, timeout: flo
         connection.close()
 
 
-def test_without_rules_everything_passes_both_ways(
-    proxy: FaultProxy, proxied: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_without_rules_all_requests_pass(proxy: FaultProxy, proxied: HfApi, repo_id: str, tmp_path: Path) -> None:
     content = bytes(range(256)) * 2000
     url = proxied.create_repo(repo_id)
     assert url.startswith(proxy.endpoint)
@@ -46,7 +44,7 @@ def test_without_rules_everything_passes_both_ways(
     assert {seen.action for seen in proxy.requests} == {Pass()}
 
 
-def test_a_rule_holds_for_its_turns_and_then_the_next_one_does(proxy: FaultProxy) -> None:
+def test_a_rule_applies_for_its_turns_and_then_the_next_one(proxy: FaultProxy) -> None:
     proxy.add("GET", "whoami", Answer(503, {"Retry-After": "1"}, b"busy"), times=2)
     proxy.add("*", "whoami", Answer(200, body=b"<html>log in</html>"))
     proxy.add("POST", "whoami", Reset())
@@ -55,19 +53,19 @@ def test_a_rule_holds_for_its_turns_and_then_the_next_one_does(proxy: FaultProxy
     assert (status, json.loads(body)["name"]) == (200, "local")
 
 
-def test_a_redirect_is_an_answer_with_a_location(proxy: FaultProxy) -> None:
+def test_an_answer_with_a_location_is_a_redirect(proxy: FaultProxy) -> None:
     proxy.add("GET", "whoami", Answer(307, {"Location": "https://example.invalid/"}))
     assert ask(proxy)[0] == 307
 
 
-def test_a_delayed_answer_comes_later(proxy: FaultProxy) -> None:
+def test_an_answer_is_delayed(proxy: FaultProxy) -> None:
     proxy.add("GET", "whoami", Delay(0.3))
     start = time.monotonic()
     assert ask(proxy)[0] == 200
     assert time.monotonic() - start >= 0.3
 
 
-def test_a_dripped_answer_comes_byte_by_byte(proxy: FaultProxy) -> None:
+def test_an_answer_is_sent_byte_by_byte(proxy: FaultProxy) -> None:
     proxy.add("GET", "whoami", Drip(seconds_per_byte=0.002))
     start = time.monotonic()
     status, body = ask(proxy)
@@ -75,21 +73,21 @@ def test_a_dripped_answer_comes_byte_by_byte(proxy: FaultProxy) -> None:
     assert time.monotonic() - start > 0.002 * len(body)
 
 
-def test_a_reset_never_reaches_the_hub(proxy: FaultProxy, hub: HubProcess) -> None:
+def test_a_reset_request_never_reaches_the_hub(proxy: FaultProxy, hub: HubProcess) -> None:
     proxy.add("GET", "/reset-here", Reset())
     with pytest.raises(ConnectionResetError):
         ask(proxy, path="/api/reset-here")
     assert not [request for request in hub.requests if request.path == "/api/reset-here"]
 
 
-def test_an_answer_can_end_before_its_end(proxy: FaultProxy) -> None:
+def test_an_answer_is_cut_short(proxy: FaultProxy) -> None:
     proxy.add("GET", "whoami", CutAnswer(after=10))
     with pytest.raises(http.client.IncompleteRead) as caught:
         ask(proxy)
     assert caught.value.partial == b'{"type":"u'
 
 
-def test_a_request_can_end_before_its_end(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
+def test_a_request_is_cut_short(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
     proxied.create_repo(repo_id)
     proxy.add("POST", "/commit/", CutRequest(after=100))
     operations = [CommitOperationAdd("notes.txt", b"hello" * 1000)]
@@ -98,7 +96,7 @@ def test_a_request_can_end_before_its_end(proxy: FaultProxy, proxied: HfApi, rep
     assert len(proxied.list_repo_commits(repo_id)) == 1
 
 
-def test_a_commit_can_be_done_and_its_answer_lost(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
+def test_a_commit_is_made_and_its_answer_lost(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
     proxied.create_repo(repo_id)
     proxy.add("POST", "/commit/", LoseAnswer())
     operations = [CommitOperationAdd("notes.txt", b"hello")]
@@ -127,13 +125,13 @@ def test_the_proxy_stops_while_a_request_hangs(hub: HubProcess) -> None:
         ask(proxy)
 
 
-def test_an_error_of_the_proxy_reads_like_one_of_the_hub(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
+def test_an_error_of_the_proxy_looks_like_one_of_the_hub(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
     proxy.add("POST", "/repos/create", Answer(403, {"X-Error-Message": "not you"}))
     with pytest.raises(HfHubHTTPError, match="not you"):
         proxied.create_repo(repo_id)
 
 
-def test_a_held_request_arrives_when_the_rules_are_cleared_even_if_nobody_waits_for_it(
+def test_a_held_request_is_passed_on_when_the_rules_are_cleared(
     proxy: FaultProxy, hub: HubProcess, api: HfApi, repo_id: str
 ) -> None:
     proxy.add("POST", "/repos/create", Hold())
@@ -151,7 +149,7 @@ def test_a_held_request_arrives_when_the_rules_are_cleared_even_if_nobody_waits_
     assert proxy.requests[-1].with_token
 
 
-def test_a_rule_can_choose_by_the_body(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
+def test_a_rule_can_match_the_body(proxy: FaultProxy, proxied: HfApi, repo_id: str) -> None:
     proxied.create_repo(repo_id)
     proxy.add("POST", "/commit/", Answer(400), times=float("inf"), body=b'"path": "bad.txt"')
     for name in ("good.txt", "bad.txt"):

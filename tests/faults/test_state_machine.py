@@ -1,9 +1,9 @@
-"""Whatever happens to a folder between pushes, and wherever a push breaks off, three things hold.
+"""Three invariants hold for any changes of a folder between pushes and any interruption of a push.
 
-What the Hub holds of a file is the beginning of the file as it once was here; the ledger never says more than the Hub
-holds; and once the faults stop, both are the same. One machine runs over two stores: a real Hub through the real
-client, and a dictionary in its place, which has time for many more examples. Writer, folder, snapshot, ledger, lock
-and push are real in both, and so are the processes that are forked.
+A file on the Hub is a prefix of some local version of the file; the ledger never records more than the Hub holds; and
+once the faults stop, both are equal. The machine runs over two kinds of stores: a real Hub through the real client, and
+a dictionary, which is fast enough for many more examples. Writer, folder, snapshot, ledger, lock, push and forked
+processes are real in both.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ CRASHES = ["before the commit", "after the commit", "before the ledger", "in the
 
 
 class Crash(BaseException):
-    """The process is gone: nothing after it is done, not even by a `finally` that matters."""
+    """The simulated death of the process."""
 
 
 def whole(content: bytes) -> bytes:
@@ -68,9 +68,9 @@ def whole(content: bytes) -> bytes:
 
 
 def uploadable(content: bytes) -> bytes:
-    """Return the part of an event file that a last push uploads: all but a torn record at its end.
+    """Return the part of an event file that a last push uploads: all but a torn record at the end.
 
-    Damage that is followed by whole records, or that nobody can be writing any more, is uploaded as it is.
+    Damage that is followed by whole records, or that is not a record still being written, is uploaded unchanged.
     """
     file, start = io.BytesIO(content), 0
     while True:
@@ -84,7 +84,7 @@ def uploadable(content: bytes) -> bytes:
 
 
 class FolderAndHub(RuleBasedStateMachine):
-    """Rules are what users, disks, networks and processes do; invariants are the promises."""
+    """Rules are actions of users, disks, networks and processes; invariants are the library's promises."""
 
     def __init__(self, make_store: Callable[[], Store]) -> None:
         super().__init__()
@@ -106,9 +106,9 @@ class FolderAndHub(RuleBasedStateMachine):
         try:
             if self.writer is not None:
                 self.restart()
-                self.log(1)  # of a run without an event nothing is uploaded
+                self.log(1)  # a run without an event is not uploaded
                 self.writer.close()
-                self.same_once_faults_stop()
+                self.assert_all_uploaded()
                 assert_sound(self.folder)
         finally:
             self.die()
@@ -118,7 +118,7 @@ class FolderAndHub(RuleBasedStateMachine):
     def write(self, name: str, content: bytes) -> None:
         path = self.folder / name
         path.write_bytes(content)
-        # Every change gets a time of its own, as on a file system with a fine clock.
+        # Every change gets a different time, as on a file system with a fine clock.
         moment = next(self.clock) * 10**9
         os.utime(path, ns=(moment, moment))
         self.history.setdefault(name, []).append(content)
@@ -129,25 +129,25 @@ class FolderAndHub(RuleBasedStateMachine):
         return b""
 
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Yield what lies in the folder now: what the rules put there, and the writers' own event files."""
+        """Yield the files in the folder: those of the rules and the writers' event files."""
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
             if path.is_file() and not name.startswith(".cache/"):
                 yield name, path.read_bytes()
 
     def versions(self, name: str) -> list[bytes]:
-        """Return what a file ever was; the writers' own files only ever grow."""
+        """Return all versions of a file; the writers' own files only grow."""
         return self.history.get(name) or [self.read(name)]
 
     def die(self) -> None:
-        """End the writer without a push; what was logged is on the disk."""
+        """End the writer without a push; its events are on the disk."""
         writer, self.writer = self.writer, None
         if writer is not None:
             writer.scheduler.stop()
             EventWriter.close(writer)
 
     def outcome(self) -> BaseException | None:
-        """Push, and return what it failed with."""
+        """Push, and return the error if it failed."""
         assert self.writer is not None
         return self.writer.scheduler.trigger().exception(SECONDS)
 
@@ -206,20 +206,20 @@ class FolderAndHub(RuleBasedStateMachine):
         assert error is None or isinstance(error, TemporaryError), error
 
     @rule(name=NAMES)
-    def somebody_deletes_a_file_on_the_hub(self, name: str) -> None:
+    def delete_a_file_on_the_hub(self, name: str) -> None:
         if f"logs/run/{name}" in self.store.look().files:
             self.store.delete(f"logs/run/{name}")
 
     @rule(name=NAMES, size=SIZES)
-    def somebody_replaces_a_file_on_the_hub(self, name: str, size: int) -> None:
+    def replace_a_file_on_the_hub(self, name: str, size: int) -> None:
         if f"logs/run/{name}" in self.store.look().files:
-            # What somebody put there is no version of ours, so the invariants know of it.
+            # The invariants must accept a content that is not ours.
             content = frame(os.urandom(size))
             self.history.setdefault(name, []).append(content)
             self.store.replace(f"logs/run/{name}", content)
 
     @rule()
-    def the_folder_is_replaced_by_a_copy(self) -> None:
+    def replace_the_folder_by_a_copy(self) -> None:
         self.die()
         shutil.copytree(self.folder, self.root / "copy")
         shutil.rmtree(self.folder)
@@ -233,7 +233,7 @@ class FolderAndHub(RuleBasedStateMachine):
             assert isinstance(self.outcome(), TemporaryError)
 
     @rule()
-    def the_disk_takes_no_ledger(self) -> None:
+    def push_without_writing_the_ledger(self) -> None:
         def refuse(*_: object) -> None:
             raise OSError(28, "full")
 
@@ -281,10 +281,10 @@ class FolderAndHub(RuleBasedStateMachine):
             hf_api=self.store.api,
             model_card=False,
         )
-        self.push()  # as every process does when it begins
+        self.push()  # as every process does at its start
 
     @rule()
-    def end_and_begin_anew(self) -> None:
+    def close_and_restart(self) -> None:
         assert self.writer is not None
         self.writer.close()
         self.restart()
@@ -312,13 +312,13 @@ class FolderAndHub(RuleBasedStateMachine):
         own = [name for name, _ in self.files() if (parsed := parse_name(name)) and parsed.pid == child]
         found = [event for name in own for event in events.events(self.folder / name)]
         assert [event.step for event in found if event.HasField("summary")] == list(range(count))
-        # What the child logged is the parent's to push.
+        # The parent pushes the child's events.
         self.push()
         held = self.store.look().files
         assert all(held.get(f"logs/run/{name}") == self.read(name) for name in own)
 
     @invariant()
-    def the_hub_holds_the_beginning_of_what_was_here(self) -> None:
+    def files_on_the_hub_are_prefixes_of_local_versions(self) -> None:
         for path, versions in self.store.look().versions.items():
             if is_state_file(path):
                 assert all(map(RunState.parse, versions))
@@ -333,7 +333,7 @@ class FolderAndHub(RuleBasedStateMachine):
                     assert uploadable(content) == content, name
 
     @invariant()
-    def the_ledger_is_never_ahead_of_the_hub(self) -> None:
+    def the_ledger_records_no_more_than_the_hub_holds(self) -> None:
         if self.writer is None:
             return
         ledger = Ledger(self.ledger.path, self.ledger.destination)
@@ -342,7 +342,7 @@ class FolderAndHub(RuleBasedStateMachine):
         for name, entry in ledger.entries.items():
             assert entry.length in map(len, versions.get(f"logs/run/{name}", [])), name
 
-    def same_once_faults_stop(self) -> None:
+    def assert_all_uploaded(self) -> None:
         held = self.store.look().files
         for name, content in self.files():
             expected = content if name in PLAIN_FILES else uploadable(content)
@@ -351,13 +351,13 @@ class FolderAndHub(RuleBasedStateMachine):
 
 
 def forked(body: Callable[[], bool]) -> int:
-    """Run `body` in a forked child that leaves at once, check that it returned true in time, and return its pid."""
+    """Run `body` in a forked child, check that it returned true in time, and return the child's pid."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which this is about
+        warnings.simplefilter("ignore", DeprecationWarning)  # the test forks with threads
         pid = os.fork()
     if pid == 0:
         code = 2
-        # One that hangs says where; on a descriptor, since the streams may be locked for ever in a child.
+        # Dump the stacks of a hung child to a descriptor, since the streams may be locked for ever in a child.
         faulthandler.dump_traceback_later(SECONDS / 2, exit=True, file=2)
         try:
             code = 0 if body() else 1

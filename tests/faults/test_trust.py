@@ -1,4 +1,4 @@
-"""A folder that somebody else made, copied or damaged: what it brings along leads no data astray and loses none."""
+"""Foreign, copied and damaged folders send no data to a wrong destination and lose none."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_credentials_and_the_home_of_the_client_are_never_uploaded(
 
 
 @pytest.mark.faults("S11")
-def test_a_copied_run_goes_to_the_place_of_the_original_only_when_told_to(
+def test_a_copied_run_is_uploaded_to_the_originals_path_only_on_request(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     original, copy = tmp_path / "a", tmp_path / "b"
@@ -95,7 +95,7 @@ def test_a_copied_run_goes_to_the_place_of_the_original_only_when_told_to(
 
 
 @pytest.mark.faults("S12")
-def test_a_linked_state_folder_costs_its_target_nothing(world: World, tmp_path: Path) -> None:
+def test_a_linked_state_folder_leaves_its_target_unchanged(world: World, tmp_path: Path) -> None:
     outside = tmp_path / "outside" / STATE_FOLDER.relative_to(".cache")
     outside.mkdir(parents=True)
     kept = [f"tmp-{'0' * 32}", "thesis.tex"]
@@ -112,7 +112,7 @@ def test_a_linked_state_folder_costs_its_target_nothing(world: World, tmp_path: 
 
 
 @pytest.mark.faults("S12")
-def test_pipes_in_the_place_of_state_files_hang_nobody(
+def test_pipes_in_place_of_state_files_hang_no_command(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     folder = recorded_run(tmp_path)
@@ -128,7 +128,7 @@ def test_pipes_in_the_place_of_state_files_hang_nobody(
 
 
 @pytest.mark.faults("P1")
-def test_a_look_sweeps_what_a_kill_left_behind_though_nothing_is_new(
+def test_sync_without_changes_removes_temporary_files_of_a_killed_process(
     hub: HubProcess, repo_id: str, tmp_path: Path
 ) -> None:
     folder = recorded_run(tmp_path)
@@ -140,7 +140,7 @@ def test_a_look_sweeps_what_a_kill_left_behind_though_nothing_is_new(
 
 
 @pytest.mark.faults("D14")
-def test_damaged_and_compressed_event_files_are_uploaded_and_named(
+def test_damaged_and_compressed_event_files_are_uploaded_with_a_warning(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -170,7 +170,7 @@ def test_a_file_rewritten_in_place_is_uploaded_again(hub: HubProcess, api: HfApi
 
 
 @pytest.mark.faults("D6")
-def test_links_out_of_the_folder_are_named(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_outgoing_links_are_warned_about(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
     for folder in (runs, elsewhere):
         folder.mkdir()
@@ -185,7 +185,7 @@ def test_links_out_of_the_folder_are_named(hub: HubProcess, api: HfApi, repo_id:
 
 
 @pytest.mark.faults("S12")
-def test_no_other_user_can_hold_the_lock_of_a_folder(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+def test_the_state_folder_and_its_files_are_private_to_the_user(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     folder = recorded_run(tmp_path)
     sync(hub, folder, repo_id)
     state = folder / STATE_FOLDER
@@ -198,7 +198,7 @@ ODD: list[object] = [1e300, 10**400, float("nan"), -1, True, None, [], {}, [{}] 
 
 @pytest.mark.faults("S12")
 @pytest.mark.parametrize("odd", ODD, ids=[ascii(odd)[:12] for odd in ODD])
-def test_odd_values_in_state_files_are_never_shown_nor_raised(world: World, odd: object) -> None:
+def test_invalid_values_in_state_files_are_not_shown_and_raise_nothing(world: World, odd: object) -> None:
     (world.folder / "a.json").write_text("{}")
     run = world.schedule()
     run.next_commit()
@@ -206,7 +206,7 @@ def test_odd_values_in_state_files_are_never_shown_nor_raised(world: World, odd:
     (world.folder / "b.json").write_text("{}")
     world.proxy.add("*", "/api/", Answer(503))
     run.fail()
-    run.scheduler.stop()  # or it may try again meanwhile
+    run.scheduler.stop()  # before it retries
     config = run.scheduler._config
     files = [path for path in (world.folder / STATE_FOLDER).iterdir() if path.suffix in {".json", ".jsonl"}]
     assert {path.suffix for path in files} == {".json", ".jsonl"}
@@ -238,7 +238,7 @@ def delete_the_folder(api: HfApi, repo_id: str) -> None:
 
 
 def overwrite_files(api: HfApi, repo_id: str) -> None:
-    """Replace an event file and a text file by others of the same size."""
+    """Replace an event file and a text file by others of the same sizes."""
     for name, size in ((NAME, len(b"".join(RECORDS))), ("notes.txt", 5)):
         api.upload_file(path_or_fileobj=b"x" * size, path_in_repo=f"tensorboard/run/{name}", repo_id=repo_id)
 
@@ -257,7 +257,7 @@ def delete_the_branch(api: HfApi, repo_id: str) -> None:
 @pytest.mark.parametrize(
     "change", [recreate, delete_a_file, delete_the_folder, overwrite_files, reset_the_branch, delete_the_branch]
 )
-def test_sync_uploads_again_what_somebody_removed_or_replaced_on_the_hub(
+def test_sync_uploads_again_files_removed_or_replaced_on_the_hub(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, change: Callable[[HfApi, str], None]
 ) -> None:
     folder = recorded_run(tmp_path)
@@ -274,7 +274,7 @@ def test_sync_uploads_again_what_somebody_removed_or_replaced_on_the_hub(
 
 
 @pytest.mark.faults("N16")
-def test_sync_leaves_files_alone_that_are_gone_here_and_there(
+def test_sync_ignores_files_deleted_locally_and_on_the_hub(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -289,9 +289,7 @@ def test_sync_leaves_files_alone_that_are_gone_here_and_there(
 
 
 @pytest.mark.faults("N16")
-def test_sync_does_not_create_a_repo_again_that_was_deleted(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_sync_does_not_recreate_a_deleted_repo(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     folder = recorded_run(tmp_path)
     sync(hub, folder, repo_id)
     api.delete_repo(repo_id)
@@ -300,14 +298,14 @@ def test_sync_does_not_create_a_repo_again_that_was_deleted(
 
 
 @pytest.mark.faults("D13")
-def test_sync_verify_reads_all_files_and_uploads_what_differs(
+def test_sync_verify_reads_all_files_and_uploads_changed_ones(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     folder = recorded_run(tmp_path)
     sync(hub, folder, repo_id)
     changed = b"".join([RECORDS[0], RECORDS[2], RECORDS[1], *RECORDS[3:]])
     (folder / NAME).write_bytes(changed)
-    # As if the disk had returned other bytes, which changes no time.
+    # As if the disk returned other bytes, without a new modification time.
     [ledger] = ledgers_of(folder)
     entry = ledger.entries[NAME]
     ledger.record({NAME: entry._replace(signature=Signature.of((folder / NAME).stat()))})

@@ -1,4 +1,4 @@
-"""A server that speaks TLS with a certificate that nobody vouches for."""
+"""A TLS server with an untrusted certificate."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class SelfSignedServer:
     """The server; it serves inside a `with` block.
 
     Attributes:
-        callers: How many connections there were.
-        received: What came through those whose caller trusted it.
+        callers: The number of connections.
+        received: Data from clients that completed the handshake.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class SelfSignedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An accept that is under way is woken by the shutdown, not by the close.
+        # `shutdown` wakes a blocked `accept`, `close` does not.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(_SECONDS)

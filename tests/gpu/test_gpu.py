@@ -266,7 +266,7 @@ def run(code: str, logdir: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_script_that_does_not_close_its_writer_has_all_events_on_disk(tmp_path: Path) -> None:
+def test_a_script_without_a_close_has_all_events_on_disk(tmp_path: Path) -> None:
     code = """
 writer = EventWriter(logdir)
 torch.cuda._sleep(500_000_000)
