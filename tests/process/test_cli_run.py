@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ import commands
 import events
 import remote
 import scripts
+from faults.proxy import FaultProxy, Hang
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +90,21 @@ def test_a_signal_is_forwarded_and_the_rest_is_pushed(
         out, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, out) == (9, "caught\n"), errors
     assert_all_on_hub(api, repo_id, here)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_last_push_and_the_exit_code_is_kept(
+    hub: HubProcess, repo_id: str, here: Path, number: signal.Signals
+) -> None:
+    with FaultProxy(hub) as proxy:
+        proxy.add("*", ".", Hang(), times=99)
+        with commands.start(proxy, "run", repo_id, *python("sys.exit(7)"), home=here) as process:
+            while not proxy.requests and process.poll() is None:
+                time.sleep(0.05)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 7, errors
+    assert "hf-summary-writer sync" in errors
 
 
 def test_a_command_killed_by_a_signal_exits_with_128_plus_its_number(

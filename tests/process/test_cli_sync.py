@@ -122,7 +122,7 @@ def test_an_offline_run_is_uploaded_later_to_the_destination_of_its_command(
     assert remote.files(api, repo_id, revision="dev") == remote.under(logdir, "x/run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_watch_uploads_new_files_until_a_signal_and_then_the_rest(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, number: signal.Signals
 ) -> None:

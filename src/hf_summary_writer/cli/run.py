@@ -206,14 +206,15 @@ def _check_command(command: Sequence[str]) -> None:
 
 
 def _push_the_rest(scheduler: CommitScheduler, config: PushConfig, progress: UploadProgress | None) -> None:
-    with contextlib.ExitStack() as stack:
-        if progress is not None:
-            rest = inspect_folder(scheduler.folder_path, config).missing
-            stack.enter_context(progress.shown(scheduler.folder_path, config.destination, rest, wanted=True))
-        try:
-            # From here on a signal ends the wait for the last push, and not this process before it gave the code back.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # From here on a signal ends the wait for the last push, and not this process before it gave the code back.
+    for number in unignored(("SIGTERM", "SIGHUP")):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with contextlib.ExitStack() as stack:
+            if progress is not None:
+                rest = inspect_folder(scheduler.folder_path, config).missing
+                stack.enter_context(progress.shown(scheduler.folder_path, config.destination, rest, wanted=True))
             scheduler.close()
-        except KeyboardInterrupt:
-            say("The last push was cut short", colour="red", err=True)
-        scheduler.stop()
+    except KeyboardInterrupt:
+        say("The last push was cut short", colour="red", err=True)
+    scheduler.stop()

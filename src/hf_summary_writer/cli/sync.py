@@ -16,7 +16,7 @@ import click
 from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
-from hf_summary_writer.cli.signals import signal_handlers
+from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say, unread_line
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
@@ -48,7 +48,9 @@ __all__ = ["sync"]
 @click.command()
 @click.argument("logdir", type=existing_folder)
 @click.argument("repo_id", required=False)
-@click.option("--watch", is_flag=True, help="Upload new data at every interval (--every), until Ctrl-C or SIGTERM.")
+@click.option(
+    "--watch", is_flag=True, help="Upload new data at every interval (--every), until Ctrl-C, SIGTERM or SIGHUP."
+)
 @click.option("--dry-run", is_flag=True, help="Upload nothing; list the files that would be uploaded.")
 @click.option("--exit-code", is_flag=True, help="With --dry-run, exit with 1 if some data is not on the Hub.")
 @click.option(
@@ -342,7 +344,7 @@ def _finished(schedulers: list[CommitScheduler]) -> list[Status]:
 
 @contextlib.contextmanager
 def _until_told_to_stop() -> Iterator[threading.Event]:
-    """Let SIGINT and SIGTERM set the event that is yielded, and a second one raise KeyboardInterrupt."""
+    """Let SIGINT, SIGTERM and SIGHUP set the event that is yielded, and a second one raise KeyboardInterrupt."""
     told = threading.Event()
 
     def tell_once(*_: object) -> None:
@@ -350,5 +352,5 @@ def _until_told_to_stop() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         told.set()
 
-    with signal_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), tell_once)):
+    with signal_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, *unignored(["SIGHUP"])), tell_once)):
         yield told
