@@ -81,6 +81,9 @@ def lowest(package: str) -> str:
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, sorted(PYENV.glob("versions/*/bin")))])
 
+# The tests start hundreds of interpreters; without bytecode, each compiles all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _built: list[Path] = []
 
 
