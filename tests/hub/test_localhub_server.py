@@ -21,7 +21,9 @@ from huggingface_hub.errors import HfHubHTTPError
 import commands
 from hf_summary_writer.localhub import LocalHub, server
 from hf_summary_writer.localhub.stats import kind_of
-from hub.content import LOG, noise, push
+from hub.content import LOG, files_of_at_most, noise, push
+from hub.gitcheck import assert_sound
+from hub.wire import file_line, send, send_commit
 from hub_process import HubProcess
 
 if TYPE_CHECKING:
@@ -56,6 +58,28 @@ def test_a_hub_that_stops_aborts_open_requests_without_a_traceback(
             connection.sendall(head.encode())
             assert connection.recv(9) == b"HTTP/1.1 "
     assert [record.getMessage() for record in caplog.records] == []
+
+
+# Dulwich does not close a file that it cannot write.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_repo_takes_what_a_full_disk_refused_once_there_is_room(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+    with LocalHub(tmp_path) as hub:
+        repo_id = client(hub).create_repo("a").repo_id
+        wide = [file_line(f"wide/{n}", b"%d" % n) for n in range(100)]
+        assert send_commit(hub, repo_id, *wide).status == 200
+
+        def attempts() -> list[int]:
+            # The new folder of the commit needs more room than its body, and the branch the least room.
+            branch = send(hub, "POST", f"/api/models/{repo_id}/branch/other", {})
+            return [send_commit(hub, repo_id, file_line("wide/more")).status, branch.status]
+
+        with files_of_at_most(1000):
+            assert attempts() == [507, 201]
+        assert send(hub, "DELETE", f"/api/models/{repo_id}/branch/other").status == 204
+        with files_of_at_most(10):
+            assert attempts() == [507, 507]
+        assert attempts() == [200, 201]
+    assert_sound(tmp_path / "repos" / "models" / f"{repo_id}.git")
 
 
 def test_the_token_can_be_chosen_and_is_generated_otherwise(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -42,12 +43,19 @@ if TYPE_CHECKING:
 _MAX_REST_BYTES = 16 * 1024 * 1024
 # For each piece.
 _REST_SECONDS = 2
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 async def _answer_http_exception(_request: Request, _error: Exception) -> Response:
     # Many unknown paths have the form of a page's path, so 405 becomes 404 as well: clients that try a newer version
     # of the API first need a 404 to fall back to the older one.
     return HubError(404, "Sorry, we can't find the page you are looking for.").response()
+
+
+async def _answer_full_disk(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        raise error
+    return HubError(507, f"The local Hub cannot write to its disk: {error.strerror}").response()
 
 
 async def _answer_crash(_request: Request, error: Exception) -> Response:
@@ -78,6 +86,7 @@ def build_app(hub: Hub) -> ASGIApp:
         exception_handlers={
             HubError: answer_hub_error,
             HTTPException: _answer_http_exception,
+            OSError: _answer_full_disk,
             Exception: _answer_crash,
         },
     )

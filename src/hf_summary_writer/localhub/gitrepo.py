@@ -132,10 +132,10 @@ class GitRepo:
 
     @staticmethod
     def remove_stale_locks(path: Path) -> None:
-        """Remove the locks that a killed server left; only while nobody else serves this folder."""
+        """Remove the locks that a killed server or a failed write left; only while nobody else writes here."""
         for folder in ("objects", "refs"):
             for lock in (path / folder).rglob("*.lock"):
-                lock.unlink()
+                lock.unlink(missing_ok=True)
 
     def resolve(self, revision: str) -> str:
         """Return the commit that a branch, a tag, a full ref, `HEAD`, or a commit id names, also an abbreviated one."""
@@ -176,9 +176,10 @@ class GitRepo:
         if not check_ref_format(Ref(raw)) or any(len(part) > _MAX_REF_PART_BYTES for part in raw.split(b"/")):
             raise BadRequestError(f"{name!r} is no name for a branch or a tag.")
         try:
-            done = self._repo.refs.set_if_equals(
-                Ref(raw), ObjectID(expected.encode()) if expected else None, ObjectID(oid.encode())
-            )
+            with self._writing():
+                done = self._repo.refs.set_if_equals(
+                    Ref(raw), ObjectID(expected.encode()) if expected else None, ObjectID(oid.encode())
+                )
         except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
             raise HubError(409, f"{name} is in the way of, or under, another branch or tag.") from error
         if not done:
@@ -187,7 +188,8 @@ class GitRepo:
 
     def delete_ref(self, name: str) -> None:
         """Delete a ref, durably."""
-        del self._repo.refs[Ref(name.encode())]
+        with self._writing():
+            del self._repo.refs[Ref(name.encode())]
         self._sync_folders_of(name)
 
     def _sync_folders_of(self, ref: str) -> None:
@@ -350,8 +352,9 @@ class GitRepo:
         parent = base or head
         written: list[ShaFile] = []
         tree = TreeEditor(self._repo.object_store, self._tree_of(parent) if parent else Tree(), written)
-        edit(tree)
-        commit = _new_commit(tree.finish(), parent, message, author)
+        with self._writing():
+            edit(tree)
+            commit = _new_commit(tree.finish(), parent, message, author)
         self._publish(ref, head, [*written, commit])
         return commit.id.decode()
 
@@ -365,7 +368,8 @@ class GitRepo:
     def start(self, branch: str, message: str, author: str, replaced: str | None) -> None:
         """Point a branch to a new empty commit without a parent, and replace the current commit if there is one."""
         tree = Tree()
-        self._repo.object_store.add_object(tree)
+        with self._writing():
+            self._repo.object_store.add_object(tree)
         self._publish(HEADS + branch, replaced, [tree, _new_commit(tree.id, None, message, author)])
 
     def upload_pack(self, request: IO[bytes], answer: IO[bytes], *, advertise: bool) -> None:
@@ -384,11 +388,21 @@ class GitRepo:
     def _publish(self, ref: str, head: str | None, objects: list[ShaFile]) -> None:
         """Point a ref to the last of the given objects after all of them are durable."""
         commit = objects[-1]
-        self._repo.object_store.add_object(commit)
+        with self._writing():
+            self._repo.object_store.add_object(commit)
         for folder in {each.id[:2].decode() for each in objects}:
             sync_folder(self._path / "objects" / folder)
         sync_folder(self._path / "objects")
         self.set_ref(ref, commit.id.decode(), head)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # Dulwich leaves its lock when it cannot write a file, as on a full disk: the next attempt would fail too.
+            self.remove_stale_locks(self._path)
+            raise
 
     def _tree_of(self, commit: str) -> Tree:
         found = self._repo[ObjectID(commit.encode())]
