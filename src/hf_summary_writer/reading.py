@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import as_patterns, check_folder
 from hf_summary_writer.config import PushConfig
-from hf_summary_writer.hub import REVISION_NOT_FOUND, Mirror, answer_of, check_client, client_of, endpoint_of, full_name
+from hf_summary_writer.hub import (
+    REVISION_NOT_FOUND,
+    Mirror,
+    answer_of,
+    as_os_errors,
+    check_client,
+    client_of,
+    endpoint_of,
+    full_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -75,18 +84,19 @@ def read(
 
     Raises:
         LookupError: If there is no event file, or no run or tag for a name or pattern; the message names others.
-        OSError: If there is no such folder or repo, or a file cannot be read or downloaded.
+        OSError: If there is no such folder or repo, or it or a file in it cannot be read.
         ValueError: If `source` is empty, or an argument is invalid on the Hub.
-        huggingface_hub.errors.HfHubHTTPError: If the Hub refuses access.
+        huggingface_hub.errors.HfHubHTTPError: If the Hub refuses access; it is an `OSError`.
     """
     place = place_of(source, repo_type=repo_type, revision=revision, token=token, endpoint=endpoint_of(hf_api))
     wanted_tags, wanted_runs = as_patterns(tags, "tags"), as_patterns(runs, "runs")
     if isinstance(place, Path):
         return read_folder(place, wanted_tags, wanted_runs)
     api = hf_api or client_of(place.endpoint, place.token)
-    return read_remote(
-        str(source), place, api, wanted_tags, wanted_runs, folder, lambda _files, _size: lambda _size: None
-    )
+    with as_os_errors(place):
+        return read_remote(
+            str(source), place, api, wanted_tags, wanted_runs, folder, lambda _files, _size: lambda _size: None
+        )
 
 
 def place_of(
@@ -187,9 +197,8 @@ def read_remote(
                 kind = config.repo_type or "model"
                 missing = f"{config.repo_id!r} is no {kind} at {config.endpoint} that the token may see"
             raise FileNotFoundError(no_folder(source, config) + missing) from error
-        for path, reason in changed.failed.items():
-            more = f" and {len(changed.failed) - 1} more" if len(changed.failed) > 1 else ""
-            raise OSError(f"{path}{more} of {source} could not be downloaded: {reason}")
+        if changed.failed:
+            raise OSError(changed.failure)
         # Not all that is in the folder: a kept copy may have files that are gone, or those of another repo.
         files: dict[str, list[Path]] = {}
         for path in sorted(mirror.paths):

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.checks import check_folder, check_some_seconds
 from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.folder import PathFilter
-from hf_summary_writer.hub import Mirror, check_client, client_of, endpoint_of, failure_of, full_name, refresh_seconds
+from hf_summary_writer.hub import (
+    Mirror,
+    as_os_errors,
+    check_client,
+    client_of,
+    endpoint_of,
+    failure_of,
+    full_name,
+    refresh_seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,13 +132,17 @@ class View:
 
     def _look(self) -> None:
         changed = self._mirror.refresh(lambda _files, _size: lambda _size: None)
-        for path, reason in changed.failed.items():
-            logger.debug("%r of %s could not be downloaded: %s", path, self._name, reason)
-        self._has_failed = False
+        if changed.failed:
+            self._tell(changed.failure)
+        else:
+            self._has_failed = False
 
     def _warn(self, error: Exception) -> None:
+        self._tell(failure_of(error))
+
+    def _tell(self, reason: str) -> None:
         level = logging.DEBUG if self._has_failed else logging.WARNING
-        logger.log(level, "%s could not be read: %s", self._name, failure_of(error))
+        logger.log(level, "%s could not be read: %s", self._name, reason)
         self._has_failed = True
 
 
@@ -165,7 +178,7 @@ def view(
         ImportError: If TensorBoard is not installed.
         TypeError: If an argument is of the wrong type.
         ValueError: If an argument is invalid on the Hub, or `refresh` is not positive.
-        huggingface_hub.errors.HfHubHTTPError: If the repo or bucket cannot be read.
+        OSError: If the repo or bucket cannot be read; `huggingface_hub.errors.HfHubHTTPError` is one.
     """
     _starter()  # before anything is downloaded
     arguments = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision, "token": token}
@@ -176,7 +189,8 @@ def view(
     wanted = (config, hf_api, place, seconds)
     found = _views.get(wanted)
     if found is None or found.is_closed:
-        found = _views[wanted] = _new_view(*wanted)
+        with as_os_errors(config):
+            found = _views[wanted] = _new_view(*wanted)
     show(found.folder)
     return found
 
@@ -192,4 +206,4 @@ def _new_view(config: PushConfig, hf_api: HfApi | None, folder: Path | None, sec
     if folder is None:
         folder = check_folder(tempfile.mkdtemp(prefix="hf-summary-writer-view-"), "folder")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return View(Mirror(api, config, folder, PathFilter(RUN_FILES), logger.debug), folder, config.repo_id, seconds)
+    return View(Mirror(api, config, folder, PathFilter(RUN_FILES), logger.warning), folder, config.repo_id, seconds)

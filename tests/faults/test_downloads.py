@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from huggingface_hub import HfApi
+
+    from faults.proxy import Action
 
 PAGE = Answer(200, {"Content-Type": "text/html"}, b"<html>Please log in to this network</html>")
 ALWAYS = 1000
@@ -68,6 +71,30 @@ def test_a_token_of_any_form_that_the_hub_repeats_is_not_shown(
 
 def test_a_redirect_to_another_host_is_named(proxy: FaultProxy, proxied: HfApi, run: str) -> None:
     proxy.add("*", "/api/models/", Answer(302, {"Location": "https://login.example/"}))
-    with pytest.raises(Exception, match="302") as raised:
+    with pytest.raises(OSError, match=r"redirects to https://login\.example/"):
         hf_summary_writer.read(run, hf_api=proxied)
-    assert "redirects to https://login.example/" in failure_of(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [(Answer(503, body=b"busy"), "503 busy"), (Reset(), "cannot be reached"), (PAGE, "what answered is not the Hub")],
+)
+def test_a_repo_that_cannot_be_read_is_an_os_error(
+    proxy: FaultProxy, proxied: HfApi, run: str, action: Action, reason: str
+) -> None:
+    proxy.add("*", "/api/models/", action)
+    with pytest.raises(OSError, match=reason):
+        hf_summary_writer.read(run, hf_api=proxied)
+
+
+def test_a_view_warns_once_of_files_that_it_cannot_download(
+    proxy: FaultProxy, proxied: HfApi, run: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(importlib.import_module("tensorboard.notebook"), "start", lambda _: None)
+    proxy.add("GET", "/resolve/", Answer(403, body=b"not allowed"), times=ALWAYS)
+    followed = hf_summary_writer.view(run, hf_api=proxied)
+    followed._look()
+    followed.close()
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert [each for each in warnings if each.endswith("could not be downloaded: 403 not allowed")] == warnings
+    assert len(warnings) == 1

@@ -15,9 +15,9 @@ import click
 
 from hf_summary_writer.cli.options import config_option, new_folder, refuse
 from hf_summary_writer.cli.progress import download_progress
-from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, write_lines
+from hf_summary_writer.cli.terminal import log_to_stderr, write_lines
 from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.hub import default_endpoint
+from hf_summary_writer.hub import default_endpoint, failed_read
 from hf_summary_writer.notices import printable
 from hf_summary_writer.reading import no_folder, place_of, read_folder, read_remote
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from hf_summary_writer.cli.terminal import ago, emit, failed_read, place, say
+from hf_summary_writer.cli.terminal import ago, emit, place, say
 from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.hub import failure_of, full_name, list_files, small_files
+from hf_summary_writer.hub import failed_read, failure_of, full_name, list_files, small_files
 from hf_summary_writer.notices import printable
 from hf_summary_writer.push import MAX_STATE_BYTES, RunPhase, RunState, is_state_file
 from hf_summary_writer.reading import no_folder

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import click
 
-from hf_summary_writer.hub import failure_of
 from hf_summary_writer.notices import printable
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ago",
     "emit",
-    "failed_read",
     "log_to_stderr",
     "now_or_later",
     "patterns",
@@ -134,11 +132,6 @@ def patterns(config: PushConfig) -> str:
 def place(where: PushConfig | Destination) -> str:
     """Return repo and Hub for people."""
     return f"{where.repo_id} on {urlsplit(where.endpoint).netloc}"
-
-
-def failed_read(config: PushConfig, error: Exception) -> str:
-    """Return why a repo or bucket could not be read, in one line."""
-    return f"{config.repo_id} could not be read from {config.endpoint}: {failure_of(error)}"
 
 
 def unread_line(folder: str, error: Exception) -> str:

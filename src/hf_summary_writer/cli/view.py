@@ -19,7 +19,7 @@ import click
 from hf_summary_writer.cli.options import config_option, new_folder
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import signal_handlers, unignored
-from hf_summary_writer.cli.terminal import failed_read, log_to_stderr, say
+from hf_summary_writer.cli.terminal import log_to_stderr, say
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.folder import PathFilter
@@ -28,6 +28,7 @@ from hf_summary_writer.hub import (
     Mirror,
     check_client,
     default_endpoint,
+    failed_read,
     full_name,
     refresh_seconds,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.hub.bucket import BucketRemote, check_client
 from hf_summary_writer.hub.client import Client, client_home, client_of, default_endpoint, endpoint_of
-from hf_summary_writer.hub.downloads import list_files, small_files
+from hf_summary_writer.hub.downloads import as_os_errors, failed_read, list_files, small_files
 from hf_summary_writer.hub.files import Upload
 from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, full_name, refresh_seconds
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote
@@ -29,11 +29,13 @@ __all__ = [
     "Remote",
     "Upload",
     "answer_of",
+    "as_os_errors",
     "check_client",
     "client_home",
     "client_of",
     "default_endpoint",
     "endpoint_of",
+    "failed_read",
     "failure_of",
     "full_name",
     "list_files",

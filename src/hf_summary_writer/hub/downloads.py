@@ -7,11 +7,14 @@ import itertools
 import queue
 import threading
 from collections import deque
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from hf_summary_writer.checks import BUCKET
-from hf_summary_writer.hub.deadline import bounded
+from hf_summary_writer.errors import PushError
+from hf_summary_writer.hub.deadline import HubAnswerError, bounded
+from hf_summary_writer.hub.responses import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
@@ -21,7 +24,17 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["SECONDS", "download", "file_url", "in_threads", "list_files", "repo_files", "small_files"]
+__all__ = [
+    "SECONDS",
+    "as_os_errors",
+    "download",
+    "failed_read",
+    "file_url",
+    "in_threads",
+    "list_files",
+    "repo_files",
+    "small_files",
+]
 
 T = TypeVar("T")
 
@@ -35,6 +48,20 @@ _MOST_FILES = 100_000
 
 # Bytes that a response may have besides those of a file.
 _MARGIN_BYTES = 2**20
+
+
+def failed_read(config: PushConfig, error: Exception) -> str:
+    """Return why a repo or bucket could not be read, in one line."""
+    return f"{config.repo_id} could not be read from {config.endpoint}: {failure_of(error)}"
+
+
+@contextlib.contextmanager
+def as_os_errors(config: PushConfig) -> Iterator[None]:
+    """Raise `OSError` for the exceptions of a read that a caller does not expect: ours, and those about odd answers."""
+    try:
+        yield
+    except (HubAnswerError, PushError, JSONDecodeError, KeyError) as error:
+        raise OSError(failed_read(config, error)) from error
 
 
 def file_url(api: HfApi, repo_id: str, path: str, repo_type: str | None, revision: str | None = None) -> str:

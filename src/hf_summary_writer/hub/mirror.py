@@ -68,6 +68,14 @@ class Changed:
     bytes: int
     failed: Mapping[str, str]
 
+    @property
+    def failure(self) -> str:
+        """The first file that could not be downloaded, the number of others, and the reason; empty if there is none."""
+        for path, reason in self.failed.items():
+            more = f" and {len(self.failed) - 1} more" if len(self.failed) > 1 else ""
+            return f"{path!a}{more} could not be downloaded: {reason}"
+        return ""
+
 
 class _Listed(NamedTuple):
     version: str
