@@ -39,7 +39,7 @@ def contents(logdir: str) -> dict[str, list[Event]]:
 
 
 def perform(writer: Any, calls: list[Call]) -> list[type[BaseException] | None]:
-    """Make all calls and return what each raised."""
+    """Make all calls and return the type of error that each raised."""
     raised: list[type[BaseException] | None] = []
     for method, arguments, keywords in calls:
         raised.append(None)

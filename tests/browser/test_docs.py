@@ -1,4 +1,4 @@
-"""The pages of the documentation in a real browser: widths, headings, contrast and links."""
+"""The documentation's pages in a real browser: widths, headings, contrast and links."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OVERFLOWING = """
 })()
 """
 PAGE_WIDTH = "document.documentElement.scrollWidth"
-# The ratio of WCAG 2 for every visible text; large text may have 3.
+# The contrast ratio of WCAG 2 for all visible text; 3 is enough for large text.
 LOW_CONTRAST = """
 (() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
@@ -136,7 +136,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    # One for each test, since a browser starts processes at any time.
+    # One browser per test, since a browser starts processes at any time.
     assert CHROMIUM is not None
     with Browser(CHROMIUM, seconds=280) as page:
         yield page
@@ -185,7 +185,7 @@ def test_all_text_has_enough_contrast(browser: Browser, address: str, pages: dic
     assert found == set()
 
 
-# Typed again at each look: the page drops keys while it loads its index.
+# Typed again at each check: the page drops keys while it loads its index.
 SUGGESTED = """(() => {
   const input = document.querySelector(".md-search__input");
   input.focus();
@@ -215,7 +215,7 @@ def test_patterns_keep_their_asterisks(pages: dict[str, Page]) -> None:
         assert "*.tfevents.*" in pages[name].text
 
 
-def test_internal_links_lead_to_pages_and_headings(site: Path, pages: dict[str, Page]) -> None:
+def test_internal_links_point_to_existing_pages_and_headings(site: Path, pages: dict[str, Page]) -> None:
     broken = []
     for name, page in pages.items():
         for link in page.links:
@@ -230,7 +230,7 @@ def test_internal_links_lead_to_pages_and_headings(site: Path, pages: dict[str, 
     assert broken == []
 
 
-def test_every_page_offers_theme_repository_and_neighbours(pages: dict[str, Page]) -> None:
+def test_every_page_has_theme_switch_repository_link_and_navigation(pages: dict[str, Page]) -> None:
     for name, page in pages.items():
         source = page.path.read_text(encoding="utf-8")
         assert "data-md-color-scheme" in source, name

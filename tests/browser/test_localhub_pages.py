@@ -1,4 +1,4 @@
-"""The page of a repo on the local Hub in a real browser: wide and narrow, in dark and in light."""
+"""A repo's page on the local Hub in a real browser, wide and narrow, dark and light."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
 ]
-# The charts that are drawn where they can be seen.
+# The number of visible charts.
 CHARTS = """
 [...document.querySelectorAll("svg")].filter((svg) => {
   const box = svg.getBoundingClientRect();

@@ -1,4 +1,4 @@
-"""The scripts that take the pictures of the documentation work, in a real browser."""
+"""The scripts that take the documentation's screenshots work in a real browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(find_browser() is None, reason="there is no Chromium on this machine")
 @pytest.mark.parametrize("script", ["screenshot.py", "terminal.py"])
-def test_a_picture_of_the_documentation_can_be_taken_again(script: str, tmp_path: Path) -> None:
+def test_a_screenshot_for_the_documentation_is_taken(script: str, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     command = [sys.executable, str(SCRIPTS / script), str(picture)]
     taken = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)

@@ -1,4 +1,4 @@
-"""TensorBoard in a real browser, as `hf-summary-writer view` shows a bucket in it."""
+"""TensorBoard, started by `hf-summary-writer view` on a bucket, in a real browser."""
 
 from __future__ import annotations
 
@@ -33,16 +33,14 @@ SECONDS = 60.0
 # "Reload data" in TensorBoard's settings.
 SETTINGS = json.dumps({"autoReload": True, "autoReloadPeriodInMs": 15_000})
 RELOADS = f"localStorage.setItem('_tb_global_settings', {json.dumps(SETTINGS)})"
-# The largest number at the axes of a chart.
+# The largest number on the axes of a chart.
 LARGEST = """
 Math.max(...[...document.querySelectorAll("card-view svg text, scalar-card svg text")]
   .map((text) => Number(text.textContent.replace(/,/g, "").replace("k", "000"))).filter(Number.isFinite), -1)
 """
 
 
-def test_a_new_point_appears_without_a_reload_by_hand(
-    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
-) -> None:
+def test_a_new_point_appears_without_a_manual_reload(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     assert CHROMIUM
     logdir = tmp_path / "run"
     with HFSummaryWriter(repo_id, logdir=logdir, repo_type="bucket", hf_api=api, commit_every=1 / 60) as writer:

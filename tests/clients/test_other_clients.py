@@ -1,4 +1,4 @@
-"""Clients that are not ours, and not the one that we are built on, take the local Hub for the Hub."""
+"""Clients other than `huggingface_hub` work with the local Hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.timeout(300)
-# The folder into which `npm` installed @huggingface/hub.
+# The folder with npm's installation of @huggingface/hub.
 NODE_FOLDER = os.environ.get("OTHER_CLIENTS_NODE")
 STEPS = 69
 
@@ -29,7 +29,7 @@ def hub(tmp_path: Path) -> Iterator[LocalHub]:
 
 
 @pytest.mark.skipif(NODE_FOLDER is None, reason="OTHER_CLIENTS_NODE names no folder with @huggingface/hub")
-def test_huggingface_js_does_all_that_it_can(hub: LocalHub) -> None:
+def test_huggingface_js_makes_all_its_calls(hub: LocalHub) -> None:
     script = Path(NODE_FOLDER or "", "hub.mjs")
     shutil.copy(Path(__file__).with_name("hub.mjs"), script)
     command = ["node", script.name, hub.endpoint, hub.token, "local"]

@@ -37,9 +37,8 @@ HELD_BY = {
     "Audio of shape `(1, L)`": "unit/test_values.py::test_mono_audio_is_accepted_in_every_layout",
     "Pixels outside of 0 to 1": "unit/test_values.py::test_pixels_beyond_the_range_are_clipped_as_in_torch",
     "Videos": "unit/test_event_equality.py::test_videos",
-    "Names of scalars": "integration/test_wrappers.py::"
-    "test_a_framework_that_flushes_after_each_log_waits_for_no_disk_and_names_stay",
-    "Folders of `add_scalars`": f"{TORCH}::test_several_scalars_land_in_tensorboardx_folders_with_torchs_values",
+    "Names of scalars": "integration/test_wrappers.py::test_flushes_by_a_framework_do_not_sync_and_names_are_kept",
+    "Folders of `add_scalars`": f"{TORCH}::test_add_scalars_has_tensorboardx_folders_and_torchs_values",
     "Tags of `add_mesh`": f"{TORCH}::test_meshes_have_torchs_numbers_under_tensorboardx_names",
     "Tensors on a GPU": "unit/test_device.py::test_a_scalar_on_a_device_is_written_later_without_blocking_the_call",
     "Trackers that patch tensorboardX": "unit/test_hooks.py::test_a_hooked_method_of_the_summary_writer_sees_each_call",

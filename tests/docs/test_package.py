@@ -1,4 +1,4 @@
-"""What a user gets from PyPI is complete: the description's links lead somewhere, and the sdist has all cited files."""
+"""The distribution on PyPI is complete: links in the description work, and the sdist has all cited files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SITE = "https://hf-summary-writer.readthedocs.io/en/latest/"
 
 
-def test_links_of_the_pypi_description_lead_to_pages_of_the_documentation() -> None:
+def test_links_of_the_pypi_description_point_to_existing_pages() -> None:
     installed = distribution("hf-summary-writer")
     if json.loads(installed.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable"):
         pytest.skip("an editable install keeps the description of an earlier commit")

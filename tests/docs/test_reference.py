@@ -61,6 +61,6 @@ def test_the_reference_lists_all_inherited_arguments() -> None:
     assert set(inherited) - {"logdir", "kwargs"} <= listed
 
 
-def test_the_reference_names_everything_that_the_package_exports() -> None:
+def test_the_reference_names_all_exports_of_the_package() -> None:
     page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
     assert [name for name in hf_summary_writer.__all__ if not re.search(rf"\b{name}\b", page)] == []

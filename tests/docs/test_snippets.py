@@ -1,4 +1,4 @@
-"""The code of README and docs works: each page is a session whose blocks run in order, in one folder.
+"""The code in README and docs works: each page is a session whose blocks run in order, in one folder.
 
 Blocks of `python` and `sh` are run; blocks of other languages need an account, a cluster or a terminal. A block with a
 title is a file of that name, which is run here unless a later block does it. Variables that a block exports are set in
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hub_process import HubProcess
 
 ROOT = Path(__file__).parents[2]
-# Needs the frameworks it names, and has tests of its own.
+# Needs the frameworks that it names, and has separate tests.
 ELSEWHERE = ROOT / "docs" / "integrations.md"
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {ELSEWHERE})
 FENCE = re.compile(
@@ -38,9 +38,9 @@ FENCE = re.compile(
     r"^```(?P<language>python|sh)(?: title=\"(?P<title>[^\"]*)\")?\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-# The port that pages start a local Hub on; a free one takes its place.
+# The port of the local Hub on the pages, which is replaced by a free one.
 PORT = "8080"
-# The gate runs these, each in a checkout of its own.
+# CI runs these, each in a separate checkout.
 CHECKED = re.compile(r"^<!-- checked -->\n```.*?^```$", re.DOTALL | re.MULTILINE)
 
 

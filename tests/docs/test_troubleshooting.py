@@ -22,6 +22,6 @@ def test_the_troubleshooting_page_lists_every_warning() -> None:
     )
 
 
-def test_the_troubleshooting_page_lists_no_message_that_is_gone() -> None:
+def test_the_troubleshooting_page_lists_no_removed_message() -> None:
     gone = listed() - {each.text.replace("`", "") for each in messages()}
     assert not gone, "not in the source any more: remove from docs/troubleshooting.md"

@@ -41,7 +41,7 @@ def recorded_run(tmp_path: Path) -> Path:
 
 
 def sync(hub: HubProcess, folder: Path, *arguments: str, code: int = 0) -> str:
-    """Run `sync` and return what it printed."""
+    """Run `sync` and return its output."""
     ended = commands.invoke(hub, "sync", folder, *arguments, home=folder.parent)
     assert ended.returncode == code, ended.stderr
     return ended.stdout + ended.stderr

@@ -1,4 +1,4 @@
-"""A function for each parser of data that others write: it takes any bytes, and raises if a rule is broken."""
+"""A fuzz target for each parser of foreign data: it accepts any bytes and raises if a rule is broken."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ENTRY = LedgerEntry(Signature(1, 2, 6, 4), 6, tail="0" * 16, sha256="0" * 64)
 
 
 class _NoFiles:
-    """Stores in which nothing is."""
+    """An empty store."""
 
     def find(self, _name: str) -> None:
         return None
@@ -51,7 +51,7 @@ def _refuses_or_accepts(call: Callable[[], object]) -> None:
 
 
 def tfrecord(data: bytes) -> None:
-    """Whole records are found, and nothing else is taken for one."""
+    """Only whole records are found."""
     file = io.BytesIO(data)
     ends = [0, *boundaries(file)]
     for start, end in itertools.pairwise(ends):
@@ -62,7 +62,7 @@ def tfrecord(data: bytes) -> None:
 
 
 def ledger(data: bytes) -> None:
-    """A state file is read or set aside, and what is recorded after it is there."""
+    """A ledger is read or set aside, and later records are read back."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, STATE_FOLDER, f"{_DESTINATION.key}.jsonl")
         path.parent.mkdir(parents=True)
@@ -79,7 +79,7 @@ def ledger(data: bytes) -> None:
 
 
 def scalars(data: bytes) -> None:
-    """Scalars are read from whatever is in the records of an event file: here the lines."""
+    """Scalars are read from event files with any bytes in their records, which are the paragraphs of `data`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "events.out.tfevents.1")
         path.write_bytes(b"".join(map(frame, data.split(b"\n\n"))))
@@ -90,20 +90,20 @@ def scalars(data: bytes) -> None:
 
 
 def run_state(data: bytes) -> None:
-    """The state of a run is read, and says the same once it is written again, or is refused."""
+    """The state of a run is refused, or read and written again unchanged."""
     with contextlib.suppress(ValueError):
         state = RunState.parse(data)
         assert RunState.parse(state.encoded()).as_dict() == state.as_dict()
 
 
 def patterns(data: bytes) -> None:
-    """Files are chosen as the client chooses them: a path, patterns to allow, and patterns to ignore, by lines."""
+    """A path matches as in the client; the lines are the path, patterns to allow and patterns to ignore."""
     path, allow, ignore = [*data.decode("utf-8", "replace").split("\n", 2), "", ""][:3]
     if unpushable(path) is not None:
-        return  # no repo can hold such a file
+        return  # not a valid path in a repo
     allowed, ignored = allow.split("|") if allow else None, ignore.split("|") if ignore else []
     theirs = filter_repo_objects([path], allow_patterns=allowed, ignore_patterns=[*ignored, *DEFAULT_IGNORE_PATTERNS])
-    # Files with credentials are left out by more than the client's patterns can say.
+    # Files with credentials are left out by more rules than the client's patterns.
     expected = bool(list(theirs)) and PathFilter()(path)
     assert PathFilter(allowed, ignored or None)(path) == expected
 
@@ -115,7 +115,7 @@ def commit(data: bytes) -> None:
 
 
 def batch(data: bytes) -> None:
-    """The lines of a batch for a bucket are judged or refused."""
+    """The lines of a batch for a bucket are checked or refused."""
     files: Any = _NoFiles()
     _refuses_or_accepts(lambda: judge_batch(read_batch(data), files, lambda _: 1))
 
@@ -136,6 +136,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 def seeds(name: str) -> Iterator[bytes]:
-    """Yield the inputs in the corpus of a target: valid ones to begin with, and those that once failed."""
+    """Yield the inputs in the corpus of a target: valid inputs and former failures."""
     for path in sorted((CORPUS / name).iterdir()):
         yield path.read_bytes()

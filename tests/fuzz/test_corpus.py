@@ -1,4 +1,4 @@
-"""The inputs in the corpus of the fuzzers, and some changes to each, break no parser; `nox -s fuzz` tries many more."""
+"""The fuzzers' corpus and small changes of it break no parser; `nox -s fuzz` tries many more inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_changed_inputs_are_read_or_refused(name: str) -> None:
 
 @st.composite
 def changed(draw: st.DrawFn, name: str) -> bytes:
-    """Return an input of the corpus in which something is replaced, inserted or missing."""
+    """Return an input of the corpus with bytes replaced, inserted or removed."""
     data = draw(st.sampled_from(list(seeds(name))))
     start = draw(st.integers(0, len(data)))
     end = draw(st.integers(start, min(len(data), start + 8)))

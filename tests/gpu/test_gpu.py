@@ -1,4 +1,4 @@
-"""Tensors on a real GPU. Needs torch, tensorboardX and this package alone, so that it runs on a bare machine:
+"""Tensors on a real GPU. Needs only torch, tensorboardX and this package, so that it runs on a bare machine:
 
 pytest -c /dev/null --noconftest -p no:cacheprovider -q tests/gpu
 """
@@ -62,7 +62,7 @@ def test_a_call_returns_while_the_gpu_is_busy(tmp_path: Path) -> None:
             writer.add_image("i", torch.rand(3, 8, 8, device="cuda"), step)
 
         log(0)
-        writer.flush()  # CUDA loads a kernel at its first use, and waits for the device then
+        writer.flush()  # CUDA waits for the device when it loads a kernel at its first use
         torch.cuda._sleep(BUSY_CYCLES)
         behind = torch.cuda.Event()
         behind.record()
@@ -73,7 +73,7 @@ def test_a_call_returns_while_the_gpu_is_busy(tmp_path: Path) -> None:
     assert len(summaries(tmp_path)) == 3 * 50
 
 
-def test_the_value_is_the_one_at_the_call_whatever_becomes_of_the_tensor(tmp_path: Path) -> None:
+def test_a_scalar_has_the_value_at_the_call_even_if_the_tensor_changes_later(tmp_path: Path) -> None:
     value = torch.zeros((), device="cuda")
     with EventWriter(tmp_path) as writer:
         torch.cuda._sleep(BUSY_CYCLES // 5)
@@ -87,7 +87,7 @@ def test_the_value_is_the_one_at_the_call_whatever_becomes_of_the_tensor(tmp_pat
     assert scalars(tmp_path) == scalars(tmp_path, "b") == [(step, float(step)) for step in range(2000)]
 
 
-def test_values_of_side_streams_are_those_of_their_streams(tmp_path: Path) -> None:
+def test_values_on_side_streams_are_read_in_stream_order(tmp_path: Path) -> None:
     streams = [torch.cuda.Stream() for _ in range(3)]
     values = [torch.zeros((), device="cuda") for _ in streams]
     torch.cuda.synchronize()
@@ -109,7 +109,7 @@ DTYPES = [
 ]  # fmt: skip
 
 
-def test_every_type_of_number_and_every_shape_of_one_element(tmp_path: Path) -> None:
+def test_scalars_of_all_types_and_shapes_with_one_element(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         for step, dtype in enumerate(DTYPES):
             for shape in ((), (1,), (1, 1)):
@@ -132,7 +132,7 @@ def test_every_type_of_number_and_every_shape_of_one_element(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("size", [1, 1000, 3_000_000])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int32"])
-def test_a_histogram_is_that_of_the_host(tmp_path: Path, size: int, dtype: str) -> None:
+def test_a_histogram_equals_that_of_the_host(tmp_path: Path, size: int, dtype: str) -> None:
     values = (torch.randn(size, device="cuda") * 1000).to(getattr(torch, dtype))
     with EventWriter(tmp_path) as writer:
         writer.add_histogram("h", values, 1)
@@ -148,7 +148,7 @@ def test_a_histogram_is_that_of_the_host(tmp_path: Path, size: int, dtype: str) 
     assert found.histo.sum_squares == pytest.approx(wanted.sum_squares)
 
 
-def test_media_of_the_gpu_are_those_of_the_host(tmp_path: Path) -> None:
+def test_media_on_the_gpu_equal_those_of_the_host(tmp_path: Path) -> None:
     image = torch.rand(3, 32, 32)
     labels, guesses = torch.randint(0, 2, (100,)), torch.rand(100)
     for name, where in (("host", "cpu"), ("gpu", "cuda")):
@@ -180,7 +180,7 @@ def test_a_replayed_graph_logs_the_value_of_each_replay(tmp_path: Path) -> None:
     assert scalars(tmp_path) == [(step, 2.0 * step) for step in range(500)]
 
 
-def test_logging_beside_a_capture_does_not_break_it(tmp_path: Path) -> None:
+def test_logging_before_a_graph_capture_does_not_break_it(tmp_path: Path) -> None:
     value = torch.ones((), device="cuda")
     with EventWriter(tmp_path, flush_secs=0) as writer:
         writer.add_scalar("a", value, -1)
@@ -204,7 +204,7 @@ def test_logging_beside_a_capture_does_not_break_it(tmp_path: Path) -> None:
     assert writer.dropped_events == 0
 
 
-def test_a_call_during_a_capture_is_refused_and_leaves_the_capture_whole(tmp_path: Path) -> None:
+def test_a_call_during_a_graph_capture_raises_and_does_not_break_the_capture(tmp_path: Path) -> None:
     value = torch.ones((), device="cuda")
     with EventWriter(tmp_path) as writer:
         graph = torch.cuda.CUDAGraph()
@@ -231,14 +231,14 @@ def test_wrong_shapes_are_refused_without_waiting(tmp_path: Path) -> None:
     assert summaries(tmp_path) == []
 
 
-def test_not_a_number_is_warned_about_when_it_is_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nan_is_warned_about_once_it_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with EventWriter(tmp_path) as writer, caplog.at_level(logging.WARNING):
         writer.add_scalar("a", torch.tensor(float("nan"), device="cuda"), 1)
         writer.flush()
         assert "NaN or Inf" in caplog.text
 
 
-def test_device_memory_is_bounded_and_given_back(tmp_path: Path) -> None:
+def test_device_memory_is_bounded_and_released(tmp_path: Path) -> None:
     with EventWriter(tmp_path, max_pending_bytes=16 * 2**20) as writer:
         big = torch.rand(1 << 20, device="cuda")
         writer.add_tensor("warm", big[:10], 0)
@@ -278,7 +278,7 @@ for step in range(1000):
     assert scalars(tmp_path) == [(step, float(step)) for step in range(1000)]
 
 
-def test_a_forked_child_logs_beside_its_parent_and_touches_no_device(tmp_path: Path) -> None:
+def test_a_forked_child_logs_without_using_the_device(tmp_path: Path) -> None:
     code = """
 writer = EventWriter(logdir)
 torch.cuda._sleep(500_000_000)
@@ -298,7 +298,7 @@ assert os.waitpid(pid, 0)[1] == 0
     assert scalars(tmp_path, "child") == [(1, 1.0)]
 
 
-def test_a_kernel_that_fails_is_named_once_and_neither_flush_nor_exit_hangs(tmp_path: Path) -> None:
+def test_after_a_kernel_failure_neither_flush_nor_close_hangs(tmp_path: Path) -> None:
     code = """
 writer = EventWriter(logdir)
 writer.add_scalar("before", 1.0, 1)

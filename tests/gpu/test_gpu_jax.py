@@ -1,4 +1,4 @@
-"""Arrays of JAX on a real GPU; runs as test_gpu.py does."""
+"""JAX arrays on a real GPU; runs like test_gpu.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hf_summary_writer.events import EventWriter, boundaries
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Read when it is imported: it would take most of the device's memory.
+# Read at import: JAX would allocate most of the device's memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 jax = pytest.importorskip("jax", reason="jax is not installed")
 jnp = jax.numpy
@@ -37,7 +37,7 @@ def summaries(logdir: Path) -> list[Any]:
     return found
 
 
-def test_values_are_those_at_the_call_also_of_donated_arrays(tmp_path: Path) -> None:
+def test_donated_arrays_are_logged_with_their_values_at_the_call(tmp_path: Path) -> None:
     advance = jax.jit(lambda x: x + 1, donate_argnums=0)
     state = jnp.zeros(())
     with EventWriter(tmp_path) as writer:
@@ -47,7 +47,7 @@ def test_values_are_those_at_the_call_also_of_donated_arrays(tmp_path: Path) -> 
     assert [(step, value.simple_value) for step, value in summaries(tmp_path)] == [(n, float(n)) for n in range(300)]
 
 
-def test_types_and_media(tmp_path: Path) -> None:
+def test_jax_arrays_of_all_types_and_media_are_logged(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         for step, dtype in enumerate(["float32", "bfloat16", "float16", "int32", "uint8", "bool"]):
             writer.add_scalar("a", jnp.ones((1,), dtype), step)

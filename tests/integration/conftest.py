@@ -1,4 +1,4 @@
-"""What holds for every test that runs a real framework."""
+"""Settings for all tests that run a real framework."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
-    """Leave this lane alone unless it is asked for, by `-m integration` or by its folder: frameworks import slowly."""
+    """Skip this lane unless it is selected by `-m integration` or by its folder: frameworks import slowly."""
     asked = "integration" in config.getoption("markexpr") or any("integration" in argument for argument in config.args)
     return None if asked else True
 
@@ -19,5 +19,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.integration)
-            # What frameworks warn of, in their own code and in each other's, is not ours to change.
+            # Frameworks cause warnings in their own and each other's code.
             item.add_marker(pytest.mark.filterwarnings("default"))

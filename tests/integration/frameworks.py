@@ -1,4 +1,4 @@
-"""Runs the code blocks of `docs/integrations.md` as scripts of a user, and reads back what they left."""
+"""Run the code blocks of `docs/integrations.md` as a user's scripts, and read their event files back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Series = dict[tuple[str, str], list[tuple[int, Any]]]
 
 
 def block(heading: str, number: int = 0) -> str:
-    """Return one of the code blocks below a heading of the page."""
+    """Return a code block below a heading of the page."""
     [section] = re.findall(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     found: str = re.findall(r"^```py\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[number]
     return found
@@ -38,7 +38,7 @@ def block(heading: str, number: int = 0) -> str:
 def run(
     training: str, code: str, hub: HubProcess, folder: Path, *launcher: str, rename: tuple[str, str] = ("", "")
 ) -> None:
-    """Run `code` after what `training` prepares for it, as a script in `folder`, with the Hub in the environment."""
+    """Run the file of `training` and then `code` as one script in `folder`, with the Hub in the environment."""
     script = folder / "train.py"
     text = f"{(HERE / 'training' / f'{training}.py').read_text()}\n\n{code}\n"
     script.write_text(text.replace(*rename) if rename[0] else text)
@@ -64,15 +64,15 @@ def run(
 
 
 def download(api: HfApi, repo_id: str, place: str, folder: Path) -> Path:
-    """Download a folder of a repo, and return where it lies now."""
+    """Download a folder of a repo, and return its local path."""
     api.snapshot_download(repo_id, local_dir=folder, allow_patterns=f"{place}/*")
     return folder / place
 
 
 def read(logdir: Path) -> Series:
-    """Return all that TensorBoard finds below a folder: steps and values by run and tag.
+    """Return the steps and values that TensorBoard reads below a folder, by run and tag.
 
-    Folders whose name is a point in time, as libraries choose them for hyperparameters, are called `<time>`.
+    Folders named by a time, which libraries use for hyperparameters, are renamed to `<time>`.
     """
     found: Series = {}
     for folder in sorted({path.parent for path in logdir.rglob("*.tfevents.*")}):

@@ -1,4 +1,4 @@
-"""Each framework trains with the code of `docs/integrations.md`; the Hub holds what its own writer would have left."""
+"""With the code in `docs/integrations.md` the Hub holds the same data as each framework's own writer writes."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture
 def repo_id(api: HfApi) -> str:
-    """Return the repo that the page names, of whom the token belongs to."""
+    """Return the repo that the page names, in the namespace of the token's user."""
     return f"{api.whoami()['name']}/my-experiments"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A block of the page, and how its run compares with the framework's own.
+    """A block of the page and its comparison with the framework's own writer.
 
     Attributes:
-        training: The file that prepares what the block needs, and trains with the framework's own writer.
-        heading: Where the block stands.
-        place: Where its run lands in the repo, below `tensorboard`.
-        needs: Packages without which it cannot run.
-        number: Which block below the heading.
-        default: How to train with the framework's own writer into `{folder}`.
-        varying: Tags whose values are times or paths, and differ between any two runs.
-        least: Series that must be among those compared.
+        training: The file that prepares the block and can train with the framework's own writer.
+        heading: The heading above the block.
+        place: The path of its run in the repo, below `tensorboard`.
+        needs: Required packages.
+        number: The number of the block below the heading.
+        default: Code that trains with the framework's own writer into `{folder}`.
+        varying: A pattern of tags whose values are times or paths, which differ between runs.
+        least: Tags that must be among the compared ones.
         slow: Whether it takes more than half a minute.
     """
 
@@ -110,7 +110,7 @@ CASES = [
 
 
 def without(series: Series, varying: str) -> Series:
-    """Return the series with a fixed value for every event of those that differ between any two runs."""
+    """Return the series with a fixed value for tags whose values differ between runs."""
     return {
         (run_name, tag): [(step, "…" if re.fullmatch(varying, tag) else value) for step, value in events]
         for (run_name, tag), events in series.items()
@@ -121,7 +121,7 @@ def without(series: Series, varying: str) -> Series:
     "case",
     [pytest.param(case, marks=[pytest.mark.slow] if case.slow else [], id=case.place) for case in CASES],
 )
-def test_tensorboard_reads_from_the_hub_what_the_frameworks_own_writer_leaves(
+def test_tensorboard_reads_the_same_from_the_hub_as_from_the_frameworks_writer(
     case: Case, hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     for package in case.needs:
@@ -140,7 +140,7 @@ def test_tensorboard_reads_from_the_hub_what_the_frameworks_own_writer_leaves(
 
 
 def renamed(series: Series) -> Series:
-    """Return the series under names that any two experiments of Ray, and both libraries' groups of scalars, share."""
+    """Return the series with unified names of Ray's experiments and of both libraries' groups of scalars."""
     return {(_shared(run_name), tag): events for (run_name, tag), events in series.items()}
 
 
@@ -176,7 +176,9 @@ def test_every_block_of_the_page_is_run() -> None:
 
 
 @pytest.mark.slow
-def test_lightning_may_bear_its_former_name(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_lightning_under_its_former_name_is_supported(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
     pytest.importorskip("pytorch_lightning")
     code = block("Lightning").replace("first", "former")
     check = "import pytorch_lightning.loggers as theirs; assert isinstance(logger, theirs.TensorBoardLogger)"
@@ -185,7 +187,7 @@ def test_lightning_may_bear_its_former_name(hub: HubProcess, api: HfApi, repo_id
     assert len(found[".", "own"]) == 12
 
 
-# What `accelerate launch` runs several processes with; with `--cpu` it knows one process, or mpirun.
+# `accelerate launch` with several processes; `--cpu` would need mpirun for more than one process.
 ACCELERATE_LAUNCH = (
     *("env", "ACCELERATE_USE_CPU=true", sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
     *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes"),
@@ -198,7 +200,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
     [(TORCHRUN, "torch"), (ACCELERATE_LAUNCH, "accelerate")],
     ids=["torchrun", "accelerate launch"],
 )
-def test_each_rank_logs_and_the_main_one_pushes(
+def test_each_rank_logs_and_the_main_rank_pushes(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, launcher: tuple[str, ...], package: str
 ) -> None:
     pytest.importorskip(package)
@@ -217,7 +219,7 @@ def test_under_accelerate_launch_the_tracker_logs_in_the_main_process(
 ) -> None:
     pytest.importorskip("accelerate")
     code = block("accelerate").replace('"accelerate"', '"launched"')
-    # PyTorch aborts in its own exit now and then, after two processes trained over gloo, with or without a tracker.
+    # PyTorch sometimes aborts at exit after two processes trained over gloo, with or without a tracker.
     check = "import os; assert accelerator.num_processes == 2; os._exit(0)"
     run("accelerate", f"{code}\n{check}", hub, tmp_path, *ACCELERATE_LAUNCH, "2")
     found = read(download(api, repo_id, "tensorboard/launched", tmp_path / "download"))

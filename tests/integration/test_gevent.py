@@ -1,4 +1,4 @@
-"""Under gevent, whose threads are none of the operating system, logs are written and uploaded all the same."""
+"""Under gevent, which replaces system threads, logs are written and uploaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATCH = "import gevent.monkey; gevent.monkey.patch_all()\n"
 
 
 @pytest.mark.timeout(180)
-def test_a_program_patched_by_gevent_logs_uploads_and_ends(
+def test_a_program_patched_by_gevent_logs_uploads_and_exits(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("gevent")

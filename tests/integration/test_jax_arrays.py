@@ -1,4 +1,4 @@
-"""Arrays of JAX mean to our writer what they mean to tensorboardX; decoded, both leave the same on disk."""
+"""For JAX arrays the decoded files equal those of tensorboardX."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hf_summary_writer.events.writer import EventWriter
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Read when it is imported: it would look for accelerators, for a while and aloud.
+# Read at import: JAX would search for accelerators, slowly and with warnings.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 jax = pytest.importorskip("jax", reason="jax is not installed")
 jnp = jax.numpy
@@ -26,7 +26,7 @@ jnp = jax.numpy
 DTYPES = ["float32", "bfloat16", "float16", "int32", "uint8", "bool"]
 
 
-# Below these as numbers of a picture, too: what is larger overflows in tensorboardX, and is clipped here and in torch.
+# Values stay below these in images too: larger ones overflow in tensorboardX and are clipped here and in torch.
 LIMITS = {"uint8": 256, "int32": 2, "bool": 2}
 
 
@@ -61,7 +61,7 @@ def calls(dtype: str) -> list[Call]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_arrays_are_taken_as_tensorboardx_takes_them(dtype: str, tmp_path: Path) -> None:
+def test_jax_arrays_are_written_as_by_tensorboardx(dtype: str, tmp_path: Path) -> None:
     with tensorboardX.SummaryWriter(str(tmp_path / "theirs")) as theirs, EventWriter(tmp_path / "ours") as ours:
         raised = perform(theirs, calls(dtype))
         assert perform(ours, calls(dtype)) == raised
@@ -69,7 +69,7 @@ def test_arrays_are_taken_as_tensorboardx_takes_them(dtype: str, tmp_path: Path)
     assert show(contents(str(tmp_path / "ours"))) == show(contents(str(tmp_path / "theirs")))
 
 
-def test_what_has_no_value_is_refused_in_the_call(tmp_path: Path) -> None:
+def test_tracers_and_deleted_arrays_are_refused_in_the_call(tmp_path: Path) -> None:
     outcomes: list[Any] = []
 
     def log(writer: Any, value: Any) -> None:
@@ -91,13 +91,13 @@ def test_what_has_no_value_is_refused_in_the_call(tmp_path: Path) -> None:
     assert None not in [error for outcome in outcomes for error in outcome]
 
 
-def test_an_array_given_away_after_the_call_does_not_change_the_log(tmp_path: Path) -> None:
+def test_an_array_donated_after_the_call_does_not_change_the_log(tmp_path: Path) -> None:
     double = jax.jit(lambda array: array * 2, donate_argnums=0)
     with EventWriter(tmp_path) as writer:
         array = jnp.ones((3, 8, 8))
         writer.add_histogram("histogram", array, 1)
         writer.add_image("image", array, 1)
-        for _ in range(100):  # in the place of the one before, where the backend can
+        for _ in range(100):  # in the same memory, if the backend supports that
             array = double(array)
         array.block_until_ready()
     histogram, image = (event.summary.value[0] for event in contents(str(tmp_path))["."])
@@ -105,7 +105,7 @@ def test_an_array_given_away_after_the_call_does_not_change_the_log(tmp_path: Pa
     assert image.image.encoded_image_string
 
 
-def test_jax_is_not_imported_by_us(tmp_path: Path) -> None:
+def test_jax_is_not_imported_by_the_writer(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom hf_summary_writer.events.writer import EventWriter\n"
         "with EventWriter(sys.argv[1]) as writer:\n    writer.add_scalar('a', 1.0, 1)\nassert 'jax' not in sys.modules"

@@ -1,4 +1,4 @@
-"""Programs that serve: logging from an asyncio loop, from gunicorn's workers and from uvicorn's."""
+"""Servers: logging from an asyncio loop and from workers of gunicorn and uvicorn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SECONDS = 60.0
 
-# Makes its writer while it is imported, so that gunicorn's workers inherit it with `--preload`.
+# Makes its writer at import, so that gunicorn's workers inherit it with `--preload`.
 APPLICATION = """
 import asyncio
 import os
@@ -53,7 +53,7 @@ async def asgi(scope, receive, send):
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        # uvicorn ends by SIGTERM itself, after which no exit handler runs.
+        # uvicorn re-raises SIGTERM, so no exit handler runs.
         await asyncio.to_thread(writer.close)
         await send({"type": "lifespan.shutdown.complete"})
         return
@@ -72,7 +72,7 @@ SERVERS = {
 
 @contextmanager
 def serving(words: list[str], hub: HubProcess, repo_id: str, folder: Path) -> Iterator[str]:
-    """Run a server, and return its address; at the end, stop it as service managers do."""
+    """Run a server and yield its address; stop it with SIGTERM at the end, as service managers do."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     bound = ["--bind", f"127.0.0.1:{port}"] if words[0] == "gunicorn" else ["--port", str(port)]
@@ -111,7 +111,7 @@ def accepts(address: str) -> bool:
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
 @pytest.mark.parametrize("server", SERVERS)
-def test_what_the_workers_of_a_server_log_is_uploaded(
+def test_events_of_server_workers_are_uploaded(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, server: str
 ) -> None:
     words = SERVERS[server]
@@ -151,7 +151,7 @@ asyncio.run(main(), debug=True)
 """
 
 
-def test_tasks_of_asyncio_log_and_await_a_push(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_asyncio_tasks_log_and_await_a_push(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     logdir = tmp_path / "run-1"
     ended = scripts.run(ASYNCIO, hub, logdir, repo_id)
     assert ended.returncode == 7, ended.stderr

@@ -1,4 +1,4 @@
-"""What `torch.utils.tensorboard.SummaryWriter` takes, ours takes too; decoded, both leave the same on disk."""
+"""Calls of `torch.utils.tensorboard.SummaryWriter` work with our writer, and the decoded files are equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 import signatures
-from equality import Call, contents, perform, show
+from equality import Call, contents, others, perform, show
 from events import event_files, events, tensorboard_scalars
 from hf_summary_writer.events.writer import EventWriter
 
@@ -36,7 +36,7 @@ LAYOUT = {"losses": {"both": ["Multiline", ["train", "test"]], "spread": ["Margi
 
 
 def both(tmp_path: Path, calls: list[Call]) -> tuple[EventWriter, EventWriter]:
-    """Make the calls on torch's writer and on ours, and return both, closed."""
+    """Make the calls on torch's writer and on ours, and return both closed writers."""
     from torch.utils.tensorboard import SummaryWriter
 
     writers = SummaryWriter(str(tmp_path / "theirs")), EventWriter(tmp_path / "ours")
@@ -78,12 +78,12 @@ def test_scalars_of_every_kind(tmp_path: Path, value: Any, style: dict[str, bool
     same(tmp_path, [("add_scalar", ("loss", number, step), {"walltime": 5.0, **style}) for step in (None, 0, 7)])
 
 
-def test_new_style_may_be_asked_for_by_position(tmp_path: Path) -> None:
+def test_new_style_may_be_given_by_position(tmp_path: Path) -> None:
     flags = [(True,), (True, True), (False,), (False, True), (False, False)]
     same(tmp_path, [("add_scalar", ("loss", 0.1, step, 5.0, *flag), {}) for step, flag in enumerate(flags)])
 
 
-def test_what_is_no_single_number_is_refused_as_torch_refuses_it(tmp_path: Path) -> None:
+def test_a_tensor_of_several_numbers_is_refused_as_in_torch(tmp_path: Path) -> None:
     calls: list[Call] = [("add_scalar", ("loss", torch.ones(3), 0), {"new_style": style}) for style in (True, False)]
     same(tmp_path, [*calls, ("add_scalar", ("loss", 1.0, 1), {})])
 
@@ -141,7 +141,7 @@ def test_images_with_boxes_rescaled_and_labelled(tmp_path: Path) -> None:
     same(tmp_path, [("add_image_with_boxes", ("i", rand(3, 32, 32), boxes, 1), each) for each in keywords])
 
 
-def test_boxes_by_position(tmp_path: Path) -> None:
+def test_boxes_with_positional_arguments(tmp_path: Path) -> None:
     image, boxes = rand(32, 32, 3), np.array([[1, 1, 10, 10]])
     same(
         tmp_path,
@@ -152,11 +152,6 @@ def test_boxes_by_position(tmp_path: Path) -> None:
             ("add_image_with_boxes", ("i", image, boxes, 1, 4.0, 0.5, "HWC", ["a"], "more"), {}),
         ],
     )
-
-
-def others(logdir: Path) -> dict[str, bytes]:
-    paths = [path for path in logdir.rglob("*") if path.is_file() and "tfevents" not in path.name]
-    return {str(path.relative_to(logdir)): path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -171,9 +166,9 @@ def test_embeddings_with_tensors_for_labels(tmp_path: Path, dtype: str) -> None:
             ("add_embedding", (points, rows, images, 2, "rows", ["digit", "set"]), {}),
         ],
     )
-    found, wanted = others(tmp_path / "ours"), others(tmp_path / "theirs")
+    found, wanted = others(str(tmp_path / "ours")), others(str(tmp_path / "theirs"))
     assert {name for name in found if "metadata.tsv" in name or "tensors.tsv" in name}
-    # The list of embeddings is for the projector, which reads both of the ways to write it.
+    # The projector reads both formats of the list of embeddings.
     drop = "projector_config.pbtxt"
     assert {name: text for name, text in found.items() if name != drop} == {
         name: text for name, text in wanted.items() if name != drop
@@ -225,8 +220,8 @@ def test_tensors(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
 
 @SHAPES
 @pytest.mark.parametrize("dtype", ["float16", "uint8", "float32", "int64", "bool", "complex64"])
-def test_tensors_are_what_tensorboard_reads(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    # Where torch puts uint8 and halves, TensorBoard's reader does not find them: these follow the reader.
+def test_tensorboard_reads_back_the_tensors(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    # TensorBoard's reader does not find uint8 and half precision in torch's fields, so ours are in the reader's.
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.util.tensor_util import make_ndarray
 
@@ -238,7 +233,7 @@ def test_tensors_are_what_tensorboard_reads(tmp_path: Path, dtype: str, shape: t
     np.testing.assert_array_equal(make_ndarray(value.tensor), tensor.numpy())
 
 
-def test_tensors_of_brain_floats_are_halves_of_floats(tmp_path: Path) -> None:
+def test_bfloat16_tensors_are_stored_as_upper_halves_of_float32(tmp_path: Path) -> None:
     tensor = rand(5).bfloat16()
     with EventWriter(tmp_path) as writer:
         writer.add_tensor("t", tensor, 1)
@@ -247,11 +242,11 @@ def test_tensors_of_brain_floats_are_halves_of_floats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(halves.view(np.float32), tensor.float().numpy())
 
 
-def test_a_tensor_of_a_type_that_torch_does_not_write_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_type_that_torch_refuses_is_refused(tmp_path: Path) -> None:
     same(tmp_path, [("add_tensor", ("t", torch.ones(2, dtype=torch.uint16)), {}), ("add_scalar", ("a", 1.0, 1), {})])
 
 
-def test_arrays_are_taken_where_torch_takes_only_tensors(tmp_path: Path) -> None:
+def test_arrays_are_accepted_where_torch_accepts_only_tensors(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_tensor("t", np.arange(4, dtype=np.int64), 1)
     [event] = contents(str(tmp_path))["."]
@@ -283,7 +278,7 @@ def test_meshes_have_torchs_numbers_under_tensorboardx_names(tmp_path: Path) -> 
     assert ours == theirs
 
 
-def test_sound_without_the_package_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audio_without_the_package_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     from hf_summary_writer.events.media import is_usable
 
@@ -294,7 +289,7 @@ def test_sound_without_the_package_soundfile(tmp_path: Path, monkeypatch: pytest
     is_usable.cache_clear()
 
 
-def test_figures_one_and_many(tmp_path: Path) -> None:
+def test_one_figure_and_a_list_of_figures(tmp_path: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
@@ -342,7 +337,7 @@ def test_graphs_of_onnx_files(tmp_path: Path) -> None:
 
 
 def hparams(logdir: Path) -> list[Any]:
-    """Return what the hparams plugin finds, and the scalars, of the one session below `logdir`."""
+    """Return the data of the hparams plugin and the scalars below `logdir`."""
     found = []
     for path in event_files(logdir):
         for event in events(path):
@@ -369,7 +364,7 @@ def hparams(logdir: Path) -> list[Any]:
 def test_hparams_by_name_and_by_position(tmp_path: Path, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     both(tmp_path, [("add_hparams", arguments, keywords)])
     found, wanted = (
-        # The folder of a run in its parent's own place bears its parent's name.
+        # With the run name "." the folder has the logdir's name.
         [(folder.replace(name, "."), *rest) for folder, *rest in hparams(tmp_path / name)]
         for name in ("ours", "theirs")
     )
@@ -395,7 +390,7 @@ def test_attributes_have_torchs_names_and_meaning(tmp_path: Path) -> None:
     assert ours.all_writers is None is theirs.all_writers
 
 
-def test_every_public_name_of_torchs_writer_is_there(tmp_path: Path) -> None:
+def test_every_public_name_of_torchs_writer_exists(tmp_path: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with EventWriter(tmp_path) as writer:
@@ -406,23 +401,23 @@ def test_every_public_name_of_torchs_writer_is_there(tmp_path: Path) -> None:
         assert {name for name in dir(theirs.file_writer) if not name.startswith("_")} <= names
 
 
-def test_every_keyword_of_torchs_writer_is_taken() -> None:
+def test_every_keyword_of_torchs_writer_is_accepted() -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    # A name here is new in torch, or has a new default there: give it the same meaning, and a test.
+    # A name listed here is new in torch or has a new default there: support it, and add a test.
     assert signatures.strangers(SummaryWriter) == []
 
 
-def test_arguments_by_position_that_torch_has_elsewhere_are_told_by_their_types() -> None:
+def test_arguments_at_other_positions_in_torch_are_recognized_by_type() -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    # The first argument of two of these has another name there. Each of the others has a test of its own here.
+    # The first argument of these two has another name in torch. The others are tested above.
     renamed = {"__init__", "add_onnx_graph"}
     assert signatures.displaced(SummaryWriter) == {*renamed, "add_scalar", "add_hparams", "add_image_with_boxes"}
 
 
-def test_several_scalars_land_in_tensorboardx_folders_with_torchs_values(tmp_path: Path) -> None:
-    # The one place where the libraries disagree on where things go: ours is a subclass of tensorboardX's.
+def test_add_scalars_has_tensorboardx_folders_and_torchs_values(tmp_path: Path) -> None:
+    # The libraries use different folders; our writer is a subclass of tensorboardX's.
     calls: list[Call] = [("add_scalars", ("group/main", {"a": step, "b": step * 2}, step), {}) for step in range(3)]
     both(tmp_path, calls)
     for tag in "ab":
@@ -434,7 +429,7 @@ def test_hooks_of_torchs_writer_are_not_called(tmp_path: Path, monkeypatch: pyte
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.writer import FileWriter
 
-    # As the autologging of MLflow does it.
+    # As MLflow's autologging does.
     calls: list[Any] = []
     monkeypatch.setattr(SummaryWriter, "add_scalar", lambda *call: calls.append(call))
     monkeypatch.setattr(FileWriter, "add_event", lambda *call: calls.append(call))

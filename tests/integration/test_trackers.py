@@ -1,4 +1,4 @@
-"""Real experiment trackers that hook into tensorboardX record what our writer logs."""
+"""Real experiment trackers that hook into tensorboardX record our writer's scalars."""
 
 from __future__ import annotations
 

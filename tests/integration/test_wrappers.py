@@ -1,4 +1,4 @@
-"""What the classes for frameworks do beyond a whole training; no Hub is needed."""
+"""The classes for frameworks, tested without a whole training and without a Hub."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def begin(callback: Any, trial: str | None = None) -> None:
 
 
 @pytest.mark.parametrize("make", WRITERS)
-def test_the_environment_reaches_every_wrapper(
+def test_every_wrapper_uses_the_environment(
     make: Callable[[str | None], HFSummaryWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_REPO_ID", "user/of-the-environment")
@@ -126,7 +126,7 @@ def test_wrappers_need_no_repo_if_the_environment_names_it(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("make", WRITERS)
-def test_a_uri_reaches_every_wrapper(make: Callable[[str | None], HFSummaryWriter]) -> None:
+def test_every_wrapper_accepts_a_uri(make: Callable[[str | None], HFSummaryWriter]) -> None:
     writer = make("hf://datasets/user/run@dev/elsewhere")
     writer.close()
     place = writer.scheduler.status().destination
@@ -134,7 +134,7 @@ def test_a_uri_reaches_every_wrapper(make: Callable[[str | None], HFSummaryWrite
     assert place.path == "elsewhere/first"
 
 
-def test_the_tracker_skips_what_accelerates_own_skips(tmp_path: Path) -> None:
+def test_the_tracker_skips_the_same_values_as_accelerates_own(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     from accelerate import Accelerator
 
@@ -148,13 +148,13 @@ def test_the_tracker_skips_what_accelerates_own_skips(tmp_path: Path) -> None:
     assert found == {"loss", "note/text_summary"}
 
 
-def test_each_trial_of_a_search_is_a_run_of_its_own(tmp_path: Path) -> None:
+def test_each_trial_of_a_search_is_a_separate_run(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     from hf_summary_writer.integrations.transformers import HubCallback
 
     callback = HubCallback("user/run", logdir=tmp_path / "search")
     folders = []
-    for trial in ("run-0", "run-1", None, None):  # the first one is pruned: nothing tells of its end
+    for trial in ("run-0", "run-1", None, None):  # the first one is pruned, so its end is not reported
         begin(callback, trial)
         assert callback.tb_writer is not None
         folders.append(callback.tb_writer.logdir)
@@ -219,7 +219,7 @@ NAMES = ["val loss", "acc@5", "f1 %", "train|x"]
 @pytest.mark.parametrize(
     "log", [log_with_accelerate, log_with_transformers, log_with_stable_baselines3, log_with_lightning]
 )
-def test_a_framework_that_flushes_after_each_log_waits_for_no_disk_and_names_stay(
+def test_flushes_by_a_framework_do_not_sync_and_names_are_kept(
     log: Callable[[list[str]], HFSummaryWriter], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     synced: list[int] = []
@@ -231,7 +231,7 @@ def test_a_framework_that_flushes_after_each_log_waits_for_no_disk_and_names_sta
 
     monkeypatch.setattr(os, "fsync", count)
     writer = log(NAMES)
-    assert len(synced) < STEPS / 2  # the file of the constructor, and what is due after `flush_secs`
+    assert len(synced) < STEPS / 2  # the syncs of the constructor and of `flush_secs`
     before = len(synced)
     writer.flush()
     assert len(synced) > before
@@ -242,7 +242,7 @@ def test_a_framework_that_flushes_after_each_log_waits_for_no_disk_and_names_sta
         assert found.count(tag) == STEPS
 
 
-def test_versions_with_a_folder_of_the_same_name_have_places_of_their_own() -> None:
+def test_versions_with_equal_subfolders_have_different_paths_in_the_repo() -> None:
     pytest.importorskip("lightning")
     from hf_summary_writer.integrations.lightning import HubLogger
 
@@ -253,7 +253,7 @@ def test_versions_with_a_folder_of_the_same_name_have_places_of_their_own() -> N
     assert places == [f"logs/experiment/{place}" for place in ("version_0/logs", "version_1/logs", "a/b")]
 
 
-def test_a_log_within_another_one_raises_nothing() -> None:
+def test_nested_logging_blocks_raise_nothing() -> None:
     pytest.importorskip("torch")
     from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
 

@@ -1,4 +1,4 @@
-"""A pytest plugin for the suite of another project: it replaces classes there by ours, and expects what may differ.
+"""A pytest plugin for another project's test suite: it replaces classes by ours and marks expected differences.
 
 The variable `SUITE` names the package. The Hub and the repo are those of the environment.
 """
@@ -25,12 +25,12 @@ suite = next(each for each in SUITES if each.package == os.environ["SUITE"])
 
 def _summary_writer() -> type:
     for name in ("boto3", "moto"):
-        # Some of their tests are about object storage, and all in the same files need it to be imported.
+        # Test files with object storage tests import these packages.
         sys.modules.setdefault(name, MagicMock(mock_s3=lambda test: test))
     from hf_summary_writer import HFSummaryWriter
 
     class SummaryWriter(HFSummaryWriter):
-        """Takes the arguments by position that tensorboardX takes so."""
+        """A writer with the positional arguments of tensorboardX."""
 
         def __init__(
             self,
@@ -80,7 +80,7 @@ def _output_format() -> type:
 
         def write(self, *arguments: Any, **named: Any) -> None:
             super().write(*arguments, **named)
-            # Their tests read the files at once, where ours are written within half a second.
+            # Their tests read the files at once; our writer writes within half a second.
             self.writer.flush()
 
     return Output
@@ -116,7 +116,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what may differ; complain about an entry without a test."""
+    """Mark tests with expected differences, and fail if a listed test does not exist."""
     unused = {**suite.differs, **suite.left_out}
     left_out = []
     for item in items:
@@ -133,7 +133,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def api() -> HfApi:
-    """Return the client for which the tests of huggingface_hub have a fixture that they do not ship."""
+    """Return a client, in place of a fixture that huggingface_hub does not ship."""
     from huggingface_hub import HfApi
 
     return HfApi()

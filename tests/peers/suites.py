@@ -1,4 +1,4 @@
-"""The test suites of other projects that are run with our classes in the place of theirs, and what may differ."""
+"""Test suites of other projects that run with our classes instead of theirs, and the expected differences."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ __all__ = ["SUITES", "Suite"]
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite that the source distribution of a package contains.
+    """A test suite in a package's source distribution.
 
     Attributes:
-        package: The name on PyPI; the tests are those of the version that is installed.
+        package: The name on PyPI; the tests are those of the installed version.
         files: The test files, below `tests`.
-        classes: Their classes, as `module:name`, which `replaced` replaces.
-        chosen: Only tests with this in their name, as `pytest -k` has it.
-        differs: Tests that are expected to fail, by the end of their id, and the reason. One that passes is an error.
-        left_out: Tests that are not run, likewise.
+        classes: The classes to replace, as `module:name`.
+        chosen: An expression for `pytest -k`.
+        differs: Reasons of expected failures, by the end of a test's id; an unexpected pass is an error.
+        left_out: Reasons for tests that are not run, likewise.
     """
 
     package: str

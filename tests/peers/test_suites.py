@@ -1,4 +1,4 @@
-"""The tests of other projects pass with our classes in the place of theirs, but for the differences that are listed."""
+"""Tests of other projects pass with our classes instead of theirs, except for listed differences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 900.0
 
 
 def unpacked_tests(package: str, folder: Path) -> Path:
-    """Download the source of the installed version, and return the folder that holds its folder `tests` alone."""
+    """Download the source of the installed version, and return a folder with only its `tests`."""
     try:
         wanted = f"{package}=={version(package).partition('+')[0]}"
     except PackageNotFoundError:
@@ -36,7 +36,7 @@ def unpacked_tests(package: str, folder: Path) -> Path:
         top = archive.getnames()[0].partition("/")[0]
         members = [each for each in archive if each.name.startswith(f"{top}/tests/")]
         archive.extractall(root, members, filter="data")
-    # Without the package itself, which would be imported from here; some import from their own folder.
+    # Without the package itself, which would be imported from here; some tests import from their own folder.
     (root / top / "tests" / "__init__.py").touch()
     return root / top
 
@@ -44,7 +44,7 @@ def unpacked_tests(package: str, folder: Path) -> Path:
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.package)
 def test_their_tests_pass_with_our_classes(suite: Suite, hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     root = unpacked_tests(suite.package, tmp_path)
-    (root / "conftest.py").touch()  # the root of their suite, and not of ours
+    (root / "conftest.py").touch()  # makes this folder the root of their suite
     chosen = ("-k", suite.chosen) if suite.chosen else ()
     plugins = ("-p", "peers.replaced", "-p", "no:randomly", "-p", "no:cacheprovider")
     files = (f"tests/{name}" for name in suite.files)

@@ -1,4 +1,4 @@
-"""What holds for every test of many processes, hosts and runs at once."""
+"""Settings for all tests with many processes, hosts and runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = "tests/scale"
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
-    """Leave this lane alone unless it is asked for, by `-m scale` or by its folder: it starts whole clusters."""
+    """Skip this lane unless it is selected by `-m scale` or by its folder: it starts clusters."""
     asked = "scale" in config.getoption("markexpr") or any(FOLDER in argument for argument in config.args)
     return None if asked else True
 
@@ -31,9 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def mark() -> Iterator[dict[str, str]]:
-    """Return a variable for the environment of what a test starts; whoever still has it when the test ends is killed.
+    """Return an environment variable for a test's processes; processes that still have it after the test are killed.
 
-    Launchers and clusters start processes in sessions of their own, and these outlive whoever started them.
+    Launchers and clusters start processes in new sessions, which outlive their parents.
     """
     name, value = "SCALE_TEST", uuid.uuid4().hex
     yield {name: value}

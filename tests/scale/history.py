@@ -1,4 +1,4 @@
-"""What every commit of a branch held, as the Hub's own Git repository tells: nothing is downloaded."""
+"""The files of every commit of a branch, read from the Hub's Git repository without a download."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POINTER = re.compile(rb"oid sha256:([0-9a-f]{64})\nsize (\d+)\n")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a commit made of one event file: its sha256 and size."""
+    """The sha256 and size of an event file in a commit."""
 
     sha256: str
     size: int
@@ -32,21 +32,21 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit: its title, and the large files that it changed, by path."""
+    """A commit: its title and the large files that it changed, by path."""
 
     title: str
     changes: Mapping[str, Change]
 
 
 def repository(root: Path, repo_id: str) -> Path:
-    """Return where a Hub with this root keeps the Git repository of a model repo."""
+    """Return the path of a model's Git repository in the root of a Hub."""
     return root / "repos" / "models" / f"{repo_id}.git"
 
 
 def history(root: Path, repo_id: str) -> list[Commit]:
     """Return the commits of the main branch, oldest first; empty while there is none."""
     place = repository(root, repo_id)
-    # The Hub makes the branch last; before that Git may not know the folder as a repository.
+    # The Hub creates the branch last; before that the folder may not be a valid repository.
     if not (place / "refs" / "heads" / "main").exists():
         return []
     log = git(place, "log", "--reverse", "--raw", "--no-abbrev", "--root", "--format=>%s", "main")
@@ -65,7 +65,7 @@ def history(root: Path, repo_id: str) -> list[Commit]:
 
 
 def _large(place: Path, blobs: list[str]) -> dict[str, Change]:
-    """Return what the blobs that stand for large files say."""
+    """Return the sha256 and size in those blobs that are LFS pointers."""
     asked = "".join(f"{blob}\n" for blob in blobs).encode()
     batch = subprocess.run(
         ["git", "-C", str(place), "cat-file", "--batch"],  # noqa: S607
@@ -86,7 +86,7 @@ def _large(place: Path, blobs: list[str]) -> dict[str, Change]:
 
 
 def assert_every_commit_is_whole(commits: list[Commit], local: Mapping[str, bytes]) -> None:
-    """Check that whatever a commit held was a prefix of the local file that ends with a record."""
+    """Check that every file in a commit is a prefix of the local file that ends with a record."""
     ends = {path: {0, *boundaries(io.BytesIO(content))} for path, content in local.items()}
     for commit in commits:
         for path, change in commit.changes.items():
@@ -95,7 +95,7 @@ def assert_every_commit_is_whole(commits: list[Commit], local: Mapping[str, byte
 
 
 def assert_nothing_is_sent_twice(commits: list[Commit]) -> None:
-    """Check that every commit of logs brought something new, and of each file more than the one before it."""
+    """Check that every commit of logs has changes, and that each changed file is longer than before."""
     sizes: dict[str, int] = {}
     for commit in commits:
         if commit.title.startswith("Logs of"):

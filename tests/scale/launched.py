@@ -1,4 +1,4 @@
-"""Programs of a test that run beside it: what they say is read as it comes, and they end with the test."""
+"""Background programs of a test: their output is read continuously, and they end with the test."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Launched"]
 
 
 class Launched:
-    """A program in a session of its own, as a batch system starts it; killed with its children at the end of a `with`.
+    """A program in a new session, as a batch system starts it; killed with its children at the end of a `with` block.
 
     Args:
-        command: What to run.
-        environment: All of its variables.
+        command: The command line.
+        environment: All environment variables.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -61,22 +61,22 @@ class Launched:
 
     @property
     def said(self) -> list[str]:
-        """What it has said so far, line by line."""
+        """The lines of its output so far."""
         with self._changed:
             return list(self._lines)
 
     def wait_for(self, condition: Callable[[list[str]], object], seconds: float) -> None:
-        """Return as soon as `condition` holds of all that was said, and fail if it does not come to that."""
+        """Wait until `condition` holds for the lines of output; fail after `seconds` or when the program ends."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while not condition(self._lines):
                 over = self.process.poll() is not None or time.monotonic() > deadline
-                assert not over, "\n".join(["It never came to that:", *self._lines[-40:]])
+                assert not over, "\n".join(["the condition did not hold:", *self._lines[-40:]])
                 self._changed.wait(0.05)
 
     def end(self, seconds: float) -> int:
-        """Wait for its end and return its exit code."""
+        """Wait for the program's end and return its exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError("\n".join(["It did not end:", *self.said[-40:]])) from None
+            raise AssertionError("\n".join(["the program did not end:", *self.said[-40:]])) from None

@@ -1,4 +1,4 @@
-"""Hosts on this machine: network namespaces that a bridge in one of them connects, as a switch would."""
+"""Simulated hosts: network namespaces, connected by a bridge in one of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _run(*command: str) -> str:
 
 @functools.cache
 def why_there_are_no_hosts() -> str:
-    """Return why this machine gives no network namespaces with links between them; empty if it does."""
+    """Return why linked network namespaces cannot be created here; empty if they can."""
     if shutil.which("ip") is None:
         return "there is no `ip` (Debian: iproute2)"
     try:
@@ -44,7 +44,7 @@ def why_there_are_no_hosts() -> str:
 
 @functools.cache
 def why_no_links_can_be_slow() -> str:
-    """Return why no link can be slowed down here; empty if it can be."""
+    """Return why links cannot be slowed down here; empty if they can."""
     if shutil.which("tc") is None:
         return "there is no `tc` (Debian: iproute2)"
     try:
@@ -56,12 +56,12 @@ def why_no_links_can_be_slow() -> str:
 
 
 class Network:
-    """Namespaces of the given names, and one more with a bridge that connects them; all gone after the `with` block.
+    """Namespaces with the given names, and one with a bridge that connects them, for the duration of a `with` block.
 
-    Nothing is created outside of the namespaces, and what still runs in them at the end is killed.
+    Nothing is created outside of the namespaces, and processes that still run in them at the end are killed.
 
     Args:
-        *hosts: Their names; they get the addresses after that of the bridge.
+        *hosts: The names; their addresses follow that of the bridge.
     """
 
     def __init__(self, *hosts: str) -> None:
@@ -94,7 +94,7 @@ class Network:
 
     def __exit__(self, *_: object) -> None:
         for name in (*self.hosts, "switch"):
-            # What was never created cannot be removed.
+            # A namespace may not have been created.
             with contextlib.suppress(OSError):
                 self._kill_all(name)
                 _run("ip", "netns", "delete", self._space(name))
@@ -113,18 +113,18 @@ class Network:
         return f"{self._prefix}-{name}"
 
     def on(self, host: str) -> Sequence[str]:
-        """Return the words that run a command on a host, `"switch"` included."""
+        """Return the command prefix that runs a command on a host or on `"switch"`."""
         return ["ip", "netns", "exec", self._space(host)]
 
     def cut_off(self, host: str) -> None:
-        """Pull the host's cable out of the switch: what is on its way is lost, and nobody is told."""
+        """Disconnect a host from the switch: packets are lost without an error."""
         _run("ip", "-n", self._space("switch"), "link", "set", f"port{self.hosts.index(host)}", "down")
 
     def reconnect(self, host: str) -> None:
-        """Put the cable back in."""
+        """Connect a host to the switch again."""
         _run("ip", "-n", self._space("switch"), "link", "set", f"port{self.hosts.index(host)}", "up")
 
     def slow_down(self, host: str, bits_per_second: int) -> None:
-        """Let no more than this leave the host."""
+        """Limit the outgoing bandwidth of a host."""
         shape = ["tbf", "rate", f"{bits_per_second}bit", "burst", "16kb", "latency", "500ms"]
         _run("tc", "-n", self._space(host), "qdisc", "add", "dev", "eth0", "root", *shape)

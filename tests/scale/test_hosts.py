@@ -1,4 +1,4 @@
-"""Hosts of their own push to one Hub: one is cut off for a while, one is killed, the line of one is slow."""
+"""Three hosts push to one Hub: one is disconnected for a while, one is killed, one has a slow link."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def network() -> Iterator[Network]:
 
 
 def flushed(lines: list[str]) -> int:
-    """Return how many steps a training has said to be flushed."""
+    """Return the number of steps that a training reported as flushed."""
     return max((int(line.split()[1]) for line in lines if line.startswith("flushed ")), default=0)
 
 
 def pushes(commits: list[Commit], host: str) -> int:
-    """Return how many commits brought something of a host."""
+    """Return the number of commits with data of a host."""
     return sum(any(path.startswith(f"tensorboard/{host}/") for path in commit.changes) for commit in commits)
 
 
 def pushed(root: Path, host: str, times: int) -> Callable[[object], bool]:
-    """Return a condition: so many commits brought something of a host."""
+    """Return a condition that holds once `times` commits have data of a host."""
     return lambda _: pushes(history(root, REPO), host) >= times
 
 
-def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_slow(
+def test_disconnected_killed_and_slow_hosts_upload_all_their_data(
     network: Network, client: Callable[..., HfApi], tmp_path: Path, mark: Mapping[str, str]
 ) -> None:
     root, stop = tmp_path / "hub", tmp_path / "stop"
@@ -84,7 +84,7 @@ def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_s
 
         network.cut_off("cut")
         before = flushed(trainings["cut"].said)
-        # The training does not notice, and the others go on.
+        # The training continues, and so do the others.
         trainings["cut"].wait_for(lambda lines: flushed(lines) > before + 500, SECONDS)
         commits = history(root, REPO)
         for host in ("dead", "slow"):
@@ -100,7 +100,7 @@ def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_s
         for host in ("cut", "slow"):
             assert trainings[host].end(SECONDS) == 0, "\n".join(trainings[host].said)
             assert "hf-summary-writer sync" not in "\n".join(trainings[host].said)
-        # The host that died comes back, and somebody sends what it had left there.
+        # The dead host is restarted, and `sync` uploads the rest of its run.
         again = stack.enter_context(
             Launched([*network.on("dead"), *commands.command("sync", folders["dead"])], environments["dead"])
         )
@@ -123,4 +123,4 @@ def test_after_healing_the_hub_holds_all_of_hosts_that_were_cut_off_killed_and_s
         assert len(found) >= flushed(training.said)
         assert_sound(folders[host])
     if reason := why_no_links_can_be_slow():
-        pytest.skip(f"all of this held, but no line was slow: {reason}")
+        pytest.skip(f"passed, but without a slow link: {reason}")

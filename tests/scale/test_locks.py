@@ -1,4 +1,4 @@
-"""Two hosts share a folder, and a lock that one holds does not keep out the other: the Hub holds the right bytes."""
+"""Two hosts share a folder without shared locks, and the Hub ends up with the folder's content."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ pytestmark = pytest.mark.timeout(300)
 
 TRAINING = Path(__file__).parent / "training" / "host.py"
 SECONDS = 90.0
-# Other than on another host, its file system and its processes are ours; only the two locks are other files for it.
+# Unlike on another host, file system and processes are shared; only the two lock files are different ones.
 MOUNT_AND_RUN = 'mount --bind "$0" "$1" && mount --bind "$2" "$3" && shift 3 && exec "$@"'
 
 
 @functools.cache
 def why_no_mounts() -> str:
-    """Return why a process cannot be given another file in place of one of ours; empty if it can."""
+    """Return why bind mounts in a new namespace are not possible here; empty if they are."""
     if shutil.which("unshare") is None:
         return "there is no `unshare` (Debian: util-linux)"
     done = subprocess.run(
@@ -56,7 +56,7 @@ def why_no_mounts() -> str:
 
 
 class Hosts:
-    """Starts trainings on one folder, each with locks of its own where the others have theirs."""
+    """Start trainings on one folder, each with its own lock files."""
 
     def __init__(self, logdir: Path, repo_id: str, stop: Path, environment: Mapping[str, str]) -> None:
         destination = Destination(environment["HF_ENDPOINT"], "model", repo_id, "main", f"tensorboard/{logdir.name}")
@@ -87,7 +87,7 @@ def pid_of(training: Launched) -> int:
 
 
 def size_on_hub(hub: HubProcess, repo_id: str, pid: int) -> int:
-    """Return how long the file of a host is on the Hub."""
+    """Return the size of a host's file on the Hub."""
     return next(
         (
             change.size
@@ -110,12 +110,12 @@ def size_here(logdir: Path, pid: int) -> int:
 
 
 @pytest.mark.parametrize("late", ["commit", "record"])
-def test_hosts_on_a_shared_folder_whose_locks_do_not_hold_leave_exactly_its_bytes_on_the_hub(
+def test_hosts_on_a_folder_without_shared_locks_upload_its_exact_content(
     late: str, hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, mark: Mapping[str, str]
 ) -> None:
-    """An older commit comes after a newer one of the other host; or, worse, what is noted of them also is in no order.
+    """An older commit is made after a newer one of the other host, in one case with ledger records out of order too.
 
-    `second` writes its last, pushes that and ends, while a commit of `first` with less of it is still on its way.
+    `second` pushes its last events and ends, while a commit of `first` with fewer of these is still being made.
     """
     if reason := why_no_mounts():
         pytest.skip(reason)
@@ -128,14 +128,14 @@ def test_hosts_on_a_shared_folder_whose_locks_do_not_hold_leave_exactly_its_byte
         for training in (first, second):
             training.wait_for(lambda _: size_on_hub(hub, repo_id, pid_of(second)) > 20_000, SECONDS)
 
-        # Only one of them can have asked for the commit that is held up.
+        # While `second` is stopped, the held commit is that of `first`.
         os.kill(pid_of(second), signal.SIGSTOP)
         proxy.add("POST", "/commit/", Hold(), times=1)
         first.wait_for(lambda _: any(seen.action == Hold() for seen in proxy.requests), SECONDS)
         if late == "record":
             proxy.add("POST", "/commit/", Delay(2.0), times=math.inf)
         os.kill(pid_of(second), signal.SIGCONT)
-        # With working locks this would never come to be: the first one is in the middle of its push.
+        # With working locks this would not happen: `first` is in the middle of its push.
         old = size_on_hub(hub, repo_id, pid_of(second))
         second.wait_for(lambda _: size_on_hub(hub, repo_id, pid_of(second)) > old, SECONDS)
         hosts.stop("second")
@@ -146,7 +146,7 @@ def test_hosts_on_a_shared_folder_whose_locks_do_not_hold_leave_exactly_its_byte
             second.wait_for(lambda lines: "ends" in lines, SECONDS)
             size = size_here(logdir, pid_of(second))
             second.wait_for(lambda _: size_on_hub(hub, repo_id, pid_of(second)) == size, SECONDS)
-            # All of it was there, and is not any more; the one who put it there has yet to hear and to note it.
+            # All data was on the Hub and is not any more, while `second` has not recorded its commit yet.
             os.kill(pid_of(second), signal.SIGSTOP)
             proxy.clear()
             first.wait_for(lambda _: size_on_hub(hub, repo_id, pid_of(second)) < size, SECONDS)

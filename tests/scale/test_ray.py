@@ -1,4 +1,4 @@
-"""A sweep of 32 trials on a Ray cluster stays within the Hub's limit of commits, and all of it arrives."""
+"""A sweep of 32 trials on a Ray cluster is uploaded completely within the Hub's commit limit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SECONDS = 300.0
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    """Return a folder with a short name: Ray makes sockets in it."""
+    """Return a folder with a short path: Ray creates sockets in it."""
     pytest.importorskip("ray")
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     yield folder
@@ -68,13 +68,13 @@ def refused(hub: HubProcess) -> list[str]:
 
 
 def made(hub: HubProcess) -> int:
-    """Return how many commits the Hub was asked for."""
+    """Return the number of commit requests."""
     return sum(seen.method == "POST" and "/commit/" in seen.path for seen in hub.requests)
 
 
-@pytest.mark.parametrize("agent", [False, True], ids=["each trial pushes", "an agent pushes"])
-def test_a_sweep_on_a_ray_cluster_arrives_without_ever_exceeding_the_limit(
-    agent: bool,
+@pytest.mark.parametrize("watched", [False, True], ids=["each trial pushes", "sync --watch pushes"])
+def test_a_sweep_on_a_ray_cluster_is_uploaded_within_the_commit_limit(
+    watched: bool,
     limited: HubProcess,
     client: Callable[..., HfApi],
     environment: dict[str, str],
@@ -85,7 +85,7 @@ def test_a_sweep_on_a_ray_cluster_arrives_without_ever_exceeding_the_limit(
     parent.mkdir()
     sweep = [str(TRAININGS / "sweep.py"), REPO, str(parent), str(ray_folder), str(TRIALS), str(AT_ONCE)]
     watching = commands.command("sync", parent, REPO, "--into", "tensorboard", "--watch", "--every", "0.05")
-    if agent:
+    if watched:
         with Launched(watching, environment) as watcher:
             watcher.wait_for(lambda lines: any("until Ctrl-C" in line for line in lines), 60)
             with Launched([sys.executable, *sweep], environment) as ray:
@@ -110,7 +110,7 @@ def test_a_sweep_on_a_ray_cluster_arrives_without_ever_exceeding_the_limit(
     assert_nothing_is_sent_twice(commits)
 
 
-def test_of_the_workers_of_ray_train_each_logs_and_nothing_is_sent_twice(
+def test_each_ray_train_worker_logs_and_nothing_is_sent_twice(
     limited: HubProcess,
     client: Callable[..., HfApi],
     environment: dict[str, str],

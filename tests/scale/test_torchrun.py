@@ -1,4 +1,4 @@
-"""A rank of a distributed training is killed in the middle: what all had flushed is on the Hub, whole, and once."""
+"""After a rank of a distributed training is killed, the flushed events of all ranks are on the Hub exactly once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FLUSHED = re.compile(r"flushed (\d+) (\d+) (\d+) (\d+)")
 
 
 def flushed(lines: list[str]) -> dict[tuple[int, int], tuple[int, int]]:
-    """Return, by attempt and rank, how many steps are flushed, and the process that said so."""
+    """Return the number of flushed steps and the pid, by attempt and rank."""
     found = (map(int, match.groups()) for line in lines if (match := FLUSHED.fullmatch(line)))
     return {(attempt, rank): (steps, pid) for attempt, rank, steps, pid in found}
 
@@ -45,11 +45,11 @@ def names_on_hub(api: HfApi, repo_id: str) -> str:
 
 @pytest.mark.parametrize("victim", [0, 2])
 @pytest.mark.parametrize("folders", ["shared", "separate"])
-def test_all_that_every_rank_had_flushed_is_on_the_hub_once_after_one_was_killed(
+def test_after_the_kill_of_a_rank_all_flushed_events_are_on_the_hub_once(
     folders: str, victim: int, hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, mark: dict[str, str]
 ) -> None:
     pytest.importorskip("torch")
-    # The same folder by name, as on hosts with disks of their own.
+    # The same folder name, as on hosts with separate disks.
     disk = "disk" if folders == "shared" else "disk-{rank}"
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)),
@@ -60,7 +60,7 @@ def test_all_that_every_rank_had_flushed_is_on_the_hub_once_after_one_was_killed
         with Launched([*command, "0", str(FAR_MORE_STEPS)], environment) as torchrun:
             torchrun.wait_for(lambda lines: len(flushed(lines)) == RANKS, 120)
             ranks = {rank: pid for (_, rank), (_, pid) in flushed(torchrun.said).items()}
-            # Something of everybody has arrived; and then the next commit with the victim's log is under way.
+            # Wait until data of all ranks was uploaded, and then for the next commit with the victim's log.
             torchrun.wait_for(lambda _: all(f".{pid}_" in names_on_hub(api, repo_id) for pid in ranks.values()), 60)
             proxy.add("POST", "/commit/", Hang(), times=1, body=f".{ranks[victim]}_".encode())
             torchrun.wait_for(lambda _: any(seen.action == Hang() for seen in proxy.requests), 60)
@@ -68,7 +68,7 @@ def test_all_that_every_rank_had_flushed_is_on_the_hub_once_after_one_was_killed
             os.kill(ranks[victim], signal.SIGKILL)
             proxy.clear()
             assert torchrun.end(120) != 0
-        # As a batch system does with a job that failed.
+        # Restart, as a batch system does after a failure.
         with Launched([*command, "1", str(STEPS)], environment) as again:
             assert again.end(120) == 0, "\n".join(again.said)
     after = flushed(torchrun.said) | flushed(again.said)

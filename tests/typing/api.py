@@ -1,4 +1,4 @@
-"""The public API as a user writes it, for type checkers; nothing runs it."""
+"""Uses of the public API for type checkers; this file is not run."""
 
 from __future__ import annotations
 

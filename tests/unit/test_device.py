@@ -341,7 +341,7 @@ def test_a_forked_child_leaves_values_on_a_device_to_its_parent(tmp_path: Path, 
         writer.add_scalar("parent", device.array(1), 1)
         wait_until(lambda: device.copies == 1)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
+            warnings.simplefilter("ignore", DeprecationWarning)  # the test forks with threads
             pid = os.fork()
         if pid == 0:
             writer.add_scalar("child", 1, 1)

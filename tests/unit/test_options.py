@@ -1,4 +1,4 @@
-"""Every option of a command changes what it does, in every mode, or is a usage error."""
+"""Every option of a command has an effect in every mode or is a usage error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patterns mean what they mean to `huggingface_hub`."""
+"""Patterns match as in `huggingface_hub`."""
 
 from __future__ import annotations
 

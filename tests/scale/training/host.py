@@ -1,4 +1,4 @@
-"""A training on one host: logs scalars and pictures of noise, which do not compress, until a file tells it to stop."""
+"""A training on one host that logs scalars and incompressible images until a stop file exists."""
 
 import os
 import sys

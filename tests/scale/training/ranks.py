@@ -1,4 +1,4 @@
-"""A distributed training as a user writes it: every rank computes, agrees with the others on a gradient, and logs.
+"""A distributed training as a user writes it: every rank computes, averages the gradient with the others, and logs.
 
 Started by `torchrun` with the repo, a pattern for the logdir in which `{rank}` stands for the rank, the number of the
 attempt, and how many steps it has.
@@ -26,7 +26,7 @@ with HFSummaryWriter(repo_id, logdir=folder, commit_every=0.03, push_on_sigterm=
         writer.add_scalar(f"loss/{attempt}/{rank}", weights.sum(), step)
         if step % 10 == 9:
             writer.flush()
-            # One line at once, so that the lines of several ranks do not mix.
+            # One write per line, so that the lines of several ranks do not mix.
             os.write(1, f"flushed {attempt} {rank} {step + 1} {os.getpid()}\n".encode())
             time.sleep(0.02)
 distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""A sweep on a local Ray cluster: each trial logs through our class, in the worker process that it runs in.
+"""A sweep on a local Ray cluster: each trial logs with our class in its worker process.
 
 Started with the repo, the folder of the runs, a folder for Ray itself, how many trials there are and how many run at
 once.
@@ -27,7 +27,7 @@ def trainable(config):
 
 
 def start():
-    """Start a cluster; a busy machine may need longer for it than Ray waits."""
+    """Start a cluster, with retries: on a busy machine the start may exceed Ray's timeout."""
     for left in (2, 1, 0):
         try:
             ray.init(
@@ -50,7 +50,7 @@ try:
     results = tune.Tuner(
         trainable,
         param_space={"number": tune.grid_search(list(range(trials)))},
-        # A worker goes on with the next trial: to start one takes longer than a trial.
+        # Reuse workers: starting one takes longer than a trial.
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(name="sweep", storage_path=os.path.join(ray_folder, "results"), verbose=0),
     ).fit()
