@@ -6,6 +6,7 @@ import contextlib
 import copy
 import errno
 import gc
+import itertools
 import logging
 import math
 import os
@@ -13,7 +14,9 @@ import pathlib
 import pickle
 import re
 import threading
+import tracemalloc
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -35,6 +38,7 @@ from hf_summary_writer.events.thread import writer_thread
 from hf_summary_writer.events.writer import _NAME_BYTES, _SUFFIX_BYTES, EventWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 THREAD = "hf-summary-writer-events"
@@ -578,6 +582,38 @@ def test_a_caller_at_the_memory_limit_waits_for_the_disk_and_loses_nothing(tmp_p
     assert steps(tmp_path, "a") == list(range(20_000))
     assert steps(tmp_path, "big/text_summary") == list(range(20))
     assert writer.dropped_events == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda writer, step: writer.add_scalar("a", float(step), step),
+        lambda writer, step: writer.add_histogram("a", np.arange(10.0), step),
+        lambda writer, step: writer.add_image("a", np.zeros((3, 4, 4), np.uint8), step),
+        lambda writer, step: writer.add_text("a", "text", step),
+    ],
+    ids=["scalars", "histograms", "images", "texts"],
+)
+def test_small_events_stay_below_the_limit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[EventWriter, int], None]
+) -> None:
+    limit = 1 << 20
+    with EventWriter(tmp_path, max_pending_bytes=limit) as writer:
+        call(writer, 0)
+        writer.flush()
+        monkeypatch.setattr(EventFile, "append", Mock(side_effect=OSError("No space left on device")))
+        writer.add_scalar("a", 1.0, 0)
+        writer.flush()
+        tracemalloc.start()
+        try:
+            for step in itertools.count():
+                call(writer, step)
+                if writer.dropped_events:
+                    break
+            assert tracemalloc.get_traced_memory()[0] < limit
+        finally:
+            tracemalloc.stop()
+        monkeypatch.undo()
 
 
 def test_an_interrupt_in_a_call_makes_no_later_caller_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

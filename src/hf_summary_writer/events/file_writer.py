@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EventFileWriter", "FileWriter", "plain_step"]
 
+_CALL_BYTES = 1536
+
+"""Memory of a call that is encoded later, besides its values: functions, their arguments, the headers of arrays."""
+
 
 def _check(message: Any, name: str) -> None:
     """Raise `TypeError` unless `message` is a `name` of tensorboardX or of tensorboard."""
@@ -179,6 +183,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
 
     def add_work(self, work: Callable[..., bytes | None], nbytes: int, values: Sequence[Any] = ()) -> None:
         """Do `work` in the writer thread, in order with the events; arguments as for `add_deferred`."""
+        nbytes += _CALL_BYTES
         snapshots = tuple([value for value in values if type(value) is Snapshot])
         if not snapshots:
             self._events.put(Deferred(functools.partial(work, *values), nbytes))
