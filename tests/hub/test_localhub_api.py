@@ -13,6 +13,12 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from hf_summary_writer.localhub import LocalHub
+from hf_summary_writer.localhub.errors import RepoNotFoundError
+from hf_summary_writer.localhub.gitrepo import GitRepo
+from hf_summary_writer.localhub.names import RepoId
+from hf_summary_writer.localhub.routes import buckets as bucket_routes
+from hf_summary_writer.localhub.routes import repos as repo_routes
+from hf_summary_writer.localhub.routes import settings as settings_routes
 from hub.gitcheck import git
 from hub.wire import file_line, line, send, send_commit
 
@@ -146,6 +152,50 @@ def test_visible_repos_are_listed_by_type_and_author(
     assert repo_id not in [each.id for each in api.list_datasets(author="someone")]
     assert repo_id not in [each.id for each in api.list_models()]
     assert repo_id not in [each.id for each in client(hub, token=False).list_datasets()]
+
+
+def test_repos_are_listed_in_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Callable[..., HfApi]
+) -> None:
+    monkeypatch.setattr(settings_routes, "_MOST_LISTED", 2)
+    with LocalHub(tmp_path) as hub:
+        names = [client(hub).create_repo(f"repo-{n}").repo_id for n in range(5)]
+        assert [each.id for each in client(hub).list_models()] == names
+
+
+def test_a_repo_or_bucket_that_is_deleted_during_a_listing_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deleted_first(describe: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        def delete_and_describe(hub: Any, repo: RepoId, *more: Any) -> Any:
+            if repo.name == "first":
+                hub.store(RepoId(kind, "", "")).delete(repo)
+            return describe(hub, repo, *more)
+
+        return delete_and_describe
+
+    monkeypatch.setattr(settings_routes, "describe", deleted_first(repo_routes.describe, "models"))
+    monkeypatch.setattr(bucket_routes, "_describe", deleted_first(bucket_routes._describe, "buckets"))
+    with LocalHub(tmp_path) as hub:
+        for name in ("first", "second"):
+            assert send(hub, "POST", "/api/repos/create", {"name": name}).status == 200
+            assert send(hub, "POST", f"/api/buckets/local/{name}", {}).status == 200
+        for path in ("/api/models", "/api/buckets/local"):
+            assert [each["id"] for each in send(hub, "GET", path).json()] == ["local/second"]
+
+
+def test_a_repo_that_is_deleted_while_it_is_read_is_not_found(tmp_path: Path) -> None:
+    path = tmp_path / "repo.git"
+    path.mkdir()
+    GitRepo.create(path, "local")
+
+    def resolve_after_deletion() -> str:
+        with GitRepo.open(path) as git:
+            path.rename(tmp_path / "trash")
+            return git.resolve("main")
+
+    with pytest.raises(RepoNotFoundError):
+        resolve_after_deletion()
 
 
 def test_the_client_validates_a_readme_before_committing_it(api: HfApi, repo: str) -> None:

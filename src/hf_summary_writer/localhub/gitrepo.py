@@ -128,7 +128,13 @@ class GitRepo:
         with closing(opened) as repo:
             # Not by the setting core.fsyncObjectFiles: Git itself warns that it is deprecated.
             repo.object_store.fsync_object_files = True
-            yield GitRepo(repo, path)
+            try:
+                yield GitRepo(repo, path)
+            except Exception as error:
+                if path.exists():
+                    raise
+                # The repo was deleted or renamed during the operations.
+                raise RepoNotFoundError from error
 
     @staticmethod
     def remove_stale_locks(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -95,17 +96,21 @@ async def listing(request: Request) -> Response:
     limit = max(1, count_of(request, "limit", _MOST_LISTED, _MOST_LISTED))
     start = count_of(request, "cursor", 0, 10**9)
 
-    def find() -> tuple[bool, list[RepoId]]:
+    def find() -> tuple[list[dict[str, Any]], bool]:
         named = [bucket for bucket in hub.buckets.all() if bucket.namespace.lower() == namespace.lower()]
+        if not named and not hub.accounts.knows(namespace):
+            raise RepoNotFoundError(anonymous=user is None)
         seen = [bucket for bucket, _ in hub.buckets.visible(partial(hub.may_read, user)) if bucket in named]
-        return bool(named), [bucket for bucket in seen if search in bucket.full_name.lower()]
+        found = [bucket for bucket in seen if search in bucket.full_name.lower()]
+        answer = []
+        for bucket in found[start : start + limit]:
+            # A bucket may be deleted during the iteration.
+            with suppress(RepoNotFoundError):
+                answer.append(_describe(hub, bucket))
+        return answer, len(found) > start + limit
 
-    is_known, found = await hub.run(find)
-    if not is_known and not hub.accounts.knows(namespace):
-        raise RepoNotFoundError(anonymous=user is None)
-    answer = [await hub.run(_describe, hub, bucket) for bucket in found[start : start + limit]]
-    headers = next_page(base_url(request), request, cursor=start + limit) if len(found) > start + limit else None
-    return JSONResponse(answer, headers=headers)
+    answer, more = await hub.run(find)
+    return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=start + limit) if more else None)
 
 
 async def delete(request: Request) -> Response:

@@ -88,9 +88,11 @@ async def index(request: Request) -> Response:
 def _bucket_rows(hub: Hub, user: User | None) -> list[Sequence[object]]:
     rows: list[tuple[float, Sequence[object]]] = []
     for bucket, settings in hub.buckets.visible(partial(hub.may_read, user)):
-        changed = max(settings.created, hub.buckets.files(bucket).updated / 1000)
-        kind = f"{'private ' if settings.private else ''}bucket"
-        rows.append((changed, (html.link(bucket.page, bucket.full_name), kind, _time(changed))))
+        # A bucket may be deleted during the iteration.
+        with suppress(RepoNotFoundError):
+            changed = max(settings.created, hub.buckets.files(bucket).updated / 1000)
+            kind = f"{'private ' if settings.private else ''}bucket"
+            rows.append((changed, (html.link(bucket.page, bucket.full_name), kind, _time(changed))))
     return [row for _, row in sorted(rows, key=lambda each: -each[0])]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,11 @@ from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.cards import check_card
-from hf_summary_writer.localhub.errors import BadRequestError, HubError
+from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.names import BUCKETS, KINDS, RepoId, check_name, split_name
 from hf_summary_writer.localhub.routes.repos import describe, iso, kind_of_type, wants_private
-from hf_summary_writer.localhub.urls import count_of
+from hf_summary_writer.localhub.urls import count_of, next_page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -74,20 +73,25 @@ async def listing(request: Request) -> Response:
     if kind not in KINDS:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
     author, search = request.query_params.get("author"), request.query_params.get("search", "").lower()
-    limit = count_of(request, "limit", _MOST_LISTED, _MOST_LISTED)
+    limit = max(1, count_of(request, "limit", _MOST_LISTED, _MOST_LISTED))
+    start = count_of(request, "cursor", 0, 10**9)
     user = hub.caller(request)
 
-    def find() -> list[dict[str, Any]]:
-        found = (
-            listed.repo
-            for listed in hub.repos.listed(partial(hub.may_read, user))
-            if listed.repo.kind == kind
-            and author in (None, listed.repo.namespace)
-            and search in listed.repo.full_name.lower()
-        )
-        return [describe(hub, repo, None) for repo in itertools.islice(found, limit)]
+    def find() -> tuple[list[dict[str, Any]], bool]:
+        found = [
+            repo
+            for repo, _ in hub.repos.visible(partial(hub.may_read, user))
+            if repo.kind == kind and author in (None, repo.namespace) and search in repo.full_name.lower()
+        ]
+        answer = []
+        for repo in found[start : start + limit]:
+            # A repo may be deleted during the iteration.
+            with suppress(RepoNotFoundError):
+                answer.append(describe(hub, repo, None))
+        return answer, len(found) > start + limit
 
-    return JSONResponse(await hub.run(find))
+    answer, more = await hub.run(find)
+    return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=start + limit) if more else None)
 
 
 async def own_repos(request: Request) -> Response:
