@@ -185,8 +185,6 @@ def read_remote(
             config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
             mirror = Mirror(api, config, copy, is_wanted, logger.warning)
             changed = mirror.refresh(progress)
-            if changed.failed:  # one broken connection shall not cost all downloads
-                changed = mirror.refresh(progress)
         except Exception as error:
             answer = answer_of(error)
             if answer is None or answer.status != 404:

@@ -420,3 +420,15 @@ def test_one_of_two_writers_on_a_logdir_pushes_and_the_other_takes_over(
     second.add_scalar("loss", 3.0, 3)
     wait_until(lambda: steps_on_the_hub() == [1, 2, 3])
     assert second.scheduler._job.lease.held
+
+
+def test_a_run_is_uploaded_to_a_pull_request_without_a_request_for_a_branch(
+    api: HfApi, hub: HubProcess, repo_id: str, tmp_path: Path
+) -> None:
+    api.create_repo(repo_id)
+    pull = api.create_pull_request(repo_id, title="Logs")
+    before = len(hub.requests)
+    with HFSummaryWriter(repo_id, tmp_path / "run", hf_api=api, repo_revision=pull.git_reference) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    assert any("tfevents" in path for path in api.list_repo_files(repo_id, revision=pull.git_reference))
+    assert not any("/branch/" in seen.path for seen in hub.requests[before:])

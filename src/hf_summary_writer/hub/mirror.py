@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
-from hf_summary_writer.hub.deadline import bounded
+from hf_summary_writer.hub.deadline import HubAnswerError, bounded
 from hf_summary_writer.hub.downloads import SECONDS, download, file_url, in_threads, repo_files
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import failure_of
@@ -292,17 +292,31 @@ class Mirror:
     def _download(self, path: str, size: int) -> int:
         """Bring one file up to date; return the number of its new bytes."""
         with self._open(path) as file, self._bounded(size):
-            have = file.seek(0, os.SEEK_END)
-            start = max(0, have - _COMPARED_BYTES)
-            if have > size or (size and not self._append(path, file, start, have, size)):
-                file.truncate(0)
-                have = 0
-                if size:
-                    self._append(path, file, 0, 0, size)
-            end = file.seek(0, os.SEEK_END)
-            if end < size:
-                raise TemporaryError(f"the Hub sent {end} of {size} bytes")
-            return end - have
+            had = file.seek(0, os.SEEK_END)
+            try:
+                start = self._complete(path, file, size)
+            except (TemporaryError, HubAnswerError):
+                # Of many files, one broken connection would fail the whole read.
+                start = self._complete(path, file, size)
+            return size - min(start, had)
+
+    def _complete(self, path: str, file: BinaryIO, size: int) -> int:
+        """Download the missing bytes of a file; return how many of the local ones are kept.
+
+        Raises:
+            TemporaryError: If the Hub sends too few.
+        """
+        have = file.seek(0, os.SEEK_END)
+        start = max(0, have - _COMPARED_BYTES)
+        if have > size or (size and not self._append(path, file, start, have, size)):
+            file.truncate(0)
+            have = 0
+            if size:
+                self._append(path, file, 0, 0, size)
+        end = file.seek(0, os.SEEK_END)
+        if end < size:
+            raise TemporaryError(f"the Hub sent {end} of {size} bytes")
+        return have
 
     def _open(self, path: str) -> BinaryIO:
         """Open the local copy of a file, and nothing else that is in its place, when no other mirror writes to it.

@@ -260,6 +260,8 @@ class RepoRemote(Remote):
         self.api.repo_info(self.repo_id, repo_type=self._repo_type)
 
     def _create_branch(self) -> None:
+        if self._revision.startswith("refs/pr/"):
+            return  # it exists as long as its pull request does
         self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
 
     def _create(self) -> bool:
