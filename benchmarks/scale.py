@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = ROOT / "docs" / "scale.md"
-OWN, ONE, AGENT = "one process each", "one process", "a sync daemon"
+OWN, ONE, WATCHED = "one process each", "one process", "a sync daemon"
 THOUSAND = {"limit": 1000, "known": 937.0}
 COLUMNS = (
     "commits per hour, average",
@@ -47,7 +47,7 @@ def day(layout: Layout) -> Result:
 
 
 def layout_of(name: str, runs: int, **options: Any) -> Layout:
-    shape: dict[str, Any] = {OWN: {}, ONE: {"processes": 1}, AGENT: {"processes": 1, "agent": True}}[name]
+    shape: dict[str, Any] = {OWN: {}, ONE: {"processes": 1}, WATCHED: {"processes": 1, "one_folder": True}}[name]
     return Layout(runs, **shape, **options)
 
 
@@ -64,16 +64,16 @@ def main() -> None:
 
 def tables() -> Iterator[str]:
     yield "**128 commits per hour, every 5 minutes**\n"
-    yield from table([(name, runs, {}) for name in (OWN, ONE, AGENT) for runs in sizes(name)])
+    yield from table([(name, runs, {}) for name in (OWN, ONE, WATCHED) for runs in sizes(name)])
     yield "\n**1,000 commits per hour, `HF_SUMMARY_WRITER_COMMITS_PER_HOUR=937`, every 5 minutes**\n"
-    yield from table([(name, runs, THOUSAND) for name in (OWN, AGENT) for runs in sizes_of_thousand(name)])
+    yield from table([(name, runs, THOUSAND) for name in (OWN, WATCHED) for runs in sizes_of_thousand(name)])
     yield "\n**128 commits per hour, one process each, other intervals**\n"
     cases = [(OWN, runs, {"interval": minutes * 60.0}) for runs in (10, 64) for minutes in (1, 15, 60)]
     yield from table(cases, lambda case: f", every {case[2]['interval'] / 60:.0f} min")
     yield "\n**128 commits per hour, several machines with 8 runs each, one process per run**\n"
     yield from table([(OWN, 8 * count, {"machines": count}) for count in MACHINES], of_machines)
     yield "\n**The same with a sync daemon on each machine**\n"
-    yield from table([(AGENT, 8 * count, {"machines": count}) for count in (10, 16, 64)], of_machines)
+    yield from table([(WATCHED, 8 * count, {"machines": count}) for count in (10, 16, 64)], of_machines)
     yield "\n**Runs of about an hour, each followed by another, one process per run**\n"
     yield row("runs at once", "ended per day", "left data for the next process", "commits in the busiest hour")
     yield "| --- | ---: | ---: | ---: |"
@@ -138,7 +138,7 @@ def plot_staleness() -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
     for axis, limit, options in ((axes[0], "128", {}), (axes[1], "1,000", THOUSAND)):
-        for name, color in ((OWN, "tab:orange"), (AGENT, "tab:blue")):
+        for name, color in ((OWN, "tab:orange"), (WATCHED, "tab:blue")):
             counts = sizes_of_thousand(name) if options else sizes(name)
             results = [day(layout_of(name, runs, **options)) for runs in counts]
             axis.plot(

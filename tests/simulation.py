@@ -44,7 +44,7 @@ class Layout:
         runs: The number of runs at any moment.
         machines: The number of machines with the same account; they do not communicate.
         processes: The number of processes per machine; `None` for one per run.
-        agent: Whether each process pushes one parent folder of its runs.
+        one_folder: Whether each process pushes one parent folder of its runs.
         interval: Seconds between pushes, as configured.
         limit: Commits per hour that the Hub allows.
         known: The limit that the machines assume; `None` if they do not know one.
@@ -57,7 +57,7 @@ class Layout:
     runs: int
     machines: int = 1
     processes: int | None = None
-    agent: bool = False
+    one_folder: bool = False
     interval: float = 300.0
     limit: int = 128
     known: float | None = 120.0
@@ -245,7 +245,7 @@ class _Process:
         self._last: list[_Folder] = []
         self._wakes = -1.0
         layout = world.layout
-        owned = [runs] if layout.agent else [[run] for run in runs]
+        owned = [runs] if layout.one_folder else [[run] for run in runs]
         self._folders = [_Folder(each, Timetable(layout.interval, 0.0, world.chance.random)) for each in owned]
         for folder in self._folders:
             self._begin(folder, world.between((0.0, layout.start)))

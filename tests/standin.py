@@ -140,7 +140,7 @@ class DeviceArray:
         return self.values.shape
 
     def fill(self, number: float) -> None:
-        """Change it in place, on the current stream."""
+        """Change the array in place, on the current stream."""
 
         def change() -> None:
             self.values[...] = number

@@ -40,7 +40,7 @@ def test_huggingface_js_makes_all_its_calls(hub: LocalHub) -> None:
     assert len(lines) == STEPS
 
 
-def test_a_data_set_is_pushed_and_loaded(hub: LocalHub, tmp_path: Path) -> None:
+def test_a_dataset_is_pushed_and_loaded(hub: LocalHub, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     script = """
 import datasets

@@ -29,10 +29,10 @@ HELD_BY = {
     "Forked child": "process/test_event_fork.py::"
     "test_a_child_logs_to_its_own_file_and_the_parents_events_are_written_once",
     "`s3://` and `gs://` logdirs": f"{WRITER}::test_object_storage_is_refused_before_anything_is_written",
-    "Names of runs and sub-runs": f"{WRITER}::test_names_that_are_no_subfolder_of_the_logdir_are_refused_in_the_call",
+    "Names of runs and sub-runs": f"{WRITER}::test_invalid_names_of_sub_runs_are_refused_in_the_call",
     "Numbers": "unit/test_values.py::test_numbers_of_any_kind_and_size_are_logged",
     "Hyperparameters of NumPy's types": "unit/test_summaries.py::"
-    "test_hyperparameters_of_numpy_are_written_as_those_of_python",
+    "test_numpy_hyperparameters_are_written_like_python_ones",
     "Tensors on the device `meta`": "unit/test_values.py::test_a_tensor_without_values_is_refused_in_the_call",
     "Audio of shape `(1, L)`": "unit/test_values.py::test_mono_audio_is_accepted_in_every_layout",
     "Pixels outside of 0 to 1": "unit/test_values.py::test_pixels_beyond_the_range_are_clipped_as_in_torch",

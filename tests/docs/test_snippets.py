@@ -121,7 +121,7 @@ def server(command: list[str], folder: Path, environment: dict[str, str], port: 
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
         try:
             while True:
-                assert process.poll() is None, "the server ended"
+                assert process.poll() is None, "the server exited"
                 with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
                     break
                 time.sleep(0.05)

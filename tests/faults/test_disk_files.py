@@ -327,7 +327,7 @@ def test_sync_reports_an_unreadable_folder(api: HfApi, repo_id: str, folder: Pat
     assert remote.files(api, repo_id) == {"file.txt": b"file"}
 
 
-def test_links_out_and_special_files_are_skipped_and_hold_back_no_file(world: World, api: HfApi) -> None:
+def test_outgoing_links_and_special_files_hold_back_no_file(world: World, api: HfApi) -> None:
     (world.folder.parent / "secret.txt").write_bytes(b"secret")
     (world.folder / "sub").mkdir()
     (world.folder / "sub" / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))

@@ -1,4 +1,4 @@
-"""Downloads of event files through a network that fails: the copy stays whole, and the reason is named."""
+"""Failing downloads of event files keep the local copy intact and name the reason."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(api: HfApi, repo_id: str, tmp_path: Path) -> str:
     return repo_id
 
 
-def test_a_broken_connection_does_not_cost_all_downloads(proxy: FaultProxy, proxied: HfApi, run: str) -> None:
+def test_a_reset_connection_does_not_end_a_download(proxy: FaultProxy, proxied: HfApi, run: str) -> None:
     proxy.add("GET", "/resolve/", Reset())
     assert list(hf_summary_writer.read(run, hf_api=proxied)) == ["tensorboard/first"]
 
@@ -47,7 +47,7 @@ def test_a_login_page_does_not_replace_a_kept_copy(proxy: FaultProxy, proxied: H
     assert file.read_bytes() == content
 
 
-def test_the_error_of_a_download_has_the_reason_and_no_signed_address(
+def test_the_error_of_a_download_names_the_reason_without_a_signed_url(
     proxy: FaultProxy, proxied: HfApi, run: str
 ) -> None:
     proxy.add(
@@ -59,7 +59,7 @@ def test_the_error_of_a_download_has_the_reason_and_no_signed_address(
     assert "secret" not in str(raised.value)
 
 
-def test_a_token_of_any_form_that_the_hub_repeats_is_not_shown(
+def test_an_echoed_token_of_an_unusual_form_is_masked(
     proxy: FaultProxy, client: Callable[..., HfApi], run: str
 ) -> None:
     token = "a-token-of-a-hub-of-our-own"
@@ -79,7 +79,7 @@ def test_a_redirect_to_another_host_is_named(proxy: FaultProxy, proxied: HfApi, 
     ("action", "reason"),
     [(Answer(503, body=b"busy"), "503 busy"), (Reset(), "cannot be reached"), (PAGE, "what answered is not the Hub")],
 )
-def test_a_repo_that_cannot_be_read_is_an_os_error(
+def test_reading_an_unavailable_repo_raises_os_error(
     proxy: FaultProxy, proxied: HfApi, run: str, action: Action, reason: str
 ) -> None:
     proxy.add("*", "/api/models/", action)
@@ -87,7 +87,7 @@ def test_a_repo_that_cannot_be_read_is_an_os_error(
         hf_summary_writer.read(run, hf_api=proxied)
 
 
-def test_a_view_warns_once_of_files_that_it_cannot_download(
+def test_view_warns_once_about_failed_downloads(
     proxy: FaultProxy, proxied: HfApi, run: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(importlib.import_module("tensorboard.notebook"), "start", lambda _: None)

@@ -156,7 +156,7 @@ def test_files_written_during_an_outage_are_uploaded_after_it(
         (world.folder / f"{number}.bin").write_bytes(os.urandom(1000))
         began = time.monotonic()
         assert isinstance(run.next_error(), TemporaryError)
-        assert time.monotonic() - began < SOON, "the client waited and tried on its own"
+        assert time.monotonic() - began < SOON, "the client retried"
     with FaultProxy(world.hub, port):
         run.next_commit()
         run.settle()

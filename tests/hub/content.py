@@ -24,7 +24,7 @@ def noise(seed: int, size: int = 200_000) -> bytes:
 
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let no file of this process grow over a size, as if the disk were full then."""
+    """Limit the size of files that this process writes, to simulate a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -127,7 +127,9 @@ def test_users_are_defined_on_the_command_line(tmp_path: Path, client: Callable[
     with HubProcess(tmp_path, *options, "--token", "hf_t", any_namespace=False) as hub:
         assert hub.process
         arguments = Path(f"/proc/{hub.process.pid}/cmdline").read_text()
-        assert not [token for token in (ANN, GUEST, "hf_t") if token in arguments], "everybody may read these"
+        assert not [token for token in (ANN, GUEST, "hf_t") if token in arguments], (
+            "all users of the machine can read command lines"
+        )
         assert client(hub).whoami()["name"] == "local"
         assert client(hub, ANN).create_repo("lab/runs").repo_id == "lab/runs"
         assert status_of(client(hub, GUEST).create_repo, "guest/runs") == 403

@@ -100,7 +100,7 @@ def test_commits_are_paginated(hub: HubProcess, api: HfApi, repo: str) -> None:
     assert send(hub, "GET", f"/api/models/{repo}/commits/main?p=2").json() == []
 
 
-def test_each_entry_is_shown_with_the_last_commit_that_changed_it(hub: HubProcess, api: HfApi, repo: str) -> None:
+def test_each_entry_has_the_last_commit_that_changed_it(hub: HubProcess, api: HfApi, repo: str) -> None:
     again = file_line("a/b/again.txt", b"same")
     for number, lines in enumerate(
         (
@@ -253,7 +253,7 @@ def test_large_lfs_files_are_uploaded_in_parts(
 
 
 def lfs_action(hub: LocalHub, repo_id: str, content: bytes, *transfers: str) -> dict[str, Any]:
-    """Ask how to upload a large file with these transfers, and return the action to take."""
+    """Request the upload of a large file with these transfers, and return the response's action."""
     objects = [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}]
     asked = {"operation": "upload", "objects": objects, "transfers": list(transfers)}
     answer = send(hub, "POST", f"/{repo_id}.git/info/lfs/objects/batch", asked).json()
@@ -287,7 +287,7 @@ def test_invalid_parts_of_a_multipart_upload_are_refused(small_parts: LocalHub, 
     two = put(second, content[100_000:])[1]
     assert complete(one, "wrong") == 400
     assert complete(one, two) == 200
-    assert complete(one, two) == 200, "saying it again does no harm"
+    assert complete(one, two) == 200, "a repeated request is accepted"
 
 
 def test_a_client_without_multipart_uploads_a_large_file_in_one_request(
@@ -318,7 +318,7 @@ def test_a_commit_over_the_limit_is_429_with_the_wait_in_the_message_only(tmp_pa
     with LocalHub(tmp_path, commits_per_hour=2, any_namespace=True) as hub:
         send(hub, "POST", "/api/repos/create", {"name": "a", "organization": "tester"})
         send(hub, "POST", "/api/repos/create", {"name": "b", "organization": "tester"})
-        assert send_commit(hub, "tester/a", file_line("../x")).status == 400, "what is refused does not count"
+        assert send_commit(hub, "tester/a", file_line("../x")).status == 400, "a refused commit does not count"
         assert [send_commit(hub, f"tester/{name}", file_line("x")).status for name in "aba"] == [200, 200, 429]
         reply = send_commit(hub, "tester/b", file_line("x"))
         assert reply.json()["error"].startswith(
@@ -337,7 +337,7 @@ def test_a_request_over_the_limit_is_429_until_the_window_ends(tmp_path: Path) -
         assert [int(remaining) for remaining, _ in told] == [2, 1, 0, 0]
         assert all(0 < int(left) <= 300 for _, left in told)
         assert replies[-1].headers["ratelimit-policy"] == '"fixed window";"api";q=3;w=300'
-        assert send(hub, "GET", "/localhub/stats").status == 200, "looking from outside is free"
+        assert send(hub, "GET", "/localhub/stats").status == 200, "requests for statistics are not limited"
 
 
 def test_a_request_over_the_limit_raises_in_the_client(tmp_path: Path, client: Callable[..., HfApi]) -> None:

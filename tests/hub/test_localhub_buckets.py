@@ -241,7 +241,7 @@ def test_other_users_see_public_buckets_and_cannot_write(tmp_path: Path, client:
         ben.create_bucket("ben/own")
         body = json.dumps({"type": "addFile", "path": "a", "xetHash": secret.xet_hash}).encode()
         stolen = send(hub, "POST", "/api/buckets/ben/own/batch", body, token="hf_ben")
-        assert stolen.status == 422, "a hash alone opens no content of others"
+        assert stolen.status == 422, "a hash gives no access to foreign content"
 
 
 def test_requests_to_buckets_are_counted_and_limited(tmp_path: Path, client: Callable[..., HfApi]) -> None:
@@ -275,7 +275,7 @@ def test_acknowledged_changes_survive_a_kill(tmp_path: Path, client: Callable[..
 
 
 class Follower:
-    """A client of the event feed, in a thread."""
+    """A client of the event stream."""
 
     def __init__(self, hub: HasEndpoint, bucket_id: str, query: str = "") -> None:
         self._connection = http.client.HTTPConnection(urlsplit(hub.endpoint).netloc, timeout=60)
@@ -315,7 +315,7 @@ def following(hub: HubProcess, bucket: str) -> Iterator[Callable[..., Iterator[t
 
 def test_the_event_stream_reports_changes(api: HfApi, bucket: str, following: Callable[..., Any]) -> None:
     events = following()
-    assert next(events) == ("ready", {}), "nothing has ever changed"
+    assert next(events) == ("ready", {}), "the bucket has no changes yet"
     add(api, bucket, {"a": b"1"})
     name, data = next(events)
     (change,) = data["changes"]
@@ -423,7 +423,7 @@ def test_two_streams_report_all_changes_of_eight_clients_once_in_one_order(
     for thread in threads:
         thread.join(60)
     assert [sorted(each) for each in seen] == [sorted(expected)] * 2
-    assert seen[0] == seen[1], "in one order"
+    assert seen[0] == seen[1], "both streams have the same order"
 
 
 def test_a_long_change_log_is_compacted_and_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +447,7 @@ def many(number: int) -> list[bucket_files.Change]:
     return [bucket_files.Change(path, bucket_files.BucketFile(path, EMPTY, 0, 0, 0)) for path in paths]
 
 
-def test_a_batch_that_a_full_disk_cut_short_leaves_no_trace(tmp_path: Path) -> None:
+def test_a_batch_cut_short_by_a_full_disk_is_discarded(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "unfinished")
     files = bucket_files.BucketFiles(tmp_path, disk)
     files.change(many(0))
@@ -462,7 +462,7 @@ def test_a_batch_that_a_full_disk_cut_short_leaves_no_trace(tmp_path: Path) -> N
     assert (len(again), again.sequence) == (len(files), files.sequence) == (80, 2)
 
 
-def test_a_file_that_is_replaced_is_there_all_the_time(tmp_path: Path) -> None:
+def test_a_file_exists_while_it_is_replaced(tmp_path: Path) -> None:
     files = bucket_files.BucketFiles(tmp_path, Disk(tmp_path / "unfinished"))
     change = bucket_files.Change("a", bucket_files.BucketFile("a", EMPTY, 5, 0, 0))
     files.change([change])

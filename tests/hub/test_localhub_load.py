@@ -223,8 +223,8 @@ def test_fifty_kills_of_the_hub_lose_no_acknowledged_commit(tmp_path: Path, clie
                 time.sleep(0.5)
             finally:
                 writers.stop.set()
-        assert len({repo_id for repo_id, *_ in writers.acknowledged}) == 4, "each writer got something through"
-        assert len(writers.acknowledged) > KILLS, "the Hub was killed at work"
+        assert len({repo_id for repo_id, *_ in writers.acknowledged}) == 4, "each writer has acknowledged commits"
+        assert len(writers.acknowledged) > KILLS, "the Hub was killed between commits"
         for repo_id in (*small, large):
             repository = tmp_path / "hub" / "repos" / "models" / f"{repo_id}.git"
             assert_sound(repository)

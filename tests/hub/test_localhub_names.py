@@ -193,4 +193,4 @@ def test_an_lfs_batch_for_xet_names_the_endpoint_and_token(hub: HubProcess, repo
     assert upload["header"]["X-Xet-Cas-Url"] == hub.endpoint
     assert int(upload["header"]["X-Xet-Token-Expiration"]) > 0
     reply = send(hub, "GET", f"/v1/chunks/default/{'0' * 64}", token=upload["header"]["X-Xet-Access-Token"])
-    assert reply.status == 404, "the token opens the storage"
+    assert reply.status == 404, "the storage accepts the token"

@@ -84,7 +84,7 @@ def test_a_closed_pull_request_accepts_no_commits(api: HfApi, repo: str) -> None
         api.get_discussion_details(repo, 7)
 
 
-def test_refs_of_pull_requests_are_listed_when_asked_for(api: HfApi, repo: str) -> None:
+def test_refs_of_pull_requests_are_listed_on_request(api: HfApi, repo: str) -> None:
     info = push(api, repo, {"a.txt": b"1"}, create_pr=True)
     assert api.list_repo_refs(repo).pull_requests is None
     (ref,) = api.list_repo_refs(repo, include_pull_requests=True).pull_requests or []

@@ -171,9 +171,7 @@ def test_a_request_with_a_foreign_host_name_is_refused(hub: HubProcess, repo: st
         assert send(hub, "GET", path, headers={"Host": host}).status == status, host
 
 
-def test_the_name_server_is_asked_only_about_a_foreign_host_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dns_is_queried_only_for_a_foreign_host_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def full_name() -> str:
@@ -187,7 +185,7 @@ def test_the_name_server_is_asked_only_about_a_foreign_host_name(
         for host, status in {"node17.cluster.example:80": 200, "node17.evil.example": 421}.items():
             assert send(hub, "GET", "/", headers={"Host": host}).status == status
         assert len(asked) == 1
-        assert "localhub" not in asked[0], "not in the thread that serves"
+        assert "localhub" not in asked[0], "not in the server's thread"
 
 
 def test_the_files_of_the_hub_are_readable_by_their_owner_only(tmp_path: Path) -> None:
@@ -279,7 +277,7 @@ def test_a_file_that_shares_chunks_with_a_private_one_does_not_reveal_the_rest(
                 got = send(shared, "GET", part["url"], token=None, headers={"Range": f"bytes={first}-{end}"})
                 refused += got.status == 403
                 assert got.status == (206 if end in (last, size) else 403)
-    assert refused, "the public file is made of a part of the private one's xorb"
+    assert refused, "the public file shares a xorb with the private one"
     hidden = hashing.to_hex(hashing.chunk_hash(secret[-1000:]))
     assert send(shared, "GET", f"/v1/chunks/default/{hidden}", token=token).status == 404
 

@@ -62,14 +62,14 @@ def test_a_hub_that_stops_aborts_open_requests_without_a_traceback(
 
 # Dulwich does not close a file that it cannot write.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_repo_takes_what_a_full_disk_refused_once_there_is_room(tmp_path: Path, client: Callable[..., HfApi]) -> None:
+def test_a_commit_refused_by_a_full_disk_is_accepted_later(tmp_path: Path, client: Callable[..., HfApi]) -> None:
     with LocalHub(tmp_path) as hub:
         repo_id = client(hub).create_repo("a").repo_id
         wide = [file_line(f"wide/{n}", b"%d" % n) for n in range(100)]
         assert send_commit(hub, repo_id, *wide).status == 200
 
         def attempts() -> list[int]:
-            # The new folder of the commit needs more room than its body, and the branch the least room.
+            # The commit's tree needs more space than its body, and the branch the least.
             branch = send(hub, "POST", f"/api/models/{repo_id}/branch/other", {})
             return [send_commit(hub, repo_id, file_line("wide/more")).status, branch.status]
 

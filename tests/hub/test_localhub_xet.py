@@ -156,7 +156,7 @@ def test_a_shard_must_name_existing_chunks_and_prove_them(hub: HubProcess, api: 
     name, body = plain_xorb(*chunks)
     sha256 = bytes(range(32))
     good = make_shard(chunks, sha256)
-    assert cas(hub, repo_id, "POST", "/v1/shards", good).status == 400, "the xorb is not there yet"
+    assert cas(hub, repo_id, "POST", "/v1/shards", good).status == 400, "the xorb was not uploaded yet"
     assert cas(hub, repo_id, "POST", f"/v1/xorbs/default/{name}", body).status == 200
     wrong = {
         "no shard": b"no shard",
@@ -177,7 +177,7 @@ def test_the_storage_accepts_only_its_own_tokens(hub: HubProcess, api: HfApi, re
     api.create_repo(repo_id)
     name, body = plain_xorb(b"a chunk")
     path = f"/v1/xorbs/default/{name}"
-    assert send(hub, "POST", path, body).status == 401, "the Hub's token is not the storage's"
+    assert send(hub, "POST", path, body).status == 401, "the storage refuses the Hub's token"
     assert send(hub, "POST", path, body, token=None).status == 401
     assert cas(hub, repo_id, "POST", path, body, scope="read").status == 403
     assert send(hub, "GET", f"/xorbs/{name}", token=None).status == 403
@@ -217,7 +217,7 @@ def test_xorbs_survive_a_restart(tmp_path: Path, client: Callable[..., HfApi]) -
         assert send(hub, "GET", f"/tester/x/resolve/main/{LOG}").body == content
 
 
-def test_an_owner_that_a_full_disk_cut_short_does_not_hide_the_next(tmp_path: Path) -> None:
+def test_an_owner_cut_short_by_a_full_disk_does_not_hide_the_next(tmp_path: Path) -> None:
     path = tmp_path / "xorb"
     add_owner(path, "first", 0, 7)
     with files_of_at_most((tmp_path / "xorb.owners").stat().st_size + 5), pytest.raises(OSError, match="too large"):

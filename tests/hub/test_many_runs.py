@@ -113,7 +113,7 @@ def test_a_refused_run_and_a_failing_hook_hold_back_no_other_run(
 
     logging.getLogger("hf_summary_writer").setLevel(logging.CRITICAL)
     try:
-        bad = open_writer(0, path_in_repo="x" * 300)  # a name that no Git server takes
+        bad = open_writer(0, path_in_repo="x" * 300)  # a name that Git servers refuse
         others = [open_writer(number, on_commit=fail if number == 1 else None) for number in range(1, 5)]
         for writer in (bad, *others):
             writer.add_scalar("loss", 1.0, 0)

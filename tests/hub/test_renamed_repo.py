@@ -41,7 +41,7 @@ def test_a_run_continues_through_a_rename(api: HfApi, repo_id: str, tmp_path: Pa
             if n == 0:
                 api.move_repo(from_id=repo_id, to_id=moved)
     assert files(api, moved) == {"0.txt", "0.bin", "1.txt", "1.bin"}
-    assert api.repo_info(repo_id).id == moved, "no new repo was made under the old name"
+    assert api.repo_info(repo_id).id == moved, "no new repo was created under the old name"
 
 
 @pytest.mark.parametrize("named", ["old", "new"])

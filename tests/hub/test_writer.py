@@ -415,7 +415,7 @@ def test_one_of_two_writers_on_a_logdir_pushes_and_the_other_takes_over(
     wait_until(lambda: steps_on_the_hub() == [1, 2])
     assert [each.name for each in threading.enumerate()].count("hf-summary-writer-push") == 1
     assert first.scheduler._job.lease.held
-    assert not second.scheduler._job.lease.held, "it leaves the folder to the first one's scheduler"
+    assert not second.scheduler._job.lease.held, "the first writer's scheduler holds the lease"
     first.close()
     second.add_scalar("loss", 3.0, 3)
     wait_until(lambda: steps_on_the_hub() == [1, 2, 3])

@@ -150,7 +150,7 @@ def test_a_login_page_instead_of_the_hub_is_reported(hub: HubProcess, tmp_path: 
     assert f"what answered is not the Hub ({said}" in asked.stderr
 
 
-def test_the_address_of_a_page_is_told_from_a_folder(hub: HubProcess, tmp_path: Path) -> None:
+def test_the_url_of_a_page_is_not_a_folder(hub: HubProcess, tmp_path: Path) -> None:
     asked = commands.invoke(hub, "get", f"{hub.endpoint}/user/run", home=tmp_path)
     assert asked.returncode == 2
     assert "use 'name' or 'namespace/name'" in asked.stderr

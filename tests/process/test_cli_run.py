@@ -195,7 +195,7 @@ def test_invalid_arguments_are_reported_before_the_command_runs(
     assert not (here / "runs").exists()
 
 
-def test_an_empty_name_of_the_logdir_is_not_the_working_folder(hub: HubProcess, here: Path) -> None:
+def test_an_empty_logdir_is_not_the_working_folder(hub: HubProcess, here: Path) -> None:
     ended = commands.invoke(hub, "run", "user/run", "--logdir", "", "--", "true", home=here)
     assert ended.returncode == 2
     assert "the name of the folder is empty" in ended.stderr

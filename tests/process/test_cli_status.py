@@ -128,7 +128,7 @@ def test_a_folder_that_was_never_pushed_is_an_error(hub: HubProcess, tmp_path: P
     assert "never pushed" in asked.stderr
 
 
-def test_a_forgotten_folder_is_uploaded_anew(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_forgotten_folder_can_be_uploaded_again(hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "a.txt").write_text("1")

@@ -95,7 +95,7 @@ def test_a_missing_repo_is_an_error_in_one_line(hub: HubProcess, repo_id: str, t
     ("words", "said"),
     [(["hf://user/run@main", "--revision", "other"], "leave one of them out"), (["user/run", "--folder="], "is empty")],
 )
-def test_a_mistake_is_told_before_anything_is_downloaded(
+def test_invalid_arguments_are_reported_before_anything_is_downloaded(
     hub: HubProcess, tmp_path: Path, words: list[str], said: str
 ) -> None:
     shown = commands.invoke(hub, "view", *words, home=tmp_path)

@@ -93,7 +93,7 @@ def test_ctrl_c_while_close_waits_skips_the_wait_and_the_program_continues(
         process.send_signal(signal.SIGINT)
         wait_for_line(process, "saved\n")
         began = time.monotonic()
-        process.send_signal(signal.SIGINT)  # this one is the program's
+        process.send_signal(signal.SIGINT)  # after `close`, the signal ends the program
         err += process.communicate(timeout=scripts.SECONDS)[1]
         assert time.monotonic() - began < 15
     assert process.returncode == -signal.SIGINT

@@ -79,7 +79,7 @@ def board_that_ends(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("variables", [{"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, {"TERM": "dumb"}], ids=str)
-def test_bars_can_be_switched_off(hub: HubProcess, repo_id: str, logdir: Path, variables: dict[str, str]) -> None:
+def test_bars_can_be_turned_off(hub: HubProcess, repo_id: str, logdir: Path, variables: dict[str, str]) -> None:
     shown = commands.on_terminal(hub, "sync", logdir, repo_id, "--allow", "*", home=logdir.parent, **variables)
     assert shown.code == 0, shown.text
     assert "\r\n" in shown.text

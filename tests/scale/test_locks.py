@@ -100,7 +100,7 @@ def size_on_hub(hub: HubProcess, repo_id: str, pid: int) -> int:
 
 
 def size_known(logdir: Path, pid: int) -> int:
-    """Return how much of a host's file has arrived, as the ledger of the folder tells."""
+    """Return the uploaded size of a host's file, as recorded in the folder's ledger."""
     [ledger] = ledgers_of(logdir)
     return sum(entry.length for path, entry in ledger.entries.items() if f".{pid}_" in path)
 

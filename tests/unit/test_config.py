@@ -138,7 +138,7 @@ def sample() -> PushConfig:
     return PushConfig(**SAMPLES)
 
 
-def test_there_is_a_sample_of_every_field_that_is_not_its_default() -> None:
+def test_every_field_has_a_sample_other_than_its_default() -> None:
     assert list(SAMPLES) == [each.name for each in FIELDS]
     assert all(SAMPLES[each.name] != each.default for each in FIELDS)
 

@@ -44,7 +44,7 @@ def test_a_repo_id_is_valid_exactly_when_the_client_accepts_it(repo_id: str) -> 
 
 
 @pytest.mark.parametrize("repo_id", [None, 3, Path("user/name"), b"user/name"])
-def test_a_repo_id_that_is_no_text_is_a_type_error(repo_id: object) -> None:
+def test_a_repo_id_that_is_not_text_is_a_type_error(repo_id: object) -> None:
     with pytest.raises(TypeError, match="repo_id"):
         checks.check_repo_id(repo_id)
 
@@ -98,7 +98,7 @@ def test_an_interval_that_is_not_positive_and_finite_is_a_value_error(minutes: f
 
 
 @pytest.mark.parametrize("minutes", ["5", None, True])
-def test_an_interval_that_is_no_number_is_a_type_error(minutes: object) -> None:
+def test_an_interval_that_is_not_a_number_is_a_type_error(minutes: object) -> None:
     with pytest.raises(TypeError, match="commit_every"):
         checks.check_interval(minutes, "commit_every")
 
@@ -112,7 +112,7 @@ def test_a_repo_type_the_hub_does_not_have_is_refused(repo_type: object) -> None
 @pytest.mark.parametrize(
     "revision", ["", "a b", "a..b", "-x", "a.lock", "a~1", "a:b", "/a", "a/", "@", ".a", "a\x7f", "\udcff"]
 )
-def test_a_revision_that_is_no_branch_name_is_refused(revision: str) -> None:
+def test_an_invalid_branch_name_is_refused(revision: str) -> None:
     with pytest.raises(ValueError, match="revision"):
         checks.check_revision(revision)
 
@@ -156,7 +156,7 @@ def test_a_relative_folder_needs_a_working_folder(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("number", [np.int64(5), np.float32(5), np.float64(5)])
-def test_lengths_of_time_may_be_numbers_of_numpy(number: float, tmp_path: Path) -> None:
+def test_durations_may_be_numpy_numbers(number: float, tmp_path: Path) -> None:
     assert type(checks.check_interval(number)) is float
     assert type(checks.check_seconds(number)) is float
     with EventWriter(tmp_path, flush_secs=number):
@@ -164,12 +164,12 @@ def test_lengths_of_time_may_be_numbers_of_numpy(number: float, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("value", [np.True_, np.bool_(0)])
-def test_a_switch_may_be_one_of_numpy(value: object) -> None:
+def test_a_switch_may_be_a_numpy_boolean(value: object) -> None:
     assert checks.check_switch(value, "squash_history") is bool(value)
 
 
 @pytest.mark.parametrize("value", [1, "yes", np.int64(1)])
-def test_a_switch_that_is_no_boolean_is_refused(value: object) -> None:
+def test_a_switch_that_is_not_a_boolean_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="squash_history must be True or False"):
         checks.check_switch(value, "squash_history")
 
@@ -180,7 +180,7 @@ def test_a_wait_is_capped_at_the_longest_that_a_lock_supports() -> None:
 
 
 @pytest.mark.parametrize("client", ["hf_a_token", HfApi, object(), 1], ids=lambda client: type(client).__name__)
-def test_a_client_that_is_none_is_refused_without_naming_it(client: Any, tmp_path: Path) -> None:
+def test_an_invalid_client_is_refused_and_not_shown(client: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="hf_api must be an HfApi") as refused:
         HFSummaryWriter("user/run", logdir=tmp_path / "run", hf_api=client)
     assert "hf_a" not in str(refused.value).replace("hf_api", "")

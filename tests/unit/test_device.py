@@ -238,7 +238,7 @@ def test_a_value_that_is_not_finite_is_warned_about_once_it_is_read(
     assert "NaN or Inf" in caplog.text
 
 
-def test_a_device_that_fails_is_named_once_and_nothing_hangs(
+def test_a_device_failure_is_logged_once_and_nothing_hangs(
     tmp_path: Path, device: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EventWriter(tmp_path) as writer:
@@ -300,7 +300,7 @@ def test_over_the_limit_on_device_memory_the_caller_waits_for_the_copy(tmp_path:
     assert [event.summary.value[0].histo.max for event in logged(tmp_path)] == list(range(9))
 
 
-def test_device_memory_of_events_that_are_refused_is_free_again(
+def test_device_memory_of_refused_events_is_released(
     tmp_path: Path, device: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device.runs_at_once = True

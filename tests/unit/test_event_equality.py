@@ -252,7 +252,7 @@ def test_lists_of_images_and_boxes() -> None:
     )
 
 
-def test_texts() -> None:
+def test_text() -> None:
     same([("add_text", ("t", "some *text*\n", 3), {"walltime": 7.0}), ("add_text", ("t", "ü", None), {})])
     same([("add_text", ("t", 5, 3), {})])
 

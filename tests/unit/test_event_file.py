@@ -342,7 +342,7 @@ def test_a_file_whose_torn_tail_cannot_be_cut_off_is_abandoned(
     assert payloads(event_files(tmp_path)[-1])[1:] == [b"two"]
 
 
-def test_a_file_that_was_cut_before_a_write_failed_is_not_filled_with_zeros(
+def test_a_failed_write_to_a_truncated_file_adds_no_zeros(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = EventFile(str(tmp_path))
@@ -376,7 +376,7 @@ def test_a_new_file_whose_first_write_fails_is_removed(
     assert len(event_files(tmp_path)) == 1
 
 
-def test_an_interrupted_write_is_neither_lost_nor_doubled(
+def test_an_interrupted_write_is_neither_lost_nor_repeated(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = EventFile(str(tmp_path))

@@ -122,7 +122,7 @@ def test_a_disk_that_hangs_for_one_writer_delays_no_flush_of_another(
 
 
 @pytest.mark.faults("D15")
-def test_a_disk_that_hangs_for_several_writers_is_waited_for_once(
+def test_several_writers_wait_for_a_hung_disk_once(
     writers: Writers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recovered = threading.Event()

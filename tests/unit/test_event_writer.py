@@ -178,7 +178,7 @@ def test_embeddings_are_listed_in_the_order_of_the_calls(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("step", ["make_mat", "append_pbtxt"])
-def test_an_embedding_that_a_full_disk_cuts_short_leaves_nothing(
+def test_an_embedding_cut_short_by_a_full_disk_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     write = getattr(media, step)
@@ -200,7 +200,7 @@ def test_an_embedding_that_a_full_disk_cuts_short_leaves_nothing(
     assert len(files) == 2
 
 
-def test_projector_reads_the_embeddings_with_any_tag(tmp_path: Path) -> None:
+def test_the_projector_reads_embeddings_with_any_tag(tmp_path: Path) -> None:
     tags = ['quoted "tag"', "two\nlines", "größe", "back\\slash", "plain"]
     with EventWriter(tmp_path) as writer:
         for tag in tags:
@@ -334,7 +334,7 @@ def test_event_files_lists_the_open_files(tmp_path: Path) -> None:
     assert writer.event_files == []
 
 
-def test_the_purge_is_written_once(tmp_path: Path) -> None:
+def test_the_purge_step_is_written_once(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path, purge_step=7)
     writer.add_scalar("a", 1, 8)
     writer.close()
@@ -369,7 +369,7 @@ def test_protocol_buffers_of_tensorboardx_are_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, b"bytes", "text", 3, their_event.Event(), object()])
-def test_an_object_that_is_no_summary_is_refused_in_the_call(tmp_path: Path, wrong: object) -> None:
+def test_an_object_that_is_not_a_summary_is_refused_in_the_call(tmp_path: Path, wrong: object) -> None:
     with EventWriter(tmp_path) as writer, pytest.raises(TypeError):
         writer.file_writer.add_summary(wrong)
 
@@ -409,7 +409,7 @@ def test_a_file_as_logdir_is_refused(tmp_path: Path) -> None:
         {"logdir": "x" * 256},
     ],
 )
-def test_impossible_arguments_are_refused_before_anything_is_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
+def test_invalid_arguments_are_refused_before_anything_is_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         EventWriter(**{"logdir": tmp_path / "run", **arguments})
     assert list(tmp_path.iterdir()) == []
@@ -443,7 +443,7 @@ def test_arguments_of_the_wrong_type_are_named(tmp_path: Path, argument: dict[st
 
 
 @pytest.mark.parametrize("step", [1.5, "3", True], ids=repr)
-def test_a_purge_step_that_is_no_integer_is_refused_before_anything_is_written(tmp_path: Path, step: Any) -> None:
+def test_a_purge_step_that_is_not_an_integer_is_refused_at_once(tmp_path: Path, step: Any) -> None:
     with pytest.raises(TypeError, match="purge_step must be an integer"):
         EventWriter(tmp_path / "run", purge_step=step)
     assert list(tmp_path.iterdir()) == []
@@ -455,7 +455,7 @@ def test_the_longest_suffix_fits_the_longest_file_name() -> None:
     assert len(str(name)) <= _NAME_BYTES
 
 
-def test_several_numbers_of_which_one_is_refused_leave_nothing(tmp_path: Path) -> None:
+def test_calls_with_one_invalid_value_write_nothing(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         for wrong in ("text", [1, 2]):
             with pytest.raises((AssertionError, TypeError)):
@@ -467,13 +467,13 @@ def test_several_numbers_of_which_one_is_refused_leave_nothing(tmp_path: Path) -
     assert logged(tmp_path) == []
 
 
-def test_a_tag_that_no_event_can_hold_is_refused_in_the_call(tmp_path: Path) -> None:
+def test_a_tag_that_cannot_be_encoded_is_refused_in_the_call(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer, pytest.raises(UnicodeEncodeError):
         writer.add_audio("\udcff", np.zeros(100, np.float32))
 
 
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "a/../../b", "nul\0", "prompt " * 50], ids=repr)
-def test_names_that_are_no_subfolder_of_the_logdir_are_refused_in_the_call(tmp_path: Path, name: str) -> None:
+def test_invalid_names_of_sub_runs_are_refused_in_the_call(tmp_path: Path, name: str) -> None:
     with EventWriter(tmp_path / "run") as writer:
         with pytest.raises(ValueError, match="name"):
             writer.add_scalars(name, {"x": 1})
@@ -487,7 +487,7 @@ def test_names_that_are_no_subfolder_of_the_logdir_are_refused_in_the_call(tmp_p
 
 
 @pytest.mark.parametrize("tag", ["..", "nul\0", "x" * 300])
-def test_an_embedding_with_a_tag_that_is_no_folder_is_refused_in_the_call(tmp_path: Path, tag: str) -> None:
+def test_invalid_tags_of_embeddings_are_refused_in_the_call(tmp_path: Path, tag: str) -> None:
     with EventWriter(tmp_path) as writer, pytest.raises(ValueError, match="name"):
         writer.add_embedding(np.zeros((3, 2)), tag=tag)
 
@@ -504,7 +504,7 @@ def test_unknown_arguments_are_refused(tmp_path: Path) -> None:
         EventWriter(tmp_path, unheard_of=1)
 
 
-def test_logdir_may_be_given_in_each_of_the_known_ways(tmp_path: Path) -> None:
+def test_logdir_is_accepted_by_position_and_under_both_names(tmp_path: Path) -> None:
     for writer in (
         EventWriter(tmp_path / "run"),
         EventWriter(logdir=str(tmp_path / "run")),
@@ -515,7 +515,7 @@ def test_logdir_may_be_given_in_each_of_the_known_ways(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("collect_tensorboardx_writers")
-def test_the_default_logdir_is_tensorboardx_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_logdir_is_that_of_tensorboardx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with EventWriter(comment="_note") as writer, tensorboardX.SummaryWriter(comment="_note") as theirs:
         digits = re.compile("[0-9]")
@@ -616,7 +616,7 @@ def test_small_events_stay_below_the_limit_too(
         monkeypatch.undo()
 
 
-def test_an_interrupt_in_a_call_makes_no_later_caller_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_releases_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     acquire = MemoryLimit.acquire
 
     def interrupt(memory: MemoryLimit, nbytes: int) -> None:

@@ -24,7 +24,7 @@ PATTERNS = st.none() | PATHS | st.lists(PATHS, max_size=3)
 @example(["a"], [], None)
 @example(["a.tfevents.1", "b/a.tfevents.1", "c"], "*.tfevents.*", None)
 @example([".git/x", "a/.git/x", "a/.git"], None, None)
-def test_files_are_chosen_as_the_client_chooses_them(
+def test_files_are_selected_as_by_the_client(
     paths: list[str], allow: list[str] | str | None, ignore: list[str] | str | None
 ) -> None:
     ignored = [] if ignore is None else [ignore] if isinstance(ignore, str) else ignore

@@ -102,7 +102,7 @@ def test_a_copy_that_shares_blocks_needs_no_space_and_has_the_right_length(
     assert path.read_bytes() == b"1234"
 
 
-def test_a_file_system_whose_own_copy_copies_nothing_is_read(
+def test_a_file_is_read_if_the_file_systems_copy_is_empty(
     source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying.os, "copy_file_range", lambda *_: 0, raising=False)  # type: ignore[attr-defined]

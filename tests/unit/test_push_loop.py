@@ -170,7 +170,7 @@ def test_a_trigger_with_nothing_left_to_push_gets_the_result_of_the_running_push
     assert task.trigger().result(SECONDS) is None
 
 
-def test_a_failed_push_fails_its_future_and_the_loop_goes_on(pushes: Pushes, make: Callable[..., Any]) -> None:
+def test_a_failed_push_fails_its_future_and_the_loop_continues(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.outcomes = [SystemExit(3), KeyError("bug"), None]
     for kind in (SystemExit, KeyError):
@@ -341,7 +341,7 @@ def test_folders_that_are_due_at_once_are_pushed_together(pushes: Pushes, make: 
     wait_until(lambda: sum(map(len, pushes.served)) >= 3, SECONDS)
     wait_until(lambda: all(task.last_future and task.last_future.done() for task in tasks), SECONDS)
     count = len(pushes.served)
-    with tasks[0]._loop.lock:  # the thread cannot begin before all have asked
+    with tasks[0]._loop.lock:  # the thread cannot start a push before all triggers
         futures = [task.trigger() for task in tasks]
     pushes.let_end(100)
     assert {future.result(SECONDS) for future in futures} == {count + 1}
@@ -480,7 +480,7 @@ def test_the_thread_survives_a_callback_that_exits(pushes: Pushes, make: Callabl
     assert first.result(SECONDS) == 2
     pushes.wait_for_begin()
     with pytest.raises(SystemExit):
-        first.add_done_callback(lambda _: sys.exit(3))  # called at once, in the thread that asks
+        first.add_done_callback(lambda _: sys.exit(3))  # called at once, in the calling thread
     pushes.let_end()
     assert task.trigger().result(SECONDS) == 3
 

@@ -266,9 +266,7 @@ def test_a_folder_deleted_while_it_is_read_is_skipped(tmp_path: Path, monkeypatc
     assert list(read(tmp_path)) == ["kept"]
 
 
-def test_a_file_that_is_deleted_while_the_folder_is_read_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_deleted_while_the_folder_is_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log(tmp_path / "kept", {"loss": [1.0]})
     log(tmp_path / "deleted", {"loss": [1.0]})
 

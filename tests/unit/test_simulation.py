@@ -62,7 +62,7 @@ def test_writers_of_one_process_share_their_commits(runs: int) -> None:
 
 @pytest.mark.parametrize("runs", [64, 500])
 def test_a_parent_scheduler_makes_one_commit_for_a_hundred_runs(runs: int) -> None:
-    result = simulate(Layout(runs, processes=1, agent=True))
+    result = simulate(Layout(runs, processes=1, one_folder=True))
     assert_nothing_was_refused(result)
     assert max(result.worst) <= INTERVAL + PUSH_SECONDS * -(-runs // 100)
     assert len(result.accepted) <= 24 * HOUR / INTERVAL * -(-runs // 100)

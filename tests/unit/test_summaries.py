@@ -66,7 +66,7 @@ def test_domains_of_hyperparameters_are_written_as_by_torch(tmp_path: Path) -> N
     assert metric.step == 7
 
 
-def test_hyperparameters_of_numpy_are_written_as_those_of_python(tmp_path: Path) -> None:
+def test_numpy_hyperparameters_are_written_like_python_ones(tmp_path: Path) -> None:
     of_numpy: dict[str, Any] = {"lr": np.float32(0.5), "batch": np.int64(32), "bias": np.True_, "kind": np.str_("a")}
     with EventWriter(tmp_path) as writer:
         writer.add_hparams(of_numpy, {}, {"batch": [np.int64(32), 64]}, "numpy")

@@ -32,13 +32,13 @@ def test_the_checksum_has_the_standard_test_value() -> None:
 
 
 @given(st.binary(max_size=2000))
-def test_the_checksum_is_that_of_tensorboardx(data: bytes) -> None:
+def test_the_checksum_equals_that_of_tensorboardx(data: bytes) -> None:
     assert tfrecord.crc32c(data) == slow_crc32c(data)
     assert masked_crc(data) == their_masked_crc(data)
 
 
 @pytest.mark.parametrize("length", [0, 1, 37, 255, 256, 257, 70_000])
-def test_a_frame_is_byte_for_byte_what_tensorboardx_writes(tmp_path: Path, length: int) -> None:
+def test_a_frame_equals_that_of_tensorboardx_byte_for_byte(tmp_path: Path, length: int) -> None:
     payload = bytes(i % 251 for i in range(length))
     writer = RecordWriter(str(tmp_path / "record"))
     writer.write(payload)

@@ -52,7 +52,7 @@ def test_numbers_of_any_kind_and_size_are_logged(tmp_path: Path, value: Any, num
 @pytest.mark.parametrize(
     "value", [10**400, "text", b"1", 1j, [1, 2], None, object()], ids=lambda value: type(value).__name__
 )
-def test_a_value_that_is_no_number_is_refused_in_the_call(tmp_path: Path, value: Any) -> None:
+def test_a_value_that_is_not_a_number_is_refused_in_the_call(tmp_path: Path, value: Any) -> None:
     with EventWriter(tmp_path) as writer, pytest.raises(Exception):  # noqa: B017, PT011
         writer.add_scalar("a", value, 0)
     assert logged(tmp_path) == []

@@ -1,7 +1,7 @@
 """A distributed training as a user writes it: every rank computes, averages the gradient with the others, and logs.
 
-Started by `torchrun` with the repo, a pattern for the logdir in which `{rank}` stands for the rank, the number of the
-attempt, and how many steps it has.
+Started by `torchrun` with the repo, a pattern for the logdir with `{rank}` for the rank, the number of the attempt, and
+the number of steps.
 """
 
 import os

@@ -1,7 +1,7 @@
 """A sweep on a local Ray cluster: each trial logs with our class in its worker process.
 
-Started with the repo, the folder of the runs, a folder for Ray itself, how many trials there are and how many run at
-once.
+Started with the repo, the folder of the runs, a folder for Ray itself, the number of trials and the number of
+concurrent ones.
 """
 
 import os
