@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_summary_writer.errors import PostponedError, RateLimitError, TemporaryError, UnreachableError
+from hf_summary_writer.errors import FolderBusyError, PostponedError, RateLimitError, TemporaryError, UnreachableError
 from hf_summary_writer.push.timetable import Result, Timetable
 
 INTERVAL = 300.0
@@ -42,6 +42,26 @@ def test_a_last_push_is_retried_unless_the_hub_never_responded(table: Timetable)
 def test_an_ordinary_push_is_retried_even_if_the_hub_never_responded(table: Timetable) -> None:
     assert table.settle(1000.0, UnreachableError("connection refused")) is Result.FAILED
     assert table.ready_at(requested=False) < 1000 + INTERVAL
+
+
+def test_a_folder_pushed_by_another_process_is_checked_less_and_less_often(table: Timetable) -> None:
+    now, checks = 1000.0, 0
+    while table.settle(now, FolderBusyError("another process is pushing this folder")) is Result.AGAIN:
+        checks += 1
+        now, before = table.ready_at(requested=True), now
+        assert before < now <= before + INTERVAL / 8
+    assert now < 1000 + 1.2 * INTERVAL
+    assert checks < 60
+
+
+def test_a_last_push_checks_a_busy_folder_to_the_end_at_the_same_pace(table: Timetable) -> None:
+    busy = FolderBusyError("another process is pushing this folder")
+    table.settle(1000.0, busy)
+    table.finish(1100.0, 20.0)
+    table.settle(1100.0, busy)
+    first = table.ready_at(requested=True)
+    table.settle(1110.0, busy)
+    assert table.ready_at(requested=True) - 1110 == first - 1100 < 1
 
 
 def test_a_postponed_push_is_no_failure_and_waits_for_its_turn(table: Timetable) -> None:

@@ -50,7 +50,7 @@ def delay_after(error: Exception, failures: int, interval: float, chance: float)
 
 # While waiting in the commit queue, check this often whether others have left it.
 _LOOK_AGAIN_SECONDS = 60.0
-# How often to check whether another process still pushes the folder.
+# How soon to check whether another process still pushes the folder.
 _BUSY_SECONDS = 0.25
 
 
@@ -153,7 +153,9 @@ class Timetable:
         self._postponed, self._postponed_until = None, 0.0
         if self.waits_for_folder(now, error):
             self._busy_since = now if self._busy_since is None else self._busy_since
-            self._postponed_until = now + _BUSY_SECONDS
+            # Each check scans the folder. A last push has little time to wait.
+            waited = 0.0 if self.finish_by is not None else now - self._busy_since
+            self._postponed_until = now + max(_BUSY_SECONDS, waited / 8)
             return Result.AGAIN
         if isinstance(error, FolderBusyError) and self.finish_by is not None:
             self.error = error
