@@ -214,9 +214,9 @@ class Shutdown:
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
         """
-        began = time.monotonic()
         try:
-            if not _wait(future, min(_SECONDS_BEFORE_EXPLAINING, deadline - began)) and time.monotonic() < deadline:
+            seconds = min(_SECONDS_BEFORE_EXPLAINING, deadline - time.monotonic())
+            if not _wait(future, seconds) and time.monotonic() < deadline:
                 self._explain_the_wait(deadline - time.monotonic())
                 _wait(future, deadline - time.monotonic())
         except KeyboardInterrupt:
@@ -224,7 +224,8 @@ class Shutdown:
             raise
         finally:
             pending = _counter.count(self._inventory, max(_SECONDS_TO_COUNT, deadline - time.monotonic()))
-            self.remaining = max(0.0, self.remaining - (time.monotonic() - began))
+            # By the deadline: the waits for other folders before this one are part of the same exit.
+            self.remaining = min(self.remaining, max(0.0, deadline - time.monotonic()))
             if away or not _wait(future, 0) or future.exception() is not None:
                 self._say_what_is_missing(pending)
             else:
