@@ -10,12 +10,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from click.shell_completion import ShellComplete
 
 import commands
 import events
 import remote
 import scripts
 from faults.proxy import FaultProxy, Hang
+from hf_summary_writer.cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,6 +195,23 @@ def test_invalid_arguments_are_reported_before_the_command_runs(
     assert ended.returncode == 2
     assert said in ended.stderr
     assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "found"),
+    [
+        (["run"], "--logd", [("plain", "--logdir")]),
+        (["run", "user/run"], "--re", [("plain", "--repo-type"), ("plain", "--revision")]),
+        (["run", "user/run", "--logdir"], "r", [("dir", "r")]),
+        (["run", "user/run", "--", "python"], "tr", [("file", "tr")]),
+        (["run", "user/run", "--", "python"], "--re", [("file", "--re")]),
+    ],
+)
+def test_a_shell_completes_options_and_behind_the_separator_files(
+    words: list[str], incomplete: str, found: list[tuple[str, str]]
+) -> None:
+    shell = ShellComplete(main, {}, "hf-summary-writer", "_HF_SUMMARY_WRITER_COMPLETE")
+    assert [(each.type, each.value) for each in shell.get_completions(words, incomplete)] == found
 
 
 def test_an_empty_logdir_is_not_the_working_folder(hub: HubProcess, here: Path) -> None:

@@ -29,7 +29,7 @@ class _Folder(click.Path):
         if value == "":  # as an unset variable of a shell gives it; to Python it is the working folder
             self.fail("the name of the folder is empty: use . for the working folder", param, ctx)
         try:
-            return check_folder(value, "it")
+            return check_folder(value, "the path")
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from click.shell_completion import CompletionItem
+
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.scheduler import CommitScheduler
 
@@ -109,6 +111,9 @@ class _RunCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         separator = args.index("--") if "--" in args else len(args)
+        if ctx.resilient_parsing:  # for the completion of a shell
+            ctx.meta[_COMMAND] = args[separator + 1 :] if separator < len(args) else None
+            return super().parse_args(ctx, args[:separator])
         if not args or not {"--help", "-h"}.isdisjoint(args[:separator]):
             return super().parse_args(ctx, args[:separator])
         if separator == len(args):
@@ -119,6 +124,13 @@ class _RunCommand(click.Command):
         if not separator:
             raise click.UsageError(f"REPO_ID is missing: {_EXAMPLE}", ctx)
         return super().parse_args(ctx, args[:separator])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if ctx.meta[_COMMAND] is None:
+            return super().shell_complete(ctx, incomplete)
+        from click.shell_completion import CompletionItem  # needed for a completion alone
+
+        return [CompletionItem(incomplete, type="file")]
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "-- COMMAND [ARGUMENTS]..."]
