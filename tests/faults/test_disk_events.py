@@ -109,6 +109,7 @@ def test_a_trigger_joined_by_close_fails_if_its_events_were_not_written(
     writer = HFSummaryWriter(
         repo_id, logdir=tmp_path, hf_api=api, commit_every=60, on_commit=lambda _: goes_on.wait(SECONDS)
     )
+    writer.scheduler.trigger().result(SECONDS)  # or the push that the constructor begins takes the first event
     writer.add_scalar("a", 1, 1)
     first = writer.scheduler.trigger()
     wait_until(lambda: writer.scheduler.status().commit)
