@@ -23,6 +23,7 @@ __all__ = [
     "as_file_name",
     "as_patterns",
     "as_unicode",
+    "can_be_downloaded",
     "check_bytes",
     "check_endpoint",
     "check_folder",
@@ -111,9 +112,7 @@ def check_path_in_repo(path: object, name: str = "path_in_repo") -> str:
     stripped = path.strip("/")
     parts = stripped.split("/") if stripped else []
     if (
-        "\\" in path
-        or not is_unicode(path)
-        or any(ord(character) < ord(" ") or character == "\x7f" for character in path)
+        not can_be_downloaded(path)
         or any(part in {"", ".", ".."} for part in parts)
         or any(part.lower() in _FORBIDDEN_PARTS for part in parts)
         # The Hub's client downloads no repo in which a name begins as a drive of Windows does.
@@ -125,6 +124,12 @@ def check_path_in_repo(path: object, name: str = "path_in_repo") -> str:
             "that are no UTF-8"
         )
     return stripped
+
+
+def can_be_downloaded(name: str) -> bool:
+    """Return whether the Hub's client downloads a file with these characters in its name."""
+    has_control = any(ord(character) < ord(" ") or character == "\x7f" for character in name)
+    return "\\" not in name and is_unicode(name) and not has_control
 
 
 def as_unicode(name: str) -> str:

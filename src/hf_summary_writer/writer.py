@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.checks import as_unicode, check_folder, check_path_in_repo
+from hf_summary_writer.checks import as_unicode, can_be_downloaded, check_folder, check_path_in_repo
 from hf_summary_writer.config import (
     DEFAULT_CLOSE_TIMEOUT,
     DEFAULT_STALL_SECONDS,
@@ -180,6 +180,7 @@ class HFSummaryWriter(EventWriter):
         # Named as the user did: a link may lead to a folder with a meaningless name.
         path = os.path.abspath(logdir)  # noqa: PTH100 - a Path would follow it
         of_run = _in_repo(config, os.path.basename(path))  # noqa: PTH119
+        _check_suffix(kwargs.get("filename_suffix"))
         if config.check:
             from hf_summary_writer.hub.check import require  # rarely needed, and slow to import
 
@@ -439,6 +440,15 @@ def _warn_of_mixed_runs(destination: Destination, folder: Path) -> None:
             other,
             folder,
             destination.path,
+        )
+
+
+def _check_suffix(suffix: object) -> None:
+    # The parent checks all else.
+    if isinstance(suffix, str) and not can_be_downloaded(as_unicode(suffix)):
+        raise ValueError(
+            f"filename_suffix {suffix!r} cannot be used: it must not hold backslashes, control characters or bytes that"
+            " are no UTF-8"
         )
 
 

@@ -344,6 +344,10 @@ def test_the_users_exception_is_not_masked_by_a_failing_last_push(
         ({"logdir": None, "comment": "_lr\\1e-3"}, ValueError),
         ({"logdir": None, "comment": "_lr=0.001" * 30}, ValueError),
         ({"flush_secs": "120"}, TypeError),
+        ({"filename_suffix": "-a\\b"}, ValueError),
+        ({"filename_suffix": "-a\nb"}, ValueError),
+        ({"hf_api": "hf_sécret"}, TypeError),
+        ({"purge_step": 1.5}, TypeError),
     ],
     ids=str,
 )
