@@ -151,7 +151,7 @@ def line(**fields: object) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-HEAD = line(version=1, destination=asdict(DESTINATION))
+HEAD = line(version=1, destination=asdict(DESTINATION), folder={"path": "/run", "inode": 1})
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,7 @@ HEAD = line(version=1, destination=asdict(DESTINATION))
         HEAD + b"null\n",
         line(version=2, destination={}),
         line(version=1, destination={"endpoint": "elsewhere"}),
+        line(version=1, destination=asdict(DESTINATION), folder=None),
         HEAD + line(file=3, signature=[1, 2, 3, 4], length=3),
         HEAD + line(file="a", signature=[1, 2, 3], length=3),
         HEAD + line(file="a", signature=[1, 2, 3, "4"], length=3),
@@ -291,7 +292,7 @@ def test_only_ledgers_with_a_valid_destination_are_found(tmp_path: Path) -> None
     Ledger(state / "good.jsonl", DESTINATION).record({"a": entry()})
     broken: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bin"}]
     for number, wrong in enumerate(broken):
-        head = line(version=1, destination={**asdict(DESTINATION), **wrong})
+        head = line(version=1, destination={**asdict(DESTINATION), **wrong}, folder={"path": "/run", "inode": 1})
         (state / f"{number}.jsonl").write_bytes(head)
     (state / "deep.jsonl").write_bytes(b"[" * 60_000)
     assert [ledger.path.name for ledger in ledgers_of(tmp_path)] == ["good.jsonl"]
@@ -306,22 +307,16 @@ def test_a_deleted_ledger_is_written_again_in_full(path: Path) -> None:
     assert set(reread(path).entries) == {"a", "b"}
 
 
-def test_a_ledger_of_an_earlier_version_is_read_and_then_names_its_folder(path: Path) -> None:
-    path.parent.mkdir()
-    old = (
-        line(file="a", signature=[1, 2, 10, 4], length=10, tail="t"),
-        line(file="b", signature=[1, 2, 3, 4], length=3, digest="0123abcd"),
-    )
-    path.write_bytes(HEAD + b"".join(old))
-    ledger = reread(path)
-    assert ledger.entries["a"] == entry()
-    assert ledger.entries["b"].young
-    ledger.record({"c": entry()})
-    assert json.loads(path.read_bytes().splitlines()[0])["folder"]["path"] == str(path.parents[1])
-    assert set(reread(path).entries) == {"a", "b", "c"}
+def test_a_ledger_that_names_no_folder_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / STATE_FOLDER / f"{DESTINATION.key}.jsonl"
+    Ledger(path, DESTINATION).record({"a": entry()})
+    head, *rest = path.read_bytes().splitlines(keepends=True)
+    without = {name: value for name, value in json.loads(head).items() if name != "folder"}
+    path.write_bytes(b"".join([line(**without), *rest]))
+    assert list(ledgers_of(tmp_path)) == []
+    assert not path.exists()
 
 
-@pytest.mark.faults("S11")
 def test_the_ledger_of_a_copied_folder_is_reported_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

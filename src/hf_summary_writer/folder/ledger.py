@@ -313,10 +313,8 @@ class Ledger:
         if head["destination"] != asdict(self.destination):
             raise LedgerError("it is about another destination")
         path, inode = self._home()
-        home = head.get("folder")
-        if home is None:  # written by an earlier version
-            self._is_stale = True
-        elif path != _typed(home["path"], str) and inode != _integer(home["inode"]):
+        home = head["folder"]
+        if path != _typed(home["path"], str) and inode != _integer(home["inode"]):
             # A copy has another inode, and a move over the border of a file system has; a moved folder keeps its own.
             self.moved_from, self._is_stale = home["path"], True
 
@@ -488,8 +486,7 @@ def _parsed_file(line: dict[str, Any]) -> tuple[str, LedgerEntry]:
     digest = text(line.get("digest", ""))
     if not _DIGEST.fullmatch(digest):
         raise ValueError(digest)
-    # An earlier version, whose signatures have four numbers, knew the digest of young files only.
-    young = _typed(line.get("young", bool(digest) and len(line["signature"]) == 4), bool)
+    young = _typed(line.get("young", False), bool)
     verified = _integer(line.get("verified", 0))
     tail, sha256, git_oid, xet_hash = (text(line.get(name, "")) for name in ("tail", "sha256", "git_oid", "xet_hash"))
     return relpath, LedgerEntry(signature, length, tail, digest, sha256, git_oid, young, verified, xet_hash)
