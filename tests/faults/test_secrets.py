@@ -1,4 +1,4 @@
-"""The token is never shown, whatever a server answers. The fixture `watch` checks all tests in this folder for it."""
+"""The token is never shown, for any answer of a server. The fixture `watch` checks all tests in this folder for it."""
 
 from __future__ import annotations
 

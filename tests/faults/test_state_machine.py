@@ -400,18 +400,18 @@ def run_machine(make_store: Callable[[], Store], examples: int, *, derandomize: 
 
 @pytest.mark.client  # over a real Hub, the client commits and fails
 @pytest.mark.transport
-def test_folder_and_hub_agree_whatever_happens(proxy: FaultProxy, proxied: HfApi) -> None:
+def test_folder_and_hub_agree_after_random_steps(proxy: FaultProxy, proxied: HfApi) -> None:
     run_machine(lambda: RealHub(proxied, proxy), examples=3, derandomize=True)
 
 
 @needs_a_client_for_buckets
 @pytest.mark.client
-def test_folder_and_bucket_agree_whatever_happens(proxy: FaultProxy, proxied: HfApi) -> None:
+def test_folder_and_bucket_agree_after_random_steps(proxy: FaultProxy, proxied: HfApi) -> None:
     run_machine(lambda: RealBucket(proxied, proxy), examples=3, derandomize=True)
 
 
 @pytest.mark.parametrize("store", [Dictionary, pytest.param(BucketDictionary, marks=needs_a_client_for_buckets)])
-def test_folder_and_a_dictionary_agree_whatever_happens(store: type[Dictionary]) -> None:
+def test_folder_and_a_dictionary_agree_after_random_steps(store: type[Dictionary]) -> None:
     run_machine(store, examples=15, derandomize=True)
 
 

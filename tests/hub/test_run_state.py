@@ -248,7 +248,7 @@ def test_logs_are_uploaded_to_a_repo_that_ignores_the_state_file(
 
 
 @pytest.mark.parametrize("arguments", [[], [object()], ["a\udcffb", "\x1b[31m"], ["x" * 100_000], None], ids=range(5))
-def test_logs_are_uploaded_whatever_the_arguments_of_the_script(
+def test_logs_are_uploaded_for_any_arguments_of_the_script(
     api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any
 ) -> None:
     monkeypatch.setattr(sys, "argv", arguments and [tmp_path / "train.py", *arguments])

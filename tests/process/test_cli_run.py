@@ -207,7 +207,7 @@ def test_invalid_arguments_are_reported_before_the_command_runs(
         (["run", "user/run", "--", "python"], "--re", [("file", "--re")]),
     ],
 )
-def test_a_shell_completes_options_and_behind_the_separator_files(
+def test_a_shell_completes_options_and_files_behind_the_separator(
     words: list[str], incomplete: str, found: list[tuple[str, str]]
 ) -> None:
     shell = ShellComplete(main, {}, "hf-summary-writer", "_HF_SUMMARY_WRITER_COMPLETE")

@@ -1,4 +1,4 @@
-"""Exit takes at most `close_timeout` in total, whatever hangs and for any number of writers."""
+"""Exit takes at most `close_timeout` in total, for any hanging call and any number of writers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def inventory_of(folder: Path) -> tuple[Inventory, Ledger]:
     return Inventory(folder, config, ledger, WarnOnce()), ledger
 
 
-def test_the_longest_waiting_file_comes_first_whatever_its_time(tmp_path: Path) -> None:
+def test_the_longest_waiting_file_comes_first_not_the_oldest(tmp_path: Path) -> None:
     inventory, ledger = inventory_of(tmp_path)
     for number, name in enumerate(["new", "newer", "c", "b", "a"]):
         path = tmp_path / f"{name}.txt"

@@ -38,7 +38,7 @@ def test_time_spent_waiting_for_other_folders_counts(shutdown: Shutdown) -> None
     assert shutdown.remaining == 0
 
 
-def test_time_that_no_wait_took_is_left_for_the_next_one(shutdown: Shutdown) -> None:
+def test_unused_time_is_left_for_the_next_wait(shutdown: Shutdown) -> None:
     deadline = time.monotonic() + HOUR
     shutdown.await_last(done(), deadline, away=False)
     assert 0 < shutdown.remaining <= deadline - time.monotonic() + 1

@@ -98,7 +98,7 @@ def test_an_event_file_is_cut_at_its_last_whole_record(folder: Folder, memory: i
 
 @pytest.mark.faults("D10")
 @given(tail=st.binary(max_size=200))
-def test_only_whole_records_are_published_whatever_bytes_follow(
+def test_only_whole_records_are_published_before_any_bytes(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes
 ) -> None:
     folder = Folder(tmp_path_factory.mktemp("d10").resolve())
