@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import math
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 import commands
-from faults.proxy import Answer, FaultProxy
+from events import wait_until
+from faults.proxy import Answer, FaultProxy, Hang
 from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.events import EventWriter
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
     from hub_process import HubProcess
+
+
+SECONDS = 60.0
 
 
 @pytest.fixture
@@ -148,6 +153,23 @@ def test_a_login_page_instead_of_the_hub_is_reported(hub: HubProcess, tmp_path: 
         asked = commands.invoke(portal, "get", "run", home=tmp_path)
     assert asked.returncode == 1
     assert f"what answered is not the Hub ({said}" in asked.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_download_and_removes_its_temporary_copy(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    with HFSummaryWriter(repo_id, tmp_path / "first", hf_api=api) as writer:
+        writer.add_scalar("loss", 0.5, 7)
+    (tmp_path / "temporary").mkdir()
+    with FaultProxy(hub) as proxy:
+        proxy.add("GET", "/resolve/", Hang(), times=99)
+        with commands.start(proxy, "get", repo_id, home=tmp_path, TMPDIR=str(tmp_path / "temporary")) as process:
+            wait_until(lambda: any("/resolve/" in seen.path for seen in proxy.requests), SECONDS)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + number, errors
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_the_url_of_a_page_is_not_a_folder(hub: HubProcess, tmp_path: Path) -> None:

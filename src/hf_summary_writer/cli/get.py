@@ -15,6 +15,7 @@ import click
 
 from hf_summary_writer.cli.options import config_option, new_folder, refuse
 from hf_summary_writer.cli.progress import download_progress
+from hf_summary_writer.cli.signals import exit_on_signals
 from hf_summary_writer.cli.terminal import log_to_stderr, write_lines
 from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.hub import default_endpoint, failed_read
@@ -103,7 +104,7 @@ def _downloaded(
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()  # the client's own
-    with download_progress(config.repo_id) as progress:
+    with exit_on_signals(), download_progress(config.repo_id) as progress:
         return read_remote(source, config, client_for(config), tags or None, runs or None, folder, progress)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["signal_handlers", "unignored"]
+__all__ = ["exit_on_signals", "signal_handlers", "unignored"]
 
 
 @contextlib.contextmanager
@@ -21,6 +22,15 @@ def signal_handlers(handlers: Mapping[int, Any]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def exit_on_signals() -> contextlib.AbstractContextManager[None]:
+    """Let SIGTERM and SIGHUP end the process by `SystemExit` in the block, so that temporary files are removed."""
+    return signal_handlers(dict.fromkeys(unignored(("SIGTERM", "SIGHUP")), _exit))
+
+
+def _exit(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def unignored(names: Iterable[str]) -> list[int]:
