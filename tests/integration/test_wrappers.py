@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -259,3 +260,17 @@ def test_nested_logging_blocks_raise_nothing() -> None:
 
     with TorchFrameworkWriter("user/run", "runs/first") as writer, writer.logging(), writer.logging():
         writer.flush()
+
+
+def test_a_logger_in_a_spawned_process_closes_its_writer(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    from hf_summary_writer.integrations.lightning import HubLogger
+
+    logger = HubLogger("user/run", name="", version="first")
+    logger.log_metrics({"a": 1.0}, 1)
+    copied = pickle.loads(pickle.dumps(logger))
+    copied.log_metrics({"a": 2.0}, 2)
+    for each in (copied, logger):
+        each.finalize("success")
+        assert each.experiment.all_writers is None
+    assert len(events.event_files(tmp_path)) == 2

@@ -50,7 +50,8 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
     ) -> None:
         own = {key: kwargs.pop(key) for key in _OF_THE_LOGGER if key in kwargs}
         super().__init__(save_dir, name, **own)
-        self._writer: TorchFrameworkWriter | None = None
+        # The parent's own name for it, by which it closes the writer.
+        self._experiment: TorchFrameworkWriter | None = None
         self._path_in_repo = posixpath.join(path_in_repo or "", name or "")
         self._writer_arguments = {"repo_id": repo_id, **kwargs}
 
@@ -58,18 +59,19 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
     @rank_zero_experiment  # type: ignore[untyped-decorator]
     def experiment(self) -> TorchFrameworkWriter:
         """The writer, to log other data with its methods."""
-        if self._writer is None:
+        if self._experiment is None:
             version = self.version if isinstance(self.version, str) else f"version_{self.version}"
             # The writer adds the last part, which is not the version if there is a `sub_dir`.
             above = posixpath.dirname(posixpath.normpath(posixpath.join(version, self.sub_dir or "")))
             place = posixpath.join(self._path_in_repo, above)
-            # The parent's own name for it, by which it closes the writer.
-            self._experiment = self._writer = TorchFrameworkWriter(
-                logdir=self.log_dir, path_in_repo=place, **self._writer_arguments
-            )
-        return self._writer
+            self._experiment = TorchFrameworkWriter(logdir=self.log_dir, path_in_repo=place, **self._writer_arguments)
+        return self._experiment
 
     def save(self) -> None:
         """Write the hyperparameters; called after each log."""
-        with logging_with(self._writer):
+        with logging_with(self._experiment):
             super().save()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all attributes, for spawned processes; the parent leaves out its writer, which cannot be pickled."""
+        return self.__dict__.copy()
