@@ -93,7 +93,11 @@ def test_a_missing_repo_is_an_error_in_one_line(hub: HubProcess, repo_id: str, t
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["hf://user/run@main", "--revision", "other"], "leave one of them out"), (["user/run", "--folder="], "is empty")],
+    [
+        (["hf://user/run@main", "--revision", "other"], "leave one of them out"),
+        (["user/run", "--folder="], "is empty"),
+        (["user/run", "--refresh", "nan"], "no length of time"),
+    ],
 )
 def test_invalid_arguments_are_reported_before_anything_is_downloaded(
     hub: HubProcess, tmp_path: Path, words: list[str], said: str

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer.cli.options import new_folder
+from hf_summary_writer.cli.options import new_folder, some_seconds
 from hf_summary_writer.localhub.command import localhub
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ __all__ = ["demo", "localhub"]
 @click.option("--keep", type=new_folder, help="Keep the Hub's repos and the logs in this folder.")
 @click.option("--open", "open_", is_flag=True, help="Show the downloaded run in TensorBoard at the end.")
 @click.option("--live", is_flag=True, help="Upload to a bucket, and show the training live in TensorBoard.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=1), help="Training time in seconds.  [default: 8, and 60 with --live]"
-)
+@click.option("--seconds", type=some_seconds, help="Training time in seconds.  [default: 8, and 60 with --live]")
 def demo(keep: Path | None, open_: bool, live: bool, seconds: float | None) -> None:
     """Train a small classifier, upload its logs to a Hub on this machine, and compare.
 

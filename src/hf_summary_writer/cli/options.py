@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from dataclasses import Field
 
-__all__ = ["config_of", "config_option", "config_options", "existing_folder", "given", "new_folder", "refuse"]
+__all__ = [
+    "config_of",
+    "config_option",
+    "config_options",
+    "existing_folder",
+    "given",
+    "new_folder",
+    "refuse",
+    "some_seconds",
+]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -36,6 +46,17 @@ class _Folder(click.Path):
 
 # The absolute path, without links, of a folder that need not exist yet. Shells do not expand ~ in `--option=~/folder`.
 new_folder: click.Path = _Folder(file_okay=False)
+
+
+class _Seconds(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no length of time", param, ctx)
+        return found
+
+
+some_seconds: click.FloatRange = _Seconds(min=1)
 
 
 def config_options(command: F) -> F:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer.cli.options import config_option, new_folder
+from hf_summary_writer.cli.options import config_option, new_folder, some_seconds
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, say
@@ -51,7 +51,7 @@ _END_SECONDS = 10.0
 @config_option("token")
 @click.option(
     "--refresh",
-    type=click.FloatRange(min=1),
+    type=some_seconds,
     default=None,
     help=f"Refresh interval in seconds.  [default: {REPO_SECONDS:g}; a bucket is followed live]",
 )
