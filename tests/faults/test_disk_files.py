@@ -287,7 +287,10 @@ def test_an_unreadable_folder_hides_no_other(world: World) -> None:
     (world.folder / "file.txt").write_bytes(b"file")
     world.schedule().next_commit()
     (world.folder.parent / "closed").mkdir(mode=0)
-    assert [known for known, _ in known_folders(world.folder.parent)] == [world.folder]
+    warnings: list[str] = []
+    found = known_folders(world.folder.parent, lambda _, warning: warnings.append(warning))
+    assert [known for known, _ in found] == [world.folder]
+    assert len(warnings) == 1
 
 
 @pytest.mark.usefixtures("ordinary_user")
@@ -314,7 +317,20 @@ def test_commands_report_a_run_that_cannot_be_read(hub: HubProcess, repo_id: str
     for words in (("sync",), ("sync", "--dry-run", "--exit-code"), ("status", "--exit-code")):
         done = commands.invoke(hub, *words, tmp_path / "runs", home=tmp_path)
         assert (words, done.returncode) == (words, 1)
-        assert f"{tmp_path}/runs/b cannot be read: Permission denied" in done.stderr
+        assert f"'{tmp_path}/runs/b' is left out: " in done.stderr
+        assert "Permission denied" in done.stderr
+
+
+def test_no_command_takes_a_copied_run_for_uploaded(hub: HubProcess, repo_id: str, folder: Path) -> None:
+    runs, home = folder / "runs", folder.parent
+    (runs / "a").mkdir(parents=True)
+    (runs / "a" / "file.txt").write_bytes(b"1")
+    commands.invoke(hub, "sync", runs / "a", repo_id, "--allow", "*", home=home)
+    shutil.copytree(runs / "a", runs / "b")
+    for words in (("sync",), ("sync", "--dry-run", "--exit-code"), ("status", "--exit-code")):
+        done = commands.invoke(hub, *words, runs, home=home)
+        assert (words, done.returncode) == (words, 1)
+        assert "of which it seems to be a copy" in done.stderr
 
 
 @pytest.mark.usefixtures("ordinary_user")

@@ -11,7 +11,7 @@ import click
 
 from hf_summary_writer.cli.options import config_option, refuse
 from hf_summary_writer.cli.run_states import show_runs
-from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say, unread_line
+from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
 from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked, ledgers_of
 from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.notices import amount, folders
@@ -80,9 +80,9 @@ def status(
 
 
 def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) -> None:
-    unread: list[str] = []
-    known = known_folders(folder, lambda *each: unread.append(unread_line(*each)))
-    for line in unread:
+    left_out: list[str] = []
+    known = known_folders(folder, lambda _, line: left_out.append(line))
+    for line in left_out:
         say(line, colour="red", err=True)
     if not known:
         raise click.UsageError(f"{folder} was never pushed from here")
@@ -96,19 +96,19 @@ def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) 
     linked = [each for config, seen in found for each in linked_folders(seen.status.folder, config, seen.links_out)]
     found += [(config, inspect_folder(each, config)) for each, config in linked if _is_pushed(each, config)]
     elsewhere = {seen.status.folder for _, seen in found}
-    complete = not unread
+    complete = not left_out
     for config, (status, _, links) in found:
-        left_out = unfollowed(status.folder, links, elsewhere)
-        complete = complete and status.all_arrived and not left_out
+        not_followed = unfollowed(status.folder, links, elsewhere)
+        complete = complete and status.all_arrived and not not_followed
         if as_json:
-            emit({**status.as_dict(), "unfollowed_links": left_out})
+            emit({**status.as_dict(), "unfollowed_links": not_followed})
         else:
-            _show(status, config, left_out)
+            _show(status, config, not_followed)
     sys.exit(1 if exit_code and not complete else 0)
 
 
 def _is_pushed(folder: Path, config: PushConfig) -> bool:
-    return any(ledger.destination == config.destination for ledger in ledgers_of(folder, quiet=True))
+    return any(ledger.destination == config.destination for ledger in ledgers_of(folder, lambda *_: None))
 
 
 def _forget(known: list[tuple[Path, Ledger]]) -> None:

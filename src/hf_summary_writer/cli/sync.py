@@ -17,7 +17,7 @@ from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.signals import signal_handlers, unignored
-from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say, unread_line
+from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.hub import check_client, default_endpoint
@@ -160,22 +160,22 @@ def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tupl
     """Return the folders to push with their configs, and whether those are all folders to push."""
     if repo_id is not None:
         return [(folder, config_of(folder, repo_id, options, known_configs(folder)))], True
-    unread: list[str] = []
-    configs, complete = _known_configs(folder, options, lambda *each: unread.append(unread_line(*each)))
-    for line in unread:
+    left_out: list[str] = []
+    configs, complete = _known_configs(folder, options, lambda _, line: left_out.append(line))
+    for line in left_out:
         say(line, colour="red", err=True)
     if complete and not configs:
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
-    return configs, complete and not unread
+    return configs, complete and not left_out
 
 
 def _known_configs(
-    folder: Path, options: dict[str, Any], unread: Callable[[str, Exception], object] = lambda _, __: None
+    folder: Path, options: dict[str, Any], warn: Callable[[str, str], object] = lambda _, __: None
 ) -> tuple[_Configs, bool]:
     """Return the configs of the known folders pushed to the user's Hub, and whether all of them were."""
     # A folder may be untrusted: the user's token is not sent to the Hub that its state files name.
     endpoint = options["endpoint"] or without_password(default_endpoint())
-    found = [(each, ledger.known_config) for each, ledger in known_folders(folder, unread)]
+    found = [(each, ledger.known_config) for each, ledger in known_folders(folder, warn)]
     ours = [(each, config) for each, config in found if config.endpoint == endpoint]
     for each, config in found:
         if config.endpoint != endpoint:

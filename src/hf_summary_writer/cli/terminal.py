@@ -29,7 +29,6 @@ __all__ = [
     "patterns",
     "place",
     "say",
-    "unread_line",
     "write_lines",
 ]
 
@@ -132,11 +131,6 @@ def patterns(config: PushConfig) -> str:
 def place(where: PushConfig | Destination) -> str:
     """Return repo and Hub for people."""
     return f"{where.repo_id} on {urlsplit(where.endpoint).netloc}"
-
-
-def unread_line(folder: str, error: Exception) -> str:
-    """Return a line about a folder that may have been pushed before and cannot be read."""
-    return f"{folder} cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def ago(seconds: float) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 from hf_summary_writer import checks
 from hf_summary_writer.config import Destination, PushConfig
-from hf_summary_writer.folder.disk import LAST_SECOND, MALFORMED, STATE_FOLDER, StateFolder, seconds, text
+from hf_summary_writer.folder.disk import LAST_SECOND, MALFORMED, STATE_FOLDER, StateFolder, WarnOnce, seconds, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -412,24 +412,20 @@ class Ledger:
         return {"repo": self.repo_id, **({"new": True} if self.is_new else {})}
 
 
-def ledgers_of(
-    folder: Path, *, quiet: bool = False, unread: Callable[[str, Exception], object] = lambda _, __: None
-) -> Iterator[Ledger]:
-    """Yield the readable ledgers of a folder.
-
-    Those that were made for another folder are left out, and named in a warning if there are no others.
+def ledgers_of(folder: Path, warn: Callable[[str, str], object] | None = None) -> Iterator[Ledger]:
+    """Yield the readable ledgers of a folder; leave out those that were made for another folder.
 
     Args:
         folder: The folder.
-        quiet: Whether to leave that warning out.
-        unread: Called with the folder and the error if some of its state cannot be read.
+        warn: Called, as `WarnOnce.warn`, if some of its state cannot be read, or all of it is of other folders.
     """
+    warn = warn or WarnOnce().warn
     state = StateFolder(folder / STATE_FOLDER)
     moved, found = [], False
     try:
         names = state.names(".jsonl")
     except OSError as error:
-        unread(str(folder), error)
+        warn("state", f"{str(folder)!a} is left out: its upload state cannot be listed: {error.strerror}")
         return
     for name in names:
         try:
@@ -438,20 +434,19 @@ def ledgers_of(
             ledger = Ledger(state.path / name, destination)
             ledger.refresh()
         except (OSError, LedgerError) as error:
-            unread(str(folder), error)
+            warn("ledger", f"{str(folder)!a} is left out: {name!a} cannot be read: {error}")
             continue
         if ledger.moved_from is not None:
             moved.append(ledger)
         else:
             found = True
             yield ledger
-    for ledger in [] if found or quiet else moved:
-        logger.warning(
-            "%a holds the upload state of %a, of which it seems to be a copy: that state is not used; to upload"
-            " this folder to the place of the other one, run: %s",
-            str(folder),
-            ledger.moved_from,
-            ledger.known_config.sync_command(folder, ""),
+    for ledger in [] if found else moved:
+        command = ledger.known_config.sync_command(folder, "")
+        warn(
+            "copy",
+            f"{str(folder)!a} holds the upload state of {ledger.moved_from!a}, of which it seems to be a copy: that"
+            f" state is not used; to upload this folder to the place of the other one, run: {command}",
         )
 
 

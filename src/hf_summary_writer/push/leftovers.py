@@ -46,6 +46,8 @@ _LOADED_AT = int(time.time())
 
 _looked_at: set[Path] = set()
 
+_quiet = WarnOnce(quiet=True).warn
+
 
 class _Leftover(NamedTuple):
     """The data that an earlier run left unsent.
@@ -116,7 +118,7 @@ def _look(folder: Path, endpoint: str, sends_to: Destination | None, api: Callab
 
 
 def _command(parent: Path, found: list[_Leftover], endpoint: str) -> str:
-    if next(ledgers_of(parent, quiet=True), None) is None:
+    if next(ledgers_of(parent, _quiet), None) is None:
         return known_sync_command(parent, endpoint)
     # A folder that was pushed as a whole would be so again.
     return " && ".join(each.config.sync_command(each.folder, endpoint) for each in found)
@@ -149,7 +151,7 @@ def _leftovers(folder: Path, endpoint: str) -> Iterator[_Leftover]:
     for run in _runs_beside(folder):
         if time.monotonic() > until:
             return
-        for ledger in ledgers_of(run, quiet=True):
+        for ledger in ledgers_of(run, _quiet):
             config = ledger.known_config
             if config.endpoint == endpoint and not _is_pushed(run, ledger):
                 inventory = Inventory(run, config, ledger, WarnOnce(quiet=True))

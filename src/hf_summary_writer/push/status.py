@@ -231,19 +231,15 @@ class Inspection(NamedTuple):
     links_out: set[str]
 
 
-def known_folders(
-    root: Path, unread: Callable[[str, Exception], object] = lambda _, __: None
-) -> list[tuple[Path, Ledger]]:
+def known_folders(root: Path, warn: Callable[[str, str], object]) -> list[tuple[Path, Ledger]]:
     """Return the folders that were pushed, or were to be, and their ledgers: `root` itself, or else those below.
 
     Args:
         root: The folder, an absolute path without links.
-        unread: Called with every folder that cannot be listed or whose state cannot be read, and the error.
+        warn: Called, as `WarnOnce.warn`, for each folder that is left out.
     """
-    found = [(root, ledger) for ledger in ledgers_of(root, unread=unread)]
-    return found or [
-        (folder, ledger) for folder in _below(root, unread) for ledger in ledgers_of(folder, unread=unread)
-    ]
+    found = [(root, ledger) for ledger in ledgers_of(root, warn)]
+    return found or [(folder, ledger) for folder in _below(root, warn) for ledger in ledgers_of(folder, warn)]
 
 
 def matches_nothing(folder: Path, config: PushConfig) -> bool:
@@ -288,9 +284,9 @@ def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> 
     return Inspection(status, missing, inventory.links_out)
 
 
-def _below(root: Path, unread: Callable[[str, Exception], object]) -> Iterator[Path]:
+def _below(root: Path, warn: Callable[[str, str], object]) -> Iterator[Path]:
     def unlisted(error: OSError) -> None:
-        unread(error.filename, error)
+        warn("unlisted", f"{error.filename!a} is left out: it cannot be listed: {error.strerror}")
 
     for folder, subfolders, _ in os.walk(root, onerror=unlisted):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
