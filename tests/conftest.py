@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
@@ -68,10 +69,13 @@ def _helpers() -> set[int | None]:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
-    """Fail a test that leaves one of our threads or a child process running."""
+    """Fail a test that leaves a thread of ours, a child process or a handler of our logger behind."""
     threads_before = set(threading.enumerate())
     children_before = _children()
+    logger = logging.getLogger("hf_summary_writer")
+    handlers_before = list(logger.handlers)
     yield
+    assert logger.handlers == handlers_before
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
         threads = [t.name for t in set(threading.enumerate()) - threads_before if _ours(t)]

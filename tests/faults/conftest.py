@@ -18,6 +18,7 @@ import remote
 from faults.mounts import a_disk_of
 from faults.proxy import FaultProxy
 from hf_summary_writer import CommitScheduler
+from hf_summary_writer.errors import DeadlineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo, HfApi
 
+    from faults.proxy import Action
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hub_process import HubProcess
 
@@ -192,6 +194,20 @@ class World:
         self._runs.append(Run(scheduler, commits, errors))
         self.watch.see(repr(scheduler))
         return self._runs[-1]
+
+    def hang(self, run: Run, request: tuple[str, str], action: Action) -> DeadlineError:
+        """Fail a push at the deadline of a request with a fault; the deadline grows until that request is reached."""
+        run.scheduler._remote.call_seconds = 0.5
+        while True:
+            self.proxy.add(*request, action)
+            seen = len(self.proxy.requests)
+            run.scheduler._remote.call_seconds *= 2
+            error = run.fail()
+            assert isinstance(error, DeadlineError)
+            if any(each.action is action for each in self.proxy.requests[seen:]):
+                run.allow(SECONDS)
+                return error
+            self.proxy.clear()
 
     def said(self, level: int) -> list[str]:
         """Return the messages of the library and the client, from a log level on."""

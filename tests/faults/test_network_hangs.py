@@ -165,13 +165,10 @@ def test_an_abandoned_attempt_commits_nothing_after_a_newer_one(world: World, me
     run.settle()
     (world.folder / "first.txt").write_bytes(b"1")
     run.push()
-    run.allow(0.7)
     (world.folder / "a.bin").write_bytes(old)
     # Over Xet the old attempt is uploading, over LFS about to upload.
     stuck = "preupload" if constants.HF_HUB_DISABLE_XET else "xorb"
-    world.proxy.add(*REQUESTS[stuck], Drip(seconds_per_byte=1.0) if constants.HF_HUB_DISABLE_XET else Delay(HOURS))
-    assert isinstance(run.fail(), DeadlineError)
-    run.allow(SECONDS)
+    world.hang(run, REQUESTS[stuck], Drip(seconds_per_byte=1.0) if constants.HF_HUB_DISABLE_XET else Delay(HOURS))
     (world.folder / "a.bin").write_bytes(new)
     run.push()  # the scheduler's own retry may have been earlier
     if meanwhile == "the session is closed":
@@ -191,13 +188,8 @@ def test_a_late_commit_is_corrected_by_the_next_push(world: World) -> None:
     run.settle()
     (world.folder / "first.txt").write_bytes(b"1")
     run.push()
-    run.allow(0.7)
     (world.folder / "a.bin").write_bytes(old)
-    world.proxy.add("POST", "/commit/", Hold())
-    error = run.fail()
-    assert isinstance(error, DeadlineError)
-    assert error.in_doubt
-    run.allow(SECONDS)
+    assert world.hang(run, ALWAYS["commit"], Hold()).in_doubt
     (world.folder / "a.bin").write_bytes(new)
     run.push()  # the scheduler's own retry may have been earlier
     world.proxy.clear()

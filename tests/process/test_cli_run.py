@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from click.shell_completion import ShellComplete
 
@@ -100,9 +100,12 @@ def test_a_signal_ends_the_last_push_and_the_exit_code_is_kept(
 ) -> None:
     with FaultProxy(hub) as proxy:
         proxy.add("*", ".", Hang(), times=99)
-        with commands.start(proxy, "run", repo_id, *python("sys.exit(7)"), home=here) as process:
-            while not proxy.requests and process.poll() is None:
-                time.sleep(0.05)
+        with commands.start(
+            proxy, "run", repo_id, *python("print('ending', flush=True); sys.exit(7)"), home=here
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ending\n"
+            events.wait_until(lambda: not psutil.Process(process.pid).children() and bool(proxy.requests), SECONDS)
             process.send_signal(number)
             _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 7, errors

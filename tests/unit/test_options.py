@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import commands
 from hf_summary_writer.cli import main
 from hf_summary_writer.cli.options import config_of
 from hf_summary_writer.cli.run import run
@@ -140,5 +141,5 @@ def test_ctrl_c_exits_with_code_130(known: Path, monkeypatch: pytest.MonkeyPatch
 
     # Import the module by name: the package attribute of that name is the command.
     monkeypatch.setattr(import_module("hf_summary_writer.cli.status"), "known_folders", interrupted)
-    ended = CliRunner().invoke(main, ["status", str(known)])
-    assert (ended.exit_code, "Traceback" in ended.output) == (130, False)
+    ended = commands.invoke(commands.Nowhere(), "status", known, home=known.parent)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (130, False)
