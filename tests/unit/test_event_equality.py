@@ -130,6 +130,13 @@ def test_exported_scalars(tmp_path: Path) -> None:
     assert exported[0] == exported[1]
 
 
+def test_scalars_with_steps_of_numpy_are_exported(tmp_path: Path) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalars("m", {"x": 1}, np.int64(3), walltime=5.0)
+        writer.export_scalars_to_json(tmp_path / "scalars.json")
+    assert json.loads((tmp_path / "scalars.json").read_text()) == {str(tmp_path / "m" / "x"): [[5.0, 3, 1.0]]}
+
+
 hparams = st.dictionaries(
     st.text(max_size=8),
     st.one_of(st.none(), st.text(max_size=8), st.booleans(), st.integers(-(2**60), 2**60), st.floats(), st.just(len)),

@@ -455,13 +455,14 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if self._look_for_hooks():
             self._add_hooked_scalars(main_tag, tag_scalar_dict, global_step, wall_time)
             return
+        step = plain_step(global_step) if tag_scalar_dict else None
         numbers = {tag: self._scalar_of(value) for tag, value in tag_scalar_dict.items()}
         for tag, number in numbers.items():
             folder = os.path.join(root, _inside(main_tag), _inside(tag))
-            row = [wall_time, global_step, None if isinstance(number, Snapshot) else number]
+            row = [wall_time, step, None if isinstance(number, Snapshot) else number]
             if self._write_to_disk:
                 on_read = functools.partial(row.__setitem__, 2)
-                self._sub_writer(folder).add_scalar(self._prefix(main_tag), number, global_step, wall_time, on_read)
+                self._sub_writer(folder).add_scalar(self._prefix(main_tag), number, step, wall_time, on_read)
             self.scalar_dict.setdefault(folder, []).append(row)
         if self._has_comet:
             self._get_comet_logger().log_metrics(tag_scalar_dict, main_tag, step=global_step)
