@@ -172,6 +172,13 @@ def test_a_signal_ends_a_download_and_removes_its_temporary_copy(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def test_a_missing_file_of_certificates_is_told_from_a_missing_repo(hub: HubProcess, tmp_path: Path) -> None:
+    asked = commands.run(hub, "get", "user/run", home=tmp_path, SSL_CERT_FILE=str(tmp_path / "missing.pem"))
+    assert asked.returncode == 1
+    assert "could not be read from" in asked.stderr
+    assert "SSL_CERT_FILE" in asked.stderr
+
+
 def test_the_url_of_a_page_is_not_a_folder(hub: HubProcess, tmp_path: Path) -> None:
     asked = commands.invoke(hub, "get", f"{hub.endpoint}/user/run", home=tmp_path)
     assert asked.returncode == 2

@@ -109,8 +109,9 @@ def _downloaded(
 
 
 def _reason(source: str, place: Path | PushConfig, error: Exception) -> str:
-    # A KeyError comes from the client, about an answer that lacks a field.
-    is_ours = isinstance(error, LookupError | FileNotFoundError) and not isinstance(error, KeyError)
+    # Those of the client are about a field of an answer, or a file such as that of SSL_CERT_FILE.
+    is_of_client = isinstance(error, KeyError) or getattr(error, "errno", None) is not None
+    is_ours = isinstance(error, LookupError | FileNotFoundError) and not is_of_client
     if isinstance(place, Path) or is_ours:
         return str(error)
     return no_folder(source, place) + failed_read(place, error)

@@ -269,8 +269,14 @@ def _classify_rest(causes: list[BaseException], said: str, repo: str) -> PushErr
             f"the Hub takes no data for {repo} ({said}): the token may not write to it, or the storage quota is used up"
         )
     if any(map(_is_local, causes)):
-        return TemporaryError(f"this machine failed, not the Hub ({said}): check HF_HOME, TMPDIR and the space there")
+        return _local_failure(said)
     return TemporaryError(said)
+
+
+def _local_failure(said: str) -> PushError:
+    return TemporaryError(
+        f"this machine failed, not the Hub ({said}): check HF_HOME, TMPDIR, the space there, and SSL_CERT_FILE"
+    )
 
 
 def _is_local(error: BaseException) -> bool:
@@ -298,7 +304,11 @@ def failure_of(error: Exception) -> str:
         return f"{answer.status} {answer.message}".rstrip()
     said = one_line(describe(error))
     name = type(error).__name__
-    return str(_not_the_hub(f"{name}: {said}")) if name in _NOT_THE_HUB else said
+    if name in _NOT_THE_HUB:
+        return str(_not_the_hub(f"{name}: {said}"))
+    # The error of a file that has a name says enough.
+    is_unnamed = isinstance(error, OSError) and error.errno is not None and error.filename is None
+    return str(_local_failure(f"{name}: {said}")) if is_unnamed and _is_local(error) else said
 
 
 def _not_the_hub(said: str) -> PushError:
