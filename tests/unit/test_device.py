@@ -287,6 +287,18 @@ def test_a_call_during_graph_capture_raises_and_enqueues_nothing(tmp_path: Path,
     assert len(logged(tmp_path)) == 1
 
 
+def test_pending_numbers_on_a_device_count_towards_the_memory_limit(tmp_path: Path, device: StandIn) -> None:
+    with EventWriter(tmp_path, max_pending_bytes=1_000_000) as writer:
+        for step in range(100):
+            writer.add_scalar("loss", device.array(1.5), step)
+        # torch's view of one takes more than 600 bytes.
+        assert writer._memory._acquired - writer._memory._released > 100 * 600
+        device.run_all()
+        writer.flush()
+        assert writer._memory._acquired == writer._memory._released
+    assert steps(tmp_path, "loss") == list(range(100))
+
+
 def test_over_the_limit_on_device_memory_the_caller_waits_for_the_copy(tmp_path: Path, device: StandIn) -> None:
     with EventWriter(tmp_path, max_pending_bytes=100_000) as writer:
         for step in range(10):

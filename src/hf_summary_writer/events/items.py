@@ -18,6 +18,10 @@ __all__ = ["ON_DEVICE", "Deferred", "Item", "OnDevice", "ScalarOnDevice", "leadi
 
 _OVERHEAD_BYTES = 256
 
+_NUMBER_BYTES = 768
+
+"""Memory on the host of a number on a device: torch's view of its place, and the snapshot."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deferred:
@@ -93,10 +97,13 @@ Item = Scalar | bytes | Deferred | OnDevice | ScalarOnDevice | FlushRequest
 
 
 def memory_of(item: Item) -> int:
-    """Return the bytes that are acquired for an item; plain scalars are limited by their number."""
-    if type(item) is bytes:
-        return len(item) + _OVERHEAD_BYTES
-    return item.nbytes if type(item) is Deferred or type(item) is OnDevice else 0
+    """Return the bytes that are acquired for an item, besides those of a plain scalar for each."""
+    kind = type(item)
+    if kind is bytes:
+        return len(item) + _OVERHEAD_BYTES  # type: ignore[arg-type]
+    if kind is ScalarOnDevice:
+        return _NUMBER_BYTES
+    return item.nbytes if kind is Deferred or kind is OnDevice else 0  # type: ignore[union-attr]
 
 
 def leading_scalars(items: list[Item]) -> list[Scalar]:

@@ -150,7 +150,7 @@ class EventQueue:
             return
         # In this order: after an exception from a signal handler, memory counted for nothing would block all callers.
         self.items.append(item)
-        if type(item) is not ScalarOnDevice and (nbytes := memory_of(item)):
+        if nbytes := memory_of(item):
             self.memory.acquire(nbytes)
         if (now := time.time()) >= self.register_at:
             self.register(now)
@@ -389,18 +389,21 @@ class EventQueue:
                     snapshot.value = value
         self._copies = []
         finished: list[Item] = []
+        released = on_device = 0
         for item in self._taken:
             if type(item) is ScalarOnDevice or type(item) is OnDevice:
+                released += memory_of(item)
+                on_device += item.device_bytes if type(item) is OnDevice else 0
                 event = item.finish()
                 if event is None:  # the device failed
                     self.failures.lose(1)
                 else:
+                    released -= memory_of(event)
                     finished.append(event)
-                if type(item) is OnDevice:
-                    self.memory.release(item.nbytes - (0 if event is None else memory_of(event)))
-                    self.memory.release_on_device(item.device_bytes)
             else:
                 finished.append(item)
+        self.memory.release(released)
+        self.memory.release_on_device(on_device)
         self._taken = finished
         self.device_wait_began = None
         return True
