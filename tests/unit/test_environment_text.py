@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -61,6 +62,17 @@ def test_the_text_names_command_commit_versions_and_rank(tmp_path: Path, monkeyp
     assert "tensorboardX" in clean
     assert "with changes" not in clean
     assert "with changes" in changed
+
+
+def test_the_index_of_the_repository_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("1")
+    for words in (["init", "-q"], ["add", "file"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "1"]):
+        subprocess.run(["git", *words], check=True, capture_output=True)  # noqa: S607
+    os.utime(tmp_path / "file", (1, 1))
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert "Git commit" in environment_text()
+    assert (tmp_path / ".git" / "index").read_bytes() == index
 
 
 def test_a_writer_logs_its_environment_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

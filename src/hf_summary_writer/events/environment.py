@@ -89,7 +89,8 @@ def _git_commit() -> str:
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(  # noqa: S603
-            ["git", *arguments],  # noqa: S607 - the one that the user has
+            # Without the lock that `status` takes to refresh the index: the user's own command would fail meanwhile.
+            ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the one that the user has
             capture_output=True,
             text=True,
             timeout=_GIT_SECONDS,
