@@ -133,6 +133,15 @@ def test_large_trees_are_paginated(hub: HubProcess, api: HfApi, repo: str) -> No
     assert len(expanded) == 1100
 
 
+def test_all_pages_of_a_tree_show_the_same_commit(hub: HubProcess, repo: str) -> None:
+    assert send_commit(hub, repo, *(file_line(f"many/{n}.txt") for n in range(4))).status == 200
+    first = send(hub, "GET", f"/api/models/{repo}/tree/main/many?limit=2")
+    assert send_commit(hub, repo, line("deletedFile", path="many/0.txt")).status == 200
+    second = send(hub, "GET", first.headers["link"].partition(">")[0].removeprefix("<"))
+    assert [entry["path"] for entry in first.json() + second.json()] == [f"many/{n}.txt" for n in range(4)]
+    assert send(hub, "GET", f"/api/models/{repo}/tree/main?cursor=2").status == 400
+
+
 def test_urls_in_responses_have_the_host_of_the_request(tmp_path: Path) -> None:
     elsewhere = {"Host": "hub.example:8080"}
     asked = {"name": "a"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _ENTRIES_PER_PAGE = 1000
 _EXPANDED_ENTRIES_PER_PAGE = 50
 _MAX_PATHS = 1000
+_CURSOR = re.compile(r"(?P<commit>[0-9a-f]{40})-(?P<start>[0-9]{1,9})")
 
 
 async def tree(request: Request) -> Response:
@@ -37,26 +39,36 @@ async def tree(request: Request) -> Response:
     recursive, expand = (is_true(request.query_params.get(name)) for name in ("recursive", "expand"))
     most = _EXPANDED_ENTRIES_PER_PAGE if expand else _ENTRIES_PER_PAGE
     limit = max(1, count_of(request, "limit", most, most))
-    # The cursor is the number of entries before the page: revisions do not change, and the client only hands it back.
-    start = count_of(request, "cursor", 0, 10**9)
-    answer, more = await hub.run(
-        _tree, hub, repo, revision_of(request), path, recursive=recursive, expand=expand, start=start, limit=limit
+    revision, start = _position(request)
+    answer, cursor = await hub.run(
+        _tree, hub, repo, revision, path, recursive=recursive, expand=expand, start=start, limit=limit
     )
-    headers = next_page(base_url(request), request, cursor=start + limit) if more else None
-    return JSONResponse(answer, headers=headers)
+    return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=cursor) if cursor else None)
+
+
+def _position(request: Request) -> tuple[str, int]:
+    """Return the revision, and the number of entries before the page."""
+    cursor = request.query_params.get("cursor")
+    if cursor is None:
+        return revision_of(request), 0
+    # All pages are of one commit: a branch may move between two of them.
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise BadRequestError("This is no cursor of this Hub.")
+    return match["commit"], int(match["start"])
 
 
 def _tree(
     hub: Hub, repo: RepoId, revision: str, path: str, *, recursive: bool, expand: bool, start: int, limit: int
-) -> tuple[list[dict[str, Any]], bool]:
+) -> tuple[list[dict[str, Any]], str]:
     with hub.repos.git(repo) as git:
         head = git.resolve(revision)
         folder = git.entry(head, path)
         if folder is None or not folder.is_folder:
             raise EntryNotFoundError(path)
         entries = list(itertools.islice(git.walk(folder, recursive=recursive), start, start + limit + 1))
-        shown = entries[:limit]
-        return describe_all(git, hub.repos.lfs(repo), head, shown, expand=expand), len(entries) > limit
+        cursor = f"{head}-{start + limit}" if len(entries) > limit else ""
+        return describe_all(git, hub.repos.lfs(repo), head, entries[:limit], expand=expand), cursor
 
 
 async def paths_info(request: Request) -> Response:
