@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import http.client
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from huggingface_hub import CommitOperationCopy, CommitOperationDelete
@@ -13,6 +17,8 @@ from hub.content import LOG, noise, push
 from hub.wire import file_line, send, send_commit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from huggingface_hub import HfApi
 
     from hub_process import HubProcess
@@ -60,6 +66,32 @@ def test_an_upload_continues_while_its_repo_is_renamed(hub: HubProcess, api: HfA
     api.move_repo(from_id=repo, to_id=f"{repo}-moved")
     assert send(hub, "GET", f"/v1/chunks/default/{'0' * 64}", token=granted).status == 404
     assert send_commit(hub, f"{repo}-moved", file_line("a.txt", content)).status == 200
+
+
+@pytest.mark.parametrize(("is_renamed", "status"), [(True, 200), (False, 404)])
+def test_a_large_file_is_uploaded_while_its_repo_is_renamed_but_not_while_it_is_deleted(
+    hub: HubProcess, api: HfApi, repo: str, is_renamed: bool, status: int
+) -> None:
+    content = noise(5)
+    objects = [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}]
+    batch = f"/{repo}.git/info/lfs/objects/batch"
+    actions = send(hub, "POST", batch, {"operation": "upload", "objects": objects}).json()["objects"][0]["actions"]
+
+    def body() -> Iterator[bytes]:
+        yield content[:100]
+        if is_renamed:
+            api.move_repo(from_id=repo, to_id=f"{repo}-moved")
+        else:
+            api.delete_repo(repo)
+        yield content[100:]
+
+    connection = http.client.HTTPConnection(urlsplit(hub.endpoint).netloc, timeout=60)
+    with contextlib.closing(connection):
+        url = actions["upload"]["href"].removeprefix(hub.endpoint)
+        connection.request("PUT", url, body(), {"Content-Length": str(len(content))})
+        assert connection.getresponse().status == status
+    assert send(hub, "POST", f"/lfs-verify/models/{repo}-moved", objects[0]).status == status
+    assert not (hub.root / "repos" / "models" / f"{repo}.git").exists()
 
 
 def test_names_are_case_insensitive(api: HfApi, repo: str) -> None:

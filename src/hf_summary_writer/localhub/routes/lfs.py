@@ -153,10 +153,15 @@ def _granted(request: Request, purpose: str) -> tuple[RepoId, str, int, int | No
         raise BadRequestError(f"{part!r} is no number of a part.")
     number = int(part) if part else None
     hub.signer.check(request.query_params.get("grant", ""), purpose, _subject(repo, oid, size, number))
-    current = hub.repos.index.find(repo) or hub.repos.index.find_former(repo)
-    if current is None:
+    return _current(hub, repo), oid, size, number
+
+
+def _current(hub: Hub, repo: RepoId) -> RepoId:
+    """Return a repo by its current or a former name."""
+    found = hub.repos.index.find(repo) or hub.repos.index.find_former(repo)
+    if found is None:
         raise RepoNotFoundError
-    return current, oid, size, number
+    return found
 
 
 async def upload(request: Request) -> Response:
@@ -166,7 +171,8 @@ async def upload(request: Request) -> Response:
     async with receive(request, hub.disk, size) as body:
         if body.size != size or body.sha256 != oid:
             raise BadRequestError(f"The body is not the object {oid} of {size} bytes.")
-        await hub.run(hub.repos.lfs(repo).add_object, body.path, oid)
+        # The repo may have been renamed or deleted during the upload.
+        await hub.run(hub.repos.lfs(_current(hub, repo)).add_object, body.path, oid)
     return Response(status_code=200)
 
 
