@@ -223,6 +223,8 @@ def test_a_wrong_shape_is_refused_in_the_call(tmp_path: Path, device: StandIn) -
     with EventWriter(tmp_path) as writer:
         with pytest.raises(Exception):  # noqa: B017, PT011 - the type depends on Pillow
             writer.add_image("image", device.array(np.zeros((7, 8, 8))), 1)
+        with pytest.raises(ValueError, match="bins"):
+            writer.add_pr_curve("curve", device.array([0.0, 1.0]), device.array([0.1, 0.9]), num_thresholds=0)
         writer.add_scalar("a", 1, 1)
     assert steps(tmp_path, "a") == [1]
 
@@ -324,6 +326,8 @@ def test_device_memory_of_refused_events_is_released(
             writer.flush()
         with pytest.raises(ValueError, match="invalid literal"):
             writer.add_tensor("numbers", device.array(np.zeros(1000)), "no step")
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            writer.add_mesh("mesh", device.array(np.zeros((1, 8, 3))), config_dict={"camera": object()})
         writer.flush()
         assert writer.dropped_events > 0
         assert writer._memory._acquired_on_device == writer._memory._released_on_device

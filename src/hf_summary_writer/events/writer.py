@@ -754,7 +754,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         walltime: float | None = None,
     ) -> None:
         """Add a precision-recall curve."""
-        plain = weights is None and type(num_thresholds) is int
+        plain = weights is None and type(num_thresholds) is int and num_thresholds > 0
         taken = self._device_snapshots(tag, (labels, predictions), media.is_curve) if plain else None
         if taken is None:
             super().add_pr_curve(
@@ -774,6 +774,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         walltime: float | None = None,
     ) -> None:
         """Add meshes or point clouds."""
+        config = json.loads(json.dumps(config_dict, sort_keys=True))
         given = {"vertices": vertices, "colors": colors, "faces": faces}
         present = {name: value for name, value in given.items() if value is not None}
         taken = self._device_snapshots(tag, present.values(), media.are_meshes)
@@ -781,7 +782,6 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             colors, faces = unwrapped(colors), unwrapped(faces)
             super().add_mesh(tag, unwrapped(vertices), colors, faces, config_dict, global_step, walltime)
             return
-        config = json.loads(json.dumps(config_dict, sort_keys=True))
 
         def make(*arrays: np.ndarray) -> Any:
             return mesh(
