@@ -472,6 +472,22 @@ def test_a_tag_that_cannot_be_encoded_is_refused_in_the_call(tmp_path: Path) -> 
         writer.add_audio("\udcff", np.zeros(100, np.float32))
 
 
+def test_a_rate_that_no_file_can_hold_is_refused_in_the_call(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    with EventWriter(tmp_path) as writer, pytest.raises(OverflowError):
+        writer.add_audio("sound", np.zeros(100, np.float32), sample_rate=1 << 31)
+    assert writer.dropped_events == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("fps", [math.nan, 1e-9])
+def test_frames_per_second_that_no_file_can_hold_are_refused_in_the_call(tmp_path: Path, fps: float) -> None:
+    pytest.importorskip("moviepy")
+    with EventWriter(tmp_path) as writer, pytest.raises(Exception):  # noqa: B017, PT011 - the type depends on Pillow
+        writer.add_video("film", np.zeros((1, 2, 3, 4, 4), np.uint8), fps=fps)
+    assert writer.dropped_events == 0
+
+
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "a/../../b", "nul\0", "prompt " * 50], ids=repr)
 def test_invalid_names_of_sub_runs_are_refused_in_the_call(tmp_path: Path, name: str) -> None:
     with EventWriter(tmp_path / "run") as writer:

@@ -80,6 +80,12 @@ _SUMMARY_BYTES = 16 * 1024
 
 _STEPS = 1 << 63
 
+_SAMPLE_RATES = 1 << 31
+
+_FEWEST_FRAMES, _MOST_FRAMES = 0.01, 1000
+
+"""Frames per second that a GIF can hold for certain, whose times are hundredths of a second in 16 bits."""
+
 _FLUSH_SECS = 120.0
 
 _COMET_IS_OFF: dict[str, Any] = {"disabled": True}
@@ -662,7 +668,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             summary = media.mono_audio(tag, snd_tensor, sample_rate)
             self._get_file_writer().add_summary(summary, global_step, walltime)
             return
-        plain = type(sample_rate) is int and sample_rate > 0
+        plain = type(sample_rate) is int and 0 < sample_rate < _SAMPLE_RATES
         amplitudes = self._snapshot(tag, snd_tensor, media.is_audio) if plain else None
         if amplitudes is None:
             super().add_audio(tag, unwrapped(snd_tensor), global_step, sample_rate, walltime)
@@ -680,7 +686,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         dataformats: str = "NTCHW",
     ) -> None:
         """Add a video; `vid_tensor` may be changed after the call."""
-        plain = type(fps) in (int, float) and fps > 0
+        plain = type(fps) in (int, float) and _FEWEST_FRAMES <= fps <= _MOST_FRAMES
         is_video = functools.partial(media.is_video, dataformats=dataformats)
         frames = self._snapshot(tag, vid_tensor, is_video) if plain else None
         if frames is None:
