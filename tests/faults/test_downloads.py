@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import hf_summary_writer
-from faults.proxy import Answer, FaultProxy, Reset
+from events import wait_until
+from faults.proxy import Answer, Drip, FaultProxy, Reset
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.hub import failure_of
+from hf_summary_writer.hub import deadline, downloads, failure_of, mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,3 +99,17 @@ def test_view_warns_once_about_failed_downloads(
     warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert [each for each in warnings if each.endswith("could not be downloaded: 403 not allowed")] == warnings
     assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("path", ["/api/models/", "/resolve/"])
+def test_headers_that_trickle_in_end_a_read_at_its_deadline(
+    proxy: FaultProxy, proxied: HfApi, run: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    for module, limit in ((downloads, "SECONDS"), (mirror, "SECONDS"), (mirror, "CALL_SECONDS")):
+        monkeypatch.setattr(module, limit, 2.0)
+    proxy.add("GET", path, Drip(0.5), times=ALWAYS)
+    with pytest.raises(OSError, match="did not answer"):
+        hf_summary_writer.read(run, hf_api=proxied)
+    assert proxy.requests  # and no answer to them has ended: each has hundreds of bytes
+    proxy.clear()
+    wait_until(lambda: not any(each.is_alive() for each in deadline._left_behind), 30.0)

@@ -19,7 +19,7 @@ from hf_summary_writer.config import MODE, Mode, mode_for
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import client_of
-from hf_summary_writer.hub.deadline import bounded
+from hf_summary_writer.hub.deadline import in_time
 from hf_summary_writer.hub.responses import (
     REPO_NOT_FOUND,
     REVISION_NOT_FOUND,
@@ -129,10 +129,13 @@ def _ask(api: HfApi, method: str, path: str, **content: Any) -> Any:
     )
 
     headers = build_hf_headers(token=api.token, library_name=api.library_name)
-    with bounded(_SECONDS):
+
+    def ask() -> Any:
         answer = get_session().request(method, f"{api.endpoint}{path}", headers=headers, timeout=_SECONDS, **content)
         hf_raise_for_status(answer)
-    return answer
+        return answer
+
+    return in_time(ask, _SECONDS)
 
 
 def _bucket_client() -> Finding:

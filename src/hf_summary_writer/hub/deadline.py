@@ -24,7 +24,7 @@ from hf_summary_writer.hub.secrets import keep_secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Deadline", "HubAnswerError", "HubThread", "bounded", "install_hooks"]
+__all__ = ["Deadline", "HubAnswerError", "HubThread", "in_time", "install_hooks"]
 
 _MODULE, _CLIENT = "huggingface_hub.utils._http", "_GLOBAL_CLIENT"
 
@@ -68,6 +68,11 @@ _MAX_ANSWER_BYTES = 64 * 2**20
 
 # Each hanging call keeps a thread and its connections.
 _MOST_LEFT_BEHIND = 4
+
+# Eight downloads run at a time, and the next check of a view makes eight again.
+_MOST_READS_LEFT_BEHIND = 16
+
+_left_behind: list[threading.Thread] = []
 
 # Encoded as it was sent: the name of a branch may contain "/commit/".
 _COMMIT_ROUTE = re.compile(
@@ -186,20 +191,50 @@ def _inside(attempt: Deadline) -> Iterator[None]:
         _current.attempt = None
 
 
-@contextlib.contextmanager
-def bounded(seconds: float, answer_bytes: int = _MAX_ANSWER_BYTES, *, downloads: bool = False) -> Iterator[None]:
-    """Bound the requests that this thread makes meanwhile as those of a push: in time, and their answers in size.
+def in_time(
+    call: Callable[[], T], seconds: float, answer_bytes: int = _MAX_ANSWER_BYTES, *, downloads: bool = False
+) -> T:
+    """Return the result of `call`, whose requests are bounded as those of a push: in time, and their answers in size.
+
+    It runs in a thread of its own, which is left behind at the deadline: headers may come byte by byte, and the timeout
+    of the client is that of each byte.
 
     Args:
+        call: Makes requests.
         seconds: How long they may take together.
         answer_bytes: As for `Deadline`.
         downloads: As for `Deadline`.
-    """
-    from huggingface_hub import get_session
 
-    install_hooks(get_session())
-    with _inside(Deadline(time.monotonic() + seconds, answer_bytes, downloads=downloads)):
-        yield
+    Raises:
+        DeadlineError: If it took longer, or too many earlier calls still hang.
+    """
+    _left_behind[:] = [thread for thread in _left_behind if thread.is_alive()]
+    if len(_left_behind) >= _MOST_READS_LEFT_BEHIND:
+        raise DeadlineError(f"{len(_left_behind)} calls to the Hub hang: no other is made until one of them returns")
+    attempt = Deadline(time.monotonic() + seconds, answer_bytes, downloads=downloads)
+    future: Future[T] = Future()
+
+    def job() -> None:
+        from huggingface_hub import get_session
+
+        try:
+            install_hooks(get_session())
+            with _inside(attempt):
+                future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - the caller that waits for the result gets it
+            future.set_exception(error)
+
+    thread = threading.Thread(target=job, name="hf-summary-writer-read", daemon=True)
+    thread.start()
+    try:
+        return future.result(seconds)
+    except FutureTimeoutError:
+        if future.done():
+            return future.result()  # of the last moment, or a timeout of the function's own
+        _left_behind.append(thread)
+    finally:
+        attempt.give_up()  # also after an interrupt
+    raise DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
 
 
 def install_hooks(client: Any) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.errors import PushError
-from hf_summary_writer.hub.deadline import HubAnswerError, bounded
+from hf_summary_writer.hub.deadline import HubAnswerError, in_time
 from hf_summary_writer.hub.responses import failure_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def file_url(api: HfApi, repo_id: str, path: str, repo_type: str | None, revisio
 
 @contextlib.contextmanager
 def download(api: HfApi, url: str, start: int = 0) -> Iterator[Iterator[bytes]]:
-    """Yield the bytes of a file from `start` on, in pieces. Call it within `bounded`."""
+    """Yield the bytes of a file from `start` on, in pieces. Call it by `in_time`."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
@@ -92,20 +92,23 @@ def download(api: HfApi, url: str, start: int = 0) -> Iterator[Iterator[bytes]]:
 
 def list_files(api: HfApi, config: PushConfig) -> list[str]:
     """Return the paths of the files in the folder that a config names, of the first 100,000; its `repo_id` is full."""
-    files: Iterator[Any]
     where = config.path_in_repo or None
-    with bounded(SECONDS):
+    prefix = f"{where}/" if where else ""
+
+    def listed() -> list[str]:
+        files: Iterator[Any]
         if config.repo_type == BUCKET:
             entries: Any = api.list_bucket_tree(config.repo_id, prefix=where, recursive=True)
             files = (each for each in entries if each.type == "file")
         else:
             files = repo_files(api, config, config.revision, where)
-        prefix = f"{where}/" if where else ""
         return [each.path for each in itertools.islice(files, _MOST_FILES) if each.path.startswith(prefix)]
+
+    return in_time(listed, SECONDS)
 
 
 def repo_files(api: HfApi, config: PushConfig, revision: str | None, folder: str | None = None) -> Iterator[RepoFile]:
-    """Yield the files of a revision of a repo, or of a folder in it. Call it within `bounded`."""
+    """Yield the files of a revision of a repo, or of a folder in it. Call it by `in_time`."""
     from huggingface_hub.hf_api import RepoFile
 
     found = api.list_repo_tree(config.repo_id, folder, recursive=True, revision=revision, repo_type=config.repo_type)
@@ -119,17 +122,16 @@ def small_files(
 
     def read(path: str) -> bytes:
         content = b""
-        with (
-            bounded(SECONDS, most_bytes + _MARGIN_BYTES, downloads=True),
-            download(api, file_url(api, config.repo_id, path, config.repo_type, config.revision)) as pieces,
-        ):
+        with download(api, file_url(api, config.repo_id, path, config.repo_type, config.revision)) as pieces:
             for piece in pieces:
                 content += piece
                 if len(content) > most_bytes:
                     break
         return content[: most_bytes + 1]
 
-    return in_threads(read, paths)
+    return in_threads(
+        lambda path: in_time(lambda: read(path), SECONDS, most_bytes + _MARGIN_BYTES, downloads=True), paths
+    )
 
 
 def in_threads(

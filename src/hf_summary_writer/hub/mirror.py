@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
-from hf_summary_writer.hub.deadline import HubAnswerError, bounded
+from hf_summary_writer.hub.deadline import HubAnswerError, in_time
 from hf_summary_writer.hub.downloads import SECONDS, download, file_url, in_threads, repo_files
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import failure_of
@@ -115,15 +115,18 @@ class _Repo(_Source):
         self._files: dict[str, _Listed] = {}
 
     def files(self) -> Iterator[tuple[str, _Listed]]:
-        with bounded(SECONDS):
-            info = self.api.repo_info(self.repo_id, repo_type=self._config.repo_type, revision=self._config.revision)
-            if info.sha != self._commit:
-                # All files of one moment.
-                files = list(itertools.islice(repo_files(self.api, self._config, info.sha), _MOST_FILES + 1))
-                _check_number(len(files), self.repo_id)
-                self._files = {each.path: _Listed(each.blob_id, each.size) for each in files}
-                self._commit = info.sha
+        self._commit, self._files = in_time(self._listed, SECONDS)
         yield from self._files.items()
+
+    def _listed(self) -> tuple[str | None, dict[str, _Listed]]:
+        """Return the commit of the revision, and its files."""
+        info = self.api.repo_info(self.repo_id, repo_type=self._config.repo_type, revision=self._config.revision)
+        if info.sha == self._commit:
+            return self._commit, self._files
+        # All files of one moment.
+        files = list(itertools.islice(repo_files(self.api, self._config, info.sha), _MOST_FILES + 1))
+        _check_number(len(files), self.repo_id)
+        return info.sha, {each.path: _Listed(each.blob_id, each.size) for each in files}
 
     def url(self, path: str) -> str:
         return file_url(self.api, self.repo_id, path, self._config.repo_type, self._commit)
@@ -182,17 +185,17 @@ class _Bucket(_Source):
         self._relist = True
 
     def _found(self) -> dict[str, _Listed]:
-        # Makes a request only if something has changed.
-        with bounded(SECONDS):
-            try:
-                found: Any = self._system.find(self._folder, detail=True)
-            except FileNotFoundError:
-                self.api.bucket_info(
-                    self.repo_id
-                )  # raises if there is no bucket; otherwise the folder does not exist yet
-                found = {}
+        found = in_time(self._find, SECONDS)
         _check_number(len(found), self.repo_id)
         return {name.removeprefix(self._root): _Listed(each["xet_hash"], each["size"]) for name, each in found.items()}
+
+    def _find(self) -> Any:
+        try:
+            # Makes a request only if something has changed.
+            return self._system.find(self._folder, detail=True)
+        except FileNotFoundError:
+            self.api.bucket_info(self.repo_id)  # raises if there is no bucket; otherwise the folder does not exist yet
+            return {}
 
 
 class Mirror:
@@ -291,7 +294,12 @@ class Mirror:
 
     def _download(self, path: str, size: int) -> int:
         """Bring one file up to date; return the number of its new bytes."""
-        with self._open(path) as file, self._bounded(size):
+        # It may be requested twice: to append to the local file, and as a whole. Bytes received in time are kept.
+        seconds = CALL_SECONDS + size / SLOW_LINE_BYTES_PER_SECOND
+        return in_time(lambda: self._update(path, size), seconds, 2 * (size + _MARGIN_BYTES), downloads=True)
+
+    def _update(self, path: str, size: int) -> int:
+        with self._open(path) as file:
             had = file.seek(0, os.SEEK_END)
             try:
                 start = self._complete(path, file, size)
@@ -340,12 +348,6 @@ class Mirror:
                 fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
-    @staticmethod
-    def _bounded(size: int) -> contextlib.AbstractContextManager[None]:
-        # It may be requested twice: to append to the local file, and as a whole. Bytes received in time are kept.
-        seconds = CALL_SECONDS + size / SLOW_LINE_BYTES_PER_SECOND
-        return bounded(seconds, 2 * (size + _MARGIN_BYTES), downloads=True)
-
     def _append(self, path: str, file: BinaryIO, start: int, have: int, size: int) -> bool:
         """Append the bytes after `have` to the local file, if the two agree from `start` to there; return whether."""
         file.seek(start)
@@ -392,8 +394,7 @@ def full_name(api: HfApi, repo_id: str) -> str:
     """
     if "/" in repo_id:
         return repo_id
-    with bounded(SECONDS):
-        user = api.whoami()["name"]
+    user = in_time(api.whoami, SECONDS)["name"]
     return check_repo_id(f"{user}/{repo_id}")
 
 
