@@ -107,6 +107,17 @@ def test_invalid_arguments_are_reported_before_anything_is_downloaded(
     assert said in shown.stderr
 
 
+@pytest.mark.parametrize(("name", "code"), [("runs", 1), ("./runs", 2)])
+def test_the_name_of_a_folder_leads_to_tensorboard(
+    hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    shown = commands.invoke(hub, "view", name, home=tmp_path)
+    assert shown.returncode == code
+    assert f"tensorboard --logdir {name}" in shown.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_ends_view_and_removes_the_temporary_copy(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, number: signal.Signals

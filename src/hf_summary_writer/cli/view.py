@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import shlex
 import signal
 import socket
 import subprocess
@@ -87,7 +88,7 @@ def view(
         config = PushConfig.from_arguments(arguments, endpoint or default_endpoint())
         check_client(config.repo_type)
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(f"{error}{_folder_hint(repo_id)}") from None
     seconds = refresh or refresh_seconds(config)
     api = client_for(config)
     disable_progress_bars()  # the client's own, one for each file
@@ -106,7 +107,7 @@ def view(
             mirror = Mirror(api, config, folder, PathFilter(RUN_FILES), _warn)
             fetch(mirror, config)
         except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
-            raise click.ClickException(failed_read(config, error)) from None
+            raise click.ClickException(f"{failed_read(config, error)}{_folder_hint(repo_id)}") from None
         if mirror.is_empty:
             _warn(f"{config.repo_id} has no file that matches {RUN_FILES[0]} yet: waiting for the first")
         board = stack.enter_context(_tensorboard(folder, port))
@@ -122,6 +123,12 @@ def view(
         follow(mirror, seconds, lambda: fetch(mirror, config), failed, ended)
         code = board.returncode
     sys.exit(code)
+
+
+def _folder_hint(repo_id: str) -> str:
+    if not Path(repo_id).is_dir():
+        return ""
+    return f"; for the folder of this name: tensorboard --logdir {shlex.quote(repo_id)}"
 
 
 def fetch(mirror: Mirror, config: PushConfig) -> None:
