@@ -37,7 +37,8 @@ HELD_BY = {
     "Audio of shape `(1, L)`": "unit/test_values.py::test_mono_audio_is_accepted_in_every_layout",
     "Pixels outside of 0 to 1": "unit/test_values.py::test_pixels_beyond_the_range_are_clipped_as_in_torch",
     "Videos": "unit/test_event_equality.py::test_videos",
-    "Names of scalars": "integration/test_wrappers.py::test_flushes_by_a_framework_do_not_sync_and_names_are_kept",
+    "Tags of scalars, histograms, images and videos": "unit/test_values.py::"
+    "test_tags_are_kept_in_the_place_of_torchs_writer",
     "Folders of `add_scalars`": f"{TORCH}::test_add_scalars_has_tensorboardx_folders_and_torchs_values",
     "Tags of `add_mesh`": f"{TORCH}::test_meshes_have_torchs_numbers_under_tensorboardx_names",
     "Tensors on a GPU": "unit/test_device.py::test_a_scalar_on_a_device_is_written_later_without_blocking_the_call",

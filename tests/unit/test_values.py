@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import fractions
+import importlib.util
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pytest
 
 from equality import contents
 from events import logged, scalars
-from hf_summary_writer.events import media
+from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
@@ -72,6 +73,33 @@ def test_pixels_beyond_the_range_are_clipped_as_in_torch(tmp_path: Path, kind: A
         writer.add_image_with_boxes("expected", pixels.repeat(3, 0).clip(0, 1).astype(np.uint8) * 255, np.zeros((0, 4)))
     images = [event.summary.value[0].image for event in contents(str(tmp_path))["."]]
     assert images[:4] == images[4:]
+
+
+class Keeping(EventWriter):
+    _cleans_tags = False
+
+
+@pytest.mark.parametrize("is_hooked", [False, True])
+def test_tags_are_kept_in_the_place_of_torchs_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_hooked: bool
+) -> None:
+    monkeypatch.setattr(hooks, "summaries_are_hooked", lambda: is_hooked)
+    tag, pixels = "/val loss [1]", np.zeros((3, 4, 4))
+    with Keeping(tmp_path) as writer:
+        for step in range(2):
+            writer.add_scalar(tag, 1.0, step)
+        writer.add_histogram(tag, np.arange(3.0))
+        writer.add_histogram(tag, [1.0, 2.0])
+        writer.add_histogram(tag, np.arange(3.0), bins="auto")
+        writer.add_image(tag, pixels)
+        writer.add_image(tag, pixels.tolist())
+        writer.add_images(tag, pixels[None])
+        if importlib.util.find_spec("moviepy") is not None:
+            writer.add_video(tag, pixels[None, None])
+            writer.add_video(tag, pixels[None, None], fps=2000)
+    tags = [value.tag for event in logged(tmp_path) for value in event.summary.value]
+    assert set(tags) == {tag}
+    assert len(tags) >= 8
 
 
 @pytest.mark.parametrize("has_soundfile", [True, False])

@@ -97,6 +97,10 @@ def default_logdir(comment: str) -> str:
     return os.path.join("runs", f"{now}_{socket.gethostname()}" + comment)
 
 
+# The class itself: a program may put a subclass in its place.
+_Upstream: Any = tensorboardX.SummaryWriter
+
+
 class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     """A `SummaryWriter` that writes to the disk alone, at next to no cost to the training loop.
 
@@ -123,7 +127,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     # Whether it was unpickled or copied: then it starts with its first event, since most copies never log.
     _is_copy = False
-    # Whether names of scalars become those of TensorFlow's graph, as in tensorboardX and not in torch; for subclasses.
+    # Whether tags become names of TensorFlow's graph, as in tensorboardX and not in torch; for subclasses.
     _cleans_tags = True
     # tensorboardX's own, by name: `None` while closed.
     file_writer: Any
@@ -409,7 +413,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             make = functools.partial(torch_scalar, self._name_of(tag), double_precision=double_precision)
             self._add_summary_of_number(make, value, step, walltime)
         elif self._look_for_hooks():
-            super().add_scalar(tag, self._scalar_of(value), step, walltime, display_name, description)
+            number = self._scalar_of(value)
+            _Upstream.add_scalar(self._keeping(tag), tag, number, step, walltime, display_name, description)
             return
         elif display_name or description or not self._write_to_disk:
             make = functools.partial(_described_scalar, tag, display_name, description)
@@ -433,6 +438,10 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     def _name_of(self, tag: str) -> str:
         name: str = clean_tag(tag) if self._cleans_tags else tag
         return name
+
+    def _keeping(self, tag: Any) -> Any:
+        """Return this writer, or one in its place for a method of tensorboardX that would clean a tag to be kept."""
+        return self if self._cleans_tags or not isinstance(tag, str) else _Renaming(self, tag)
 
     def _prefix(self, tag: str) -> bytes:
         prefix = self._prefixes.get(tag)
@@ -579,7 +588,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     ) -> None:
         """Add an image; `img_tensor` may be changed after the call."""
         if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
-            super().add_image(tag, media.clipped(unwrapped(img_tensor)), global_step, walltime, dataformats)
+            pixels = media.clipped(unwrapped(img_tensor))
+            _Upstream.add_image(self._keeping(tag), tag, pixels, global_step, walltime, dataformats)
 
     def add_images(
         self,
@@ -597,7 +607,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             # Not by tensorboardX, which needs torch for it and does not clip.
             img_tensor, dataformats = np.stack(list(map(unwrapped, img_tensor))), f"N{dataformats}"
         if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
-            super().add_images(tag, media.clipped(unwrapped(img_tensor)), global_step, walltime, dataformats)
+            pixels = media.clipped(unwrapped(img_tensor))
+            _Upstream.add_images(self._keeping(tag), tag, pixels, global_step, walltime, dataformats)
 
     def add_image_with_boxes(
         self,
@@ -642,14 +653,15 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         plain = isinstance(bins, str) and bins == "tensorflow" and max_bins is None
         numbers = self._snapshot(tag, values, media.has_a_bin) if plain else None
         if numbers is None:
-            super().add_histogram(tag, unwrapped(values), global_step, bins, walltime, max_bins)
+            numbers = unwrapped(values)
+            _Upstream.add_histogram(self._keeping(tag), tag, numbers, global_step, bins, walltime, max_bins)
             return
         limits = self.default_bins
         make = functools.partial(media.histogram, tag, limits)
         if isinstance(numbers, Snapshot) and (reduce := numbers.device.histogram(limits)) is not None:
             numbers.reduce = reduce
             make = functools.partial(media.histogram_from_statistics, tag, limits, values.numel())
-        self._defer(make, global_step, walltime, numbers)
+        self._defer(make, global_step, walltime, numbers, tag=tag)
 
     def add_audio(
         self,
@@ -690,13 +702,14 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         is_video = functools.partial(media.is_video, dataformats=dataformats)
         frames = self._snapshot(tag, vid_tensor, is_video) if plain else None
         if frames is None:
-            super().add_video(tag, media.clipped(unwrapped(vid_tensor)), global_step, fps, walltime, dataformats)
+            pixels = media.clipped(unwrapped(vid_tensor))
+            _Upstream.add_video(self._keeping(tag), tag, pixels, global_step, fps, walltime, dataformats)
         else:
 
             def make(pixels: np.ndarray) -> Any:
                 return video(tag, media.clipped(pixels), fps, dataformats)
 
-            self._defer(make, global_step, walltime, frames)
+            self._defer(make, global_step, walltime, frames, tag=tag)
 
     def add_embedding(
         self,
@@ -841,16 +854,26 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         def make(array: np.ndarray) -> Any:
             return image(tag, media.clipped(array), dataformats=dataformats)
 
-        self._defer(make, global_step, walltime, pixels)
+        self._defer(make, global_step, walltime, pixels, tag=tag)
         return True
 
     def _defer(
-        self, make_summary: Callable[..., Any], global_step: Any, walltime: float | None, *values: np.ndarray | Snapshot
+        self,
+        make_summary: Callable[..., Any],
+        global_step: Any,
+        walltime: float | None,
+        *values: np.ndarray | Snapshot,
+        tag: str | None = None,
     ) -> None:
+        name = None if self._cleans_tags else tag
+
         def make(*read: Any) -> Any:
             # Pixels that are NaN become anything; tensorboardX warns of them by a line in the log.
             with np.errstate(invalid="ignore"):
-                return make_summary(*map(unwrapped, read))
+                summary = make_summary(*map(unwrapped, read))
+            if name is not None:
+                summary.value[0].tag = name
+            return summary
 
         nbytes = 0
         for value in values:
@@ -940,6 +963,25 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             "segment_bytes": self._segment_bytes,
             "max_pending_bytes": self._memory.max_bytes,
         }
+
+
+class _Renaming:
+    """A writer for one call of a method of tensorboardX, whose summary gets the tag that was given."""
+
+    def __init__(self, writer: EventWriter, tag: str) -> None:
+        self._writer = writer
+        self._tag = tag
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def _get_file_writer(self) -> _Renaming:
+        return self
+
+    def add_summary(self, summary: Any, global_step: Any = None, walltime: float | None = None) -> None:
+        for value in summary.value:
+            value.tag = self._tag
+        self._writer._get_file_writer().add_summary(summary, global_step, walltime)  # noqa: SLF001 - its half
 
 
 def _described_scalar(tag: str, display_name: str, description: str, number: Any) -> Any:

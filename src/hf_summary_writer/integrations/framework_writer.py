@@ -45,6 +45,6 @@ def logging_with(writer: FrameworkWriter | None) -> AbstractContextManager[None]
 
 
 class TorchFrameworkWriter(FrameworkWriter):
-    """The same in the place of PyTorch's writer, which writes names of scalars as they are."""
+    """The same in the place of PyTorch's writer, which writes tags as they are."""
 
     _cleans_tags = False
