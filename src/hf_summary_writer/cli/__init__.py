@@ -14,6 +14,7 @@ from hf_summary_writer.cli.local import demo, localhub
 from hf_summary_writer.cli.run import run
 from hf_summary_writer.cli.status import status
 from hf_summary_writer.cli.sync import sync
+from hf_summary_writer.cli.terminal import say
 from hf_summary_writer.cli.view import view
 
 __all__ = ["main"]
@@ -33,7 +34,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("Interrupted", err=True)
+            say("Interrupted", err=True)
             ctx.exit(_INTERRUPTED)
 
 
