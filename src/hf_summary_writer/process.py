@@ -288,7 +288,7 @@ class _Watch:
         self._lock = threading.RLock()
         self._members = _Registry()
         self._before: Any = signal.SIG_DFL
-        self._ends_by_itself = False
+        self._is_handled = self._ends_by_itself = False
 
     def add(self, member: SigtermAware) -> None:
         """Have `member` finish when SIGTERM comes; only in the main thread.
@@ -366,6 +366,7 @@ class _Watch:
     def _handle(self, number: int, frame: Any) -> None:
         is_watched = bool(self._members) and self._pid == os.getpid()
         if is_watched:
+            self._is_handled = True
             self._tell(_HANDLED)
         if callable(self._before):
             try:
@@ -421,6 +422,10 @@ class _Watch:
         if self._before is signal.SIG_IGN:
             return
         if callable(self._before):
+            main = threading.main_thread().ident
+            if not self._is_handled and main is not None:
+                # It came just before the main thread began to wait, or to another thread: nothing ends that wait.
+                signal.pthread_kill(main, signal.SIGTERM)
             time.sleep(max(0.0, grace - time.monotonic()))
         if not self._ends_by_itself:
             os._exit(EXIT_CODE)

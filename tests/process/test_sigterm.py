@@ -99,6 +99,20 @@ def test_the_earlier_handler_is_called_and_may_choose_the_exit_code(
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
 
 
+def test_the_earlier_handler_is_called_though_the_signal_does_not_wake_the_main_thread(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    before = "signal.signal(signal.SIGTERM, lambda *_: print('mine', flush=True))\n"
+    # As if it had come just before the main thread began to sleep.
+    rest = """
+threading.Timer(1.0, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()
+time.sleep(60)
+"""
+    ended = scripts.run(before + train(seconds=8, rest=rest), hub, logdir, repo_id)
+    assert (ended.returncode, ended.stdout) == (143, "ready\nmine\n"), ended.stderr
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")
+
+
 def test_a_forked_worker_is_still_ended_by_sigterm(hub: HubProcess, api: HfApi, repo_id: str, logdir: Path) -> None:
     first = """
 forked, tell = os.pipe()
