@@ -202,14 +202,13 @@ class _World:
         self.result.requests += _REQUESTS_OF_COMMIT
         self.result.asked[machine].append(self.now)
         try:
-            self._limits.check_commit()
+            with self._limits.commit():
+                self.result.accepted.append(self.now)
         except HubError as error:
             self.result.refused.append((self.now, machine))
             headers = {name.lower(): value for name, value in error.headers.items()}
             answer = Answer(error.status, headers, error.message)
             raise classify_response(answer, self.now, repo="the repo", known=True) from None
-        self._limits.count_commit()
-        self.result.accepted.append(self.now)
 
     def _aged(self, run: int) -> None:
         age = self.now - self._snapshot[run]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -336,6 +337,17 @@ def test_a_commit_over_the_limit_is_429_with_the_wait_in_the_message_only(tmp_pa
         )
         assert "retry-after" not in reply.headers
         assert int(reply.headers["ratelimit"].split(";")[1].removeprefix("r=")) > 0
+
+
+def test_concurrent_commits_stay_within_the_limit(tmp_path: Path) -> None:
+    names = [f"repo-{n}" for n in range(8)]
+    with LocalHub(tmp_path, commits_per_hour=3) as hub, ThreadPoolExecutor(len(names)) as threads:
+        for name in names:
+            assert send(hub, "POST", "/api/repos/create", {"name": name}).status == 200
+        absent = [line("deletedFile", path="absent")]
+        assert send_commit(hub, "local/repo-0", *absent).status == 404, "a failed commit does not count"
+        replies = threads.map(lambda name: send_commit(hub, f"local/{name}", file_line("x")), names)
+        assert sorted(reply.status for reply in replies) == [200] * 3 + [429] * 5
 
 
 def test_a_request_over_the_limit_is_429_until_the_window_ends(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import math
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.localhub.errors import HubError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WINDOW_SECONDS = 300
 _HOUR_SECONDS = 3600
@@ -71,9 +72,11 @@ class Limits:
             "RateLimit-Policy": f'"fixed window";"api";q={self._quota};w={WINDOW_SECONDS}',
         }
 
-    def check_commit(self) -> None:
-        """Refuse a commit that is one too many: the wait is only in the text, as on the real Hub."""
+    @contextmanager
+    def commit(self) -> Iterator[None]:
+        """Count a commit, unless it fails, or refuse it: the wait is only in the text, as on the real Hub."""
         if self._commits_per_hour is None:
+            yield
             return
         with self._lock:
             headers = self._headers(max(1, self._quota - self._in_window))
@@ -89,11 +92,14 @@ class Limits:
                     "Put more files into one commit to stay below the limit.",
                     headers=headers,
                 )
-
-    def count_commit(self) -> None:
-        """Count a commit that was made."""
-        with self._lock:
-            self._commits.append(self._clock())
+            # Before the commit itself, so that concurrent commits cannot exceed the limit.
+            self._commits.append(now)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._commits.remove(now)
+            raise
 
 
 def _in_words(seconds: float) -> str:

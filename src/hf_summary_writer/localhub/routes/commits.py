@@ -111,9 +111,8 @@ def _commit(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User) 
             raise RevisionNotFoundError(ref.removeprefix(HEADS))
         if asked.parent is not None and not abbreviates(asked.parent, head):
             raise HubError(412, STALE)
-        hub.limits.check_commit()
-        oid = git.commit(ref, head, asked.apply, asked.message, user.name)
-        hub.limits.count_commit()
+        with hub.limits.commit():
+            oid = git.commit(ref, head, asked.apply, asked.message, user.name)
     return oid, 0
 
 
@@ -127,9 +126,8 @@ def _propose(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User)
             raise HubError(412, STALE)
         summary, _, description = asked.message.partition("\n")
         pull = pulls.new(summary[:MAX_TITLE_CHARACTERS], user.name, base)
-        hub.limits.check_commit()
-        oid = git.commit(pull.ref, None, asked.apply, asked.message, user.name, base=pull.base)
-        hub.limits.count_commit()
+        with hub.limits.commit():
+            oid = git.commit(pull.ref, None, asked.apply, asked.message, user.name, base=pull.base)
     if description.strip():
         pull.comment(user.name, description.strip())
     pull.status = OPEN
