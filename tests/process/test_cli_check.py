@@ -51,6 +51,12 @@ def test_a_wrong_token_is_reported(hub: HubProcess, tmp_path: Path) -> None:
     assert "hf auth login" in found["token"]["remedy"]
 
 
+def test_a_token_that_cannot_be_sent_is_no_trouble_of_the_network(hub: HubProcess, tmp_path: Path) -> None:
+    found, code = findings(hub, home=tmp_path, HF_TOKEN="hf_clé")
+    assert (code, found["Hub"]["ok"], found["token"]["ok"]) == (1, True, False)
+    assert "copy it again" in found["token"]["text"]
+
+
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Any]:
     """Return a Hub with a read-only token."""

@@ -144,6 +144,15 @@ def test_watch_uploads_new_files_until_a_signal_and_then_the_rest(
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run 1")
 
 
+def test_an_endpoint_without_a_scheme_is_refused_before_it_is_written_to_the_folder(
+    hub: HubProcess, logdir: Path, repo_id: str
+) -> None:
+    sent = commands.run(hub, "sync", logdir, repo_id, home=logdir.parent, HF_ENDPOINT="hub.example.com")
+    assert sent.returncode == 2
+    assert "HF_ENDPOINT) 'hub.example.com' is no address" in sent.stderr
+    assert not list(logdir.rglob("*.jsonl"))
+
+
 def test_folders_for_another_hub_share_a_client() -> None:
     first, second = (client_of_another_hub("http://127.0.0.1:9", "hf_test") for _ in range(2))
     assert first is not None

@@ -280,10 +280,9 @@ class PushConfig:
             ValueError: If an argument is something that the Hub cannot have.
         """
         arguments = with_uri(arguments)
-        values: dict[str, Any] = {
-            "repo_id": check_repo_id(arguments.get("repo_id")),
-            "endpoint": without_password(endpoint).rstrip("/"),
-        }
+        values: dict[str, Any] = {"repo_id": check_repo_id(arguments.get("repo_id"))}
+        if "endpoint" not in arguments:
+            values["endpoint"] = check_endpoint(without_password(endpoint), "the endpoint (HF_ENDPOINT)")
         for each, name in named_in(arguments):
             value, option = arguments[name], option_of(each)
             if value is None and option.none_is_unset and each.default is not MISSING:

@@ -88,7 +88,7 @@ def check(
         name = str(account["name"])
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
         reason = str(classify_exception(error, known=False, repo="the Hub", now=time.time()))
-        if answer_of(error) is None:
+        if answer_of(error) is None and not isinstance(error, UnicodeEncodeError):
             yield Finding("Hub", ok=False, text=f"{endpoint}: {reason}", remedy="check HF_ENDPOINT, network and proxy")
         else:
             yield Finding("Hub", ok=True, text=endpoint)

@@ -256,6 +256,8 @@ def classify_exception(error: BaseException, *, known: bool, repo: str, now: flo
         return ActionNeededError(
             f"there is no token ({said}): log in with `hf auth login`, set HF_TOKEN, or pass token="
         )
+    if "UnicodeEncodeError" in names:
+        return _unsendable_token()
     if "HFValidationError" in names:
         return RejectedError(said)
     if names & _NOT_THE_HUB:
@@ -304,11 +306,18 @@ def failure_of(error: Exception) -> str:
         return f"{answer.status} {answer.message}".rstrip()
     said = one_line(describe(error))
     name = type(error).__name__
+    if name == "UnicodeEncodeError":
+        return str(_unsendable_token())
     if name in _NOT_THE_HUB:
         return str(_not_the_hub(f"{name}: {said}"))
     # The error of a file that has a name says enough.
     is_unnamed = isinstance(error, OSError) and error.errno is not None and error.filename is None
     return str(_local_failure(f"{name}: {said}")) if is_unnamed and _is_local(error) else said
+
+
+def _unsendable_token() -> PushError:
+    # All else in a request is ASCII.
+    return ActionNeededError("the token has characters that no token has (it is not shown here): copy it again")
 
 
 def _not_the_hub(said: str) -> PushError:
