@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_REVISION",
     "DEFAULT_TYPE",
     "PREFIX",
+    "PUBLIC_HUB",
     "REPO_TYPES",
     "as_file_name",
     "as_patterns",
@@ -50,6 +51,8 @@ REPO_TYPES = ("model", "dataset", "space", BUCKET)
 DEFAULT_TYPE = REPO_TYPES[0]
 
 DEFAULT_REVISION = "main"
+
+PUBLIC_HUB = "https://huggingface.co"
 
 # The Hub's rules for names, as documented with huggingface_hub's `validate_repo_id`; a test holds the two together.
 _REPO_NAME = re.compile(r"(?:\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", flags=re.ASCII)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from hypothesis import example, given
@@ -209,3 +209,20 @@ def test_every_part_of_a_destination_changes_its_key() -> None:
     assert len({base.key, *(other.key for other in others)}) == len(others) + 1
     assert base.path_in_repo("run/file") == "tensorboard/run/file"
     assert others[-1].path_in_repo("run/file") == "run/file"
+
+
+def test_an_empty_hf_endpoint_means_the_public_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "")
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+    with HFSummaryWriter("user/run", tmp_path / "run") as writer:
+        assert writer.url == "https://huggingface.co/user/run/tensorboard"
+
+
+@pytest.mark.parametrize("endpoint", ["hub.example.com", "ftp://hub.example.com"])
+def test_an_endpoint_that_is_no_web_address_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    with pytest.raises(ValueError, match="HF_ENDPOINT"):
+        HFSummaryWriter("user/run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

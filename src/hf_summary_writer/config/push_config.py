@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_summary_writer.checks import (
     BUCKET,
     DEFAULT_TYPE,
+    PUBLIC_HUB,
     REPO_TYPES,
     as_patterns,
     check_endpoint,
@@ -72,8 +73,6 @@ DEFAULT_STALL_SECONDS = 600.0
 DEFAULT_MINUTES = 5.0
 
 DEFAULT_BUCKET_MINUTES = 0.25
-
-_PUBLIC_HUB = "https://huggingface.co"
 
 
 def with_uri(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -343,7 +342,7 @@ class PushConfig:
         words = ["hf-summary-writer", "sync", str(folder), where.repo_id, "--into", where.path or "/"]
         # Whether the shell that it is pasted into has the variables of this process is not known.
         online = "HF_HUB_OFFLINE=0 " if is_client_offline() else ""
-        if not where.endpoint == without_password(assumed_endpoint) == _PUBLIC_HUB:
+        if not where.endpoint == without_password(assumed_endpoint) == PUBLIC_HUB:
             words += ["--endpoint", where.endpoint]
         if where.repo_type != DEFAULT_TYPE:
             words += ["--repo-type", where.repo_type]
@@ -358,7 +357,7 @@ class PushConfig:
 
 def known_sync_command(folder: Path, endpoint: str) -> str:
     """Return the command that uploads the runs in `folder`, each to its place at the Hub `endpoint`."""
-    hub = [] if endpoint == _PUBLIC_HUB else ["--endpoint", endpoint]
+    hub = [] if endpoint == PUBLIC_HUB else ["--endpoint", endpoint]
     return shlex.join(["hf-summary-writer", "sync", str(folder), *hub])
 
 

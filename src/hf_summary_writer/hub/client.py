@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import constants
 
+from hf_summary_writer.checks import PUBLIC_HUB
 from hf_summary_writer.errors import ActionNeededError, UnreachableError
 from hf_summary_writer.hub import deadline, xet
 from hf_summary_writer.hub.responses import classify_exception
@@ -39,7 +40,8 @@ _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 def default_endpoint() -> str:
     """Return the default address of the Hub of `huggingface_hub` (`HF_ENDPOINT`)."""
-    return str(constants.ENDPOINT)
+    # A variable that is set to nothing, as a container may have it, leaves the client without an address.
+    return str(constants.ENDPOINT) or PUBLIC_HUB
 
 
 def client_home() -> Path:
