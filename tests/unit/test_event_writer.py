@@ -210,6 +210,17 @@ def test_the_projector_reads_embeddings_with_any_tag(tmp_path: Path) -> None:
     assert all((tmp_path / embedding.tensor_path).is_file() for embedding in config.embeddings)
 
 
+@pytest.mark.parametrize("header", [None, ["a", "b"]])
+def test_labels_of_an_embedding_count_towards_the_memory_limit(tmp_path: Path, header: list[str] | None) -> None:
+    label = "x" * 10_000
+    labels: list[Any] = [label] * 100 if header is None else [[label, label]] * 50
+    with EventWriter(tmp_path) as writer:
+        writer.add_embedding(np.zeros((len(labels), 2)), labels, metadata_header=header)
+        assert writer._memory._acquired > 100 * 10_000
+        writer.flush()
+        assert writer._memory._acquired == writer._memory._released
+
+
 def test_flush_covers_sub_runs(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as writer:
         writer.add_scalars("many", {"a": 1.0, "b": 2.0}, 3)

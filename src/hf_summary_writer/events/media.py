@@ -12,6 +12,7 @@ import io
 import math
 import os
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +54,7 @@ __all__ = [
     "is_matrix",
     "is_usable",
     "is_video",
+    "label_bytes",
     "label_strings",
     "mono_audio",
     "outline",
@@ -333,3 +335,11 @@ def label_strings(metadata: Sequence[Any] | None, header: Sequence[Any] | None, 
     if len(metadata) == 0 or len(header) != len(metadata[0]):
         return None
     return [[str(label) for label in row] for row in metadata]
+
+
+def label_bytes(labels: list[Any] | None) -> int:
+    """Return the memory of labels, which are strings or rows of strings."""
+    if not labels:
+        return 0
+    rows = labels if isinstance(labels[0], list) else [labels]
+    return sum(sys.getsizeof(row) + sum(map(sys.getsizeof, row)) for row in rows)

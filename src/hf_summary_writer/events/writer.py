@@ -759,7 +759,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             header=metadata_header,
             labels=labels,
         )
-        nbytes = points.nbytes + (0 if images is None else images.nbytes) + 64 * len(labels or ())
+        nbytes = points.nbytes + (0 if images is None else images.nbytes) + media.label_bytes(labels)
         writer.add_work(write, nbytes, (points, images))
 
     def add_pr_curve(
