@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import commands
 import scripts
+from hf_summary_writer.cli.terminal import say
 from hf_summary_writer.events import EventWriter
 
 if TYPE_CHECKING:
@@ -59,6 +61,15 @@ def test_commands_work_without_standard_output(hub: HubProcess, logs: Path, word
 def test_a_full_standard_output_is_an_error(hub: HubProcess, logs: Path) -> None:
     shown = in_shell(hub, ">/dev/full", "get", logs, "loss", home=logs)
     assert shown.stderr == "Error: standard output could not be written: No space left on device\ncode 1\n"
+
+
+def test_lines_are_written_again_once_the_disk_has_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as disk, (tmp_path / "log").open("w") as log:
+        monkeypatch.setattr(sys, "stdout", disk)
+        say("lost")
+        os.dup2(log.fileno(), disk.fileno())
+        say("kept")
+    assert (tmp_path / "log").read_text() == "kept\n"
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&1 | true"])

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit
 
 import click
@@ -38,7 +38,7 @@ _LINES_AT_ONCE = 1000
 def _write(text: str, *, err: bool = False) -> OSError | None:
     """Write text to standard output or standard error; return the error if that is not possible.
 
-    Where the reader has ended, as `head` does, or the disk is full, later text is dropped: an upload goes on, and `run`
+    Where the reader has ended, as `head` does, or the disk is full, the text is dropped: an upload goes on, and `run`
     returns the exit code of its command.
     """
     stream = sys.stderr if err else sys.stdout
@@ -48,13 +48,21 @@ def _write(text: str, *, err: bool = False) -> OSError | None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        # The text that is still in the buffer would fail again at exit.
         with contextlib.suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            _empty_buffer(stream)
         return error
     return None
+
+
+def _empty_buffer(stream: TextIO) -> None:
+    """Drop the text that is in the buffer of a stream; it would fail again at exit."""
+    number = stream.fileno()
+    with open(os.devnull, "wb") as nowhere, open(os.dup(number), "wb") as kept:
+        os.dup2(nowhere.fileno(), number)
+        try:
+            stream.flush()
+        finally:
+            os.dup2(kept.fileno(), number)
 
 
 def write_lines(lines: Iterable[str]) -> None:
