@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,6 +141,19 @@ def test_users_are_defined_on_the_command_line(tmp_path: Path, client: Callable[
 def test_an_invalid_user_option_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"NAME:TOKEN|Invalid name"):
         User.parse(text)
+
+
+@pytest.mark.parametrize("text", ["lab", "lab:", "lab:,"])
+def test_an_organization_without_members_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="NAME:USER"):
+        Organization.parse(text)
+
+
+def test_a_token_that_no_client_can_send_is_refused(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path), "--token", "two words"]
+    refused = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert "characters that no token has" in refused.stderr
 
 
 def test_with_any_namespace_a_user_may_use_all_namespaces() -> None:

@@ -62,9 +62,23 @@ class Organization:
         Raises:
             ValueError: the text has another form.
         """
-        name, _, members = text.partition(":")
+        name, _, names = text.partition(":")
         _check_name(name)
-        return cls(name, frozenset(filter(None, members.split(","))))
+        members = frozenset(filter(None, names.split(",")))
+        if not members:
+            raise ValueError("describe an organization as NAME:USER or NAME:USER,USER")
+        return cls(name, members)
+
+
+def check_token(token: str) -> str:
+    """Return an access token that a client can send.
+
+    Raises:
+        ValueError: It holds other characters; the message does not repeat it.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise ValueError("the token has characters that no token has (it is not shown here)")
+    return token
 
 
 def _check_name(name: str) -> None:
