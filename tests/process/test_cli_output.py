@@ -72,6 +72,11 @@ def test_lines_are_written_again_once_the_disk_has_space(tmp_path: Path, monkeyp
     assert (tmp_path / "log").read_text() == "kept\n"
 
 
+def test_the_list_of_commands_cuts_no_description(hub: HubProcess, tmp_path: Path) -> None:
+    shown = commands.invoke(hub, "--help", home=tmp_path)
+    assert "..." not in shown.stdout.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&1 | true"])
 def test_run_returns_the_exit_code_although_its_own_output_fails(
     hub: HubProcess, tmp_path: Path, redirection: str

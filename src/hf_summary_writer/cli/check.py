@@ -18,7 +18,7 @@ from hf_summary_writer.hub.check import check as findings_of
 __all__ = ["check"]
 
 
-@click.command()
+@click.command(short_help="Check token, rights, network and versions.")
 @click.argument("repo_id", required=False)
 @config_option("endpoint")
 @config_option("repo_type")

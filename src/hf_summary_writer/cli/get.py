@@ -36,7 +36,7 @@ _OVERVIEW = ("run", "tag", "values", "last_step", "last_value", "last_wall_time"
 Row = tuple[Any, ...]
 
 
-@click.command()
+@click.command(short_help="Print the scalars of a logdir, repo or bucket.")
 @click.argument("source", metavar="REPO_OR_LOGDIR")
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
 @click.option("--run", "runs", multiple=True, metavar="PATTERN", help="Only runs that match. Repeatable.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["demo", "localhub"]
 
 
-@click.command()
+@click.command(short_help="Upload a short training to a Hub on this machine.")
 @click.option("--keep", type=new_folder, help="Keep the Hub's repos and the logs in this folder.")
 @click.option("--open", "open_", is_flag=True, help="Show the downloaded run in TensorBoard at the end.")
 @click.option("--live", is_flag=True, help="Upload to a bucket, and show the training live in TensorBoard.")

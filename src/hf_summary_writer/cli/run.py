@@ -141,7 +141,7 @@ _EXAMPLE = "hf-summary-writer run user/my-runs -- python train.py"
 _COMMAND = "hf_summary_writer.command"
 
 
-@click.command(cls=_RunCommand)
+@click.command(cls=_RunCommand, short_help="Run a command and upload its logs.")
 @click.argument("repo_id")
 @click.option(
     "--logdir",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["status"]
 
 
-@click.command()
+@click.command(short_help="Show the upload status of a folder, or the runs of a repo.")
 @click.argument("source", metavar="LOGDIR_OR_REPO")
 @click.option(
     "--json", "as_json", is_flag=True, help="Write JSON, one object per line for each folder and destination, or run."

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["sync"]
 
 
-@click.command()
+@click.command(short_help="Upload a folder, once or continuously.")
 @click.argument("logdir", type=existing_folder)
 @click.argument("repo_id", required=False)
 @click.option(

@@ -44,7 +44,7 @@ __all__ = ["fetch", "view"]
 _END_SECONDS = 10.0
 
 
-@click.command()
+@click.command(short_help="Open a repo or bucket in TensorBoard.")
 @click.argument("repo_id")
 @config_option("repo_type")
 @click.option("--revision", help="The branch, tag or commit.  [default: main]")

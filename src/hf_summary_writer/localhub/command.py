@@ -19,7 +19,7 @@ _USERS_VARIABLE = "HF_SUMMARY_WRITER_LOCALHUB_USERS"
 _SECRET_OPTIONS = {"--token": _TOKEN_VARIABLE, "--user": _USERS_VARIABLE}
 
 
-@click.command(name="localhub")
+@click.command(name="localhub", short_help="Run a Hub on this machine.")
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
