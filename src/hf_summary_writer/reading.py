@@ -111,16 +111,20 @@ def place_of(
 
     Raises:
         FileNotFoundError: If it is a path and there is no such folder.
+        NotADirectoryError: If it is a file.
         ValueError: If it is empty, or invalid on the Hub.
     """
     name = os.fspath(source)
     if not name:  # as an unset variable of a shell gives it; to Python it is the working folder
         raise ValueError("the name of the folder, repo or bucket is empty: use . for the working folder")
     is_remote = "://" in name or repo_type is not None or revision is not None
-    if not is_remote and (not isinstance(source, str) or Path(name).is_dir() or not _may_be_a_repo(name)):
-        if not Path(name).is_dir():
+    path = Path(name)
+    if not is_remote and path.is_file() and (_is_event_file(path.name) or not _may_be_a_repo(name)):
+        raise NotADirectoryError(f"{name!r} is a file: give the folder of the run")
+    if not is_remote and (not isinstance(source, str) or path.is_dir() or not _may_be_a_repo(name)):
+        if not path.is_dir():
             raise FileNotFoundError(f"there is no folder {name!r}")
-        return Path(name)
+        return path
     arguments = {"repo_id": name, "repo_type": repo_type, "revision": revision, "token": token}
     config = PushConfig.from_arguments(arguments, endpoint)
     check_client(config.repo_type)

@@ -299,3 +299,12 @@ def test_a_folder_that_cannot_be_listed_is_named(
 def test_a_name_with_a_trailing_slash_is_a_folder() -> None:
     with pytest.raises(FileNotFoundError, match="there is no folder 'nowhere/'"):
         read("nowhere/")
+
+
+def test_an_event_file_in_the_place_of_its_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log(tmp_path, {"loss": [1.0]})
+    monkeypatch.chdir(tmp_path)
+    [path] = events.event_files(tmp_path)
+    for source in (path, str(path), path.name):
+        with pytest.raises(NotADirectoryError, match="is a file: give the folder of the run"):
+            read(source)
