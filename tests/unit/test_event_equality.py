@@ -104,6 +104,7 @@ def test_scalars_on_the_fast_path(values: list[tuple[Any, int]]) -> None:
     steps,
     wall_times,
 )
+@example("a", {"a": 0.0}, 2**63, "x")
 def test_scalars_in_one_plot(main: str, values: dict[str, Any], step: Any, walltime: Any) -> None:
     calls: list[Call] = [("add_scalars", (main, values, step, walltime), {})] * 2
     if any(outcome is not None for outcome in _raised_by_theirs(calls)):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.queue import EventQueue
     from hf_summary_writer.events.signals import FlushRequest
 
-__all__ = ["EventFileWriter", "FileWriter", "plain_step"]
+__all__ = ["EventFileWriter", "FileWriter", "plain_step", "plain_time"]
 
 _CALL_BYTES = 1536
 
@@ -46,6 +46,13 @@ def plain_step(step: Any) -> int | None:
     number = int(step)
     if not -(1 << 63) <= number < 1 << 63:
         raise ValueError(f"Value out of range: {number}")
+    return number
+
+
+def plain_time(walltime: Any) -> float:
+    """Return a wall time of any type of number as a `float`; raise `TypeError` if it is none."""
+    # The message refuses other types, as in tensorboardX.
+    number: float = Event(wall_time=walltime).wall_time
     return number
 
 
@@ -238,9 +245,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
             walltime = self._default_metadata.get("walltime")
         if walltime is None:
             return time.time()
-        # The message refuses other types than numbers, as in tensorboardX.
-        number: float = Event(wall_time=walltime).wall_time
-        return number
+        return plain_time(walltime)
 
     def _step(self, step: Any) -> int | None:
         return plain_step(self._default_metadata.get("global_step") if step is None else step)

@@ -23,7 +23,7 @@ from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
 from hf_summary_writer.events.failures import FailureLog
-from hf_summary_writer.events.file_writer import FileWriter, plain_step
+from hf_summary_writer.events.file_writer import FileWriter, plain_step, plain_time
 from hf_summary_writer.events.files import SEGMENT_BYTES
 from hf_summary_writer.events.items import ScalarOnDevice
 from hf_summary_writer.events.memory import MemoryLimit
@@ -470,6 +470,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if self._look_for_hooks():
             self._add_hooked_scalars(main_tag, tag_scalar_dict, global_step, wall_time)
             return
+        if tag_scalar_dict and walltime is not None:
+            plain_time(walltime)  # refused before the step, as in tensorboardX
         step = plain_step(global_step) if tag_scalar_dict else None
         numbers = {tag: self._scalar_of(value) for tag, value in tag_scalar_dict.items()}
         for tag, number in numbers.items():
