@@ -143,6 +143,21 @@ def test_all_pages_of_a_tree_show_the_same_commit(hub: HubProcess, repo: str) ->
     assert send(hub, "GET", f"/api/models/{repo}/tree/main?cursor=2").status == 400
 
 
+@pytest.mark.parametrize("recursive", [True, False])
+def test_pages_of_a_tree_of_any_size_show_each_entry_once(hub: HubProcess, repo: str, recursive: bool) -> None:
+    paths = ["a", "a.b/c", "a.b/d/e", "a.b/d/f", "a.b/g", "b c/+&=%/\n", "z"]
+    assert send_commit(hub, repo, *(file_line(path) for path in paths)).status == 200
+    tree = f"/api/models/{repo}/tree/main?recursive={recursive}"
+    whole = send(hub, "GET", tree).json()
+    for limit in (1, 2, 3):
+        seen, url = [], f"{tree}&limit={limit}"
+        while url:
+            reply = send(hub, "GET", url)
+            seen += reply.json()
+            url = reply.headers.get("link", "").partition(">")[0].removeprefix("<")
+        assert seen == whole
+
+
 def test_urls_in_responses_have_the_host_of_the_request(tmp_path: Path) -> None:
     elsewhere = {"Host": "hub.example:8080"}
     asked = {"name": "a"}

@@ -230,13 +230,18 @@ class GitRepo:
                 self._folders[oid] = found
         return found
 
-    def walk(self, folder: Entry, *, recursive: bool) -> Iterator[Entry]:
-        """Yield the entries of a folder, sorted by path."""
+    def walk(self, folder: Entry, *, recursive: bool, after: str = "") -> Iterator[Entry]:
+        """Yield the entries of a folder, sorted by path; only those after the entry with the path `after`."""
         # Without recursion: trees can be deeper than Python's stack.
         to_come = self._children(folder)
         while to_come:
             entry = to_come.pop()
-            yield entry
+            if not after:
+                yield entry
+            elif entry.path == after:
+                after = ""
+            elif not after.startswith(f"{entry.path}/"):
+                continue
             if recursive and entry.is_folder:
                 to_come += self._children(entry)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ENTRIES_PER_PAGE = 1000
 _EXPANDED_ENTRIES_PER_PAGE = 50
 _MAX_PATHS = 1000
-_CURSOR = re.compile(r"(?P<commit>[0-9a-f]{40})-(?P<start>[0-9]{1,9})")
+_CURSOR = re.compile(r"(?P<commit>[0-9a-f]{40})-(?P<after>.+)", re.DOTALL)
 
 
 async def tree(request: Request) -> Response:
@@ -39,35 +39,35 @@ async def tree(request: Request) -> Response:
     recursive, expand = (is_true(request.query_params.get(name)) for name in ("recursive", "expand"))
     most = _EXPANDED_ENTRIES_PER_PAGE if expand else _ENTRIES_PER_PAGE
     limit = max(1, count_of(request, "limit", most, most))
-    revision, start = _position(request)
+    revision, after = _position(request)
     answer, cursor = await hub.run(
-        _tree, hub, repo, revision, path, recursive=recursive, expand=expand, start=start, limit=limit
+        _tree, hub, repo, revision, path, recursive=recursive, expand=expand, after=after, limit=limit
     )
     return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=cursor) if cursor else None)
 
 
-def _position(request: Request) -> tuple[str, int]:
-    """Return the revision, and the number of entries before the page."""
+def _position(request: Request) -> tuple[str, str]:
+    """Return the revision, and the path of the last entry before the page."""
     cursor = request.query_params.get("cursor")
     if cursor is None:
-        return revision_of(request), 0
+        return revision_of(request), ""
     # All pages are of one commit: a branch may move between two of them.
     match = _CURSOR.fullmatch(cursor)
     if match is None:
         raise BadRequestError("This is no cursor of this Hub.")
-    return match["commit"], int(match["start"])
+    return match["commit"], match["after"]
 
 
 def _tree(
-    hub: Hub, repo: RepoId, revision: str, path: str, *, recursive: bool, expand: bool, start: int, limit: int
+    hub: Hub, repo: RepoId, revision: str, path: str, *, recursive: bool, expand: bool, after: str, limit: int
 ) -> tuple[list[dict[str, Any]], str]:
     with hub.repos.git(repo) as git:
         head = git.resolve(revision)
         folder = git.entry(head, path)
         if folder is None or not folder.is_folder:
             raise EntryNotFoundError(path)
-        entries = list(itertools.islice(git.walk(folder, recursive=recursive), start, start + limit + 1))
-        cursor = f"{head}-{start + limit}" if len(entries) > limit else ""
+        entries = list(itertools.islice(git.walk(folder, recursive=recursive, after=after), limit + 1))
+        cursor = f"{head}-{entries[limit - 1].path}" if len(entries) > limit else ""
         return describe_all(git, hub.repos.lfs(repo), head, entries[:limit], expand=expand), cursor
 
 
