@@ -62,8 +62,8 @@ class CommitScheduler:
     The constructor makes no request; the repo is created by the first push that has something to upload. Errors of the
     Hub, the network or the disk are logged and retried, and never raised here.
 
-    All methods are thread-safe. In a forked child `trigger` resolves to `None`; the parent uploads what the child
-    writes to the folder.
+    All methods are thread-safe. In a forked child `trigger` resolves to `None`; the parent uploads the
+    files that the child writes to the folder.
 
     Args:
         repo_id: The repo, as `name` (of the token's user), `namespace/name` or an `hf://` URI such as

@@ -72,7 +72,7 @@ _NAME_BYTES = 255
 
 _SUFFIX_BYTES = 100
 
-"""The longest `filename_suffix`, in bytes; less than what the rest of the longest file name leaves of `_NAME_BYTES`."""
+"""The longest `filename_suffix`, in bytes; the rest of the longest file name fits into `_NAME_BYTES` beside it."""
 
 _SUMMARY_BYTES = 16 * 1024
 

@@ -83,7 +83,7 @@ class LoggedCommit:
 
 @dataclass(slots=True)
 class _Searched:
-    """A tree of searched paths: the path that ends here, if one does, and what is below it."""
+    """A tree of searched paths: the path that ends here, if one does, and the paths below it."""
 
     path: str = ""
     below: dict[bytes, _Searched] = field(default_factory=dict)
