@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ import commands
 import remote
 import scripts
 from events import wait_until
+from faults.proxy import FaultProxy, Hang
 from hf_summary_writer.cli.watching import client_of_another_hub, scheduler_of, start_together
 from hf_summary_writer.config import PushConfig
 from hub_process import HubProcess
@@ -334,6 +336,31 @@ def test_watch_stops_uploading_the_target_of_a_deleted_link(
         process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     assert [path for path in remote.files(api, repo_id) if path.startswith(linked) and path.endswith(".later")] == []
+
+
+def test_signals_that_come_together_end_a_watch_as_one_does(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    with commands.start(hub, "sync", logdir, repo_id, "--watch", "--every", "60", home=logdir.parent) as process:
+        wait_until(lambda: api.repo_exists(repo_id) and runs(api, repo_id), SECONDS)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_signal_during_the_last_push_of_a_watch_ends_the_wait(repo_id: str, hub: HubProcess, logdir: Path) -> None:
+    with FaultProxy(hub) as proxy:
+        proxy.add("*", ".", Hang(), times=99)
+        options = ["--watch", "--every", "60", "--close-timeout", "600"]
+        with commands.start(proxy, "sync", logdir, repo_id, *options, home=logdir.parent) as process:
+            wait_until(lambda: bool(proxy.requests), SECONDS)
+            process.send_signal(signal.SIGINT)
+            time.sleep(1.5)  # two signals within a second are one
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1, errors
+    assert "hf-summary-writer sync" in errors
 
 
 def test_a_link_added_after_the_last_scan_of_a_watch_is_named(

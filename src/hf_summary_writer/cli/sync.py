@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import signal
 import sys
-import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
@@ -123,6 +124,11 @@ def sync(
 
 # An exit code of its own: no error, but nothing was uploaded either.
 _NOTHING_MATCHED = 3
+
+# Signals within this time are one: `timeout` and batch systems send theirs to the process and to its group.
+_AS_ONE_SECONDS = 1.0
+
+_LOOK_SECONDS = 0.2
 
 # The options of the destination; without REPO_ID it comes from the state files of a folder.
 _PLACE = ("repo_type", "revision", "path_in_repo", "into")
@@ -286,7 +292,7 @@ def _watched(
     minutes = configs[0][1].minutes if configs else DEFAULT_MINUTES
     by_config: dict[_Key, WaitingScheduler] = {}
     by_link: set[_Key] = set()
-    with _until_told_to_stop() as told:
+    with _until_told_to_stop() as wait:
         while True:
             linked = _linked(configs) if follow_links else []
             by_link -= _stopped(by_config, by_link - {_key(*each) for each in linked}, as_json=as_json)
@@ -302,7 +308,7 @@ def _watched(
                         if matches_nothing(folder, config):
                             say(f"no file in {folder} matches {patterns(config)} yet", colour="yellow", err=True)
             start_together(added)
-            if told.wait(minutes * 60):
+            if wait(minutes * 60):
                 break
             configs = later()
         statuses = _finished(list(by_config.values()))
@@ -343,14 +349,26 @@ def _finished(schedulers: list[CommitScheduler]) -> list[Status]:
 
 
 @contextlib.contextmanager
-def _until_told_to_stop() -> Iterator[threading.Event]:
-    """Let SIGINT, SIGTERM and SIGHUP set the event that is yielded, and a second one raise KeyboardInterrupt."""
-    told = threading.Event()
+def _until_told_to_stop() -> Iterator[Callable[[float], bool]]:
+    """Yield a function that waits for so many seconds and returns whether SIGINT, SIGTERM or SIGHUP came.
 
-    def tell_once(*_: object) -> None:
-        if told.is_set():
+    A later one raises KeyboardInterrupt.
+    """
+    began = math.inf
+
+    def note(*_: object) -> None:
+        nonlocal began
+        now = time.monotonic()
+        began = min(began, now)
+        if now - began > _AS_ONE_SECONDS:
             raise KeyboardInterrupt
-        told.set()
 
-    with signal_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, *unignored(["SIGHUP"])), tell_once)):
-        yield told
+    def wait(seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        # In short steps: a signal that comes just before a wait, or to another thread, does not end it.
+        while began == math.inf and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_SECONDS))
+        return began != math.inf
+
+    with signal_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, *unignored(["SIGHUP"])), note)):
+        yield wait
