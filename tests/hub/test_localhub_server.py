@@ -154,15 +154,16 @@ def test_requests_and_bytes_are_counted_by_kind(tmp_path: Path, client: Callable
         assert hub.stats.requests == len(hub.requests) == 0
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_prints_one_line_and_stops_cleanly_on_a_signal(tmp_path: Path, name: signal.Signals) -> None:
+@pytest.mark.parametrize("names", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]], ids=str)
+def test_the_command_prints_one_line_and_stops_cleanly_on_a_signal(tmp_path: Path, names: list[signal.Signals]) -> None:
     command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path), "--token", "hf_t"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         line = process.stdout.readline()
         assert line.startswith("HF_ENDPOINT=http://127.0.0.1:")
         assert line.endswith(" HF_TOKEN=hf_t\n")
-        process.send_signal(name)
+        for name in names:
+            process.send_signal(name)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
 

@@ -35,6 +35,8 @@ __all__ = ["Child", "run"]
 # As the shells have it.
 _NOT_FOUND, _NOT_EXECUTABLE, _BY_SIGNAL = 127, 126, 128
 
+_LOOK_SECONDS = 0.2
+
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 _FROM_KEYS = frozenset({"SIGINT", "SIGQUIT"})
@@ -73,7 +75,11 @@ class Child:
             for number in self._early:
                 self._process.send_signal(number)
             started()
-            code = self._process.wait()
+            code = None
+            while code is None:
+                # In steps: a signal that comes just before a wait, or to another thread, does not end it.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = self._process.wait(_LOOK_SECONDS)
         return code if code >= 0 else _BY_SIGNAL - code
 
     def _signals_passed_on(self) -> contextlib.AbstractContextManager[None]:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ _REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _BACKLOG = 256
 # The time that open requests get to end when the Hub stops.
 _GRACE_SECONDS = 3
+
+_LOOK_SECONDS = 0.2
 # Longer than clients keep an idle connection, so that the Hub never closes one while a request is being sent on it.
 _IDLE_SECONDS = 75
 
@@ -205,9 +208,9 @@ def serve(hub: LocalHub, generated_token: str = "") -> None:
         hub: the Hub to serve.
         generated_token: a token that is kept in the root, with the port, for the next start.
     """
-    stop = threading.Event()
+    came: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(each, lambda *_: stop.set()) for each in signals]
+    previous = [signal.signal(each, lambda number, _: came.append(number)) for each in signals]
     # Other users of the machine must not read private repos.
     mask = os.umask(0o077)
     try:
@@ -216,7 +219,9 @@ def serve(hub: LocalHub, generated_token: str = "") -> None:
             print(f"HF_ENDPOINT={hub.endpoint} HF_TOKEN={hub.token}", flush=True)  # noqa: T201
             if sys.stderr.isatty():
                 print(f"Open {hub.endpoint} in a browser. Press Ctrl-C to stop.", file=sys.stderr)  # noqa: T201
-            stop.wait()
+            # Not an event: a signal may interrupt the handler of another one, or come just before a wait.
+            while not came:
+                time.sleep(_LOOK_SECONDS)
     finally:
         os.umask(mask)
         for each, handler in zip(signals, previous, strict=True):
