@@ -212,29 +212,50 @@ def in_time(
     if len(_left_behind) >= _MOST_READS_LEFT_BEHIND:
         raise DeadlineError(f"{len(_left_behind)} calls to the Hub hang: no other is made until one of them returns")
     attempt = Deadline(time.monotonic() + seconds, answer_bytes, downloads=downloads)
+
+    def hooked() -> T:
+        from huggingface_hub import get_session
+
+        install_hooks(get_session())
+        return call()
+
+    job, future = _job_of(hooked, attempt)
+    thread = threading.Thread(target=job, name="hf-summary-writer-read", daemon=True)
+    thread.start()
+    try:
+        return _result(future, attempt, seconds)
+    finally:
+        attempt.give_up()  # also after an interrupt
+        if not future.done():
+            _left_behind.append(thread)
+
+
+def _job_of(function: Callable[[], T], attempt: Deadline) -> tuple[Callable[[], None], Future[T]]:
+    """Return a job that runs `function` within an attempt, and the future of its result."""
     future: Future[T] = Future()
 
     def job() -> None:
-        from huggingface_hub import get_session
-
         try:
-            install_hooks(get_session())
             with _inside(attempt):
-                future.set_result(call())
+                future.set_result(function())
         except BaseException as error:  # noqa: BLE001 - the caller that waits for the result gets it
+            if isinstance(error, PushError):
+                error.in_doubt = error.in_doubt or attempt.unanswered
             future.set_exception(error)
 
-    thread = threading.Thread(target=job, name="hf-summary-writer-read", daemon=True)
-    thread.start()
+    return job, future
+
+
+def _result(future: Future[T], attempt: Deadline, seconds: float) -> T:
+    """Return the result of a job; if that takes longer than `seconds`, give its attempt up and raise."""
     try:
         return future.result(seconds)
     except FutureTimeoutError:
         if future.done():
             return future.result()  # of the last moment, or a timeout of the function's own
-        _left_behind.append(thread)
-    finally:
-        attempt.give_up()  # also after an interrupt
-    raise DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
+    late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
+    late.in_doubt = attempt.give_up()
+    raise late
 
 
 def install_hooks(client: Any) -> None:
@@ -432,33 +453,23 @@ class HubThread:
         if self.left_behind >= _MOST_LEFT_BEHIND:
             raise DeadlineError(f"{self.left_behind} calls to the Hub hang: no other is made until one of them returns")
         jobs = self.start()
-        future: Future[T] = Future()
         attempt = Deadline(time.monotonic() + seconds)
-
-        def job() -> None:
-            try:
-                with _inside(attempt):
-                    future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - the caller that waits for the result gets it
-                if isinstance(error, PushError):
-                    error.in_doubt = error.in_doubt or attempt.unanswered
-                future.set_exception(error)
-
+        job, future = _job_of(function, attempt)
         jobs.put(job)
         try:
-            return future.result(seconds)
-        except FutureTimeoutError:
-            if future.done():
-                return future.result()  # of the last moment, or a timeout of the function's own
-            late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
-            late.in_doubt = attempt.give_up()
-            if self._thread is not None:
-                self._left.append(self._thread)
-            self.stop()
-            # The next call may come during the exit of the interpreter, when no thread can be started any more.
-            with contextlib.suppress(RuntimeError):
-                self.start()
-        raise late
+            return _result(future, attempt, seconds)
+        except DeadlineError:
+            if not future.done():
+                self._leave_behind()
+            raise
+
+    def _leave_behind(self) -> None:
+        if self._thread is not None:
+            self._left.append(self._thread)
+        self.stop()
+        # The next call may come during the exit of the interpreter, when no thread can be started any more.
+        with contextlib.suppress(RuntimeError):
+            self.start()
 
 
 def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
