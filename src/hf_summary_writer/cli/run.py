@@ -15,7 +15,7 @@ import click
 from hf_summary_writer.checks import PREFIX
 from hf_summary_writer.cli.options import config_of, config_options, new_folder
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
-from hf_summary_writer.cli.signals import signal_handlers, unignored
+from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, scheduler_of, start_together
 from hf_summary_writer.config import PUSHED_FOLDER, commits_per_hour, mode_for
@@ -34,8 +34,6 @@ __all__ = ["Child", "run"]
 
 # As the shells have it.
 _NOT_FOUND, _NOT_EXECUTABLE, _BY_SIGNAL = 127, 126, 128
-
-_LOOK_SECONDS = 0.2
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
@@ -77,9 +75,8 @@ class Child:
             started()
             code = None
             while code is None:
-                # In steps: a signal that comes just before a wait, or to another thread, does not end it.
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    code = self._process.wait(_LOOK_SECONDS)
+                    code = self._process.wait(LOOK_SECONDS)
         return code if code >= 0 else _BY_SIGNAL - code
 
     def _signals_passed_on(self) -> contextlib.AbstractContextManager[None]:

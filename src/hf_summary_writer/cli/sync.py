@@ -17,7 +17,7 @@ import click
 from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
-from hf_summary_writer.cli.signals import signal_handlers, unignored
+from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
@@ -127,8 +127,6 @@ _NOTHING_MATCHED = 3
 
 # Signals within this time are one: `timeout` and batch systems send theirs to the process and to its group.
 _AS_ONE_SECONDS = 1.0
-
-_LOOK_SECONDS = 0.2
 
 # The options of the destination; without REPO_ID it comes from the state files of a folder.
 _PLACE = ("repo_type", "revision", "path_in_repo", "into")
@@ -365,9 +363,8 @@ def _until_told_to_stop() -> Iterator[Callable[[float], bool]]:
 
     def wait(seconds: float) -> bool:
         until = time.monotonic() + seconds
-        # In short steps: a signal that comes just before a wait, or to another thread, does not end it.
         while began == math.inf and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, _LOOK_SECONDS))
+            time.sleep(min(left, LOOK_SECONDS))
         return began != math.inf
 
     with signal_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, *unignored(["SIGHUP"])), note)):
