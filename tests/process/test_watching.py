@@ -149,17 +149,21 @@ def test_a_forked_child_that_outlives_its_scheduler_does_not_hold_the_folder(
     assert remote.files(api, repo_id) == remote.under(parent, "tensorboard")
 
 
+def train_offline(hub: HubProcess, logdir: Path, repo_id: str) -> None:
+    offline = "os.environ['HF_SUMMARY_WRITER_MODE'] = 'offline'\n"
+    log = "writer = HFSummaryWriter(repo_id, logdir=logdir); writer.add_scalar('loss', 1, 1)"
+    assert scripts.run(offline + log, hub, logdir, repo_id).returncode == 0
+
+
 def test_a_watcher_without_a_repo_id_uploads_runs_that_are_added_later(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
-    offline = "writer = HFSummaryWriter(repo_id, logdir=logdir); writer.add_scalar('loss', 1, 1)"
-    mode = "os.environ['HF_SUMMARY_WRITER_MODE'] = 'offline'\n"
-    assert scripts.run(mode + offline, hub, parent / "first", repo_id).returncode == 0
+    train_offline(hub, parent / "first", repo_id)
     with commands.start(hub, "sync", parent, "--watch", "--every", OFTEN, home=tmp_path) as watcher:
         try:
             wait_until(lambda: api.repo_exists(repo_id) and titles(api, repo_id), SECONDS)
-            assert scripts.run(mode + offline, hub, parent / "second", repo_id).returncode == 0
+            train_offline(hub, parent / "second", repo_id)
             wait_until(lambda: remote.files(api, repo_id) == remote.under(parent, "tensorboard"), SECONDS)
         finally:
             _, errors = stop(watcher)
@@ -171,14 +175,12 @@ def test_a_watcher_continues_after_its_first_runs_were_deleted(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     parent = tmp_path / "runs"
-    offline = "writer = HFSummaryWriter(repo_id, logdir=logdir); writer.add_scalar('loss', 1, 1)"
-    mode = "os.environ['HF_SUMMARY_WRITER_MODE'] = 'offline'\n"
-    assert scripts.run(mode + offline, hub, parent / "first", repo_id).returncode == 0
+    train_offline(hub, parent / "first", repo_id)
     with commands.start(hub, "sync", parent, "--watch", "--every", OFTEN, home=tmp_path) as watcher:
         try:
             wait_until(lambda: api.repo_exists(repo_id) and titles(api, repo_id), SECONDS)
             shutil.rmtree(parent / "first")
-            assert scripts.run(mode + offline, hub, parent / "second", repo_id).returncode == 0
+            train_offline(hub, parent / "second", repo_id)
             wait_until(
                 lambda: remote.under(parent, "tensorboard").items() <= remote.files(api, repo_id).items(), SECONDS
             )
