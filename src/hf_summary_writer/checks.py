@@ -21,6 +21,7 @@ __all__ = [
     "PREFIX",
     "PUBLIC_HUB",
     "REPO_TYPES",
+    "SHORTEST_SECRET",
     "as_file_name",
     "as_patterns",
     "as_unicode",
@@ -51,6 +52,9 @@ REPO_TYPES = ("model", "dataset", "space", BUCKET)
 DEFAULT_TYPE = REPO_TYPES[0]
 
 DEFAULT_REVISION = "main"
+
+# A shorter token is one of a test, and may occur in a file or message by chance.
+SHORTEST_SECRET = 16
 
 PUBLIC_HUB = "https://huggingface.co"
 

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from click.testing import CliRunner
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 import commands
 from hf_summary_writer.localhub import LocalHub, server
+from hf_summary_writer.localhub.command import localhub
 from hf_summary_writer.localhub.stats import kind_of
 from hub.content import LOG, files_of_at_most, noise, push
 from hub.gitcheck import assert_sound
@@ -183,10 +185,27 @@ def test_the_command_explains_in_one_line_why_it_cannot_start(tmp_path: Path) ->
             assert (done.returncode, done.stdout, done.stderr) == (1, "", f"Error: {reason}\n")
 
 
-def test_a_port_out_of_range_is_a_usage_error(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path), "--port", "99999"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, "99999 is not in the range" in done.stderr) == (2, True)
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--root", "hub", "--port", "99999"], "99999 is not in the range"),
+        (["--root", ""], "the name of the folder is empty"),
+    ],
+)
+def test_an_invalid_option_is_a_usage_error(
+    arguments: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(localhub, arguments)
+    assert (done.exit_code, reason in done.output) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_root_in_the_home_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(localhub, ["--root=~/file"])
+    assert f"Directory '{tmp_path}/file' is a file" in done.output
 
 
 def test_a_restart_with_the_same_root_has_the_same_port_and_token(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.notices import files
+from hf_summary_writer.push import inspect_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    from hf_summary_writer.config import Destination
+    from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
-    from hf_summary_writer.push import Missing
 
 __all__ = ["Bar", "UploadProgress", "are_bars_wanted", "bar", "download_progress"]
 
@@ -64,9 +64,9 @@ class Bar:
 
 
 @contextlib.contextmanager
-def bar(total_bytes: int, total_files: int, label: str, *, wanted: bool = True) -> Iterator[Bar | None]:
+def bar(total_bytes: int, total_files: int, label: str) -> Iterator[Bar | None]:
     """Show a bar during a block if there is something to transfer and it can be shown."""
-    if not (wanted and total_files and are_bars_wanted()):
+    if not (total_files and are_bars_wanted()):
         yield None
         return
     shown = Bar(total_bytes, total_files, label)
@@ -112,14 +112,14 @@ class UploadProgress:
         _report_uploads(self.client, self._note)
 
     @contextlib.contextmanager
-    def shown(self, folder: Path, destination: Destination, missing: list[Missing], *, wanted: bool) -> Iterator[None]:
-        """Show a bar during the upload of the files that are missing on the Hub."""
+    def shown(self, folder: Path, config: PushConfig) -> Iterator[None]:
+        """Show a bar during the upload of the files of a folder that the Hub lacks, if there can be bars."""
+        missing = inspect_folder(folder, config, quiet=True).missing if are_bars_wanted() else []
         for each in missing:
             with contextlib.suppress(OSError):
-                path = destination.path_in_repo(each.path)
-                self._lacking[path] = each.bytes, max(1, (folder / each.path).stat().st_size)
+                self._lacking[each.path_in_repo] = each.bytes, max(1, (folder / each.path).stat().st_size)
         total = sum(each.bytes for each in missing)
-        with bar(total, len(missing), folder.name, wanted=wanted) as self._bar:
+        with bar(total, len(missing), folder.name) as self._bar:
             yield
 
     def committed(self, commit: CommitDetails) -> None:

@@ -19,7 +19,7 @@ from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignor
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, scheduler_of, start_together
 from hf_summary_writer.config import PUSHED_FOLDER, commits_per_hour, mode_for
-from hf_summary_writer.push import inspect_folder, matches_nothing
+from hf_summary_writer.push import matches_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -227,8 +227,7 @@ def _push_the_rest(scheduler: CommitScheduler, config: PushConfig, progress: Upl
     try:
         with contextlib.ExitStack() as stack:
             if progress is not None:
-                rest = inspect_folder(scheduler.folder_path, config).missing
-                stack.enter_context(progress.shown(scheduler.folder_path, config.destination, rest, wanted=True))
+                stack.enter_context(progress.shown(scheduler.folder_path, config))
             scheduler.close()
     except KeyboardInterrupt:
         say("The last push was cut short", colour="red", err=True)

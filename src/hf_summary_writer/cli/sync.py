@@ -246,8 +246,7 @@ def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, ve
         if not as_json:
             tell(commit, as_json=False)
 
-    lacking = inspect_folder(folder, config, quiet=True).missing
-    with progress.shown(folder, config.destination, lacking, wanted=not as_json):
+    with contextlib.nullcontext() if as_json else progress.shown(folder, config):
         synced = send(folder, config, progress.client, note, verify=verify, elsewhere=elsewhere)
     arrived = synced.error is None and not synced.missing
     empty = arrived and matches_nothing(folder, config)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from hf_summary_writer.checks import SHORTEST_SECRET
 from hf_summary_writer.events import boundaries, extend_crc, followed, is_torn, next_record
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.copies import PrivateCopies
@@ -63,9 +64,6 @@ _MOST_BYTES_IN_GIT = 10 * 2**20
 
 # The first record of an event file is no event, the second is one.
 _RECORDS_WORTH_A_COPY = 2
-
-# A shorter token is one of a test, and a file may contain it by chance.
-_SHORTEST_SECRET = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class SnapshotReader:
         self.copies: PrivateCopies = PrivateCopies(state)
         self.warn_once = warn_once
         self.verify = verify
-        self._secrets = [secret.encode() for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        self._secrets = [secret.encode() for secret in secrets if len(secret) >= SHORTEST_SECRET]
         self._sealed: dict[str, frozenset[str]] = {}
 
     def take(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 
-from hf_summary_writer.checks import without_password
+from hf_summary_writer.checks import SHORTEST_SECRET, without_password
 
 __all__ = ["keep_secret", "redacted"]
 
 _TOKENS = re.compile(r"\bhf_[A-Za-z0-9_]{6,}|(?i:bearer)\s+\S+")
-
-# A shorter token is one of a test, and may occur in a message by chance.
-_SHORTEST_SECRET = 16
 
 # The tokens that this process has sent: a Hub may repeat a request, and not all tokens look like one.
 _sent: list[str] = []
@@ -19,7 +16,7 @@ _sent: list[str] = []
 
 def keep_secret(token: str) -> None:
     """Leave a token out of all later messages."""
-    if len(token) >= _SHORTEST_SECRET and token not in _sent:
+    if len(token) >= SHORTEST_SECRET and token not in _sent:
         _sent.append(token)
 
 

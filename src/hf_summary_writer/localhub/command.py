@@ -19,10 +19,18 @@ _USERS_VARIABLE = "HF_SUMMARY_WRITER_LOCALHUB_USERS"
 _SECRET_OPTIONS = {"--token": _TOKEN_VARIABLE, "--user": _USERS_VARIABLE}
 
 
+class _Root(click.Path):
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":  # as an unset variable of a shell gives it; to Python it is the working folder
+            self.fail("the name of the folder is empty: use . for the working folder", param, ctx)
+        # Shells do not expand ~ in `--root=~/folder`.
+        return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111 - may be bytes
+
+
 @click.command(name="localhub", short_help="Run a Hub on this machine.")
 @click.option(
     "--root",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Root(file_okay=False, path_type=Path),
     required=True,
     help="Folder for repos and buckets.",
 )
