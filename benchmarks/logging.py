@@ -236,7 +236,7 @@ def imports(rounds: int) -> dict[str, Imported]:
     """Return how long fresh interpreters take for each import, in turns."""
     statements = {
         THEIRS: "import tensorboardX",
-        f"{OURS}.event_writer": "import hf_summary_writer.events.writer",
+        f"{OURS}.events": "import hf_summary_writer.events.writer",
         f"{OURS}.HFSummaryWriter": "from hf_summary_writer import HFSummaryWriter",
     }
     results: dict[str, Imported] = defaultdict(Imported)
