@@ -8,7 +8,6 @@ import os
 import sys
 import time
 import weakref
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,6 +285,8 @@ class HFSummaryWriter(EventWriter):
 
     def _repr_html_(self) -> str:
         """Return the HTML for a notebook: the logdir, the repo and the upload status."""
+        from html import escape  # rarely needed, and slow to import
+
         status = self.scheduler.status()
         pending, commit = status.pending, status.commit
         link = f'<a href="{escape(self.url)}">{escape(self.repo_id)}</a>' if self.url else escape(self.repo_id)

@@ -8,9 +8,7 @@ import platform
 import re
 import shlex
 import socket
-import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["command_line", "environment_text"]
 
@@ -87,6 +85,8 @@ def _git_commit() -> str:
 
 
 def _git(*arguments: str) -> str:
+    import subprocess  # rarely needed, as below
+
     try:
         done = subprocess.run(  # noqa: S603
             # Without the lock that `status` takes to refresh the index: the user's own command would fail meanwhile.
@@ -103,6 +103,8 @@ def _git(*arguments: str) -> str:
 
 
 def _package(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return f"{name} {version(name)}"
     except PackageNotFoundError:

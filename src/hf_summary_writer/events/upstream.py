@@ -8,7 +8,6 @@ written, and the import raises an error that names the versions to install.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +51,8 @@ try:
     from tensorboardX.proto.tensor_pb2 import TensorProto
     from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 except ImportError as _error:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     try:
         _found = f"tensorboardX {version('tensorboardX')}"
     except PackageNotFoundError:

@@ -11,7 +11,6 @@ import errno
 import math
 import re
 from dataclasses import dataclass, field
-from html import unescape
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import (
@@ -111,6 +110,8 @@ class Answer:
     @property
     def message(self) -> str:
         """The Hub's own words, in one short line; of a page, its title."""
+        from html import unescape  # rarely needed, and slow to import
+
         title = _TITLE.search(self.text[:_MAX_PAGE])
         return one_line(self.headers.get("x-error-message") or (unescape(title[1]) if title else self.text))
 
