@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_summary_writer.config import Destination, PushConfig
+from hf_summary_writer.folder.disk import StateFolder
 from hf_summary_writer.folder.ledger import (
     STATE_FOLDER,
     CommitRecord,
@@ -24,6 +25,7 @@ from hf_summary_writer.folder.ledger import (
     Signature,
     ledgers_of,
 )
+from hf_summary_writer.hub.files import RemoteFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,9 +72,8 @@ def test_records_are_read_back_after_a_restart(path: Path) -> None:
 
 def test_a_renamed_repo_keeps_its_records_for_later_processes(path: Path) -> None:
     ledger = Ledger(path, DESTINATION)
-    ledger.refresh()
-    ledger.record_repo("user/renamed")
     ledger.record({"a": entry()}, COMMIT)
+    ledger.record_repo("user/renamed")
     assert ledger.repo_id == "user/renamed"
     again = reread(path)
     assert (again.entries, again.repo_id) == ({"a": entry()}, None)
@@ -182,6 +183,8 @@ HEAD = line(version=1, destination=asdict(DESTINATION), folder={"path": "/run", 
         HEAD + line(file="a", signature=[1, 2, 3, 4, 5], length=3, verified=True),
         HEAD + line(file="a", signature=[1, 2, 3, 4, 5], length=3, young="yes"),
         HEAD + line(file="a", signature=[1, 2, 3, 4, 5], length=3, digest="0123abcg"),
+        HEAD + line(file="a", signature=[1, 2, 3, 4], length=3) + b"[]\n",
+        HEAD + line(settings={"allow": ["\x1b]0;title\x07"]}),
         HEAD + line(repo="somebody/elses"),
         HEAD + line(repo="../run"),
         HEAD + b"[" * 100_000 + b"\n",
@@ -228,6 +231,36 @@ def test_records_of_another_process_are_seen(path: Path) -> None:
     assert set(mine.entries) == {"a", "b"}
     mine.record({"c": entry()})
     assert set(reread(path).entries) == {"a", "b", "c"}
+
+
+def test_a_ledger_that_cannot_be_read_for_a_moment_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": entry()})
+    with monkeypatch.context() as failing:
+        failing.setattr(StateFolder, "open", no_space)
+        with pytest.raises(OSError, match="No space"):
+            ledger.refresh()
+    assert set(ledger.entries) == set(reread(path).entries) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("remote", "is_there"),
+    [
+        (RemoteFile(10, sha256="s", git_oid="pointer"), True),
+        (RemoteFile(10, sha256="t", git_oid="pointer"), False),
+        (RemoteFile(10, git_oid="g"), True),
+        (RemoteFile(10, git_oid="h"), False),
+        (RemoteFile(10, xet_hash="x"), True),
+        (RemoteFile(10, xet_hash="y"), False),
+        (RemoteFile(10), True),
+        (RemoteFile(9, sha256="s"), False),
+        (None, False),
+    ],
+)
+def test_an_entry_is_compared_by_size_and_all_hashes_that_both_sides_know(
+    remote: RemoteFile | None, is_there: bool
+) -> None:
+    assert entry()._replace(sha256="s", git_oid="g", xet_hash="x").is_at(remote) is is_there
 
 
 def test_records_are_kept_in_memory_if_the_disk_fails(path: Path) -> None:
@@ -287,12 +320,30 @@ def test_a_start_over_that_failed_is_written_with_the_next_record(path: Path, mo
     assert reread(path).entries == {"a": entry(20)}
 
 
+def test_changed_settings_are_recorded_and_unchanged_ones_are_not(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    public, private = (PushConfig.from_ledger(DESTINATION, {"private": private}) for private in (False, True))
+    ledger.record_config(public)
+    ledger.record_config(private)
+    assert reread(path).config == private
+    before = path.read_bytes()
+    reread(path).record_config(private)
+    assert path.read_bytes() == before
+
+
+def test_a_retracted_record_is_gone_for_later_processes_at_once(path: Path) -> None:
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": entry(), "b": entry()})
+    ledger.retract(["a", "c"])
+    assert set(reread(path).entries) == {"b"}
+
+
 def test_only_ledgers_with_a_valid_destination_are_found(tmp_path: Path) -> None:
     state = tmp_path / STATE_FOLDER
     Ledger(state / "good.jsonl", DESTINATION).record({"a": entry()})
     broken: list[dict[str, object]] = [{"path": "../x"}, {"repo_id": "a--b"}, {"endpoint": 3}, {"repo_type": "bin"}]
     for number, wrong in enumerate(broken):
-        head = line(version=1, destination={**asdict(DESTINATION), **wrong}, folder={"path": "/run", "inode": 1})
+        head = line(version=1, destination={**asdict(DESTINATION), **wrong}, folder={"path": str(tmp_path), "inode": 1})
         (state / f"{number}.jsonl").write_bytes(head)
     (state / "deep.jsonl").write_bytes(b"[" * 60_000)
     assert [ledger.path.name for ledger in ledgers_of(tmp_path)] == ["good.jsonl"]
@@ -341,10 +392,10 @@ def test_the_ledger_of_a_copied_folder_is_reported_and_not_used(
 def test_the_ledger_of_another_user_is_ignored_and_not_replaced(path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root may give a file away")
-    Ledger(path, DESTINATION).record({"a": entry()})
+    ledger = Ledger(path, DESTINATION)
+    ledger.record({"a": entry()})
     os.chown(path, 12345, -1)
     before = path.read_bytes()
-    ledger = Ledger(path, DESTINATION)
     with pytest.raises(LedgerError, match="another user"):
         ledger.refresh()
     with pytest.raises(PermissionError):

@@ -192,8 +192,7 @@ class Ledger:
                 self._read(file, signature.size)
                 self._seen = signature
         except FileNotFoundError:
-            # Gone with a deleted or recreated folder. The entries in memory are still true.
-            self._seen = None
+            return  # gone with a deleted or recreated folder: the entries in memory are still true
         except LedgerError as error:
             raise self._set_aside(str(error)) from None
         except OSError as error:
@@ -208,7 +207,7 @@ class Ledger:
         """Return whether another process has recorded something since this object read or wrote the file."""
         try:
             with self._state.open(self.path.name) as file:
-                return self._seen is not None and Signature.of(os.fstat(file.fileno())) != self._seen
+                return Signature.of(os.fstat(file.fileno())) != self._seen
         except OSError:
             return False  # gone, or not readable: nothing else is known
 
@@ -246,7 +245,7 @@ class Ledger:
         Raises:
             OSError: If it could not be written; memory holds it all the same.
         """
-        if config is self.config and self.moved_from is None:
+        if config is self.config:
             return
         is_news = self.config is None or config.settings != self.config.settings or self.moved_from is not None
         self.config = config
