@@ -8,11 +8,12 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 __all__ = [
     "BUCKET",
@@ -267,6 +268,8 @@ def as_patterns(patterns: object, name: str = "patterns") -> tuple[str, ...] | N
     if patterns is None:
         return None
     several: Iterable[object] = (patterns,) if isinstance(patterns, str) else patterns  # type: ignore[assignment]
+    if not isinstance(several, Iterable):
+        raise TypeError(f"{name} must be a str or a list of str, not {type(patterns).__name__}")
     found = []
     for pattern in several:
         if not isinstance(pattern, str):

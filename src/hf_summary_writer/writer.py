@@ -162,7 +162,14 @@ class HFSummaryWriter(EventWriter):
     ) -> None:
         """Check the arguments, open the event file and start the scheduler."""
         # All before the first file or thread exists, and under the names that these arguments have here.
-        config = PushConfig.from_arguments(locals(), endpoint_of(hf_api))
+        try:
+            config = PushConfig.from_arguments(locals(), endpoint_of(hf_api))
+        except ValueError as error:
+            if isinstance(repo_id, str) and repo_id.startswith(("/", "./", "../", "~")):
+                raise ValueError(
+                    f"{error}. The first argument is the repo; for the folder, write logdir={repo_id!r}"
+                ) from None
+            raise
         check_client(config.repo_type)
         check_push_on_sigterm(config.push_on_sigterm)
         mode_for()

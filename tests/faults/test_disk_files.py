@@ -314,11 +314,13 @@ def test_commands_report_a_run_that_cannot_be_read(hub: HubProcess, repo_id: str
         (tmp_path / "runs" / name / "file.txt").write_bytes(b"1")
         commands.invoke(hub, "sync", tmp_path / "runs" / name, repo_id, "--allow", "*", home=tmp_path)
     (tmp_path / "runs" / closed).chmod(0)
-    for words in (("sync",), ("sync", "--dry-run", "--exit-code"), ("status", "--exit-code")):
-        done = commands.invoke(hub, *words, tmp_path / "runs", home=tmp_path)
-        assert (words, done.returncode) == (words, 1)
-        assert f"'{tmp_path}/runs/b' is left out: " in done.stderr
-        assert "Permission denied" in done.stderr
+    for other in ("present", "deleted"):
+        for words in (("sync",), ("sync", "--dry-run", "--exit-code"), ("status", "--exit-code")):
+            done = commands.invoke(hub, *words, tmp_path / "runs", home=tmp_path)
+            assert (other, words, done.returncode) == (other, words, 1)
+            assert f"'{tmp_path}/runs/b' is left out: " in done.stderr
+            assert "Permission denied" in done.stderr
+        shutil.rmtree(tmp_path / "runs" / "a", ignore_errors=True)
 
 
 def test_no_command_takes_a_copied_run_for_uploaded(hub: HubProcess, repo_id: str, folder: Path) -> None:

@@ -363,6 +363,33 @@ def test_invalid_arguments_raise_before_a_file_or_a_thread_is_created(
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named", "message"),
+    [
+        (("user/run",), {"every": 1}, r"every \(did you mean commit_every\?\)"),
+        (
+            ("user/run", "logs", 5),
+            {},
+            r"HFSummaryWriter.__init__\(\) takes from 1 to 3 positional arguments but 4 were",
+        ),
+        (("./runs/first",), {}, r"not a name the Hub allows.*for the folder, write logdir='./runs/first'"),
+        (
+            ("user/run", "logs"),
+            {"repo_allow_patterns": 5},
+            "repo_allow_patterns must be a str or a list of str, not int",
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_named_with_those_that_were_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...], named: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=message):
+        HFSummaryWriter(*arguments, **named)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_logdir_that_cannot_be_created_is_logged_and_does_not_raise(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

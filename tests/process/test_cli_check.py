@@ -60,13 +60,23 @@ def test_a_token_that_cannot_be_sent_is_no_trouble_of_the_network(hub: HubProces
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Any]:
     """Return a Hub with a read-only token."""
-    with HubProcess(tmp_path / "hub", "--token", "hf_writer", "--user", "guest:hf_guest:read") as hub:
+    with HubProcess(
+        tmp_path / "hub", "--token", "hf_writer", "--user", "guest:hf_guest:read", any_namespace=False
+    ) as hub:
         yield SimpleNamespace(endpoint=hub.endpoint, token="hf_guest")
 
 
 def test_a_read_only_token_is_reported(reader: Any, tmp_path: Path) -> None:
     found, code = findings(reader, "guest/run", home=tmp_path)
     assert (code, found["token"]["ok"]) == (1, False)
+
+
+def test_a_new_repo_in_the_namespace_of_somebody_else_is_reported(reader: Any, tmp_path: Path) -> None:
+    reader.token = "hf_writer"
+    found, code = findings(reader, "locale/run", home=tmp_path)
+    assert (code, found["token"]["ok"], found["repo"]["ok"]) == (1, True, False)
+    assert "locale is neither local nor an organization of this account" in found["repo"]["text"]
+    assert findings(reader, "local/run", home=tmp_path)[1] == 0
 
 
 def test_an_unreachable_hub_is_reported(tmp_path: Path) -> None:
@@ -103,10 +113,13 @@ def test_on_a_terminal_the_findings_are_a_table(hub: HubProcess, tmp_path: Path)
     assert hub.token not in shown.text
 
 
-@pytest.mark.parametrize("body", [b"<html>log in</html>", b"", b"null", b"{}"])
-def test_a_login_page_instead_of_the_hub_is_reported(hub: HubProcess, tmp_path: Path, body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"<html>log in</html>"), (200, b""), (200, b"null"), (200, b"{}"), (404, b"no such page"), (502, b"")],
+)
+def test_another_server_than_the_hub_is_reported(hub: HubProcess, tmp_path: Path, status: int, body: bytes) -> None:
     with FaultProxy(hub) as portal:
-        portal.add("*", "whoami", Answer(200, body=body))
+        portal.add("*", "whoami", Answer(status, body=body))
         found, code = findings(portal, home=tmp_path)
-    assert (code, found["Hub"]["ok"]) == (1, False)
+    assert (code, found["Hub"]["ok"], "token" in found) == (1, False, False)
     assert "network" in found["Hub"]["remedy"]

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import signal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,6 +48,13 @@ def test_a_table_shows_the_values(hub: HubProcess, logs: Path) -> None:
         ["first", "train/loss", "1", "inf", "2001-09-09", "01:46:41"],
         ["first", "train/loss", "2", "0.25", "2001-09-09", "01:46:42"],
     ]
+
+
+def test_without_a_token_a_repo_needs_its_namespace(hub: HubProcess, tmp_path: Path) -> None:
+    anonymous = SimpleNamespace(endpoint=hub.endpoint, token="")
+    asked = commands.invoke(anonymous, "get", "my-runs", home=tmp_path)
+    assert asked.returncode == 1
+    assert "there is no token that names the user: write user/my-runs, or log in" in asked.stderr
 
 
 def test_json_and_csv_hold_the_same_values(hub: HubProcess, logs: Path) -> None:

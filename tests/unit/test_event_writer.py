@@ -527,8 +527,10 @@ def test_a_trial_may_be_named_by_the_path_of_the_logdir(tmp_path: Path, monkeypa
 
 
 def test_unknown_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="unheard_of"):
-        EventWriter(tmp_path, unheard_of=1)
+    with pytest.raises(
+        TypeError, match=r"unknown keyword arguments: flush_sec \(did you mean flush_secs\?\), unheard_of$"
+    ):
+        EventWriter(tmp_path, unheard_of=1, flush_sec=1)
 
 
 def test_logdir_is_accepted_by_position_and_under_both_names(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) 
     known = known_folders(folder, lambda _, line: left_out.append(line))
     for line in left_out:
         say(line, colour="red", err=True)
-    if not known:
+    if not known and (forget or not left_out):
         raise click.UsageError(f"{folder} was never pushed from here")
     if forget:
         if as_json or exit_code:

@@ -168,7 +168,7 @@ def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tupl
     configs, complete = _known_configs(folder, options, lambda _, line: left_out.append(line))
     for line in left_out:
         say(line, colour="red", err=True)
-    if complete and not configs:
+    if complete and not configs and not left_out:
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
     return configs, complete and not left_out
 

@@ -31,7 +31,11 @@ def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(init)
     def completed(*args: P.args, **kwargs: P.kwargs) -> None:
-        bound = signature.bind_partial(*args, **kwargs)
+        try:
+            bound = signature.bind_partial(*args, **kwargs)
+        except TypeError:
+            init(*args, **kwargs)  # the interpreter's own message names the class
+            raise
         others = dict(bound.arguments.pop(rest, {})) if rest else {}
         for name, value in _completed(names, {**bound.arguments, **others}).items():
             (bound.arguments if name in names else others)[name] = value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 
+from hf_summary_writer.notices import size
+
 __all__ = ["FailureLog"]
 
 _logger = logging.getLogger(__name__)
@@ -60,11 +62,11 @@ class FailureLog:
         if not self._reported:
             self._reported = True
             _logger.error(
-                "cannot write event files in %s: %s; events are kept in memory up to %d bytes, then dropped; logging"
-                " goes on when there is space again",
+                "cannot write event files in %s: %s; events are kept in memory up to %s, then dropped; logging goes"
+                " on once it can be written to",
                 directory,
                 error,
-                self._max_pending_bytes,
+                size(self._max_pending_bytes),
             )
 
     def report_sync(self, error: OSError, directory: str) -> None:
@@ -89,4 +91,4 @@ class FailureLog:
         self._failing.discard(id(events))
         if self._reported and not self._failing:
             self._reported = False
-            _logger.warning("event files in %s are written again; %d events were dropped", directory, self.dropped)
+            _logger.warning("event files in %s are written again; events dropped: %d", directory, self.dropped)

@@ -549,7 +549,7 @@ class EventQueue:
         self.memory.release(sum(map(memory_of, items)))
         self.memory.release_on_device(sum(item.device_bytes for item in items if type(item) is OnDevice))
         if lost:
-            _logger.error("%d events of %s could not be written and are lost", lost, self.directory)
+            _logger.error("events of %s could not be written and are lost: %d", self.directory, lost)
         for item in items:
             if isinstance(item, FlushRequest):
                 self._answer(item)

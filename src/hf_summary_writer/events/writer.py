@@ -54,7 +54,7 @@ from hf_summary_writer.events.upstream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from hf_summary_writer.events.signals import FlushRequest
 
@@ -150,7 +150,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         if kwargs:
-            raise TypeError(f"unknown keyword arguments: {', '.join(sorted(kwargs))}")
+            raise TypeError(f"unknown keyword arguments: {_with_similar(type(self), kwargs)}")
         check_bytes(segment_bytes, "segment_bytes")
         check_bytes(max_pending_bytes, "max_pending_bytes")
         if not isinstance(filename_suffix, str):
@@ -988,6 +988,20 @@ class _Renaming:
 
 def _described_scalar(tag: str, display_name: str, description: str, number: Any) -> Any:
     return scalar(tag, number, display_name, description)
+
+
+def _with_similar(kind: type[EventWriter], names: Iterable[str]) -> str:
+    """Return unknown names of arguments, each with the known one that it resembles most."""
+    import difflib  # rarely needed, as is the next
+    import inspect
+
+    known = {name for each in kind.__mro__ for name in inspect.signature(each.__init__).parameters}  # type: ignore[misc]
+    said = []
+    for name in sorted(names):
+        # So that `every` finds `commit_every`.
+        similar = difflib.get_close_matches(name, known - {"self", "args", "kwargs"}, n=1, cutoff=0.55)
+        said.append(f"{name} (did you mean {similar[0]}?)" if similar else name)
+    return ", ".join(said)
 
 
 def _check_purge_step(step: Any) -> None:

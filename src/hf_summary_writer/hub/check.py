@@ -30,7 +30,7 @@ from hf_summary_writer.hub.responses import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from huggingface_hub import HfApi
 
@@ -42,6 +42,9 @@ _SECONDS = 20.0
 
 # Signed requests of uploads fail when the clocks differ by more than some minutes.
 _MAX_CLOCK_SECONDS = 120.0
+
+# Other refusals come from a proxy, or from a server that is no Hub.
+_OF_THE_TOKEN = (401, 403)
 
 _PACKAGES = ("hf-summary-writer", "huggingface_hub", "hf_xet", "tensorboardX")
 
@@ -88,11 +91,12 @@ def check(
         name = str(account["name"])
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
         reason = str(classify_exception(error, known=False, repo="the Hub", now=time.time()))
-        if answer_of(error) is None and not isinstance(error, UnicodeEncodeError):
-            yield Finding("Hub", ok=False, text=f"{endpoint}: {reason}", remedy="check HF_ENDPOINT, network and proxy")
-        else:
+        refusal = answer_of(error)
+        if isinstance(error, UnicodeEncodeError) or (refusal is not None and refusal.status in _OF_THE_TOKEN):
             yield Finding("Hub", ok=True, text=endpoint)
             yield Finding("token", ok=False, text=reason, remedy="log in with `hf auth login`, or set HF_TOKEN")
+        else:
+            yield Finding("Hub", ok=False, text=f"{endpoint}: {reason}", remedy="check HF_ENDPOINT, network and proxy")
         return
     yield Finding("Hub", ok=True, text=endpoint)
     yield _clock(answer.headers.get("date", ""))
@@ -106,7 +110,8 @@ def check(
     )
     if repo_id is not None:
         full_name = repo_id if "/" in repo_id else f"{name}/{repo_id}"
-        yield _rights(api, full_name, check_repo_type(repo_type), check_revision(revision))
+        found = _rights(api, full_name, check_repo_type(repo_type), check_revision(revision))
+        yield found if found is not None else _new_repo(account, full_name, check_repo_type(repo_type), revision)
 
 
 def require(config: PushConfig, api: HfApi | None) -> None:
@@ -198,8 +203,29 @@ def _limits(header: str) -> Finding:
     return Finding("limits", ok=True, text=text)
 
 
-def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding:
-    """Make the request that precedes a commit or batch: it needs the same right and changes nothing."""
+def _new_repo(account: Mapping[str, Any], repo_id: str, repo_type: str, revision: str | None) -> Finding:
+    """Return whether the account may create a repo, as far as it is known without creating it."""
+    namespace = repo_id.partition("/")[0]
+    organizations = [each.get("name") for each in account.get("orgs") or () if isinstance(each, dict)]
+    known = {str(each).lower() for each in (account["name"], *organizations)}
+    # The local Hub may let each user use all namespaces.
+    if namespace.lower() not in known and not account.get("anyNamespace"):
+        return Finding(
+            "repo",
+            ok=False,
+            text=f"{repo_type} {repo_id} does not exist, and {namespace} is neither {one_line(str(account['name']))}"
+            " nor an organization of this account",
+            remedy="correct the name, or ask for access to it",
+        )
+    branch = f", or has no branch {check_revision(revision)}" if repo_type != BUCKET else ""
+    return Finding("repo", ok=True, text=f"{repo_type} {repo_id} does not exist{branch}: the first push creates it")
+
+
+def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding | None:
+    """Make the request that precedes a commit or batch: it needs the same right and changes nothing.
+
+    Returns `None` if there is no such repo or branch.
+    """
     probe = {"files": [{"path": "check.txt", "size": 1, "sample": "eA=="}]}
     try:
         if repo_type == BUCKET:
@@ -209,9 +235,7 @@ def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding:
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
         answer = answer_of(error)
         if answer is not None and answer.error_code in (REPO_NOT_FOUND, REVISION_NOT_FOUND):
-            branch = "" if repo_type == BUCKET else f", or has no branch {revision}"
-            text = f"{repo_type} {repo_id} does not exist{branch}: the first push creates it"
-            return Finding("repo", ok=True, text=text)
+            return None
         reason = str(classify_exception(error, known=False, repo=repo_id, now=time.time()))
         return Finding("repo", ok=False, text=reason, remedy="use a token that may write to this repo, or another repo")
     return Finding("repo", ok=True, text=f"the token may write to {repo_type} {repo_id}")

@@ -390,11 +390,19 @@ def full_name(api: HfApi, repo_id: str) -> str:
     """Return a repo id with the namespace of the token's user, unless it has one.
 
     Raises:
+        ActionNeededError: If there is no token that names the user.
         ValueError: If the Hub gives the user a name that none can have.
     """
     if "/" in repo_id:
         return repo_id
-    user = in_time(api.whoami, SECONDS)["name"]
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    try:
+        user = in_time(api.whoami, SECONDS)["name"]
+    except LocalTokenNotFoundError:
+        raise ActionNeededError(
+            f"there is no token that names the user: write user/{repo_id}, or log in with hf auth login"
+        ) from None
     return check_repo_id(f"{user}/{repo_id}")
 
 

@@ -107,7 +107,7 @@ class Accounts:
     ) -> None:
         self._users = tuple(users)
         self._organizations = tuple(organizations)
-        self._any_namespace = any_namespace
+        self.any_namespace = any_namespace
 
     def with_token(self, token: str) -> User:
         """Return the user of an access token.
@@ -134,7 +134,7 @@ class Accounts:
         """Return whether a namespace is the user's own or that of an organization of the user."""
         name = namespace.lower()
         return (
-            self._any_namespace
+            self.any_namespace
             or name == user.name.lower()
             or any(name == each.name.lower() for each in self.organizations_of(user))
         )

@@ -32,6 +32,7 @@ async def whoami(request: Request) -> Response:
             "name": user.name,
             "fullname": user.name,
             "isPro": False,
+            "anyNamespace": hub.accounts.any_namespace,  # a field of this Hub alone, for `hf-summary-writer check`
             "orgs": [{"type": "org", "name": each.name, "fullname": each.name} for each in organizations],
             "auth": {"type": "access_token", "accessToken": token},
         }
