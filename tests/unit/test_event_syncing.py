@@ -62,7 +62,7 @@ def writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writers
 def log_and_ask(writers: list[EventWriter], step: int = 1) -> list[FlushRequest]:
     for writer in writers:
         writer.add_scalar("a", step, step)
-    return [writer.file_writer.begin_flush() for writer in writers]
+    return [writer.file_writer.events.request_flush() for writer in writers]
 
 
 def is_of(descriptor: int, writer: EventWriter) -> bool:
@@ -168,7 +168,7 @@ def test_a_single_writer_with_events_is_synced_without_another_thread(
     monkeypatch.setattr(os, "fsync", lambda _: threads.add(threading.get_ident()))
     with writers.nothing_written():
         writers[0].add_scalar("a", 1, 1)
-        requests = [writer.file_writer.begin_flush() for writer in writers[:flushed]]
+        requests = [writer.file_writer.events.request_flush() for writer in writers[:flushed]]
     writer_thread.wait_for_all(requests)
     assert threads == {writing.ident}
 

@@ -106,25 +106,19 @@ class EventFileWriter(_TheirEventFileWriter):  # type: ignore[misc]
 
 
 class FileWriter(_TheirFileWriter):  # type: ignore[misc]
-    """Writes protocol buffers of tensorboardX or tensorboard to the event files of one folder, in the background."""
+    """Writes protocol buffers of tensorboardX or tensorboard to the event files of one folder, in the background.
+
+    Attributes:
+        events: The queue of that folder.
+    """
 
     def __init__(self, events: EventQueue) -> None:
-        self._events = events
+        self.events: EventQueue = events
         self.event_writer: EventFileWriter = EventFileWriter.of(events)
         self._default_metadata: dict[str, Any] = {}
         # A writer that is dropped without `close` still gets its file finished.
         self._finalizer = weakref.finalize(self, events.close)
         self._finalizer.atexit = False
-
-    @property
-    def event_file(self) -> str | None:
-        """Path of the event file that is written to, if there is one at the moment."""
-        return self._events.event_file
-
-    @property
-    def folder(self) -> str:
-        """The absolute path of the log directory."""
-        return self._events.folder
 
     def add_event(self, event: Message, step: Any = None, walltime: float | None = None) -> None:
         _check(event, "Event")
@@ -141,7 +135,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         if hooks.events_are_hooked():
             super().add_summary(summary, global_step, walltime)
             return
-        self._events.put(
+        self.events.put(
             event_payload(self._wall_time(walltime), self._step(global_step), SUMMARY, summary.SerializeToString())
         )
 
@@ -156,9 +150,9 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         """Add a scalar with a tag encoded by `encoding.scalar_prefix`; `on_read` receives the value of a snapshot."""
         wall_time, step = self._wall_time(walltime), self._step(global_step)
         if isinstance(value, Snapshot):
-            self._events.put(ScalarOnDevice(wall_time, prefix, value, step, on_read))
+            self.events.put(ScalarOnDevice(wall_time, prefix, value, step, on_read))
         else:
-            self._events.put((wall_time, prefix, value, step))
+            self.events.put((wall_time, prefix, value, step))
 
     def add_deferred(
         self,
@@ -180,7 +174,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         try:
             wall_time, step = self._wall_time(walltime), self._step(global_step)
         except BaseException:
-            self._events.memory.give_back_on_device(sum(value.nbytes for value in values if type(value) is Snapshot))
+            self.events.memory.give_back_on_device(sum(value.nbytes for value in values if type(value) is Snapshot))
             raise
 
         def encode(*values: Any) -> bytes:
@@ -193,7 +187,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         nbytes += _CALL_BYTES
         snapshots = tuple([value for value in values if type(value) is Snapshot])
         if not snapshots:
-            self._events.put(Deferred(functools.partial(work, *values), nbytes))
+            self.events.put(Deferred(functools.partial(work, *values), nbytes))
             return
 
         def finish(*read: Any) -> Deferred:
@@ -201,29 +195,16 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
             arguments = [next(on_host) if type(value) is Snapshot else value for value in values]
             return Deferred(functools.partial(work, *arguments), nbytes)
 
-        self._events.put(OnDevice(snapshots, finish, nbytes))
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is expected and everything is on disk."""
-        return self._events.is_done
-
-    @property
-    def logged(self) -> int:
-        """Number of events that were added."""
-        return self._events.logged
-
-    def begin_flush(self) -> FlushRequest:
-        return self._events.request_flush()
+        self.events.put(OnDevice(snapshots, finish, nbytes))
 
     def begin_close(self) -> FlushRequest:
         self._finalizer.detach()
-        return self._events.close()
+        return self.events.close()
 
     def end(self) -> None:
         """Close once everything is on disk, without waiting for it."""
         self._finalizer.detach()
-        self._events.end()
+        self.events.end()
 
     def close(self) -> None:
         """Flush and close; later events go to a new file."""
@@ -233,11 +214,11 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
     def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[FileWriter]:
         # `add_scalar` of the writer looks at the queue alone, and the metadata ends with an exception, too.
         with super().use_metadata(global_step=global_step, walltime=walltime):
-            self._events.has_metadata = True
+            self.events.has_metadata = True
             try:
                 yield self
             finally:
-                self._events.has_metadata = False
+                self.events.has_metadata = False
                 self._default_metadata = {}
 
     def _wall_time(self, walltime: float | None) -> float:

@@ -83,9 +83,9 @@ class SegmentName:
         )
 
 
-def parse_name(name: str) -> SegmentName | None:
-    """Return the parts of the base name of an event file of ours, `None` for any other name."""
-    match = _NAME.fullmatch(name)
+def parse_name(path: str) -> SegmentName | None:
+    """Return the parts of the name of an event file of ours, `None` for any other file."""
+    match = _NAME.fullmatch(os.path.basename(path))  # noqa: PTH119 - as in all scans
     if match is None:
         return None
     return SegmentName(
@@ -299,7 +299,7 @@ class EventFile:
         Args:
             has_events: Whether the parent has logged to the file, or is about to.
         """
-        name = None if self.path is None else parse_name(os.path.basename(self.path))  # noqa: PTH119
+        name = None if self.path is None else parse_name(self.path)
         if name is not None and has_events:
             self._before = name.created
         self.forget()

@@ -342,8 +342,9 @@ class EventQueue:
     def drop(self) -> None:
         """Drop the item that made `work` raise, and continue in a new file."""
         self._forget_copies()
-        lost = self._taken or list(itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items))))
-        self._taken = []
+        if not self._taken:
+            self._take(len(self.items))
+        lost, self._taken = self._taken, []
         self._file.forget()
         self.failures.forget(self)
         self._lose(lost)
@@ -531,9 +532,9 @@ class EventQueue:
 
     def _give_up(self) -> None:
         """Drop pending items up to the last close request, because no caller waits for them."""
-        pending = [*self._taken, *itertools.starmap(self.items.popleft, itertools.repeat((), len(self.items)))]
+        self._take(len(self.items))
+        pending, self._taken = self._taken, []
         last = max((i for i, item in enumerate(pending) if isinstance(item, FlushRequest) and item.closes), default=-1)
-        self._taken = []
         self._forget_copies()
         self.items.extendleft(reversed(pending[last + 1 :]))
         self._file.forget()

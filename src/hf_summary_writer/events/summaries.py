@@ -26,7 +26,6 @@ __all__ = [
     "check_tensor",
     "hparams_summaries",
     "is_torch",
-    "number_of",
     "plain_hparams",
     "scalar_of",
     "tensor_summary",
@@ -79,13 +78,6 @@ def unwrapped(value: Any) -> Any:
         return tensor.numpy()
     except TypeError:
         return tensor.float().numpy()
-
-
-def number_of(value: Any) -> float:
-    """Return the one number in `value`; errors and warnings as for `scalar_of`."""
-    number = scalar_of(value, may_be_read_later=False)
-    assert isinstance(number, float)  # noqa: S101 - for the type checker
-    return number
 
 
 def scalar_of(value: Any, *, may_be_read_later: bool = True) -> float | Snapshot:
@@ -227,7 +219,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     try:
-        return number_of(value) if is_torch(value) and value.numel() == 1 else value
+        return scalar_of(value, may_be_read_later=False) if is_torch(value) and value.numel() == 1 else value
     except (RuntimeError, TypeError, ValueError):  # complex, distributed, without a value: tensorboardX takes the text
         return value
 

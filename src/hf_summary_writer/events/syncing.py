@@ -7,10 +7,15 @@ import contextlib
 import errno
 import queue
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from hf_summary_writer.events.queue import EventQueue
+
+    Outcome = tuple[EventQueue, BaseException | None]
+    Done = queue.SimpleQueue[Outcome]
 
 __all__ = ["sync_all"]
 
@@ -26,56 +31,41 @@ _SLOW = 0.001
 _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
 
 
-class Syncable(Protocol):
-    """A file, or an object that owns one."""
-
-    @property
-    def is_dirty(self) -> bool: ...
-    def sync(self) -> None: ...
-
-
-F = TypeVar("F", bound=Syncable)
-
-if TYPE_CHECKING:
-    Outcome = tuple[F, BaseException | None]
-    Done = queue.SimpleQueue[Outcome[F]]
-
-
-def sync_all(files: Sequence[F]) -> Iterator[Outcome[F]]:
-    """Sync each of `files`; yield it and the exception that `sync` raised, or `None`, as soon as it is done.
+def sync_all(queues: Sequence[EventQueue]) -> Iterator[Outcome]:
+    """Sync the file of each of `queues`; yield the queue and the exception, or `None`, as soon as it is done.
 
     If several are dirty, a thread syncs them, and on a slow disk more threads do at the same time, until no file is
     left: a journaling file system puts fsyncs that wait together into one commit. `syncfs` would also wait for the
     writes of other programs, and would not tell whose data a failing disk has lost. Where no thread can start, as late
     in the exit of some versions of Python, the calling thread syncs all.
     """
-    clean = [file for file in files if not file.is_dirty]
-    dirty = [file for file in files if file.is_dirty]
+    clean = [each for each in queues if not each.is_dirty]
+    dirty = [each for each in queues if each.is_dirty]
     yield from _in_turn(clean)
     if len(dirty) < 2:
         yield from _in_turn(dirty)
         return
     alone = []
-    for file, error in _together(dirty):
+    for each, error in _together(dirty):
         if isinstance(error, OSError) and error.errno in _TOO_MANY_OPEN:
-            alone.append(file)
+            alone.append(each)
         else:
-            yield file, error
+            yield each, error
     yield from _in_turn(alone)
 
 
-def _in_turn(files: Sequence[F]) -> Iterator[Outcome[F]]:
-    for file in files:
-        yield file, _sync(file)
+def _in_turn(queues: Sequence[EventQueue]) -> Iterator[Outcome]:
+    for each in queues:
+        yield each, _sync(each)
 
 
-def _together(files: Sequence[F]) -> Iterator[Outcome[F]]:
-    waiting = deque(files)
-    done: Done[F] = queue.SimpleQueue()
+def _together(queues: Sequence[EventQueue]) -> Iterator[Outcome]:
+    waiting = deque(queues)
+    done: Done = queue.SimpleQueue()
     if not _start_thread(waiting, done):
-        yield from _in_turn(files)
+        yield from _in_turn(queues)
         return
-    left = len(files)
+    left = len(queues)
     with contextlib.suppress(queue.Empty):
         while left:
             outcome = done.get(timeout=_SLOW)
@@ -87,26 +77,26 @@ def _together(files: Sequence[F]) -> Iterator[Outcome[F]]:
         yield done.get()
 
 
-def _start_thread(files: deque[F], done: Done[F]) -> bool:
-    """Have a thread sync `files` until none is left; return False if it cannot start."""
+def _start_thread(waiting: deque[EventQueue], done: Done) -> bool:
+    """Have a thread sync the files of `waiting` until none is left; return False if it cannot start."""
     # Not by the threading module: a caller may hold its lock whose signal handler waits for this flush.
     try:
-        _thread.start_new_thread(_sync_each, (files, done))
+        _thread.start_new_thread(_sync_each, (waiting, done))
     except (RuntimeError, MemoryError):
         return False
     return True
 
 
-def _sync_each(files: deque[F], done: Done[F]) -> None:
+def _sync_each(waiting: deque[EventQueue], done: Done) -> None:
     with contextlib.suppress(IndexError):
         while True:
-            file = files.popleft()
-            done.put((file, _sync(file)))
+            each = waiting.popleft()
+            done.put((each, _sync(each)))
 
 
-def _sync(file: Syncable) -> BaseException | None:
+def _sync(events: EventQueue) -> BaseException | None:
     try:
-        file.sync()
+        events.sync()
     except BaseException as error:  # noqa: BLE001 - for the caller, who knows whose file it is
         return error
     return None

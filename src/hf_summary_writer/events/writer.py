@@ -225,21 +225,21 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     @property
     def event_files(self) -> list[str]:
         """Paths of the event files being written to; all others of the run never change again."""
-        return [path for writer in self._own_writers() if (path := writer.event_file)]
+        return [path for writer in self._own_writers() if (path := writer.events.event_file)]
 
     @property
     def logged_events(self) -> int | None:
         """Number of events that were logged and whose files are still open; `None` while closed."""
-        return None if self.all_writers is None else sum(writer.logged for writer in self._own_writers())
+        return None if self.all_writers is None else sum(writer.events.logged for writer in self._own_writers())
 
     def flush(self) -> None:
         """Return when all events logged before, by any thread, are written and fsynced.
 
         Never raises; on a failing disk it returns after one attempt, and unwritten events stay pending.
         """
-        requests = [writer.begin_flush() for writer in self._own_writers()]
+        requests = [writer.events.request_flush() for writer in self._own_writers()]
         # Read after the writers: one that another thread is closing is no longer among them.
-        late = [writer.begin_flush() for writer in self._closed if not writer.is_done]
+        late = [writer.events.request_flush() for writer in self._closed if not writer.events.is_done]
         writer_thread.wait_for_all([*self._closing, *requests, *late])
 
     def close(self) -> None:
@@ -312,7 +312,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     def _trial_writer(self, folder: str) -> FileWriter:
         writer = FileWriter(self._new_queue(folder))
         with self._lifecycle:
-            self._trials = [*(trial for trial in self._trials if not trial.is_done), writer]
+            self._trials = [*(trial for trial in self._trials if not trial.events.is_done), writer]
         return writer
 
     def _new_queue(self, folder: str) -> EventQueue:
@@ -334,7 +334,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         # Another thread may close or add meanwhile; tensorboardX's dummies have nothing to wait for.
         writers = self.all_writers
         found = [] if writers is None else [writer for writer in list(writers.values()) if type(writer) is FileWriter]
-        return [*found, *(trial for trial in self._trials if not trial.is_done)]
+        return [*found, *(trial for trial in self._trials if not trial.events.is_done)]
 
     # Numbers.
 
@@ -417,8 +417,9 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             _Upstream.add_scalar(self._keeping(tag), tag, number, step, walltime, display_name, description)
             return
         elif display_name or description or not self._write_to_disk:
-            make = functools.partial(_described_scalar, tag, display_name, description)
-            self._add_summary_of_number(make, value, step, walltime)
+            self._add_summary_of_number(
+                lambda number: scalar(tag, number, display_name, description), value, step, walltime
+            )
         else:
             writer.add_scalar(self._prefix(tag), self._scalar_of(value), step, walltime)
         if self._has_comet:
@@ -747,14 +748,15 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         writer = self._get_file_writer()
         subdir = f"{str(step).zfill(5)}/{self._encode(tag)}"
         _check_folder_name(subdir)
-        folder = os.path.join(writer.folder, subdir)
+        logdir = writer.events.folder
+        folder = os.path.join(logdir, subdir)
         if os.path.isdir(folder):  # noqa: PTH112
             _logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
         points = media.copy_of(points, self._memory)
         images = None if label_img is None else media.copy_of(label_img, self._memory)
         write = functools.partial(
             media.write_embedding,
-            logdir=writer.folder,
+            logdir=logdir,
             subdir=subdir,
             step=step,
             tag=tag,
@@ -986,10 +988,6 @@ class _Renaming:
         self._writer._get_file_writer().add_summary(summary, global_step, walltime)  # noqa: SLF001 - its half
 
 
-def _described_scalar(tag: str, display_name: str, description: str, number: Any) -> Any:
-    return scalar(tag, number, display_name, description)
-
-
 def _with_similar(kind: type[EventWriter], names: Iterable[str]) -> str:
     """Return unknown names of arguments, each with the known one that it resembles most."""
     import difflib  # rarely needed, as is the next
@@ -1032,15 +1030,10 @@ def _inside(name: Any) -> Any:
     return as_file_name(name).lstrip("/") if isinstance(name, str) else name
 
 
-def _object_stores() -> set[str]:
-    """Return the schemes of the addresses that tensorboardX takes for object storage."""
-    return {"s3", "gs", *OBJECT_STORES}
-
-
 def _local_folder(logdir: str | os.PathLike[str]) -> str:
     """Return `logdir` as a string; refuse paths that cannot be the folder of a run."""
     folder = as_file_name(os.fspath(logdir))
-    if folder.split(":")[0] in _object_stores():
+    if folder.split(":")[0] in {"s3", "gs", *OBJECT_STORES}:
         raise ValueError(f"logdir must be a local folder, event files cannot be written to {folder!r}")
     if is_no_folder(folder):
         raise ValueError(f"logdir must be a folder, {folder!r} is a file")
