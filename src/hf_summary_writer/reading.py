@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import fnmatch
 import logging
@@ -22,7 +21,7 @@ from hf_summary_writer.hub import (
     check_client,
     client_of,
     endpoint_of,
-    full_name,
+    with_full_name,
 )
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def read_remote(
             return _is_event_file(path.rpartition("/")[2]) and wanted.takes(run_of(path))
 
         try:
-            config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
+            config = with_full_name(config, api)
             mirror = Mirror(api, config, copy, is_wanted, logger.warning)
             changed = mirror.refresh(progress)
         except Exception as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import logging
 import os
 import shlex
@@ -25,8 +24,8 @@ from hf_summary_writer.hub import (
     client_of,
     endpoint_of,
     failure_of,
-    full_name,
     refresh_seconds,
+    with_full_name,
 )
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ _views = weakref.WeakValueDictionary()
 
 def _new_view(config: PushConfig, hf_api: HfApi | None, folder: Path | None, seconds: float) -> View:
     api = hf_api or client_of(config.endpoint, config.token)
-    config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
+    config = with_full_name(config, api)
     if folder is None:
         folder = check_folder(tempfile.mkdtemp(prefix="hf-summary-writer-view-"), "folder")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

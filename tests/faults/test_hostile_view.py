@@ -21,7 +21,7 @@ from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub import deadline
 from hf_summary_writer.hub import mirror as mirrors
 from hf_summary_writer.hub.client import client_of
-from hf_summary_writer.hub.mirror import Changed, Mirror, full_name
+from hf_summary_writer.hub.mirror import Changed, Mirror, with_full_name
 from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
@@ -235,7 +235,9 @@ def test_links_in_the_local_copy_are_not_followed(hostile: HostileHub, copy: Mir
 
 def test_an_invalid_user_name_is_refused(hostile: HostileHub) -> None:
     with pytest.raises(ValueError, match="not a name the Hub allows"):
-        full_name(client_of(hostile.endpoint, "hf_the_token"), "logs")
+        with_full_name(
+            PushConfig(repo_id="logs", endpoint=hostile.endpoint), client_of(hostile.endpoint, "hf_the_token")
+        )
 
 
 def test_an_endless_event_of_a_bucket_is_refused(

@@ -145,7 +145,7 @@ def test_a_control_group_without_a_limit_leaves_all_memory(
 
 @pytest.mark.faults("N18")
 def test_at_most_four_calls_to_the_hub_hang_at_a_time() -> None:
-    thread, release = HubThread("hf-summary-writer-hub"), threading.Event()
+    thread, release = HubThread(), threading.Event()
     for _ in range(4):
         with pytest.raises(DeadlineError, match="did not answer"):
             thread.call(lambda: release.wait(60), 0.01)

@@ -32,7 +32,7 @@ class LateFuture(Future[Any]):
 
 @pytest.fixture
 def thread() -> Iterator[HubThread]:
-    thread = HubThread("hf-summary-writer-test")
+    thread = HubThread()
     yield thread
     thread.stop()
 

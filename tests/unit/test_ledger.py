@@ -25,7 +25,7 @@ from hf_summary_writer.folder.ledger import (
     Signature,
     ledgers_of,
 )
-from hf_summary_writer.hub.files import RemoteFile
+from hf_summary_writer.hub.remote import RemoteFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hf_summary_writer.hub.files import Upload
+from hf_summary_writer.hub.remote import Upload
 from hf_summary_writer.hub.uploads import OVERLAP_BYTES, PIECE_BYTES, PieceReader
 
 if TYPE_CHECKING:

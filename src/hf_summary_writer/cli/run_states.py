@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +9,7 @@ import click
 
 from hf_summary_writer.cli.terminal import ago, emit, place, say
 from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.hub import failed_read, failure_of, full_name, list_files, small_files
+from hf_summary_writer.hub import failed_read, failure_of, list_files, small_files, with_full_name
 from hf_summary_writer.notices import printable
 from hf_summary_writer.push import MAX_STATE_BYTES, RunPhase, RunState, is_state_file
 from hf_summary_writer.reading import no_folder
@@ -52,7 +51,7 @@ def show_runs(source: str, config: PushConfig, *, as_json: bool) -> None:
     """
     api = client_for(config)
     try:
-        config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
+        config = with_full_name(config, api)
         paths = list_files(api, config)
         states, others = _sorted(paths)
         contents = small_files(api, config, states, MAX_STATE_BYTES)

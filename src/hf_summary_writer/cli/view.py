@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
 import shlex
 import signal
@@ -30,8 +29,8 @@ from hf_summary_writer.hub import (
     check_client,
     default_endpoint,
     failed_read,
-    full_name,
     refresh_seconds,
+    with_full_name,
 )
 from hf_summary_writer.notices import amount
 from hf_summary_writer.viewing import follow, tensorboard_options
@@ -103,7 +102,7 @@ def view(
                 )
             )
         try:
-            config = dataclasses.replace(config, repo_id=full_name(api, config.repo_id))
+            config = with_full_name(config, api)
             mirror = Mirror(api, config, folder, PathFilter(RUN_FILES), _warn)
             fetch(mirror, config)
         except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here

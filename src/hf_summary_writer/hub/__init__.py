@@ -8,9 +8,8 @@ from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.hub.bucket import BucketRemote, check_client
 from hf_summary_writer.hub.client import Client, client_home, client_of, default_endpoint, endpoint_of
 from hf_summary_writer.hub.downloads import as_os_errors, failed_read, list_files, small_files
-from hf_summary_writer.hub.files import Upload
-from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, full_name, refresh_seconds
-from hf_summary_writer.hub.remote import COMMITS, Published, Remote
+from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, refresh_seconds, with_full_name
+from hf_summary_writer.hub.remote import COMMITS, Published, Remote, RemoteFile, Upload
 from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.hub.responses import REVISION_NOT_FOUND, answer_of, failure_of, one_line
 from hf_summary_writer.hub.uploads import CARD_PATH, model_card
@@ -27,6 +26,7 @@ __all__ = [
     "Mirror",
     "Published",
     "Remote",
+    "RemoteFile",
     "Upload",
     "answer_of",
     "as_os_errors",
@@ -37,13 +37,13 @@ __all__ = [
     "endpoint_of",
     "failed_read",
     "failure_of",
-    "full_name",
     "list_files",
     "model_card",
     "one_line",
     "refresh_seconds",
     "remote_of",
     "small_files",
+    "with_full_name",
 ]
 
 

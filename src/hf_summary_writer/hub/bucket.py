@@ -18,9 +18,9 @@ from hf_summary_writer.errors import (
     TemporaryError,
 )
 from hf_summary_writer.hub import xet
-from hf_summary_writer.hub.files import RemoteFile
-from hf_summary_writer.hub.remote import BATCHES, BYTES_AT_ONCE, Published, Remote, kept_path, longer
+from hf_summary_writer.hub.remote import BATCHES, BYTES_AT_ONCE, Published, Remote, RemoteFile, kept_path, longer
 from hf_summary_writer.hub.responses import one_line
+from hf_summary_writer.hub.uploads import grouped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.hub.client import Client
-    from hf_summary_writer.hub.files import Upload
-    from hf_summary_writer.hub.remote import RateLimit
+    from hf_summary_writer.hub.remote import RateLimit, Upload
 
 __all__ = ["BucketRemote", "check_client"]
 
@@ -89,7 +88,8 @@ class BucketRemote(Remote):
     ) -> Iterator[Published]:
         """Upload files and add them to the bucket, in as many batches as the memory of the Xet client asks for."""
         xet.over_xet()  # gives the client a folder for its cache
-        groups = list(_groups(uploads))
+        # As many files as the Xet client holds in little memory.
+        groups = list(grouped(uploads, lambda each: each.size, BYTES_AT_ONCE))
         for number, group in enumerate(groups, start=1):
             # One batch takes no more; others come along with the next push.
             some = along[: _MAX_OPERATIONS - len(group)] if number == 1 else ()
@@ -124,9 +124,7 @@ class BucketRemote(Remote):
                 again = [upload for upload in uploads if upload.path in failed]
                 failed = self._send(again, commit_slot, listed)
         stored = paths - failed.keys()
-        for upload in uploads:
-            if not upload.is_intact():
-                raise TemporaryError(f"{upload.path!a} changed while it was uploaded")
+        self._check_intact(uploads)
         arrived = stored - self._in_doubt
         self._in_doubt -= stored
         size = sum(upload.size for upload in uploads if upload.path in stored)
@@ -239,17 +237,3 @@ def _listed(additions: Sequence[Any]) -> Iterator[tuple[str, RemoteFile]]:
         size, xet_hash = getattr(each, "size", None), getattr(each, "xet_hash", None)
         if isinstance(size, int) and isinstance(xet_hash, str):
             yield each.destination, RemoteFile(size, xet_hash=xet_hash)
-
-
-def _groups(uploads: Sequence[Upload]) -> Iterator[list[Upload]]:
-    """Yield the files of each batch: as many as the Xet client holds in little memory, at least one."""
-    group: list[Upload] = []
-    size = 0
-    for upload in uploads:
-        if group and size + upload.size > BYTES_AT_ONCE:
-            yield group
-            group, size = [], 0
-        group.append(upload)
-        size += upload.size
-    if group:
-        yield group

@@ -401,14 +401,10 @@ class HubThread:
 
     Not thread-safe: its owner calls it from one thread at a time. The thread must be started before the interpreter
     begins to exit, since some versions of Python start none after that.
-
-    Args:
-        name: The name of the thread.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         """Start nothing yet."""
-        self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
         self._left: list[threading.Thread] = []
@@ -427,7 +423,7 @@ class HubThread:
         """
         if self._jobs is None:
             jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-            thread = threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True)
+            thread = threading.Thread(target=_work, args=(jobs,), name="hf-summary-writer-hub", daemon=True)
             thread.start()
             self._jobs, self._thread = jobs, thread
         return self._jobs

@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["Changed", "Mirror", "full_name", "refresh_seconds"]
+__all__ = ["Changed", "Mirror", "refresh_seconds", "with_full_name"]
 
 # A refresh costs two requests for a repo, and one for a bucket until its event feed has reported a change.
 REPO_SECONDS, BUCKET_SECONDS = 60.0, 5.0
@@ -386,24 +386,24 @@ def refresh_seconds(config: PushConfig) -> float:
     return BUCKET_SECONDS if config.repo_type == BUCKET else REPO_SECONDS
 
 
-def full_name(api: HfApi, repo_id: str) -> str:
-    """Return a repo id with the namespace of the token's user, unless it has one.
+def with_full_name(config: PushConfig, api: HfApi) -> PushConfig:
+    """Return a config whose repo has the namespace of the token's user, unless it has one.
 
     Raises:
         ActionNeededError: If there is no token that names the user.
         ValueError: If the Hub gives the user a name that none can have.
     """
-    if "/" in repo_id:
-        return repo_id
+    if "/" in config.repo_id:
+        return config
     from huggingface_hub.errors import LocalTokenNotFoundError
 
     try:
         user = in_time(api.whoami, SECONDS)["name"]
     except LocalTokenNotFoundError:
         raise ActionNeededError(
-            f"there is no token that names the user: write user/{repo_id}, or log in with hf auth login"
+            f"there is no token that names the user: write user/{config.repo_id}, or log in with hf auth login"
         ) from None
-    return check_repo_id(f"{user}/{repo_id}")
+    return replace(config, repo_id=check_repo_id(f"{user}/{config.repo_id}"))
 
 
 def _check_number(files: int, repo_id: str) -> None:

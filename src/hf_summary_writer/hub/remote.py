@@ -1,29 +1,41 @@
-"""The common part of all remotes: an account, a thread for requests, and whether the repo or bucket still exists."""
+"""The interface of a remote, and the common part of all: a thread for requests, and whether the repo still exists."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import logging
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from hf_summary_writer.errors import InterruptedPushError, PushError
+from hf_summary_writer.errors import InterruptedPushError, PushError, TemporaryError
 from hf_summary_writer.hub.deadline import HubThread
 from hf_summary_writer.notices import announce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from huggingface_hub import CommitInfo, HfApi
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.hub.client import Client
-    from hf_summary_writer.hub.files import RemoteFile, Upload
 
-__all__ = ["BATCHES", "BYTES_AT_ONCE", "COMMITS", "Published", "RateLimit", "Remote", "kept_path", "longer"]
+__all__ = [
+    "BATCHES",
+    "BYTES_AT_ONCE",
+    "COMMITS",
+    "Published",
+    "RateLimit",
+    "Remote",
+    "RemoteFile",
+    "Upload",
+    "kept_path",
+    "longer",
+]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
@@ -38,6 +50,57 @@ SLOW_LINE_BYTES_PER_SECOND = 128 * 1024
 
 # The Xet client holds uploads in memory, several times over: 16 MB take up to 100 MB, 1 GB takes 800 MB.
 BYTES_AT_ONCE = 16 * 2**20
+
+_HASH = re.compile(r"[0-9a-f]{0,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file to publish.
+
+    Attributes:
+        path: Its path in the repo.
+        body: Its bytes, or the path of a file that holds exactly them and does not change.
+        size: How many bytes it has.
+        known_bytes: How many of them, from the start, the Hub already holds in an earlier version.
+        file_id: Identifies the file on disk across pushes.
+        is_intact: Returns whether `body` is unchanged since the upload was created.
+        is_first: Whether its folder has uploaded nothing before, so that an earlier version on the Hub is not its own.
+        only_new: Whether an earlier version on the Hub stays as it is.
+    """
+
+    path: str
+    body: bytes | Path
+    size: int
+    known_bytes: int = 0
+    file_id: Hashable = None
+    is_intact: Callable[[], bool] = lambda: True
+    is_first: bool = False
+    only_new: bool = False
+
+
+class RemoteFile(NamedTuple):
+    """A file as the Hub lists it.
+
+    Attributes:
+        size: The number of its bytes.
+        sha256: Its hash, if it is stored in LFS, else empty.
+        git_oid: The hash by which Git knows it; empty in a bucket.
+        xet_hash: The hash by which a bucket knows it; empty in a repo.
+    """
+
+    size: int
+    sha256: str = ""
+    git_oid: str = ""
+    xet_hash: str = ""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all fields have valid values: the client passes on the response of the Hub unchecked."""
+        size: Any = self.size
+        hashes: tuple[Any, ...] = (self.sha256, self.git_oid, self.xet_hash)
+        is_size = isinstance(size, int) and size >= 0
+        return is_size and all(isinstance(each, str) and _HASH.fullmatch(each) for each in hashes)
 
 
 class RateLimit(NamedTuple):
@@ -131,7 +194,7 @@ class Remote(ABC):
         self._repo_type = where.repo_type
         self._revision = where.revision
         self._private = config.private
-        self._thread = HubThread("hf-summary-writer-hub")
+        self._thread = HubThread()
         # The check to make before the next push, after the repo or the branch was found gone.
         self._check: Callable[[], None] | None = None
         # Paths of a commit or batch that was requested and not answered. It may still be carried out, after a newer
@@ -294,6 +357,11 @@ class Remote(ABC):
         logger.warning(
             "%a in %s was longer than the file that replaces it: it is kept there as %a", path, self.repo_id, kept
         )
+
+    def _check_intact(self, uploads: Iterable[Upload]) -> None:
+        for upload in uploads:
+            if not upload.is_intact():
+                raise TemporaryError(f"{upload.path!a} changed while it was uploaded")
 
     def _seconds_to_send(self, nbytes: float) -> float:
         return self.call_seconds + nbytes / SLOW_LINE_BYTES_PER_SECOND

@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from hf_summary_writer.errors import InterruptedPushError, RejectedError, TemporaryError
+from hf_summary_writer.errors import InterruptedPushError, RejectedError
 from hf_summary_writer.hub import xet
-from hf_summary_writer.hub.files import RemoteFile
-from hf_summary_writer.hub.remote import BYTES_AT_ONCE, COMMITS, Published, Remote, kept_path, longer
+from hf_summary_writer.hub.remote import BYTES_AT_ONCE, COMMITS, Published, Remote, RemoteFile, kept_path, longer
 from hf_summary_writer.hub.uploads import (
     CARD_PATH,
     PieceReader,
     PreparedCommit,
     exists,
     git_oid,
+    grouped,
     is_identical,
     is_in_lfs,
     is_left_out,
     posted_bytes,
-    together,
 )
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.hub.client import Client
-    from hf_summary_writer.hub.files import Upload
-    from hf_summary_writer.hub.remote import RateLimit
+    from hf_summary_writer.hub.remote import RateLimit, Upload
 
 __all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "RepoRemote"]
 
@@ -128,9 +126,7 @@ class RepoRemote(Remote):
         prepared = self._with_or_without(
             along, lambda some: self._call(lambda: self._preupload(uploads, some), seconds)
         )
-        for upload in uploads:
-            if not upload.is_intact():
-                raise TemporaryError(f"{upload.path!a} changed while it was uploaded")
+        self._check_intact(uploads)
         return replace(prepared, kept=self._to_keep(prepared, uploads))
 
     def _to_keep(self, prepared: PreparedCommit, uploads: Sequence[Upload]) -> dict[str, str]:
@@ -221,7 +217,10 @@ class RepoRemote(Remote):
             [CommitOperationAdd(path_in_repo=each.path, path_or_fileobj=each.body) for each in some]
             for some in (uploads, along)
         )
-        groups = list(together(additions, BYTES_AT_ONCE if xet.over_xet() else 0))
+        # Over plain LFS one by one: given several, the client uploads them from a thread pool, which cannot be used
+        # while the interpreter exits, and of which one hung upload would hold the exit for ever.
+        most = BYTES_AT_ONCE if xet.over_xet() else 0
+        groups = list(grouped(additions, lambda each: each.upload_info.size, most))
         # Text needs no upload, and asked for together with a file no request of its own.
         groups[:1] = [groups[0], others] if self._along_in_lfs else [groups[0] + others]
         for some in filter(None, groups):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
     from huggingface_hub import CommitOperationAdd
 
     from hf_summary_writer.config import Destination
-    from hf_summary_writer.hub.files import RemoteFile, Upload
+    from hf_summary_writer.hub.remote import RemoteFile, Upload
 
 __all__ = [
     "CARD_PATH",
@@ -20,14 +20,15 @@ __all__ = [
     "PreparedCommit",
     "exists",
     "git_oid",
+    "grouped",
     "is_identical",
     "is_in_lfs",
     "is_left_out",
     "model_card",
     "posted_bytes",
-    "together",
 ]
 
+T = TypeVar("T")
 
 # Pieces of a large file that are uploaded before it: the client and its allocator hold about 20 times this. Each piece
 # takes two requests of the Hub's API.
@@ -90,20 +91,14 @@ class PreparedCommit:
         """
         if posted_bytes(self.additions) <= most:
             return [self]
-        found = [[addition for addition in self.additions if not posted_bytes([addition])]]
-        size = 0
-        for addition in self.additions:
-            posted = posted_bytes([addition])
-            if not posted:
-                continue
-            if size and size + posted > most:
-                found.append([])
-                size = 0
-            found[-1].append(addition)
-            size += posted
-        first, *others = map(tuple, found)
+        uploaded = [each for each in self.additions if not posted_bytes([each])]
+        posted = [each for each in self.additions if posted_bytes([each])]
+        first, *others = grouped(posted, lambda each: posted_bytes([each]), most)
         rest = replace(self, along=(), left_out=frozenset())
-        return [replace(self, additions=first), *(replace(rest, additions=each) for each in others)]
+        return [
+            replace(self, additions=(*uploaded, *first)),
+            *(replace(rest, additions=tuple(each)) for each in others),
+        ]
 
 
 def posted_bytes(additions: Iterable[CommitOperationAdd]) -> int:
@@ -114,20 +109,16 @@ def posted_bytes(additions: Iterable[CommitOperationAdd]) -> int:
     return sum(addition.upload_info.size for addition in additions if addition.path_or_fileobj != b"")
 
 
-def together(additions: Iterable[CommitOperationAdd], most: int) -> Iterator[list[CommitOperationAdd]]:
-    """Yield the additions to hand to the client together: as many as fit into `most` bytes, at least one.
-
-    Over plain LFS that is to be one by one: given several, the client uploads them from a thread pool, which cannot be
-    used while the interpreter exits, and of which one hung upload would hold the exit for ever.
-    """
-    found: list[CommitOperationAdd] = []
+def grouped(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Yield the items in groups: as many as fit into `most` bytes, at least one."""
+    found: list[T] = []
     size = 0
-    for addition in additions:
-        if found and size + addition.upload_info.size > most:
+    for item in items:
+        if found and size + size_of(item) > most:
             yield found
             found, size = [], 0
-        found.append(addition)
-        size += addition.upload_info.size
+        found.append(item)
+        size += size_of(item)
     if found:
         yield found
 
