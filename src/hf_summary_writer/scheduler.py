@@ -28,7 +28,6 @@ from hf_summary_writer.push import (
     Shutdown,
     Status,
     StatusFile,
-    commit_queue_of,
     loop_to,
 )
 
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination
     from hf_summary_writer.hub import Remote
-    from hf_summary_writer.push import CommitQueue, Round
+    from hf_summary_writer.push import Round
 
 __all__ = ["CommitScheduler", "call_hook"]
 
@@ -377,7 +376,7 @@ class CommitScheduler:
     def _loop_to(self, remote: Remote) -> PushLoop:
         if all(getattr(type(self), name) is method for name, method in _OWN_PUSH.items()):
             return loop_to(remote)
-        return PushLoop(_OverriddenPusher(remote, commit_queue_of(remote), self._push_overridden))
+        return PushLoop(_OverriddenPusher(remote, self._push_overridden))
 
     def _push_overridden(self) -> CommitInfo | None:
         self._before_push()
@@ -459,8 +458,8 @@ _OWN_PUSH = {name: vars(CommitScheduler)[name] for name in ("push_to_hub", "_pus
 class _OverriddenPusher(Pusher):
     """Calls the `push_to_hub` of a subclass."""
 
-    def __init__(self, remote: Remote, queue: CommitQueue, push: Callable[[], CommitInfo | None]) -> None:
-        super().__init__(remote, queue)
+    def __init__(self, remote: Remote, push: Callable[[], CommitInfo | None]) -> None:
+        super().__init__(remote)
         self._overridden = push
 
     def push(self, jobs: Round) -> Outcomes:

@@ -20,11 +20,12 @@ from hf_summary_writer.config import (
     PushConfig,
     commits_per_hour,
     complete_arguments,
+    has_ranks,
     mode_for,
+    rank_of,
 )
 from hf_summary_writer.errors import StallDetails
 from hf_summary_writer.events import EventWriter, default_logdir, stall_watch, writer_thread
-from hf_summary_writer.folder import has_ranks, rank_of
 from hf_summary_writer.hub import check_client, client_of, endpoint_of
 from hf_summary_writer.notices import amount, announce, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
@@ -201,14 +202,14 @@ class HFSummaryWriter(EventWriter):
         if self._write_to_disk and mode_for(folder) is Mode.ONLINE:
             _warn_of_mixed_runs(of_run.destination, folder)
         arguments = {**of_run.arguments_for(CommitScheduler), "check": False}
-        self._hub_run = Run(rank_of(os.environ).number, config.minutes * 60)
+        rank = rank_of(os.environ)
+        self._hub_run = Run(folder, rank, config.minutes * 60, tells=config.run_state)
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,
             starts=not self._is_copy,
-            every_rank=config.push_every_rank,
+            is_other_rank=rank != 0 and not config.push_every_rank,
             run=self._hub_run,
-            tells_state=config.run_state,
             push_leftovers=config.push_leftovers,
             folder_path=folder,
             hf_api=hf_api,
@@ -350,23 +351,22 @@ class _RunScheduler(CommitScheduler):
         *,
         enabled: bool,
         starts: bool,
-        every_rank: bool,
+        is_other_rank: bool,
         run: Run,
-        tells_state: bool,
         push_leftovers: bool,
         **kwargs: Any,
     ) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
         self._enabled = enabled and starts
-        self._rank = None if every_rank else rank_of(os.environ)
-        self._run, self._tells_state = run, tells_state
+        self._is_other_rank = is_other_rank
+        self._run = run
         self._push_leftovers, self._has_looked = push_leftovers, False
         self._dropped = 0
         super().__init__(**kwargs)
         self._enabled = enabled
         # One process of a distributed run speaks for all.
-        self._shutdown.is_quiet = not self._speaks
+        self._shutdown.is_quiet = is_other_rank
 
     def start(self) -> None:
         self._run.go_on()
@@ -388,26 +388,21 @@ class _RunScheduler(CommitScheduler):
     def _end_run(self, phase: RunPhase) -> None:
         self._run.end(phase)
         if self._said_offline and not self._parent:
-            self._job.run_states.leave(self._remote.client.known_secret)
+            self._run.leave(self._remote.client.known_secret)
 
     def _new_job(self) -> Job:
         return Job(
             self.folder_path,
             self._config,
-            rank=self._rank,
-            is_writer=True,
+            is_other_rank=self._is_other_rank,
             content_lock=self.lock,
             flush=self._before_push,
             on_commit=self._committed,
-            run=self._run if self._tells_state else None,
+            run=self._run,
         )
 
-    @property
-    def _speaks(self) -> bool:
-        return self._rank is None or self._rank.is_main
-
     def _announce(self) -> None:
-        if self._speaks:
+        if not self._is_other_rank:
             super()._announce()
 
     def _may_have_late_children(self) -> bool:
@@ -415,7 +410,7 @@ class _RunScheduler(CommitScheduler):
         return self._enabled and not has_ranks(os.environ) and super()._may_have_late_children()
 
     def _before_push(self) -> bool:
-        if not self._has_looked and self._speaks and self._loop.is_current_thread():
+        if not (self._has_looked or self._is_other_rank) and self._loop.is_current_thread():
             self._has_looked = True
             where = self._destination
             look_for_leftovers(

@@ -36,7 +36,7 @@ SCRIPT = """
 import os, pathlib, sys, time
 sys.modules["torch"] = None  # tensorboardX imports it if it is installed, which takes seconds
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.folder.lease import rank_of
+from hf_summary_writer.config import rank_of
 
 folder, repo_id, variable, processes = sys.argv[1:]
 place, number = pathlib.Path(folder), os.environ[variable]
@@ -53,8 +53,7 @@ def commits(details):
 with HFSummaryWriter(repo_id, place / "run", commit_every=60, on_commit=commits, close_timeout=60) as writer:
     writer.add_scalar("rank", int(number), int(number))
     writer.flush()
-    rank = rank_of(os.environ)
-    (place / f"logged-{number}").write_text(f"{rank.number} {rank.local}")
+    (place / f"logged-{number}").write_text(str(rank_of(os.environ)))
     if number == "0":
         wait_for(*(f"logged-{each}" for each in range(int(processes))))
         writer.scheduler.trigger().result(60)
@@ -76,7 +75,7 @@ def check(api: HfApi, repo_id: str, folder: Path) -> None:
     assert remote.files(api, repo_id) == remote.under(folder / "run", "tensorboard/run")
     assert sorted(scalars(folder / "run", "rank")) == [(rank, float(rank)) for rank in range(PROCESSES)]
     assert len(event_files(folder / "run")) == PROCESSES
-    assert [(folder / f"logged-{rank}").read_text() for rank in range(PROCESSES)] == ["0 0", "1 1", "2 2"]
+    assert [(folder / f"logged-{rank}").read_text() for rank in range(PROCESSES)] == ["0", "1", "2"]
     assert [path.name for path in folder.glob("committed-by-*")] == ["committed-by-0"]
 
 

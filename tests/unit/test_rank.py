@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from hf_summary_writer.folder.lease import Rank, rank_of
+from hf_summary_writer.config import rank_of
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("environment", "rank"),
     [
-        ({}, Rank(0, 0)),
-        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}, Rank(0, 0)),
-        ({"RANK": "9", "LOCAL_RANK": "1"}, Rank(9, 1)),
-        ({"RANK": "8", "LOCAL_RANK": "0"}, Rank(8, 0)),
-        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "3"}, Rank(3, 3)),
-        ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}, Rank(2, 0)),
-        ({"PMI_RANK": "1", "MPI_LOCALRANKID": "1"}, Rank(1, 1)),
-        ({"MV2_COMM_WORLD_RANK": "1"}, Rank(1, 0)),
-        ({"JSM_NAMESPACE_RANK": "4", "JSM_NAMESPACE_LOCAL_RANK": "2"}, Rank(4, 2)),
+        ({}, 0),
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8"}, 0),
+        ({"RANK": "9", "LOCAL_RANK": "1"}, 9),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, 8),
+        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "3"}, 3),
+        ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}, 2),
+        ({"PMI_RANK": "1", "MPI_LOCALRANKID": "1"}, 1),
+        ({"MV2_COMM_WORLD_RANK": "1"}, 1),
+        ({"JSM_NAMESPACE_RANK": "4", "JSM_NAMESPACE_LOCAL_RANK": "2"}, 4),
     ],
     ids=str,
 )
-def test_the_rank_is_read_from_the_launcher(environment: dict[str, str], expected: Rank) -> None:
-    assert rank_of(environment) == expected
-    assert rank_of(environment).is_main == (expected.number == 0)
+def test_the_rank_is_read_from_the_launcher(environment: dict[str, str], rank: int) -> None:
+    assert rank_of(environment) == rank
 
 
 IN_A_BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
@@ -43,31 +42,25 @@ IN_A_BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": 
 )
 def test_processes_started_by_a_batch_script_are_no_slurm_tasks(told: dict[str, str]) -> None:
     # The script itself is task 0, and its child processes inherit that.
-    assert rank_of({**IN_A_BATCH_SCRIPT, **told}) == Rank(1, 1)
+    assert rank_of({**IN_A_BATCH_SCRIPT, **told}) == 1
 
 
 def test_torchrun_numbers_hosts_in_its_own_order() -> None:
-    assert rank_of({"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "RANK": "0", "LOCAL_RANK": "0"}).is_main
-
-
-@pytest.mark.parametrize("number", ["RANK", "PMI_RANK"])
-def test_slurm_gives_the_local_rank_if_the_launcher_does_not(number: str) -> None:
-    # `srun --mpi=pmi2`, and batch scripts that say `export RANK=$SLURM_PROCID`.
-    assert rank_of({"SLURM_PROCID": "3", "SLURM_LOCALID": "1", number: "3"}) == Rank(3, 1)
+    assert rank_of({"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "RANK": "0", "LOCAL_RANK": "0"}) == 0
 
 
 @pytest.mark.parametrize(
     ("node", "local", "main"), [("0", "0", True), ("0", "1", False), ("1", "0", False), ("1", "1", False)]
 )
 def test_lightning_numbers_hosts_and_processes(node: str, local: str, main: bool) -> None:
-    assert rank_of({"NODE_RANK": node, "LOCAL_RANK": local}).is_main == main
-    assert rank_of({"LOCAL_RANK": local}).is_main == (local == "0")
+    assert (rank_of({"NODE_RANK": node, "LOCAL_RANK": local}) == 0) == main
+    assert (rank_of({"LOCAL_RANK": local}) == 0) == (local == "0")
 
 
-def test_a_slurm_task_with_only_a_local_rank_keeps_its_rank() -> None:
-    assert rank_of({"SLURM_PROCID": "2", "SLURM_LOCALID": "0", "LOCAL_RANK": "0"}) == Rank(2, 0)
+def test_a_slurm_task_with_a_local_rank_keeps_its_rank() -> None:
+    assert rank_of({"SLURM_PROCID": "2", "SLURM_LOCALID": "0", "LOCAL_RANK": "0"}) == 2
 
 
 @pytest.mark.parametrize("nonsense", ["", "x", "-1", "1.5", "²"])
 def test_an_invalid_rank_is_ignored(nonsense: str) -> None:
-    assert rank_of({"RANK": nonsense, "LOCAL_RANK": nonsense}).is_main
+    assert rank_of({"RANK": nonsense, "LOCAL_RANK": nonsense}) == 0

@@ -225,9 +225,7 @@ def _push_the_rest(scheduler: CommitScheduler, config: PushConfig, progress: Upl
     for number in unignored(("SIGTERM", "SIGHUP")):
         signal.signal(number, signal.default_int_handler)
     try:
-        with contextlib.ExitStack() as stack:
-            if progress is not None:
-                stack.enter_context(progress.shown(scheduler.folder_path, config))
+        with contextlib.nullcontext() if progress is None else progress.shown(scheduler.folder_path, config):
             scheduler.close()
     except KeyboardInterrupt:
         say("The last push was cut short", colour="red", err=True)

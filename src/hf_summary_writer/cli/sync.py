@@ -21,11 +21,11 @@ from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignor
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
 from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
+from hf_summary_writer.folder import ledgers_of
 from hf_summary_writer.hub import check_client, default_endpoint
 from hf_summary_writer.notices import amount, files, size
 from hf_summary_writer.push import (
     inspect_folder,
-    known_configs,
     known_folders,
     linked_folders,
     matches_nothing,
@@ -163,7 +163,8 @@ def _key(folder: Path, config: PushConfig) -> _Key:
 def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tuple[_Configs, bool]:
     """Return the folders to push with their configs, and whether those are all folders to push."""
     if repo_id is not None:
-        return [(folder, config_of(folder, repo_id, options, known_configs(folder)))], True
+        known = [ledger.known_config for ledger in ledgers_of(folder)]
+        return [(folder, config_of(folder, repo_id, options, known))], True
     left_out: list[str] = []
     configs, complete = _known_configs(folder, options, lambda _, line: left_out.append(line))
     for line in left_out:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from hf_summary_writer.config.arguments import complete_arguments
 from hf_summary_writer.config.destination import Destination
-from hf_summary_writer.config.environment import COMMITS_PER_HOUR, MODE, PUSHED_FOLDER, Mode, commits_per_hour, mode_for
-from hf_summary_writer.config.option import Option, option_of
+from hf_summary_writer.config.environment import (
+    MODE,
+    PUSHED_FOLDER,
+    Mode,
+    commits_per_hour,
+    has_ranks,
+    mode_for,
+    rank_of,
+)
+from hf_summary_writer.config.option import option_of
 from hf_summary_writer.config.push_config import (
     DEFAULT_CLOSE_TIMEOUT,
     DEFAULT_MINUTES,
@@ -18,7 +26,6 @@ from hf_summary_writer.config.push_config import (
 )
 
 __all__ = [
-    "COMMITS_PER_HOUR",
     "DEFAULT_CLOSE_TIMEOUT",
     "DEFAULT_MINUTES",
     "DEFAULT_STALL_SECONDS",
@@ -28,12 +35,13 @@ __all__ = [
     "RUN_FILES",
     "Destination",
     "Mode",
-    "Option",
     "PushConfig",
     "commits_per_hour",
     "complete_arguments",
+    "has_ranks",
     "known_sync_command",
     "mode_for",
     "option_of",
+    "rank_of",
     "with_uri",
 ]

@@ -1,12 +1,16 @@
-"""The environment variables that hold for all folders of a process."""
+"""The environment variables that hold for all folders of a process, those of launchers included."""
 
 from __future__ import annotations
 
 import os
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "COMMITS_PER_HOUR",
@@ -16,8 +20,10 @@ __all__ = [
     "YES",
     "Mode",
     "commits_per_hour",
+    "has_ranks",
     "is_client_offline",
     "mode_for",
+    "rank_of",
 ]
 
 MODE = f"{PREFIX}MODE"
@@ -26,6 +32,11 @@ COMMITS_PER_HOUR = f"{PREFIX}COMMITS_PER_HOUR"
 
 # Set by `hf-summary-writer run` for its command: `run` itself pushes the files below this folder.
 PUSHED_FOLDER = f"{PREFIX}PUSHED_FOLDER"
+
+# The rank as launchers set it: torchrun, accelerate launch, deepspeed and Ray Train; mpirun of Open MPI, of MPICH and
+# Intel, of MVAPICH; jsrun. SLURM is not among them: a batch script is its task 0, and every launcher that the script
+# starts inherits that variable, so it counts only where no other launcher sets a rank.
+_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK")
 
 YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
@@ -78,3 +89,24 @@ def is_client_offline() -> bool:
 def _is_pushed_from_outside(folder: Path) -> bool:
     pushed = os.environ.get(PUSHED_FOLDER, "")
     return bool(pushed) and folder.is_relative_to(Path(pushed).resolve())
+
+
+def rank_of(environment: Mapping[str, str]) -> int:
+    """Return the number that a launcher gave this process in its run; 0 for the main process, and the only one."""
+    for name in _RANKS:
+        if name in environment:
+            return _number(environment, name)
+    # Lightning, in the processes that it starts itself, sets the number of the host and of the process on it.
+    return (
+        _number(environment, "SLURM_PROCID") or _number(environment, "NODE_RANK") or _number(environment, "LOCAL_RANK")
+    )
+
+
+def has_ranks(environment: Mapping[str, str]) -> bool:
+    """Return whether a launcher gave this process a rank."""
+    return any(name in environment for name in (*_RANKS, "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"))
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() else 0

@@ -7,13 +7,10 @@ from hf_summary_writer.folder.disk import StateFolder, WarnOnce
 from hf_summary_writer.folder.lease import (
     PUSH_LOCK,
     Lease,
-    Rank,
-    has_ranks,
     is_locked,
     new_lock,
     owner_above,
     push_lock,
-    rank_of,
 )
 from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerEntry, LedgerError, ledgers_of
 from hf_summary_writer.folder.patterns import PathFilter
@@ -34,18 +31,15 @@ __all__ = [
     "LedgerError",
     "PathFilter",
     "Pending",
-    "Rank",
     "SkipReason",
     "SnapshotReader",
     "StateFolder",
     "WarnOnce",
-    "has_ranks",
     "is_locked",
     "ledgers_of",
     "most_open_files",
     "new_lock",
     "owner_above",
     "push_lock",
-    "rank_of",
     "scan_folder",
 ]

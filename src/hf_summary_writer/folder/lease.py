@@ -1,4 +1,4 @@
-"""The right to push a folder: the lease that a scheduler holds while it lives, the push lock, and ranks."""
+"""The right to push a folder: the lease that a scheduler holds while it lives, and the push lock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import math
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import FolderBusyError
@@ -16,7 +15,7 @@ from hf_summary_writer.folder.ledger import STATE_FOLDER
 from hf_summary_writer.folder.patterns import PathFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     import filelock
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder.disk import StateFolder
 
-__all__ = ["PUSH_LOCK", "Lease", "Rank", "has_ranks", "is_locked", "new_lock", "owner_above", "push_lock", "rank_of"]
+__all__ = ["PUSH_LOCK", "Lease", "is_locked", "new_lock", "owner_above", "push_lock"]
 
 PUSH_LOCK = "push.lock"
 
@@ -253,61 +252,3 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-_VARIABLES = (
-    # torchrun, accelerate launch, deepspeed, Ray Train.
-    ("RANK", "LOCAL_RANK"),
-    # mpirun of Open MPI, of MPICH and Intel, of MVAPICH; jsrun.
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("PMI_RANK", "MPI_LOCALRANKID"),
-    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK"),
-    ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK"),
-)
-
-"""Number of the process in the run and on its host, by launcher.
-
-SLURM is not among them: a batch script is its task 0, and every launcher that the script starts inherits those
-variables, so they count only where no other launcher sets a rank.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """The place of a process in a run.
-
-    Attributes:
-        number: 0 for the main process.
-        local: 0 for the first process on its host.
-    """
-
-    number: int = 0
-    local: int = 0
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the main process of the run, as the only process of a run is."""
-        return self.number == 0
-
-
-def rank_of(environment: Mapping[str, str]) -> Rank:
-    """Return the place that a launcher gave the process, that of a main process where there was none."""
-    place_in_slurm = _number(environment, "SLURM_LOCALID")
-    for number, local in _VARIABLES:
-        if number in environment:
-            # `srun --mpi=pmi2` tells the number as MPI does, and the place on the host in its own way only.
-            return Rank(_number(environment, number), _number(environment, local, place_in_slurm))
-    # Lightning, in the processes that it starts itself, gives the number of the host and of the process on it.
-    place = _number(environment, "LOCAL_RANK", place_in_slurm)
-    return Rank(_number(environment, "SLURM_PROCID") or _number(environment, "NODE_RANK") or place, place)
-
-
-def has_ranks(environment: Mapping[str, str]) -> bool:
-    """Return whether a launcher gave the process a place among others."""
-    names = (*(number for number, _ in _VARIABLES), "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
-    return any(name in environment for name in names)
-
-
-def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
-    text = environment.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() else default

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from hf_summary_writer import checks
 from hf_summary_writer.config import Destination, PushConfig
@@ -89,38 +89,6 @@ class LedgerEntry(NamedTuple):
     verified: int = 0
     xet_hash: str = ""
 
-    def is_at(self, remote: RemoteFile | None) -> bool:
-        """Return whether a file on the Hub is, as far as its hashes are known, the one of this entry."""
-        if remote is None or remote.size != self.length:
-            return False
-        # A repo tells one of the first two, a bucket the third.
-        hashes = (
-            (self.sha256, remote.sha256),
-            ("" if remote.sha256 else self.git_oid, remote.git_oid),
-            (self.xet_hash, remote.xet_hash),
-        )
-        return all(not ours or not theirs or ours == theirs for ours, theirs in hashes)
-
-
-class RemoteFile(Protocol):
-    """A file as the Hub lists it."""
-
-    @property
-    def size(self) -> int:
-        """The number of its bytes."""
-
-    @property
-    def sha256(self) -> str:
-        """Its hash, if it is not stored in Git itself."""
-
-    @property
-    def git_oid(self) -> str:
-        """The hash by which Git knows it."""
-
-    @property
-    def xet_hash(self) -> str:
-        """The hash by which a bucket knows it."""
-
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
@@ -173,8 +141,8 @@ class Ledger:
         """How the folder is pushed: as recorded last, or by default."""
         return self.config or PushConfig.from_ledger(self.destination, {})
 
-    def refresh(self) -> None:
-        """Read the file, unless it is the one that this object read or wrote last.
+    def refresh(self) -> bool:
+        """Read the file, unless it is the one that this object read or wrote last; return whether it was read.
 
         Raises:
             LedgerError: If it cannot be trusted; it was set aside if it is ours, and the ledger is empty.
@@ -187,12 +155,13 @@ class Ledger:
             with self._state.open(self.path.name) as file:
                 signature = Signature.of(os.fstat(file.fileno()))
                 if signature == self._seen:
-                    return
+                    return False
                 self._reset()
                 self._read(file, signature.size)
                 self._seen = signature
+                return True
         except FileNotFoundError:
-            return  # gone with a deleted or recreated folder: the entries in memory are still true
+            return False  # gone with a deleted or recreated folder: the entries in memory are still true
         except LedgerError as error:
             raise self._set_aside(str(error)) from None
         except OSError as error:

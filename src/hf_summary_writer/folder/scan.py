@@ -20,7 +20,7 @@ from hf_summary_writer.folder.ledger import Signature
 from hf_summary_writer.folder.patterns import PathFilter, private_places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from hf_summary_writer.config import PushConfig
@@ -284,9 +284,9 @@ class Inventory:
         self.unread: tuple[str, OSError] | None = None
 
     @property
-    def refused(self) -> Mapping[str, Signature]:
-        """The signatures of the files that the Hub did not accept, by relative path."""
-        return self._refused
+    def has_refused(self) -> bool:
+        """Whether there are files that the Hub did not accept."""
+        return bool(self._refused)
 
     def changed(self) -> Iterator[ChangedFile]:
         """Yield the files that may have changed and that the Hub may accept.
@@ -296,13 +296,9 @@ class Inventory:
         """
         return (file for file in self._scan() if not self._is_refused(file))
 
-    def has_news(self) -> bool:
-        """Return whether a changed file is worth a commit: an event file without an event only goes with others.
-
-        Raises:
-            TemporaryError: If the folder could not be listed to the end.
-        """
-        return any(not self._has_no_event(file) for file in self.changed())
+    def are_news(self, files: Iterable[ChangedFile]) -> bool:
+        """Return whether one of the files is worth a commit: an event file without an event only goes with others."""
+        return not all(map(self._has_no_event, files))
 
     def holds(self, relpath: str) -> bool:
         """Return whether there is such a file and it is to be pushed, changed or not."""
@@ -377,19 +373,13 @@ class Inventory:
         self._empty[relpath] = signature
 
     def refuse(self, relpath: str, signature: Signature) -> None:
-        """Leave out a file that the Hub does not accept, until it changes or `try_again` names it."""
+        """Leave out a file that the Hub does not accept, until it changes or `forget_refused` is called."""
         self._refused[relpath] = signature
 
-    def try_again(self, refused: Mapping[str, Signature]) -> list[ChangedFile]:
-        """Return the files that the Hub refused as they are in `refused`, and has not accepted or refused since.
-
-        Raises:
-            TemporaryError: If the folder could not be listed to the end.
-        """
-        for relpath, signature in refused.items():
-            if self._refused.get(relpath) == signature:
-                del self._refused[relpath]
-        return [each for each in self.longest_waiting_first() if refused.get(each.relpath) == each.signature]
+    def forget_refused(self) -> Mapping[str, Signature]:
+        """Return the signatures of the files that the Hub did not accept, by relative path, and leave out none."""
+        refused, self._refused = self._refused, {}
+        return refused
 
     def _scan(self, unlisted: list[str] | None = None) -> Iterator[ChangedFile]:
         def note(reldir: str, error: OSError) -> None:
@@ -433,7 +423,7 @@ class Inventory:
         return (
             file.signature.size <= NO_EVENT_BYTES
             and file.relpath not in self._ledger.entries
-            and parse_name(os.path.basename(file.relpath)) is not None  # noqa: PTH119 - as in all scans
+            and parse_name(file.relpath) is not None
         )
 
     def _is_refused(self, file: ChangedFile) -> bool:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from hf_summary_writer.push.budget import CommitQueue, commit_queue_of
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.leftovers import look_for_leftovers
 from hf_summary_writer.push.links import linked_folders, unfollowed, unfollowed_error
 from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, loop_to
-from hf_summary_writer.push.once import known_configs, sync
+from hf_summary_writer.push.once import sync
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.report import FailureLog, Shutdown
-from hf_summary_writer.push.run_state import MAX_STATE_BYTES, Run, RunPhase, RunState, is_state_file
-from hf_summary_writer.push.status import (
-    Inspection,
-    Missing,
-    Status,
-    StatusFile,
-    inspect_folder,
-    known_folders,
-    matches_nothing,
-)
+from hf_summary_writer.push.runs import MAX_STATE_BYTES, Run, RunPhase, RunState, is_state_file
+from hf_summary_writer.push.status import Status, StatusFile, inspect_folder, known_folders, matches_nothing
 
 __all__ = [
     "MAX_STATE_BYTES",
-    "CommitQueue",
     "FailureLog",
-    "Inspection",
     "Job",
-    "Missing",
     "Outcomes",
     "Phase",
     "PushLoop",
@@ -40,10 +28,8 @@ __all__ = [
     "Shutdown",
     "Status",
     "StatusFile",
-    "commit_queue_of",
     "inspect_folder",
     "is_state_file",
-    "known_configs",
     "known_folders",
     "linked_folders",
     "look_for_leftovers",

@@ -30,7 +30,7 @@ from hf_summary_writer.folder import (
 )
 from hf_summary_writer.hub import Upload
 from hf_summary_writer.notices import amount, files
-from hf_summary_writer.push.states import RunStates, StateOfRun, StatesBelow
+from hf_summary_writer.push.runs import Run, RunsBelow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
     from hf_summary_writer.config import Destination, PushConfig
-    from hf_summary_writer.folder import ChangedFile, LedgerEntry, Rank
+    from hf_summary_writer.folder import ChangedFile, LedgerEntry
     from hf_summary_writer.hub import Remote
-    from hf_summary_writer.push.run_state import Run
 
 __all__ = ["Job", "JobFile", "StagedFile"]
 
@@ -54,11 +53,12 @@ _SECONDS_UNTIL_COMPARED = 3600.0
 
 
 class JobFile(NamedTuple):
-    """A file of a job that may hold something new, and its path in the repo."""
+    """A file of a job that may hold something new, its path in the repo, and whether the Hub has refused it before."""
 
     job: Job
     file: ChangedFile
     path: str
+    was_refused: bool
 
 
 class StagedFile(NamedTuple):
@@ -77,19 +77,18 @@ class Job:
     Args:
         folder: The folder, an absolute path without links.
         config: The destination, the patterns of the files, and the options.
-        rank: The rank of this process in a distributed run, if ranks other than 0 leave scheduled pushes to others.
-        is_writer: Whether it is the logdir of a writer, which leaves its pushes to an owner of a folder above.
+        is_other_rank: Whether this process is one of those of a distributed run that leave scheduled pushes to rank 0.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         flush: Writes the logged data to disk before a push; returns whether the disk took all of it.
         on_commit: Called with every commit.
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
-        run: The run of the folder, if its state is to be published on the Hub.
+        run: The run, if the folder is the logdir of a writer, which leaves its pushes to an owner of a folder above.
 
     Attributes:
         asked: Whether this push was requested, as by `trigger`.
         final: Whether it is the last push of the run.
         began: When this push began, on the monotonic clock.
-        run_states: The states of the runs in the folder.
+        runs: The runs in the folder, whose states come along with its files.
         is_first: Whether nothing of the folder was uploaded before this push.
         owner_above: The folder above whose owner pushes this one as well, as of this push.
         interrupted: Returns whether there is no more time for the push.
@@ -100,8 +99,7 @@ class Job:
         folder: Path,
         config: PushConfig,
         *,
-        rank: Rank | None = None,
-        is_writer: bool = False,
+        is_other_rank: bool = False,
         content_lock: AbstractContextManager[object],
         flush: Callable[[], bool] = lambda: True,
         on_commit: Callable[[CommitDetails], None] = lambda _: None,
@@ -119,19 +117,15 @@ class Job:
         self.interrupted: Callable[[], bool] = lambda: False
         self._flush = flush
         self._on_commit = on_commit
-        self._is_writer = is_writer
+        self._is_writer = run is not None
         self._verify = verify
-        self.run_states: RunStates = RunStates()
-        if run is not None:
-            self.run_states = StateOfRun(folder, run)
-        elif not is_writer:
-            self.run_states = StatesBelow(folder, config.minutes * 60)
-        self._is_other_rank = rank is not None and not rank.is_main
+        self.runs: Run | RunsBelow = run or RunsBelow(folder, config.minutes * 60)
+        self._is_other_rank = is_other_rank
         self._once = WarnOnce()
         self._state = StateFolder(folder / STATE_FOLDER)
         self.ledger: Ledger = Ledger(self._state.path / f"{destination.key}.jsonl", destination)
         self.inventory: Inventory = Inventory(folder, config, self.ledger, self._once, verify=verify)
-        self.lease: Lease = Lease(folder, config, waits=self._is_other_rank, covers_below=not is_writer)
+        self.lease: Lease = Lease(folder, config, waits=is_other_rank, covers_below=run is None)
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
         self._losses = 0
@@ -145,6 +139,8 @@ class Job:
         self._commits = 0  # since the ledger was last compared with the Hub
         self.owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
+        # The changed files as `has_news` listed them, until the ledger says something else.
+        self._found: list[ChangedFile] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {str(self.folder)!r}>"
@@ -159,7 +155,7 @@ class Job:
         self._is_flushed = self._flush()
         if self._is_writer:
             if self._is_left_to_owner_above(remote):
-                self.run_states.leave(remote.client.known_secret)  # of such a process nothing else needs the client
+                self.runs.leave(remote.client.known_secret)  # of such a process nothing else needs the client
                 return False
             if not (self.asked or self.final) and not self.lease.may_claim():
                 return False
@@ -188,8 +184,10 @@ class Job:
     def refresh(self, remote: Remote) -> None:
         """Re-read the ledger, to which other processes write."""
         try:
-            self.ledger.refresh()
+            if self.ledger.refresh():
+                self._found = None
         except LedgerError as error:
+            self._found = None
             self._once.warn(
                 "ledger", f"The upload state of {self.folder} cannot be read: {error}; all files are checked again"
             )
@@ -212,10 +210,10 @@ class Job:
                 self._warn_of_state(unusable)
             yield
 
-    def changed(self, remote: Remote) -> tuple[list[JobFile], list[JobFile]]:
+    def changed(self, remote: Remote) -> list[JobFile]:
         """Return the files that may hold something new, those that waited longest first; only while locked.
 
-        The second list holds the files that the Hub refused before, which a last push tries once more.
+        A last push tries the files that the Hub refused before once more.
 
         Raises:
             TemporaryError: If the folder could not be listed.
@@ -233,21 +231,21 @@ class Job:
         self.inventory.left_behind = 0
         # From now on a later process knows the destination of this folder, even if this one is killed.
         self._note(lambda: self.ledger.record_config(self.config))
-        self.run_states.leave(remote.client.known_secret)
+        self.runs.leave(remote.client.known_secret)
         if self._losses != remote.losses:
             self.start_over(remote)
-        refused = dict(self.inventory.refused) if self.final else {}
         self.is_first = self.ledger.commit is None and not self.ledger.entries
-        first = self.inventory.longest_waiting_first()
-        again = self.inventory.try_again(refused) if refused else []
-        return self._with_paths(first), self._with_paths(again)
-
-    def _with_paths(self, files: Iterable[ChangedFile]) -> list[JobFile]:
-        return [JobFile(self, file, self.destination.path_in_repo(file.relpath)) for file in files]
+        refused = self.inventory.forget_refused() if self.final else {}
+        found, self._found = self._found, None
+        if found is None:
+            found = self.inventory.longest_waiting_first()
+        place = self.destination.path_in_repo
+        return [JobFile(self, each, place(each.relpath), refused.get(each.relpath) == each.signature) for each in found]
 
     def start_over(self, remote: Remote) -> None:
         """Mark all files as not uploaded: the repo or its branch is gone, and may be recreated empty."""
         self._losses = remote.losses
+        self._found = None
         # Recorded before it is recreated: later on the loss could not be detected.
         self._note(self.ledger.start_over)
 
@@ -285,13 +283,13 @@ class Job:
         if self.lease.is_held_elsewhere:
             return []  # that process publishes them
         written = {snapshot.relpath: snapshot.entry.signature.written for snapshot in snapshots}
-        return self._state_files(self.run_states.along(written, secret))
+        return self._state_files(self.runs.along(written, secret))
 
     def ends(self, secret: str | None) -> list[Upload]:
-        """Return the files with ends of runs that need no commit; `run_states` is told once they are published."""
+        """Return the files with ends of runs that need no commit; `runs` is told once they are published."""
         if self.destination.repo_type != BUCKET or self.lease.is_held_elsewhere or self.interrupted():
             return []
-        return self._state_files(self.run_states.ends(secret, final=self.final))
+        return self._state_files(self.runs.ends(secret, final=self.final))
 
     def _state_files(self, contents: Mapping[str, bytes]) -> list[Upload]:
         """Return files with states, except where the user has a file of that name."""
@@ -310,7 +308,7 @@ class Job:
         """Record the files of a commit, or the files that the Hub already has if there is no commit."""
         record = None if commit is None else CommitRecord(commit.oid, commit.commit_url, time.time())
         if commit is not None:
-            self.run_states.told()
+            self.runs.told()
         if commit is not None and self.ledger.is_outdated():
             self._crossed.update(arrived)
             with contextlib.suppress(LedgerError, OSError):
@@ -439,7 +437,7 @@ class Job:
             self.ledger.refresh()
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
-        self.run_states.leave(secret)
+        self.runs.leave(secret)
 
     def _is_left_to_owner_above(self, remote: Remote) -> bool:
         above = owner_above(self.folder, self.destination, remote.repo_id)
@@ -458,15 +456,17 @@ class Job:
         return commit is not None and not 0 <= time.time() - commit.time < _SECONDS_UNTIL_COMPARED
 
     def _has_news(self, remote: Remote) -> bool:
-        if self._losses != remote.losses or (self.final and self.inventory.refused):
+        self._found = None
+        if self._losses != remote.losses or (self.final and self.inventory.has_refused):
             return True
+        self._found = self.inventory.longest_waiting_first()
         # An error of the disk may hide new data, so the push has to find out.
-        return self.inventory.has_news() or self.inventory.unread is not None
+        return self.inventory.are_news(self._found) or self.inventory.unread is not None
 
     def _owes(self) -> bool:
         """Return whether something that this very process has logged is not on the Hub."""
         for file in self.inventory.changed():
-            name = parse_name(os.path.basename(file.relpath))  # noqa: PTH119 - as in all scans
+            name = parse_name(file.relpath)
             if name is not None and name.pid == os.getpid():
                 known = self.ledger.entries.get(file.relpath)
                 if file.signature.size > (NO_EVENT_BYTES if known is None else known.length):

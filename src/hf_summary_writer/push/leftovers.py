@@ -187,7 +187,7 @@ def _is_written(files: Iterable[ChangedFile]) -> bool:
 
 
 def _may_grow(file: ChangedFile) -> bool:
-    name = parse_name(os.path.basename(file.relpath))  # noqa: PTH119 - as in all scans
+    name = parse_name(file.relpath)
     if name is not None and name.is_of_this_host:
         if name.pid == os.getpid():
             return name.created >= _LOADED_AT

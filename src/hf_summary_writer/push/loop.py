@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
 from hf_summary_writer.process import shared, tell_after_fork
-from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.futures import PushFuture, contain, fail, pass_on, resolved
 from hf_summary_writer.push.push import Outcomes, Pusher
 from hf_summary_writer.push.timetable import Result, Timetable
@@ -538,8 +537,7 @@ def loop_to(remote: Remote) -> PushLoop:
     Raises:
         ValueError: If the environment variable for the limit of commits is invalid.
     """
-    queue = commit_queue_of(remote)
-    return shared(("push loop", remote.key), lambda: PushLoop(Pusher(remote, queue)))
+    return shared(("push loop", remote.key), lambda: PushLoop(Pusher(remote)))
 
 
 class _Round:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import FolderBusyError, PushError, TemporaryError
-from hf_summary_writer.folder import ledgers_of
 from hf_summary_writer.hub import Client, remote_of
 from hf_summary_writer.notices import folders
-from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.links import unfollowed, unfollowed_error
 from hf_summary_writer.push.push import OneJob, Pusher
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["Synced", "known_configs", "sync"]
+__all__ = ["Synced", "sync"]
 
 # How long `sync` waits for another process that is pushing the folder.
 LOCK_SECONDS = 300.0
@@ -67,7 +65,7 @@ def sync(
         elsewhere: Folders that the caller pushes as well, so that a link to one leaves nothing out.
     """
     remote = remote_of(config, Client(None, api))
-    pusher = Pusher(remote, commit_queue_of(remote))
+    pusher = Pusher(remote)
     job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit, verify=verify)
     job.asked = job.final = True
     error: PushError | None = None
@@ -84,11 +82,6 @@ def sync(
     if error is None and links:
         error = unfollowed_error(links)
     return Synced(pending.missing, error, remote.repo_id)
-
-
-def known_configs(folder: Path) -> list[PushConfig]:
-    """Return the configs of earlier or intended pushes of `folder`, from its ledgers."""
-    return [ledger.config for ledger in ledgers_of(folder) if ledger.config is not None]
 
 
 def _push_when_free(pusher: Pusher, job: Job) -> None:

@@ -28,6 +28,7 @@ from hf_summary_writer.errors import (
 from hf_summary_writer.folder import most_open_files
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
 from hf_summary_writer.push.batches import BatchLimits, batches
+from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
     from hf_summary_writer.folder import LedgerEntry
+    from hf_summary_writer.hub import RemoteFile
     from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
 
@@ -96,17 +98,21 @@ class Pusher:
 
     Args:
         remote: The branch.
-        queue: The branch's place in the account's budget of commits.
+
+    Raises:
+        ValueError: If the environment variable for the limit of commits is invalid.
 
     Attributes:
+        remote: The same.
+        queue: The branch's place in the account's budget of commits.
         limits: The limits of one batch.
     """
 
     limits: ClassVar[BatchLimits] = BatchLimits()
 
-    def __init__(self, remote: Remote, queue: CommitQueue) -> None:
+    def __init__(self, remote: Remote) -> None:
         self.remote = remote
-        self.queue = queue
+        self.queue: CommitQueue = commit_queue_of(remote)
         self._batch_began = 0.0
 
     def push(self, jobs: Round) -> Outcomes:
@@ -184,7 +190,7 @@ class Pusher:
         return [
             job
             for job, files in due.items()
-            if job.take_back({path for path, entry in files.items() if not entry.is_at(there.get(path))})
+            if job.take_back({path for path, entry in files.items() if not _is_at(entry, there.get(path))})
         ]
 
     def _start_over(self, jobs: list[Job]) -> None:
@@ -266,7 +272,7 @@ class Pusher:
                 uploads = [upload for found in ends.values() for upload in found]
                 self.remote.publish_small(uploads, lambda: self.queue.commit(final=True))
             for job in ends:
-                job.run_states.told()
+                job.runs.told()
         except Exception:  # all logs are on the Hub, the purpose of a last push
             logger.debug("the ends of %s are not told", _name_of(jobs), exc_info=True)
 
@@ -354,6 +360,19 @@ def _entry(file: StagedFile, receipt: Published) -> LedgerEntry:
     return entry._replace(sha256=sha256, git_oid=git_oid, xet_hash=listed.xet_hash)
 
 
+def _is_at(entry: LedgerEntry, there: RemoteFile | None) -> bool:
+    """Return whether a file on the Hub is, as far as its hashes are known, the one of a ledger's entry."""
+    if there is None or there.size != entry.length:
+        return False
+    # A repo tells one of the first two, a bucket the third.
+    hashes = (
+        (entry.sha256, there.sha256),
+        ("" if there.sha256 else entry.git_oid, there.git_oid),
+        (entry.xet_hash, there.xet_hash),
+    )
+    return all(not ours or not theirs or ours == theirs for ours, theirs in hashes)
+
+
 class OneJob:
     """The round of a single job."""
 
@@ -391,13 +410,10 @@ def _interrupted(jobs: Collection[Job]) -> Callable[[], bool]:
 def _changed(jobs: Iterable[Job], remote: Remote, outcomes: Outcomes) -> list[JobFile]:
     """Return the changed files of all jobs, and at the end those that the Hub refused before."""
     changed: list[JobFile] = []
-    again: list[JobFile] = []
     for job in jobs:
         with outcomes.guard(job):
-            found, refused = job.changed(remote)
-            changed += found
-            again += refused
-    return changed + again
+            changed += job.changed(remote)
+    return sorted(changed, key=lambda file: file.was_refused)
 
 
 def _settle_unsent(batch: Batch) -> Counter[Job]:

@@ -28,7 +28,7 @@ from hf_summary_writer.folder import (
 from hf_summary_writer.hub import one_line
 from hf_summary_writer.process import is_running
 from hf_summary_writer.push.loop import Phase
-from hf_summary_writer.push.run_state import iso
+from hf_summary_writer.push.runs import iso
 from hf_summary_writer.push.timetable import Throttled
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""The state of a run: a small file beside its event files on the Hub, which shows whether the run is still running.
+"""The states of runs: small files beside event files on the Hub, which show whether a run is still running.
 
-A writer leaves it in the state folder of its run as well, for other processes that upload the run.
+A writer leaves the state in the state folder of its run as well, for other processes that upload the run.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import re
 import socket
 import sys
@@ -23,13 +24,15 @@ from hf_summary_writer.folder import STATE_FOLDER, StateFolder, disk
 from hf_summary_writer.notices import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["MAX_STATE_BYTES", "STATE_FILE", "Run", "RunPhase", "RunState", "is_state_file", "iso", "states_below"]
+__all__ = ["MAX_STATE_BYTES", "Run", "RunPhase", "RunState", "RunsBelow", "is_state_file", "iso"]
+
+logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # Beside the event files of a run on the Hub.
-STATE_FILE = "hf-summary-writer.json"
+_STATE_FILE = "hf-summary-writer.json"
 
 _LEFT_FILE = "run.json"
 
@@ -174,29 +177,27 @@ class RunState:
 
 
 class Run:
-    """The run of this process. Any thread may use it.
+    """The run that this process logs to a folder. Any thread may use it; one thread at a time pushes it.
 
     Args:
-        rank: The rank of this process.
+        folder: The folder.
+        rank: The rank of this process. Other ranks than 0, which push from disks of their own, have files of their own.
         interval: Seconds between two pushes.
-
-    Attributes:
-        file_name: The name of the file. Other ranks than 0, which push from disks of their own, have others.
+        tells: Whether its state is uploaded, and left on the disk for other processes that upload the run.
     """
 
-    def __init__(self, rank: int, interval: float) -> None:
-        self.file_name: str = f"hf-summary-writer.rank-{rank}.json" if rank else STATE_FILE
+    def __init__(self, folder: Path, rank: int, interval: float, *, tells: bool = True) -> None:
+        self._folder = folder
         self._rank = rank
         self._interval = interval
+        self._tells = tells
         self._started = time.time()
         self._last_event = 0.0
         self._phase = RunPhase.RUNNING
+        # The phases in the file on the disk, in the one on the Hub, and in the one on its way there.
         self._left: RunPhase | None = None
-
-    @property
-    def phase(self) -> RunPhase:
-        """Whether it is running, or how it ended."""
-        return self._phase
+        self._told: RunPhase | None = None
+        self._telling: RunPhase | None = None
 
     def go_on(self) -> None:
         """Note that the run continues, even after an end."""
@@ -207,21 +208,54 @@ class Run:
         if self._phase is RunPhase.RUNNING:
             self._phase = phase
 
-    def note_event(self, seconds: float) -> None:
-        """Note when an event was written."""
-        self._last_event = max(self._last_event, seconds)
-
-    def file(self, secret: str | None) -> bytes:
-        """Return the content of the file as of now.
+    def along(self, written: Mapping[str, float], secret: str | None) -> Mapping[str, bytes]:
+        """Return the contents of the state files to upload with other files, by their paths in the folder.
 
         Args:
-            secret: The access token, which is masked in the content.
+            written: When each of the others was last written, in seconds since the epoch.
+            secret: The access token, which the state files may not contain.
         """
+        self._last_event = max(self._last_event, *written.values())
+        return self._files(secret)
+
+    def ends(self, secret: str | None, *, final: bool) -> Mapping[str, bytes]:
+        """Return the files with the ends of runs that are still running according to the Hub.
+
+        Args:
+            secret: As for `along`.
+            final: Whether this is the last push.
+        """
+        is_news = final and self._told is RunPhase.RUNNING and self._phase is not self._told
+        return self._files(secret) if is_news else {}
+
+    def told(self) -> None:
+        """Note that the files returned last are on the Hub."""
+        self._told = self._telling
+
+    def leave(self, secret: str | None) -> None:
+        """Leave the state on the disk, unless it is there; of a distributed run, that of rank 0 is the state."""
+        phase = self._phase
+        if not self._tells or self._rank or self._left is phase:
+            return
+        try:
+            StateFolder(self._folder / STATE_FOLDER).write(_LEFT_FILE, self._content(phase, secret))
+            self._left = phase
+        except Exception:  # a disk, or a program that puts anything into `sys.argv`
+            logger.debug("the state of %s is not left there", self._folder, exc_info=True)
+
+    def _files(self, secret: str | None) -> dict[str, bytes]:
+        if not self._tells:
+            return {}
+        self._telling = self._phase
+        name = f"hf-summary-writer.rank-{self._rank}.json" if self._rank else _STATE_FILE
+        return {name: self._content(self._telling, secret)}
+
+    def _content(self, phase: RunPhase, secret: str | None) -> bytes:
         command = command_line()
         if secret:
             command = command.replace(secret, "***")
         state = RunState(
-            self._phase,
+            phase,
             self._started,
             self._last_event,
             time.time(),
@@ -233,20 +267,70 @@ class Run:
         )
         return state.encoded()
 
-    def leave(self, folder: Path, secret: str | None) -> None:
-        """Leave the state on the disk, unless it is there; of a distributed run, that of rank 0 is the state.
 
-        Raises:
-            OSError: If it could not be written.
-        """
-        phase = self._phase
-        if self._rank or self._left is phase:
-            return
-        StateFolder(folder / STATE_FOLDER).write(_LEFT_FILE, self.file(secret))
-        self._left = phase
+class RunsBelow:
+    """The runs whose states writers of any process have left in a folder and the folders below; as `Run` in a push.
+
+    Args:
+        folder: The folder.
+        interval: Seconds between two pushes of it.
+    """
+
+    def __init__(self, folder: Path, interval: float) -> None:
+        self._folder = folder
+        self._interval = interval
+        # By folder, the time of the newest file of each run that is running according to the Hub.
+        self._going_on: dict[str, float] = {}
+        # Those of them whose ends are being published.
+        self._ending: set[str] = set()
+
+    def along(self, written: Mapping[str, float], secret: str | None) -> Mapping[str, bytes]:
+        """As `Run.along`."""
+        newest: dict[str, float] = {}
+        for relpath, seconds in written.items():
+            for reldir in _folders_of(relpath):
+                newest[reldir] = max(newest.get(reldir, 0.0), seconds)
+        return self._found(newest, secret)
+
+    def ends(self, secret: str | None, *, final: bool) -> Mapping[str, bytes]:  # noqa: ARG002 - they may come at any time
+        """As `Run.ends`."""
+        return self._found(dict(self._going_on), secret, only_ends=True)
+
+    def told(self) -> None:
+        """As `Run.told`."""
+        for reldir in self._ending:
+            self._going_on.pop(reldir, None)
+
+    def leave(self, secret: str | None) -> None:
+        """Do nothing: writers leave the states of their own runs."""
+
+    def _found(self, newest: Mapping[str, float], secret: str | None, *, only_ends: bool = False) -> dict[str, bytes]:
+        """Return the state files of the runs in some folders, given the time of the newest file in each."""
+        self._ending.clear()
+        found = {}
+        for reldir, left in _states_left(self._folder, newest):
+            if left.phase is not RunPhase.RUNNING:
+                self._ending.add(reldir)
+            else:
+                self._going_on[reldir] = newest[reldir]
+                if only_ends:
+                    continue
+            state = left.brought_along(newest[reldir], time.time(), self._interval)
+            if state is None:
+                self._going_on.pop(reldir, None)
+            else:
+                found[f"{reldir}/{_STATE_FILE}" if reldir else _STATE_FILE] = state.encoded(secret)
+        return found
 
 
-def states_below(folder: Path, reldirs: Iterable[str]) -> Iterator[tuple[str, RunState]]:
+def _folders_of(relpath: str) -> Iterator[str]:
+    """Yield the folders that hold a file, up to the root, which is empty."""
+    while relpath:
+        relpath = relpath.rpartition("/")[0]
+        yield relpath
+
+
+def _states_left(folder: Path, reldirs: Mapping[str, float]) -> Iterator[tuple[str, RunState]]:
     """Yield the valid states that writers have left in folders below `folder`."""
     for reldir in reldirs:
         with contextlib.suppress(OSError, ValueError):
