@@ -515,6 +515,23 @@ def test_invalid_arguments_raise_before_anything_is_created(tmp_path: Path, wron
     assert threading.active_count() == before
 
 
+def test_a_push_lists_the_folder_once(
+    schedule: Callable[..., CommitScheduler], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = schedule()
+    (folder / "a.bin").write_bytes(b"1")
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def noting(path: Any = ".") -> Any:
+        listed.append(str(path).rstrip("/"))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", noting)
+    assert scheduler.trigger().result(SECONDS)
+    assert listed.count(str(folder.resolve())) == 1
+
+
 def test_a_deleted_folder_is_not_recreated(schedule: Callable[..., CommitScheduler], folder: Path) -> None:
     folder.mkdir()
     (folder / "a.bin").write_bytes(b"1")
