@@ -26,6 +26,7 @@ from hf_summary_writer.folder.ledger import (
     ledgers_of,
 )
 from hf_summary_writer.hub.remote import RemoteFile
+from hf_summary_writer.push.push import is_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -260,7 +261,7 @@ def test_a_ledger_that_cannot_be_read_for_a_moment_is_kept(path: Path, monkeypat
 def test_an_entry_is_compared_by_size_and_all_hashes_that_both_sides_know(
     remote: RemoteFile | None, is_there: bool
 ) -> None:
-    assert entry()._replace(sha256="s", git_oid="g", xet_hash="x").is_at(remote) is is_there
+    assert is_at(entry()._replace(sha256="s", git_oid="g", xet_hash="x"), remote) is is_there
 
 
 def test_records_are_kept_in_memory_if_the_disk_fails(path: Path) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
 
-__all__ = ["OneJob", "Outcomes", "Pusher", "Round"]
+__all__ = ["OneJob", "Outcomes", "Pusher", "Round", "is_at"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
@@ -190,7 +190,7 @@ class Pusher:
         return [
             job
             for job, files in due.items()
-            if job.take_back({path for path, entry in files.items() if not _is_at(entry, there.get(path))})
+            if job.take_back({path for path, entry in files.items() if not is_at(entry, there.get(path))})
         ]
 
     def _start_over(self, jobs: list[Job]) -> None:
@@ -360,7 +360,7 @@ def _entry(file: StagedFile, receipt: Published) -> LedgerEntry:
     return entry._replace(sha256=sha256, git_oid=git_oid, xet_hash=listed.xet_hash)
 
 
-def _is_at(entry: LedgerEntry, there: RemoteFile | None) -> bool:
+def is_at(entry: LedgerEntry, there: RemoteFile | None) -> bool:
     """Return whether a file on the Hub is, as far as its hashes are known, the one of a ledger's entry."""
     if there is None or there.size != entry.length:
         return False
