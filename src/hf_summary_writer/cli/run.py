@@ -17,20 +17,21 @@ from hf_summary_writer.cli.options import config_of, config_options, new_folder
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
 from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
-from hf_summary_writer.cli.watching import WaitingScheduler, client_for, scheduler_of, start_together
+from hf_summary_writer.cli.watching import client_for, scheduler_of
 from hf_summary_writer.config import PUSHED_FOLDER, commits_per_hour, mode_for
 from hf_summary_writer.push import matches_nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from click.shell_completion import CompletionItem
 
+    from hf_summary_writer.cli.watching import WaitingScheduler
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.scheduler import CommitScheduler
 
-__all__ = ["Child", "run"]
+__all__ = ["run"]
 
 # As the shells have it.
 _NOT_FOUND, _NOT_EXECUTABLE, _BY_SIGNAL = 127, 126, 128
@@ -40,59 +41,49 @@ _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _FROM_KEYS = frozenset({"SIGINT", "SIGQUIT"})
 
 
-class Child:
-    """A command that is run once, from the main thread.
+@contextlib.contextmanager
+def _running(
+    command: Sequence[str], environment: Mapping[str, str], on_signal: Callable[[int], object]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command, and pass the signals of this process on to it until the end of the block.
 
     Args:
         command: The command and its arguments.
         environment: Its environment.
         on_signal: Called with every signal that is passed on, in the signal handler.
+
+    Raises:
+        OSError: If it cannot be started.
     """
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
-    def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], on_signal: Callable[[int], object]
-    ) -> None:
-        """Start nothing yet."""
-        self._command = command
-        self._environment = environment
-        self._on_signal = on_signal
-        self._process: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
-
-    def run(self, started: Callable[[], object]) -> int:
-        """Run it to its end, pass signals on to it, and return its exit code: 128 + n if signal n ended it.
-
-        Args:
-            started: Called once it runs.
-
-        Raises:
-            OSError: If it cannot be started.
-        """
-        with self._signals_passed_on():
-            self._process = subprocess.Popen(self._command, env=self._environment)  # noqa: S603 - the user's command
-            for number in self._early:
-                self._process.send_signal(number)
-            started()
-            code = None
-            while code is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    code = self._process.wait(LOOK_SECONDS)
-        return code if code >= 0 else _BY_SIGNAL - code
-
-    def _signals_passed_on(self) -> contextlib.AbstractContextManager[None]:
-        # An ignored signal stays ignored, and the command inherits that.
-        handlers: dict[int, Any] = dict.fromkeys(unignored(_NAMES), self._pass_on)
-        if hasattr(signal, "SIGCHLD"):
-            # The parent process may ignore it, and then the system keeps no exit code of the command.
-            handlers[signal.SIGCHLD] = signal.SIG_DFL
-        return signal_handlers(handlers)
-
-    def _pass_on(self, number: int, _: object) -> None:
-        self._on_signal(number)
-        if self._process is None:
-            self._early.append(number)
+    def pass_on(number: int, _: object) -> None:
+        on_signal(number)
+        if process is None:
+            early.append(number)
         elif not (signal.Signals(number).name in _FROM_KEYS and _in_foreground()):
-            self._process.send_signal(number)
+            process.send_signal(number)
+
+    # An ignored signal stays ignored, and the command inherits that.
+    handlers: dict[int, Any] = dict.fromkeys(unignored(_NAMES), pass_on)
+    if hasattr(signal, "SIGCHLD"):
+        # The parent process may ignore it, and then the system keeps no exit code of the command.
+        handlers[signal.SIGCHLD] = signal.SIG_DFL
+    with signal_handlers(handlers):
+        process = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's command
+        for number in early:
+            process.send_signal(number)
+        yield process
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a command, and return its exit code: 128 + n if signal n ended it."""
+    code = None
+    while code is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(LOOK_SECONDS)
+    return code if code >= 0 else _BY_SIGNAL - code
 
 
 def _in_foreground() -> bool:
@@ -172,28 +163,25 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     _check_start(repo_id)
     config = config_of(logdir, repo_id, options)
     _check_command(command)
-    schedulers: list[WaitingScheduler] = []
+    scheduler: WaitingScheduler | None = None
     # Importing the client takes long, and only a bar needs it here.
     progress = UploadProgress(client_for(config)) if are_bars_wanted() else None
 
-    def begin() -> None:
-        schedulers.append(scheduler_of(logdir, config, as_json=False, err=True, progress=progress))
-        start_together(schedulers)
-
     def hurry(number: int) -> None:
         # Batch systems send SIGTERM some seconds before SIGKILL.
-        if number == signal.SIGTERM:
-            for scheduler in schedulers:
-                scheduler.trigger()
+        if number == signal.SIGTERM and scheduler is not None:
+            scheduler.trigger()
 
     variables = {f"{PREFIX}REPO_ID": repo_id, **os.environ, PUSHED_FOLDER: str(logdir)}
     try:
-        code = Child(command, variables, hurry).run(begin)
+        with _running(command, variables, hurry) as process:
+            scheduler = scheduler_of(logdir, config, as_json=False, err=True, progress=progress)
+            scheduler.begin()
+            code = _exit_code(process)
     except OSError as error:
         say(f"{command[0]} cannot be run: {error.strerror}", colour="red", err=True)
         sys.exit(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
-    for scheduler in schedulers:
-        _push_the_rest(scheduler, config, progress)
+    _push_the_rest(scheduler, config, progress)
     if matches_nothing(logdir, config):
         say(f"no file in {logdir} matches {patterns(config)}: is --logdir right?", colour="yellow", err=True)
     sys.exit(code)
