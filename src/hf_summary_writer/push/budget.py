@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -410,41 +411,24 @@ class CommitQueue:
 _THE_HUB = "huggingface.co"
 
 
-class AccountBudget:
-    """Finds the budget of the account that pushes now: the stored token may change while a run goes on.
-
-    Args:
-        remote: Any branch or bucket of that account.
-        limit: Commits per window, if configured; 0 for no limit at all.
-    """
-
-    def __init__(self, remote: Remote, limit: float | None) -> None:
-        self._remote = remote
-        self._limit = limit
-        self._account = ""
-        self._budget: SharedBudget | None = None
-
-    def __call__(self) -> SharedBudget | None:
-        if self._limit == 0:
-            return None
-        account = self._remote.client.account_key
-        if account != self._account or self._budget is None:
-            host = urlsplit(self._remote.client.endpoint).hostname or ""
-            is_the_hub = host == _THE_HUB or host.endswith("." + _THE_HUB)
-            what, times, seconds = self._remote.rate_limit
-            path = client_home() / "hf-summary-writer" / "budgets" / f"{account}.{what}.json"
-            self._budget = SharedBudget(path, self._limit or (times if is_the_hub else None), window=seconds)
-            self._account = account
-        return self._budget
-
-
 def commit_queue_of(remote: Remote) -> CommitQueue:
     """Return a position for a branch or bucket in the queue of its account.
 
     Raises:
         ValueError: If the environment variable for the limit of commits is invalid.
     """
-    limit = commits_per_hour()
-    if remote.rate_limit is not COMMITS and limit:
-        limit = None  # it is about commits, but for 0, which switches off all budgets
-    return CommitQueue(AccountBudget(remote, limit))
+    commits = commits_per_hour()
+    if commits == 0:
+        return CommitQueue(lambda: None)
+    given = commits if remote.rate_limit is COMMITS else None
+
+    @functools.lru_cache(maxsize=1)
+    def budget_of(account: str) -> SharedBudget:
+        host = urlsplit(remote.client.endpoint).hostname or ""
+        is_the_hub = host == _THE_HUB or host.endswith("." + _THE_HUB)
+        what, times, seconds = remote.rate_limit
+        path = client_home() / "hf-summary-writer" / "budgets" / f"{account}.{what}.json"
+        return SharedBudget(path, given or (times if is_the_hub else None), window=seconds)
+
+    # The stored token may change while a run goes on.
+    return CommitQueue(lambda: budget_of(remote.client.account_key))

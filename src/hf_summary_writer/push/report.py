@@ -108,40 +108,36 @@ def _wait(future: Future[Any], seconds: float) -> bool:
 _SECONDS_TO_COUNT = 0.5
 
 
-class _Counter:
-    """Counts the missing files, in a thread that is abandoned when it takes too long: the disk may hang."""
+# The thread that was abandoned last.
+_late: list[threading.Thread] = []
 
-    def __init__(self) -> None:
-        self._late: threading.Thread | None = None
 
-    def count(
-        self, inventory: Inventory, seconds: float, refresh: Callable[[], object] = lambda: None
-    ) -> Pending | None:
-        """Call `refresh`, and return the missing files, or `None` if they cannot be counted within `seconds`."""
-        if self._late is not None and self._late.is_alive():
-            return None
-        until = time.monotonic() + seconds
-        counted: queue.SimpleQueue[Pending] = queue.SimpleQueue()
+def _count(inventory: Inventory, seconds: float, refresh: Callable[[], object] = lambda: None) -> Pending | None:
+    """Call `refresh`, and return the missing files, or `None` if they cannot be counted within `seconds`.
 
-        def pending() -> Pending:
-            refresh()
-            return inventory.pending(until)
+    A thread counts them, which is abandoned when it takes too long: the disk may hang.
+    """
+    if any(thread.is_alive() for thread in _late):
+        return None
+    until = time.monotonic() + seconds
+    counted: queue.SimpleQueue[Pending] = queue.SimpleQueue()
 
-        thread = threading.Thread(target=lambda: counted.put(pending()), name="hf-summary-writer-count", daemon=True)
-        try:
-            if sys.is_finalizing():
-                return pending()
-            thread.start()
-        except RuntimeError:  # some versions of Python start no thread once the interpreter exits
+    def pending() -> Pending:
+        refresh()
+        return inventory.pending(until)
+
+    thread = threading.Thread(target=lambda: counted.put(pending()), name="hf-summary-writer-count", daemon=True)
+    try:
+        if sys.is_finalizing():
             return pending()
-        try:
-            return counted.get(timeout=seconds)
-        except queue.Empty:
-            self._late = thread
-            return None
-
-
-_counter = _Counter()
+        thread.start()
+    except RuntimeError:  # some versions of Python start no thread once the interpreter exits
+        return pending()
+    try:
+        return counted.get(timeout=seconds)
+    except queue.Empty:
+        _late[:] = [thread]
+        return None
 
 
 # The missing files of the last warning, by the command that sends them: several writers may have had the same folder.
@@ -199,7 +195,7 @@ class Shutdown:
             refresh: Re-reads the ledger, for the uploads of other processes.
         """
         if not self._said_late:
-            pending = _counter.count(self._inventory, _SECONDS_TO_COUNT, refresh)
+            pending = _count(self._inventory, _SECONDS_TO_COUNT, refresh)
             self._said_late = pending is None or pending.missing > 0
             self._say_what_is_missing(pending)
 
@@ -223,7 +219,7 @@ class Shutdown:
             self.skip_wait()
             raise
         finally:
-            pending = _counter.count(self._inventory, max(_SECONDS_TO_COUNT, deadline - time.monotonic()))
+            pending = _count(self._inventory, max(_SECONDS_TO_COUNT, deadline - time.monotonic()))
             # By the deadline: the waits for other folders before this one are part of the same exit.
             self.remaining = min(self.remaining, max(0.0, deadline - time.monotonic()))
             if away or not _wait(future, 0) or future.exception() is not None:
@@ -232,7 +228,7 @@ class Shutdown:
                 self._say_what_arrived(pending)
 
     def _explain_the_wait(self, seconds: float) -> None:
-        pending = _counter.count(self._inventory, min(_SECONDS_TO_COUNT, seconds))
+        pending = _count(self._inventory, min(_SECONDS_TO_COUNT, seconds))
         logger.log(
             # Not a problem, but a user at a terminal should know the reason of the wait.
             logging.WARNING if _is_watched() else logging.INFO,
