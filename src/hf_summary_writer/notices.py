@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["QUIET", "amount", "announce", "files", "interval", "printable", "shown_path", "size"]
+__all__ = ["QUIET", "amount", "announce", "counted", "interval", "printable", "shown_path", "size"]
 
 QUIET = "HF_SUMMARY_WRITER_QUIET"
 
@@ -64,25 +64,20 @@ def shown_path(folder: Path) -> str:
         return str(folder)
 
 
-def files(count: int) -> str:
-    """Return a number of files for people."""
-    return f"{count} file{'' if count == 1 else 's'}"
-
-
-def folders(count: int) -> str:
-    """Return a number of folders for people."""
-    return f"{count} folder{'' if count == 1 else 's'}"
+def counted(count: int, noun: str) -> str:
+    """Return a number of files, say, for people."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def amount(count: int, length: int) -> str:
     """Return a number of files and of their bytes for people."""
-    return f"{files(count)}, {size(length)}"
+    return f"{counted(count, 'file')}, {size(length)}"
 
 
 def size(count: int) -> str:
     """Return a number of bytes for people."""
     if count < 1000:
-        return f"{count} byte{'' if count == 1 else 's'}"
+        return counted(count, "byte")
     for unit, length in (("GB", 10**9), ("MB", 10**6)):
         if count >= length:
             return f"{count / length:.1f} {unit}"

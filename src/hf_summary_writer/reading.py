@@ -23,6 +23,7 @@ from hf_summary_writer.hub import (
     endpoint_of,
     with_full_name,
 )
+from hf_summary_writer.notices import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -224,8 +225,7 @@ def _scalars(shown: str, files: Mapping[str, list[Path]], wanted: _Wanted, tags:
             except FileNotFoundError:
                 continue  # deleted since it was listed
             if damaged:
-                places = "1 place" if damaged == 1 else f"{damaged} places"
-                logger.warning("%s is damaged in %s; the data there was skipped", path, places)
+                logger.warning("%s is damaged in %s; the data there was skipped", path, counted(damaged, "place"))
         if scalars := reader.scalars():
             found[run] = scalars
     kept.check("tag", shown)

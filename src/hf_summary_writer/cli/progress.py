@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.notices import files
+from hf_summary_writer.notices import counted
 from hf_summary_writer.push import inspect_folder
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Bar:
         with self._lock:
             self._done_files += files_done
             self._tqdm.update(max(0.0, min(to_bytes, self._total_bytes) - self._tqdm.n))
-            self._tqdm.set_postfix_str(f"{self._done_files} of {files(self._total_files)}")
+            self._tqdm.set_postfix_str(f"{self._done_files} of {counted(self._total_files, 'file')}")
 
     def close(self) -> None:
         """Take the bar away."""

@@ -14,7 +14,7 @@ from hf_summary_writer.cli.run_states import show_runs
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
 from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked, ledgers_of
 from hf_summary_writer.hub import default_endpoint
-from hf_summary_writer.notices import amount, folders
+from hf_summary_writer.notices import amount, counted
 from hf_summary_writer.push import (
     Phase,
     StatusFile,
@@ -153,7 +153,7 @@ def _show(status: Status, config: PushConfig, left_out: list[str]) -> None:
     elif not pending.unlisted:
         rows.append(("pending", "nothing", "green"))
     if pending.unlisted:
-        rows.append(("unknown", f"{folders(pending.unlisted)} in it cannot be listed", "red"))
+        rows.append(("unknown", f"{counted(pending.unlisted, 'folder')} in it cannot be listed", "red"))
     if left_out:
         rows.append(("left out", f"links that are not followed: {', '.join(map(repr, left_out))}", "yellow"))
     failure = status.failure

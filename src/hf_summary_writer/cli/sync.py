@@ -23,7 +23,7 @@ from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describ
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.folder import ledgers_of
 from hf_summary_writer.hub import check_client, default_endpoint
-from hf_summary_writer.notices import amount, files, size
+from hf_summary_writer.notices import amount, counted, size
 from hf_summary_writer.push import (
     inspect_folder,
     known_folders,
@@ -265,7 +265,7 @@ def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, ve
     elif synced.error is not None:
         say(f"{folder} could not be pushed to {place(config)}: {synced.error}", colour="red", err=True)
     elif synced.missing:
-        say(f"not on the Hub yet: {files(synced.missing)} of {folder}", colour="red", err=True)
+        say(f"not on the Hub yet: {counted(synced.missing, 'file')} of {folder}", colour="red", err=True)
     elif empty:
         say(_no_match(folder, config), colour="yellow", err=True)
     else:

@@ -29,7 +29,7 @@ from hf_summary_writer.folder import (
     push_lock,
 )
 from hf_summary_writer.hub import Upload
-from hf_summary_writer.notices import amount, files
+from hf_summary_writer.notices import amount, counted
 from hf_summary_writer.push.runs import Run, RunsBelow
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ class Job:
         if gone:
             logger.warning(
                 "%s of %s: not on the Hub any more as uploaded; uploading again",
-                files(len(gone)),
+                counted(len(gone), "file"),
                 self.folder,
             )
             self._note(lambda: self.ledger.retract(gone))

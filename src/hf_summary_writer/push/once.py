@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import FolderBusyError, PushError, TemporaryError
 from hf_summary_writer.hub import Client, remote_of
-from hf_summary_writer.notices import folders
+from hf_summary_writer.notices import counted
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.links import unfollowed, unfollowed_error
 from hf_summary_writer.push.push import OneJob, Pusher
@@ -77,7 +77,7 @@ def sync(
         remote.stop()
     pending = job.inventory.pending()
     if error is None and pending.unlisted:
-        error = TemporaryError(f"{folders(pending.unlisted)} in it cannot be listed")
+        error = TemporaryError(f"{counted(pending.unlisted, 'folder')} in it cannot be listed")
     links = unfollowed(folder, job.inventory.links_out, elsewhere)
     if error is None and links:
         error = unfollowed_error(links)

@@ -27,6 +27,7 @@ from hf_summary_writer.errors import (
 )
 from hf_summary_writer.folder import most_open_files
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
+from hf_summary_writer.notices import counted
 from hf_summary_writer.push.batches import BatchLimits, batches
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
@@ -464,8 +465,7 @@ class _Refusals:
 
 
 def _title(files: list[StagedFile]) -> str:
-    count = len(files)
-    return f"Logs of {_name_of(dict.fromkeys(file.job for file in files))}: {count} file{'s' if count > 1 else ''}"
+    return f"Logs of {_name_of(dict.fromkeys(file.job for file in files))}: {counted(len(files), 'file')}"
 
 
 def _name_of(jobs: Iterable[Job]) -> str:
