@@ -313,10 +313,6 @@ class HFSummaryWriter(EventWriter):
         self._hub_run.end(RunPhase.after(error))
         self.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Not by calling the class, as the local writer does: a subclass may take other arguments.
-        return object.__new__, (type(self),), self.__getstate__()
-
     def __getstate__(self) -> dict[str, Any]:
         """Return the arguments of this writer, and attributes that a subclass or a user added."""
         added = {name: value for name, value in vars(self).items() if name not in self._own}

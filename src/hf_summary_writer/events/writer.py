@@ -943,16 +943,13 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     # Copies.
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> dict[str, Any]:
         # The queue and the open file cannot be pickled; a copy is a new writer of the same folder.
-        return self._copied, (self._arguments(),)
+        return {"arguments": self._arguments()}
 
-    @classmethod
-    def _copied(cls, arguments: dict[str, Any]) -> EventWriter:
-        writer = cls.__new__(cls)
-        writer.__dict__["_is_copy"] = True
-        cls.__init__(writer, **arguments)
-        return writer
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._is_copy = True
+        EventWriter.__init__(self, **state["arguments"])
 
     def _arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of a writer like this one, for copies and other processes; for subclasses."""
