@@ -71,7 +71,7 @@ def test_a_folder_without_matching_files_exits_with_3(
     done = commands.invoke(hub, "sync", tmp_path / "logs", repo_id, home=tmp_path)
     assert done.returncode == 3
     assert "no file in" in done.stderr
-    assert "*.tfevents.*" in done.stderr
+    assert "matches *.tfevents.* or embeddings: nothing was sent" in done.stderr
     assert hub.requests == before
     name = repo_id.rpartition("/")[2]
     done = commands.invoke(hub, "sync", tmp_path / "logs", name, "--include", "*.jsonl", home=tmp_path)

@@ -30,6 +30,18 @@ with HFSummaryWriter(sys.argv[1], logdir="runs/first") as writer:
 """
 
 
+IN_A_KERNEL = """
+import sys, types
+
+kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
+for name in ("ipykernel", "ipykernel.zmqshell"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["IPython"] = types.ModuleType("IPython")
+sys.modules["IPython"].get_ipython = lambda: kernel
+sys.modules["ipywidgets"] = None
+"""
+
+
 def train(hub: HasEndpoint, here: Path, repo_id: str, body: str = TRAIN, **variables: str) -> str:
     """Run a script and return its standard error."""
     done = subprocess.run(
@@ -202,8 +214,8 @@ def test_a_waiting_close_is_explained_in_a_notebook(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never responds
         hub = commands.Nowhere()
         hub.endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        in_a_kernel = "import sys; sys.modules['ipykernel'] = type(sys)('ipykernel')\n"
-        cell = in_a_kernel + TRAIN.replace('"runs/first")', '"runs/first", close_timeout=4)')
+        cell = IN_A_KERNEL + TRAIN.replace('"runs/first")', '"runs/first", close_timeout=4)')
         said = train(hub, tmp_path, "user/run", cell)
     assert "Pushing 1 file" in said
     assert "Ctrl-C skips the wait, a second one interrupts the program" in said
+    assert "IProgress" not in said  # as tqdm warns where there are no ipywidgets

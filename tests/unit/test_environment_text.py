@@ -11,7 +11,7 @@ import pytest
 
 import events
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.events.environment import _masked, environment_text
+from hf_summary_writer.events.environment import _masked, command_line, environment_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +62,14 @@ def test_the_text_names_command_commit_versions_and_rank(tmp_path: Path, monkeyp
     assert "tensorboardX" in clean
     assert "with changes" not in clean
     assert "with changes" in changed
+
+
+def test_the_command_of_a_notebook_is_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", "-f", "/run/kernel-1.json"])
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert command_line() == "notebook"
+    monkeypatch.setenv("JPY_SESSION_NAME", "work/my first.ipynb")
+    assert command_line() == "'my first.ipynb'"
 
 
 def test_the_index_of_the_repository_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from hf_summary_writer.config import RUN_FILES
 from hf_summary_writer.notices import printable
 
 if TYPE_CHECKING:
@@ -132,7 +133,10 @@ def log_to_stderr() -> None:
 
 def patterns(config: PushConfig) -> str:
     """Return which files a config chooses, for people."""
-    allowed = "any file" if config.allow_patterns is None else " or ".join(config.allow_patterns) or "nothing"
+    if config.allow_patterns == RUN_FILES:
+        allowed = f"{RUN_FILES[0]} or embeddings"
+    else:
+        allowed = "any file" if config.allow_patterns is None else " or ".join(config.allow_patterns) or "nothing"
     return f"{allowed} but {' or '.join(config.ignore_patterns)}" if config.ignore_patterns else allowed
 
 

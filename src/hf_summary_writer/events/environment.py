@@ -54,9 +54,13 @@ def environment_text() -> str:
 
 
 def command_line() -> str:
-    """Return the name of the script and its arguments, with secrets masked."""
+    """Return the name of the script and its arguments, with secrets masked; of a notebook, its name."""
     script, *arguments = map(str, sys.argv or [""])
-    return shlex.join([os.path.basename(script), *_masked(arguments)])  # noqa: PTH119 - as a text
+    name = os.path.basename(script)  # noqa: PTH119 - as a text
+    if name.endswith("kernel_launcher.py"):  # of Jupyter or Colab; Jupyter's server sets the variable
+        notebook = os.path.basename(os.environ.get("JPY_SESSION_NAME", ""))  # noqa: PTH119
+        return shlex.join([notebook or "notebook"])
+    return shlex.join([name, *_masked(arguments)])
 
 
 def _cell(text: str) -> str:

@@ -7,8 +7,10 @@ import functools
 import hashlib
 import logging
 import os
+import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +36,11 @@ __all__ = ["Client", "HiddenBars", "client_home", "client_of", "default_endpoint
 T = TypeVar("T")
 
 LIBRARY_NAME = "hf-summary-writer"
+
+# The client imports `tqdm.auto`, which warns in a notebook without ipywidgets. No bar of ours needs them. Set here, not
+# around the import: that happens in the thread of the pushes, and filters are those of all threads.
+if "ipykernel" in sys.modules:
+    warnings.filterwarnings("ignore", "IProgress not found", module="tqdm.auto")
 
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
