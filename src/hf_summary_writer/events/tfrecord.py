@@ -8,7 +8,6 @@ little-endian. The format and the mask are TensorFlow's (`tensorflow/core/lib/io
 from __future__ import annotations
 
 import io
-import os
 import re
 import struct
 import warnings
@@ -99,24 +98,23 @@ def frames(payloads: Iterable[bytes]) -> list[bytes]:
     return framed
 
 
-def boundaries(source: IO[bytes] | int, start: int = 0, end: int | None = None) -> Iterator[int]:
-    """Yield the offset at which each whole record of `source` ends, in order, up to the first that is not whole.
+def boundaries(file: IO[bytes], start: int = 0, end: int | None = None) -> Iterator[int]:
+    """Yield the offset at which each whole record of a file ends, in order, up to the first that is not whole.
 
     Both checksums of each record are verified. Damaged bytes (zeros, a torn tail, noise) raise nothing; memory stays
     bounded for any length that a record claims.
 
     Args:
-        source: A binary file that can seek, or a file descriptor. Its position is left anywhere (a descriptor's
-            position is not touched where the platform has `pread`).
+        file: A file that can seek. Its position is left anywhere.
         start: Offset in bytes of a known boundary; 0 is one.
         end: Offset in bytes behind which nothing is looked at; the size at the time of the call by default.
 
     Raises:
         OSError: The file cannot be read.
     """
-    read, size = _reader(source)
+    size = file.seek(0, io.SEEK_END)
     end = size if end is None else min(end, size)
-    window = _Window(read, start, end)
+    window = _Window(file, start, end)
     offset = start
     while end - offset >= HEADER_BYTES + FOOTER_BYTES:
         head = window.take(offset, HEADER_BYTES)
@@ -191,32 +189,31 @@ def _payloads_in(block: bytes) -> Generator[bytes, None, tuple[int, int]]:
     return at, HEADER_BYTES + FOOTER_BYTES
 
 
-def is_torn(source: IO[bytes] | int, offset: int, end: int) -> bool:
+def is_torn(file: IO[bytes], offset: int, end: int) -> bool:
     """Return whether the bytes from `offset` to `end` may be the beginning of a record that is still being written.
 
     If not, they are damaged: a checksum is wrong.
     """
-    head = _reader(source)[0](offset, min(HEADER_BYTES, end - offset))
+    head = _read(file, offset, min(HEADER_BYTES, end - offset))
     if len(head) < HEADER_BYTES:
         return True
     length, crc = _HEADER.unpack(head)
     return bool(crc == masked_crc(head[:8]) and length > end - offset - HEADER_BYTES - FOOTER_BYTES)
 
 
-def next_record(source: IO[bytes] | int, start: int, end: int) -> int | None:
+def next_record(file: IO[bytes], start: int, end: int) -> int | None:
     """Return the offset of the first whole record at or behind `start`, past any damage; `None` if there is none.
 
     Records of 4 GB and more are not found: in the length of all others four bytes are zero, and the search is
     fast because it looks for these alone.
     """
-    read, _ = _reader(source)
     while end - start >= HEADER_BYTES + FOOTER_BYTES:
-        block = read(start, min(_BLOCK_BYTES, end - start))
+        block = _read(file, start, min(_BLOCK_BYTES, end - start))
         at = 0
         while (zeros := block.find(bytes(4), at + 4)) >= 0 and zeros + 8 <= len(block):
             at = zeros - 4
             if _CRC.unpack_from(block, zeros + 4)[0] == masked_crc(block[at : zeros + 4]):
-                if next(boundaries(source, start + at, end), None) is not None:
+                if next(boundaries(file, start + at, end), None) is not None:
                     return start + at
             elif not any(block[at : at + HEADER_BYTES]):
                 # Within a hole no record begins, but the length of one may reach into it from its end.
@@ -235,8 +232,8 @@ _NOT_ZERO = re.compile(rb"[^\0]")
 class _Window:
     """A moving block of a file, so that thousands of small records cost one read."""
 
-    def __init__(self, read: Callable[[int, int], bytes], start: int, end: int) -> None:
-        self._read = read
+    def __init__(self, file: IO[bytes], start: int, end: int) -> None:
+        self._file = file
         self._offset = start
         self._end = end
         self._block = b""
@@ -245,7 +242,7 @@ class _Window:
         """Return `length` bytes at `offset`, or fewer where the file has become shorter."""
         at = offset - self._offset
         if not 0 <= at <= len(self._block) - length:
-            self._block = self._read(offset, max(length, min(_BLOCK_BYTES, self._end - offset)))
+            self._block = _read(self._file, offset, max(length, min(_BLOCK_BYTES, self._end - offset)))
             self._offset, at = offset, 0
         return self._block[at : at + length]
 
@@ -259,22 +256,6 @@ class _Window:
         return crc
 
 
-def _reader(source: IO[bytes] | int) -> tuple[Callable[[int, int], bytes], int]:
-    """Return a function that reads `(offset, length)` from `source`, and the size of `source`."""
-    if not isinstance(source, int):
-        file = source
-
-        def read(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            return file.read(length)
-
-        return read, file.seek(0, io.SEEK_END)
-    descriptor = source
-
-    def pread(offset: int, length: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(descriptor, length, offset)
-        os.lseek(descriptor, offset, os.SEEK_SET)  # pragma: no cover - Windows
-        return os.read(descriptor, length)  # pragma: no cover
-
-    return pread, os.fstat(descriptor).st_size
+def _read(file: IO[bytes], offset: int, length: int) -> bytes:
+    file.seek(offset)
+    return file.read(length)
