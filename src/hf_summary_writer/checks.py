@@ -83,12 +83,26 @@ def check_repo_id(repo_id: object, name: str = "repo_id") -> str:
         )
     if not isinstance(repo_id, str):
         raise TypeError(f"{name} must be a str such as 'user/my-run', not {type(repo_id).__name__}")
+    if _URL.match(repo_id):
+        raise ValueError(f"{name} {without_password(repo_id)!r} is an address: write {_name_in(repo_id)}")
     if not _REPO_NAME.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
         raise ValueError(
             f"{name} {repo_id!r} is not a name the Hub allows: use 'name' or 'namespace/name' of letters, digits, "
             "'-', '_' and '.', without '--' or '..', not ending in '.git', at most 96 characters each"
         )
     return repo_id
+
+
+def _name_in(address: str) -> str:
+    """Return the repo or bucket that the address of a page of a Hub shows, for a message."""
+    _, *path = re.split(r"[?#]", address.partition("://")[2])[0].split("/")
+    kind, *rest = path or [""]
+    is_kind = kind in {"datasets", "spaces", "buckets"}
+    parts = rest if is_kind else [kind, *rest]
+    found = "/".join(parts[:2])
+    if len(parts) < 2 or not _REPO_NAME.fullmatch(found):
+        return "'namespace/name'"
+    return repr(f"hf://{kind}/{found}" if is_kind else found)
 
 
 def check_repo_type(repo_type: object, name: str = "repo_type") -> str:

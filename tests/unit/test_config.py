@@ -235,11 +235,29 @@ def test_a_bucket_has_no_branch_and_no_history() -> None:
         "hf:///x",
         "hf://a--b/c",
         "hf://a/b/../c",
+        "hf://dataset/user/run",
+        "hf://bucket/user/logs/run",
+        "hf://model",
     ],
 )
 def test_an_invalid_uri_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match=r"hf://|repo_id|path_in_repo"):
         PushConfig.from_arguments({"repo_id": uri}, "https://hub")
+
+
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("https://huggingface.co/user/run/tensorboard", "'user/run'"),
+        ("https://huggingface.co/datasets/user/run/tree/main", "'hf://datasets/user/run'"),
+        ("http://me:word@127.0.0.1:8080/buckets/user/logs", "'hf://buckets/user/logs'"),
+        ("https://huggingface.co/user", "'namespace/name'"),
+    ],
+)
+def test_the_address_of_a_page_names_the_repo_that_it_shows(address: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"is an address: write {re.escape(meant)}$") as caught:
+        PushConfig.from_arguments({"repo_id": address}, "https://hub")
+    assert "word" not in str(caught.value)
 
 
 def test_a_uri_overrides_the_environment_and_conflicts_with_arguments(

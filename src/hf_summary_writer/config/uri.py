@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from hf_summary_writer.checks import check_path_in_repo, check_repo_id, check_revision
+from hf_summary_writer.checks import REPO_TYPES, check_path_in_repo, check_repo_id, check_revision
 
 __all__ = ["uri_parts"]
 
@@ -24,6 +24,10 @@ def uri_parts(repo_id: str) -> dict[str, str]:
     """
     if not repo_id.startswith("hf://"):
         return {}
+    kind = repo_id.removeprefix("hf://").partition("/")[0]
+    if kind in REPO_TYPES:
+        # Read as the name of a user, it would lead to another repo.
+        raise ValueError(f"{repo_id!r} is no URI of a repo or bucket: write hf://{kind}s/ instead of hf://{kind}/")
     found = _URI.fullmatch(repo_id)
     if found is None:
         raise ValueError(
