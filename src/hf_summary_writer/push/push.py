@@ -132,7 +132,7 @@ class Pusher:
                 self._send_all(ready, jobs.others_wait, outcomes)
                 self._tell_ends([job for job in ready if outcomes[job].error is None])
             except (PushError, PostponedError) as error:
-                outcomes.fail((job for job in ready if outcomes[job].error is None), error)
+                outcomes.fail(ready, error)
         return outcomes
 
     def _with_news(self, jobs: Round, outcomes: Outcomes) -> list[Job]:
@@ -207,10 +207,9 @@ class Pusher:
             with contextlib.closing(found):
                 for batch in found:
                     unsent.subtract(_settle_unsent(batch))
-                    staged = [file for file in batch.staged if outcomes[file.job].error is None]
-                    for receipt in self._publish(staged, outcomes):
-                        unsent.subtract(self._record(receipt, staged, outcomes))
-                    if +unsent and others_wait():
+                    for receipt in self._publish(batch.staged, outcomes):
+                        unsent.subtract(self._record(receipt, batch.staged, outcomes))
+                    if others_wait():
                         raise PostponedError("other runs have asked for a push meanwhile")
         except (BranchGoneError, RepoGoneError):
             raise

@@ -1,0 +1,648 @@
+"""One push of several folders: what each gets, and what stays for later, with a remote that keeps files in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import CommitInfo
+
+from hf_summary_writer.config import PushConfig
+from hf_summary_writer.errors import (
+    ActionNeededError,
+    BranchGoneError,
+    FolderBusyError,
+    InterruptedPushError,
+    PostponedError,
+    RejectedError,
+    RepoGoneError,
+    TemporaryError,
+)
+from hf_summary_writer.folder import STATE_FOLDER, StateFolder, lease, push_lock, snapshot
+from hf_summary_writer.hub.client import Client
+from hf_summary_writer.hub.files import RemoteFile
+from hf_summary_writer.hub.remote import COMMITS, Published, Remote
+from hf_summary_writer.push import job as push_job
+from hf_summary_writer.push import push as push_module
+from hf_summary_writer.push.budget import CommitQueue
+from hf_summary_writer.push.job import Job
+from hf_summary_writer.push.push import Outcomes, Pusher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from hf_summary_writer.hub.files import Upload
+
+REPO = "user/run"
+
+
+class MemoryHub(Remote):
+    """A branch in memory.
+
+    Attributes:
+        stored: The files by path.
+        commits: The paths in each commit.
+        attempts: The paths of each call of `publish`.
+        uploads: The last upload of each path.
+        errors: Raised instead of the next commits, one each; `None` lets one pass.
+        list_errors: Raised instead of the next listings.
+        check_errors: Raised instead of the next checks whether the repo is back.
+        refused: The files that it does not take.
+        left_out: The files that its `.gitignore` leaves out.
+        in_doubt: The files of which it does not say for certain that they arrived.
+        files_per_commit: How many files it commits at once.
+        squashes: How often its history was squashed.
+        squash_error: Raised by the next squash.
+    """
+
+    max_files = 100
+    rate_limit = COMMITS
+
+    def __init__(self, repo_id: str = REPO) -> None:
+        user = SimpleNamespace(endpoint="https://hub", token="")
+        super().__init__(PushConfig(repo_id=REPO, endpoint="https://hub"), Client(None, user))
+        self._full_name = repo_id
+        self.exists = self.has_branch = False
+        self.stored: dict[str, bytes] = {}
+        self.commits: list[list[str]] = []
+        self.attempts: list[list[str]] = []
+        self.uploads: dict[str, Upload] = {}
+        self.errors: list[Exception | None] = []
+        self.list_errors: list[Exception] = []
+        self.check_errors: list[Exception] = []
+        self.refused: set[str] = set()
+        self.left_out: set[str] = set()
+        self.in_doubt: set[str] = set()
+        self.files_per_commit = 100
+        self.requests = 0
+        self.squashes = 0
+        self.squash_error: Exception | None = None
+
+    def check_token(self) -> None:
+        """Need none."""
+
+    def publish(
+        self,
+        uploads: Sequence[Upload],
+        title: Callable[[frozenset[str]], str],
+        commit_slot: Callable[[], AbstractContextManager[object]],
+        *,
+        along: Sequence[Upload] = (),  # noqa: ARG002 - as of a remote
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Published]:
+        self.attempts.append([each.path for each in uploads])
+        for start in range(0, len(uploads), self.files_per_commit):
+            if start and interrupted():
+                raise InterruptedPushError("the push was interrupted")
+            with commit_slot():
+                yield self._commit(uploads[start : start + self.files_per_commit], title)
+
+    def _commit(self, uploads: Sequence[Upload], title: Callable[[frozenset[str]], str]) -> Published:
+        self._request(self.errors)
+        paths = frozenset(each.path for each in uploads)
+        if paths & self.refused:
+            raise RejectedError("the Hub refused the content")
+        left_out = paths & self.left_out
+        for each in uploads:
+            if each.path not in left_out:
+                self.stored[each.path] = each.body if isinstance(each.body, bytes) else each.body.read_bytes()
+                self.uploads[each.path] = each
+        self.commits.append([each.path for each in uploads])
+        url = f"https://huggingface.co/{REPO}/commit/{len(self.commits)}"
+        commit = CommitInfo(commit_url=url, commit_message=title(paths), commit_description="", oid=url[-1])
+        return Published(commit, paths - left_out, paths - left_out - self.in_doubt, left_out, paths)
+
+    def publish_small(
+        self,
+        uploads: Sequence[Upload],
+        commit_slot: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        """Do nothing, as a branch does."""
+
+    def squash(self, title: str) -> None:  # noqa: ARG002 - as of a remote
+        self.squashes += 1
+        error, self.squash_error = self.squash_error, None
+        if error is not None:
+            raise error
+
+    def _request(self, errors: list[Any]) -> None:
+        assert self.known, "the full name of the repo is not known yet"
+        self.requests += 1
+        if errors and (error := errors.pop(0)) is not None:
+            raise error
+        if not self.exists:
+            raise RepoGoneError("gone")
+        if not self.has_branch:
+            raise BranchGoneError("gone")
+
+    def _list(self, paths: list[str]) -> dict[str, RemoteFile]:
+        self._request(self.list_errors)
+        known = {path: self.stored[path] for path in paths if path in self.stored}
+        return {path: RemoteFile(len(body), hashlib.sha256(body).hexdigest()) for path, body in known.items()}
+
+    def _find(self) -> None:
+        if self.check_errors:
+            raise self.check_errors.pop(0)
+        if not self.exists:
+            raise RepoGoneError("gone")
+        self.has_branch = True
+
+    def _create(self) -> bool:
+        self.requests += 1
+        self.exists = self.has_branch = True
+        self.repo_id = self._full_name
+        return True
+
+    def _call(self, call: Callable[[], Any], seconds: float | None = None) -> Any:  # noqa: ARG002 - in this thread
+        return call()
+
+
+class Turns(CommitQueue):
+    """A queue that lets every push pass and notes which ones asked, and whether they were last ones."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.finals: list[bool] = []
+        self.commits: list[bool] = []
+        self.error: PostponedError | None = None
+
+    def wait_turn(self, *, final: bool) -> None:
+        self.finals.append(final)
+        if self.error is not None:
+            raise self.error
+
+    @contextlib.contextmanager
+    def commit(self, *, final: bool) -> Iterator[None]:
+        self.commits.append(final)
+        yield
+
+
+class Jobs:
+    """The jobs of one push: those that are due at its begin, those that are due soon, and those that come later."""
+
+    def __init__(
+        self, *due: Job, soon: Sequence[Job] = (), later: Sequence[Job] = (), others_wait: bool = False
+    ) -> None:
+        self._due = [list(due), list(later)]
+        self._soon = list(soon)
+        self._others_wait = others_wait
+
+    def due(self) -> Iterator[Job]:
+        some = self._due.pop(0) if self._due else []
+        while some:
+            yield some.pop(0)
+
+    def due_soon(self) -> Iterator[Job]:
+        while self._soon:
+            yield self._soon.pop(0)
+
+    def others_wait(self) -> bool:
+        return self._others_wait
+
+
+@pytest.fixture
+def hub() -> MemoryHub:
+    return MemoryHub()
+
+
+@pytest.fixture
+def turns() -> Turns:
+    return Turns()
+
+
+@pytest.fixture
+def push(hub: MemoryHub, turns: Turns) -> Callable[..., Outcomes]:
+    pusher = Pusher(hub, turns)
+
+    def push(*jobs: Job, final: bool = False, **others: Any) -> Outcomes:
+        for job in jobs:
+            job.final = final
+        return pusher.push(Jobs(*jobs, **others))
+
+    return push
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
+    """Return a function that makes the job of a folder with one file."""
+    monkeypatch.setattr(snapshot, "YOUNG_NS", 0)  # else each file is looked at once more
+    jobs = []
+
+    def make(name: str, content: bytes = b"1", **options: Any) -> Job:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "a.txt").write_bytes(content)
+        config = PushConfig(
+            repo_id=REPO, endpoint="https://hub", path_in_repo=name, allow_patterns=None, model_card=False, **options
+        )
+        jobs.append(Job(folder, config, content_lock=threading.Lock()))
+        return jobs[-1]
+
+    yield make
+    for job in jobs:
+        job.lease.release()
+
+
+def busy(job: Job) -> AbstractContextManager[object]:
+    """Hold the lock of a folder, as another process that pushes it does."""
+    return push_lock(StateFolder(job.folder / STATE_FOLDER))
+
+
+def errors(outcomes: Outcomes, *jobs: Job) -> list[type[Exception] | None]:
+    found = [outcomes[job].error for job in jobs]
+    return [None if error is None else type(error) for error in found]
+
+
+def test_all_folders_are_in_one_commit_and_an_unchanged_one_asks_for_nothing(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, turns: Turns
+) -> None:
+    one, two = make("one"), make("two")
+    outcomes = push(one, two)
+    assert outcomes[one].commit == outcomes[two].commit
+    assert hub.commits == [["one/a.txt", "two/a.txt"]]
+    before = hub.requests
+    assert push(one, two) == {}
+    assert (hub.requests, turns.finals, turns.commits) == (before, [False], [False])
+
+
+def test_a_folder_that_another_process_pushes_is_left_out(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    one, two = make("one"), make("two")
+    with busy(one):
+        assert errors(push(one, two), one, two) == [FolderBusyError, None]
+    assert hub.commits == [["two/a.txt"]]
+    assert errors(push(one), one) == [None]
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_of_two_jobs_on_one_folder_the_second_one_waits(
+    make: Callable[..., Job],
+    push: Callable[..., Outcomes],
+    hub: MemoryHub,
+    monkeypatch: pytest.MonkeyPatch,
+    has_locks: bool,
+) -> None:
+    def no_locks(*_: object) -> Any:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if not has_locks:
+        monkeypatch.setattr(lease, "_acquired", no_locks)
+    first, second = make("run"), make("run")
+    assert errors(push(first, second), first, second) == [None, FolderBusyError]
+    assert hub.commits == [["run/a.txt"]]
+
+
+def test_a_last_push_comes_first_and_waits_for_no_turn(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, turns: Turns
+) -> None:
+    one, last = make("one"), make("last")
+    last.final = True
+    push(one, later=[last])
+    assert hub.commits == [["last/a.txt", "one/a.txt"]]
+    assert turns.finals == turns.commits == [True]
+
+
+def test_a_folder_that_is_due_soon_only_joins_the_push_of_another(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    one, two = make("one"), make("two")
+    push(one, soon=[two])
+    assert hub.commits == [["one/a.txt", "two/a.txt"]]
+    (two.folder / "b.txt").write_bytes(b"2")
+    assert push(one, soon=[two]) == {}
+
+
+def test_one_push_holds_a_bounded_number_of_locks(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_module, "most_open_files", lambda: 4)
+    jobs = [make(f"run-{number}") for number in range(3)]
+    push(*jobs)
+    assert hub.commits == [["run-0/a.txt", "run-1/a.txt"]]
+
+
+def test_a_push_without_its_turn_sends_nothing(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, turns: Turns
+) -> None:
+    one, two = make("one"), make("two")
+    turns.error = PostponedError("others are first")
+    assert errors(push(one, two), one, two) == [PostponedError, PostponedError]
+    assert hub.requests == 0
+
+
+def test_an_error_of_the_disk_fails_one_folder_alone(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = make("one"), make("two"), make("three")
+
+    def fail(*_: object) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(one, "refresh", fail)
+    monkeypatch.setattr(two, "read", fail)
+    assert errors(push(one, two, three), one, two, three) == [OSError, TemporaryError, None]
+    assert hub.commits == [["three/a.txt"]]
+
+
+def test_an_error_of_the_hub_fails_the_folders_that_still_had_something_to_send(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryHub, "max_files", 1)
+    one, two, three = make("one"), make("two"), make("three")
+    hub.errors = [None, TemporaryError("down")]
+    outcomes = push(one, two, three)
+    assert errors(outcomes, one, two, three) == [None, TemporaryError, TemporaryError]
+    assert outcomes[two].error is not outcomes[three].error
+    assert errors(push(one, two, three), two, three) == [None, None]
+    assert hub.commits == [["one/a.txt"], ["two/a.txt"], ["three/a.txt"]]
+
+
+def test_between_commits_others_get_their_turn(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryHub, "max_files", 1)
+    one, two = make("one"), make("two")
+    assert errors(push(one, two, others_wait=True), one, two) == [None, PostponedError]
+    assert errors(push(two, others_wait=True), two) == [None]
+    assert len(hub.commits) == 2
+
+
+def test_a_push_ends_when_all_its_folders_are_out_of_time(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    one, two = make("one"), make("two")
+    one.interrupted = lambda: True
+    assert errors(push(one, two), one, two) == [None, None]
+    for job in (one, two):
+        (job.folder / "a.txt").write_bytes(b"22")
+        job.interrupted = lambda: True
+    assert None not in errors(push(one, two), one, two)
+    assert len(hub.commits) == 1
+
+
+@pytest.mark.parametrize("files_per_commit", [100, 3])
+def test_refused_files_are_found_by_halving_and_hold_back_no_other(
+    make: Callable[..., Job],
+    push: Callable[..., Outcomes],
+    hub: MemoryHub,
+    caplog: pytest.LogCaptureFixture,
+    files_per_commit: int,
+) -> None:
+    hub.files_per_commit = files_per_commit
+    job = make("run")
+    for number in range(7):
+        (job.folder / f"{number}.txt").write_bytes(b"%d" % number)
+    hub.refused = {"run/3.txt", "run/5.txt"}
+    assert errors(push(job), job) == [None]
+    assert sorted(path for paths in hub.commits for path in paths) == [f"run/{name}.txt" for name in "01246a"]
+    assert sorted(job.inventory.refused) == ["3.txt", "5.txt"]
+    assert "'5.txt'" in caplog.text
+    assert push(job) == {}
+    # The last push tries them once more, after the others.
+    hub.refused.clear()
+    (job.folder / "b.txt").write_bytes(b"new")
+    assert errors(push(job, final=True), job) == [None]
+    assert hub.attempts[-1][0] == "run/b.txt"
+    assert sorted(hub.attempts[-1][1:]) == ["run/3.txt", "run/5.txt"]
+    assert not job.inventory.refused
+
+
+@pytest.mark.parametrize("accepts_one", [False, True])
+@pytest.mark.parametrize("others_wait", [False, True])
+def test_five_refusals_in_a_row_end_the_push_of_a_folder_unless_a_file_was_accepted(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, accepts_one: bool, others_wait: bool
+) -> None:
+    job, other = make("run"), make("other")
+    for number in range(8):
+        (job.folder / f"{number}.txt").write_bytes(b"%d" % number)
+    hub.refused = {f"run/{name}.txt" for name in ("01234567" if accepts_one else "01234567a")}
+    first, second = errors(push(job, other, others_wait=others_wait), job, other)
+    assert second is None
+    refusals = [paths for paths in hub.attempts if len(paths) == 1 and paths[0] in hub.refused]
+    assert len(refusals) == (8 if accepts_one else 5)
+    assert first is (None if accepts_one else ActionNeededError)
+    assert len(job.inventory.refused) == (8 if accepts_one else 4)
+    assert "other/a.txt" in hub.stored
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_a_commit_without_an_answer_makes_later_processes_look_again(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, in_doubt: bool
+) -> None:
+    job = make("run")
+    (job.folder / "b.txt").write_bytes(b"b")
+    push(job)
+    (job.folder / "a.txt").write_bytes(b"22")
+    error = TemporaryError("no answer")
+    error.in_doubt = in_doubt
+    hub.errors = [error]
+    assert errors(push(job), job) == [TemporaryError]
+    later = make("run", b"22")
+    later.refresh(hub)
+    assert sorted(later.ledger.entries) == (["b.txt"] if in_doubt else ["a.txt", "b.txt"])
+
+
+def test_what_was_committed_before_an_error_or_the_end_of_the_time_is_recorded(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run")
+    for name in "bc":
+        (job.folder / f"{name}.txt").write_bytes(name.encode())
+    hub.files_per_commit = 1
+    hub.errors = [None, TemporaryError("down")]
+    assert errors(push(job), job) == [TemporaryError]
+    assert len(job.ledger.entries) == 1
+    job.interrupted = lambda: len(hub.commits) == 2
+    assert errors(push(job), job) == [InterruptedPushError]
+    assert len(job.ledger.entries) == 2
+    job.interrupted = lambda: False
+    assert errors(push(job), job) == [None]
+    assert sorted(path for paths in hub.commits for path in paths) == ["run/a.txt", "run/b.txt", "run/c.txt"]
+
+
+def test_a_touched_file_is_compared_once_and_not_sent(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run")
+    push(job)
+    os.utime(job.folder / "a.txt", (1, 1))
+    assert errors(push(job), job) == [None]
+    assert push(job) == {}
+    assert len(hub.commits) == 1
+
+
+def test_for_a_file_that_holds_the_token_no_repo_is_created(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    hub.client.secret = "hf_0123456789abcdefghij"
+    job = make("run", b"token = hf_0123456789abcdefghij")
+    assert errors(push(job, final=True), job) == [None]
+    assert hub.requests == 0
+    assert push(job) == {}
+
+
+def test_only_files_that_arrived_for_certain_are_recorded(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job, ignored = make("run"), make("ignored")
+    (job.folder / "b.txt").write_bytes(b"b")
+    (job.folder / "c.txt").write_bytes(b"c")
+    hub.left_out, hub.in_doubt = {"run/b.txt", "ignored/a.txt"}, {"run/c.txt"}
+    outcomes = push(job, ignored)
+    assert errors(outcomes, job, ignored) == [None, None]
+    assert outcomes[job].commit is not None
+    assert outcomes[ignored].commit is None
+    assert sorted(job.ledger.entries) == ["a.txt"]
+    assert sorted(job.inventory.refused) == ["b.txt"]
+
+
+def test_a_grown_file_names_the_bytes_that_the_hub_holds(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run", b"123")
+    push(job)
+    first = hub.uploads["run/a.txt"]
+    (job.folder / "a.txt").write_bytes(b"12345")
+    push(job)
+    second = hub.uploads["run/a.txt"]
+    assert (first.known_bytes, first.is_first) == (0, True)
+    assert (second.known_bytes, second.is_first) == (3, False)
+
+
+def test_a_repo_that_is_gone_is_not_recreated_and_gets_everything_once_it_is_back(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    one, two = make("one"), make("two")
+    push(one, two)
+    hub.exists = hub.has_branch = False
+    hub.stored.clear()
+    (one.folder / "b.txt").write_bytes(b"b")
+    assert errors(push(one), one) == [RepoGoneError]
+    later = make("one")
+    later.refresh(hub)
+    assert not later.ledger.entries
+    before = len(hub.attempts)
+    assert errors(push(one), one) == [RepoGoneError]
+    assert (len(hub.attempts), hub.exists) == (before, False)
+    hub.exists = hub.has_branch = True
+    assert errors(push(one, two), one, two) == [None, None]
+    assert sorted(hub.stored) == ["one/a.txt", "one/b.txt", "two/a.txt"]
+
+
+def test_a_branch_that_is_gone_gets_everything_in_the_same_push(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    one, two = make("one"), make("two")
+    push(one, two)
+    hub.has_branch = False
+    hub.stored.clear()
+    (one.folder / "b.txt").write_bytes(b"b")
+    assert errors(push(one), one) == [None]
+    assert sorted(hub.stored) == ["one/a.txt", "one/b.txt"]
+    assert errors(push(two), two) == [None]
+    assert "two/a.txt" in hub.stored
+
+
+def test_a_process_that_dies_before_a_lost_branch_is_back_leaves_no_record(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run")
+    push(job)
+    hub.has_branch = False
+    hub.check_errors = [TemporaryError("down")]
+    (job.folder / "b.txt").write_bytes(b"b")
+    assert errors(push(job), job) == [TemporaryError]
+    later = make("run")
+    later.refresh(hub)
+    assert not later.ledger.entries
+
+
+def test_a_last_push_sends_again_what_the_hub_lost_or_replaced(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run")
+    for name in "bcd":
+        (job.folder / f"{name}.txt").write_bytes(name.encode())
+    push(job)
+    del hub.stored["run/b.txt"]
+    hub.stored["run/c.txt"] = b"x"
+    del hub.stored["run/d.txt"]
+    (job.folder / "d.txt").unlink()
+    (job.folder / "a.txt").write_bytes(b"22")
+    assert errors(push(job, final=True), job) == [None]
+    assert hub.commits[1:] == [["run/a.txt"], ["run/b.txt", "run/c.txt"]]
+
+
+def test_the_files_of_a_renamed_repo_are_compared_under_its_new_name(
+    make: Callable[..., Job], push: Callable[..., Outcomes], turns: Turns
+) -> None:
+    push(make("run"))
+    renamed = MemoryHub("user/renamed")
+    later = make("run")
+    later.ledger.refresh()
+    later.ledger.repo_id = None  # the name of another repo is not kept
+    later.asked = later.final = True
+    outcomes = Pusher(renamed, turns).push(Jobs(later))
+    assert errors(outcomes, later) == [None]
+    assert list(renamed.stored) == ["run/a.txt"]
+
+
+def test_files_lost_with_the_branch_during_the_comparison_are_sent_again(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run")
+    push(job)
+    hub.list_errors = [BranchGoneError("gone")]
+    hub.stored.clear()
+    (job.folder / "b.txt").write_bytes(b"b")
+    assert errors(push(job, final=True), job) == [None]
+    assert sorted(hub.stored) == ["run/a.txt", "run/b.txt"]
+
+
+def test_a_comparison_that_fails_is_an_error_of_last_pushes_alone(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_job, "_COMMITS_UNTIL_COMPARED", 1)
+    one, last = make("one"), make("last")
+    push(one, last)
+    for job in (one, last):
+        (job.folder / "b.txt").write_bytes(b"b")
+    hub.errors, hub.list_errors = [TemporaryError("down")], [TemporaryError("down")]
+    assert errors(push(one, last), one, last) == [TemporaryError, TemporaryError]
+    assert hub.list_errors, "a push that failed compares nothing"
+    one.final, last.final = False, True
+    assert errors(push(later=[one, last]), one, last) == [None, None]
+    assert errors(push(one, later=[last]), one, last) == [None, TemporaryError]
+
+
+def test_the_history_is_squashed_once_after_commits_of_a_run_that_wants_it(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    plain, squashing = make("plain"), make("squashing", squash_history=True)
+    push(plain)
+    assert hub.squashes == 0
+    push(plain, squashing)
+    assert hub.squashes == 1
+    (plain.folder / "b.txt").write_bytes(b"b")
+    push(plain)
+    push(squashing, final=True)
+    assert hub.squashes == 1
+
+
+@pytest.mark.parametrize("error", [TemporaryError("down"), BranchGoneError("gone")])
+def test_commits_count_although_the_squash_fails_unless_the_branch_is_gone(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, error: Exception
+) -> None:
+    job = make("run", squash_history=True)
+    hub.squash_error = error
+    assert errors(push(job), job) == [None]
+    assert len(hub.commits) == (1 if type(error) is TemporaryError else 2)
