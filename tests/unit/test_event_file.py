@@ -24,6 +24,8 @@ from hf_summary_writer.events.tfrecord import frame
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+TOKEN = "0" * 8
+
 names = st.builds(
     SegmentName,
     created=st.integers(0, 10**10 - 1),
@@ -32,7 +34,7 @@ names = st.builds(
     writer=st.integers(0, 10**6),
     segment=st.integers(0, 10**6 - 1),
     suffix=st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=10),
-    token=st.one_of(st.just(""), st.from_regex("[0-9a-f]{8}", fullmatch=True)),
+    token=st.from_regex("[0-9a-f]{8}", fullmatch=True),
 )
 
 
@@ -74,17 +76,17 @@ def test_names_by_other_writers_are_not_parsed(name: str) -> None:
 
 
 def test_only_the_last_segment_of_a_writer_has_no_follower() -> None:
-    ours = SegmentName(100, "host", 7, 0, 0)
+    ours = SegmentName(100, "host", 7, 0, 0, TOKEN)
     segments = [str(_segment(ours, n, 100 + n)) for n in range(3)]
-    sibling = str(SegmentName(100, "host", 7, 1, 0))
+    sibling = str(SegmentName(100, "host", 7, 1, 0, TOKEN))
     assert followed([*segments, sibling, "unrelated.txt"]) == set(segments[:2])
 
 
 def test_a_reused_pid_does_not_seal_the_file_of_the_new_process() -> None:
-    earlier_life = [str(SegmentName(100 + n, "container", 1, 0, n)) for n in range(3)]
-    this_life = str(SegmentName(500, "container", 1, 0, 0))
+    earlier_life = [str(SegmentName(100 + n, "container", 1, 0, n, TOKEN)) for n in range(3)]
+    this_life = str(SegmentName(500, "container", 1, 0, 0, TOKEN))
     assert this_life not in followed([*earlier_life, this_life])
-    assert str(SegmentName(100, "container", 1, 0, 0)) in followed([*earlier_life, this_life])
+    assert str(SegmentName(100, "container", 1, 0, 0, TOKEN)) in followed([*earlier_life, this_life])
 
 
 def test_a_file_holds_its_version_and_then_the_appended_records(tmp_path: Path, files: list[EventFile]) -> None:
@@ -113,7 +115,7 @@ def test_an_existing_file_of_the_same_name_is_never_truncated(
     monkeypatch.setattr(os, "listdir", lambda _: [])
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     file = EventFile(str(tmp_path))
-    taken = tmp_path / str(SegmentName(1_700_000_000, _host(), os.getpid(), file._writer, 0, token=file._token))
+    taken = tmp_path / str(SegmentName(1_700_000_000, _host(), os.getpid(), file._writer, 0, file._token))
     taken.write_bytes(b"theirs")
     files.append(file)
     file.append([frame(b"ours")])

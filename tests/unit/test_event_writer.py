@@ -461,7 +461,7 @@ def test_a_purge_step_that_is_not_an_integer_is_refused_at_once(tmp_path: Path, 
 
 
 def test_the_longest_suffix_fits_the_longest_file_name() -> None:
-    name = SegmentName(10**10 - 1, "h" * 64, 2**32 - 1, 10**6, 10**6 - 1, "x" * _SUFFIX_BYTES, "0" * 8)
+    name = SegmentName(10**10 - 1, "h" * 64, 2**32 - 1, 10**6, 10**6 - 1, "0" * 8, "x" * _SUFFIX_BYTES)
     assert parse_name(str(name)) == name
     assert len(str(name)) <= _NAME_BYTES
 

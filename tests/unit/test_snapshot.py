@@ -30,7 +30,7 @@ VERSION = frame(b"\x09\0\0\0\0\0\0\xf0\x3f\x1a\x0dbrain.Event:2")
 EVERYTHING = PathFilter()
 MB = 2**20
 TOKEN = "hf_0123456789abcdefghij"
-EVENTS = "events.out.tfevents.1700000000.host.1_0000_00000{}"
+EVENTS = "events.out.tfevents.1700000000.host.1_0000-0000abcd_00000{}"
 
 
 class Folder:

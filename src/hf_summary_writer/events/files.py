@@ -29,7 +29,7 @@ PREFIX = "events.out.tfevents."
 
 _NAME = re.compile(
     re.escape(PREFIX) + r"(?P<created>[0-9]{10})\.(?P<host>[A-Za-z0-9.-]*)"
-    r"\.(?P<pid>[0-9]+)_(?P<writer>[0-9]{4,})(?:-(?P<token>[0-9a-f]{8}))?_(?P<segment>[0-9]{6})(?P<suffix>.*)",
+    r"\.(?P<pid>[0-9]+)_(?P<writer>[0-9]{4,})-(?P<token>[0-9a-f]{8})_(?P<segment>[0-9]{6})(?P<suffix>.*)",
     re.DOTALL,
 )
 
@@ -47,8 +47,8 @@ class SegmentName:
         pid: Process that wrote it.
         writer: Number of the writer within the process.
         segment: Number of the segment within the writer, from 0.
+        token: Random, for writers of the same host name and pid, such as containers have.
         suffix: The user's `filename_suffix`.
-        token: Random, for writers of the same host name and pid, such as containers have. Earlier versions had none.
     """
 
     created: int
@@ -56,12 +56,12 @@ class SegmentName:
     pid: int
     writer: int
     segment: int
+    token: str
     suffix: str = ""
-    token: str = ""
 
     def __str__(self) -> str:
-        writer = f"{self.writer:04d}-{self.token}" if self.token else f"{self.writer:04d}"
-        return f"{PREFIX}{self.created:010d}.{self.host}.{self.pid}_{writer}_{self.segment:06d}{self.suffix}"
+        writer = f"{self.pid}_{self.writer:04d}-{self.token}"
+        return f"{PREFIX}{self.created:010d}.{self.host}.{writer}_{self.segment:06d}{self.suffix}"
 
     @property
     def of_writer(self) -> tuple[str, int, int, str, str]:
@@ -94,8 +94,8 @@ def parse_name(path: str) -> SegmentName | None:
         pid=int(match["pid"]),
         writer=int(match["writer"]),
         segment=int(match["segment"]),
+        token=match["token"],
         suffix=match["suffix"],
-        token=match["token"] or "",
     )
 
 
@@ -318,8 +318,8 @@ class EventFile:
             pid=os.getpid(),
             writer=self._writer,
             segment=self._segment,
-            suffix=self._suffix,
             token=self._token,
+            suffix=self._suffix,
         )
         if self._before is not None:
             name = replace(name, created=self._before - 1)
