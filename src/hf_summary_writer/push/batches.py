@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.errors import InterruptedPushError
-from hf_summary_writer.folder import FileSnapshot, LedgerEntry, most_open_files
+from hf_summary_writer.folder import FileSnapshot, most_open_files
 from hf_summary_writer.push.job import StagedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from hf_summary_writer.folder import SkipReason
+    from hf_summary_writer.folder import LedgerEntry, SkipReason
     from hf_summary_writer.push.job import JobFile
 
 __all__ = ["Batch", "BatchLimits", "batches"]
@@ -44,17 +44,14 @@ class Batch:
         max_files: The most files that the remote accepts in one commit.
         limits: The other limits of the batch.
         staged: The files to send.
-        unchanged: Files that the Hub holds already, with a new signature.
-        skipped: Files that have nothing to send, and why.
-        failed: Files that could not be read or copied.
+        unsent: The other files: those that the Hub holds already, with a new entry for the ledger, those that have
+            nothing to send, and why, and those that could not be read or copied.
     """
 
     max_files: int
     limits: BatchLimits
     staged: list[StagedFile] = field(default_factory=list)
-    unchanged: list[tuple[JobFile, LedgerEntry]] = field(default_factory=list)
-    skipped: list[tuple[JobFile, SkipReason]] = field(default_factory=list)
-    failed: list[tuple[JobFile, OSError]] = field(default_factory=list)
+    unsent: list[tuple[JobFile, LedgerEntry | SkipReason | OSError]] = field(default_factory=list)
     _paths: set[str] = field(default_factory=set)
     _bytes: int = 0
     _in_memory: int = 0
@@ -74,20 +71,18 @@ class Batch:
     def add(self, file: JobFile) -> None:
         """Read a file."""
         self._paths.add(file.path)
+        found: FileSnapshot | LedgerEntry | SkipReason | OSError
         try:
             found = file.job.read(file.file, self.limits.bytes_in_memory - self._in_memory)
         except OSError as error:
-            self.failed.append((file, error))
-            return
+            found = error
         if isinstance(found, FileSnapshot):
             self.staged.append(StagedFile(file.job, found, file.path))
             self._in_memory += found.in_memory
             self._bytes += found.entry.length
             self._open += not isinstance(found.body, bytes)
-        elif isinstance(found, LedgerEntry):
-            self.unchanged.append((file, found))
         else:
-            self.skipped.append((file, found))
+            self.unsent.append((file, found))
 
 
 def batches(

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -25,7 +25,7 @@ from hf_summary_writer.errors import (
     RepoGoneError,
     copy_of,
 )
-from hf_summary_writer.folder import most_open_files
+from hf_summary_writer.folder import LedgerEntry, most_open_files
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
 from hf_summary_writer.notices import counted
 from hf_summary_writer.push.batches import BatchLimits, batches
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
-    from hf_summary_writer.folder import LedgerEntry
     from hf_summary_writer.hub import RemoteFile
     from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
@@ -418,13 +417,17 @@ def _changed(jobs: Iterable[Job], remote: Remote, outcomes: Outcomes) -> list[Jo
 
 def _settle_unsent(batch: Batch) -> Counter[Job]:
     """Record the files of a batch that are not sent; return their number by job."""
-    for job in {file.job for file, _ in batch.unchanged}:
-        job.record_unchanged({file.file.relpath: entry for file, entry in batch.unchanged if file.job is job})
-    for file, reason in batch.skipped:
-        file.job.skip(file.file, reason)
-    for file, error in batch.failed:
-        file.job.could_not_read(file.file, error)
-    return Counter(file.job for file, _ in [*batch.unchanged, *batch.skipped, *batch.failed])
+    unchanged: defaultdict[Job, dict[str, LedgerEntry]] = defaultdict(dict)
+    for file, found in batch.unsent:
+        if isinstance(found, LedgerEntry):
+            unchanged[file.job][file.file.relpath] = found
+        elif isinstance(found, OSError):
+            file.job.could_not_read(file.file, found)
+        else:
+            file.job.skip(file.file, found)
+    for job, entries in unchanged.items():
+        job.record_unchanged(entries)
+    return Counter(file.job for file, _ in batch.unsent)
 
 
 def _by_job(files: Iterable[StagedFile]) -> dict[Job, list[StagedFile]]:
