@@ -56,6 +56,14 @@ def test_a_script_without_a_close_uploads_its_last_scalar(
     assert_all_on_hub(api, repo_id, logdir)
 
 
+def test_both_passes_of_an_exit_compare_the_run_with_the_hub_once(hub: HubProcess, repo_id: str, logdir: Path) -> None:
+    assert scripts.run(LOG, hub, logdir, repo_id).returncode == 0
+    before = len(hub.requests)
+    ended = scripts.run(LOG, hub, logdir, repo_id)
+    assert sum("/paths-info/" in seen.path for seen in hub.requests[before:]) == 1
+    assert "unclosed" not in ended.stderr  # a request after the client's own exit handler leaves its socket open
+
+
 @pytest.mark.client  # the client shows the progress bars
 @pytest.mark.transport
 def test_uploads_show_no_progress_bars_and_restore_them(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -134,9 +135,10 @@ class Job:
         self._crossed: set[str] = set()
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
-        self._has_committed = False
         self._is_flushed = True
-        self._commits = 0  # since the ledger was last compared with the Hub
+        # When the ledger was compared with the Hub, on the monotonic clock, and the commits since then.
+        self._compared_at = -math.inf
+        self._commits = 0
         self.owner_above: Path | None = None
         self._failed: tuple[ChangedFile, OSError] | None = None
         # The changed files as `has_news` listed them, until the ledger says something else.
@@ -346,6 +348,7 @@ class Job:
             lost: Their paths in the repo; everything else is as it was uploaded.
         """
         self._commits = 0
+        self._compared_at = time.monotonic()
         gone = [relpath for relpath in self.ledger.entries if self.destination.path_in_repo(relpath) in lost]
         if gone:
             logger.warning(
@@ -369,7 +372,6 @@ class Job:
             details.url,
         )
         self._commits += 1
-        self._has_committed = True
         self._on_commit(details)
 
     def skip(self, file: ChangedFile, reason: SkipReason) -> None:
@@ -449,9 +451,11 @@ class Job:
     @property
     def _reports(self) -> bool:
         """Whether all of the folder is taken to be on the Hub after this push."""
-        if not self.final or self.asked or self._has_committed:
+        if not self.final or self.asked or self._commits:
             return self.final
-        # A process that uploaded nothing need not repeat the comparison that another one has just made.
+        # The comparison that another process, or an earlier pass of the exit, has just made need not be repeated.
+        if time.monotonic() - self._compared_at < _SECONDS_UNTIL_COMPARED:
+            return False
         commit = self.ledger.commit
         return commit is not None and not 0 <= time.time() - commit.time < _SECONDS_UNTIL_COMPARED
 

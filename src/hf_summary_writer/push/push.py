@@ -33,7 +33,7 @@ from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from huggingface_hub import CommitInfo
@@ -175,11 +175,11 @@ class Pusher:
         """Compare the ledgers that are due with the branch, and return the jobs that have files to send again."""
         due = {job: job.unconfirmed() for job in jobs if job.compares and outcomes[job].error is None}
         paths = [path for files in due.values() for path in files]
-        if not paths:
-            return []
+        there: Mapping[str, RemoteFile] = {}
         try:
-            self.remote.ensure()
-            there = self.remote.files(paths, _interrupted(due))
+            if paths:
+                self.remote.ensure()
+                there = self.remote.files(paths, _interrupted(due))
         except (BranchGoneError, RepoGoneError):
             raise
         except PushError as error:
