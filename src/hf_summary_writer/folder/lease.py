@@ -127,7 +127,7 @@ class Lease:
         self._folder = folder
         self._config = config
         self._path = folder / STATE_FOLDER / f"{config.destination.key}.lease.json"
-        self._intervals_to_wait = 1 if waits else 0
+        self._waits = waits
         self._covers_below = covers_below
         self._written: dict[str, Any] = {}
         self._lock: filelock.BaseFileLock | None = None
@@ -147,8 +147,8 @@ class Lease:
         """Return whether a scheduled push has reason to go on; called once an interval."""
         if self.held:
             return True
-        if self._intervals_to_wait:
-            self._intervals_to_wait -= 1
+        if self._waits:
+            self._waits = False
             return False
         return not (is_locked(self._lock_path) and self._includes_ours())
 
