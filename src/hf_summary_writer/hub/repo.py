@@ -22,7 +22,7 @@ from hf_summary_writer.hub.uploads import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from huggingface_hub import CommitInfo, CommitOperationAdd
@@ -145,41 +145,30 @@ class RepoRemote(Remote):
         commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> Published:
         commit = None
-        if share.additions:
+        committed = frozenset(each.path_in_repo for each in share.additions)
+        if committed:
+            kept = {path: to for path, to in share.kept.items() if path in committed}
             with self._doubting(settled):
-                commit = self._commit(share, settled, title, commit_slot)
-            self._tell_what_is_kept(share)
+                commit = self._commit(share, kept, title(committed), commit_slot)
+            for path, to in kept.items():
+                self._tell_kept(path, to)
         left_out = share.left_out & settled
-        certain = settled - left_out
+        arrived = settled - left_out
         if commit is not None:
-            certain -= self._in_doubt
+            arrived -= self._in_doubt
         self._in_doubt -= settled
-        committed = frozenset(addition.path_in_repo for addition in share.additions) & settled
-        return Published(commit, committed, frozenset(certain), left_out, settled, listed=share.listed)
-
-    def _tell_what_is_kept(self, share: PreparedCommit) -> None:
-        for addition in share.additions:
-            to = share.kept.get(addition.path_in_repo)
-            if to is not None:
-                self._tell_kept(addition.path_in_repo, to)
+        return Published(commit, committed, arrived, left_out, settled, listed=share.listed)
 
     def _commit(
         self,
         share: PreparedCommit,
-        settled: frozenset[str],
-        title: Callable[[frozenset[str]], str],
+        kept: Mapping[str, str],
+        message: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> CommitInfo:
         from huggingface_hub import CommitOperationCopy
 
-        kept = {
-            each.path_in_repo: share.kept[each.path_in_repo]
-            for each in share.additions
-            if each.path_in_repo in share.kept
-        }
         copies = [CommitOperationCopy(path, to) for path, to in kept.items()]
-
-        message = title(frozenset(addition.path_in_repo for addition in share.additions) & settled)
 
         def commit(along: Sequence[CommitOperationAdd]) -> CommitInfo:
             additions = [*share.additions, *along]
