@@ -96,6 +96,8 @@ def test_configured_logging_is_left_alone(hub: HubProcess, repo_id: str, tmp_pat
     said = train(hub, tmp_path, repo_id, configured.replace("(format", "(level='INFO', format"))
     assert "→" in said
     assert "hf-summary-writer:" not in said
+    assert "HTTP Request" not in said
+    assert "HTTP Request" in train(hub, tmp_path, repo_id, configured.replace("(format", "(level='DEBUG', format"))
 
 
 def test_warnings_name_the_library(tmp_path: Path) -> None:

@@ -191,13 +191,21 @@ class Client:
         xet.set_block_size()
         deadline.install_hooks(get_session())
         _forget_storage_tokens()
-        _redact_http_logs()
+        _filter_http_logs()
 
 
-class _Redaction(logging.Filter):
-    """Keeps secrets out of the log of the HTTP client: a Hub may repeat a request, and an address hold a password."""
+class _OfRequests(logging.Filter):
+    """Keeps secrets out of the log of the HTTP client: a Hub may repeat a request, and an address hold a password.
+
+    It logs each request at the level INFO. Several for each push would come between the lines of a training, so those
+    of our threads are shown only where the level is that of debugging, or set for the client's own logger.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno == logging.INFO and threading.current_thread().name.startswith(LIBRARY_NAME):
+            log = logging.getLogger(record.name)
+            if not (log.level or log.isEnabledFor(logging.DEBUG)):
+                return False
         said = record.getMessage()
         clean = redacted(said)
         if clean != said:
@@ -205,14 +213,14 @@ class _Redaction(logging.Filter):
         return True
 
 
-_redaction = _Redaction()
+_of_requests = _OfRequests()
 
 
-def _redact_http_logs() -> None:
+def _filter_http_logs() -> None:
     # A logger's filter does not see the records of its child loggers.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("httpx", "httpcore")):
-            logging.getLogger(name).addFilter(_redaction)
+            logging.getLogger(name).addFilter(_of_requests)
 
 
 def _fingerprint(endpoint: str, token: str | bool | None) -> str:
