@@ -117,7 +117,9 @@ class MemoryHub(Remote):
         self.commits.append([each.path for each in uploads])
         url = f"https://huggingface.co/{REPO}/commit/{len(self.commits)}"
         commit = CommitInfo(commit_url=url, commit_message=title(paths), commit_description="", oid=url[-1])
-        return Published(commit, paths - left_out, paths - left_out - self.in_doubt, left_out, paths)
+        committed = paths - left_out
+        arrived = committed - self.in_doubt
+        return Published(commit=commit, committed=committed, arrived=arrived, left_out=left_out, settled=paths)
 
     def publish_small(
         self,

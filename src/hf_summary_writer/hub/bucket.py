@@ -129,7 +129,9 @@ class BucketRemote(Remote):
         self._in_doubt -= stored
         size = sum(upload.size for upload in uploads if upload.path in stored)
         receipt = self._receipt(title(stored), len(stored), size) if stored else None
-        return Published(receipt, stored, arrived, frozenset(), paths, failed, listed=listed)
+        return Published(
+            commit=receipt, committed=stored, arrived=arrived, settled=paths, refused=failed, listed=listed
+        )
 
     def _keep_others(
         self,

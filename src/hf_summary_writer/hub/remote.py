@@ -124,7 +124,7 @@ COMMITS = RateLimit("commits", 120.0, 3600.0)
 BATCHES = RateLimit("batches", 450.0, 300.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """The receipt of one commit or batch, by paths in the repo or bucket.
 
@@ -138,10 +138,10 @@ class Published:
         listed: How the Hub lists each file from now on, with the hashes that the client has computed.
     """
 
-    commit: CommitInfo | None
-    committed: frozenset[str]
-    arrived: frozenset[str]
-    left_out: frozenset[str]
+    commit: CommitInfo | None = None
+    committed: frozenset[str] = frozenset()
+    arrived: frozenset[str] = frozenset()
+    left_out: frozenset[str] = frozenset()
     settled: frozenset[str]
     refused: Mapping[str, str] = field(default_factory=dict)
     listed: Mapping[str, RemoteFile] = field(default_factory=dict)

@@ -157,7 +157,14 @@ class RepoRemote(Remote):
         if commit is not None:
             arrived -= self._in_doubt
         self._in_doubt -= settled
-        return Published(commit, committed, arrived, left_out, settled, listed=share.listed)
+        return Published(
+            commit=commit,
+            committed=committed,
+            arrived=arrived,
+            left_out=left_out,
+            settled=settled,
+            listed=share.listed,
+        )
 
     def _commit(
         self,

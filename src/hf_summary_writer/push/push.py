@@ -291,10 +291,10 @@ class Pusher:
                     file.path,
                     file.snapshot.body,
                     file.snapshot.entry.length,
-                    file.job.known_bytes(file.snapshot),
-                    file.snapshot.entry.signature[:2],
-                    file.snapshot.is_intact,
-                    file.job.is_first,
+                    known_bytes=file.job.known_bytes(file.snapshot),
+                    file_id=file.snapshot.entry.signature[:2],
+                    is_intact=file.snapshot.is_intact,
+                    is_first=file.job.is_first,
                 )
                 for file in files
             ],
@@ -456,7 +456,7 @@ class _Refusals:
     def of_one(self, file: StagedFile, reason: str) -> Published:
         """Return the receipt of a file that the Hub refused by itself, and record the refusal in its job."""
         self._refuse(file, reason)
-        return Published(None, frozenset(), frozenset(), frozenset(), frozenset({file.path}), {file.path: reason})
+        return Published(settled=frozenset({file.path}), refused={file.path: reason})
 
     def _refuse(self, file: StagedFile, reason: str) -> None:
         self._in_a_row[file.job] += 1
