@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,12 @@ from hf_summary_writer.errors import (
     RejectedError,
     RepoGoneError,
     TemporaryError,
+    UnwrittenError,
 )
-from hf_summary_writer.folder import STATE_FOLDER, StateFolder, lease, push_lock, snapshot
+from hf_summary_writer.events import file_version, frame
+from hf_summary_writer.events.files import SegmentName
+from hf_summary_writer.folder import STATE_FOLDER, LedgerEntry, StateFolder, lease, push_lock, snapshot
+from hf_summary_writer.folder.ledger import Signature
 from hf_summary_writer.hub.client import Client
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote, RemoteFile
 from hf_summary_writer.push import job as push_job
@@ -32,6 +37,7 @@ from hf_summary_writer.push import push as push_module
 from hf_summary_writer.push.budget import CommitQueue
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.push import Outcomes, Pusher
+from hf_summary_writer.push.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +66,10 @@ class MemoryHub(Remote):
         files_per_commit: How many files it commits at once.
         squashes: How often its history was squashed.
         squash_error: Raised by the next squash.
+        token_error: Raised where the token is looked up.
+        creations: How often it was created.
+        listed: The paths of each listing.
+        meanwhile: Called while it makes a commit.
     """
 
     max_files = 100
@@ -84,9 +94,14 @@ class MemoryHub(Remote):
         self.requests = 0
         self.squashes = 0
         self.squash_error: Exception | None = None
+        self.token_error: Exception | None = None
+        self.creations = 0
+        self.listed: list[list[str]] = []
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def check_token(self) -> None:
-        """Need none."""
+        if self.token_error is not None:
+            raise self.token_error
 
     def publish(
         self,
@@ -109,6 +124,7 @@ class MemoryHub(Remote):
         paths = frozenset(each.path for each in uploads)
         if paths & self.refused:
             raise RejectedError("the Hub refused the content")
+        self.meanwhile()
         left_out = paths & self.left_out
         for each in uploads:
             if each.path not in left_out:
@@ -146,6 +162,7 @@ class MemoryHub(Remote):
 
     def _list(self, paths: list[str]) -> dict[str, RemoteFile]:
         self._request(self.list_errors)
+        self.listed.append(paths)
         known = {path: self.stored[path] for path in paths if path in self.stored}
         return {path: RemoteFile(len(body), hashlib.sha256(body).hexdigest()) for path, body in known.items()}
 
@@ -158,6 +175,7 @@ class MemoryHub(Remote):
 
     def _create(self) -> bool:
         self.requests += 1
+        self.creations += 1
         self.exists = self.has_branch = True
         self.repo_id = self._full_name
         return True
@@ -234,18 +252,21 @@ def push(hub: MemoryHub, turns: Turns) -> Callable[..., Outcomes]:
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
-    """Return a function that makes the job of a folder with one file."""
+    """Return a function that makes the job of a folder with one file; with a rank, the one of a writer's logdir."""
     monkeypatch.setattr(snapshot, "YOUNG_NS", 0)  # else each file is looked at once more
     jobs = []
 
-    def make(name: str, content: bytes = b"1", **options: Any) -> Job:
+    def make(name: str, content: bytes | None = b"1", rank: int | None = None, **options: Any) -> Job:
         folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        (folder / "a.txt").write_bytes(content)
+        folder.mkdir(exist_ok=True, parents=True)
+        if content is not None:
+            (folder / "a.txt").write_bytes(content)
+        of_job = {key: options.pop(key) for key in ("flush", "on_commit") if key in options}
         config = PushConfig(
             repo_id=REPO, endpoint="https://hub", path_in_repo=name, allow_patterns=None, model_card=False, **options
         )
-        jobs.append(Job(folder, config, content_lock=threading.Lock()))
+        run = None if rank is None else Run(folder, rank, 300.0, tells=False)
+        jobs.append(Job(folder, config, content_lock=threading.Lock(), run=run, is_other_rank=bool(rank), **of_job))
         return jobs[-1]
 
     yield make
@@ -291,6 +312,7 @@ def test_of_two_jobs_on_one_folder_the_second_one_waits(
     push: Callable[..., Outcomes],
     hub: MemoryHub,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     has_locks: bool,
 ) -> None:
     def no_locks(*_: object) -> Any:
@@ -301,6 +323,7 @@ def test_of_two_jobs_on_one_folder_the_second_one_waits(
     first, second = make("run"), make("run")
     assert errors(push(first, second), first, second) == [None, FolderBusyError]
     assert hub.commits == [["run/a.txt"]]
+    assert ("cannot be used" in caplog.text) is not has_locks
 
 
 def test_a_last_push_comes_first_and_waits_for_no_turn(
@@ -349,10 +372,12 @@ def test_an_error_of_the_disk_fails_one_folder_alone(
     def fail(*_: object) -> Any:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(one, "refresh", fail)
-    monkeypatch.setattr(two, "read", fail)
-    assert errors(push(one, two, three), one, two, three) == [OSError, TemporaryError, None]
+    with monkeypatch.context() as failing:
+        failing.setattr(one, "refresh", fail)
+        failing.setattr(two, "read", fail)
+        assert errors(push(one, two, three), one, two, three) == [OSError, TemporaryError, None]
     assert hub.commits == [["three/a.txt"]]
+    assert errors(push(one, two, three), one, two, three) == [None, None, None]
 
 
 def test_an_error_of_the_hub_fails_the_folders_that_still_had_something_to_send(
@@ -538,6 +563,8 @@ def test_a_repo_that_is_gone_is_not_recreated_and_gets_everything_once_it_is_bac
     hub.exists = hub.has_branch = True
     assert errors(push(one, two), one, two) == [None, None]
     assert sorted(hub.stored) == ["one/a.txt", "one/b.txt", "two/a.txt"]
+    assert not any(each.is_first for each in hub.uploads.values())
+    assert push(one, two) == {}
 
 
 def test_a_branch_that_is_gone_gets_everything_in_the_same_push(
@@ -552,6 +579,7 @@ def test_a_branch_that_is_gone_gets_everything_in_the_same_push(
     assert sorted(hub.stored) == ["one/a.txt", "one/b.txt"]
     assert errors(push(two), two) == [None]
     assert "two/a.txt" in hub.stored
+    assert push(one, two) == {}
 
 
 def test_a_process_that_dies_before_a_lost_branch_is_back_leaves_no_record(
@@ -648,3 +676,184 @@ def test_commits_count_although_the_squash_fails_unless_the_branch_is_gone(
     hub.squash_error = error
     assert errors(push(job), job) == [None]
     assert len(hub.commits) == (1 if type(error) is TemporaryError else 2)
+
+
+def test_without_a_token_the_destination_is_kept_for_a_later_process(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run")
+    hub.token_error = ActionNeededError("there is no token")
+    assert errors(push(job), job) == [ActionNeededError]
+    later = make("run")
+    later.refresh(hub)
+    assert later.ledger.known_config.settings == job.config.settings
+    assert later.ledger.config is not None
+    assert hub.requests == 0
+
+
+def test_a_run_that_is_not_pushed_keeps_the_records_of_earlier_processes(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    push(make("run"))
+    make("run", every=7.0).remember(None)
+    later = make("run")
+    later.refresh(hub)
+    assert sorted(later.ledger.entries) == ["a.txt"]
+
+
+def test_a_run_that_is_not_pushed_writes_no_state_while_another_process_pushes_it(make: Callable[..., Job]) -> None:
+    job = make("run")
+    with busy(job):
+        job.remember(None)
+    assert not job.ledger.path.exists()
+    job.remember(None)
+    assert job.ledger.path.exists()
+
+
+def test_a_later_process_does_not_create_a_repo_that_took_files_before(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    push(make("run"))
+    hub.known = False
+    later = make("run", b"22")
+    assert errors(push(later), later) == [None]
+    assert hub.creations == 1
+
+
+def test_a_deleted_folder_is_not_compared_with_the_hub(make: Callable[..., Job], push: Callable[..., Outcomes]) -> None:
+    job = make("run")
+    push(job)
+    shutil.rmtree(job.folder)
+    assert push(job, final=True) == {}
+    assert not job.folder.exists()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_data_that_the_disk_has_not_taken_fails_a_push_that_was_asked_for(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, asked: bool
+) -> None:
+    job = make("run", flush=lambda: False)
+    job.asked = asked
+    for _ in range(2):  # with something new, and without
+        assert errors(push(job), job) == [UnwrittenError if asked else None]
+    assert hub.commits == [["run/a.txt"]]
+
+
+def test_each_commit_is_announced_to_the_hook(make: Callable[..., Job], push: Callable[..., Outcomes]) -> None:
+    seen: list[Any] = []
+    push(make("run", b"123", on_commit=seen.append))
+    assert [(each.repo_id, each.oid, each.files, each.bytes) for each in seen] == [(REPO, "1", 1, 3)]
+
+
+def test_a_file_without_a_record_is_read_once(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run", None)
+    (job.folder / "a.tfevents.1").write_bytes(b"")
+    push(job)
+    assert push(job) == {}
+    assert hub.requests == 0
+
+
+def test_a_commit_that_crossed_another_one_is_repeated_and_no_success_until_then(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job, other = make("run"), make("run")
+
+    def record_another_commit() -> None:
+        other.refresh(hub)
+        other.record_repo(hub, is_new=False)
+        other.record(None, {"b.txt": LedgerEntry(Signature(1, 2, 3, 4), 3)})
+
+    hub.meanwhile = record_another_commit
+    assert errors(push(job, final=True), job) == [TemporaryError]
+    assert "b.txt" in job.ledger.entries
+    hub.meanwhile = lambda: None
+    assert errors(push(job, final=True), job) == [None]
+    assert hub.commits == [["run/a.txt"], ["run/a.txt"]]
+    assert sorted(job.ledger.entries) == ["a.txt", "b.txt"]
+    assert push(job) == {}
+
+
+def test_older_files_are_compared_after_some_commits_and_new_ones_are_not(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_job, "_COMMITS_UNTIL_COMPARED", 2)
+    job = make("run", b"0")
+    for number in range(1, 5):
+        push(job)
+        (job.folder / f"{number}.txt").write_bytes(b"new")
+    assert hub.listed == [["run/a.txt"], ["run/a.txt", "run/1.txt", "run/2.txt"]]
+
+
+@pytest.mark.parametrize("seconds", [3600.0, 0.0])
+def test_a_process_that_uploaded_nothing_compares_unless_another_one_just_has(
+    make: Callable[..., Job],
+    push: Callable[..., Outcomes],
+    hub: MemoryHub,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+) -> None:
+    monkeypatch.setattr(push_job, "_SECONDS_UNTIL_COMPARED", seconds)
+    push(make("run"))
+    hub.stored.clear()
+    later = make("run", None)
+    push(later, final=True)
+    assert list(hub.stored) == ([] if seconds else ["run/a.txt"])
+
+
+def test_a_watcher_holds_the_lease_until_its_last_push(make: Callable[..., Job], push: Callable[..., Outcomes]) -> None:
+    job = make("run")
+    push(job)
+    assert job.lease.held
+    push(job, final=True)
+    assert not job.lease.held
+
+
+def test_a_writer_leaves_its_pushes_to_a_watcher_above(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    watcher, writer = make("runs"), make("runs/run", rank=0)
+    push(watcher)
+    assert push(writer, final=True) == {}
+    assert writer.owner_above == watcher.folder
+    watcher.lease.release()
+    push(writer, final=True)
+    assert "runs/run/a.txt" in hub.stored
+
+
+def test_another_owner_pushes_for_a_writer_except_at_a_trigger_and_at_the_end(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    owner, job = (make("run", rank=0) for _ in range(2))
+    push(owner)
+    for asked, final in [(False, False), (True, False), (False, True)]:
+        before = len(hub.commits)
+        (job.folder / f"{asked}-{final}.txt").write_bytes(b"new")
+        job.asked = asked
+        push(job, final=final)
+        assert len(hub.commits) - before == (asked or final)
+    owner.lease.release()
+    job.asked = False
+    (job.folder / "b.txt").write_bytes(b"new")
+    push(job)
+    assert "run/b.txt" in hub.stored
+    assert job.lease.held
+
+
+def test_another_rank_waits_an_interval_and_at_the_end_pushes_only_what_it_logged(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run", rank=1)
+    assert push(job) == {}
+    assert errors(push(job), job) == [None]
+    assert hub.commits == [["run/a.txt"]]
+    job.lease.release()
+    late = make("run", b"22", rank=1)
+    names = [str(SegmentName(1700000000, "host", pid, 0, 0, "0" * 8)) for pid in (os.getppid(), os.getpid())]
+    for name in names:
+        assert push(late, final=True) == {}
+        (late.folder / name).write_bytes(frame(file_version(1.0)) + frame(b"x"))
+    push(late, final=True)
+    assert f"run/{names[1]}" in hub.stored
+    assert push(late, final=True)[late].commit is None
