@@ -85,8 +85,9 @@ def sync(
 
 
 def _push_when_free(pusher: Pusher, job: Job) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
+    began = time.monotonic()
     while (error := pusher.push(OneJob(job))[job].error) is not None:
-        if not isinstance(error, FolderBusyError) or time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if not isinstance(error, FolderBusyError) or waited > LOCK_SECONDS:
             raise error
-        time.sleep(_BUSY_SECONDS)
+        time.sleep(max(_BUSY_SECONDS, waited / 8))  # each attempt scans the folder
