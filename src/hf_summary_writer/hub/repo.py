@@ -132,10 +132,9 @@ class RepoRemote(Remote):
     def _to_keep(self, prepared: PreparedCommit, uploads: Sequence[Upload]) -> dict[str, str]:
         """Return the files of the branch that would be replaced by less, and the paths under which to keep them."""
         # A README.md may be ours or the Hub's own.
-        sizes = {each.path: each.size for each in uploads if each.is_first and each.path != CARD_PATH}
-        existing = {each.path_in_repo for each in prepared.additions if exists(each)}
-        found = self.files([path for path in sizes if path in existing])
-        return {path: kept_path(path, file.git_oid) for path, file in longer(found, sizes).items()}
+        existing = {each.path_in_repo for each in prepared.additions if exists(each)} - {CARD_PATH}
+        sizes = {each.path: each.size for each in uploads if each.is_first and each.path in existing}
+        return {path: kept_path(path, file.git_oid) for path, file in longer(self.files([*sizes]), sizes).items()}
 
     def _commit_share(
         self,
