@@ -29,7 +29,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
 from hf_summary_writer.events import media
-from hf_summary_writer.events.failures import FailureLog
+from hf_summary_writer.events.failures import WriteFailures
 from hf_summary_writer.events.files import EventFile, SegmentName, followed, parse_name
 from hf_summary_writer.events.memory import MemoryLimit
 from hf_summary_writer.events.queue import EventQueue
@@ -822,7 +822,7 @@ def test_a_flush_that_races_with_a_disk_failure_ends_with_the_next_failure(
 ) -> None:
     monkeypatch.setattr(writer_thread, "register", lambda _: None)
     failure = OSError(errno.EIO, "Input/output error")
-    events = EventQueue(str(tmp_path), MemoryLimit(1 << 20), FailureLog(1 << 20))
+    events = EventQueue(str(tmp_path), MemoryLimit(1 << 20), WriteFailures(1 << 20))
 
     class AddedLate(set[FlushRequest]):
         """The disk fails after a caller looked this set up and before it adds its request."""

@@ -7,12 +7,12 @@ import threading
 
 from hf_summary_writer.notices import size
 
-__all__ = ["FailureLog"]
+__all__ = ["WriteFailures"]
 
 _logger = logging.getLogger(__name__)
 
 
-class FailureLog:
+class WriteFailures:
     """The failing queues of one writer, its number of lost events, and its log lines about both.
 
     Args:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hf_summary_writer.events.device import Copy, Device, Snapshot
-    from hf_summary_writer.events.failures import FailureLog
+    from hf_summary_writer.events.failures import WriteFailures
     from hf_summary_writer.events.memory import MemoryLimit
 
 __all__ = ["EventQueue"]
@@ -93,7 +93,7 @@ class EventQueue:
         self,
         directory: str,
         memory: MemoryLimit,
-        failures: FailureLog,
+        failures: WriteFailures,
         *,
         folder: str | None = None,
         suffix: str = "",

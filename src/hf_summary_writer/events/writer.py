@@ -22,7 +22,7 @@ from hf_summary_writer.checks import as_file_name, check_bytes, check_seconds, i
 from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
-from hf_summary_writer.events.failures import FailureLog
+from hf_summary_writer.events.failures import WriteFailures
 from hf_summary_writer.events.file_writer import FileWriter, plain_step, plain_time
 from hf_summary_writer.events.files import SEGMENT_BYTES
 from hf_summary_writer.events.items import ScalarOnDevice
@@ -170,7 +170,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if os.path.isabs(self._real_logdir):  # noqa: PTH117
             self._real_logdir = os.path.realpath(self._real_logdir)
         self._memory = MemoryLimit(max_pending_bytes)
-        self._failures = FailureLog(max_pending_bytes)
+        self._failures = WriteFailures(max_pending_bytes)
         self._lifecycle = threading.RLock()
         self._closing: list[FlushRequest] = []
         # Writers that `close` has closed last. Another thread may have been about to use one.
