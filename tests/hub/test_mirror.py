@@ -91,7 +91,7 @@ def test_only_new_bytes_are_downloaded(place: Place, hub: HubProcess) -> None:
     first = b"x" * 100_000
     place.write({EVENTS: first, "notes.txt": b"not shown"})
     mirror = place.mirror()
-    assert mirror.is_empty
+    assert not mirror.paths
     assert refreshed(mirror) == Changed(1, 100_000, {})
     assert place.held() == {EVENTS: first}
     inode = (place.folder / EVENTS).stat().st_ino
@@ -116,9 +116,9 @@ def test_a_replaced_file_is_downloaded_again(place: Place) -> None:
 def test_files_added_to_an_empty_repo_or_bucket_are_downloaded(place: Place) -> None:
     mirror = place.mirror()
     assert refreshed(mirror) == Changed(0, 0, {})
-    assert mirror.is_empty
+    assert not mirror.paths
     place.write({EVENTS: b"1"})
-    eventually(mirror, lambda: not mirror.is_empty)
+    eventually(mirror, lambda: bool(mirror.paths))
     assert place.held() == {EVENTS: b"1"}
 
 

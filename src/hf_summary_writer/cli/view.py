@@ -107,7 +107,7 @@ def view(
             fetch(mirror, config)
         except Exception as error:  # noqa: BLE001 - the client raises many kinds, and all end here
             raise click.ClickException(f"{failed_read(config, error)}{_folder_hint(repo_id)}") from None
-        if mirror.is_empty:
+        if not mirror.paths:
             _warn(f"{config.repo_id} has no file that matches {RUN_FILES[0]} yet: waiting for the first")
         board = stack.enter_context(_tensorboard(folder, port))
 

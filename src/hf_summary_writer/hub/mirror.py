@@ -231,11 +231,6 @@ class Mirror:
         """The files that were downloaded, or were there already, by their paths in the repo or bucket."""
         return self._known.keys()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no event file was found so far."""
-        return not self._known
-
     def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
         """Wait until something may have changed.
 
