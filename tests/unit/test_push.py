@@ -28,7 +28,16 @@ from hf_summary_writer.errors import (
 )
 from hf_summary_writer.events import file_version, frame
 from hf_summary_writer.events.files import SegmentName
-from hf_summary_writer.folder import STATE_FOLDER, LedgerEntry, StateFolder, lease, push_lock, snapshot
+from hf_summary_writer.folder import (
+    STATE_FOLDER,
+    ChangedFile,
+    LedgerEntry,
+    SkipReason,
+    StateFolder,
+    lease,
+    push_lock,
+    snapshot,
+)
 from hf_summary_writer.folder.ledger import Signature
 from hf_summary_writer.hub.client import Client
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote, RemoteFile
@@ -641,7 +650,7 @@ def test_files_lost_with_the_branch_during_the_comparison_are_sent_again(
 def test_a_comparison_that_fails_is_an_error_of_last_pushes_alone(
     make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push_job, "_COMMITS_UNTIL_COMPARED", 1)
+    monkeypatch.setattr(push_job, "_COMMITS_UNTIL_COMPARED", 0)
     one, last = make("one"), make("last")
     push(one, last)
     for job in (one, last):
@@ -763,7 +772,8 @@ def test_a_commit_that_crossed_another_one_is_repeated_and_no_success_until_then
     def record_another_commit() -> None:
         other.refresh(hub)
         other.record_repo(hub, is_new=False)
-        other.record(None, {"b.txt": LedgerEntry(Signature(1, 2, 3, 4), 3)})
+        known = Signature.of((job.folder / "a.txt").stat())
+        other.record(None, {"a.txt": LedgerEntry(known, 1), "b.txt": LedgerEntry(Signature(1, 2, 3, 4), 3)})
 
     hub.meanwhile = record_another_commit
     assert errors(push(job, final=True), job) == [TemporaryError]
@@ -848,12 +858,64 @@ def test_another_rank_waits_an_interval_and_at_the_end_pushes_only_what_it_logge
     assert push(job) == {}
     assert errors(push(job), job) == [None]
     assert hub.commits == [["run/a.txt"]]
+    (job.folder / "b.txt").write_bytes(b"of rank 0")
+    push(job, final=True)  # as the owner
+    assert "run/b.txt" in hub.stored
     job.lease.release()
     late = make("run", b"22", rank=1)
     names = [str(SegmentName(1700000000, "host", pid, 0, 0, "0" * 8)) for pid in (os.getppid(), os.getpid())]
     for name in names:
+        (late.folder / name).write_bytes(frame(file_version(1.0)))
         assert push(late, final=True) == {}
         (late.folder / name).write_bytes(frame(file_version(1.0)) + frame(b"x"))
     push(late, final=True)
     assert f"run/{names[1]}" in hub.stored
     assert push(late, final=True)[late].commit is None
+
+
+def test_a_folder_is_pushed_although_its_state_cannot_be_read_or_written(
+    make: Callable[..., Job],
+    push: Callable[..., Outcomes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    job = make("run")
+    monkeypatch.setattr(StateFolder, "open", fail)
+    monkeypatch.setattr(StateFolder, "write", fail)
+    outcome = push(job)[job]
+    assert outcome.error is None
+    assert outcome.commit is not None
+    assert caplog.text.count("cannot be used") == 1
+    assert push(job) == {}
+
+
+def test_a_folder_that_cannot_be_listed_is_no_success_and_holds_back_no_other_file(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make("run")
+    (job.folder / "sub").mkdir()
+    scandir = os.scandir
+
+    def fail(path: str) -> Any:
+        if path.endswith("sub"):
+            raise OSError(errno.EIO, "Input/output error")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    for _ in range(2):
+        assert errors(push(job), job) == [TemporaryError]
+    assert hub.commits == [["run/a.txt"]]
+
+
+def test_files_that_could_not_be_read_are_counted_until_the_next_push(
+    make: Callable[..., Job], push: Callable[..., Outcomes]
+) -> None:
+    job = make("run")
+    for reason in SkipReason:
+        job.skip(ChangedFile("b.txt", Signature(1, 2, 3, 4), "b.txt"), reason)
+    assert job.inventory.left_behind == 3  # denied, busy, and damaged
+    push(job)
+    assert job.inventory.left_behind == 0
