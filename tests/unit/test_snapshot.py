@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
+import shutil
 import socket
 import stat
 import time
@@ -15,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_summary_writer.events.tfrecord import frame
-from hf_summary_writer.folder import scan, snapshot
+from hf_summary_writer.folder import disk, scan, snapshot
 from hf_summary_writer.folder.copies import PrivateCopies
 from hf_summary_writer.folder.disk import StateFolder, WarnOnce
 from hf_summary_writer.folder.ledger import STATE_FOLDER, LedgerEntry, Signature
@@ -148,6 +151,61 @@ def test_an_event_file_that_did_not_only_grow_is_sent_from_the_start(folder: Fol
     else:
         path.write_bytes(new)
     assert folder.push(path.name) == new
+
+
+@pytest.mark.parametrize("grown", [b"", frame(b"x" * 20)])
+def test_of_a_copied_or_remounted_event_file_only_what_is_new_is_sent(folder: Folder, grown: bytes) -> None:
+    path = folder.path / "a.tfevents.1"
+    path.write_bytes(VERSION + record(500))
+    folder.push(path.name)
+    shutil.copy(path, folder.path / "copy")
+    (folder.path / "copy").replace(path)
+    with path.open("ab") as file:
+        file.write(grown)
+    taken = folder.take(path.name)
+    assert isinstance(taken, FileSnapshot if grown else LedgerEntry)
+    folder.push(path.name)
+    assert folder.entries[path.name].length == path.stat().st_size
+    assert folder.changed() == []
+
+
+def test_an_event_file_of_one_record_is_sent_unless_it_is_the_version(folder: Folder) -> None:
+    (folder.path / "a.tfevents.1").write_bytes(record())
+    assert folder.push("a.tfevents.1") == record()
+
+
+def test_a_damaged_end_of_a_growing_file_waits_for_the_last_push(folder: Folder) -> None:
+    path = folder.path / "a.tfevents.1"
+    path.write_bytes(VERSION + record())
+    folder.push(path.name)
+    with path.open("ab") as file:
+        file.write(b"!" * 99)
+    assert folder.take(path.name) is SkipReason.DAMAGED
+    assert folder.push(path.name, last=True) == path.read_bytes()
+
+
+def test_a_hole_that_a_network_file_system_fills_later_is_sent_again(folder: Folder) -> None:
+    path = folder.path / "a.tfevents.1"
+    whole = VERSION + record(5000) * 3
+    hole = slice(len(VERSION) + 100, len(VERSION) + 200)
+    holed = bytearray(whole)
+    holed[hole] = bytes(100)
+    path.write_bytes(holed)
+    assert folder.push(path.name) == bytes(holed)
+    with path.open("r+b") as file:
+        file.seek(hole.start)
+        file.write(whole[hole])
+        file.seek(0, os.SEEK_END)
+        file.write(record())
+    assert folder.push(path.name) == whole + record()
+    assert folder.entries[path.name].digest == snapshot._checksum(io.BytesIO(path.read_bytes()), 0, path.stat().st_size)
+
+
+def test_a_sealed_segment_with_a_torn_end_is_cut(folder: Folder) -> None:
+    whole = VERSION + record(2 * MB)
+    (folder.path / EVENTS.format(0)).write_bytes(whole + record()[:-1])
+    (folder.path / EVENTS.format(1)).write_bytes(VERSION)
+    assert folder.push(EVENTS.format(0), memory=0) == whole
 
 
 def test_a_sealed_segment_is_uploaded_in_place_and_an_open_one_is_copied(folder: Folder) -> None:
@@ -379,6 +437,26 @@ def test_a_damaged_or_compressed_event_file_is_sent_whole_once_it_stops_growing(
 def test_a_small_file_that_contains_the_token_is_never_sent(folder: Folder, memory: int) -> None:
     (folder.path / "dump.json").write_text(f'{{"HF_TOKEN": "{TOKEN}"}}')
     assert folder.take("dump.json", memory=memory) is SkipReason.SECRET
+
+
+def test_a_file_that_is_read_short_waits_for_the_next_push(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder.path / "a.txt").write_bytes(b"12345")
+    monkeypatch.setattr(snapshot, "_read", lambda file, length: file.read(length - 1))
+    assert folder.take("a.txt") is SkipReason.BUSY
+
+
+def test_an_error_of_the_disk_is_not_taken_for_a_deleted_file(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder.path / "a.txt").write_bytes(b"1")
+    error = OSError(errno.EIO, "Input/output error")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(disk, "regular_file", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        folder.take("a.txt")
+    error = PermissionError(errno.EACCES, "Permission denied")
+    assert folder.take("a.txt") is SkipReason.DENIED
 
 
 def test_a_file_deleted_after_the_scan_is_skipped(folder: Folder) -> None:

@@ -339,9 +339,7 @@ class _EventFile(_OpenFile):
     def _known_end(self, stable: BinaryIO) -> int:
         """Return the length of the part that is on the Hub, if the file only grew since, else 0."""
         known = self.known
-        if known is None or known.length > self.signature.size or known.signature[:2] != self.signature[:2]:
-            return 0
-        if known.tail != _tail(stable, known.length):
+        if known is None or known.tail != _tail(stable, known.length):
             return 0
         if known.digest and self._is_due and _checksum(stable, 0, known.length) != known.digest:
             text = f"{self.name} was rewritten in place: all of it is uploaded again"
@@ -359,6 +357,8 @@ class _EventFile(_OpenFile):
         return (
             self.reader.verify
             or known.signature.size == self.signature.size
+            # Another file, or the same one on a file system that was mounted again.
+            or known.signature[:2] != self.signature[:2]
             or not 0 <= _now() - known.verified < _SECONDS_UNTIL_DUE
         )
 
