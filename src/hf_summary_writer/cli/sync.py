@@ -165,11 +165,12 @@ def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tupl
     if repo_id is not None:
         known = [ledger.known_config for ledger in ledgers_of(folder)]
         return [(folder, config_of(folder, repo_id, options, known))], True
-    left_out: list[str] = []
-    configs, complete = _known_configs(folder, options, lambda _, line: left_out.append(line))
+    left_out: dict[str, str] = {}
+    configs, complete = _known_configs(folder, options, lambda kind, line: left_out.update({line: kind}))
     for line in left_out:
         say(line, colour="red", err=True)
-    if complete and not configs and not left_out:
+    # A copy is known from another folder alone; a folder that cannot be read may have been pushed.
+    if complete and not configs and {"copy"}.issuperset(left_out.values()):
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
     return configs, complete and not left_out
 
