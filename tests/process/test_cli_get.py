@@ -190,7 +190,7 @@ def test_a_missing_file_of_certificates_is_told_from_a_missing_repo(hub: HubProc
 def test_the_url_of_a_page_is_not_a_folder(hub: HubProcess, tmp_path: Path) -> None:
     asked = commands.invoke(hub, "get", f"{hub.endpoint}/user/run", home=tmp_path)
     assert asked.returncode == 2
-    assert "use 'name' or 'namespace/name'" in asked.stderr
+    assert "is an address: write 'user/run'" in asked.stderr
 
 
 def test_a_kept_copy_may_be_in_the_home_folder(
