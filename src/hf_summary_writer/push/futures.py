@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
-__all__ = ["PushFuture", "contain", "fail", "pass_on", "resolved"]
+__all__ = ["PushFuture", "contain", "fail", "nothing_to_push", "pass_on"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
@@ -82,9 +82,9 @@ def contain(function: Callable[[T], object], argument: T) -> None:
         logger.exception("unexpected error after a push; uploads continue")
 
 
-def resolved(result: CommitInfo | None) -> Future[CommitInfo | None]:
+def nothing_to_push() -> Future[CommitInfo | None]:
     future: Future[CommitInfo | None] = PushFuture()
-    future.set_result(result)
+    future.set_result(None)
     return future
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
 from hf_summary_writer.process import shared, tell_after_fork
-from hf_summary_writer.push.futures import PushFuture, contain, fail, pass_on, resolved
+from hf_summary_writer.push.futures import PushFuture, contain, fail, nothing_to_push, pass_on
 from hf_summary_writer.push.push import Outcomes, Pusher
 from hf_summary_writer.push.timetable import Result, Timetable
 
@@ -153,10 +153,10 @@ class PushTask:
         Without a thread it resolves to `None`.
         """
         if not self.alive:
-            return resolved(None)
+            return nothing_to_push()
         with self._loop.lock:
             if not self.alive:
-                return resolved(None)
+                return nothing_to_push()
             error, remaining = self._timetable.error, self._timetable.seconds_to_wait(time.monotonic())
             if remaining > 0 and isinstance(error, PushError) and self._timetable.hub_asked_to_wait:
                 future = self._new_future()
@@ -174,13 +174,13 @@ class PushTask:
             RuntimeError: If no thread can be started any more for `again`.
         """
         if not (self.alive or again):
-            return resolved(None)
+            return nothing_to_push()
         given_up: _GivenUp = None
         with self._loop.lock:
             if again:
                 self.start()
             if not self.alive:
-                return resolved(None)
+                return nothing_to_push()
             future = self._request()
             self._ending = self._ending or end
             if not self._timetable.finish(time.monotonic(), seconds):
