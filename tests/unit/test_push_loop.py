@@ -25,7 +25,7 @@ from hf_summary_writer.errors import (
     TemporaryError,
     UnreachableError,
 )
-from hf_summary_writer.push.loop import Phase, PushLoop, PushTask
+from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, _Round
 from hf_summary_writer.push.push import Outcomes
 
 if TYPE_CHECKING:
@@ -326,6 +326,25 @@ def test_stopping_a_push_that_waits_for_its_turn_is_no_failure(pushes: Pushes, m
     assert future.result(SECONDS) is None
 
 
+def test_stopping_during_a_push_that_is_postponed_resolves_its_future(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
+    pushes.outcomes = [PostponedError("others are first", HOUR)]
+    pushes.wait_for_begin()
+    future = task.last_future
+    task.stop()
+    pushes.let_end()
+    assert future.result(SECONDS) is None
+    joined(task)
+
+
+def test_a_task_that_is_stopped_while_another_is_scanned_does_not_join_its_push(loop: PushLoop) -> None:
+    first, second = loop.served = [PushTask(loop, Job(), HOUR) for _ in range(2)]  # type: ignore[arg-type]
+    due = _Round(loop).due()
+    assert next(due) is first.job
+    second.stop()
+    assert list(due) == []
+
+
 def test_a_folder_that_is_due_soon_joins_the_push_of_another(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.let_end(100)
     frequent, rare, later = make(interval=0.2), make(interval=0.3), make(interval=HOUR)
@@ -354,7 +373,11 @@ def test_the_thread_serves_the_other_tasks_after_one_ends(pushes: Pushes, make: 
     first.finish(SECONDS).result(SECONDS)
     wait_until(lambda: not first.alive, SECONDS)
     assert second.trigger().result(SECONDS) is not None
-    second.finish(SECONDS).result(SECONDS)
+    count = pushes.count
+    first.start()  # while the thread waits for the next push of the other
+    wait_until(lambda: [first.job] in pushes.served[count:], SECONDS)
+    for task in (first, second):
+        task.finish(SECONDS).result(SECONDS)
     joined(second)
 
 

@@ -256,11 +256,7 @@ class PushTask:
 
     def give_up_if_hopeless(self) -> _GivenUp:
         """Give up a requested push that, after an earlier failure, could not begin before the end."""
-        if not self.is_finishing:
-            return None
-        ready = self.ready_at()
-        is_hopeless = time.monotonic() < ready and self._timetable.is_hopeless(ready)
-        return self._give_up() if is_hopeless else None
+        return self._give_up() if self._timetable.is_hopeless(self.ready_at()) else None
 
     def is_due(self, now: float) -> bool:
         """Return whether a push may begin now."""
@@ -268,9 +264,7 @@ class PushTask:
 
     def is_due_soon(self, now: float, share: float) -> bool:
         """Return whether a push is due within that share of the interval, and make it due now if so."""
-        if self._running is not None or self._ending:
-            return False
-        return self._timetable.bring_forward(now, share)
+        return self._running is None and self._timetable.bring_forward(now, share)
 
     def waits_for_push(self, now: float) -> bool:
         """Return whether a trigger waits for a push that can start now."""
