@@ -6,11 +6,13 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
-from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder, read_json, write_json
+from hf_summary_writer.folder import disk
+from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder, new_temporary, read_json, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +113,83 @@ def test_only_temporary_files_of_dead_processes_are_removed(state: StateFolder, 
         state.sweep()
     assert sorted(path.name for path in state.path.iterdir()) == sorted(kept)
     assert outside.read_text() == "years of work"
+
+
+def test_a_new_temporary_file_is_not_swept_while_it_is_written(state: StateFolder) -> None:
+    with state.opened() as folder:
+        name, file = new_temporary(folder)
+        with file:
+            state.sweep()
+            assert (state.path / name).exists()
+    state.sweep()
+    assert not (state.path / name).exists()
+
+
+def test_pipes_and_files_of_others_are_never_removed(state: StateFolder) -> None:
+    os.mkfifo(state.path / ABANDONED)
+    state.sweep()
+    state.remove(ABANDONED)
+    assert (state.path / ABANDONED).exists()
+    as_another_user()
+    (state.path / ABANDONED).unlink()
+    (state.path / ABANDONED).touch()
+    os.chown(state.path / ABANDONED, 12345, -1)
+    state.sweep()
+    state.remove(ABANDONED)
+    assert (state.path / ABANDONED).exists()
+
+
+def test_a_temporary_file_that_cannot_be_removed_keeps_no_other(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"tmp-{digit * 32}" for digit in "0123"]
+    for name in names:
+        (state.path / name).touch()
+    unlink, tried = os.unlink, []
+
+    def fail_once(name: str, **options: int) -> None:
+        tried.append(name)
+        if len(tried) == 1:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        unlink(name, **options)
+
+    monkeypatch.setattr(os, "unlink", fail_once)
+    state.sweep()
+    assert sorted(tried) == names
+    assert [path.name for path in state.path.iterdir()] == tried[:1]
+
+
+def test_no_descriptor_is_left_open(state: StateFolder, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b" / "pipe").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c.txt").touch()
+    os.mkfifo(state.path / "pipe")
+    lowest = os.open(tmp_path, os.O_RDONLY)  # a new descriptor is the lowest one that is free
+    os.close(lowest)
+    disk.regular_file(str(tmp_path), "a/b/c.txt").close()
+    with pytest.raises(OSError, match="not a regular file"):
+        disk.regular_file(str(tmp_path), "a/b/pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        state.open("pipe")
+    write_json(state.path / "a.json", 1)
+    state.names(".json")
+    now = os.open(tmp_path, os.O_RDONLY)
+    os.close(now)
+    assert now == lowest
+
+
+def test_a_failing_disk_raises_no_other_error_than_that_of_the_state_file(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "rename", fail)
+    state.set_aside("missing", "1")
+    # Not every file system can sync a folder.
+    monkeypatch.setattr(os, "fsync", lambda each: fail() if stat.S_ISDIR(os.fstat(each).st_mode) else fsync(each))
+    state.write("a.json", b"1", durable=True)
+    assert read_json(state.path / "a.json", 99) == 1
 
 
 def test_a_file_system_that_gives_all_files_one_owner_is_accepted(
