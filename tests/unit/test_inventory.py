@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hf_summary_writer.config import Destination, PushConfig
-from hf_summary_writer.folder.disk import WarnOnce
+from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.folder.disk import STATE_FOLDER, WarnOnce
 from hf_summary_writer.folder.ledger import Ledger, LedgerEntry, Signature
 from hf_summary_writer.folder.scan import Inventory
 from hf_summary_writer.push import linked_folders
@@ -38,6 +39,43 @@ def test_the_longest_waiting_file_comes_first_not_the_oldest(tmp_path: Path) -> 
     assert order == ["new.txt", "newer.txt", "a.txt", "b.txt", "c.txt"]
     ledger.record({"a.txt": LedgerEntry(before, 0, tail="more")})
     assert [each.relpath for each in inventory.longest_waiting_first()][-3:] == ["b.txt", "c.txt", "a.txt"]
+
+
+def test_a_known_file_that_the_patterns_exclude_by_now_is_not_pushed(tmp_path: Path) -> None:
+    inventory, ledger = inventory_of(tmp_path)
+    (tmp_path / "a.json").write_text("new")
+    ledger.record({"a.json": LedgerEntry(Signature(0, 0, 0, 0), 0)})
+    assert list(inventory.changed()) == []
+    assert not inventory.holds("a.json")
+
+
+def test_files_with_tokens_and_a_gitignore_at_the_root_are_not_pushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["my-token", "my-tokens", ".gitignore", "a.txt"]
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "my-token"))
+    monkeypatch.setenv("HF_STORED_TOKENS_PATH", str(tmp_path / "my-tokens"))
+    for name in names:
+        (tmp_path / name).write_text("hf_0123456789")
+    ledger = Ledger(tmp_path / STATE_FOLDER / "ledger.jsonl", Destination("https://hub", "model", "run", "main", ""))
+    for place, pushed in (("", ["a.txt"]), ("run", [".gitignore", "a.txt"])):
+        config = PushConfig(repo_id="run", endpoint="https://hub", allow_patterns=None, path_in_repo=place)
+        inventory = Inventory(tmp_path, config, ledger, WarnOnce())
+        assert sorted(each.relpath for each in inventory.changed()) == pushed
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_uploaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    inventory, _ = inventory_of(tmp_path)
+    assert inventory.pending().nothing
+    monkeypatch.setattr(os, "scandir", fail)
+    assert not inventory.pending().nothing
+    with pytest.raises(TemporaryError, match="cannot be listed"):
+        list(inventory.changed())
 
 
 def test_counting_pending_files_stops_at_a_deadline_and_says_so(tmp_path: Path) -> None:

@@ -34,6 +34,14 @@ def copies(state: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     copies.clear()
 
 
+def test_clearing_closes_the_files_that_were_handed_over(copies: PrivateCopies, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with (tmp_path / "a").open("rb") as file:
+        held = copies.hold(file)
+    copies.clear()
+    assert held is None or not held.exists()
+
+
 @pytest.mark.parametrize(
     ("disk", "left"), [(64 * MB, 16 * MB), (4 * GB, 4 * GB // 20), (100 * GB, GB), (10_000 * GB, GB)]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_summary_writer.errors import FolderBusyError, PostponedError, RateLimitError, TemporaryError, UnreachableError
-from hf_summary_writer.push.timetable import Result, Timetable
+from hf_summary_writer.push.timetable import BASE_SECONDS, Result, Timetable
 
 INTERVAL = 300.0
 
@@ -29,6 +29,14 @@ def test_a_request_skips_our_back_off_but_not_a_wait_requested_by_the_hub(table:
     table.settle(1000.0, RateLimitError("429", retry_after=60))
     assert table.ready_at(requested=True) >= 1060
     assert table.hub_asked_to_wait
+
+
+def test_after_a_success_nothing_waits_for_an_earlier_back_off(table: Timetable) -> None:
+    table.settle(1000.0, RateLimitError("429", retry_after=60))
+    table.settle(1001.0, None)
+    assert table.seconds_to_wait(1001.0) == 0
+    table.settle(1001.0, TemporaryError("down"))
+    assert table.ready_at(requested=False) == 1001 + BASE_SECONDS * 0.5  # as after a first failure
 
 
 def test_a_last_push_is_retried_unless_the_hub_never_responded(table: Timetable) -> None:
