@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hf_summary_writer.folder import disk
+from hf_summary_writer.folder import disk, push_lock
 from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder, new_temporary, read_json, write_json
 
 if TYPE_CHECKING:
@@ -31,6 +31,25 @@ def state(tmp_path: Path) -> StateFolder:
 def as_another_user() -> None:
     if os.geteuid():
         pytest.skip("only root may give a file away")
+
+
+@pytest.mark.faults("D18")
+def test_a_lock_that_could_not_be_unlocked_at_once_is_free_again(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, failed = fcntl.flock, list[int]()
+
+    def fail_once(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_UN and not failed:
+            failed.append(descriptor)
+            raise OSError(errno.EIO, "disk error")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", fail_once)
+    for _ in range(2):
+        with push_lock(state) as unusable:
+            assert unusable is None
+    assert failed
 
 
 @pytest.mark.faults("S12")

@@ -43,6 +43,14 @@ def new_lock(path: Path) -> filelock.BaseFileLock:
     return filelock.FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
 
 
+def _release(lock: filelock.BaseFileLock) -> None:
+    try:
+        lock.release()
+    except OSError:  # of a failing disk; then it still holds the descriptor, and with it the lock
+        with contextlib.suppress(OSError):
+            lock.release(force=True)
+
+
 def is_locked(path: Path) -> bool:
     """Return whether the lock file `path` is held; creates no file, and holds the lock for a moment itself."""
     import filelock
@@ -56,7 +64,7 @@ def is_locked(path: Path) -> bool:
         return True
     except (OSError, NotImplementedError):
         return False  # there are no locks here, or not for us
-    lock.release()
+    _release(lock)
     return False
 
 
@@ -98,7 +106,7 @@ def push_lock(state: StateFolder) -> Iterator[OSError | NotImplementedError | No
     unusable: OSError | NotImplementedError | None = None
     with contextlib.ExitStack() as held:
         try:
-            held.callback(_acquired(state, PUSH_LOCK).release)
+            held.callback(_release, _acquired(state, PUSH_LOCK))
         except filelock.Timeout:
             raise FolderBusyError("another process is pushing this folder") from None
         except (OSError, NotImplementedError) as error:
@@ -178,8 +186,7 @@ class Lease:
         """Give the lease back, so that another process can become the owner."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            with contextlib.suppress(OSError):
-                lock.release()
+            _release(lock)
 
     @property
     def _lock_path(self) -> Path:
