@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import commands
 import events
 import remote
 import scripts
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from huggingface_hub import HfApi
+
+    from hub_process import HubProcess
 
 
 # The script kills itself at steps that are not visible from outside.
@@ -60,6 +63,21 @@ for step in range(1000):
     writer.add_scalar("loss", step, step)
 writer.flush()
 writer.scheduler.trigger()
+time.sleep(60)
+"""
+
+KILL_AT_IMPORT = """
+class Importer:
+    def find_spec(self, name, *_):
+        if name == "huggingface_hub.hf_api":
+            logged.wait(60)
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.meta_path.insert(0, Importer())
+logged = threading.Event()
+writer = HFSummaryWriter(repo_id, logdir=logdir)
+writer.add_scalar("loss", 1, 1)
+writer.flush()
+logged.set()
 time.sleep(60)
 """
 
@@ -114,3 +132,14 @@ def test_after_a_kill_at_any_step_only_missing_data_is_uploaded(
     catch_up(client(proxy), place, logdir)
     assert len([seen for seen in proxy.requests[before:] if not re.search("/api/models/.*/info", seen.path)]) == 0
     assert_sound(logdir)
+
+
+@pytest.mark.faults("P1")
+def test_a_run_that_is_killed_while_the_client_is_imported_knows_its_destination(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path
+) -> None:
+    ended = scripts.run(KILL_AT_IMPORT, hub, logdir, repo_id)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    done = commands.invoke(hub, "sync", logdir, home=logdir.parent)
+    assert done.returncode == 0, done.stderr
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run-1")

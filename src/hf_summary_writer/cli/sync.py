@@ -23,7 +23,7 @@ from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describ
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.folder import ledgers_of
 from hf_summary_writer.hub import check_client, default_endpoint
-from hf_summary_writer.notices import amount, counted, size
+from hf_summary_writer.notices import amount, counted, interval, size
 from hf_summary_writer.push import (
     inspect_folder,
     known_folders,
@@ -303,7 +303,7 @@ def _watched(
                     by_config[key] = scheduler_of(folder, config, as_json=as_json, err=False)
                     added.append(by_config[key])
                     if not as_json:
-                        say(f"{folder} goes to {place(config)} every {minutes:g} min, until Ctrl-C")
+                        say(f"{folder} goes to {place(config)} every {interval(minutes)}, until Ctrl-C")
                         if matches_nothing(folder, config):
                             say(f"no file in {folder} matches {patterns(config)} yet", colour="yellow", err=True)
             start_together(added)

@@ -136,6 +136,7 @@ class Job:
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
         self._is_flushed = True
+        self._is_remembered = False
         # When the ledger was compared with the Hub, on the monotonic clock, and the commits since then.
         self._compared_at = -math.inf
         self._commits = 0
@@ -166,12 +167,8 @@ class Job:
             self.lease.release()
         else:
             self.lease.claim(remote.repo_id)
-        try:
-            remote.check_token()
-        except Exception:
-            self.remember(remote.client.known_secret)  # a later process has to know where the folder was to go
-            raise
         self.refresh(remote)
+        self._check_token(remote)
         if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
             self._check_flushed()
             return False
@@ -182,6 +179,18 @@ class Job:
         if self.final and not (self._is_other_rank and not self.lease.held):
             return True
         return self._owes() if self.final else self.lease.claim(remote.repo_id)
+
+    def _check_token(self, remote: Remote) -> None:
+        # A later process has to know where the folder was to go. The import of the client takes seconds on a network
+        # disk, and this one may be killed meanwhile.
+        if not self._is_remembered:
+            self._is_remembered = True
+            self.remember(remote.client.known_secret)
+        try:
+            remote.check_token()
+        except Exception:
+            self.remember(remote.client.known_secret)
+            raise
 
     def refresh(self, remote: Remote) -> None:
         """Re-read the ledger, to which other processes write."""
