@@ -904,10 +904,12 @@ def test_a_folder_that_cannot_be_listed_is_no_success_and_holds_back_no_other_fi
             raise OSError(errno.EIO, "Input/output error")
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", fail)
-    for _ in range(2):
-        assert errors(push(job), job) == [TemporaryError]
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "scandir", fail)
+        for _ in range(2):
+            assert errors(push(job), job) == [TemporaryError]
     assert hub.commits == [["run/a.txt"]]
+    assert push(job) == {}
 
 
 def test_files_that_could_not_be_read_are_counted_until_the_next_push(

@@ -6,8 +6,10 @@ import errno
 import socket
 import ssl
 from email.utils import formatdate
+from json import JSONDecodeError
 
 import pytest
+from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from hf_summary_writer.errors import (
     ActionNeededError,
@@ -46,6 +48,34 @@ def test_the_wait_is_read_from_every_header_and_text_of_the_hub() -> None:
     assert asked(TOO_MANY_COMMITS.format("43 minutes")) == 43 * 60
     assert asked(TOO_MANY_COMMITS.format("about 1 hour"), ratelimit='"api";r=900;t=10') == 3600
     assert asked(TOO_MANY_COMMITS.format("30 seconds")) == 30
+    assert asked(ratelimit='"api";r=0;t=55', retry_after="5") == 55
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OfflineModeIsEnabled("offline"), ActionNeededError, "HF_HUB_OFFLINE"),
+        (LocalTokenNotFoundError("none"), ActionNeededError, "there is no token"),
+        (UnicodeEncodeError("ascii", "hf_s\u00e9cret", 4, 5, "ordinal not in range"), ActionNeededError, "not shown"),
+        (HFValidationError("a name"), RejectedError, "a name"),
+        (KeyError("siblings"), TemporaryError, "login page"),
+        (JSONDecodeError("Expecting value", "<html>", 0), TemporaryError, "login page"),
+        (
+            RuntimeError(
+                "HTTP status client error (403 Forbidden), domain: https://hub/api/models/u/r/xet-write-token"
+            ),
+            ActionNeededError,
+            "takes no data",
+        ),
+        (RuntimeError("the storage is down"), TemporaryError, "the storage is down"),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
+)
+def test_each_exception_of_the_client_has_one_class(error: Exception, kind: type[Exception], words: str) -> None:
+    found = classify_exception(error, known=True, repo="the model repo u/r", now=NOW)
+    assert type(found) is kind
+    assert words in str(found)
+    assert "\u00e9" not in str(found)
 
 
 def test_an_invalid_wait_is_ignored_and_a_long_one_is_capped() -> None:
