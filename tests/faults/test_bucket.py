@@ -59,6 +59,18 @@ def test_a_file_that_fails_twice_is_not_recorded_as_uploaded(world: World, statu
 
 
 @pytest.mark.faults
+def test_a_longer_file_that_could_not_be_kept_is_not_replaced(world: World) -> None:
+    world.api.create_bucket(world.repo_id)
+    world.api.batch_bucket_files(world.repo_id, add=[(b"longer", "a.txt")])
+    (world.folder / "a.txt").write_bytes(b"short")
+    world.proxy.add(*BATCH, Answer(200, body=failed("a.txt.replaced", of=1)), times=1)
+    run = world.schedule()
+    assert "could not be copied" in str(run.next_error())
+    run.push()
+    assert sorted(world.uploaded().values()) == [b"longer", b"short"]
+
+
+@pytest.mark.faults
 def test_after_a_lost_response_later_pushes_resend_the_file_until_it_is_certain(world: World) -> None:
     run = world.schedule()
     run.settle()
