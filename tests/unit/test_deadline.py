@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
+import weakref
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from events import wait_until
 from hf_summary_writer.errors import DeadlineError
 from hf_summary_writer.hub import deadline
 from hf_summary_writer.hub.deadline import HubThread
@@ -62,3 +66,26 @@ def test_a_call_past_its_deadline_is_abandoned(thread: HubThread) -> None:
     assert thread.left_behind == 1
     assert thread.call(lambda: 7, SECONDS) == 7
     may_end.set_result(None)
+
+
+def test_after_an_abandoned_call_no_thread_has_to_be_started(
+    thread: HubThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    may_end: Future[None] = Future()
+    with pytest.raises(DeadlineError):
+        thread.call(may_end.result, 0.001)
+    with monkeypatch.context() as exiting:
+        exiting.setattr(threading.Thread, "start", fail)
+        assert thread.call(lambda: 7, SECONDS) == 7
+    may_end.set_result(None)
+
+
+def test_a_finished_call_keeps_nothing_alive(thread: HubThread) -> None:
+    content = {b"of a file"}
+    kept = weakref.ref(content)
+    thread.call(functools.partial(len, content), SECONDS)
+    del content
+    wait_until(lambda: kept() is None, SECONDS)

@@ -11,10 +11,8 @@ import huggingface_hub
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.errors import (
     ActionNeededError,
-    DeadlineError,
     InterruptedPushError,
     PushError,
-    RejectedError,
     TemporaryError,
 )
 from hf_summary_writer.hub import xet
@@ -184,8 +182,6 @@ class BucketRemote(Remote):
         with commit_slot():
             try:
                 return self._call(send, seconds)
-            except (DeadlineError, RejectedError):
-                raise
             except PushError as error:
                 if error.in_doubt or not _NO_UPLOAD_TOKEN.search(str(error)):
                     raise
