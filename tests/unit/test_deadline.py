@@ -8,6 +8,7 @@ import time
 import weakref
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from events import wait_until
 from hf_summary_writer.errors import DeadlineError
 from hf_summary_writer.hub import deadline
-from hf_summary_writer.hub.deadline import HubThread
+from hf_summary_writer.hub.deadline import Deadline, HubThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,3 +90,35 @@ def test_a_finished_call_keeps_nothing_alive(thread: HubThread) -> None:
     thread.call(functools.partial(len, content), SECONDS)
     del content
     wait_until(lambda: kept() is None, SECONDS)
+
+
+def test_an_attempt_that_is_late_or_was_given_up_makes_no_request() -> None:
+    given_up, late = Deadline(time.monotonic() + SECONDS), Deadline(time.monotonic() - 1)
+    given_up.may_ask(to_commit=True)
+    given_up.may_ask(to_commit=False)
+    assert given_up.give_up()  # with the commit still unanswered
+    for attempt in (given_up, late):
+        with pytest.raises(DeadlineError):
+            attempt.may_ask(to_commit=True)
+        with pytest.raises(DeadlineError):
+            attempt.read(1)
+    assert not late.give_up()
+
+
+def test_the_hooks_of_others_are_kept_and_ours_are_added_once() -> None:
+    client = SimpleNamespace(event_hooks={"request": [print], "response": [repr]})
+    for _ in range(2):
+        deadline.install_hooks(client)
+    assert [hooks[1:] for hooks in client.event_hooks.values()] == [[print], [repr]]
+
+
+def test_reads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "_MOST_READS_LEFT_BEHIND", 1)
+    may_end: Future[None] = Future()
+    with pytest.raises(DeadlineError, match="did not answer"):
+        deadline.in_time(may_end.result, 0.001)
+    with pytest.raises(DeadlineError, match="1 call"):
+        deadline.in_time(may_end.result, SECONDS)
+    may_end.set_result(None)
+    wait_until(lambda: not any(thread.is_alive() for thread in deadline._left_behind), SECONDS)
+    assert deadline.in_time(lambda: 7, SECONDS) == 7

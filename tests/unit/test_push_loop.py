@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from events import wait_until
+from hf_summary_writer.config import PushConfig
 from hf_summary_writer.errors import (
     ActionNeededError,
     FolderBusyError,
@@ -25,7 +26,9 @@ from hf_summary_writer.errors import (
     TemporaryError,
     UnreachableError,
 )
-from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, _Round
+from hf_summary_writer.hub.client import Client
+from hf_summary_writer.hub.repo import RepoRemote
+from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, _Round, loop_to
 from hf_summary_writer.push.push import Outcomes
 
 if TYPE_CHECKING:
@@ -610,3 +613,13 @@ def test_the_future_raises_an_error_whose_class_has_other_arguments(pushes: Push
     assert task.last_future is not None
     with pytest.raises(MineError, match=r"broken \(3\)"):
         task.last_future.result(SECONDS)
+
+
+def test_only_runs_of_one_account_and_destination_share_a_loop() -> None:
+    one, other = (Client(None, SimpleNamespace(endpoint="https://hub", token="hf_none")) for _ in range(2))
+    config = PushConfig(repo_id="user/run", endpoint="https://hub")
+    others = [{"repo_id": "user/other"}, {"repo_type": "dataset"}, {"revision": "runs"}, {"private": True}]
+    remotes = [RepoRemote(dataclasses.replace(config, **changes), one) for changes in ({}, *others)]  # type: ignore[arg-type]
+    loops = [loop_to(remote) for remote in [*remotes, RepoRemote(config, other)]]
+    assert len(set(map(id, loops))) == len(loops)
+    assert loop_to(RepoRemote(dataclasses.replace(config, path_in_repo="elsewhere"), one)) is loops[0]
