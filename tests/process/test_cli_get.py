@@ -57,6 +57,14 @@ def test_without_a_token_a_repo_needs_its_namespace(hub: HubProcess, tmp_path: P
     assert "there is no token that names the user: write user/my-runs, or log in" in asked.stderr
 
 
+@pytest.mark.parametrize("command", ["get", "view"])
+def test_a_folder_for_downloads_that_cannot_be_created_is_named(hub: HubProcess, tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    asked = commands.invoke(hub, command, "user/runs", "--folder", tmp_path / "file" / "copy", home=tmp_path)
+    assert asked.returncode == 1
+    assert asked.stderr == f"Error: {tmp_path}/file/copy cannot be created: Not a directory\n"
+
+
 def test_json_and_csv_hold_the_same_values(hub: HubProcess, logs: Path) -> None:
     in_json = commands.objects(commands.invoke(hub, "get", logs, "train/loss", "--json", home=logs).stdout)
     in_csv = csv.DictReader(io.StringIO(commands.invoke(hub, "get", logs, "train/loss", "--csv", home=logs).stdout))

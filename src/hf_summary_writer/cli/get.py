@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer.cli.options import config_option, new_folder, refuse
+from hf_summary_writer.cli.options import config_option, create_folder, new_folder, refuse
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import exit_on_signals
 from hf_summary_writer.cli.terminal import log_to_stderr, write_lines
@@ -82,6 +82,8 @@ def get(
         raise click.ClickException(printable(str(error))) from None
     if isinstance(place, Path):
         refuse("a folder", {"--endpoint": endpoint, "--token": token, "--folder": folder})
+    elif folder is not None:
+        create_folder(folder)
     try:
         if isinstance(place, Path):
             found = read_folder(place, tags or None, runs or None)

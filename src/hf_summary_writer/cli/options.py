@@ -22,6 +22,7 @@ __all__ = [
     "config_of",
     "config_option",
     "config_options",
+    "create_folder",
     "existing_folder",
     "given",
     "new_folder",
@@ -46,6 +47,18 @@ class _Folder(click.Path):
 
 # The absolute path, without links, of a folder that need not exist yet. Shells do not expand ~ in `--option=~/folder`.
 new_folder: click.Path = _Folder(file_okay=False)
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder if need be.
+
+    Raises:
+        click.ClickException: If it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"{folder} cannot be created: {error.strerror}") from None
 
 
 class _Seconds(click.FloatRange):

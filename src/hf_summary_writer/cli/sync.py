@@ -199,7 +199,7 @@ def _known_configs(
 @functools.cache
 def _name_other_hub(folder: Path, config: PushConfig, endpoint: str) -> None:
     command = config.sync_command(folder, endpoint)
-    say(f"{folder} was pushed to {config.endpoint}, not to {endpoint}. To push it there: {command}", err=True)
+    say(f"{folder} goes to {config.endpoint}, not to {endpoint}. To push it there: {command}", err=True)
 
 
 def _linked(configs: _Configs) -> _Configs:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer.cli.options import config_option, new_folder, some_seconds
+from hf_summary_writer.cli.options import config_option, create_folder, new_folder, some_seconds
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, say
@@ -101,6 +101,8 @@ def view(
                     tempfile.TemporaryDirectory(prefix="hf-summary-writer-view-", ignore_cleanup_errors=True)
                 )
             )
+        else:
+            create_folder(folder)
         try:
             config = with_full_name(config, api)
             mirror = Mirror(api, config, folder, PathFilter(RUN_FILES), _warn)
