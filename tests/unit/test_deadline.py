@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import time
 import weakref
@@ -67,6 +68,13 @@ def test_a_call_past_its_deadline_is_abandoned(thread: HubThread) -> None:
     assert thread.left_behind == 1
     assert thread.call(lambda: 7, SECONDS) == 7
     may_end.set_result(None)
+
+
+def test_a_call_that_exits_ends_no_thread(thread: HubThread) -> None:
+    with pytest.raises(SystemExit):
+        thread.call(sys.exit, SECONDS)
+    assert thread.call(lambda: 7, SECONDS) == 7
+    assert thread.left_behind == 0
 
 
 def test_after_an_abandoned_call_no_thread_has_to_be_started(
