@@ -46,7 +46,7 @@ from hf_summary_writer.push import push as push_module
 from hf_summary_writer.push.budget import CommitQueue
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.push import Outcomes, Pusher
-from hf_summary_writer.push.runs import Run
+from hf_summary_writer.push.runs import Run, RunPhase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +77,7 @@ class MemoryHub(Remote):
         squash_error: Raised by the next squash.
         token_error: Raised where the token is looked up.
         creations: How often it was created.
+        small: The paths of each call of `publish_small`.
         listed: The paths of each listing.
         meanwhile: Called while it makes a commit.
     """
@@ -105,6 +106,7 @@ class MemoryHub(Remote):
         self.squash_error: Exception | None = None
         self.token_error: Exception | None = None
         self.creations = 0
+        self.small: list[list[str]] = []
         self.listed: list[list[str]] = []
         self.meanwhile: Callable[[], object] = lambda: None
 
@@ -149,9 +151,9 @@ class MemoryHub(Remote):
     def publish_small(
         self,
         uploads: Sequence[Upload],
-        commit_slot: Callable[[], AbstractContextManager[object]],
+        commit_slot: Callable[[], AbstractContextManager[object]],  # noqa: ARG002 - as of a remote
     ) -> None:
-        """Do nothing, as a branch does."""
+        self.small.append([each.path for each in uploads])
 
     def squash(self, title: str) -> None:  # noqa: ARG002 - as of a remote
         self.squashes += 1
@@ -274,7 +276,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         config = PushConfig(
             repo_id=REPO, endpoint="https://hub", path_in_repo=name, allow_patterns=None, model_card=False, **options
         )
-        run = None if rank is None else Run(folder, rank, 300.0, tells=False)
+        run = None if rank is None else Run(folder, rank, 300.0, tells=options.get("repo_type") == "bucket")
         jobs.append(Job(folder, config, content_lock=threading.Lock(), run=run, is_other_rank=bool(rank), **of_job))
         return jobs[-1]
 
@@ -921,3 +923,20 @@ def test_files_that_could_not_be_read_are_counted_until_the_next_push(
     assert job.inventory.left_behind == 3  # denied, busy, and damaged
     push(job)
     assert job.inventory.left_behind == 0
+
+
+def test_the_end_of_a_run_is_told_once_all_its_files_are_there(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    job = make("run", rank=0, repo_type="bucket")
+    push(job)
+    job.runs.end(RunPhase.FINISHED)  # type: ignore[union-attr]
+    (job.folder / "b.txt").write_bytes(b"b")
+    hub.errors = [TemporaryError("down")]
+    assert errors(push(job, final=True), job) == [TemporaryError]
+    assert hub.small == []
+    (job.folder / "b.txt").unlink()
+    assert errors(push(job, final=True), job) == [None]
+    assert hub.small == [["run/hf-summary-writer.json"]]
+    push(job, final=True)
+    assert len(hub.small) == 1
