@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import time
 from typing import TYPE_CHECKING
@@ -97,7 +98,19 @@ def test_a_push_that_hung_before_the_exit_does_not_delay_it(proxy: FaultProxy, r
 
 
 @pytest.mark.faults("D15")
-@pytest.mark.parametrize("leave", ["", "writer.close()", "writer.scheduler.close()"])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(
+            "",
+            marks=pytest.mark.skipif(
+                (3, 12) <= sys.version_info < (3, 12, 3), reason="no thread that could be abandoned starts at exit"
+            ),
+        ),
+        "writer.close()",
+        "writer.scheduler.close()",
+    ],
+)
 def test_exit_on_a_hung_disk_counts_no_files_and_names_the_command(
     hub: HubProcess, repo_id: str, logdir: Path, leave: str
 ) -> None:
