@@ -103,6 +103,21 @@ def test_every_run_in_a_folder_is_uploaded_to_its_earlier_destination(
     assert remote.files(api, repo_id) == remote.under(tmp_path / "runs", "tensorboard")
 
 
+def test_runs_of_unknown_destination_beside_known_ones_are_named(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    body = "HFSummaryWriter(repo_id, logdir=logdir).add_scalars('loss', {'train': 1.0}, 1)"
+    assert scripts.run(body, hub, runs / "a", repo_id).returncode == 0
+    for command in (["sync"], ["status", "--exit-code"], ["sync", "--dry-run", "--exit-code"]):
+        assert commands.invoke(hub, *command, runs, home=tmp_path).returncode == 0, command
+    for name in ("b", "c"):
+        with SummaryWriter(str(runs / name)) as writer:
+            writer.add_scalar("loss", 2.0, 2)
+    for command in (["sync"], ["status", "--exit-code"], ["sync", "--dry-run", "--exit-code"]):
+        said = commands.invoke(hub, *command, runs, home=tmp_path)
+        assert said.returncode == 1, command
+        assert f"the event files in {runs}/b and in 1 other folder were never pushed from here" in said.stderr
+
+
 def test_an_offline_run_is_uploaded_later_to_the_destination_of_its_command(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,7 @@ def planned(folder: Path, *words: str) -> list[tuple[Path, PushConfig]]:
     options = {name: value for name, value in given.items() if name in OPTIONS}
     modes = {name: given[name] for name in ("watch", "dry_run", "exit_code", "verify")}
     _check_modes(options, given["repo_id"], **modes)
-    return _configs(given["logdir"], given["repo_id"], options)[0]
+    return _configs(given["logdir"], given["repo_id"], options, watch=given["watch"])[0]
 
 
 def test_there_is_a_value_for_every_option() -> None:

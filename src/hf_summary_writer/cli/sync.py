@@ -76,8 +76,9 @@ def sync(
     """Upload LOGDIR to REPO_ID, except for data that is on the Hub already.
 
     LOGDIR is one run or a folder of runs, written by any program. Without REPO_ID, LOGDIR (or every run in it) is
-    uploaded to the repo it was last uploaded to, with the same options; --watch includes runs that appear later. With
-    REPO_ID, options that are not given keep their last value for that destination.
+    uploaded to the repo it was last uploaded to, with the same options, and runs that were never uploaded are named;
+    --watch includes runs that appear later. With REPO_ID, options that are not given keep their last value for that
+    destination.
 
     Links to folders within LOGDIR are followed. Links out of LOGDIR are not, unless --follow-links says so: a folder
     from somebody else may hold links to anything on this disk.
@@ -90,7 +91,7 @@ def sync(
     log_to_stderr()
     folder = logdir.resolve()
     _check_modes(options, repo_id, watch=watch, dry_run=dry_run, exit_code=exit_code, verify=verify)
-    configs, complete = _configs(folder, repo_id, options)
+    configs, complete = _configs(folder, repo_id, options, watch=watch)
     original = configs
     if follow_links:
         configs = [*original, *_linked(original)]
@@ -160,7 +161,7 @@ def _key(folder: Path, config: PushConfig) -> _Key:
     return folder, config.destination.key
 
 
-def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tuple[_Configs, bool]:
+def _configs(folder: Path, repo_id: str | None, options: dict[str, Any], *, watch: bool) -> tuple[_Configs, bool]:
     """Return the folders to push with their configs, and whether those are all folders to push."""
     if repo_id is not None:
         known = [ledger.known_config for ledger in ledgers_of(folder)]
@@ -172,7 +173,8 @@ def _configs(folder: Path, repo_id: str | None, options: dict[str, Any]) -> tupl
     # A copy is known from another folder alone; a folder that cannot be read may have been pushed.
     if complete and not configs and {"copy"}.issuperset(left_out.values()):
         raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
-    return configs, complete and not left_out
+    # A watch finds out where runs go that are about to begin.
+    return configs, complete and not set(left_out.values()) - ({"unknown"} if watch else set())
 
 
 def _known_configs(

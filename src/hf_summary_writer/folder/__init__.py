@@ -15,7 +15,7 @@ from hf_summary_writer.folder.lease import (
 from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerEntry, LedgerError, ledgers_of
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.folder.scan import NO_EVENT_BYTES, ChangedFile, Inventory, Pending, scan_folder
-from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader
+from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader, is_event_file
 
 __all__ = [
     "NO_EVENT_BYTES",
@@ -35,6 +35,7 @@ __all__ = [
     "SnapshotReader",
     "StateFolder",
     "WarnOnce",
+    "is_event_file",
     "is_locked",
     "ledgers_of",
     "most_open_files",

@@ -21,11 +21,13 @@ from hf_summary_writer.folder import (
     PathFilter,
     WarnOnce,
     disk,
+    is_event_file,
     is_locked,
     ledgers_of,
     scan_folder,
 )
 from hf_summary_writer.hub import one_line
+from hf_summary_writer.notices import counted
 from hf_summary_writer.process import is_running
 from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.runs import iso
@@ -239,7 +241,14 @@ def known_folders(root: Path, warn: Callable[[str, str], object]) -> list[tuple[
         warn: Called, as `WarnOnce.warn`, for each folder that is left out.
     """
     found = [(root, ledger) for ledger in ledgers_of(root, warn)]
-    return found or [(folder, ledger) for folder in _below(root, warn) for ledger in ledgers_of(folder, warn)]
+    if found:
+        return found
+    found = [(folder, ledger) for folder in _below(root, warn) for ledger in ledgers_of(folder, warn)]
+    unknown = _unknown_runs(root) if found else []
+    if unknown:
+        others = f" and in {counted(len(unknown) - 1, 'other folder')}" if unknown[1:] else ""
+        warn("unknown", f"the event files in {unknown[0]}{others} were never pushed from here: sync them with REPO_ID")
+    return found
 
 
 def matches_nothing(folder: Path, config: PushConfig) -> bool:
@@ -294,3 +303,16 @@ def _below(root: Path, warn: Callable[[str, str], object]) -> Iterator[Path]:
             # Not by the method of a Path, which raises for a folder that may not be looked into.
             if os.path.isdir(os.path.join(folder, name, STATE_FOLDER)):  # noqa: PTH112
                 yield Path(folder, name)
+
+
+def _unknown_runs(root: Path) -> list[Path]:
+    """Return the folders with event files that were not pushed from here, neither by themselves nor from above."""
+    unknown = []
+    for folder, subfolders, names in os.walk(root):
+        if os.path.isdir(os.path.join(folder, STATE_FOLDER)):  # noqa: PTH112
+            subfolders.clear()
+            continue
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if any(map(is_event_file, names)):
+            unknown.append(Path(folder))
+    return unknown
