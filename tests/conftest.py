@@ -37,6 +37,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 from hypothesis import settings
 
+import hf_summary_writer.notices  # noqa: F401 - it adds a handler to our logger
 from hub_process import HasEndpoint, HubProcess
 
 if TYPE_CHECKING:

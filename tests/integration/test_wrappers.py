@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 from types import SimpleNamespace
@@ -124,6 +125,25 @@ def test_wrappers_need_no_repo_if_the_environment_names_it(monkeypatch: pytest.M
     output = HubOutputFormat(folder="runs/first")
     output.close()
     assert output.writer.repo_id == "user/of-the-environment"
+
+
+@pytest.mark.parametrize(
+    ("framework", "name"),
+    [
+        ("accelerate", "HubTracker"),
+        ("transformers", "HubCallback"),
+        ("lightning", "HubLogger"),
+        ("ray", "HubLoggerCallback"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_the_training_begins(framework: str, name: str) -> None:
+    pytest.importorskip(f"{framework}.tune" if framework == "ray" else framework)
+    wrapper = getattr(importlib.import_module(f"hf_summary_writer.integrations.{framework}"), name)
+    wrapper("hf://datasets/user/run", commit_every=1)
+    with pytest.raises(ValueError, match="a/b/c"):
+        wrapper("a/b/c")
+    with pytest.raises(TypeError, match="commit_every"):
+        wrapper(commit_every="often")
 
 
 @pytest.mark.parametrize("make", WRITERS)

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate.tracking import TensorBoardTracker, on_main_process
 
 from hf_summary_writer.events import default_logdir
-from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, check_early
 
 __all__ = ["HubTracker"]
 
@@ -34,6 +34,7 @@ class HubTracker(TensorBoardTracker):  # type: ignore[misc]
         logging_dir: str | os.PathLike[str] = "runs",
         **kwargs: Any,
     ) -> None:
+        check_early(repo_id, kwargs)
         super().__init__(run_name or Path(default_logdir("")).name, logging_dir, **kwargs)
         self.repo_id = repo_id
         # None before the trackers are initialised, and in all but the main process.

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hf_summary_writer.config import PushConfig
+from hf_summary_writer.hub import endpoint_of
 from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
-__all__ = ["FrameworkWriter", "TorchFrameworkWriter", "logging_with"]
+__all__ = ["FrameworkWriter", "TorchFrameworkWriter", "check_early", "logging_with"]
+
+
+def check_early(repo_id: str | None, arguments: Mapping[str, Any]) -> None:
+    """Check the arguments of a writer that a framework makes when the training begins, hours later perhaps.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is something that the Hub cannot have.
+    """
+    # The environment may name the repo until then.
+    named = {**arguments, "repo_id": "unnamed" if repo_id is None else repo_id}
+    PushConfig.from_arguments(named, endpoint_of(arguments.get("hf_api")))
 
 
 class FrameworkWriter(HFSummaryWriter):

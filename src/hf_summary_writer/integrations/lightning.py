@@ -16,7 +16,7 @@ else:
     from lightning.pytorch.loggers import TensorBoardLogger
 
 from hf_summary_writer.config import complete_arguments
-from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, logging_with
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, check_early, logging_with
 
 if TYPE_CHECKING:
     import os
@@ -49,6 +49,7 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         own = {key: kwargs.pop(key) for key in _OF_THE_LOGGER if key in kwargs}
+        check_early(repo_id, kwargs)
         super().__init__(save_dir, name, **own)
         # The parent's own name for it, by which it closes the writer.
         self._experiment: TorchFrameworkWriter | None = None

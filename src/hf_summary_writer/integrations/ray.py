@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.logger import TBXLoggerCallback
 
 from hf_summary_writer.config import complete_arguments
-from hf_summary_writer.integrations.framework_writer import FrameworkWriter, logging_with
+from hf_summary_writer.integrations.framework_writer import FrameworkWriter, check_early, logging_with
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -30,6 +30,7 @@ class HubLoggerCallback(TBXLoggerCallback):  # type: ignore[misc]
 
     @complete_arguments
     def __init__(self, repo_id: str | None = None, *, path_in_repo: str | None = "tensorboard", **kwargs: Any) -> None:
+        check_early(repo_id, kwargs)
         super().__init__()
         self._repo_id = repo_id
         self._path_in_repo = path_in_repo or ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.integrations import TensorBoardCallback
 
-from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, logging_with
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, check_early, logging_with
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -30,6 +30,7 @@ class HubCallback(TensorBoardCallback):  # type: ignore[misc]
     """
 
     def __init__(self, repo_id: str | None = None, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
+        check_early(repo_id, kwargs)
         super().__init__()
         self.tb_writer: TorchFrameworkWriter | None = None
         self._repo_id = repo_id
