@@ -42,6 +42,9 @@ def test_a_successful_check_exits_with_0_and_creates_no_repo(
     found, code = findings(hub, repo_id, home=tmp_path)
     assert (code, found["repo"]["ok"]) == (0, True)
     assert "may write" in found["repo"]["text"]
+    found, code = findings(hub, repo_id, "--revision", "dev", home=tmp_path)
+    assert (code, found["repo"]["ok"]) == (0, True)
+    assert f"model {repo_id} has no branch dev" in found["repo"]["text"]
     assert len(api.list_repo_commits(repo_id)) == commits
 
 

@@ -111,7 +111,7 @@ def check(
     if repo_id is not None:
         full_name = repo_id if "/" in repo_id else f"{name}/{repo_id}"
         found = _rights(api, full_name, check_repo_type(repo_type), check_revision(revision))
-        yield found if found is not None else _new_repo(account, full_name, check_repo_type(repo_type), revision)
+        yield found if found is not None else _new_repo(account, full_name, check_repo_type(repo_type))
 
 
 def require(config: PushConfig, api: HfApi | None) -> None:
@@ -203,7 +203,7 @@ def _limits(header: str) -> Finding:
     return Finding("limits", ok=True, text=text)
 
 
-def _new_repo(account: Mapping[str, Any], repo_id: str, repo_type: str, revision: str | None) -> Finding:
+def _new_repo(account: Mapping[str, Any], repo_id: str, repo_type: str) -> Finding:
     """Return whether the account may create a repo, as far as it is known without creating it."""
     namespace = repo_id.partition("/")[0]
     organizations = [each.get("name") for each in account.get("orgs") or () if isinstance(each, dict)]
@@ -217,14 +217,13 @@ def _new_repo(account: Mapping[str, Any], repo_id: str, repo_type: str, revision
             " nor an organization of this account",
             remedy="correct the name, or ask for access to it",
         )
-    branch = f", or has no branch {check_revision(revision)}" if repo_type != BUCKET else ""
-    return Finding("repo", ok=True, text=f"{repo_type} {repo_id} does not exist{branch}: the first push creates it")
+    return Finding("repo", ok=True, text=f"{repo_type} {repo_id} does not exist: the first push creates it")
 
 
 def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding | None:
     """Make the request that precedes a commit or batch: it needs the same right and changes nothing.
 
-    Returns `None` if there is no such repo or branch.
+    Returns `None` if there is no such repo.
     """
     probe = {"files": [{"path": "check.txt", "size": 1, "sample": "eA=="}]}
     try:
@@ -234,8 +233,12 @@ def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding 
             _ask(api, "POST", f"/api/{repo_type}s/{repo_id}/preupload/{quote(revision, safe='')}", json=probe)
     except Exception as error:  # noqa: BLE001 - the client raises many kinds
         answer = answer_of(error)
-        if answer is not None and answer.error_code in (REPO_NOT_FOUND, REVISION_NOT_FOUND):
+        code = "" if answer is None else answer.error_code
+        if code == REPO_NOT_FOUND:
             return None
+        if code == REVISION_NOT_FOUND:
+            text = f"{repo_type} {repo_id} has no branch {revision}: the first push creates it"
+            return Finding("repo", ok=True, text=text)
         reason = str(classify_exception(error, known=False, repo=repo_id, now=time.time()))
         return Finding("repo", ok=False, text=reason, remedy="use a token that may write to this repo, or another repo")
     return Finding("repo", ok=True, text=f"the token may write to {repo_type} {repo_id}")
