@@ -86,6 +86,7 @@ def test_a_copied_run_is_uploaded_to_the_originals_path_only_on_request(
     shutil.copytree(original, copy)
     (copy / "new.tfevents.2").write_bytes(b"".join(RECORDS))
     told = sync(hub, copy, code=2)
+    assert commands.invoke(hub, "status", copy, home=copy.parent).returncode == 2
     assert list(remote.files(api, repo_id)) == [f"tensorboard/a/{NAME}"]
     (line,) = [line for line in told.splitlines() if "seems to be a copy" in line]
     pasted = commands.pasted(line.rpartition("run: ")[2], hub, copy.parent)

@@ -80,11 +80,12 @@ def status(
 
 
 def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) -> None:
-    left_out: list[str] = []
-    known = known_folders(folder, lambda _, line: left_out.append(line))
+    left_out: dict[str, str] = {}
+    known = known_folders(folder, lambda kind, line: left_out.update({line: kind}))
     for line in left_out:
         say(line, colour="red", err=True)
-    if not known and (forget or not left_out):
+    # As in `sync`: a copy is known from another folder alone; a folder that cannot be read may have been pushed.
+    if not known and (forget or {"copy"}.issuperset(left_out.values())):
         raise click.UsageError(f"{folder} was never pushed from here")
     if forget:
         if as_json or exit_code:
