@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import os
@@ -812,6 +813,19 @@ def test_a_process_that_uploaded_nothing_compares_unless_another_one_just_has(
     later = make("run", None)
     push(later, final=True)
     assert list(hub.stored) == ([] if seconds else ["run/a.txt"])
+
+
+def test_a_last_push_that_follows_a_comparison_does_not_repeat_it(
+    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+) -> None:
+    push(make("run"))
+    later = make("run", None)
+    later.ledger.refresh()
+    later.ledger.commit = dataclasses.replace(later.ledger.commit, time=0.0)  # type: ignore[type-var]
+    push(later, final=True)
+    assert hub.listed == [["run/a.txt"]]
+    push(later, final=True)
+    assert hub.listed == [["run/a.txt"]]
 
 
 def test_a_watcher_holds_the_lease_until_its_last_push(make: Callable[..., Job], push: Callable[..., Outcomes]) -> None:
