@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EventFileWriter", "FileWriter", "plain_step", "plain_time"]
 
-_CALL_BYTES = 1536
+_CALL_BYTES = 2560
 
-"""Memory of a call that is encoded later, besides its values: functions, their arguments, the headers of arrays."""
+"""Memory of a call that is encoded later, besides its values: functions, their arguments, the headers of arrays.
+CPython 3.14 takes most, up to 2.2 kB."""
 
 
 def _check(message: Any, name: str) -> None:
