@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
+    from hf_summary_writer.push import Status
 
 __all__ = ["HFSummaryWriter"]
 
@@ -298,7 +299,8 @@ class HFSummaryWriter(EventWriter):
         status = self.scheduler.status()
         pending, commit = status.pending, status.commit
         link = f'<a href="{escape(self.url)}">{escape(self.repo_id)}</a>' if self.url else escape(self.repo_id)
-        state = "all uploaded" if pending.nothing else f"{amount(pending.missing, pending.bytes)} to upload"
+        uploaded = "all uploaded" if commit else "nothing to upload"
+        state = uploaded if pending.nothing else f"{amount(pending.missing, pending.bytes)} to upload"
         last = time.strftime("%H:%M:%S", time.localtime(commit.time)) if commit else "none"
         error = f", last error: {escape(status.failure.error)}" if status.failure else ""
         return f"{escape(self.logdir)} → {link}: {status.phase.value}, {state}, last commit: {last}{error}"
@@ -369,6 +371,10 @@ class _RunScheduler(CommitScheduler):
         if self._enabled:
             super().start()
 
+    def status(self) -> Status:
+        self._flushed()  # events in the queue are no part of the folder yet
+        return super().status()
+
     def close(self) -> None:
         self._end_run(RunPhase.FINISHED)
         super().close()
@@ -412,14 +418,21 @@ class _RunScheduler(CommitScheduler):
             look_for_leftovers(
                 self.folder_path, where.endpoint, where if self._push_leftovers else None, lambda: self.api
             )
-        writer = self._writer()
+        writer = self._flushed()
         if writer is not None:
-            writer.flush()
             before, self._dropped = self._dropped, writer.dropped_events
             return not writer.is_behind and self._dropped == before
-        writer_thread.flush()  # it was dropped without `close`
         self._run.end(RunPhase.FINISHED)
         return True
+
+    def _flushed(self) -> HFSummaryWriter | None:
+        """Write all logged events to disk, and return the writer unless it was dropped without `close`."""
+        writer = self._writer()
+        if writer is None:
+            writer_thread.flush()
+        else:
+            writer.flush()
+        return writer
 
     def _pushed(self, error: BaseException | None) -> None:
         super()._pushed(error)

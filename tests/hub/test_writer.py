@@ -89,6 +89,19 @@ def test_a_trigger_covers_every_scalar_logged_before_it(
     assert writer.scheduler.trigger().result(SECONDS) is None
 
 
+def test_the_status_counts_events_that_were_logged_just_before(write: Callable[..., HFSummaryWriter]) -> None:
+    writer = write(commit_every=60)
+    assert writer.scheduler.status().all_arrived
+    assert "nothing to upload" in writer._repr_html_()
+    for step in range(3):
+        writer.add_scalar("loss", 1.0, step)
+        assert writer.scheduler.status().pending.files == 1
+        assert "1 file" in writer._repr_html_()
+        writer.scheduler.trigger().result(SECONDS)
+        assert writer.scheduler.status().all_arrived
+        assert "all uploaded" in writer._repr_html_()
+
+
 def test_after_a_with_block_every_file_is_uploaded_byte_for_byte(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
