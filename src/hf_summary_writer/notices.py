@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["QUIET", "amount", "announce", "counted", "interval", "printable", "shown_path", "size"]
+__all__ = ["QUIET", "amount", "announce", "counted", "in_notebook", "interval", "printable", "shown_path", "size"]
 
 QUIET = "HF_SUMMARY_WRITER_QUIET"
 
@@ -21,7 +21,11 @@ class _LastResort(logging.Handler):
     """Writes records that no other handler takes to standard error, as `logging.lastResort` does; names the library."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is not None and not _is_configured():
+        if not _is_configured():
+            self.write(record)
+
+    def write(self, record: logging.LogRecord) -> None:
+        if sys.stderr is not None:
             # `handleError` of other handlers raises itself where standard error is closed.
             with contextlib.suppress(Exception):
                 sys.stderr.write(f"{self.format(record)}\n")
@@ -37,14 +41,27 @@ _announced: set[str] = set()
 
 def announce(message: str, *arguments: object) -> None:
     """Log a message at the level INFO; if logging is not configured, write it to standard error, once."""
-    if _is_configured():
+    if _is_configured() and not _is_configured_by_notebook():
         logger.info(message, *arguments, stacklevel=2)
         return
     record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, arguments, None)
     text = record.getMessage()
     if text not in _announced and os.environ.get(QUIET, "").strip().lower() in _OFF:
         _announced.add(text)
-        _last_resort.handle(record)
+        _last_resort.write(record)
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    return "ipykernel" in sys.modules
+
+
+def _is_configured_by_notebook() -> bool:
+    """Return whether a notebook logs warnings alone, and its user has chosen no level for this library.
+
+    Colab and Kaggle give the root logger a handler before the first cell runs, and leave its level at WARNING.
+    """
+    return in_notebook() and logger.level == logging.NOTSET and logger.getEffectiveLevel() == logging.WARNING
 
 
 def _is_configured() -> bool:

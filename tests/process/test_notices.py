@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
 import sys
 import textwrap
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
 import commands
 import scripts
-from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer import HFSummaryWriter, notices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +100,23 @@ def test_configured_logging_is_left_alone(hub: HubProcess, repo_id: str, tmp_pat
     assert "hf-summary-writer:" not in said
     assert "HTTP Request" not in said
     assert "HTTP Request" in train(hub, tmp_path, repo_id, configured.replace("(format", "(level='DEBUG', format"))
+
+
+def test_a_notebook_shows_notices_although_its_root_logger_has_a_handler(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("hf_summary_writer")
+
+    def shown(text: str) -> str:
+        notices.announce("%s", text)
+        return capsys.readouterr().err
+
+    assert logging.getLogger().handlers, "as in Colab, and here by pytest"
+    assert shown("in a program") == ""
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    assert shown("in a notebook") == "hf-summary-writer: in a notebook\n"
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    assert shown("with a level of the user's") == ""
 
 
 def test_warnings_name_the_library(tmp_path: Path) -> None:

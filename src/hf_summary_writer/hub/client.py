@@ -7,7 +7,6 @@ import functools
 import hashlib
 import logging
 import os
-import sys
 import threading
 import time
 import warnings
@@ -21,6 +20,7 @@ from hf_summary_writer.errors import ActionNeededError, UnreachableError
 from hf_summary_writer.hub import deadline, xet
 from hf_summary_writer.hub.responses import classify_exception
 from hf_summary_writer.hub.secrets import redacted
+from hf_summary_writer.notices import in_notebook
 from hf_summary_writer.process import tell_after_fork
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ LIBRARY_NAME = "hf-summary-writer"
 
 # The client imports `tqdm.auto`, which warns in a notebook without ipywidgets. No bar of ours needs them. Set here, not
 # around the import: that happens in the thread of the pushes, and filters are those of all threads.
-if "ipykernel" in sys.modules:
+if in_notebook():
     warnings.filterwarnings("ignore", "IProgress not found", module="tqdm.auto")
 
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="

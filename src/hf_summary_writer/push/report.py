@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError, UnwrittenError, describe
-from hf_summary_writer.notices import amount, announce, shown_path
+from hf_summary_writer.notices import amount, announce, in_notebook, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,7 +273,7 @@ class Shutdown:
 
 def _is_watched() -> bool:
     """Return whether a user may be waiting at a terminal or a notebook."""
-    if "ipykernel" in sys.modules:
+    if in_notebook():
         return True
     try:
         return sys.stderr.isatty()

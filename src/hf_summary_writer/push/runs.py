@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.events import command_line
 from hf_summary_writer.folder import STATE_FOLDER, StateFolder, disk
-from hf_summary_writer.notices import printable
+from hf_summary_writer.notices import in_notebook, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,7 +77,7 @@ class RunPhase(Enum):
     def at_exit(cls) -> RunPhase:
         """Return the phase of a run whose process exits without closing its writer."""
         # A notebook or prompt keeps the last error of a cell or line there, which ended nothing.
-        is_prompt = hasattr(sys, "ps1") or "ipykernel" in sys.modules
+        is_prompt = hasattr(sys, "ps1") or in_notebook()
         return cls.after(None if is_prompt else getattr(sys, "last_value", None))
 
 
