@@ -42,6 +42,8 @@ class PushError(Exception):
     Attributes:
         retry_after: Seconds that the Hub asked to wait, if it did.
         in_doubt: Whether a commit was asked for and not answered, so that the Hub may have made it, or may make it yet.
+        is_outside_requests: Whether no request to the Hub failed, but something else of the client, such as an upload
+            over Xet.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -49,6 +51,7 @@ class PushError(Exception):
         super().__init__(message)
         self.retry_after = retry_after
         self.in_doubt = False
+        self.is_outside_requests = False
 
 
 class TemporaryError(PushError):

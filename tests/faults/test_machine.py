@@ -15,6 +15,7 @@ from huggingface_hub import constants
 import events
 import remote
 import scripts
+from faults.mounts import a_disk_of
 from faults.proxy import Answer, Delay
 from hf_summary_writer.errors import ActionNeededError, DeadlineError, TemporaryError
 from hf_summary_writer.hub import xet
@@ -70,6 +71,33 @@ def test_without_a_writable_home_everything_is_uploaded(
     else:
         assert "Uploading over plain LFS instead of Xet" in ended.stderr
         assert "HF_HOME" in ended.stderr
+
+
+@needs_xet
+@pytest.mark.faults("M1")
+def test_a_full_home_neither_stops_the_first_upload_nor_a_later_one(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("HF_XET_CACHE", raising=False)
+    logdir, cache = tmp_path / "run", tmp_path / f"hf-summary-writer-xet-{os.geteuid()}"
+    with a_disk_of("64k", tmp_path / "hf-home"), a_disk_of("1m", cache):
+        cache.chmod(0o700)
+        body = f"""
+        scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, every=60)
+        for number in range(2):
+            open(logdir + f"/{{number}}.bin", "wb").write(os.urandom(1000))
+            scheduler.trigger().result()
+            try:
+                open({str(cache / "ballast")!r}, "wb", buffering=0).write(bytes(2**20))
+            except OSError:
+                pass
+        """
+        ended = scripts.run(body, hub, logdir, repo_id)
+    assert ended.returncode == 0, ended.stderr
+    assert remote.files(api, repo_id) == remote.under(logdir, "", "*")
+    assert "could not be pushed" not in ended.stderr
+    assert ended.stderr.count("Uploading over plain LFS instead of Xet: an upload over it failed") == 1
 
 
 @needs_xet
@@ -175,6 +203,70 @@ def test_after_hangs_of_the_xet_storage_plain_lfs_is_used(world: World) -> None:
     assert [line for line in world.said(logging.WARNING) if "over plain LFS" in line] != []
     threads = [thread for thread in threading.enumerate() if thread.name == "hf-summary-writer-hub"]
     assert len(threads) <= 3
+
+
+@needs_xet
+@pytest.mark.faults("N18")
+def test_a_first_upload_that_hangs_over_xet_is_made_over_plain_lfs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xet, "FIRST_UPLOAD_SECONDS", 0.5)
+    monkeypatch.setattr(xet, "has_worked", threading.Event())
+    world.proxy.add("POST", r"/v\d/xorbs/", Delay(HOURS), math.inf)
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    run = world.schedule()
+    run.next_commit()
+    assert world.uploaded() == world.on_disk()
+    [warning] = world.said(logging.WARNING)
+    assert "over plain LFS instead of Xet: its first upload did not end in time" in warning
+    (world.folder / "b.bin").write_bytes(os.urandom(1000))
+    asked = len(world.proxy.requests)
+    run.push()
+    assert not [seen for seen in world.proxy.requests[asked:] if "/xet-" in seen.path]
+
+
+@needs_xet
+@pytest.mark.faults("N18")
+@pytest.mark.parametrize("request_", [("POST", "/preupload/"), ("POST", "/info/lfs/objects/batch")])
+def test_xet_stays_in_use_when_plain_lfs_fails_too(
+    world: World, monkeypatch: pytest.MonkeyPatch, request_: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(xet, "FIRST_UPLOAD_SECONDS", 0.5)
+    monkeypatch.setattr(xet, "has_worked", threading.Event())
+    world.proxy.add("POST", r"/v\d/xorbs/", Delay(HOURS), math.inf)
+    world.proxy.add(*request_, Answer(503), math.inf)
+    run = world.schedule()
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    assert isinstance(run.fail(), TemporaryError)
+    assert not constants.HF_HUB_DISABLE_XET
+
+
+@needs_xet
+@pytest.mark.faults("N18")
+def test_a_slow_hub_is_no_reason_to_leave_xet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xet, "FIRST_UPLOAD_SECONDS", 0.5)
+    monkeypatch.setattr(xet, "has_worked", threading.Event())
+    world.proxy.add("POST", "/preupload/", Delay(1.0), math.inf)
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    run = world.schedule()
+    run.next_commit()
+    assert world.uploaded() == world.on_disk()
+    assert world.said(logging.WARNING) == []
+    assert not constants.HF_HUB_DISABLE_XET
+
+
+@pytest.mark.faults("M4")
+def test_a_panic_of_native_code_is_a_temporary_error(world: World) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic() -> None:
+        raise PanicException("failed to spawn thread")
+
+    run = world.schedule()
+    with pytest.raises(TemporaryError, match="failed to spawn thread") as raised:
+        run.scheduler._remote.client.guarded(panic, repo="it", known=True)
+    assert raised.value.is_outside_requests
 
 
 @pytest.mark.faults("N19")

@@ -42,6 +42,9 @@ LIBRARY_NAME = "hf-summary-writer"
 if in_notebook():
     warnings.filterwarnings("ignore", "IProgress not found", module="tqdm.auto")
 
+# Not an `Exception`, and of a module that cannot be imported.
+_PANIC = "PanicException"
+
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 
 
@@ -152,7 +155,10 @@ class Client:
     def _classified(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
         try:
             return call()
-        except Exception as error:  # noqa: BLE001 - every exception of the client is classified
+        except BaseException as error:
+            # The native client of Xet panics where it gets no thread, for one.
+            if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+                raise
             failure: PushError = classify_exception(error, known=known, repo=repo, now=time.time())
         if isinstance(failure, UnreachableError):
             failure.was_reached = self.endpoint in _reached

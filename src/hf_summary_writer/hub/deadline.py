@@ -103,10 +103,21 @@ class Deadline:
 
     Attributes:
         unanswered: Whether a commit was asked for and there is no answer yet.
+        is_asking: Whether a request has begun and its answer is not read to the end.
         downloads: As given.
     """
 
-    __slots__ = ("_answer_bytes", "_deadline", "_given_up", "_host", "_lock", "_read_bytes", "downloads", "unanswered")
+    __slots__ = (
+        "_answer_bytes",
+        "_deadline",
+        "_given_up",
+        "_host",
+        "_lock",
+        "_read_bytes",
+        "downloads",
+        "is_asking",
+        "unanswered",
+    )
 
     def __init__(self, deadline: float, answer_bytes: int = _MAX_ANSWER_BYTES, *, downloads: bool = False) -> None:
         """Begin."""
@@ -119,6 +130,7 @@ class Deadline:
         # Between an attempt that is about to commit and the thread that gives it up: the commit is prevented, or known.
         self._lock = threading.Lock()
         self.unanswered: bool = False
+        self.is_asking: bool = False
 
     def remaining(self) -> float:
         """Return the seconds that are left.
@@ -140,6 +152,7 @@ class Deadline:
         with self._lock:
             remaining = self.remaining()
             self.unanswered = self.unanswered or to_commit
+            self.is_asking = True
             return remaining
 
     def take_token_to(self, url: Any) -> None:
@@ -254,6 +267,7 @@ def _result(future: Future[T], attempt: Deadline, seconds: float) -> T:
         if future.done():
             return future.result()  # of the last moment, or a timeout of the function's own
     late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
+    late.is_outside_requests = not attempt.is_asking
     late.in_doubt = attempt.give_up()
     raise late
 
@@ -377,6 +391,7 @@ def _bounded_stream(library: str) -> type:
             return getattr(self._body, name)
 
         def close(self) -> None:
+            self._attempt.is_asking = False
             self._body.close()
 
     return BoundedStream

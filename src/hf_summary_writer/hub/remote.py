@@ -363,8 +363,9 @@ class Remote(ABC):
             if not upload.is_intact():
                 raise TemporaryError(f"{upload.path!a} changed while it was uploaded")
 
-    def _seconds_to_send(self, nbytes: float) -> float:
-        return self.call_seconds + nbytes / SLOW_LINE_BYTES_PER_SECOND
+    def _seconds_to_send(self, nbytes: float, call_seconds: float | None = None) -> float:
+        seconds = self.call_seconds if call_seconds is None else call_seconds
+        return seconds + nbytes / SLOW_LINE_BYTES_PER_SECOND
 
     def _call(self, call: Callable[[], T], seconds: float | None = None) -> T:
         return self._thread.call(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from hf_summary_writer.errors import InterruptedPushError, RejectedError
+from hf_summary_writer.errors import (
+    DeadlineError,
+    InterruptedPushError,
+    PushError,
+    RejectedError,
+    TemporaryError,
+)
 from hf_summary_writer.hub import xet
 from hf_summary_writer.hub.remote import BYTES_AT_ONCE, COMMITS, Published, Remote, RemoteFile, kept_path, longer
 from hf_summary_writer.hub.uploads import (
@@ -119,15 +126,51 @@ class RepoRemote(Remote):
         if self._thread.left_behind >= _MOST_LEFT_BEHIND:
             # Requests of our own end at their deadline, so it is the Xet client that hangs.
             xet.switch_off(f"its client has not returned from {self._thread.left_behind} calls")
-        if xet.over_xet():
-            for upload in uploads:
-                self._upload_in_pieces(upload)
-        seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
-        prepared = self._with_or_without(
-            along, lambda some: self._call(lambda: self._preupload(uploads, some), seconds)
-        )
+        prepared = self._upload_over_either(uploads, along)
         self._check_intact(uploads)
         return replace(prepared, kept=self._to_keep(prepared, uploads))
+
+    def _upload_over_either(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
+        """Upload files over Xet, or over plain LFS where only that works: then for good."""
+        seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
+        until = time.monotonic() + seconds
+        if not xet.over_xet():
+            return self._upload(uploads, along, seconds)
+        try:
+            return self._upload_over_xet(uploads, along)
+        except TemporaryError as error:
+            left = until - time.monotonic()
+            # The first upload has less time than a slow Hub may need for its part of it.
+            if left <= 0 or not (error.is_outside_requests or isinstance(error, DeadlineError)):
+                raise
+            failure = error
+        with xet.switched_off():
+            try:
+                prepared = self._upload(uploads, along, left)
+            except PushError:
+                raise failure from None  # it is not Xet that fails
+        if failure.is_outside_requests:
+            is_late = isinstance(failure, DeadlineError)
+            xet.switch_off(
+                "its first upload did not end in time" if is_late else f"an upload over it failed ({failure})"
+            )
+        return prepared
+
+    def _upload_over_xet(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
+        self._call(xet.load)
+        for upload in uploads:
+            self._upload_in_pieces(upload)
+        prepared = self._upload(uploads, along, self._seconds_over_xet(sum(upload.size for upload in uploads)))
+        if any(map(is_in_lfs, prepared.additions)):
+            xet.has_worked.set()
+        return prepared
+
+    def _upload(self, uploads: Sequence[Upload], along: Sequence[Upload], seconds: float) -> PreparedCommit:
+        return self._with_or_without(along, lambda some: self._call(lambda: self._preupload(uploads, some), seconds))
+
+    def _seconds_over_xet(self, nbytes: float) -> float:
+        longest = self.call_seconds if xet.has_worked.is_set() else xet.FIRST_UPLOAD_SECONDS
+        return self._seconds_to_send(nbytes, min(self.call_seconds, longest))
 
     def _to_keep(self, prepared: PreparedCommit, uploads: Sequence[Upload]) -> dict[str, str]:
         """Return the files of the branch that would be replaced by less, and the paths under which to keep them."""
@@ -248,7 +291,10 @@ class RepoRemote(Remote):
 
         for piece in self._piece_reader.pieces(upload, BYTES_AT_ONCE):
             addition = CommitOperationAdd(path_in_repo=upload.path, path_or_fileobj=piece)
-            self._call(lambda addition=addition: self._preupload_some([addition]))  # type: ignore[misc]
+            self._call(
+                lambda addition=addition: self._preupload_some([addition]),  # type: ignore[misc]
+                self._seconds_over_xet(len(piece)),
+            )
 
     def _find(self) -> None:
         self.api.repo_info(self.repo_id, repo_type=self._repo_type)

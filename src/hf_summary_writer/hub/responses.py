@@ -263,7 +263,9 @@ def classify_exception(error: BaseException, *, known: bool, repo: str, now: flo
         return RejectedError(said)
     if names & _NOT_THE_HUB:
         return _not_the_hub(said)
-    return _classify_rest(causes, said, repo)
+    rest = _classify_rest(causes, said, repo)
+    rest.is_outside_requests = True
+    return rest
 
 
 def _classify_rest(causes: list[BaseException], said: str, repo: str) -> PushError:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import logging
 import math
 import os
 import stat
 import tempfile
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
 
-__all__ = ["over_xet", "set_block_size", "switch_off"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FIRST_UPLOAD_SECONDS", "has_worked", "load", "over_xet", "set_block_size", "switch_off", "switched_off"]
 
 logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
@@ -27,6 +33,16 @@ _ADDRESS_SPACE_BYTES = 8 * 2**30
 
 # The memory that an upload over Xet may take. Where a control group has less left, the kernel kills the training.
 _MEMORY_BYTES = 256 * 2**20
+
+# The first upload of a process over Xet may take this long, and longer by the time for its content. Its client repeats
+# requests for minutes where a firewall keeps it from the storage, and hangs where it gets no thread.
+FIRST_UPLOAD_SECONDS = 15.0
+
+# Set once an upload of this process over Xet has succeeded.
+has_worked = threading.Event()
+
+# More than the files in the cache need at first, so that a full disk is noticed.
+_CACHE_BYTES = 2**16
 
 _CONTROL_GROUPS, _OWN_CONTROL_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -42,6 +58,22 @@ def over_xet() -> bool:
     elif not _has_cache():
         switch_off("no folder for its cache is writable: set HF_HOME or TMPDIR to one that is")
     return not constants.HF_HUB_DISABLE_XET
+
+
+@contextlib.contextmanager
+def switched_off() -> Iterator[None]:
+    """Upload over plain LFS in the `with` block, in the whole process."""
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
+
+
+def load() -> None:
+    """Import the client of Xet, which takes seconds on a network disk."""
+    importlib.import_module("hf_xet")
 
 
 def switch_off(why: str) -> None:
@@ -119,7 +151,7 @@ def _has_cache() -> bool:
 def _is_writable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            return file.write(bytes(_CACHE_BYTES)) == _CACHE_BYTES
     except OSError:
         return False
