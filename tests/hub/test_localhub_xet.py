@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cramjam
 import pytest
 from blake3 import blake3
 from huggingface_hub import CommitOperationAdd, constants
 
 from hf_summary_writer.localhub import LocalHub
+from hf_summary_writer.localhub.errors import BadRequestError
 from hf_summary_writer.localhub.xet import hashing, shard, xorb
 from hf_summary_writer.localhub.xet.owners import add_owner, readable_parts
 from hub.content import files_of_at_most
@@ -191,11 +193,16 @@ def test_unknown_files_and_chunks_are_404(hub: HubProcess, api: HfApi, repo_id: 
 
 
 def test_a_decompression_bomb_is_refused() -> None:
-    import lz4.frame  # type: ignore[import-untyped]
-
-    packed = lz4.frame.compress(bytes(100_000_000))
-    with pytest.raises(Exception, match="size it announces"):
+    packed = bytes(cramjam.lz4.compress(bytes(100_000_000)))
+    with pytest.raises(BadRequestError, match="does not unpack"):
         xorb.unpack(packed, 1, 1000)
+
+
+def test_a_chunk_that_is_smaller_than_announced_is_refused() -> None:
+    packed = bytes(cramjam.lz4.compress(b"small"))
+    assert xorb.unpack(packed, 1, 5) == b"small"
+    with pytest.raises(BadRequestError, match="size it announces"):
+        xorb.unpack(packed, 1, 6)
 
 
 def test_hashes_match_the_published_specification() -> None:

@@ -73,10 +73,16 @@ def test_logs_are_uploaded_and_the_exit_code_returned_however_the_command_ends(
     assert_all_on_hub(api, repo_id, here)
 
 
+# In short naps, since a signal that comes just before a sleep waits for its end.
+GO_ON = """
+print('ready', flush=True)
+for _ in range(600):
+    time.sleep(0.1)
+"""
+
+
 def started(hub: HubProcess, repo_id: str, here: Path, body: str, *options: object) -> subprocess.Popen[str]:
-    process = commands.start(
-        hub, "run", repo_id, *options, *python(body + "\nprint('ready', flush=True)\ntime.sleep(60)"), home=here
-    )
+    process = commands.start(hub, "run", repo_id, *options, *python(f"{body}\n{GO_ON}"), home=here)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

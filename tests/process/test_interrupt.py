@@ -86,7 +86,8 @@ def test_ctrl_c_while_close_waits_skips_the_wait_and_the_program_continues(
 ) -> None:
     proxy.add("POST", "/commit/", Hang(), times=9)
     body = TRAIN % ("pass" if ending == "the block ends" else "writer.close()")
-    goes_on = "print('saved', flush=True); time.sleep(60)"
+    # In short naps, since a signal that comes just before a sleep waits for its end.
+    goes_on = "print('saved', flush=True)\nfor _ in range(600):\n    time.sleep(0.1)"
     with scripts.start(f"{body}{goes_on}", proxy, logdir, repo_id) as process:
         err = wait_for_explanation(process)
         wait_for_commit(proxy)

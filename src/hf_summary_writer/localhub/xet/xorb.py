@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-import lz4.frame  # type: ignore[import-untyped]
+import cramjam
 
 from hf_summary_writer.localhub.errors import BadRequestError
 from hf_summary_writer.localhub.xet.hashing import chunk_hash
@@ -71,13 +71,13 @@ def unpack(packed: bytes, scheme: int, size: int) -> bytes:
     if scheme == _PLAIN:
         data = packed
     elif scheme in (_LZ4, _GROUPED_LZ4):
+        unpacked = bytearray(size)
         try:
-            # One byte more than announced is enough to tell; a bomb gets no further.
-            data = lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=size + 1)
-        except RuntimeError as error:
+            # Into a buffer of the announced size: a bomb gets no further.
+            length = cramjam.lz4.decompress_into(packed, unpacked)
+        except cramjam.DecompressionError as error:
             raise BadRequestError(f"A chunk of the xorb does not unpack: {error}") from error
-        if scheme == _GROUPED_LZ4:
-            data = _ungroup(data)
+        data = _ungroup(unpacked[:length]) if scheme == _GROUPED_LZ4 else bytes(unpacked[:length])
     else:
         raise BadRequestError(f"The xorb uses the unknown compression scheme {scheme}.")
     if len(data) != size:
@@ -85,7 +85,7 @@ def unpack(packed: bytes, scheme: int, size: int) -> bytes:
     return data
 
 
-def _ungroup(grouped: bytes) -> bytes:
+def _ungroup(grouped: bytearray) -> bytes:
     # The first bytes of all groups of four stand first, then all the second ones, and so on.
     data = bytearray(len(grouped))
     start = 0
