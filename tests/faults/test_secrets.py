@@ -8,13 +8,14 @@ import pickle
 from typing import TYPE_CHECKING
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, close_session
 
 import remote
 import scripts
 from faults.conftest import Watch
 from faults.proxy import Answer, CutAnswer, Reset
-from hf_summary_writer.errors import PushError
+from hf_summary_writer.errors import ActionNeededError, PushError
+from hf_summary_writer.hub import failure_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,23 @@ def test_errors_of_pushes_can_be_pickled_and_shown_without_the_token(world: Worl
         world.watch.see(pickle.dumps(error).decode("latin-1"))
         world.watch.see_error(error)
     assert len(kinds) > 1
+
+
+@pytest.mark.faults("S7")
+def test_no_part_of_a_password_in_an_invalid_proxy_address_is_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    with monkeypatch.context() as patched:
+        patched.setenv("http_proxy", "http://ann:canary#rest@proxy:3128")
+        close_session()
+        error = world.schedule().next_error()
+        with pytest.raises(Exception, match="port") as raised:
+            world.api.whoami()
+    close_session()
+    assert isinstance(error, ActionNeededError)
+    assert "HTTP_PROXY" in str(error)
+    assert "canary" not in "".join([*world.said(logging.DEBUG), str(error), failure_of(raised.value)])
 
 
 def test_the_watch_finds_a_token_in_files_errors_and_text(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import socket
 import ssl
 from email.utils import formatdate
 from json import JSONDecodeError
 
 import pytest
+from huggingface_hub import get_session
 from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from hf_summary_writer.errors import (
@@ -28,6 +30,9 @@ from hf_summary_writer.hub.responses import (
     one_line,
     wait_asked_for,
 )
+
+# The client's HTTP library, which has another name in newer clients.
+transport = importlib.import_module(type(get_session()).__module__.partition(".")[0])
 
 NOW = 1_700_000_000.0
 TOO_MANY_COMMITS = (
@@ -68,6 +73,9 @@ def test_the_wait_is_read_from_every_header_and_text_of_the_hub() -> None:
             "takes no data",
         ),
         (RuntimeError("the storage is down"), TemporaryError, "the storage is down"),
+        (transport.ProxyError("407 Proxy Authentication Required"), ActionNeededError, "HTTPS_PROXY"),
+        (transport.ProxyError("403 Forbidden"), ActionNeededError, "HTTPS_PROXY"),
+        (transport.ProxyError("503 Service Unavailable"), TemporaryError, "503"),
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
 )
@@ -93,6 +101,7 @@ def test_an_invalid_wait_is_ignored_and_a_long_one_is_capped() -> None:
     [
         (400, RejectedError),
         (401, ActionNeededError),
+        (407, ActionNeededError),
         (402, ActionNeededError),
         (403, ActionNeededError),
         (404, ActionNeededError),

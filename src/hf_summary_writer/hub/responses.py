@@ -74,6 +74,12 @@ _REFUSED_BY_HUB = re.compile(r"HTTP status client error \((?:402|403)\b[^)]*\), 
 # The client's exceptions for a page in place of JSON, and for JSON without the fields that it reads.
 _NOT_THE_HUB = frozenset({"JSONDecodeError", "KeyError"})
 
+# The exception of the client's HTTP library for an address that it cannot parse.
+_INVALID_URL = "InvalidURL"
+
+# The answers of a proxy to a request for a tunnel that a later request gets as well.
+_REFUSED_BY_PROXY = re.compile(r"\b(?:403|407)\b")
+
 _NETWORK_ERRNOS = frozenset(
     {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EPIPE}
 )
@@ -191,6 +197,8 @@ def classify_response(answer: Answer, now: float, *, repo: str, known: bool) -> 
         return ActionNeededError(f"the Hub takes no more data for {repo}: {said}")
     if answer.status in (402, 403):
         return ActionNeededError(f"the token may not write to {repo} ({said}): use one with write access to it")
+    if answer.status == 407:
+        return _refused_by_proxy(said)
     if answer.status == 404:
         return _not_found(answer, said, repo=repo, known=known)
     if 300 <= answer.status < 400:
@@ -263,12 +271,16 @@ def classify_exception(error: BaseException, *, known: bool, repo: str, now: flo
         return RejectedError(said)
     if names & _NOT_THE_HUB:
         return _not_the_hub(said)
-    rest = _classify_rest(causes, said, repo)
+    rest = _classify_rest(causes, names, said, repo)
     rest.is_outside_requests = True
     return rest
 
 
-def _classify_rest(causes: list[BaseException], said: str, repo: str) -> PushError:
+def _classify_rest(causes: list[BaseException], names: set[str], said: str, repo: str) -> PushError:
+    if _INVALID_URL in names:
+        return _invalid_address()
+    if "ProxyError" in names and _REFUSED_BY_PROXY.search(said):
+        return _refused_by_proxy(said)
     if _REFUSED_BY_HUB.search(said):
         return ActionNeededError(
             f"the Hub takes no data for {repo} ({said}): the token may not write to it, or the storage quota is used up"
@@ -297,7 +309,7 @@ def _untrusted(causes: list[BaseException]) -> bool:
 
 
 def _no_trust(said: str) -> PushError:
-    return ActionNeededError(f"the connection to the Hub is not trusted ({said}): check certificates and the clock")
+    return ActionNeededError(f"the connection to the Hub is not trusted ({said}): check SSL_CERT_FILE and the clock")
 
 
 def failure_of(error: Exception) -> str:
@@ -313,6 +325,8 @@ def failure_of(error: Exception) -> str:
         return str(_unsendable_token())
     if name in _NOT_THE_HUB:
         return str(_not_the_hub(f"{name}: {said}"))
+    if name == _INVALID_URL:
+        return str(_invalid_address())
     # The error of a file that has a name says enough.
     is_unnamed = isinstance(error, OSError) and error.errno is not None and error.filename is None
     return str(_local_failure(f"{name}: {said}")) if is_unnamed and _is_local(error) else said
@@ -321,6 +335,18 @@ def failure_of(error: Exception) -> str:
 def _unsendable_token() -> PushError:
     # All else in a request is ASCII.
     return ActionNeededError("the token has characters that no token has (it is not shown here): copy it again")
+
+
+def _invalid_address() -> PushError:
+    # The exception quotes a part of it. In front of an unescaped "#" or "/" in a password, that is taken for the port.
+    return ActionNeededError(
+        "the address of the Hub (HF_ENDPOINT) or of a proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) is invalid; it is not"
+        " shown here, since it may hold a password"
+    )
+
+
+def _refused_by_proxy(said: str) -> PushError:
+    return ActionNeededError(f"the proxy refuses the connection ({said}): check HTTP_PROXY, HTTPS_PROXY and NO_PROXY")
 
 
 def _not_the_hub(said: str) -> PushError:
