@@ -211,6 +211,19 @@ def test_every_part_of_a_destination_changes_its_key() -> None:
     assert others[-1].path_in_repo("run/file") == "run/file"
 
 
+@pytest.mark.parametrize(
+    ("repo_type", "revision", "path", "page"),
+    [
+        ("model", "main", "", "user/a/tree/main"),
+        ("dataset", "runs/1", "a b", "datasets/user/a/tree/runs%2F1/a%20b"),
+        ("bucket", "", "", "buckets/user/a"),
+        ("bucket", "", "a b", "buckets/user/a/tree/a%20b"),
+    ],
+)
+def test_the_page_of_the_files(repo_type: str, revision: str, path: str, page: str) -> None:
+    assert Destination("https://hub", repo_type, "user/a", revision, path).folder_url == f"https://hub/{page}"
+
+
 def test_an_empty_hf_endpoint_means_the_public_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "")
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")

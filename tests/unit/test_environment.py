@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_summary_writer.config import Mode, complete_arguments, mode_for
+from hf_summary_writer.config import Mode, commits_per_hour, complete_arguments, mode_for
 
 
 class Example:
@@ -97,3 +97,14 @@ def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "on")
     with pytest.raises(ValueError, match="HF_SUMMARY_WRITER_MODE"):
         mode_for()
+
+
+def test_the_limit_of_commits_is_a_whole_number_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert commits_per_hour() is None
+    for text, limit in {" 8 ": 8, "0": 0, " ": None}.items():
+        monkeypatch.setenv("HF_SUMMARY_WRITER_COMMITS_PER_HOUR", text)
+        assert commits_per_hour() == limit
+    for text in ("many", "-1", "1.5", "²"):
+        monkeypatch.setenv("HF_SUMMARY_WRITER_COMMITS_PER_HOUR", text)
+        with pytest.raises(ValueError, match="COMMITS_PER_HOUR"):
+            commits_per_hour()

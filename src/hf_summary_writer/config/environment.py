@@ -75,7 +75,7 @@ def commits_per_hour() -> float | None:
     text = os.environ.get(COMMITS_PER_HOUR, "").strip()
     if not text:
         return None
-    if not text.isascii() or not text.isdigit():
+    if not text.isdecimal():
         raise ValueError(f"{COMMITS_PER_HOUR} is {text!r}: use a whole number, 0 for no limit")
     return float(text)
 
@@ -109,4 +109,4 @@ def has_ranks(environment: Mapping[str, str]) -> bool:
 
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
