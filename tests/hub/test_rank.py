@@ -10,6 +10,7 @@ import remote
 from events import wait_until
 from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.errors import PostponedError
+from hf_summary_writer.events import EventWriter
 from hf_summary_writer.push.budget import CommitQueue
 
 if TYPE_CHECKING:
@@ -126,8 +127,13 @@ def test_a_trigger_on_another_rank_pushes_after_waiting_for_its_turn(
     assert len(remote.files(api, repo_id)) == 1
 
 
-def test_with_push_every_rank_another_rank_pushes_at_its_interval(process: Callable[..., HFSummaryWriter]) -> None:
+@pytest.mark.parametrize("every_rank", [True, False])
+def test_another_rank_pushes_at_once_only_with_push_every_rank(
+    process: Callable[..., HFSummaryWriter], logdir: Path, every_rank: bool
+) -> None:
+    with EventWriter(logdir) as earlier:
+        earlier.add_scalar("loss", 1.0, 1)
     commits: list[object] = []
-    other = process(1, push_every_rank=True, commit_every=OFTEN, on_commit=commits.append)
-    other.add_scalar("loss", 1.0, 1)
-    wait_until(lambda: len(commits) == 1)
+    other = process(1, push_every_rank=every_rank, on_commit=commits.append)
+    wait_until(lambda: other.scheduler.last_future is not None and other.scheduler.last_future.done())
+    assert len(commits) == every_rank

@@ -112,6 +112,18 @@ def test_a_run_inside_an_exception_handler_is_not_failed(api: HfApi, repo_id: st
     assert remote.states(api, repo_id)[PLACE].phase is RunPhase.FINISHED
 
 
+def test_a_with_block_that_ends_normally_in_an_exception_handler_is_finished(
+    api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    writer = HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=HOUR, hf_api=api)
+    try:
+        raise MemoryError("a smaller batch is tried")
+    except MemoryError:
+        with writer:
+            writer.add_scalar("loss", 1.0, 1)
+    assert remote.states(api, repo_id)[PLACE].phase is RunPhase.FINISHED
+
+
 def test_a_write_after_close_sets_the_state_to_running_again(
     api: HfApi, repo_id: str, settings: dict[str, Any]
 ) -> None:

@@ -189,6 +189,20 @@ def test_two_logdirs_with_one_path_in_the_repo_are_warned_about_once(
     ]
 
 
+@pytest.mark.parametrize(("mode", "arguments"), [("disabled", {}), ("online", {"write_to_disk": False})])
+def test_a_writer_that_uploads_nothing_warns_of_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+    arguments: dict[str, Any],
+) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", mode)
+    for name in ("1", "2"):
+        HFSummaryWriter("runs/exp1", tmp_path / name / "logs", **arguments).close()
+    assert caplog.messages == []
+
+
 def test_a_resumed_run_writes_a_new_file(
     write: Callable[..., HFSummaryWriter], api: HfApi, repo_id: str, logdir: Path
 ) -> None:
@@ -282,6 +296,24 @@ def test_without_write_to_disk_nothing_is_pushed(
         assert writer.scheduler.trigger().result(SECONDS) is None
     assert hub.requests == before
     assert not logdir.exists()
+
+
+def test_a_writer_that_another_thread_reopens_during_its_close_goes_on(
+    write: Callable[..., HFSummaryWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = write()
+    close = writer.scheduler.close
+
+    def late() -> None:
+        writer.add_scalar("late", 1.0, 1)
+        close()
+
+    monkeypatch.setattr(writer.scheduler, "close", late)
+    writer.close()
+    assert writer.scheduler.status().phase is not Phase.STOPPED
+    monkeypatch.undo()
+    writer.close()
+    assert writer.scheduler.status().phase is Phase.STOPPED
 
 
 def test_a_trigger_after_close_pushes_later_changes(

@@ -59,16 +59,20 @@ def test_a_copy_is_a_working_writer_in_the_same_folder(
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda writer: pickle.loads(pickle.dumps(writer))])
 def test_a_copy_that_never_logs_leaves_no_file_and_pushes_nothing(
-    repo_id: str, logdir: Path, copied: Callable[[HFSummaryWriter], HFSummaryWriter]
+    repo_id: str,
+    logdir: Path,
+    caplog: pytest.LogCaptureFixture,
+    copied: Callable[[HFSummaryWriter], HFSummaryWriter],
 ) -> None:
     api = HfApi(endpoint="http://127.0.0.1:9", token=CANARY)
-    with HFSummaryWriter(repo_id, logdir=logdir, hf_api=api, close_timeout=0) as writer:
+    with HFSummaryWriter(repo_id, logdir=logdir, hf_api=api, close_timeout=0, log_environment=True) as writer:
         before = events.event_files(logdir)
         for _ in range(3):
             with copied(writer) as other:
                 assert other.scheduler.status().phase is Phase.STOPPED
                 assert other.event_files == []
         assert events.event_files(logdir) == before
+        assert "another open writer" not in caplog.text
 
 
 def test_a_copy_of_a_local_writer_opens_its_file_with_its_first_event(logdir: Path) -> None:
@@ -77,6 +81,20 @@ def test_a_copy_of_a_local_writer_opens_its_file_with_its_first_event(logdir: Pa
         other.add_scalar("copy", 1.0, 1)
         assert len(other.event_files) == 1
     assert events.steps(logdir, "copy") == [1]
+
+
+def test_a_copy_in_another_working_folder_logs_to_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
+    with HFSummaryWriter("user/run", logdir="run") as writer:
+        pickled = pickle.dumps(writer)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pickle.loads(pickled) as other:
+        other.add_scalar("copy", 1.0, 1)
+    assert events.steps(tmp_path / "run", "copy") == [1]
 
 
 @pytest.mark.faults

@@ -208,7 +208,9 @@ def test_check_raises_before_anything_is_written(hub: HubProcess, api: HfApi, re
             repo_id=repo_id, folder_path=tmp_path / "run", hf_api=_client(hub.endpoint, "hf_wrong"), check=True
         )
     assert not (tmp_path / "run").exists()
+    before = len(hub.requests)
     HFSummaryWriter(repo_id, logdir=tmp_path / "run", hf_api=api, check=True).close()
+    assert len(hub.requests) - before == 2
     assert (tmp_path / "run").exists()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.config import Mode, commits_per_hour, complete_arguments, mode_for
 
 
@@ -93,10 +94,12 @@ def test_the_mode_follows_the_variables(monkeypatch: pytest.MonkeyPatch, variabl
     assert mode_for(Path("/runs/first")) is mode
 
 
-def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "on")
-    with pytest.raises(ValueError, match="HF_SUMMARY_WRITER_MODE"):
-        mode_for()
+    for ask in (mode_for, lambda: HFSummaryWriter("user/run", tmp_path / "run")):
+        with pytest.raises(ValueError, match="HF_SUMMARY_WRITER_MODE"):
+            ask()
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_limit_of_commits_is_a_whole_number_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

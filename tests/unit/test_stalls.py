@@ -130,11 +130,23 @@ def test_a_closed_writer_is_watched_again_when_it_logs(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_a_copy_that_has_logged_nothing_is_not_watched(tmp_path: Path) -> None:
-    with stall(tmp_path / "run", print, write_to_disk=False) as writer:
-        copy = pickle.loads(pickle.dumps(writer))
-    assert not any(thread.name == "hf-summary-writer-stalls" for thread in threading.enumerate())
-    copy.close()
+def test_the_watch_ends_with_the_last_open_writer(tmp_path: Path) -> None:
+    with HFSummaryWriter("user/runs", tmp_path / "run", on_stall=print) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        writer.flush()
+        [watch] = [thread for thread in threading.enumerate() if thread.name == "hf-summary-writer-stalls"]
+    watch.join(2.0)  # a look every 5 seconds would be too late
+    assert not watch.is_alive()
+
+
+def test_neither_a_copy_that_has_logged_nothing_nor_a_writer_without_a_file_is_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[object] = []
+    monkeypatch.setattr(StallWatch, "add", lambda _, writer, *__: watched.append(writer))
+    with stall(tmp_path / "run", print) as writer, stall(tmp_path / "other", print, write_to_disk=False):
+        pickle.loads(pickle.dumps(writer)).close()
+        assert watched == [writer]
 
 
 def test_the_watch_does_not_keep_a_writer_alive(tmp_path: Path) -> None:
