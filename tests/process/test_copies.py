@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ def test_a_copy_that_never_logs_leaves_no_file_and_pushes_nothing(
     caplog: pytest.LogCaptureFixture,
     copied: Callable[[HFSummaryWriter], HFSummaryWriter],
 ) -> None:
+    caplog.set_level(logging.INFO)
     api = HfApi(endpoint="http://127.0.0.1:9", token=CANARY)
     with HFSummaryWriter(repo_id, logdir=logdir, hf_api=api, close_timeout=0, log_environment=True) as writer:
         before = events.event_files(logdir)

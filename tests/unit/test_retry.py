@@ -27,6 +27,10 @@ def test_a_wait_requested_by_the_hub_is_kept_with_a_little_jitter(asked: float, 
     assert asked <= delay <= asked * 1.1
 
 
+def test_writers_that_are_told_the_same_wait_do_not_retry_together() -> None:
+    assert len({delay_after(RateLimitError("x", retry_after=60), 1, 1.0, chance) for chance in (0, 0.3, 0.7)}) == 3
+
+
 def test_a_retry_after_of_zero_seconds_still_backs_off() -> None:
     for failures in (1, 5):
         own = delay_after(RateLimitError("x"), failures, 300.0, 0.5)
