@@ -421,6 +421,7 @@ class _RunScheduler(CommitScheduler):
         writer = self._flushed()
         if writer is not None:
             before, self._dropped = self._dropped, writer.dropped_events
+            self._shutdown.has_lost = writer.is_behind or self._dropped > 0
             return not writer.is_behind and self._dropped == before
         self._run.end(RunPhase.FINISHED)
         return True

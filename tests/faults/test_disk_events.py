@@ -126,6 +126,21 @@ def test_a_trigger_joined_by_close_fails_if_its_events_were_not_written(
     assert writer.dropped_events == 1
 
 
+def test_a_run_with_lost_events_is_not_reported_as_complete(
+    disk: Disk, api: HfApi, repo_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    writer = HFSummaryWriter(repo_id, logdir=tmp_path / "run", hf_api=api, commit_every=60)
+    writer.add_scalar("a", 1, 1)
+    assert writer.scheduler.trigger().result(SECONDS) is not None
+    disk.takes_a_part, disk.full = False, True
+    writer.add_scalar("a", 2, 2)
+    writer.close()
+    assert writer.dropped_events == 1
+    said = [record.getMessage() for record in caplog.records if " is at " in record.getMessage()]
+    assert [line.startswith("All that the last push found of") for line in said] == [True]
+
+
 def test_sub_runs_drop_events_too_when_the_main_run_uses_all_the_memory(tmp_path: Path, disk: Disk) -> None:
     with EventWriter(tmp_path / "run", max_pending_bytes=50_000) as writer:
         writer.add_scalar("a", 0, 0)

@@ -163,6 +163,7 @@ class Shutdown:
         remaining: The rest of this time limit.
         commits: The number of commits; the code that commits counts them here.
         is_quiet: Whether to leave out the line about uploaded files.
+        has_lost: Whether logged data did not get into the folder, as far as the last push knows.
         told_at: When the files that are missing were named last, on the monotonic clock.
     """
 
@@ -178,6 +179,7 @@ class Shutdown:
         self._said_all = self._said_uncounted = self._said_late = False
         self.commits: int = 0
         self.is_quiet: bool = False
+        self.has_lost: bool = False
         self.told_at: float = -math.inf
 
     def begin_anew(self) -> None:
@@ -245,7 +247,7 @@ class Shutdown:
         elif self.commits and not (self._said_all or self.is_quiet):
             # Another process may still write; this process only uploads data from before its last push.
             self._said_all = pending is not None and pending.nothing
-            what = "All of" if self._said_all else "All that the last push found of"
+            what = "All of" if self._said_all and not self.has_lost else "All that the last push found of"
             announce("%s %s is at %s", what, shown_path(self._folder), self._destination().known_url)
 
     def _say_what_is_missing(self, pending: Pending | None) -> None:
