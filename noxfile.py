@@ -125,7 +125,7 @@ def docs(session: nox.Session) -> None:
     session.install(*group("docs"), *group("test"), "-e", ".[demo]")
     session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
     if not session.posargs:
-        session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "browser", "tests/browser")
+        session.run("python", "-m", "pytest", "-n", "3", "--dist", "loadfile", "-m", "browser", "tests/browser")
 
 
 @nox.session

@@ -60,15 +60,47 @@ def over_xet() -> bool:
     return not constants.HF_HUB_DISABLE_XET
 
 
+class _Switch:
+    """Switches Xet off in the client, whose switch is one for the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # The `with` blocks of all threads that run without Xet now, and whether it stays off after the last one.
+        self._blocks = 0
+        self._stays_off = False
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._blocks:
+                self._stays_off = constants.HF_HUB_DISABLE_XET
+            self._blocks += 1
+            constants.HF_HUB_DISABLE_XET = True
+
+    def leave(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                constants.HF_HUB_DISABLE_XET = self._stays_off
+
+    def off_for_good(self) -> bool:
+        """Switch it off for good; return whether it was on."""
+        with self._lock:
+            was_off = self._stays_off if self._blocks else constants.HF_HUB_DISABLE_XET
+            self._stays_off = constants.HF_HUB_DISABLE_XET = True
+            return not was_off
+
+
+_switch = _Switch()
+
+
 @contextlib.contextmanager
 def switched_off() -> Iterator[None]:
     """Upload over plain LFS in the `with` block, in the whole process."""
-    before = constants.HF_HUB_DISABLE_XET
-    constants.HF_HUB_DISABLE_XET = True
+    _switch.enter()
     try:
         yield
     finally:
-        constants.HF_HUB_DISABLE_XET = before
+        _switch.leave()
 
 
 def load() -> None:
@@ -78,8 +110,7 @@ def load() -> None:
 
 def switch_off(why: str) -> None:
     """Upload over plain LFS from now on, in the whole process."""
-    if not constants.HF_HUB_DISABLE_XET:
-        constants.HF_HUB_DISABLE_XET = True
+    if _switch.off_for_good():
         logger.warning("Uploading over plain LFS instead of Xet: %s", why)
 
 

@@ -1,0 +1,55 @@
+"""Xet is switched off for one upload, or for good, whichever other uploads are under way."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from huggingface_hub import constants
+
+from hf_summary_writer.hub import xet
+
+
+@pytest.fixture(autouse=True)
+def _on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+
+
+@pytest.fixture
+def two() -> tuple[contextlib.ExitStack, contextlib.ExitStack]:
+    """Return two uploads over plain LFS at the same time."""
+    both = contextlib.ExitStack(), contextlib.ExitStack()
+    for each in both:
+        each.enter_context(xet.switched_off())
+    return both
+
+
+def test_xet_is_back_after_the_last_of_several_uploads(
+    two: tuple[contextlib.ExitStack, contextlib.ExitStack],
+) -> None:
+    for each in two:
+        assert constants.HF_HUB_DISABLE_XET
+        each.close()
+    assert not constants.HF_HUB_DISABLE_XET
+
+
+def test_xet_stays_off_for_good_after_them(
+    two: tuple[contextlib.ExitStack, contextlib.ExitStack], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = two
+    first.close()
+    xet.switch_off("it hangs")
+    xet.switch_off("it hangs")
+    second.close()
+    assert constants.HF_HUB_DISABLE_XET
+    assert len(caplog.records) == 1
+
+
+def test_a_user_who_switched_it_off_is_told_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with xet.switched_off():
+        xet.switch_off("it hangs")
+    assert constants.HF_HUB_DISABLE_XET
+    assert caplog.records == []
