@@ -427,7 +427,9 @@ class CommitScheduler:
         if self._loop.is_current_thread():
             return  # a hook called `close`: the last push begins when the hook has returned
         away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
-        self._shutdown.await_last(future, deadline, away=away)
+        # Where a thread pushes, it alone uses the ledger.
+        refresh = self._refresh if away else lambda: None
+        self._shutdown.await_last(future, deadline, away=away, refresh=refresh)
 
     def _after_the_end(self, _skip: bool) -> None:
         """Name the data written after the last push, whose own result has been logged."""
@@ -440,7 +442,10 @@ class CommitScheduler:
 
     def _name_late_data(self) -> None:
         if self._job.owner_above is None:
-            self._shutdown.name_late_data(lambda: self._job.refresh(self._remote))
+            self._shutdown.name_late_data(self._refresh)
+
+    def _refresh(self) -> None:
+        self._job.refresh(self._remote)
 
     @property
     def _destination(self) -> Destination:

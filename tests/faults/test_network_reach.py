@@ -65,6 +65,23 @@ def test_an_offline_run_makes_no_request_and_is_uploaded_later(
     assert remote.files(api, repo_id) == remote.under(folder, "", "*.bin")
 
 
+def test_an_offline_run_names_only_the_data_that_another_process_did_not_upload(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+    offline = world.schedule()
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "online")
+    (world.folder / "a.bin").write_bytes(os.urandom(5000))
+    with world.schedule().scheduler:
+        pass
+    offline.scheduler.close()
+    assert world.said(logging.WARNING) == []
+    (world.folder / "b.bin").write_bytes(os.urandom(1000))
+    offline.scheduler.close()
+    [warning] = world.said(logging.WARNING)
+    assert "1 file, 1.0 kB missing" in warning
+
+
 @pytest.mark.faults("N8")
 @pytest.mark.parametrize(
     ("environment", "reason"),

@@ -201,13 +201,21 @@ class Shutdown:
             self._said_late = pending is None or pending.missing > 0
             self._say_what_is_missing(pending)
 
-    def await_last(self, future: Future[CommitInfo | None], deadline: float, *, away: bool) -> None:
+    def await_last(
+        self,
+        future: Future[CommitInfo | None],
+        deadline: float,
+        *,
+        away: bool,
+        refresh: Callable[[], object] = lambda: None,
+    ) -> None:
         """Wait for the last push, and log its result in one line.
 
         Args:
             future: The last push.
             deadline: Until when to wait, on the monotonic clock.
             away: Whether nothing is pushed from this process, since it is offline.
+            refresh: Re-reads the ledger, for the uploads of other processes.
 
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed during the wait, which it skips.
@@ -221,7 +229,7 @@ class Shutdown:
             self.skip_wait()
             raise
         finally:
-            pending = _count(self._inventory, max(_SECONDS_TO_COUNT, deadline - time.monotonic()))
+            pending = _count(self._inventory, max(_SECONDS_TO_COUNT, deadline - time.monotonic()), refresh)
             # By the deadline: the waits for other folders before this one are part of the same exit.
             self.remaining = min(self.remaining, max(0.0, deadline - time.monotonic()))
             if away or not _wait(future, 0) or future.exception() is not None:
