@@ -32,6 +32,7 @@ __all__ = [
     "EXIT_CODE",
     "ExitAware",
     "ForkAware",
+    "Registry",
     "SigtermAware",
     "call_after_exit",
     "check_push_on_sigterm",
@@ -64,8 +65,8 @@ class ExitAware(Protocol):
         """
 
 
-class _Registry:
-    """Weakly held objects in the order in which they came."""
+class Registry:
+    """Weakly held objects in the order in which they came. Any thread may use it."""
 
     def __init__(self) -> None:
         self._members: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
@@ -86,9 +87,9 @@ class _Registry:
         return [member for reference in reversed(references) if (member := reference()) is not None]
 
 
-_fork_aware = _Registry()
+_fork_aware = Registry()
 
-_exit_aware = _Registry()
+_exit_aware = Registry()
 
 
 def tell_after_fork(member: ForkAware) -> None:
@@ -286,7 +287,7 @@ class _Watch:
         self._pid = os.getpid()
         # Reentrant: a signal handler may close a writer while its thread is inside.
         self._lock = threading.RLock()
-        self._members = _Registry()
+        self._members = Registry()
         self._before: Any = signal.SIG_DFL
         self._is_handled = self._ends_by_itself = False
 

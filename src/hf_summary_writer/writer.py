@@ -204,7 +204,9 @@ class HFSummaryWriter(EventWriter):
             _warn_of_mixed_runs(of_run.destination, folder)
         arguments = {**of_run.arguments_for(CommitScheduler), "check": False}
         rank = rank_of(os.environ)
-        self._hub_run = Run(folder, rank, config.minutes * 60, tells=config.run_state)
+        self._hub_run = Run(
+            folder, of_run.destination, rank, config.minutes * 60, _counter_of(self), tells=config.run_state
+        )
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
             enabled=self._write_to_disk,
@@ -367,8 +369,8 @@ class _RunScheduler(CommitScheduler):
         self._shutdown.is_quiet = is_other_rank
 
     def start(self) -> None:
-        self._run.go_on()
         if self._enabled:
+            self._run.go_on()
             super().start()
 
     def status(self) -> Status:
@@ -441,6 +443,12 @@ class _RunScheduler(CommitScheduler):
         if is_dropped and (self._job.owner_above is not None or not self._job.inventory.pending().files):
             # All logged data is pushed, or left to another process.
             self._task.finish(self.close_timeout)
+
+
+def _counter_of(writer: HFSummaryWriter) -> Callable[[], int | None]:
+    """Return a function that returns how many events `writer` has logged, `None` if it is closed or gone."""
+    held = weakref.ref(writer)  # else the run, which a last push needs, would keep it alive
+    return lambda: None if (found := held()) is None else found.logged_events
 
 
 def _warn_of_mixed_runs(destination: Destination, folder: Path) -> None:

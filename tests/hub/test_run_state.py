@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -13,12 +14,11 @@ import pytest
 from huggingface_hub import constants
 
 import remote
-from events import wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.events import tfrecord
-from hf_summary_writer.folder import STATE_FOLDER
+from hf_summary_writer.folder import STATE_FOLDER, new_lock
 from hf_summary_writer.push import RunPhase, RunState, sync
 from hub.test_bucket import needs_a_client_for_buckets
 
@@ -137,6 +137,39 @@ def test_a_write_after_close_sets_the_state_to_running_again(
     writer.close()
 
 
+def test_a_writer_that_was_left_open_does_not_keep_the_state_at_running(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any]
+) -> None:
+    left_open = HFSummaryWriter(**settings)
+    pushed(left_open, 1)
+    with HFSummaryWriter(**settings) as writer:
+        pushed(writer, 2)
+        assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.RUNNING
+        writer.add_scalar("loss", 0.5, 3)
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.FINISHED
+    pushed(left_open, 4)
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.RUNNING
+    with contextlib.suppress(ValueError), left_open:
+        left_open.add_scalar("loss", 0.5, 5)
+        raise ValueError("diverged")
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.FAILED
+
+
+def test_a_writer_that_goes_on_logging_keeps_the_state_at_running(
+    api: HfApi, repo_id: str, settings: dict[str, Any], where: dict[str, Any]
+) -> None:
+    training = HFSummaryWriter(**settings)
+    pushed(training, 1)
+    with HFSummaryWriter(**{**settings, "commit_every": 2 * HOUR}) as evaluation:
+        training.add_scalar("loss", 0.5, 2)
+        evaluation.add_scalar("accuracy", 0.5, 2)
+    state = remote.states(api, repo_id, **where)[PLACE]
+    assert (state.phase, state.interval) == (RunPhase.RUNNING, HOUR * 60)
+    training.add_scalar("loss", 0.5, 3)
+    training.close()
+    assert remote.states(api, repo_id, **where)[PLACE].phase is RunPhase.FINISHED
+
+
 def test_a_second_process_warns_about_two_logdirs_with_one_name(
     settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,15 +246,16 @@ def test_each_rank_that_pushes_has_its_own_state_file(
     }
 
 
-def test_only_the_lease_holder_writes_the_state(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+def test_a_process_without_the_lease_writes_no_state(api: HfApi, repo_id: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"repo_id": repo_id, "logdir": tmp_path / "run-1", "hf_api": api}
-    with HFSummaryWriter(**settings, commit_every=1 / 600) as first:
-        first.add_scalar("loss", 1.0, 1)
-        wait_until(lambda: first.scheduler.status().commit is not None)
-        with HFSummaryWriter(**settings, commit_every=HOUR) as second:
-            second.add_scalar("loss", 1.0, 2)
-        assert remote.states(api, repo_id)[PLACE].interval == 0.1
-        assert remote.states(api, repo_id)[PLACE].phase is RunPhase.RUNNING
+    with HFSummaryWriter(**settings, commit_every=HOUR) as first:
+        pushed(first, 1)
+    states = remote.states(api, repo_id)
+    (ledger,) = (tmp_path / "run-1" / STATE_FOLDER).glob("*.jsonl")
+    lock = new_lock(ledger.with_suffix(".lease.lock"))  # held as by another process
+    with lock, HFSummaryWriter(**settings, commit_every=2 * HOUR) as second:
+        pushed(second, 2)
+        assert remote.states(api, repo_id) == states
 
 
 def test_a_file_of_the_same_name_in_the_logdir_is_uploaded_instead(

@@ -277,7 +277,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         config = PushConfig(
             repo_id=REPO, endpoint="https://hub", path_in_repo=name, allow_patterns=None, model_card=False, **options
         )
-        run = None if rank is None else Run(folder, rank, 300.0, tells=options.get("repo_type") == "bucket")
+        tells = options.get("repo_type") == "bucket"
+        run = None if rank is None else Run(folder, config.destination, rank, 300.0, tells=tells)
         jobs.append(Job(folder, config, content_lock=threading.Lock(), run=run, is_other_rank=bool(rank), **of_job))
         return jobs[-1]
 

@@ -13,6 +13,7 @@ from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.copies import most_open_files
 from hf_summary_writer.folder.ledger import STATE_FOLDER
 from hf_summary_writer.folder.patterns import PathFilter
+from hf_summary_writer.process import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +115,9 @@ def push_lock(state: StateFolder) -> Iterator[OSError | NotImplementedError | No
         yield unusable
 
 
+_of_this_process = Registry()
+
+
 class Lease:
     """The right of one scheduler to push a folder to a destination in the background, held while it lives.
 
@@ -129,17 +133,21 @@ class Lease:
         waits: Whether to leave the first interval to others, as ranks other than 0 do, so that rank 0 comes first where
             they share a file system.
         covers_below: Whether writers in folders below leave their pushes to the owner of this lease.
+
+    Attributes:
+        path: The file that says where the folder is pushed.
     """
 
     def __init__(self, folder: Path, config: PushConfig, *, waits: bool, covers_below: bool) -> None:
         self._folder = folder
         self._config = config
-        self._path = folder / STATE_FOLDER / f"{config.destination.key}.lease.json"
+        self.path: Path = folder / STATE_FOLDER / f"{config.destination.key}.lease.json"
         self._waits = waits
         self._covers_below = covers_below
         self._written: dict[str, Any] = {}
         self._lock: filelock.BaseFileLock | None = None
         self._locked: tuple[int, int] | None = None
+        _of_this_process.add(self)
 
     @property
     def held(self) -> bool:
@@ -148,8 +156,10 @@ class Lease:
 
     @property
     def is_held_elsewhere(self) -> bool:
-        """Whether another process or scheduler is the owner."""
-        return not self.held and is_locked(self._lock_path)
+        """Whether another process is the owner."""
+        if self.held or not is_locked(self._lock_path):
+            return False
+        return not any(each.held for each in _of_this_process.newest_first() if each.path == self.path)
 
     def may_claim(self) -> bool:
         """Return whether a scheduled push has reason to go on; called once an interval."""
@@ -173,7 +183,7 @@ class Lease:
                 self.release()  # the lock's file was deleted with its folder
                 # Those of a thousand folders would leave no descriptor to the training, and none to their own pushes.
                 most_open = 2 * most_open_files()
-                self._lock = _acquired(disk.StateFolder(self._path.parent), self._lock_path.name, most_open)
+                self._lock = _acquired(disk.StateFolder(self.path.parent), self._lock_path.name, most_open)
                 self._locked = _file_id(self._lock_path)
             self._write(repo_id)
         except filelock.Timeout:
@@ -190,7 +200,7 @@ class Lease:
 
     @property
     def _lock_path(self) -> Path:
-        return self._path.with_suffix(".lock")
+        return self.path.with_suffix(".lock")
 
     def _write(self, repo_id: str) -> None:
         where = self._config.destination
@@ -203,14 +213,14 @@ class Lease:
             "ignore": self._config.ignore_patterns,
             "covers_below": self._covers_below,
         }
-        if value != self._written or not self._path.exists():
-            disk.write_json(self._path, value)
+        if value != self._written or not self.path.exists():
+            disk.write_json(self.path, value)
             self._written = value
 
     def _includes_ours(self) -> bool:
         """Return whether the owner's patterns include all files that ours do, as far as they tell."""
         try:
-            owner = disk.read_json(self._path, _MAX_BYTES)
+            owner = disk.read_json(self.path, _MAX_BYTES)
             theirs = (_patterns(owner["allow"]), _patterns(owner["ignore"]))
         except (OSError, *disk.MALFORMED):
             return True  # between its lock and its file

@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import PurePosixPath
@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, Any
 from hf_summary_writer.events import command_line
 from hf_summary_writer.folder import STATE_FOLDER, StateFolder, disk
 from hf_summary_writer.notices import in_notebook, printable
+from hf_summary_writer.process import Registry, shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from hf_summary_writer.config import Destination
 
 __all__ = ["MAX_STATE_BYTES", "Run", "RunPhase", "RunState", "RunsBelow", "is_state_file", "iso"]
 
@@ -176,37 +179,97 @@ class RunState:
         return self.phase is RunPhase.RUNNING and now - self.last_push > longest
 
 
+@dataclass(eq=False)
+class _Session:
+    """The part of a run that one writer logs.
+
+    Attributes:
+        interval: Seconds between two pushes.
+        logged: Returns how many events the writer has logged; `None` if it is closed or gone.
+        logged_before_the_next: How many it had logged when a later writer began.
+        started: When it was opened.
+        phase: Whether it is running, or how it ended.
+    """
+
+    interval: float
+    logged: Callable[[], int | None]
+    logged_before_the_next: int | None = None
+    started: float = field(default_factory=time.time)
+    phase: RunPhase = RunPhase.RUNNING
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the writer is open, and goes on logging if there is a later one.
+
+        One without a use was left open, as by a cell of a notebook that is run again.
+        """
+        logged = self.logged_before_the_next
+        return self.phase is RunPhase.RUNNING and (logged is None or self.logged() not in {logged, None})
+
+
+@dataclass(eq=False)
+class _Known:
+    """What this process knows of the run in a folder that is pushed to one destination, whichever writers log to it.
+
+    Attributes:
+        sessions: Those that have begun, in the order in which they began or ended last.
+        last_event: When an event was last written to the disk.
+        left: The phase in the file on the disk.
+        told: The phase in the file on the Hub.
+        telling: The phase in the file on its way there.
+    """
+
+    sessions: Registry = field(default_factory=Registry)
+    last_event: float = 0.0
+    left: RunPhase | None = None
+    told: RunPhase | None = None
+    telling: RunPhase | None = None
+
+
 class Run:
-    """The run that this process logs to a folder. Any thread may use it; one thread at a time pushes it.
+    """The run that a writer logs to a folder. Any thread may use it; one thread at a time pushes it.
+
+    Several writers of this process on one folder log to the same run.
 
     Args:
         folder: The folder.
+        destination: Where it is pushed.
         rank: The rank of this process. Other ranks than 0, which push from disks of their own, have files of their own.
         interval: Seconds between two pushes.
+        logged: Returns how many events the writer has logged; `None` if it is closed or gone.
         tells: Whether its state is uploaded, and left on the disk for other processes that upload the run.
     """
 
-    def __init__(self, folder: Path, rank: int, interval: float, *, tells: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        destination: Destination,
+        rank: int,
+        interval: float,
+        logged: Callable[[], int | None] = lambda: None,
+        *,
+        tells: bool = True,
+    ) -> None:
         self._folder = folder
         self._rank = rank
-        self._interval = interval
         self._tells = tells
-        self._started = time.time()
-        self._last_event = 0.0
-        self._phase = RunPhase.RUNNING
-        # The phases in the file on the disk, in the one on the Hub, and in the one on its way there.
-        self._left: RunPhase | None = None
-        self._told: RunPhase | None = None
-        self._telling: RunPhase | None = None
+        self._session = _Session(interval, logged)
+        self._known: _Known = shared(("run", folder, destination, rank), _Known)
 
     def go_on(self) -> None:
-        """Note that the run continues, even after an end."""
-        self._phase = RunPhase.RUNNING
+        """Note that the run begins, or continues even after an end."""
+        self._session.phase, self._session.logged_before_the_next = RunPhase.RUNNING, None
+        for other in self._known.sessions.newest_first():
+            if other is not self._session:
+                other.logged_before_the_next = other.logged() or 0
+        self._make_latest()
 
     def end(self, phase: RunPhase) -> None:
         """Note how the run ended, unless it has ended already."""
-        if self._phase is RunPhase.RUNNING:
-            self._phase = phase
+        if self._session.phase is RunPhase.RUNNING:
+            if self._session.is_used:
+                self._make_latest()
+            self._session.phase = phase
 
     def along(self, written: Mapping[str, float], secret: str | None) -> Mapping[str, bytes]:
         """Return the contents of the state files to upload with other files, by their paths in the folder.
@@ -215,7 +278,7 @@ class Run:
             written: When each of the others was last written, in seconds since the epoch.
             secret: The access token, which the state files may not contain.
         """
-        self._last_event = max(self._last_event, *written.values())
+        self._known.last_event = max(self._known.last_event, *written.values())
         return self._files(secret)
 
     def ends(self, secret: str | None, *, final: bool) -> Mapping[str, bytes]:
@@ -225,41 +288,53 @@ class Run:
             secret: As for `along`.
             final: Whether this is the last push.
         """
-        is_news = final and self._told is RunPhase.RUNNING and self._phase is not self._told
+        told = self._known.told
+        is_news = final and told is RunPhase.RUNNING and self._latest.phase is not told
         return self._files(secret) if is_news else {}
 
     def told(self) -> None:
         """Note that the files returned last are on the Hub."""
-        self._told = self._telling
+        self._known.told = self._known.telling
 
     def leave(self, secret: str | None) -> None:
         """Leave the state on the disk, unless it is there; of a distributed run, that of rank 0 is the state."""
-        phase = self._phase
-        if not self._tells or self._rank or self._left is phase:
+        phase = self._latest.phase
+        if not self._tells or self._rank or self._known.left is phase:
             return
         try:
             StateFolder(self._folder / STATE_FOLDER).write(_LEFT_FILE, self._content(phase, secret))
-            self._left = phase
+            self._known.left = phase
         except Exception:  # a disk, or a program that puts anything into `sys.argv`
             logger.debug("the state of %s is not left there", self._folder, exc_info=True)
+
+    def _make_latest(self) -> None:
+        self._known.sessions.discard(self._session)
+        self._known.sessions.add(self._session)
+
+    @property
+    def _latest(self) -> _Session:
+        """The latest session that is used; if there is none, the one that ended last."""
+        sessions: list[_Session] = self._known.sessions.newest_first() or [self._session]
+        return next((session for session in sessions if session.is_used), sessions[0])
 
     def _files(self, secret: str | None) -> dict[str, bytes]:
         if not self._tells:
             return {}
-        self._telling = self._phase
+        self._known.telling = self._latest.phase
         name = f"hf-summary-writer.rank-{self._rank}.json" if self._rank else _STATE_FILE
-        return {name: self._content(self._telling, secret)}
+        return {name: self._content(self._known.telling, secret)}
 
     def _content(self, phase: RunPhase, secret: str | None) -> bytes:
         command = command_line()
         if secret:
             command = command.replace(secret, "***")
+        session = self._latest
         state = RunState(
             phase,
-            self._started,
-            self._last_event,
+            session.started,
+            self._known.last_event,
             time.time(),
-            self._interval,
+            session.interval,
             _shortened(printable(socket.gethostname())),
             self._rank,
             _shortened(printable(command)),
