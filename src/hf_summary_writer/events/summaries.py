@@ -34,6 +34,8 @@ __all__ = [
     "unwrapped",
 ]
 
+_ARRAYS = (np.generic, np.ndarray)
+
 _PLAIN_KINDS = "fiu"
 
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -94,7 +96,7 @@ def scalar_of(value: Any, *, may_be_read_later: bool = True) -> float | Snapshot
     if (
         kind is float
         or (kind is int and value in _INT64)
-        or (isinstance(value, np.generic | np.ndarray) and value.ndim == 0 and value.dtype.kind in _PLAIN_KINDS)
+        or (isinstance(value, _ARRAYS) and value.ndim == 0 and value.dtype.kind in _PLAIN_KINDS)
     ):
         number = float(value)
         # The difference is zero for finite numbers.
