@@ -134,7 +134,7 @@ def test_a_folder_under_another_path_has_the_same_lock_and_ledger(
     before = hub.requests
     for name in (tmp_path / "link", "run", f"{folder}/", "link/../run/."):
         again = schedule(folder_path=name)
-        assert again._job.lease._path == first._job.lease._path
+        assert again._job.lease.path == first._job.lease.path
         assert again._job.ledger.path == first._job.ledger.path
         again.close()
     assert hub.requests == before

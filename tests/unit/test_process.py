@@ -54,7 +54,7 @@ def test_members_may_be_added_during_the_iteration(later: list[Member]) -> None:
         later.append(Member())
         registry.add(later[-1])
 
-    registry = process._Registry()
+    registry = process.Registry()
     first, second = Member(), Member()
     registry.add(first)
     registry.add(second)

@@ -12,16 +12,15 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hf_summary_writer import process
-from hf_summary_writer.events.syncing import sync_all
+from hf_summary_writer.events.syncing import Syncable, sync_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hf_summary_writer.events.queue import EventQueue
-    from hf_summary_writer.events.signals import Signal
+    from hf_summary_writer.events.signals import FlushRequest, Signal
 
 __all__ = ["WaitLimits", "WriterThread", "writer_thread"]
 
@@ -73,6 +72,32 @@ class WaitLimits:
     hang: float = 60.0
 
 
+class Served(Syncable, Protocol):
+    """An event queue, as the thread knows it. Times are those of the monotonic clock."""
+
+    directory: str
+    device_wait_began: float | None
+
+    @property
+    def pending(self) -> int: ...
+    @property
+    def has_waiting_callers(self) -> bool: ...
+    @property
+    def holds_descriptor(self) -> bool: ...
+    @property
+    def is_done(self) -> bool: ...
+    def request_flush(self) -> FlushRequest: ...
+    def is_ready(self, now: float) -> bool: ...
+    def work(self, most: int, now: float) -> int: ...
+    def needs_sync(self, now: float) -> bool: ...
+    def end_sync(self, error: OSError | None) -> None: ...
+    def tidy(self, now: float) -> None: ...
+    def drop(self) -> None: ...
+    def rest(self) -> None: ...
+    def retire(self) -> None: ...
+    def leave_to_parent(self, *, keep_items: bool) -> None: ...
+
+
 class WriterThread:
     """The thread that serves all event queues of the process; it runs while there are any.
 
@@ -84,8 +109,8 @@ class WriterThread:
     limits: ClassVar[WaitLimits] = WaitLimits()
 
     def __init__(self) -> None:
-        self._queues: dict[int, EventQueue] = {}
-        self._broken: weakref.WeakSet[EventQueue] = weakref.WeakSet()
+        self._queues: dict[int, Served] = {}
+        self._broken: weakref.WeakSet[Served] = weakref.WeakSet()
         self._reset()
         process.tell_after_fork(self)
         process.tell_at_exit(self)
@@ -105,9 +130,9 @@ class WriterThread:
         self._clock: int | None = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._open: dict[int, EventQueue] = {}
+        self._open: dict[int, Served] = {}
 
-    def register(self, events: EventQueue) -> None:
+    def register(self, events: Served) -> None:
         """Serve a queue until it is closed and empty."""
         self.notice_fork()
         self._queues[id(events)] = events
@@ -279,13 +304,13 @@ class WriterThread:
     def _pending(self) -> dict[int, int]:
         return {key: events.pending for key, events in list(self._queues.items())}
 
-    def _ready(self, quota: dict[int, int]) -> list[EventQueue]:
+    def _ready(self, quota: dict[int, int]) -> list[Served]:
         now = time.monotonic()
         queues = list(self._queues.items())
         ready = [events for key, events in queues if quota.get(key, 0) > 0 and events.is_ready(now)]
         return [events for events in ready if events.has_waiting_callers] or ready
 
-    def _serve(self, events: EventQueue, most: int) -> int:
+    def _serve(self, events: Served, most: int) -> int:
         self._slice_began = now = time.monotonic()
         done = self._work(events, most, now)
         self._slice_began = None
@@ -296,7 +321,7 @@ class WriterThread:
                 self._open.pop(next(iter(self._open))).rest()
         return done
 
-    def _sync(self, queues: list[EventQueue]) -> None:
+    def _sync(self, queues: list[Served]) -> None:
         """Sync together the files that need it; the callers of a synced file do not wait for the others."""
         with self._working:
             now = time.monotonic()
@@ -345,7 +370,7 @@ class WriterThread:
             self._working.release()
         return True
 
-    def _work(self, events: EventQueue, most: int, now: float) -> int:
+    def _work(self, events: Served, most: int, now: float) -> int:
         try:
             return events.work(most, now)
         except BaseException as error:  # noqa: BLE001 - all others wait for the same thread
@@ -354,7 +379,7 @@ class WriterThread:
             events.drop()
         return most
 
-    def _end_sync(self, events: EventQueue, error: BaseException | None) -> None:
+    def _end_sync(self, events: Served, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, OSError):
             self._contain(error, events)
             error = None
@@ -363,13 +388,13 @@ class WriterThread:
         except BaseException as bug:  # noqa: BLE001 - all others wait for the same thread
             self._contain(bug, events)
 
-    def _tidy(self, events: EventQueue, now: float) -> None:
+    def _tidy(self, events: Served, now: float) -> None:
         try:
             events.tidy(now)
         except BaseException as error:  # noqa: BLE001 - likewise
             self._contain(error, events)
 
-    def _contain(self, error: BaseException, events: EventQueue) -> None:
+    def _contain(self, error: BaseException, events: Served) -> None:
         """Log an unexpected error, once for each queue."""
         if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
             raise error  # in a thread of the user: it may come from a signal handler, and mean the user
