@@ -1,13 +1,18 @@
-"""Xet is switched off for one upload, or for good, whichever other uploads are under way."""
+"""Xet is switched off for one upload, or for good, whichever other uploads are under way and on every system."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+from typing import TYPE_CHECKING
 
 import pytest
 from huggingface_hub import constants
 
 from hf_summary_writer.hub import xet
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +58,15 @@ def test_a_user_who_switched_it_off_is_told_nothing(
         xet.switch_off("it hangs")
     assert constants.HF_HUB_DISABLE_XET
     assert caplog.records == []
+
+
+def test_without_a_cache_it_is_off_on_a_system_without_user_ids(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / "file"))
+    monkeypatch.delattr(os, "geteuid")
+    xet._has_cache.cache_clear()
+    assert not xet.over_xet()
+    assert "HF_HOME" in caplog.text
+    xet._has_cache.cache_clear()

@@ -88,6 +88,8 @@ def _exit_code(process: subprocess.Popen[bytes]) -> int:
 
 def _in_foreground() -> bool:
     """Return whether keys such as Ctrl-C reach this process, and then the command beside it as well, by themselves."""
+    if not hasattr(os, "tcgetpgrp"):  # as in every console of Windows
+        return True
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:

@@ -165,6 +165,8 @@ def _has_cache() -> bool:
     """Return whether the client has a folder for its cache; give it a temporary one if its own is not writable."""
     if _is_writable(Path(constants.HF_XET_CACHE)):
         return True
+    if not hasattr(os, "geteuid"):  # not on this system
+        return False
     try:
         # One for all processes of the user: a folder per process would never be removed.
         folder = Path(tempfile.gettempdir()) / f"hf-summary-writer-xet-{os.geteuid()}"
