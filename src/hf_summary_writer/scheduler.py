@@ -165,7 +165,12 @@ class CommitScheduler:
         self._last_uploaded: dict[Path, float] = {}
         self._failures = FailureLog(self.folder_path)
         self._shutdown = Shutdown(
-            self.folder_path, lambda: self._destination, self._command, self._job.inventory, self.close_timeout
+            self.folder_path,
+            lambda: self._destination,
+            self._command,
+            self._job.inventory,
+            self._job.ledger,
+            self.close_timeout,
         )
         self._status_file = StatusFile.beside(self._job.ledger.path)
         self._task = PushTask(
@@ -396,9 +401,7 @@ class CommitScheduler:
             self._on_error(ErrorDetails(self.repo_id, self.folder_path, error, failures))
 
     def _committed(self, details: CommitDetails) -> None:
-        self._shutdown.commits += 1
-        if self._shutdown.commits == 1:
-            self._announce()
+        self._announce()
         self._failures.delivered(details)
         self._on_commit(details)
 

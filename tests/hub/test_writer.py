@@ -498,6 +498,19 @@ def test_one_of_two_writers_on_a_logdir_pushes_and_the_other_takes_over(
     assert second.scheduler._job.lease.held
 
 
+def test_closing_names_the_link_although_another_writer_on_the_logdir_uploaded_the_events(
+    write: Callable[..., HFSummaryWriter], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hf_summary_writer")
+    first, second = write(), write()
+    second.add_scalar("loss", 1.0, 1)
+    second.flush()
+    first.scheduler.trigger().result(SECONDS)
+    assert "All of" not in caplog.text
+    second.close()
+    assert f"All of {second.logdir} is at {second.url}" in caplog.text
+
+
 def test_a_run_is_uploaded_to_a_pull_request_without_a_request_for_a_branch(
     api: HfApi, hub: HubProcess, repo_id: str, tmp_path: Path
 ) -> None:

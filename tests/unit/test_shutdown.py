@@ -23,8 +23,9 @@ HOUR = 3600.0
 @pytest.fixture
 def shutdown(tmp_path: Path) -> Shutdown:
     config = PushConfig(repo_id="user/run", endpoint="https://hub")
-    inventory = Inventory(tmp_path, config, Ledger(tmp_path / "ledger.jsonl", config.destination), WarnOnce())
-    return Shutdown(tmp_path, lambda: config.destination, "hf-summary-writer sync", inventory, HOUR)
+    ledger = Ledger(tmp_path / "ledger.jsonl", config.destination)
+    inventory = Inventory(tmp_path, config, ledger, WarnOnce())
+    return Shutdown(tmp_path, lambda: config.destination, "hf-summary-writer sync", inventory, ledger, HOUR)
 
 
 def done() -> Future[CommitInfo | None]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination
     from hf_summary_writer.errors import CommitDetails
-    from hf_summary_writer.folder import Inventory, Pending
+    from hf_summary_writer.folder import Inventory, Ledger, Pending
 
 __all__ = ["FailureLog", "Shutdown"]
 
@@ -157,27 +157,34 @@ class Shutdown:
         destination: Returns its destination, with the namespace of the repo once that is known from the Hub.
         command: The command that sends the missing files, ready to paste into a shell.
         inventory: The inventory of the folder, which counts the missing files.
+        ledger: Its ledger, which names the last commit, whichever writer or process made it.
         seconds: How long all the waits of one exit may take together.
 
     Attributes:
         remaining: The rest of this time limit.
-        commits: The number of commits; the code that commits counts them here.
         is_quiet: Whether to leave out the line about uploaded files.
         has_lost: Whether logged data did not get into the folder, as far as the last push knows.
         told_at: When the files that are missing were named last, on the monotonic clock.
     """
 
     def __init__(
-        self, folder: Path, destination: Callable[[], Destination], command: str, inventory: Inventory, seconds: float
+        self,
+        folder: Path,
+        destination: Callable[[], Destination],
+        command: str,
+        inventory: Inventory,
+        ledger: Ledger,
+        seconds: float,
     ) -> None:
         self._folder = folder
         self._destination = destination
         self._command = command
         self._inventory = inventory
+        self._ledger = ledger
+        self._began = time.time()
         self._seconds = seconds
         self.remaining: float = seconds
         self._said_all = self._said_uncounted = self._said_late = False
-        self.commits: int = 0
         self.is_quiet: bool = False
         self.has_lost: bool = False
         self.told_at: float = -math.inf
@@ -252,11 +259,17 @@ class Shutdown:
     def _say_what_arrived(self, pending: Pending | None) -> None:
         if pending is not None and (pending.refused or (pending.files and self._inventory.left_behind)):
             self._say_what_is_missing(pending)
-        elif self.commits and not (self._said_all or self.is_quiet):
+        elif self._has_uploaded and not (self._said_all or self.is_quiet):
             # Another process may still write; this process only uploads data from before its last push.
             self._said_all = pending is not None and pending.nothing
             what = "All of" if self._said_all and not self.has_lost else "All that the last push found of"
             announce("%s %s is at %s", what, shown_path(self._folder), self._destination().known_url)
+
+    @property
+    def _has_uploaded(self) -> bool:
+        """Whether something of the folder was uploaded since this object exists."""
+        commit = self._ledger.commit
+        return commit is not None and commit.time >= self._began
 
     def _say_what_is_missing(self, pending: Pending | None) -> None:
         self.told_at = time.monotonic()
