@@ -152,7 +152,7 @@ def test_an_organization_without_members_is_refused(text: str) -> None:
 def test_a_token_that_no_client_can_send_is_refused(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "hf_summary_writer.localhub", "--root", str(tmp_path), "--token", "two words"]
     refused = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "characters that no token has" in refused.stderr
 
 

@@ -190,6 +190,10 @@ def test_the_command_explains_in_one_line_why_it_cannot_start(tmp_path: Path) ->
     [
         (["--root", "hub", "--port", "99999"], "99999 is not in the range"),
         (["--root", ""], "the name of the folder is empty"),
+        (["--root", "hub", "--host", ""], "a host name is empty"),
+        (["--root", "hub", "--allow-host", ""], "a host name is empty"),
+        (["--root", "hub", "--user", "ann"], "NAME:TOKEN"),
+        (["--root", "hub", "--organization", "lab"], "NAME:USER"),
     ],
 )
 def test_an_invalid_option_is_a_usage_error(

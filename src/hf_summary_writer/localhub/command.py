@@ -122,7 +122,9 @@ def localhub(
                 raise
             click.echo(f"Port {kept.port} of the last start is taken; another one is used.", err=True)
             serve_at(0)
-    except (RuntimeError, ValueError) as error:
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except RuntimeError as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(_reason(error, options["host"], port)) from None

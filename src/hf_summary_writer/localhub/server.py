@@ -65,6 +65,7 @@ class LocalHub:
         allowed_hosts: additional host names in requests, besides IP addresses and the names of this machine.
 
     Raises:
+        ValueError: `host` or one of `allowed_hosts` is empty.
         RuntimeError: another Hub serves `root`.
         OSError: the address is taken, or `root` cannot be written.
     """
@@ -83,6 +84,9 @@ class LocalHub:
         any_namespace: bool = False,
         allowed_hosts: Sequence[str] = (),
     ) -> None:
+        if not all([host, *allowed_hosts]):
+            # As an unset variable of a shell gives it; to a socket it means all addresses of this machine.
+            raise ValueError("a host name is empty: leave it out, or write 0.0.0.0 to listen on all addresses")
         self.token: str = token or new_token()
         self._accounts = Accounts([User(OWNER, self.token), *users], organizations, any_namespace=any_namespace)
         self._hosts = Hosts([*allowed_hosts, host])
