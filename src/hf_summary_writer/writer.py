@@ -21,6 +21,7 @@ from hf_summary_writer.config import (
     commits_per_hour,
     complete_arguments,
     has_ranks,
+    is_pushed_from_outside,
     mode_for,
     rank_of,
 )
@@ -363,6 +364,7 @@ class _RunScheduler(CommitScheduler):
         self._run = run
         self._push_leftovers, self._has_looked = push_leftovers, False
         self._dropped = 0
+        self._is_left_to_others = False  # whether only other processes upload the run, who need its state
         super().__init__(**kwargs)
         self._enabled = enabled
         # One process of a distributed run speaks for all.
@@ -391,7 +393,13 @@ class _RunScheduler(CommitScheduler):
 
     def _end_run(self, phase: RunPhase) -> None:
         self._run.end(phase)
-        if self._said_offline and not self._parent:
+        if self._is_left_to_others and not self._parent:
+            self._run.leave(self._remote.client.known_secret)
+
+    def _stay_away(self) -> None:
+        super()._stay_away()
+        if self._mode is Mode.OFFLINE or is_pushed_from_outside(self.folder_path):
+            self._is_left_to_others = True
             self._run.leave(self._remote.client.known_secret)
 
     def _new_job(self) -> Job:

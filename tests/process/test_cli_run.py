@@ -18,6 +18,7 @@ import remote
 import scripts
 from faults.proxy import FaultProxy, Hang
 from hf_summary_writer.cli import main
+from hf_summary_writer.push.runs import RunPhase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,6 +151,8 @@ def test_a_writer_of_ours_in_the_command_only_writes_to_disk(
     assert ended.returncode == 0, ended.stderr
     assert {path.split("/")[2] for path in remote.files(api, repo_id)} == {"first", "ours"}
     assert_all_on_hub(api, repo_id, here)
+    states = {path: state.phase for path, state in remote.states(api, repo_id).items()}
+    assert states == {"tensorboard/runs/ours/hf-summary-writer.json": RunPhase.FINISHED}
 
 
 def test_without_a_hub_the_exit_code_is_returned_and_the_sync_command_named(repo_id: str, here: Path) -> None:

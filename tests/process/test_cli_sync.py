@@ -16,6 +16,7 @@ from events import wait_until
 from faults.proxy import FaultProxy, Hang
 from hf_summary_writer.cli.watching import client_of_another_hub, scheduler_of, start_together
 from hf_summary_writer.config import PushConfig
+from hf_summary_writer.folder import STATE_FOLDER
 from hub_process import HubProcess
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def test_every_run_in_a_folder_is_uploaded_to_its_earlier_destination(
     hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:
     body = "HFSummaryWriter(repo_id, logdir=logdir).add_scalar('loss', 1, 1)"
-    for name in ("a", "b"):
+    for name in ("a", ".b"):
         assert scripts.run(body, hub, tmp_path / "runs" / name, repo_id).returncode == 0
         with SummaryWriter(str(tmp_path / "runs" / name)) as writer:
             writer.add_scalar("loss", 2.0, 2)
@@ -112,6 +113,8 @@ def test_runs_of_unknown_destination_beside_known_ones_are_named(hub: HubProcess
     for name in ("b", "c"):
         with SummaryWriter(str(runs / name)) as writer:
             writer.add_scalar("loss", 2.0, 2)
+    (runs / "b" / STATE_FOLDER).mkdir(parents=True)  # as of a run that was uploaded from a folder above and then moved
+    (runs / "b" / STATE_FOLDER / "run.json").touch()
     for command in (["sync"], ["status", "--exit-code"], ["sync", "--dry-run", "--exit-code"]):
         said = commands.invoke(hub, *command, runs, home=tmp_path)
         assert said.returncode == 1, command

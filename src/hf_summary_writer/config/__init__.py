@@ -10,6 +10,7 @@ from hf_summary_writer.config.environment import (
     Mode,
     commits_per_hour,
     has_ranks,
+    is_pushed_from_outside,
     mode_for,
     rank_of,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "commits_per_hour",
     "complete_arguments",
     "has_ranks",
+    "is_pushed_from_outside",
     "known_sync_command",
     "mode_for",
     "option_of",

@@ -22,6 +22,7 @@ __all__ = [
     "commits_per_hour",
     "has_ranks",
     "is_client_offline",
+    "is_pushed_from_outside",
     "mode_for",
     "rank_of",
 ]
@@ -58,7 +59,7 @@ def mode_for(folder: Path | None = None) -> Mode:
     said = os.environ.get(MODE, "").strip().lower()
     if said not in {"", *(mode.value for mode in Mode)}:
         raise ValueError(f"{MODE} is {said!r}: use {', '.join(mode.value for mode in Mode)}")
-    if said == Mode.DISABLED.value or (folder is not None and _is_pushed_from_outside(folder)):
+    if said == Mode.DISABLED.value or (folder is not None and is_pushed_from_outside(folder)):
         return Mode.DISABLED
     # The client, which reads its variables when it is imported, then refuses every request.
     if said == Mode.OFFLINE.value or is_client_offline():
@@ -86,7 +87,8 @@ def is_client_offline() -> bool:
     return said.lower() in YES
 
 
-def _is_pushed_from_outside(folder: Path) -> bool:
+def is_pushed_from_outside(folder: Path) -> bool:
+    """Return whether `hf-summary-writer run`, which started this process, pushes `folder`."""
     pushed = os.environ.get(PUSHED_FOLDER, "")
     return bool(pushed) and folder.is_relative_to(Path(pushed).resolve())
 

@@ -19,6 +19,7 @@ from hf_summary_writer.folder import (
     Ledger,
     LedgerError,
     PathFilter,
+    StateFolder,
     WarnOnce,
     disk,
     is_event_file,
@@ -298,10 +299,9 @@ def _below(root: Path, warn: Callable[[str, str], object]) -> Iterator[Path]:
         warn("unlisted", f"{error.filename!a} is left out: it cannot be listed: {error.strerror}")
 
     for folder, subfolders, _ in os.walk(root, onerror=unlisted):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = _of_runs(folder, subfolders)
         for name in subfolders:
-            # Not by the method of a Path, which raises for a folder that may not be looked into.
-            if os.path.isdir(os.path.join(folder, name, STATE_FOLDER)):  # noqa: PTH112
+            if _has_state(folder, name):
                 yield Path(folder, name)
 
 
@@ -309,10 +309,28 @@ def _unknown_runs(root: Path) -> list[Path]:
     """Return the folders with event files that were not pushed from here, neither by themselves nor from above."""
     unknown = []
     for folder, subfolders, names in os.walk(root):
-        if os.path.isdir(os.path.join(folder, STATE_FOLDER)):  # noqa: PTH112
+        if _has_ledger(folder):
             subfolders.clear()
             continue
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = _of_runs(folder, subfolders)
         if any(map(is_event_file, names)):
             unknown.append(Path(folder))
     return unknown
+
+
+def _of_runs(folder: str, subfolders: list[str]) -> list[str]:
+    """Return the sub-folders that may be or hold runs, sorted: of hidden ones, those that are runs themselves."""
+    return sorted(name for name in subfolders if not name.startswith(".") or _has_state(folder, name))
+
+
+def _has_state(folder: str, name: str) -> bool:
+    # Not by the method of a Path, which raises for a folder that may not be looked into.
+    return os.path.isdir(os.path.join(folder, name, STATE_FOLDER))  # noqa: PTH112
+
+
+def _has_ledger(folder: str) -> bool:
+    # Not every state folder has one: a writer leaves only the state of its run to a process that uploads it from above.
+    try:
+        return bool(StateFolder(Path(folder, STATE_FOLDER)).names(".jsonl"))
+    except OSError:
+        return True  # it is named already, because its ledgers cannot be listed
