@@ -29,6 +29,7 @@ from hf_summary_writer.push import (
     Status,
     StatusFile,
     loop_to,
+    page_of,
 )
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ class CommitScheduler:
         self._failures = FailureLog(self.folder_path)
         self._shutdown = Shutdown(
             self.folder_path,
-            lambda: self._destination,
+            lambda: self.repo_id,
+            lambda: self.url,
             self._command,
             self._job.inventory,
             self._job.ledger,
@@ -197,16 +199,16 @@ class CommitScheduler:
 
     @property
     def url(self) -> str | None:
-        """The page of the Hub that shows the logs; `None` until the full name of the repo is known.
+        """The page of the Hub that shows the files; `None` until the full name of the repo is known.
 
-        For the default branch of a model repo it is the *Training metrics* tab, otherwise the page of the files.
+        It is the *Training metrics* tab for event files on the default branch of a model repo, otherwise `folder_url`.
         """
-        return self._destination.known_url
+        return page_of(self._destination, self._config, self._job.ledger)
 
     @property
     def folder_url(self) -> str | None:
         """The page of the Hub that lists the files; `None` until the full name of the repo is known."""
-        return self._destination.folder_url if self.url else None
+        return self._destination.known_folder_url
 
     def status(self) -> Status:
         """Return the upload status of the folder, without a request.

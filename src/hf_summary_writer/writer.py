@@ -370,6 +370,10 @@ class _RunScheduler(CommitScheduler):
         # One process of a distributed run speaks for all.
         self._shutdown.is_quiet = is_other_rank
 
+    @property
+    def url(self) -> str | None:
+        return self._destination.known_url  # also before the first event file is uploaded
+
     def start(self) -> None:
         if self._enabled:
             self._run.go_on()

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 
 import remote
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.events import EventWriter
 from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.status import inspect_folder
 
@@ -68,6 +69,24 @@ def test_the_url_of_a_dataset_points_to_its_files(api: HfApi, repo_id: str, tmp_
     ) as scheduler:
         assert scheduler.url == f"{api.endpoint}/datasets/{repo_id}/tree/runs%2F1/a%20b"
         scheduler.stop()
+
+
+def test_the_url_points_to_the_metrics_tab_once_event_files_are_uploaded(
+    api: HfApi, repo_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics, files = f"{api.endpoint}/{repo_id}/tensorboard", f"{api.endpoint}/{repo_id}/tree/main"
+    caplog.set_level(logging.INFO, "hf_summary_writer")
+    with CommitScheduler(repo_id=repo_id, folder_path=tmp_path, every=HOUR, hf_api=api) as scheduler:
+        (tmp_path / "results.jsonl").write_text("{}")
+        scheduler.trigger().result(SECONDS)
+        assert scheduler.url == surveyed(scheduler).url == files
+    assert metrics not in caplog.text
+    with EventWriter(tmp_path / "run") as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    with CommitScheduler(repo_id=repo_id, folder_path=tmp_path, every=HOUR, hf_api=api) as scheduler:
+        scheduler.trigger().result(SECONDS)
+        assert scheduler.url == surveyed(scheduler).url == metrics
+        assert scheduler.folder_url == files
 
 
 def test_the_status_shows_pending_files_and_the_last_commit(api: HfApi, repo_id: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def shutdown(tmp_path: Path) -> Shutdown:
     config = PushConfig(repo_id="user/run", endpoint="https://hub")
     ledger = Ledger(tmp_path / "ledger.jsonl", config.destination)
     inventory = Inventory(tmp_path, config, ledger, WarnOnce())
-    return Shutdown(tmp_path, lambda: config.destination, "hf-summary-writer sync", inventory, ledger, HOUR)
+    return Shutdown(tmp_path, lambda: "user/run", lambda: None, "hf-summary-writer sync", inventory, ledger, HOUR)
 
 
 def done() -> Future[CommitInfo | None]:

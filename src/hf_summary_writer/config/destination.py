@@ -60,6 +60,11 @@ class Destination:
         return self.url if "/" in self.repo_id else None
 
     @property
+    def known_folder_url(self) -> str | None:
+        """The page of the files, once `repo_id` has its namespace."""
+        return self.folder_url if "/" in self.repo_id else None
+
+    @property
     def _repo_url(self) -> str:
         prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
         return f"{self.endpoint}/{prefix}{self.repo_id}"

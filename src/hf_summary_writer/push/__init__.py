@@ -10,7 +10,7 @@ from hf_summary_writer.push.once import sync
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.report import FailureLog, Shutdown
 from hf_summary_writer.push.runs import MAX_STATE_BYTES, Run, RunPhase, RunState, is_state_file
-from hf_summary_writer.push.status import Status, StatusFile, inspect_folder, known_folders, matches_nothing
+from hf_summary_writer.push.status import Status, StatusFile, inspect_folder, known_folders, matches_nothing, page_of
 
 __all__ = [
     "MAX_STATE_BYTES",
@@ -35,6 +35,7 @@ __all__ = [
     "look_for_leftovers",
     "loop_to",
     "matches_nothing",
+    "page_of",
     "sync",
     "unfollowed",
     "unfollowed_error",

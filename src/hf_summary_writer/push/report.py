@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
-    from hf_summary_writer.config import Destination
     from hf_summary_writer.errors import CommitDetails
     from hf_summary_writer.folder import Inventory, Ledger, Pending
 
@@ -154,7 +153,8 @@ class Shutdown:
 
     Args:
         folder: The folder.
-        destination: Returns its destination, with the namespace of the repo once that is known from the Hub.
+        repo_id: Returns the repo, with its namespace once that is known from the Hub.
+        url: Returns the page that shows the files.
         command: The command that sends the missing files, ready to paste into a shell.
         inventory: The inventory of the folder, which counts the missing files.
         ledger: Its ledger, which names the last commit, whichever writer or process made it.
@@ -170,14 +170,16 @@ class Shutdown:
     def __init__(
         self,
         folder: Path,
-        destination: Callable[[], Destination],
+        repo_id: Callable[[], str],
+        url: Callable[[], str | None],
         command: str,
         inventory: Inventory,
         ledger: Ledger,
         seconds: float,
     ) -> None:
         self._folder = folder
-        self._destination = destination
+        self._repo_id = repo_id
+        self._url = url
         self._command = command
         self._inventory = inventory
         self._ledger = ledger
@@ -252,7 +254,7 @@ class Shutdown:
             "Pushing %s of %s to %s, for at most %.0f s; Ctrl-C skips the wait, a second one interrupts the program",
             "files" if pending is None else amount(pending.files, pending.bytes),
             self._folder,
-            self._destination().repo_id,
+            self._repo_id(),
             seconds,
         )
 
@@ -263,7 +265,7 @@ class Shutdown:
             # Another process may still write; this process only uploads data from before its last push.
             self._said_all = pending is not None and pending.nothing
             what = "All of" if self._said_all and not self.has_lost else "All that the last push found of"
-            announce("%s %s is at %s", what, shown_path(self._folder), self._destination().known_url)
+            announce("%s %s is at %s", what, shown_path(self._folder), self._url())
 
     @property
     def _has_uploaded(self) -> bool:
@@ -279,7 +281,7 @@ class Shutdown:
                 logger.warning(
                     "Not all of %s is in %s: its files could not be counted in time. To send the rest: %s",
                     self._folder,
-                    self._destination().repo_id,
+                    self._repo_id(),
                     self._command,
                 )
         elif pending.missing and pending != _named.get(self._command):
@@ -287,7 +289,7 @@ class Shutdown:
             logger.warning(
                 "Not all of %s is in %s yet: %s missing%s. To send the rest: %s",
                 self._folder,
-                self._destination().repo_id,
+                self._repo_id(),
                 amount(pending.missing, pending.bytes),
                 f", {pending.refused} of which it did not take" if pending.refused else "",
                 self._command,

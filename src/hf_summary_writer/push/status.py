@@ -51,6 +51,7 @@ __all__ = [
     "inspect_folder",
     "known_folders",
     "matches_nothing",
+    "page_of",
 ]
 
 _MAX_BYTES = 16 * 2**10
@@ -290,8 +291,22 @@ def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> 
 
     inventory = Inventory(folder, config, ledger, WarnOnce(quiet=quiet))
     pending = inventory.pending(note=note)
-    status = Status(folder, named, named.known_url, ledger.commit, pending, phase, failure, throttled)
+    url = page_of(named, config, ledger)
+    status = Status(folder, named, url, ledger.commit, pending, phase, failure, throttled)
     return Inspection(status, missing, inventory.links_out)
+
+
+def page_of(destination: Destination, config: PushConfig, ledger: Ledger) -> str | None:
+    """Return the page of the Hub that shows the files of a folder; `None` until the repo's full name is known.
+
+    Args:
+        destination: The destination, with the repo's full name if that is known.
+        config: The patterns of the files.
+        ledger: The files on the Hub.
+    """
+    # The tab for training metrics is empty without event files.
+    holds_events = any(map(is_event_file, [*(config.allow_patterns or ()), *ledger.entries]))
+    return destination.known_url if holds_events else destination.known_folder_url
 
 
 def _below(root: Path, warn: Callable[[str, str], object]) -> Iterator[Path]:
