@@ -7,14 +7,26 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-__all__ = ["QUIET", "amount", "announce", "counted", "in_notebook", "interval", "printable", "shown_path", "size"]
+__all__ = [
+    "QUIET",
+    "amount",
+    "announce",
+    "counted",
+    "in_notebook",
+    "interval",
+    "logger",
+    "printable",
+    "shown_path",
+    "size",
+]
 
 QUIET = "HF_SUMMARY_WRITER_QUIET"
 
 _OFF = frozenset({"", "0", "false", "no", "off"})
 
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
+_named = logging.getLogger("hf_summary_writer")
 
 
 class _LastResort(logging.Handler):
@@ -34,7 +46,25 @@ class _LastResort(logging.Handler):
 
 _last_resort = _LastResort(logging.WARNING)
 _last_resort.setFormatter(logging.Formatter("hf-summary-writer: %(message)s"))
-logger.addHandler(_last_resort)
+_named.addHandler(_last_resort)
+
+
+class _ContainedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # it is generic in stubs alone
+    """Logs for this package. Exceptions of the user's handlers and filters reach neither a training nor a push."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a message; write a warning that a handler did not take to standard error."""
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        try:
+            super().log(level, msg, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - such as that of a connection to a log server
+            if level >= logging.WARNING:
+                text = f"{msg} (logging raised %s)"
+                record = _named.makeRecord(_named.name, level, __file__, 0, text, (*args, type(error).__name__), None)
+                _last_resort.write(record)
+
+
+logger: _ContainedLogger = _ContainedLogger(_named, None)
 
 _announced: set[str] = set()
 
@@ -44,7 +74,7 @@ def announce(message: str, *arguments: object) -> None:
     if _is_configured() and not _is_configured_by_notebook():
         logger.info(message, *arguments, stacklevel=2)
         return
-    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, arguments, None)
+    record = _named.makeRecord(_named.name, logging.INFO, __file__, 0, message, arguments, None)
     text = record.getMessage()
     if text not in _announced and os.environ.get(QUIET, "").strip().lower() in _OFF:
         _announced.add(text)
@@ -61,11 +91,12 @@ def _is_configured_by_notebook() -> bool:
 
     Colab and Kaggle give the root logger a handler before the first cell runs, and leave its level at WARNING.
     """
-    return in_notebook() and logger.level == logging.NOTSET and logger.getEffectiveLevel() == logging.WARNING
+    level, effective = _named.level, _named.getEffectiveLevel()
+    return in_notebook() and level == logging.NOTSET and effective == logging.WARNING
 
 
 def _is_configured() -> bool:
-    current: logging.Logger | None = logger
+    current: logging.Logger | None = _named
     while current is not None:
         if any(handler is not _last_resort for handler in current.handlers):
             return True

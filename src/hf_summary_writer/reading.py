@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fnmatch
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -23,7 +22,7 @@ from hf_summary_writer.hub import (
     endpoint_of,
     with_full_name,
 )
-from hf_summary_writer.notices import counted
+from hf_summary_writer.notices import counted, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     Runs = dict[str, dict[str, Scalars]]
 
 __all__ = ["no_folder", "place_of", "read", "read_folder", "read_remote"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 _MOST_NAMES = 10
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import logging
 import os
 import threading
 import time
@@ -15,7 +14,7 @@ from hf_summary_writer.checks import check_folder
 from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, Mode, PushConfig, complete_arguments, mode_for
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
 from hf_summary_writer.hub import Client, default_endpoint, endpoint_of, remote_of
-from hf_summary_writer.notices import announce, interval, shown_path
+from hf_summary_writer.notices import announce, interval, logger, shown_path
 from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, fork_count, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
 from hf_summary_writer.push import (
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["CommitScheduler", "call_hook"]
 
 T = TypeVar("T")
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 class CommitScheduler:

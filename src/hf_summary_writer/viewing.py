@@ -27,6 +27,7 @@ from hf_summary_writer.hub import (
     refresh_seconds,
     with_full_name,
 )
+from hf_summary_writer.notices import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 __all__ = ["View", "follow", "show", "tensorboard_options", "view"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 def tensorboard_options(folder: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import sys
 import time
@@ -28,7 +27,7 @@ from hf_summary_writer.config import (
 from hf_summary_writer.errors import StallDetails
 from hf_summary_writer.events import EventWriter, default_logdir, stall_watch, writer_thread
 from hf_summary_writer.hub import check_client, client_of, endpoint_of
-from hf_summary_writer.notices import amount, announce, shown_path
+from hf_summary_writer.notices import amount, announce, logger, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
 from hf_summary_writer.push import Job, Run, RunPhase, look_for_leftovers
 from hf_summary_writer.scheduler import CommitScheduler, call_hook
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.push import Status
 
 __all__ = ["HFSummaryWriter"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # The writer that was opened last, for each logdir.
 _latest: weakref.WeakValueDictionary[Path, HFSummaryWriter] = weakref.WeakValueDictionary()

@@ -12,15 +12,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from huggingface_hub import HfApi
 
 import commands
+import remote
 import scripts
 from hf_summary_writer import HFSummaryWriter, notices
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from huggingface_hub import HfApi
 
     from hub_process import HasEndpoint, HubProcess
 
@@ -76,6 +76,35 @@ def test_a_repo_without_a_namespace_is_printed_with_its_full_url(
     name = repo_id.rpartition("/")[2]
     first, _ = train(hub, tmp_path, name).splitlines()
     assert f"{hub.endpoint}/{api.whoami()['name']}/{name}/tensorboard" in first
+
+
+class BrokenHandler(logging.Handler):
+    """A handler that sends records to a server, which is away."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ConnectionError(record.levelname)
+
+
+@pytest.mark.faults("P14")
+def test_a_log_handler_that_raises_stops_neither_the_training_nor_a_push(
+    api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = logging.getLogger("hf_summary_writer")
+    monkeypatch.setattr(ours, "handlers", [BrokenHandler(), *ours.handlers])
+    monkeypatch.setattr(ours, "level", logging.INFO)
+    monkeypatch.setattr(ours, "disabled", False)
+    with HFSummaryWriter(repo_id, tmp_path / "run", hf_api=api) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        assert writer.scheduler.trigger().result(30) is not None
+        writer.add_scalar("loss", 2.0, 2)
+    assert remote.files(api, repo_id) == remote.under(tmp_path, "tensorboard")
+    assert capsys.readouterr().err == ""
+    with HFSummaryWriter(repo_id, tmp_path / "other", hf_api=HfApi(commands.Nowhere.endpoint, "hf_x")) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    failed, missing = capsys.readouterr().err.splitlines()
+    assert "could not be pushed" in failed
+    assert "To send the rest: hf-summary-writer sync" in missing
+    assert missing.endswith("(logging raised ConnectionError)")
 
 
 def test_the_notices_are_printed_once_per_process(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:

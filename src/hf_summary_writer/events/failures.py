@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
-from hf_summary_writer.notices import size
+from hf_summary_writer.notices import logger, size
 
 __all__ = ["WriteFailures"]
-
-_logger = logging.getLogger(__name__)
 
 
 class WriteFailures:
@@ -61,7 +58,7 @@ class WriteFailures:
         """Log the first failure since the last recovery."""
         if not self._reported:
             self._reported = True
-            _logger.error(
+            logger.error(
                 "cannot write event files in %s: %s; events are kept in memory up to %s, then dropped; logging goes"
                 " on once it can be written to",
                 directory,
@@ -73,7 +70,7 @@ class WriteFailures:
         """Log the first failing fsync. Written events stay in the file, and later events are still written."""
         if not self._sync_reported:
             self._sync_reported = True
-            _logger.warning(
+            logger.warning(
                 "cannot sync event files in %s to disk: %s; events are written, but the latest ones may not survive a"
                 " power failure",
                 directory,
@@ -84,11 +81,11 @@ class WriteFailures:
         """Log the first value that could not be read: an error of a device tends to stay."""
         if not self._device_reported:
             self._device_reported = True
-            _logger.error("values of %s could not be read from the device and are dropped: %s", directory, error)
+            logger.error("values of %s could not be read from the device and are dropped: %s", directory, error)
 
     def recover(self, events: object, directory: str) -> None:
         """Note that a queue can write, and log the end of the failure if it was the last one."""
         self._failing.discard(id(events))
         if self._reported and not self._failing:
             self._reported = False
-            _logger.warning("event files in %s are written again; events dropped: %d", directory, self.dropped)
+            logger.warning("event files in %s are written again; events dropped: %d", directory, self.dropped)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import time
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from hf_summary_writer.events.items import (
 from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.tfrecord import frame, frames
 from hf_summary_writer.events.thread import writer_thread
+from hf_summary_writer.notices import logger
 from hf_summary_writer.process import exit_is_over
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.memory import MemoryLimit
 
 __all__ = ["EventQueue"]
-
-_logger = logging.getLogger(__name__)
 
 _SLICE_BYTES = 1 << 20
 
@@ -480,7 +478,7 @@ class EventQueue:
         try:
             payload = item.encode() or b""
         except Exception:
-            _logger.exception("an event of %s could not be encoded and is dropped", self.directory)
+            logger.exception("an event of %s could not be encoded and is dropped", self.directory)
             self.failures.lose(1)
             payload = b""
         self.memory.release(item.nbytes - memory_of(payload))
@@ -550,7 +548,7 @@ class EventQueue:
         self.memory.release(sum(map(memory_of, items)))
         self.memory.release_on_device(sum(item.device_bytes for item in items if type(item) is OnDevice))
         if lost:
-            _logger.error("events of %s could not be written and are lost: %d", self.directory, lost)
+            logger.error("events of %s could not be written and are lost: %d", self.directory, lost)
         for item in items:
             if isinstance(item, FlushRequest):
                 self._answer(item)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import queue
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hf_summary_writer import process
 from hf_summary_writer.events.syncing import Syncable, sync_all
+from hf_summary_writer.notices import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.signals import FlushRequest, Signal
 
 __all__ = ["WaitLimits", "WriterThread", "writer_thread"]
-
-_logger = logging.getLogger(__name__)
 
 _BUSY_INTERVAL = 0.1
 
@@ -163,7 +161,7 @@ class WriterThread:
                 break
             waits = [events.device_wait_began for events in list(self._queues.values())]
             if any(began is not None and now - began > self.limits.hang for began in waits):
-                _logger.warning("event files: the device has not answered for %d s, not waiting", self.limits.hang)
+                logger.warning("event files: the device has not answered for %d s, not waiting", self.limits.hang)
                 return False
         return True
 
@@ -178,7 +176,7 @@ class WriterThread:
             return False
         if self._stuck_slice != began:
             self._stuck_slice = began
-            _logger.warning("event files: the disk has not answered for %d s, not waiting", self.limits.hang)
+            logger.warning("event files: the disk has not answered for %d s, not waiting", self.limits.hang)
         return True
 
     def wait_for_all(self, signals: Iterable[Signal]) -> None:
@@ -400,7 +398,7 @@ class WriterThread:
             raise error  # in a thread of the user: it may come from a signal handler, and mean the user
         if events not in self._broken:
             self._broken.add(events)
-            _logger.error(
+            logger.error(
                 "event files in %s: unexpected error, some events may be lost", events.directory, exc_info=error
             )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 import socket
 import threading
@@ -52,6 +51,7 @@ from hf_summary_writer.events.upstream import (
     scalar,
     video,
 )
+from hf_summary_writer.notices import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.signals import FlushRequest
 
 __all__ = ["EventWriter", "default_logdir"]
-
-_logger = logging.getLogger(__name__)
 
 _MOST_TAGS = 10_000
 
@@ -570,7 +568,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             # tensorboardX writes the trial by itself.
             super().add_hparams(values, metrics, os.path.relpath(folder, self.logdir), step)
         except OSError as error:
-            _logger.error("hyperparameters could not be written: %s", error)  # noqa: TRY400 - one line
+            logger.error("hyperparameters could not be written: %s", error)  # noqa: TRY400 - the error says enough
 
     def _folder_of_trial(self, name: str) -> str:
         base = os.path.normpath(os.path.join(self._started_in, self.logdir))
@@ -742,7 +740,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             try:
                 super().add_embedding(unwrapped(mat), metadata, label_img, global_step, tag, metadata_header)
             except OSError as error:
-                _logger.error("an embedding could not be written: %s", error)  # noqa: TRY400 - one line
+                logger.error("an embedding could not be written: %s", error)  # noqa: TRY400 - likewise
             return
         step = 0 if global_step is None else global_step
         writer = self._get_file_writer()
@@ -751,7 +749,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         logdir = writer.events.folder
         folder = os.path.join(logdir, subdir)
         if os.path.isdir(folder):  # noqa: PTH112
-            _logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
+            logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
         points = media.copy_of(points, self._memory)
         images = None if label_img is None else media.copy_of(label_img, self._memory)
         write = functools.partial(

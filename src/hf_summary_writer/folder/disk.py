@@ -12,6 +12,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from hf_summary_writer.notices import logger
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -30,8 +32,6 @@ __all__ = [
     "text",
     "write_json",
 ]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # The Hub's client never uploads anything below `.cache/huggingface`.
 STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")

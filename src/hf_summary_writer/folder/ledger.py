@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import os
 import re
 import time
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["STATE_FOLDER", "CommitRecord", "Ledger", "LedgerEntry", "LedgerError", "Signature", "ledgers_of"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 T = TypeVar("T")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from hf_summary_writer.errors import InterruptedPushError, PushError, TemporaryError
 from hf_summary_writer.hub.deadline import HubThread
-from hf_summary_writer.notices import announce
+from hf_summary_writer.notices import announce, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -36,8 +35,6 @@ __all__ = [
     "kept_path",
     "longer",
 ]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 T = TypeVar("T")
 

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import logging
 import math
 import os
 import stat
@@ -17,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
 
+from hf_summary_writer.notices import logger
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["FIRST_UPLOAD_SECONDS", "has_worked", "load", "over_xet", "set_block_size", "switch_off", "switched_off"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # The Xet client reads files in blocks of 8 MB by default. Where the Hub holds almost all of a file, each of the few new
 # chunks (of 64 kB or so) keeps the block that it is a part of in memory.

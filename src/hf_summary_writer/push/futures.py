@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import time
 from concurrent.futures import Future
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_summary_writer.errors import PostponedError, copy_of
 from hf_summary_writer.events import Signal
+from hf_summary_writer.notices import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 __all__ = ["PushFuture", "contain", "fail", "nothing_to_push", "pass_on"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 _CHECK_SECONDS = 1.0
 

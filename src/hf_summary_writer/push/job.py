@@ -30,7 +30,7 @@ from hf_summary_writer.folder import (
     push_lock,
 )
 from hf_summary_writer.hub import Upload
-from hf_summary_writer.notices import amount, counted
+from hf_summary_writer.notices import amount, counted, logger
 from hf_summary_writer.push.runs import Run, RunsBelow
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub import Remote
 
 __all__ = ["Job", "JobFile", "StagedFile"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # At an interval of five minutes, a run asks once an hour whether the Hub still holds its older files.
 _COMMITS_UNTIL_COMPARED = 12

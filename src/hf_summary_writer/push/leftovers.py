@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import logging
 import os
 import threading
 import time
@@ -17,7 +16,7 @@ from hf_summary_writer.config import known_sync_command
 from hf_summary_writer.errors import PushError, TemporaryError
 from hf_summary_writer.events import parse_name
 from hf_summary_writer.folder import STATE_FOLDER, Inventory, StateFolder, WarnOnce, is_locked, ledgers_of
-from hf_summary_writer.notices import amount
+from hf_summary_writer.notices import amount, logger
 from hf_summary_writer.process import is_running
 from hf_summary_writer.push.once import sync
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import ChangedFile, Ledger
 
 __all__ = ["look_for_leftovers"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # Bounds of one look: entries of the folder of runs, the newest runs among them, and the time.
 _MOST_ENTRIES = 5000

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from hf_summary_writer.errors import (
 )
 from hf_summary_writer.folder import LedgerEntry, most_open_files
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
-from hf_summary_writer.notices import counted
+from hf_summary_writer.notices import counted, logger
 from hf_summary_writer.push.batches import BatchLimits, batches
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.budget import CommitQueue
 
 __all__ = ["OneJob", "Outcomes", "Pusher", "Round", "is_at"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 # After so many refused files in a row, and none accepted, the cause is not a single file.

@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import InterruptedPushError, PushError, RepoGoneError, UnwrittenError, describe
-from hf_summary_writer.notices import amount, announce, in_notebook, shown_path
+from hf_summary_writer.notices import amount, announce, in_notebook, logger, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import Inventory, Ledger, Pending
 
 __all__ = ["FailureLog", "Shutdown"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 
 class FailureLog:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 import re
 import socket
 import sys
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.events import command_line
 from hf_summary_writer.folder import STATE_FOLDER, StateFolder, disk
-from hf_summary_writer.notices import in_notebook, printable
+from hf_summary_writer.notices import in_notebook, logger, printable
 from hf_summary_writer.process import Registry, shared
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import Destination
 
 __all__ = ["MAX_STATE_BYTES", "Run", "RunPhase", "RunState", "RunsBelow", "is_state_file", "iso"]
-
-logger: logging.Logger = logging.getLogger("hf_summary_writer")
 
 # Beside the event files of a run on the Hub.
 _STATE_FILE = "hf-summary-writer.json"
