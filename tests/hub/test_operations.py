@@ -226,7 +226,8 @@ def test_a_new_repo_starts_with_a_card_in_its_first_commit(
         assert set(api.list_repo_files(repo_id, repo_type=repo_type, revision=info.oid)) >= {"README.md", "a.txt"}
         first = remote.card(api, repo_id, **where)
         assert first is not None
-        assert "\n- tensorboard\n- hf-summary-writer\n" in first
+        assert "\ntags:\n- hf-summary-writer\n---\n" in first
+        assert "tensorboard" not in first.lower()
         assert ("sdk: static" in first) == (repo_type == "space")
         assert "README.md" not in api.list_repo_files(repo_id, repo_type=repo_type)
         (tmp_path / "a.txt").write_bytes(b"12")
@@ -234,6 +235,15 @@ def test_a_new_repo_starts_with_a_card_in_its_first_commit(
     assert remote.card(api, repo_id, **where) == first
     titles = [commit.title for commit in api.list_repo_commits(repo_id, **where)]
     assert len(titles) == 3  # the Hub's initial commit and two of ours
+
+
+def test_the_card_of_a_repo_with_logs_shows_how_to_read_them(api: HfApi, repo_id: str, logdir: Path) -> None:
+    with HFSummaryWriter(repo_id, logdir=logdir, hf_api=api) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    card = remote.card(api, repo_id)
+    assert card is not None
+    assert "\ntags:\n- tensorboard\n- hf-summary-writer\n---\n" in card
+    assert f"tensorboard --logdir {repo_id.partition('/')[2]}/tensorboard\n" in card
 
 
 def test_an_existing_repo_gets_no_card(api: HfApi, repo_id: str, tmp_path: Path) -> None:

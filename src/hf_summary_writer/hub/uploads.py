@@ -165,7 +165,7 @@ CARD_PATH = "README.md"
 # A Space is built as its card says; the fields are those that the Hub requires of one without a program.
 _SPACE_FIELDS = ('title: "{name}"', "emoji: 📈", "colorFrom: blue", "colorTo: green", "sdk: static", "pinned: false")
 
-_BODY = """
+_LOGS = """
 # {name}
 
 Logs of training runs, in the format of [TensorBoard](https://www.tensorflow.org/tensorboard), kept up to date by
@@ -180,18 +180,39 @@ tensorboard --logdir {logs}
 ```
 """
 
+_FILES = """
+# {name}
 
-def model_card(destination: Destination) -> bytes:
-    """Return a card for the new repo of `destination`, whose `repo_id` has its namespace."""
+Files of a folder, kept up to date by `hf-summary-writer`.
+
+To download them:
+
+```sh
+pip install huggingface_hub
+hf download {repo_id}{options} --local-dir {name}
+```
+"""
+
+
+def model_card(destination: Destination, *, holds_logs: bool) -> bytes:
+    """Return a card for the new repo of `destination`, whose `repo_id` has its namespace.
+
+    Args:
+        destination: The destination.
+        holds_logs: Whether event files are uploaded, and not only files of other kinds.
+    """
     name = destination.name
     fields = [field.format(name=name) for field in _SPACE_FIELDS if destination.repo_type == "space"]
+    tags = ["- tensorboard", "- hf-summary-writer"] if holds_logs else ["- hf-summary-writer"]
     options = "" if destination.repo_type == "model" else f" --repo-type {destination.repo_type}"
     options += "" if destination.is_default_branch else f" --revision {destination.revision}"
     where = "Each folder below is a run."
     if destination.repo_type == "model" and destination.is_default_branch:
         where = 'The tab "Training metrics" of this page shows them.'
-    head = ["---", *fields, "tags:", "- tensorboard", "- hf-summary-writer", "---"]
+    head = ["---", *fields, "tags:", *tags, "---"]
     # Not the download itself: the client keeps files of its own there, by names that TensorBoard takes for runs.
     logs = "/".join([name, *destination.path.split("/")[:-1]])
-    body = _BODY.format(name=name, logs=logs, repo_id=destination.repo_id, options=options, where=where)
+    body = (_LOGS if holds_logs else _FILES).format(
+        name=name, logs=logs, repo_id=destination.repo_id, options=options, where=where
+    )
     return ("\n".join(head) + "\n" + body).encode()

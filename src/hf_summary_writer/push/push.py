@@ -24,7 +24,7 @@ from hf_summary_writer.errors import (
     RepoGoneError,
     copy_of,
 )
-from hf_summary_writer.folder import LedgerEntry, most_open_files
+from hf_summary_writer.folder import LedgerEntry, is_event_file, most_open_files
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
 from hf_summary_writer.notices import counted, logger
 from hf_summary_writer.push.batches import BatchLimits, batches
@@ -248,7 +248,8 @@ class Pusher:
         found = {}
         new = next((file.job for file in files if file.job.wants_card()), None)
         if new is not None:
-            card = model_card(dataclasses.replace(new.destination, repo_id=self.remote.repo_id))
+            where = dataclasses.replace(new.destination, repo_id=self.remote.repo_id)
+            card = model_card(where, holds_logs=any(is_event_file(file.path) for file in files))
             found[CARD_PATH] = Upload(CARD_PATH, card, len(card), only_new=True)
         for job, mine in _by_job(files).items():
             try:
