@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ __all__ = [
     "BUCKET",
     "DEFAULT_REVISION",
     "DEFAULT_TYPE",
+    "NAME_BYTES",
     "PREFIX",
     "PUBLIC_HUB",
     "REPO_TYPES",
@@ -40,6 +42,7 @@ __all__ = [
     "check_switch",
     "check_token",
     "is_unicode",
+    "shown",
     "without_password",
 ]
 
@@ -71,8 +74,21 @@ _ENDPOINT = re.compile(r"https?://[!-~]+", flags=re.IGNORECASE)
 
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
 
+# The longest name of a file or folder: NAME_MAX of POSIX's limits.h on all of today's.
+NAME_BYTES = 255
+
 # Folders that the Hub keeps for itself or that its client refuses to write to.
 _FORBIDDEN_PARTS = frozenset({".git", ".cache"})
+
+
+# Enough of a wrong value to recognize it: it may be the content of a file.
+_SHOWN_CHARACTERS = 200
+
+
+def shown(value: object) -> str:
+    """Return a wrong value for a message."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 def check_repo_id(repo_id: object, name: str = "repo_id") -> str:
@@ -84,10 +100,10 @@ def check_repo_id(repo_id: object, name: str = "repo_id") -> str:
     if not isinstance(repo_id, str):
         raise TypeError(f"{name} must be a str such as 'user/my-run', not {type(repo_id).__name__}")
     if _URL.match(repo_id):
-        raise ValueError(f"{name} {without_password(repo_id)!r} is an address: write {_name_in(repo_id)}")
+        raise ValueError(f"{name} {shown(without_password(repo_id))} is an address: write {_name_in(repo_id)}")
     if not _REPO_NAME.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or repo_id.endswith(".git"):
         raise ValueError(
-            f"{name} {repo_id!r} is not a name the Hub allows: use 'name' or 'namespace/name' of letters, digits, "
+            f"{name} {shown(repo_id)} is not a name the Hub allows: use 'name' or 'namespace/name' of letters, digits, "
             "'-', '_' and '.', without '--' or '..', not ending in '.git', at most 96 characters each"
         )
     return repo_id
@@ -109,8 +125,10 @@ def check_repo_type(repo_type: object, name: str = "repo_type") -> str:
     """Return the repo type that `repo_type` means; `None` means a model repo."""
     if repo_type is None:
         return DEFAULT_TYPE
+    if not isinstance(repo_type, str):
+        raise TypeError(f"{name} must be one of {', '.join(REPO_TYPES)} as a str, not {type(repo_type).__name__}")
     if repo_type not in REPO_TYPES:
-        raise ValueError(f"{name} {repo_type!r} does not exist on the Hub: use one of {', '.join(REPO_TYPES)}")
+        raise ValueError(f"{name} {shown(repo_type)} does not exist on the Hub: use one of {', '.join(REPO_TYPES)}")
     return str(repo_type)
 
 
@@ -121,7 +139,7 @@ def check_revision(revision: object, name: str = "revision") -> str:
     if not isinstance(revision, str):
         raise TypeError(f"{name} must be the name of a branch as a str, not {type(revision).__name__}")
     if not revision or revision.startswith("-") or revision == "@" or _REVISION_REFUSED.search(revision):
-        raise ValueError(f"{name} {revision!r} is not a name that Git allows for a branch")
+        raise ValueError(f"{name} {shown(revision)} is not a name that Git allows for a branch")
     return revision
 
 
@@ -141,7 +159,7 @@ def check_path_in_repo(path: object, name: str = "path_in_repo") -> str:
         or any(part[1:2] == ":" for part in parts)
     ):
         raise ValueError(
-            f"{name} {path!r} cannot be used: give a relative path with '/' between its parts, without '.', "
+            f"{name} {shown(path)} cannot be used: give a relative path with '/' between its parts, without '.', "
             "'..', '.git', '.cache', empty parts, parts such as 'c:', backslashes, control characters or bytes "
             "that are no UTF-8"
         )
@@ -245,11 +263,19 @@ def check_endpoint(endpoint: object, name: str = "endpoint") -> str:
     """Return the address of a Hub without a slash at its end."""
     if not isinstance(endpoint, str):
         raise TypeError(f"{name} must be a str such as 'https://huggingface.co', not {type(endpoint).__name__}")
-    if not _ENDPOINT.fullmatch(endpoint):
-        raise ValueError(f"{name} {without_password(endpoint)!r} is no address such as 'https://huggingface.co'")
+    if not _ENDPOINT.fullmatch(endpoint) or not _has_host(endpoint):
+        raise ValueError(f"{name} {shown(without_password(endpoint))} is no address such as 'https://huggingface.co'")
     if _PASSWORD.search(endpoint):
         raise ValueError(f"{name} holds a password, which others may see: set HF_ENDPOINT instead")
     return endpoint.rstrip("/")
+
+
+def _has_host(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number or too large, or half an IPv6 address
+        return False
 
 
 def without_password(text: str) -> str:
@@ -281,11 +307,13 @@ def as_patterns(patterns: object, name: str = "patterns") -> tuple[str, ...] | N
     """
     if patterns is None:
         return None
-    several: Iterable[object] = (patterns,) if isinstance(patterns, str) else patterns  # type: ignore[assignment]
-    if not isinstance(several, Iterable):
+    if isinstance(patterns, str):
+        return (patterns,)
+    # The items of bytes are numbers, and an array of NumPy without dimensions has no items.
+    if not isinstance(patterns, Iterable) or isinstance(patterns, bytes) or getattr(patterns, "shape", None) == ():
         raise TypeError(f"{name} must be a str or a list of str, not {type(patterns).__name__}")
     found = []
-    for pattern in several:
+    for pattern in patterns:
         if not isinstance(pattern, str):
             raise TypeError(f"{name} must be a str or a list of str, but holds a {type(pattern).__name__}")
         found.append(pattern)
@@ -307,11 +335,20 @@ def check_folder(folder: object, name: str = "folder_path") -> Path:
     path = os.fspath(folder)
     if not isinstance(path, str):
         raise TypeError(f"{name} must be a str or a path of str, not of {type(path).__name__}")
-    path = as_file_name(path)
+    try:
+        path = as_file_name(path)
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} {shown(path)} holds characters that no file name has") from None
+    if not path:  # as an unset variable of a shell gives it; to Python it is the working folder
+        raise ValueError(f"{name} is empty: use . for the working folder")
     if _URL.match(path):
-        raise ValueError(f"{name} must be a folder on this machine, not the address {path!r}: log to a local folder")
+        raise ValueError(
+            f"{name} must be a folder on this machine, not the address {shown(path)}: log to a local folder"
+        )
     if "\0" in path:
-        raise ValueError(f"{name} {path!r} holds a NUL character")
+        raise ValueError(f"{name} {shown(path)} holds a NUL character")
+    if any(len(os.fsencode(part)) > NAME_BYTES for part in Path(path).parts):
+        raise ValueError(f"{name} {shown(path)} holds a name longer than {NAME_BYTES} bytes")
     # Unlike the method of Path, this function does not raise for disk errors, which the first push reports.
     try:
         resolved = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111

@@ -19,7 +19,7 @@ from hf_summary_writer.hub import (
     as_os_errors,
     check_client,
     client_of,
-    endpoint_of,
+    endpoint_for,
     with_full_name,
 )
 from hf_summary_writer.notices import counted, logger
@@ -74,7 +74,7 @@ def read(
         revision: The branch, tag or commit; `main` by default.
         folder: Keep the downloaded event files in this folder; the next call downloads only new data.
         token: The access token; by default, the stored one.
-        hf_api: The `HfApi` for all requests, instead of a new one.
+        hf_api: The `HfApi` for all requests, instead of a new one; another `token` than its own is refused.
 
     Returns:
         The `Scalars` by run and tag. Runs without a wanted tag are left out.
@@ -82,10 +82,11 @@ def read(
     Raises:
         LookupError: If there is no event file, or no run or tag for a name or pattern; the message names others.
         OSError: If there is no such folder or repo, or it or a file in it cannot be read.
+        TypeError: If an argument is of the wrong type.
         ValueError: If `source` is empty, or an argument is invalid on the Hub.
         huggingface_hub.errors.HfHubHTTPError: If the Hub refuses access; it is an `OSError`.
     """
-    place = place_of(source, repo_type=repo_type, revision=revision, token=token, endpoint=endpoint_of(hf_api))
+    place = place_of(source, repo_type=repo_type, revision=revision, token=token, endpoint=endpoint_for(hf_api, token))
     wanted_tags, wanted_runs = as_patterns(tags, "tags"), as_patterns(runs, "runs")
     if isinstance(place, Path):
         return read_folder(place, wanted_tags, wanted_runs)
@@ -109,9 +110,12 @@ def place_of(
     Raises:
         FileNotFoundError: If it is a path and there is no such folder.
         NotADirectoryError: If it is a file.
+        TypeError: If it is neither text nor a path.
         ValueError: If it is empty, or invalid on the Hub.
     """
-    name = os.fspath(source)
+    name = os.fspath(source) if isinstance(source, os.PathLike) else source
+    if not isinstance(name, str):
+        raise TypeError(f"source must be a str or a path, not {type(source).__name__}")
     if not name:  # as an unset variable of a shell gives it; to Python it is the working folder
         raise ValueError("the name of the folder, repo or bucket is empty: use . for the working folder")
     is_remote = "://" in name or repo_type is not None or revision is not None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hf_summary_writer.checks import check_folder
 from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, Mode, PushConfig, complete_arguments, mode_for
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
-from hf_summary_writer.hub import Client, default_endpoint, endpoint_of, remote_of
+from hf_summary_writer.hub import Client, default_endpoint, endpoint_for, remote_of
 from hf_summary_writer.notices import announce, interval, logger, shown_path
 from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, fork_count, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
@@ -79,7 +79,7 @@ class CommitScheduler:
         ignore_patterns: Files that match one of these are not pushed; `.git`, `.cache/huggingface` and files such as
             `.env` never are.
         squash_history: Whether to squash the history of the branch into one commit after each push with a commit.
-        hf_api: The `HfApi` for all requests, instead of a new one.
+        hf_api: The `HfApi` for all requests, instead of a new one; another `token` than its own is refused.
         close_timeout: Seconds that `close`, the end of a `with` block and the exit of the interpreter wait for the last
             push, in total. Ctrl-C skips the wait, and the program goes on.
         push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before the process ends with exit
@@ -132,11 +132,16 @@ class CommitScheduler:
         check: bool = False,
     ) -> None:
         """Check the arguments, create the folder and start the thread."""
-        config = self._config = PushConfig.from_arguments(locals(), endpoint_of(hf_api))
+        config = PushConfig.from_arguments(locals(), endpoint_for(hf_api, token))
         if config.check:
             from hf_summary_writer.hub.check import require  # rarely needed, and slow to import
 
             require(config, hf_api)
+        self._set_up(config, check_folder(folder_path), hf_api)
+
+    def _set_up(self, config: PushConfig, folder: Path, hf_api: HfApi | None) -> None:
+        """Push `folder`, an absolute path without links, with `config` and no default of the environment."""
+        self._config = config
         self.every: float = config.minutes
         self.path_in_repo: str = config.path_in_repo
         self.repo_type: str | None = config.repo_type
@@ -147,7 +152,7 @@ class CommitScheduler:
         self.squash_history: bool = config.squash_history
         self.close_timeout: float = config.close_timeout
         self.push_on_sigterm: bool = check_push_on_sigterm(config.push_on_sigterm)
-        self.folder_path: Path = check_folder(folder_path)
+        self.folder_path: Path = folder
         self._mode = mode_for(self.folder_path)
         self.lock: threading.RLock = threading.RLock()
         self._parent = 0  # the parent's process id, in a forked child

@@ -22,7 +22,7 @@ from hf_summary_writer.hub import (
     as_os_errors,
     check_client,
     client_of,
-    endpoint_of,
+    endpoint_for,
     failure_of,
     refresh_seconds,
     with_full_name,
@@ -167,7 +167,7 @@ def view(
         folder: The folder for the copy of the event files; by default, a temporary one.
         refresh: Seconds between refreshes; 60 by default, and 5 for a bucket whose changes the client cannot follow.
         token: The access token; by default, the stored one.
-        hf_api: The `HfApi` for all requests, instead of a new one.
+        hf_api: The `HfApi` for all requests, instead of a new one; another `token` than its own is refused.
 
     Returns:
         The copy; call its `close()` to follow the repo no more.
@@ -180,7 +180,7 @@ def view(
     """
     _starter()  # before anything is downloaded
     arguments = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision, "token": token}
-    config = PushConfig.from_arguments(arguments, endpoint_of(hf_api))
+    config = PushConfig.from_arguments(arguments, endpoint_for(hf_api, token))
     check_client(config.repo_type)
     seconds = refresh_seconds(config) if refresh is None else check_some_seconds(refresh, "refresh")
     place = None if folder is None else check_folder(folder, "folder")

@@ -25,8 +25,8 @@ from hf_summary_writer.config import (
     rank_of,
 )
 from hf_summary_writer.errors import StallDetails
-from hf_summary_writer.events import EventWriter, default_logdir, stall_watch, writer_thread
-from hf_summary_writer.hub import check_client, client_of, endpoint_of
+from hf_summary_writer.events import EventWriter, named_logdir, stall_watch, writer_thread
+from hf_summary_writer.hub import check_client, client_of, endpoint_for
 from hf_summary_writer.notices import amount, announce, logger, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
 from hf_summary_writer.push import Job, Run, RunPhase, look_for_leftovers
@@ -85,7 +85,7 @@ class HFSummaryWriter(EventWriter):
             By default event files, and the projector files of `add_embedding`.
         repo_ignore_patterns: Do not upload files that match one of these patterns.
         token: The access token; by default, the stored one, read again for each push.
-        hf_api: The `HfApi` for all requests, instead of a new one.
+        hf_api: The `HfApi` for all requests, instead of a new one; another `token` than its own is refused.
         close_timeout: Seconds that `close`, the end of the `with` block and the exit of the interpreter wait for the
             last push, in total. Ctrl-C skips the wait, and the program goes on.
         push_on_sigterm: Whether SIGTERM makes a last push, within `close_timeout`, before the process ends with exit
@@ -163,7 +163,7 @@ class HFSummaryWriter(EventWriter):
         """Check the arguments, open the event file and start the scheduler."""
         # All before the first file or thread exists, and under the names that these arguments have here.
         try:
-            config = PushConfig.from_arguments(locals(), endpoint_of(hf_api))
+            config = PushConfig.from_arguments(locals(), endpoint_for(hf_api, token))
         except ValueError as error:
             if isinstance(repo_id, str) and repo_id.startswith(("/", "./", "../", "~")):
                 raise ValueError(
@@ -174,14 +174,14 @@ class HFSummaryWriter(EventWriter):
         check_push_on_sigterm(config.push_on_sigterm)
         mode_for()
         commits_per_hour()
-        logdir = kwargs.pop("log_dir", None) if logdir is None else logdir
-        if not logdir and _may_be_a_folder(config.repo_id):
+        given = kwargs.pop("log_dir", None) if logdir is None else logdir
+        logdir = named_logdir(given, kwargs.get("comment", ""))
+        if not given and _may_be_a_folder(config.repo_id):
             logger.warning(
                 "%r is taken for the repo, not for a folder: for the folder, write logdir=%r",
                 config.repo_id,
                 config.repo_id,
             )
-        logdir = logdir or default_logdir(kwargs.get("comment", ""))
         check_folder(logdir, "logdir")
         # Named as the user did: a link may lead to a folder with a meaningless name.
         path = os.path.abspath(logdir)  # noqa: PTH100 - a Path would follow it
@@ -200,21 +200,20 @@ class HFSummaryWriter(EventWriter):
         folder = Path(os.path.realpath(self.logdir))
         if self._write_to_disk and mode_for(folder) is Mode.ONLINE:
             _warn_of_mixed_runs(of_run.destination, folder)
-        arguments = {**of_run.arguments_for(CommitScheduler), "check": False}
         rank = rank_of(os.environ)
         self._hub_run = Run(
             folder, of_run.destination, rank, config.minutes * 60, _counter_of(self), tells=config.run_state
         )
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
+            # Without the hook, which may hold this writer: the scheduler's thread would keep it alive.
+            dataclasses.replace(of_run, on_stall=None),
+            folder,
+            hf_api,
             enabled=self._write_to_disk,
             starts=not self._is_copy,
             is_other_rank=rank != 0 and not config.push_every_rank,
             run=self._hub_run,
-            push_leftovers=config.push_leftovers,
-            folder_path=folder,
-            hf_api=hf_api,
-            **arguments,
         )
         self._hub_arguments = {
             **config.arguments_for(HFSummaryWriter),
@@ -346,23 +345,24 @@ class _RunScheduler(CommitScheduler):
     def __init__(
         self,
         writer: HFSummaryWriter,
+        config: PushConfig,
+        folder: Path,
+        hf_api: HfApi | None,
         *,
         enabled: bool,
         starts: bool,
         is_other_rank: bool,
         run: Run,
-        push_leftovers: bool,
-        **kwargs: Any,
     ) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
         self._enabled = enabled and starts
         self._is_other_rank = is_other_rank
         self._run = run
-        self._push_leftovers, self._has_looked = push_leftovers, False
+        self._has_looked = False
         self._dropped = 0
         self._is_left_to_others = False  # whether only other processes upload the run, who need its state
-        super().__init__(**kwargs)
+        self._set_up(config, folder, hf_api)
         self._enabled = enabled
         # One process of a distributed run speaks for all.
         self._shutdown.is_quiet = is_other_rank
@@ -427,7 +427,7 @@ class _RunScheduler(CommitScheduler):
             self._has_looked = True
             where = self._destination
             look_for_leftovers(
-                self.folder_path, where.endpoint, where if self._push_leftovers else None, lambda: self.api
+                self.folder_path, where.endpoint, where if self._config.push_leftovers else None, lambda: self.api
             )
         writer = self._flushed()
         if writer is not None:
@@ -488,4 +488,5 @@ def _may_be_a_folder(repo_id: str) -> bool:
 
 def _in_repo(config: PushConfig, name: str) -> PushConfig:
     """Return the config of a run: below the folder of all runs, under its own name."""
-    return dataclasses.replace(config, path_in_repo=check_path_in_repo(f"{config.path_in_repo}/{as_unicode(name)}"))
+    run = check_path_in_repo(as_unicode(name), "the last part of logdir")
+    return dataclasses.replace(config, path_in_repo=f"{config.path_in_repo}/{run}".strip("/"))

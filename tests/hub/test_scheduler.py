@@ -499,6 +499,7 @@ def test_without_a_token_one_warning_explains_how_to_log_in(
         {"every": 0},
         {"every": -1},
         {"folder_path": "s3://bucket"},
+        {"folder_path": ""},
         {"path_in_repo": "../x"},
         {"repo_type": "bin"},
         {"revision": "a b"},

@@ -376,6 +376,8 @@ def test_the_users_exception_is_not_masked_by_a_failing_last_push(
     [
         ({"repo_id": "a/b/c"}, ValueError),
         ({"repo_id": None}, TypeError),
+        ({"repo_id": 0}, TypeError),
+        ({"logdir": False}, TypeError),
         ({"commit_every": 0}, ValueError),
         ({"commit_every": "5"}, TypeError),
         ({"repo_type": "models"}, ValueError),
@@ -423,6 +425,7 @@ def test_invalid_arguments_raise_before_a_file_or_a_thread_is_created(
             {"repo_allow_patterns": 5},
             "repo_allow_patterns must be a str or a list of str, not int",
         ),
+        (("user/run", "logs/a\\b"), {}, r"the last part of logdir 'a\\\\b' cannot be used"),
     ],
     ids=str,
 )

@@ -16,9 +16,10 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_summary_writer import CommitScheduler, HFSummaryWriter, checks
+from hf_summary_writer import CommitScheduler, HFSummaryWriter, checks, read, view
 from hf_summary_writer.config import Destination
 from hf_summary_writer.events import EventWriter
+from hf_summary_writer.hub import endpoint_for
 
 NAME_CHARACTERS = string.ascii_letters + string.digits + "-_./ é\n"
 
@@ -103,7 +104,13 @@ def test_an_interval_that_is_not_a_number_is_a_type_error(minutes: object) -> No
         checks.check_interval(minutes, "commit_every")
 
 
-@pytest.mark.parametrize("repo_type", ["models", "kernel", "buckets", "", 1])
+@pytest.mark.parametrize("repo_type", [1, b"model", ["model"], np.array([1, 2])], ids=repr)
+def test_a_repo_type_that_is_not_text_is_a_type_error(repo_type: object) -> None:
+    with pytest.raises(TypeError, match="repo_type must be one of model, dataset"):
+        checks.check_repo_type(repo_type)
+
+
+@pytest.mark.parametrize("repo_type", ["models", "kernel", "buckets", ""])
 def test_a_repo_type_the_hub_does_not_have_is_refused(repo_type: object) -> None:
     with pytest.raises(ValueError, match="repo_type"):
         checks.check_repo_type(repo_type)
@@ -142,6 +149,12 @@ def test_a_folder_is_checked_but_not_created(tmp_path: Path) -> None:
             checks.check_folder(address)
     with pytest.raises(TypeError, match="folder_path"):
         checks.check_folder(3)
+    with pytest.raises(ValueError, match=r"folder_path is empty: use \. for the working folder"):
+        checks.check_folder("")
+    with pytest.raises(ValueError, match=r"folder_path .* holds a name longer than 255 bytes"):
+        checks.check_folder(tmp_path / ("x" * 256))
+    with pytest.raises(ValueError, match=r"folder_path .* holds characters that no file name has"):
+        checks.check_folder("\ud800")
     assert checks.check_folder(tmp_path / "new") == (tmp_path / "new").resolve()
     assert not (tmp_path / "new").exists()
 
@@ -161,6 +174,12 @@ def test_durations_may_be_numpy_numbers(number: float, tmp_path: Path) -> None:
     assert type(checks.check_seconds(number)) is float
     with EventWriter(tmp_path, flush_secs=number):
         pass
+
+
+@pytest.mark.parametrize("patterns", [b"*.txt", np.array("*.txt"), 3, ["*.txt", b"*.log"]], ids=repr)
+def test_patterns_that_are_not_text_are_a_type_error(patterns: object) -> None:
+    with pytest.raises(TypeError, match=r"allow_patterns must be a str or a list of str.*(bytes|ndarray|int)"):
+        checks.as_patterns(patterns, "allow_patterns")
 
 
 @pytest.mark.parametrize("value", [np.True_, np.bool_(0)])
@@ -185,6 +204,43 @@ def test_an_invalid_client_is_refused_and_not_shown(client: Any, tmp_path: Path)
         HFSummaryWriter("user/run", logdir=tmp_path / "run", hf_api=client)
     assert "hf_a" not in str(refused.value).replace("hf_api", "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.faults("S1")
+@pytest.mark.parametrize("function", [HFSummaryWriter, CommitScheduler, read, view], ids=lambda each: each.__name__)
+def test_another_token_than_that_of_the_client_is_refused(
+    function: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = {CommitScheduler: {"repo_id": "user/run", "folder_path": "logs"}}.get(function, {})
+    name = () if folder else ("user/run",)
+    for token in (f"hf_{'b' * 20}", False):
+        with pytest.raises(ValueError, match="token is not the one of hf_api") as refused:
+            function(*name, hf_api=HfApi(token=f"hf_{'a' * 20}"), token=token, **folder)
+        assert "hf_a" not in str(refused.value).replace("hf_api", "")
+        assert "hf_b" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_token_of_the_client_may_be_given_twice() -> None:
+    for own, token in ((f"hf_{'a' * 20}", f" hf_{'a' * 20}\n"), (None, True), (False, False)):
+        assert endpoint_for(HfApi("https://hub", token=own), token) == "https://hub"
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://", "http://hub:99999", "https://hub:port", "http://[::1", "http://hub:0", "https://:443"]
+)
+def test_an_endpoint_without_a_host_or_with_an_impossible_port_is_refused(endpoint: str) -> None:
+    with pytest.raises(ValueError, match=r"endpoint .* is no address"):
+        checks.check_endpoint(endpoint)
+    assert checks.check_endpoint("http://[::1]:8080/") == "http://[::1]:8080"
+
+
+def test_a_message_about_a_huge_value_stays_short() -> None:
+    for check in (checks.check_repo_id, checks.check_repo_type, checks.check_revision, checks.check_path_in_repo):
+        with pytest.raises(ValueError, match="x…") as refused:
+            check("x\n" + "x" * 10_000)
+        assert len(str(refused.value)) < 500
 
 
 @pytest.mark.faults("C2")

@@ -28,6 +28,7 @@ from tensorboard.compat.proto import summary_pb2 as their_summary
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
+from hf_summary_writer.checks import NAME_BYTES
 from hf_summary_writer.events import media
 from hf_summary_writer.events.failures import WriteFailures
 from hf_summary_writer.events.files import EventFile, SegmentName, followed, parse_name
@@ -35,7 +36,7 @@ from hf_summary_writer.events.memory import MemoryLimit
 from hf_summary_writer.events.queue import EventQueue
 from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.thread import writer_thread
-from hf_summary_writer.events.writer import _NAME_BYTES, _SUFFIX_BYTES, EventWriter
+from hf_summary_writer.events.writer import _SUFFIX_BYTES, EventWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -444,12 +445,16 @@ def test_flush_secs_may_be_none_but_otherwise_must_be_a_number(tmp_path: Path) -
         ({"filename_suffix": None}, "filename_suffix must be a str, not NoneType"),
         ({"segment_bytes": "4 MiB"}, "segment_bytes must be a number of bytes, not str"),
         ({"max_pending_bytes": None}, "max_pending_bytes must be a number of bytes, not NoneType"),
+        ({"logdir": 0}, "logdir must be a str or a path, not int"),
+        ({"logdir": []}, "logdir must be a str or a path, not list"),
+        ({"logdir": np.array([1, 2])}, "logdir must be a str or a path, not ndarray"),
+        ({"logdir": None, "comment": 3}, "comment must be a str, not int"),
     ],
     ids=str,
 )
 def test_arguments_of_the_wrong_type_are_named(tmp_path: Path, argument: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        EventWriter(tmp_path / "run", **argument)
+        EventWriter(**{"logdir": tmp_path / "run", **argument})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -463,7 +468,7 @@ def test_a_purge_step_that_is_not_an_integer_is_refused_at_once(tmp_path: Path, 
 def test_the_longest_suffix_fits_the_longest_file_name() -> None:
     name = SegmentName(10**10 - 1, "h" * 64, 2**32 - 1, 10**6, 10**6 - 1, "0" * 8, "x" * _SUFFIX_BYTES)
     assert parse_name(str(name)) == name
-    assert len(str(name)) <= _NAME_BYTES
+    assert len(str(name)) <= NAME_BYTES
 
 
 def test_calls_with_one_invalid_value_write_nothing(tmp_path: Path) -> None:

@@ -116,6 +116,24 @@ def test_options_that_contradict_each_other_are_refused(known: Path, words: list
     assert "password@" not in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["MODE", "COMMITS_PER_HOUR"])
+@pytest.mark.parametrize("words", [["sync"], ["sync", "--watch"], ["run"]], ids=" ".join)
+def test_an_invalid_variable_is_a_usage_error(
+    known: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str
+) -> None:
+    monkeypatch.setenv(f"HF_SUMMARY_WRITER_{name}", "some")
+    rest = [str(known)] if words[0] == "sync" else ["user/run", f"--logdir={known}", "--", "true"]
+    done = commands.invoke(commands.Nowhere(), *words, *rest, home=known.parent)
+    assert (done.returncode, f"HF_SUMMARY_WRITER_{name} is 'some'" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", [["check", ""], ["view", ""], ["get", ""], ["status", ""], ["run", "", "--", "true"]])
+def test_an_empty_name_of_a_repo_is_a_usage_error(words: list[str], tmp_path: Path) -> None:
+    done = commands.invoke(commands.Nowhere(), *words, home=tmp_path)
+    assert done.returncode == 2
+    assert "--logdir ''" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "missing"),
     [

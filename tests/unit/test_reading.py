@@ -250,6 +250,9 @@ def test_an_empty_path_is_not_the_working_folder(tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match=r"is empty: use \. for the working folder"):
         read("")
     assert list(read(".")) == ["."]
+    for wrong in (None, 3, b"."):
+        with pytest.raises(TypeError, match="source must be a str or a path, not"):
+            read(wrong)  # type: ignore[arg-type]
 
 
 def test_a_folder_deleted_while_it_is_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

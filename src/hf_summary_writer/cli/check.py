@@ -35,11 +35,11 @@ def check(repo_id: str | None, as_json: bool, **options: Any) -> None:
         raise click.UsageError("--repo-type and --revision need REPO_ID")
     try:
         # A placeholder, because the check of the destination needs a name.
-        arguments = {"repo_id": repo_id or "none", **given(options)}
+        arguments = {"repo_id": "none" if repo_id is None else repo_id, **given(options)}
         config = PushConfig.from_arguments(arguments, default_endpoint())
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    repo = config.repo_id if repo_id else None
+    repo = None if repo_id is None else config.repo_id
     ok = True
     for finding in findings_of(client_for(config), repo, config.repo_type, config.revision):
         ok = ok and finding.ok

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hf_summary_writer.checks import as_unicode, check_folder, check_path_in_repo
-from hf_summary_writer.config import RUNS_FOLDER, PushConfig, option_of, with_uri
+from hf_summary_writer.config import RUNS_FOLDER, PushConfig, commits_per_hour, mode_for, option_of, with_uri
 from hf_summary_writer.hub import check_client, default_endpoint
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dataclasses import Field
 
 __all__ = [
+    "check_environment",
     "config_of",
     "config_option",
     "config_options",
@@ -37,10 +38,8 @@ existing_folder: click.Path = click.Path(exists=True, file_okay=False, path_type
 
 class _Folder(click.Path):
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        if value == "":  # as an unset variable of a shell gives it; to Python it is the working folder
-            self.fail("the name of the folder is empty: use . for the working folder", param, ctx)
         try:
-            return check_folder(value, "the path")
+            return check_folder(value, "the name of the folder")
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -113,6 +112,19 @@ def _click_option(field: Field[Any]) -> Callable[[F], F]:
         callback=checked,
         help=option.help,
     )
+
+
+def check_environment() -> None:
+    """Check the variables that hold for all pushes of a process.
+
+    Raises:
+        click.UsageError: If one has an invalid value.
+    """
+    try:
+        mode_for()
+        commits_per_hour()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def view(
 
 
 def _folder_hint(repo_id: str) -> str:
-    if not Path(repo_id).is_dir():
+    if not repo_id or not Path(repo_id).is_dir():
         return ""
     return f"; for the folder of this name: tensorboard --logdir {shlex.quote(repo_id)}"
 

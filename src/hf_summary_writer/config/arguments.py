@@ -52,7 +52,9 @@ def _completed(names: Container[str], given: Mapping[str, Any]) -> dict[str, Any
         for each, name in named_in(given)
         if given[name] is not None or not option_of(each).none_is_unset
     }
-    repo_id = said.get("repo_id") or _from_environment("repo_id", option_of(fields(PushConfig)[0]))
+    repo_id = said.get("repo_id")
+    if repo_id is None or (isinstance(repo_id, str) and not repo_id):
+        repo_id = _from_environment("repo_id", option_of(fields(PushConfig)[0]))
     known = with_uri({**said, "repo_id": repo_id})
     found = {}
     for each in fields(PushConfig):

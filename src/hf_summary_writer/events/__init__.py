@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.stalls import stall_watch
     from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
     from hf_summary_writer.events.thread import writer_thread
-    from hf_summary_writer.events.writer import EventWriter, default_logdir
+    from hf_summary_writer.events.writer import EventWriter, default_logdir, named_logdir
 else:
     # Only where it is used: the writer imports tensorboardX, which commands that read files do without.
     _HOMES = {
@@ -31,6 +31,7 @@ else:
         "followed": "files",
         "frame": "tfrecord",
         "is_torn": "tfrecord",
+        "named_logdir": "writer",
         "next_record": "tfrecord",
         "parse_name": "files",
         "stall_watch": "stalls",
@@ -58,6 +59,7 @@ __all__ = [
     "followed",
     "frame",
     "is_torn",
+    "named_logdir",
     "next_record",
     "parse_name",
     "stall_watch",

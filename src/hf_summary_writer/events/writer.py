@@ -17,7 +17,15 @@ import numpy as np
 import tensorboardX
 
 from hf_summary_writer import process
-from hf_summary_writer.checks import as_file_name, check_bytes, check_seconds, is_no_folder, is_unicode
+from hf_summary_writer.checks import (
+    NAME_BYTES,
+    as_file_name,
+    check_bytes,
+    check_seconds,
+    is_no_folder,
+    is_unicode,
+    shown,
+)
 from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
@@ -58,19 +66,15 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.signals import FlushRequest
 
-__all__ = ["EventWriter", "default_logdir"]
+__all__ = ["EventWriter", "default_logdir", "named_logdir"]
 
 _MOST_TAGS = 10_000
 
 """Tags remembered in their encoded form; more than that are forgotten all at once."""
 
-_NAME_BYTES = 255
-
-"""The longest name of a folder, in bytes; NAME_MAX of POSIX's limits.h on all of today's."""
-
 _SUFFIX_BYTES = 100
 
-"""The longest `filename_suffix`, in bytes; the rest of the longest file name fits into `_NAME_BYTES` beside it."""
+"""The longest `filename_suffix`, in bytes; the rest of the longest file name fits into `NAME_BYTES` beside it."""
 
 _SUMMARY_BYTES = 16 * 1024
 
@@ -89,8 +93,23 @@ _FLUSH_SECS = 120.0
 _COMET_IS_OFF: dict[str, Any] = {"disabled": True}
 
 
+def named_logdir(logdir: object, comment: str = "") -> str | os.PathLike[str]:
+    """Return `logdir` if it is a path, or the default for `None` and an empty text.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if logdir is None or (isinstance(logdir, str) and not logdir):
+        return default_logdir(comment)
+    if not isinstance(logdir, (str, os.PathLike)):
+        raise TypeError(f"logdir must be a str or a path, not {type(logdir).__name__}")
+    return logdir
+
+
 def default_logdir(comment: str) -> str:
     """Return the folder of a run for which none was named, as `tensorboardX.SummaryWriter` chooses it."""
+    if not isinstance(comment, str):
+        raise TypeError(f"comment must be a str, not {type(comment).__name__}")
     now = datetime.now().strftime("%b%d_%H-%M-%S")  # noqa: DTZ005 - a name for people, in their own time
     return os.path.join("runs", f"{now}_{socket.gethostname()}" + comment)
 
@@ -157,9 +176,9 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
         filename_suffix = as_file_name(filename_suffix)
         if len(os.fsencode(filename_suffix)) > _SUFFIX_BYTES:
-            raise ValueError(f"filename_suffix must not be longer than {_SUFFIX_BYTES} bytes: {filename_suffix!r}")
+            raise ValueError(f"filename_suffix must not be longer than {_SUFFIX_BYTES} bytes: {shown(filename_suffix)}")
         _check_purge_step(purge_step)
-        directory = _local_folder((log_dir if logdir is None else logdir) or default_logdir(comment))
+        directory = _local_folder(named_logdir(log_dir if logdir is None else logdir, comment))
         flush_secs = _FLUSH_SECS if flush_secs is None else check_seconds(flush_secs, "flush_secs", may_be_endless=True)
         self._segment_bytes = segment_bytes
         # The path of `logdir`, fixed now: the program may change its working folder, or a link in the path.
@@ -1016,7 +1035,7 @@ def _check_folder_name(name: Any) -> None:
     if not isinstance(name, str):
         return
     parts = as_file_name(name).split("/")
-    if "\0" in name or os.pardir in parts or any(len(os.fsencode(part)) > _NAME_BYTES for part in parts):
+    if "\0" in name or os.pardir in parts or any(len(os.fsencode(part)) > NAME_BYTES for part in parts):
         raise ValueError(f"a folder below the logdir cannot have this name: {name!r}")
 
 
@@ -1032,6 +1051,6 @@ def _local_folder(logdir: str | os.PathLike[str]) -> str:
         raise ValueError(f"logdir must be a local folder, event files cannot be written to {folder!r}")
     if is_no_folder(folder):
         raise ValueError(f"logdir must be a folder, {folder!r} is a file")
-    if any(len(os.fsencode(name)) > _NAME_BYTES for name in PurePath(folder).parts):
-        raise ValueError(f"logdir must not hold a name longer than {_NAME_BYTES} bytes: {folder!r}")
+    if any(len(os.fsencode(name)) > NAME_BYTES for name in PurePath(folder).parts):
+        raise ValueError(f"logdir must not hold a name longer than {NAME_BYTES} bytes: {shown(folder)}")
     return folder

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.hub.bucket import BucketRemote, check_client
-from hf_summary_writer.hub.client import Client, client_home, client_of, default_endpoint, endpoint_of
+from hf_summary_writer.hub.client import Client, client_home, client_of, default_endpoint, endpoint_for
 from hf_summary_writer.hub.downloads import as_os_errors, failed_read, list_files, small_files
 from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, refresh_seconds, with_full_name
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote, RemoteFile, Upload
@@ -34,7 +34,7 @@ __all__ = [
     "client_home",
     "client_of",
     "default_endpoint",
-    "endpoint_of",
+    "endpoint_for",
     "failed_read",
     "failure_of",
     "list_files",

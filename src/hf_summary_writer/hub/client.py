@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import constants
 
-from hf_summary_writer.checks import PUBLIC_HUB
+from hf_summary_writer.checks import PUBLIC_HUB, check_token
 from hf_summary_writer.errors import ActionNeededError, UnreachableError
 from hf_summary_writer.hub import deadline, xet
 from hf_summary_writer.hub.responses import classify_exception
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Client", "HiddenBars", "client_home", "client_of", "default_endpoint", "endpoint_of"]
+__all__ = ["Client", "HiddenBars", "client_home", "client_of", "default_endpoint", "endpoint_for", "endpoint_of"]
 
 
 T = TypeVar("T")
@@ -77,6 +77,23 @@ def endpoint_of(api: HfApi | None) -> str:
     if isinstance(api, type) or not isinstance(endpoint := getattr(api, "endpoint", None), str):
         raise TypeError(f"hf_api must be an HfApi such as HfApi(token=…), not a {type(api).__name__}")
     return endpoint
+
+
+def endpoint_for(api: HfApi | None, token: object) -> str:
+    """Return the address of the Hub for a caller who may pass a client, a token, or both.
+
+    Raises:
+        TypeError: The client is not the instance of one.
+        ValueError: The token is not that of the client, which makes all requests.
+    """
+    endpoint = endpoint_of(api)
+    if api is not None and token is not None and _stored_is_none(token) != _stored_is_none(getattr(api, "token", None)):
+        raise ValueError("token is not the one of hf_api, which makes all requests: pass only hf_api=HfApi(token=…)")
+    return endpoint
+
+
+def _stored_is_none(token: object) -> str | bool | None:
+    return None if token is True else check_token(token)
 
 
 # Endpoints that have answered this process.

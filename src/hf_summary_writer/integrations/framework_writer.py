@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.config import PushConfig
-from hf_summary_writer.hub import endpoint_of
+from hf_summary_writer.hub import endpoint_for
 from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def check_early(repo_id: str | None, arguments: Mapping[str, Any]) -> None:
     """
     # The environment may name the repo until then.
     named = {**arguments, "repo_id": "unnamed" if repo_id is None else repo_id}
-    PushConfig.from_arguments(named, endpoint_of(arguments.get("hf_api")))
+    PushConfig.from_arguments(named, endpoint_for(arguments.get("hf_api"), arguments.get("token")))
 
 
 class FrameworkWriter(HFSummaryWriter):
