@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from click.shell_completion import ShellComplete
+from tensorboardX import SummaryWriter
 
 import commands
 import events
@@ -230,6 +231,19 @@ def test_an_empty_logdir_is_not_the_working_folder(hub: HubProcess, here: Path) 
     ended = commands.invoke(hub, "run", "user/run", "--logdir", "", "--", "true", home=here)
     assert ended.returncode == 2
     assert "the name of the folder is empty" in ended.stderr
+
+
+def test_variables_for_arguments_do_not_change_where_a_command_pushes(
+    hub: HubProcess, api: HfApi, repo_id: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SummaryWriter(str(here / "runs" / "first")) as writer:
+        writer.add_scalar("loss", 1.0, 0)
+    for name, value in {"REPO_TYPE": "dataset", "REVISION": "dev", "PRIVATE": "1", "COMMIT_EVERY": "never"}.items():
+        monkeypatch.setenv(f"HF_SUMMARY_WRITER_{name}", value)
+    assert commands.invoke(hub, "run", repo_id, "--", "true", home=here).returncode == 0
+    assert remote.files(api, repo_id) == remote.under(here / "runs", "tensorboard/runs")
+    assert not api.repo_info(repo_id).private
+    assert not api.repo_exists(repo_id, repo_type="dataset")
 
 
 def test_help_after_the_separator_is_an_argument_of_the_command(hub: HubProcess, repo_id: str, here: Path) -> None:

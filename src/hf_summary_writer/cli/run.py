@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_summary_writer.checks import PREFIX
-from hf_summary_writer.cli.options import config_of, config_options, new_folder
+from hf_summary_writer.cli.options import check_environment, config_of, config_options, new_folder
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
 from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
 from hf_summary_writer.cli.watching import client_for, scheduler_of
-from hf_summary_writer.config import PUSHED_FOLDER, commits_per_hour, mode_for
+from hf_summary_writer.config import PUSHED_FOLDER
 from hf_summary_writer.push import matches_nothing
 
 if TYPE_CHECKING:
@@ -194,11 +194,7 @@ def _check_start(repo_id: str) -> None:
         raise click.UsageError(f"REPO_ID is {repo_id}, a script: {_EXAMPLE}")
     if "/" not in repo_id and shutil.which(repo_id):
         raise click.UsageError(f"REPO_ID is {repo_id}, a program: {_EXAMPLE}. If it is a repo, write user/{repo_id}")
-    try:
-        mode_for()
-        commits_per_hour()
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    check_environment()
 
 
 def _check_command(command: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from hf_summary_writer.checks import without_password
-from hf_summary_writer.cli.options import config_of, config_options, existing_folder, given
+from hf_summary_writer.cli.options import check_environment, config_of, config_options, existing_folder, given
 from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
@@ -89,6 +89,7 @@ def sync(
     Exits with 0 only if everything is on the Hub, with 1 if not, and with 3 if no file matches.
     """
     log_to_stderr()
+    check_environment()
     folder = logdir.resolve()
     _check_modes(options, repo_id, watch=watch, dry_run=dry_run, exit_code=exit_code, verify=verify)
     configs, complete = _configs(folder, repo_id, options, watch=watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
@@ -36,13 +37,15 @@ def scheduler_of(
             progress.committed(commit)
         tell(commit, as_json=as_json, err=err)
 
-    arguments = {**config.arguments_for(CommitScheduler), "on_commit": note}
     client = client_of_another_hub(config.endpoint, config.token) if progress is None else progress.client
-    return WaitingScheduler(folder_path=folder, hf_api=client, **arguments)
+    return WaitingScheduler(dataclasses.replace(config, on_commit=note), folder, client)
 
 
 class WaitingScheduler(CommitScheduler):
     """A scheduler that waits for `start_together`."""
+
+    def __init__(self, config: PushConfig, folder: Path, hf_api: HfApi | None) -> None:
+        self._set_up(config, folder, hf_api)
 
     def start(self) -> None:
         """Wait."""
