@@ -15,7 +15,7 @@ import pytest
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.errors import FolderBusyError
 from hf_summary_writer.folder.disk import StateFolder
-from hf_summary_writer.folder.lease import PUSH_LOCK, Lease, is_locked, owner_above, push_lock
+from hf_summary_writer.folder.lease import PUSH_LOCK, Lease, is_locked, new_lock, owner_above, push_lock
 from hf_summary_writer.folder.ledger import STATE_FOLDER
 
 CONFIG = PushConfig(repo_id="run", endpoint="https://hub")
@@ -34,10 +34,8 @@ def test_one_of_two_owns_a_folder_until_it_gives_it_back(tmp_path: Path) -> None
     assert not first.is_held_elsewhere
     assert not second.may_claim()
     assert not second.claim("run")
-    assert second.is_held_elsewhere
     first.release()
     assert not first.held
-    assert not second.is_held_elsewhere
     assert second.may_claim()
     assert second.claim("run")
     assert second.held
@@ -47,9 +45,19 @@ def test_a_lease_can_be_given_back_in_another_thread(tmp_path: Path) -> None:
     first = lease(tmp_path)
     with ThreadPoolExecutor(1) as other:
         assert other.submit(first.claim, "run").result()
-        assert lease(tmp_path).is_held_elsewhere
+        assert not lease(tmp_path).may_claim()
         first.release()
-        assert not lease(tmp_path).is_held_elsewhere
+        assert lease(tmp_path).may_claim()
+
+
+def test_only_a_lease_of_another_process_is_held_elsewhere(tmp_path: Path) -> None:
+    first, second = lease(tmp_path), lease(tmp_path)
+    first.claim("run")
+    assert not second.is_held_elsewhere
+    first.release()
+    with new_lock(first._lock_path):  # as another process holds it
+        assert second.is_held_elsewhere
+    assert not second.is_held_elsewhere
 
 
 def test_another_rank_leaves_the_first_interval_to_others(tmp_path: Path) -> None:
