@@ -302,7 +302,7 @@ def test_pending_numbers_on_a_device_count_towards_the_memory_limit(tmp_path: Pa
 
 
 def test_over_the_limit_on_device_memory_the_caller_waits_for_the_copy(tmp_path: Path, device: StandIn) -> None:
-    with EventWriter(tmp_path, max_pending_bytes=120_000) as writer:
+    with EventWriter(tmp_path, max_pending_bytes=105_000) as writer:
         for step in range(10):
             # Eight of them fit; the stand-in runs enqueued work when it is read synchronously.
             writer.add_histogram("numbers", device.array(np.full(1500, step)), step)
