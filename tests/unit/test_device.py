@@ -304,14 +304,14 @@ def test_pending_numbers_on_a_device_count_towards_the_memory_limit(tmp_path: Pa
 def test_over_the_limit_on_device_memory_the_caller_waits_for_the_copy(tmp_path: Path, device: StandIn) -> None:
     with EventWriter(tmp_path, max_pending_bytes=105_000) as writer:
         for step in range(10):
-            # Eight of them fit; the stand-in runs enqueued work when it is read synchronously.
-            writer.add_histogram("numbers", device.array(np.full(1500, step)), step)
-            assert device.runs_at_once == (step >= 8)
-            if step == 8:
+            # Four of them fit; the stand-in runs enqueued work when it is read synchronously.
+            writer.add_histogram("numbers", device.array(np.full(3000, step)), step)
+            assert device.runs_at_once == (step >= 4)
+            if step == 4:
                 break
         writer.flush()
-        assert writer._memory._acquired_on_device == writer._memory._released_on_device == 8 * 12_000
-    assert [event.summary.value[0].histo.max for event in logged(tmp_path)] == list(range(9))
+        assert writer._memory._acquired_on_device == writer._memory._released_on_device == 4 * 24_000
+    assert [event.summary.value[0].histo.max for event in logged(tmp_path)] == list(range(5))
 
 
 def test_device_memory_of_refused_events_is_released(

@@ -217,19 +217,16 @@ class Turns(CommitQueue):
 
 
 class Jobs:
-    """The jobs of one push: those that are due at its begin, those that are due soon, and those that come later."""
+    """The jobs of one push: those that are due, and those that are due soon."""
 
-    def __init__(
-        self, *due: Job, soon: Sequence[Job] = (), later: Sequence[Job] = (), others_wait: bool = False
-    ) -> None:
-        self._due = [list(due), list(later)]
+    def __init__(self, *due: Job, soon: Sequence[Job] = (), others_wait: bool = False) -> None:
+        self._due = list(due)
         self._soon = list(soon)
         self._others_wait = others_wait
 
     def due(self) -> Iterator[Job]:
-        some = self._due.pop(0) if self._due else []
-        while some:
-            yield some.pop(0)
+        while self._due:
+            yield self._due.pop(0)
 
     def due_soon(self) -> Iterator[Job]:
         while self._soon:
@@ -344,7 +341,7 @@ def test_a_last_push_comes_first_and_waits_for_no_turn(
 ) -> None:
     one, last = make("one"), make("last")
     last.final = True
-    push(one, later=[last])
+    push(one, soon=[last])
     assert hub.commits == [["last/a.txt", "one/a.txt"]]
     assert turns.finals == turns.commits == [True]
 
@@ -663,8 +660,8 @@ def test_a_comparison_that_fails_is_an_error_of_last_pushes_alone(
     assert errors(push(one, last), one, last) == [TemporaryError, TemporaryError]
     assert hub.list_errors, "a push that failed compares nothing"
     one.final, last.final = False, True
-    assert errors(push(later=[one, last]), one, last) == [None, None]
-    assert errors(push(one, later=[last]), one, last) == [None, TemporaryError]
+    assert errors(push(soon=[one, last]), one, last) == [None, None]
+    assert errors(push(one, soon=[last]), one, last) == [None, TemporaryError]
 
 
 def test_the_history_is_squashed_once_after_commits_of_a_run_that_wants_it(

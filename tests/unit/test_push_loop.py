@@ -348,6 +348,24 @@ def test_a_task_that_is_stopped_while_another_is_scanned_does_not_join_its_push(
     assert list(due) == []
 
 
+def test_a_folder_that_is_triggered_while_another_is_scanned_joins_its_push(
+    pushes: Pushes, loop: PushLoop, make: Callable[..., Any]
+) -> None:
+    pushes.let_end(100)
+    first, second = make(), make()
+    for task in (first, second):
+        assert task.last_future is not None
+        task.last_future.result(SECONDS)
+    with loop.lock:  # the thread begins no push
+        current = _Round(loop)
+        first.trigger()
+        assert list(current.due()) == [first.job]
+        second.trigger()
+        assert list(current.due_soon()) == [second.job]
+        for task in current.tasks:
+            task.settle(None, None)
+
+
 def test_a_folder_that_is_due_soon_joins_the_push_of_another(pushes: Pushes, make: Callable[..., Any]) -> None:
     pushes.let_end(100)
     frequent, rare, later = make(interval=0.2), make(interval=0.3), make(interval=HOUR)

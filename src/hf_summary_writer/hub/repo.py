@@ -157,7 +157,8 @@ class RepoRemote(Remote):
         return prepared
 
     def _upload_over_xet(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
-        self._call(xet.load)
+        if not xet.has_worked.is_set():
+            self._call(xet.load)
         for upload in uploads:
             self._upload_in_pieces(upload)
         prepared = self._upload(uploads, along, self._seconds_over_xet(sum(upload.size for upload in uploads)))
@@ -177,7 +178,8 @@ class RepoRemote(Remote):
         # A README.md may be ours or the Hub's own.
         existing = {each.path_in_repo for each in prepared.additions if exists(each)} - {CARD_PATH}
         sizes = {each.path: each.size for each in uploads if each.is_first and each.path in existing}
-        return {path: kept_path(path, file.git_oid) for path, file in longer(self.files([*sizes]), sizes).items()}
+        found = longer(self.files([*sizes]), sizes) if sizes else {}
+        return {path: kept_path(path, file.git_oid) for path, file in found.items()}
 
     def _commit_share(
         self,

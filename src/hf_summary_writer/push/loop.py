@@ -256,15 +256,16 @@ class PushTask:
 
     def give_up_if_hopeless(self) -> _GivenUp:
         """Give up a requested push that, after an earlier failure, could not begin before the end."""
-        return self._give_up() if self._timetable.is_hopeless(self.ready_at()) else None
+        is_hopeless = self.is_finishing and self._timetable.is_hopeless(self.ready_at())
+        return self._give_up() if is_hopeless else None
 
     def is_due(self, now: float) -> bool:
         """Return whether a push may begin now."""
         return self._running is None and now >= self.ready_at()
 
     def is_due_soon(self, now: float, share: float) -> bool:
-        """Return whether a push is due within that share of the interval, and make it due now if so."""
-        return self._running is None and self._timetable.bring_forward(now, share)
+        """Return whether a push may begin now or within that share of the interval, and make it due now if so."""
+        return self.is_due(now) or (self._running is None and self._timetable.bring_forward(now, share))
 
     def waits_for_push(self, now: float) -> bool:
         """Return whether a trigger waits for a push that can start now."""

@@ -147,7 +147,6 @@ class Pusher:
         take(jobs.due())
         if ready:
             take(jobs.due_soon())
-            take(jobs.due())  # triggered while the other folders were scanned
         return sorted(ready, key=lambda job: not job.final)
 
     def _send_all(self, jobs: list[Job], others_wait: Callable[[], bool], outcomes: Outcomes) -> None:
