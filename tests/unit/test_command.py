@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hf_summary_writer.cli.options import config_of
 from hf_summary_writer.cli.sync import sync
-from hf_summary_writer.config import Destination, PushConfig
+from hf_summary_writer.config import Destination, PushConfig, known_sync_command
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.hub.client import default_endpoint
 
@@ -66,7 +66,8 @@ def test_the_command_line_reads_the_config_that_was_printed(where: Destination, 
     read = config_of_words(words)
     assert read.destination == where
     patterns = read.allow_patterns
-    assert PathFilter(patterns)("a/b\nc.txt") == PathFilter(config.allow_patterns)("a/b\nc.txt")
+    for path in ("a/b\nc.txt", "events.out.tfevents.1.host"):
+        assert PathFilter(patterns)(path) == PathFilter(config.allow_patterns)(path)
     assert dataclasses.replace(read, repo_type=config.repo_type, revision=config.revision) == dataclasses.replace(
         config, allow_patterns=patterns
     )
@@ -85,6 +86,11 @@ def test_the_command_line_reads_the_config_that_was_printed(where: Destination, 
 def test_the_endpoint_is_named_unless_it_is_the_public_default(endpoint: str, assumed: str, named: bool) -> None:
     config = config_at(Destination(endpoint, "model", "user/run", "main", ""))
     assert config.sync_command(FOLDER, assumed).endswith(f" --endpoint {endpoint}") == named
+
+
+@pytest.mark.parametrize(("endpoint", "named"), [(PUBLIC, ""), ("https://hub", " --endpoint https://hub")])
+def test_the_command_for_known_runs_names_no_repo(endpoint: str, named: str) -> None:
+    assert known_sync_command(Path("/my runs"), endpoint) == f"hf-summary-writer sync '/my runs'{named}"
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])

@@ -152,6 +152,19 @@ def test_arguments_of_a_constructor_make_the_same_config(constructor: Any) -> No
             assert getattr(again, each.name) == SAMPLES[each.name], each.name
 
 
+def test_none_means_the_default_and_the_defaults_are_those_of_the_docs() -> None:
+    unset = {each.name: None for each in FIELDS if option_of(each).none_is_unset and each.name != "endpoint"}
+    config = PushConfig.from_arguments({**unset, "repo_id": "user/run"}, "https://hub")
+    assert config == PushConfig(repo_id="user/run", endpoint="https://hub")
+    assert (config.minutes, config.close_timeout, config.stall_after) == (5, 20, 600)
+
+
+def test_an_explicit_endpoint_is_used_although_the_default_one_is_invalid() -> None:
+    assert PushConfig.from_arguments({"repo_id": "user/run", "endpoint": "https://hub"}, "nonsense") == PushConfig(
+        repo_id="user/run", endpoint="https://hub"
+    )
+
+
 def test_a_ledger_keeps_the_settings_for_later_processes() -> None:
     config = sample()
     again = PushConfig.from_ledger(config.destination, config.settings)
@@ -202,7 +215,7 @@ def test_a_config_shows_no_token_and_can_be_pickled() -> None:
     ],
 )
 def test_a_uri_names_the_destination(uri: str, destination: tuple[str, ...]) -> None:
-    config = PushConfig.from_arguments({"repo_id": uri}, "https://hub")
+    config = PushConfig.from_arguments({"repo_id": uri, "repo_type": None, "revision": None}, "https://hub")
     assert config.destination == Destination("https://hub", *destination)
 
 
@@ -251,7 +264,9 @@ def test_an_invalid_uri_is_refused(uri: str) -> None:
         ("https://huggingface.co/user/run/tensorboard", "'user/run'"),
         ("https://huggingface.co/datasets/user/run/tree/main", "'hf://datasets/user/run'"),
         ("http://me:word@127.0.0.1:8080/buckets/user/logs", "'hf://buckets/user/logs'"),
+        ("https://huggingface.co/user/run?not-for-all-audiences=true", "'user/run'"),
         ("https://huggingface.co/user", "'namespace/name'"),
+        ("https://huggingface.co/user/r%C3%BCn", "'namespace/name'"),
     ],
 )
 def test_the_address_of_a_page_names_the_repo_that_it_shows(address: str, meant: str) -> None:
@@ -278,6 +293,8 @@ def test_a_uri_overrides_the_environment_and_conflicts_with_arguments(
     assert got.pop() == {"repo": "user/run", "type": "dataset", "revision": "dev", "path": "logs"}
     constructor("hf://user/own/folder")
     assert got.pop() == {"repo": "user/own", "type": "model", "revision": "other", "path": "folder"}
+    constructor("hf://user/own/", repo_revision="mine")
+    assert got.pop() == {"repo": "user/own", "type": "model", "revision": "mine", "path": "logs"}
     for contradiction in ({"repo_type": "model"}, {"repo_revision": "main"}):
         with pytest.raises(ValueError, match="leave one of them out"):
             constructor(**contradiction)

@@ -28,6 +28,7 @@ NAME_CHARACTERS = string.ascii_letters + string.digits + "-_./ é\n"
 @example("user/name")
 @example("name")
 @example("a--b")
+@example("a..b")
 @example("a.git")
 @example("a/b/c")
 @example("x" * 96)

@@ -65,12 +65,23 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
         ("PATH_IN_REPO", "../x"),
         ("SQUASH_HISTORY", "maybe"),
         ("REPO_ID", "a/b/c"),
+        ("REPO_ID", "hf://a--b/c"),
+        ("REPO_ID", "hf://a/b/../c"),
     ],
 )
 def test_an_invalid_value_raises_and_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"HF_SUMMARY_WRITER_{name}", value)
     with pytest.raises(ValueError, match=f"HF_SUMMARY_WRITER_{name}"):
         Example()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [*((text, True) for text in ("1", "True", "YES", "on")), *((text, False) for text in ("0", "False", "NO", "off"))],
+)
+def test_a_switch_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, text: str, value: bool) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_SQUASH_HISTORY", text)
+    assert Example().all[3] is value
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hf_summary_writer.config import RUN_FILES
 from hf_summary_writer.folder.patterns import DEFAULT_IGNORE_PATTERNS, SECRET_PATTERNS, PathFilter, private_places
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ PATTERNS = st.none() | PATHS | st.lists(PATHS, max_size=3)
 @example(["a"], [], None)
 @example(["a.tfevents.1", "b/a.tfevents.1", "c"], "*.tfevents.*", None)
 @example([".git/x", "a/.git/x", "a/.git"], None, None)
+@example(["a/b"], "a\\b", None)
 def test_files_are_selected_as_by_the_client(
     paths: list[str], allow: list[str] | str | None, ignore: list[str] | str | None
 ) -> None:
@@ -70,6 +72,7 @@ def test_files_that_only_look_like_credentials_are_included(name: str) -> None:
         ({"HF_HOME": "{}/hf"}, {"hf", "hf/token", "hf/stored_tokens"}),
         ({"HF_HOME": "{}"}, {"token", "stored_tokens"}),
         ({"HF_HOME": "{}/.."}, set()),
+        ({"HF_HOME": "$PLACE/hf", "PLACE": "{}"}, {"hf", "hf/token", "hf/stored_tokens"}),
         ({"HF_HOME": "/elsewhere", "HF_TOKEN_PATH": "{}/t", "HF_STORED_TOKENS_PATH": "{}/u/v"}, {"t", "u/v"}),
         ({"XDG_CACHE_HOME": "{}/x"}, {"x/huggingface", "x/huggingface/token", "x/huggingface/stored_tokens"}),
         ({"HOME": "{}"}, {f".cache/huggingface{name}" for name in ("", "/token", "/stored_tokens")}),
@@ -82,6 +85,28 @@ def test_the_home_and_the_tokens_of_the_client_are_private(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert private_places(tmp_path, given) == places
+
+
+def test_a_home_of_the_client_behind_a_link_is_private(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    places = private_places(tmp_path / "run", {"HF_HOME": str(tmp_path / "link" / "hf")})
+    assert places == {"hf", "hf/token", "hf/stored_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("path", "is_included"),
+    [
+        ("events.out.tfevents.1.host", True),
+        ("trial/events.out.tfevents.1.host", True),
+        ("projector_config.pbtxt", True),
+        *((f"00012/default/{name}", True) for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),
+        ("data/metadata.tsv", False),
+        ("model.safetensors", False),
+    ],
+)
+def test_a_run_consists_of_event_files_and_embeddings(path: str, is_included: bool) -> None:
+    assert PathFilter(RUN_FILES)(path) is is_included
 
 
 def test_a_pattern_that_is_not_text_is_a_type_error() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,12 +35,18 @@ def copies(state: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     copies.clear()
 
 
-def test_clearing_closes_the_files_that_were_handed_over(copies: PrivateCopies, tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
+def test_clearing_closes_the_files_that_were_handed_over(
+    copies: PrivateCopies, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "a").write_text("content")
     with (tmp_path / "a").open("rb") as file:
         held = copies.hold(file)
-    copies.clear()
-    assert held is None or not held.exists()
+    assert (held is None) == ("by name" in request.node.name)
+    if held is not None:
+        (tmp_path / "a").unlink()
+        assert held.read_text() == "content"
+        copies.clear()
+        assert not held.exists()
 
 
 @pytest.mark.parametrize(
@@ -110,10 +117,51 @@ def test_a_copy_that_shares_blocks_needs_no_space_and_has_the_right_length(
     assert path.read_bytes() == b"1234"
 
 
-def test_a_file_is_read_if_the_file_systems_copy_is_empty(
-    source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ends", ["empty", "with an error"])
+@pytest.mark.parametrize("copied_before", [0, 1, 2])
+def test_a_file_is_read_if_the_file_systems_copy_is_incomplete(
+    source: Path, copies: PrivateCopies, monkeypatch: pytest.MonkeyPatch, copied_before: int, ends: str
 ) -> None:
-    monkeypatch.setattr(copying.os, "copy_file_range", lambda *_: 0, raising=False)  # type: ignore[attr-defined]
+    calls = 0
+
+    def copy_file_range(original: int, copy: int, *_: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls <= copied_before:
+            return os.pwrite(copy, os.pread(original, 3, 3 * (calls - 1)), 3 * (calls - 1))
+        if ends == "empty":
+            return 0
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(copying.os, "copy_file_range", copy_file_range, raising=False)  # type: ignore[attr-defined]
     with source.open("rb") as file:
+        file.seek(5)
         path, _ = copies.copy(file, 9)
         assert path.read_bytes() == b"123456789"
+
+
+def test_a_copy_that_fails_takes_no_space(
+    source: Path, copies: PrivateCopies, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object, copy: int, *__: object) -> None:
+        os.write(copy, b"1234")
+        raise MemoryError
+
+    monkeypatch.setattr(copying.os, "copy_file_range", fail, raising=False)  # type: ignore[attr-defined]
+    with source.open("rb") as file, pytest.raises(MemoryError):
+        copies.copy(file, 9)
+    assert [path.stat().st_size for path in state.iterdir()] in ([], [0])
+
+
+def test_without_a_state_folder_a_copy_is_in_the_folder_for_temporary_files(
+    source: Path, copies: PrivateCopies, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.touch()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with source.open("rb") as file:
+        path, _ = copies.copy(file, 9)
+    assert path.read_bytes() == b"123456789"
+    assert [each for each in (tmp_path / "temporary").iterdir() if each != path] == []
+    copies.clear()
+    assert list((tmp_path / "temporary").iterdir()) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
 import queue
 import threading
 import weakref
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -155,6 +157,49 @@ def test_the_watch_does_not_keep_a_writer_alive(tmp_path: Path) -> None:
     del writer
     gc.collect()
     assert dropped() is None
+
+
+def test_a_writer_is_watched_once_a_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    calls: queue.Queue[float] = queue.Queue()
+    watch, writer = StallWatch(), Logging()
+    monkeypatch.setattr(writer, "told", SimpleNamespace(append=calls.put))
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        watch.add(writer, 0.01, writer.tell)
+    watch.add(writer, 0.01, writer.tell)
+    calls.get(timeout=SECONDS)
+    watch.discard(writer)
+
+
+def test_a_shorter_timeout_is_not_noticed_late(tmp_path: Path) -> None:
+    calls: queue.Queue[StallDetails] = queue.Queue()
+    with HFSummaryWriter("user/runs", tmp_path / "long", on_stall=print) as long:
+        long.add_scalar("loss", 1.0, 1)
+        long.flush()
+        with stall(tmp_path / "short", calls.put):
+            calls.get(timeout=4.0)  # the writer with the long timeout is checked every 5 seconds
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_watches_its_own_writers_alone(tmp_path: Path) -> None:
+    of_parent: list[StallDetails] = []
+    with HFSummaryWriter("user/runs", tmp_path / "run", on_stall=of_parent.append, stall_after=0.1) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(queue.Empty):
+                calls: queue.Queue[StallDetails] = queue.Queue()
+                of_parent.clear()
+                own = HFSummaryWriter("user/runs", tmp_path / "child", on_stall=calls.put, stall_after=0.2)
+                calls.get(timeout=10.0)
+                own.close()
+                os._exit(len(of_parent))
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -81,7 +81,7 @@ class StallWatch:
         """
         with self._lock:
             self._silences[id(watched)] = _Silence(watched, seconds, tell, time.monotonic())
-            if self._thread is None or not self._thread.is_alive():
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="hf-summary-writer-stalls", daemon=True)
                 try:
                     self._thread.start()
