@@ -359,7 +359,6 @@ class _RunScheduler(CommitScheduler):
         self._enabled = enabled and starts
         self._is_other_rank = is_other_rank
         self._run = run
-        self._has_looked = False
         self._dropped = 0
         self._is_left_to_others = False  # whether only other processes upload the run, who need its state
         self._set_up(config, folder, hf_api)
@@ -423,8 +422,7 @@ class _RunScheduler(CommitScheduler):
         return self._enabled and not has_ranks(os.environ) and super()._may_have_late_children()
 
     def _before_push(self) -> bool:
-        if not (self._has_looked or self._is_other_rank) and self._loop.is_current_thread():
-            self._has_looked = True
+        if not self._is_other_rank and self._loop.is_current_thread():
             where = self._destination
             look_for_leftovers(
                 self.folder_path, where.endpoint, where if self._config.push_leftovers else None, lambda: self.api

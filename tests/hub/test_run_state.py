@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import sys
@@ -110,6 +111,15 @@ def test_a_run_inside_an_exception_handler_is_not_failed(api: HfApi, repo_id: st
         writer.add_scalar("loss", 1.0, 1)
         writer.close()
     assert remote.states(api, repo_id)[PLACE].phase is RunPhase.FINISHED
+
+
+def test_a_dropped_writer_is_finished(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    writer = HFSummaryWriter(repo_id, logdir=tmp_path / "run-1", commit_every=0.005, hf_api=api)
+    pushed(writer, 1)
+    writer.add_scalar("loss", 1.0, 2)
+    del writer
+    gc.collect()
+    wait_until(lambda: remote.states(api, repo_id)[PLACE].phase is RunPhase.FINISHED)
 
 
 def test_a_with_block_that_ends_normally_in_an_exception_handler_is_finished(

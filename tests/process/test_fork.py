@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,7 +13,10 @@ import remote
 import scripts
 from aftermath import assert_sound
 from faults.proxy import Delay, FaultProxy
+from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer.events import EventWriter
 from hf_summary_writer.events.files import parse_name
+from hf_summary_writer.folder import STATE_FOLDER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,6 +194,56 @@ os.waitpid(child, 0)
     ended = scripts.run(QUIET + body, hub, logdir, repo_id)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("hf-summary-writer sync") == logs, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "is_named"),
+    [({}, {}, True), ({"RANK": "0"}, {}, False), ({}, {"write_to_disk": False}, False)],
+    ids=["alone", "one of several ranks", "without a file"],
+)
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_data_that_other_processes_may_push_is_not_named_at_exit(
+    api: HfApi,
+    repo_id: str,
+    logdir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    environment: dict[str, str],
+    arguments: dict[str, Any],
+    is_named: bool,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with HFSummaryWriter(repo_id, logdir, hf_api=api, commit_every=60, **arguments) as writer:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+    with EventWriter(logdir) as other:
+        other.add_scalar("loss", 1.0, 1)
+    writer.scheduler.at_exit()(False)
+    assert ("Not all of" in caplog.text) is is_named
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_the_child_of_an_offline_run_does_not_end_it(api: HfApi, logdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+    with HFSummaryWriter("user/run", logdir, hf_api=api) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        writer.flush()
+        before = states_left(logdir)
+        child = os.fork()
+        if not child:
+            writer.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert states_left(logdir) == before
+    assert states_left(logdir) != before
+
+
+def states_left(logdir: Path) -> list[bytes]:
+    """Return the states of the run that it left for a later upload."""
+    return [path.read_bytes() for path in (logdir / STATE_FOLDER).glob("*.json") if b"finished" in path.read_bytes()]
 
 
 def test_with_multiprocessing_workers_only_the_parent_uploads(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING
+
+import pytest
 
 import commands
 import remote
 import scripts
+from hf_summary_writer import HFSummaryWriter
 from hf_summary_writer.events import EventWriter
 from hf_summary_writer.folder import STATE_FOLDER
 from hf_summary_writer.push import leftovers
@@ -18,7 +22,6 @@ from hf_summary_writer.push import leftovers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
     from huggingface_hub import HfApi
 
     from hub_process import HubProcess
@@ -133,6 +136,30 @@ def test_a_file_of_an_earlier_process_with_the_same_pid_does_not_grow(
     assert leftovers._may_grow(file)  # type: ignore[arg-type]
     monkeypatch.setattr(leftovers, "_LOADED_AT", time.time() + 10)
     assert not leftovers._may_grow(file)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_alone_names_the_rest_of_an_earlier_run(
+    api: HfApi,
+    repo_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    rank: int,
+) -> None:
+    with monkeypatch.context() as offline:
+        offline.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+        with HFSummaryWriter(repo_id, tmp_path / "runs" / "earlier", hf_api=api) as writer:
+            writer.add_scalar("loss", 1, 1)
+    monkeypatch.setattr(leftovers, "_LOADED_AT", time.time() + 10)
+    monkeypatch.setenv("RANK", str(rank))
+    with HFSummaryWriter(repo_id, tmp_path / "runs" / "next", hf_api=api, commit_every=60) as writer:
+        writer.add_scalar("loss", 1, 1)
+        writer.scheduler.trigger().result(60)
+        for thread in threading.enumerate():
+            if thread.name.endswith("leftovers"):
+                thread.join(60)
+    assert ("Not all of the earlier run" in caplog.text) == (rank == 0)
 
 
 def test_a_file_with_an_impossible_pid_does_not_grow(tmp_path: Path) -> None:

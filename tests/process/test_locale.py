@@ -37,6 +37,10 @@ def test_a_run_is_uploaded_under_its_name_in_any_locale(
     ended = scripts.run(
         r"""
         assert sys.getfilesystemencoding() == "ascii"
+        with HFSummaryWriter(
+            repo_id, logdir, path_in_repo="\u640d\u5931", filename_suffix=os.path.basename(logdir)
+        ) as writer:
+            writer.add_scalar("as the command line has the name", 1.0, 1)
         logdir = os.fsencode(logdir).decode()
         with HFSummaryWriter(repo_id, logdir, path_in_repo="\u640d\u5931") as writer:
             writer.add_scalar("\u640d\u5931/\xe9", 1.0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import string
 import threading
@@ -68,6 +69,8 @@ def test_a_repo_id_that_is_not_text_is_a_type_error(repo_id: object) -> None:
         "a\\b",
         "\\x",
         "a\nb",
+        "a\x7fb",
+        "a\udcffb",
         "c:",
         "logs/c:x",
     ],
@@ -145,11 +148,16 @@ def test_a_folder_is_checked_but_not_created(tmp_path: Path) -> None:
     file.write_text("x")
     with pytest.raises(ValueError, match="is a file"):
         checks.check_folder(file)
+    with pytest.raises(ValueError, match="NUL"):
+        checks.check_folder("a\0b")
     for address in ("s3://bucket/run", "gs://bucket/run"):
         with pytest.raises(ValueError, match="on this machine"):
             checks.check_folder(address)
-    with pytest.raises(TypeError, match="folder_path"):
-        checks.check_folder(3)
+    [entry] = os.scandir(os.fsencode(tmp_path))
+    for no_text in (3, b"run", entry):
+        with pytest.raises(TypeError, match="folder_path"):
+            checks.check_folder(no_text)
+    assert checks.check_folder("~/runs") == Path("~/runs").expanduser().resolve()
     with pytest.raises(ValueError, match=r"folder_path is empty: use \. for the working folder"):
         checks.check_folder("")
     with pytest.raises(ValueError, match=r"folder_path .* holds a name longer than 255 bytes"):
@@ -196,7 +204,22 @@ def test_a_switch_that_is_not_a_boolean_is_refused(value: object) -> None:
 
 def test_a_wait_is_capped_at_the_longest_that_a_lock_supports() -> None:
     assert checks.check_seconds(1e300) == threading.TIMEOUT_MAX
+    assert checks.check_seconds(math.inf, may_be_endless=True) == threading.TIMEOUT_MAX
+    assert checks.check_interval(1e300) == threading.TIMEOUT_MAX / 60
     assert checks.check_seconds(3600) == 3600.0
+
+
+@pytest.mark.parametrize("number", [-1, math.inf, math.nan])
+def test_an_impossible_number_of_seconds_is_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="close_timeout"):
+        checks.check_seconds(number)
+
+
+@pytest.mark.parametrize("number", [0, -1, math.nan])
+def test_an_impossible_number_of_bytes_is_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="segment_bytes"):
+        checks.check_bytes(number, "segment_bytes")
+    assert checks.check_bytes(math.inf, "segment_bytes") == math.inf
 
 
 @pytest.mark.parametrize("client", ["hf_a_token", HfApi, object(), 1], ids=lambda client: type(client).__name__)
@@ -288,10 +311,19 @@ def test_an_empty_hf_endpoint_means_the_public_hub(tmp_path: Path, monkeypatch: 
         assert writer.url == "https://huggingface.co/user/run/tensorboard"
 
 
-@pytest.mark.parametrize("endpoint", ["hub.example.com", "ftp://hub.example.com"])
+def test_a_slash_at_the_end_of_an_endpoint_does_not_matter() -> None:
+    assert checks.check_endpoint("https://hub/") == "https://hub"
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["hub.example.com", "ftp://hub.example.com", "https://hub example.com", "ftp://me:word@example.com"]
+)
 def test_an_endpoint_that_is_no_web_address_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
+    with pytest.raises(ValueError, match="endpoint") as caught:
+        checks.check_endpoint(endpoint)
+    assert "word" not in str(caught.value)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     with pytest.raises(ValueError, match="HF_ENDPOINT"):
         HFSummaryWriter("user/run", tmp_path / "run")
