@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
+    from hf_summary_writer import ErrorDetails
     from hub_process import HubProcess
 
 pytestmark = [pytest.mark.client, pytest.mark.transport]  # the client uploads and commits
@@ -360,15 +361,18 @@ def test_the_users_exception_is_not_masked_by_a_failing_last_push(
     import huggingface_hub
 
     nowhere = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9", token="hf_none")
+    failures: list[ErrorDetails] = []
 
     def train() -> None:
-        with write(hf_api=nowhere, close_timeout=1) as writer:
+        with write(hf_api=nowhere, close_timeout=1, on_error=failures.append) as writer:
             writer.add_scalar("loss", 1.0, 0)
             raise KeyError("mine")
 
     with caplog.at_level(logging.WARNING, "hf_summary_writer"), pytest.raises(KeyError, match="mine"):
         train()
     assert "hf-summary-writer sync" in caplog.text
+    assert "could not be pushed to" in caplog.text
+    assert failures
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,10 @@ def test_none_means_the_default_and_the_defaults_are_those_of_the_docs() -> None
     assert (config.minutes, config.close_timeout, config.stall_after) == (5, 20, 600)
 
 
+def test_a_password_in_the_default_endpoint_is_left_out() -> None:
+    assert PushConfig.from_arguments({"repo_id": "user/run"}, "https://me:word@hub").endpoint == "https://hub"
+
+
 def test_an_explicit_endpoint_is_used_although_the_default_one_is_invalid() -> None:
     assert PushConfig.from_arguments({"repo_id": "user/run", "endpoint": "https://hub"}, "nonsense") == PushConfig(
         repo_id="user/run", endpoint="https://hub"
