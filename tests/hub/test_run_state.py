@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import constants
 
 import remote
+from events import wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.errors import TemporaryError

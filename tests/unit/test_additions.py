@@ -43,8 +43,15 @@ def test_only_content_that_was_not_uploaded_counts_as_posted_bytes() -> None:
 
 
 def test_a_commit_takes_all_uploaded_files_and_as_much_text_as_fits() -> None:
-    additions = (text("a", 6), binary("b", 100), text("c", 4), text("d", 1), binary("e", 100), text("f", 2))
-    additions += (text("g", 10),)
+    additions = (
+        text("a", 6),
+        binary("b", 100),
+        text("c", 4),
+        text("d", 1),
+        binary("e", 100),
+        text("f", 2),
+        text("g", 10),
+    )
     assert names(PreparedCommit(additions, frozenset()), 10) == [["b", "e", "a", "c"], ["d", "f"], ["g"]]
 
 
@@ -109,7 +116,9 @@ def test_a_file_is_known_by_the_hash_that_git_gives_it() -> None:
 def test_the_card_names_the_commands_that_read_the_logs(
     repo_type: str, revision: str, options: str, shown: str
 ) -> None:
-    card = model_card(Destination("https://hub", repo_type, "user/logs", revision, "tensorboard/run")).decode()
+    card = model_card(
+        Destination("https://hub", repo_type, "user/logs", revision, "tensorboard/run"), holds_logs=True
+    ).decode()
     assert f"\nhf download user/logs{options} --local-dir logs\ntensorboard --logdir logs/tensorboard\n" in card
     assert shown in card
     assert "sdk:" not in card
