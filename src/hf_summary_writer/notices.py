@@ -66,24 +66,36 @@ class _ContainedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # it i
 
 logger: _ContainedLogger = _ContainedLogger(_named, None)
 
-_announced: set[str] = set()
+# The texts, with the cells of a notebook below which they stand.
+_announced: set[tuple[str, int | None]] = set()
 
 
 def announce(message: str, *arguments: object) -> None:
-    """Log a message at the level INFO; if logging is not configured, write it to standard error, once."""
+    """Log a message at the level INFO; if logging is not configured, write it to standard error, once.
+
+    In a notebook it is written once per run of a cell, which clears what stood below the cell before.
+    """
     if _is_configured() and not _is_configured_by_notebook():
         logger.info(message, *arguments, stacklevel=2)
         return
     record = _named.makeRecord(_named.name, logging.INFO, __file__, 0, message, arguments, None)
     text = record.getMessage()
-    if text not in _announced and os.environ.get(QUIET, "").strip().lower() in _OFF:
-        _announced.add(text)
+    said = (text, _cell_run())
+    if said not in _announced and os.environ.get(QUIET, "").strip().lower() in _OFF:
+        _announced.add(said)
         _last_resort.write(record)
 
 
 def in_notebook() -> bool:
     """Return whether this process is the kernel of a notebook."""
     return "ipykernel" in sys.modules
+
+
+def _cell_run() -> int | None:
+    """Return the number of runs of cells in this notebook; `None` elsewhere."""
+    ipython = sys.modules.get("IPython") if in_notebook() else None
+    shell = getattr(ipython, "get_ipython", lambda: None)()
+    return getattr(shell, "execution_count", None)
 
 
 def _is_configured_by_notebook() -> bool:

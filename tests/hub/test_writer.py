@@ -515,7 +515,11 @@ def test_closing_names_the_link_although_another_writer_on_the_logdir_uploaded_t
     first.scheduler.trigger().result(SECONDS)
     assert "All of" not in caplog.text
     second.close()
-    assert f"All of {second.logdir} is at {second.url}" in caplog.text
+    second.close()
+    assert caplog.text.count(f"All of {second.logdir} is at {second.url}") == 1
+    second.add_scalar("loss", 1.0, 2)
+    second.close()
+    assert caplog.text.count(f"All of {second.logdir} is at {second.url}") == 2
 
 
 def test_a_run_is_uploaded_to_a_pull_request_without_a_request_for_a_branch(

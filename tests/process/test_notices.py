@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -144,6 +144,13 @@ def test_a_notebook_shows_notices_although_its_root_logger_has_a_handler(
     assert shown("in a program") == ""
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     assert shown("in a notebook") == "hf-summary-writer: in a notebook\n"
+    assert shown("in a notebook") == ""
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    for execution_count in (1, 2):
+        shell = SimpleNamespace(execution_count=execution_count)
+        monkeypatch.setattr("IPython.get_ipython", lambda shell=shell: shell, raising=False)
+        assert shown("in a cell that is run again") == "hf-summary-writer: in a cell that is run again\n"
+        assert shown("in a cell that is run again") == ""
     monkeypatch.setattr(logger, "level", logging.WARNING)
     assert shown("with a level of the user's") == ""
 

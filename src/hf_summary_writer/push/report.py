@@ -190,8 +190,9 @@ class Shutdown:
         self.told_at: float = -math.inf
 
     def begin_anew(self) -> None:
-        """Reset the time limit, because the run continues."""
+        """Reset the time limit, because the run continues; its next end is told again."""
         self.remaining = self._seconds
+        self._said_all = False
 
     def skip_wait(self) -> None:
         """Wait no more."""
