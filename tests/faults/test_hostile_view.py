@@ -240,11 +240,13 @@ def test_an_invalid_user_name_is_refused(hostile: HostileHub) -> None:
         )
 
 
+@pytest.mark.parametrize("prefix", ["", "/mirror/hub"])
 def test_an_endless_event_of_a_bucket_is_refused(
-    hostile: HostileHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hostile: HostileHub, tmp_path: Path, caplog: pytest.LogCaptureFixture, prefix: str
 ) -> None:
     pytest.importorskip("huggingface_hub", "2.3")
     caplog.set_level(logging.DEBUG)
+    hostile.endpoint += prefix
     hostile.feed = b"data: " + b"x" * 2**20
     mirror = mirror_of(hostile, tmp_path / "copy", "bucket")
     end = time.monotonic() + SECONDS

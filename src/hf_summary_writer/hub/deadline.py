@@ -307,7 +307,7 @@ def _before_request(request: Any) -> None:
             },
             "trace": functools.partial(_watch, attempt, request.url.host, to_commit),
         }
-    elif _FEED_ROUTE.match(request.url.raw_path):
+    elif _FEED_ROUTE.search(request.url.raw_path):
         request.headers["accept-encoding"] = "identity"
 
 
@@ -324,7 +324,7 @@ def _watch(attempt: Deadline, host: str, to_commit: bool, event: str, details: d
 def _after_response(response: Any) -> None:
     attempt = _current.attempt
     if attempt is None:
-        if _FEED_ROUTE.match(response.request.url.raw_path):
+        if _FEED_ROUTE.search(response.request.url.raw_path):
             # When it ends, the client begins where it was.
             _bound(response, Deadline(math.inf, _MAX_FEED_BYTES))
         return
@@ -346,7 +346,7 @@ def _after_response(response: Any) -> None:
 def _bound(response: Any, attempt: Deadline) -> None:
     """Bound the body of an answer, which is read as it comes over the network, by those of an attempt."""
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise TemporaryError("an answer is compressed, though that was not asked for: is there a proxy in between?")
+        raise TemporaryError("an answer is compressed, though that was not asked for; a proxy may be in between")
     response.stream = _bounded_stream(type(response).__module__.partition(".")[0])(response.stream, attempt)
 
 

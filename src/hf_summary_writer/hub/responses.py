@@ -350,7 +350,7 @@ def _refused_by_proxy(said: str) -> PushError:
 
 
 def _not_the_hub(said: str) -> PushError:
-    return TemporaryError(f"what answered is not the Hub ({said}): is there a login page in between?")
+    return TemporaryError(f"what answered is not the Hub ({said}); a login page may be in between")
 
 
 def answer_of(error: BaseException) -> Answer | None:

@@ -65,7 +65,7 @@ class FailureLog:
             "%s could not be pushed to %s: %s. The data is safe on disk, and the push is retried",
             self._folder,
             repo_id,
-            said,
+            said.rstrip("."),
             # An unexpected error is a bug, here or in an override, and needs its traceback.
             exc_info=None if expected else error,
         )
