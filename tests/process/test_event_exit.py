@@ -137,6 +137,27 @@ for step in range(2000, 3000):
     assert steps(tmp_path, "a") == list(range(3000))
 
 
+@pytest.mark.faults("M4")
+def test_without_a_thread_events_are_on_the_disk_before_a_kill(tmp_path: Path) -> None:
+    process = start(
+        PREAMBLE
+        + """
+from hf_summary_writer.events import queue
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+queue._REGISTER_SECONDS = 0.0  # how often a call looks for the thread
+writer = EventWriter(logdir)
+for step in range(100):
+    writer.add_scalar("a", step, step)
+os.kill(os.getpid(), signal.SIGKILL)
+""",
+        tmp_path,
+    )
+    process.communicate(timeout=60)
+    assert steps(tmp_path, "a") == list(range(100))
+
+
 def test_a_kill_loses_only_the_newest_events_and_tears_no_record(tmp_path: Path) -> None:
     process = start(
         PREAMBLE

@@ -119,6 +119,7 @@ class WriterThread:
         self._working = threading.Lock()
         self._worker: int | None = None
         self._starter: int | None = None
+        self._cannot_start = False
         self._slice_began: float | None = None
         # The slice that a caller gave up on, so that no other one waits for it.
         self._stuck_slice: float | None = None
@@ -134,7 +135,7 @@ class WriterThread:
         """Serve a queue until it is closed and empty."""
         self.notice_fork()
         self._queues[id(events)] = events
-        if not self._has_thread() and process.exit_is_over() and not self.is_stuck:
+        if not self._has_thread() and (process.exit_is_over() or self._cannot_start) and not self.is_stuck:
             self._work_here()
 
     def wait(self, signal: Signal, at_most: float = math.inf) -> bool:
@@ -242,8 +243,10 @@ class WriterThread:
         self._starter, self._thread = me, thread
         try:
             thread.start()
+            self._cannot_start = False
         except RuntimeError:
             # The interpreter is shutting down, or the process may have no more threads.
+            self._cannot_start = True
             return False
         finally:
             self._starter = None
