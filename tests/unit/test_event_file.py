@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -73,6 +74,19 @@ def _segment(name: SegmentName, segment: int, created: int | None = None) -> Seg
 )
 def test_names_by_other_writers_are_not_parsed(name: str) -> None:
     assert parse_name(name) is None
+
+
+def test_any_host_name_makes_a_name_that_is_parsed_back(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "node_1/é" * 40)
+    files.append(EventFile(str(tmp_path)))
+    files[0].open()
+    [path] = event_files(tmp_path)
+    parsed = parse_name(str(path))
+    assert parsed is not None
+    assert parsed.host == ("node-1--" * 40)[:64]
+    assert parsed.is_of_this_host
 
 
 def test_only_the_last_segment_of_a_writer_has_no_follower() -> None:
@@ -159,6 +173,27 @@ def test_a_full_segment_is_followed_by_another_and_never_changes_again(tmp_path:
     assert len(seen) > 5
     assert all((tmp_path / name).read_bytes() == content for name, content in seen.items())
     assert [p for path in event_files(tmp_path) for p in payloads(path)[1:]] == contents
+
+
+def test_a_full_segment_and_the_name_of_each_are_synced(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    file = EventFile(str(tmp_path), segment_bytes=100)
+    files.append(file)
+    file.append([frame(b"x" * 100)])
+    file.append([frame(b"y" * 100)])
+    file.sync()
+    file.sync()
+    first, second = map(str, event_files(tmp_path))
+    assert synced == [first, str(tmp_path), second, str(tmp_path)]
 
 
 def test_a_resting_file_is_reopened_for_appending(tmp_path: Path, files: list[EventFile]) -> None:
@@ -361,6 +396,10 @@ def test_a_failed_write_to_a_truncated_file_adds_no_zeros(
     assert payloads(event_files(tmp_path)[-1])[1:] == [b"two"]
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_new_file_whose_first_write_fails_is_removed(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,11 +408,13 @@ def test_a_new_file_whose_first_write_fails_is_removed(
 
     file = EventFile(str(tmp_path))
     files.append(file)
+    before = descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", refuse)
         with pytest.raises(OSError, match="No space"):
             file.open()
     assert event_files(tmp_path) == []
+    assert descriptors() == before
     file.append([frame(b"one")])
     assert len(event_files(tmp_path)) == 1
 

@@ -73,15 +73,6 @@ class SegmentName:
         """Whether it was written on this machine, as far as the names of machines tell."""
         return self.host == _host()
 
-    def precedes(self, other: SegmentName) -> bool:
-        """Return whether `other` is a later segment of the same writer, so that this one never changes again."""
-        return (
-            self.of_writer == other.of_writer
-            and self.segment < other.segment
-            # Pids come round: a container's only process may have the same one in every life.
-            and self.created <= other.created
-        )
-
 
 def parse_name(path: str) -> SegmentName | None:
     """Return the parts of the name of an event file of ours, `None` for any other file."""
@@ -108,13 +99,7 @@ def followed(names: Iterable[str]) -> set[str]:
     for name in map(parse_name, names):
         if name is not None:
             writers.setdefault(name.of_writer, []).append(name)
-    return {
-        str(earlier)
-        for segments in writers.values()
-        for segments_by_age in [sorted(segments, key=lambda s: (s.created, s.segment))]
-        for earlier, later in itertools.pairwise(segments_by_age)
-        if earlier.precedes(later)
-    }
+    return {name for segments in writers.values() for name in sorted(map(str, segments))[:-1]}
 
 
 # A push re-reads and re-sends the open segment, over plain LFS all of it: a larger one makes each push cost more. But
