@@ -16,6 +16,7 @@ from faults.conftest import Watch
 from faults.proxy import Answer, CutAnswer, Reset
 from hf_summary_writer.errors import ActionNeededError, PushError
 from hf_summary_writer.hub import failure_of
+from hf_summary_writer.hub.xet import switched_off
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +59,15 @@ def test_no_error_shows_the_token_even_with_debug_logging(
     world.watch.see(done.stdout, done.stderr)
     assert world.watch.leaks == []
     assert remote.files(api, world.repo_id) == world.on_disk()
+
+
+def test_a_signed_address_is_not_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    (world.folder / "a.bin").write_bytes(os.urandom(20_000))
+    with switched_off():
+        world.schedule().settle()
+    [sent] = [each for each in caplog.messages if "HTTP Request: PUT" in each]
+    assert "?grant=<signature>" in sent
 
 
 def test_errors_of_pushes_can_be_pickled_and_shown_without_the_token(world: World) -> None:

@@ -176,3 +176,15 @@ def test_local_errors_are_attributed_to_this_machine() -> None:
     assert "this machine" not in said(OSError(errno.ENETUNREACH, "no route"))
     assert "this machine" not in said(ConnectionResetError())
     assert "this machine" not in said(socket.gaierror("no such host"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HTTP Request: PUT https://storage/a?X-Amz-Date=2026&X-Amz-Signature={} 200",
+        "[(b'Location', b'https://storage/a?sig={}'), (b'X-Xet-Access-Token', b'{}')]",
+    ],
+)
+def test_signatures_that_storage_accepts_are_not_shown(text: str) -> None:
+    shown = one_line(text.replace("{}", "5b" * 20))
+    assert shown == text.replace("{}", "<signature>")
