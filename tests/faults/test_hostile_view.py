@@ -221,15 +221,16 @@ def test_the_next_page_of_a_listing_sends_the_token_to_no_other_host(hostile: Ho
         assert elsewhere.received == []
 
 
-def test_links_in_the_local_copy_are_not_followed(hostile: HostileHub, copy: Mirror, tmp_path: Path) -> None:
+def test_nothing_behind_links_in_the_local_copy_is_changed(hostile: HostileHub, copy: Mirror, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "thesis").write_bytes(b"EV")
     (tmp_path / "copy" / "linked").mkdir(parents=True)
     (tmp_path / "copy" / "run").symlink_to(outside)
     (tmp_path / "copy" / "linked" / "a.tfevents.1").symlink_to(outside / "thesis")
-    hostile.files = {EVENTS: 4, "linked/a.tfevents.1": 4}
-    assert sorted(look(copy).failed) == ["linked/a.tfevents.1", EVENTS]
+    (tmp_path / "copy" / "linked" / "b.tfevents.1").hardlink_to(outside / "thesis")
+    hostile.files = {EVENTS: 4, "run/new/c.tfevents.1": 4, "linked/a.tfevents.1": 4, "linked/b.tfevents.1": 4}
+    assert sorted(look(copy).failed) == sorted(hostile.files)
     assert [path.read_bytes() for path in outside.iterdir()] == [b"EV"]
 
 

@@ -328,15 +328,19 @@ class Mirror:
             OSError: If it cannot be opened, or is not a file in the folder.
         """
         target = self._folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        # Before folders are made, which would be made behind the link.
         if not target.parent.resolve().is_relative_to(self._folder.resolve()):
             raise OSError("a link leads out of the folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
         # Not followed if it is a link, and not waited for if it is a pipe.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         file = os.fdopen(os.open(target, flags | getattr(os, "O_CLOEXEC", 0), 0o666), "a+b")
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             file.close()
-            raise OSError("it is not a file on this machine")
+            raise OSError(
+                "it is not a file on this machine, or has another name (hard link), whose content would change"
+            )
         if fcntl is not None:
             # Two views may keep the same folder, and each would append the same bytes.
             with contextlib.suppress(OSError):  # the file system has no locks
