@@ -278,4 +278,4 @@ def test_a_server_with_an_untrusted_certificate_gets_no_data(world: World, known
         assert stranger.received == b""
     [warning] = world.said(logging.WARNING)
     assert "not trusted" in warning
-    assert "check certificates" in warning
+    assert "check SSL_CERT_FILE" in warning
