@@ -132,6 +132,23 @@ def test_a_folder_that_was_never_pushed_is_pending(tmp_path: Path) -> None:
     assert not (tmp_path / STATE_FOLDER).exists()
 
 
+def test_the_repo_has_its_full_name_once_it_is_known(tmp_path: Path) -> None:
+    ledger = ledger_in(tmp_path)
+    assert inspect_folder(tmp_path, CONFIG).status.destination == CONFIG.destination
+    ledger.record_repo("user/run")
+    status = inspect_folder(tmp_path, CONFIG).status
+    assert (status.destination.repo_id, status.url) == ("user/run", "https://hub/user/run/tensorboard")
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_files_that_cannot_be_sent_are_named_unless_a_push_names_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, quiet: bool
+) -> None:
+    (tmp_path / f"{EVENTS}\\x").touch()
+    inspect_folder(tmp_path, CONFIG, quiet=quiet)
+    assert bool(caplog.messages) is not quiet
+
+
 def test_the_phase_is_that_of_the_process_that_pushes(tmp_path: Path) -> None:
     ledger = ledger_in(tmp_path)
     file = StatusFile.beside(ledger.path)
