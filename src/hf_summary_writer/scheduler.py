@@ -379,8 +379,17 @@ class CommitScheduler:
 
     def _new_job(self) -> Job:
         return Job(
-            self.folder_path, self._config, content_lock=self.lock, flush=self._before_push, on_commit=self._committed
+            self.folder_path,
+            self._config,
+            content_lock=self.lock,
+            flush=self._before_push,
+            on_commit=self._committed,
+            follows=self._follows,
         )
+
+    def _follows(self, _link: str) -> bool:
+        """Return whether a link out of the folder is followed, by another scheduler."""
+        return False
 
     def _loop_to(self, remote: Remote) -> PushLoop:
         if all(getattr(type(self), name) is method for name, method in _OWN_PUSH.items()):

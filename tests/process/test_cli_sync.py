@@ -330,11 +330,13 @@ def test_runs_behind_outgoing_links_are_uploaded_with_follow_links(
         done = commands.run(hub, "sync", chosen, repo_id, "--follow-links", home=home)
         stderr, code = done.stderr, done.returncode
     assert code == 0, stderr
+    assert "link out of the folder" not in stderr
     names = {"own", "best", "baseline", "group/run 0", "group/run 1"}
     assert runs(api, repo_id) == {f"tensorboard/chosen/{name}" for name in names}
     done = commands.run(hub, "status", chosen, "--exit-code", home=home)
     assert done.returncode == 0, done.stdout
     assert "left out" not in done.stdout
+    assert "link" not in done.stderr
 
 
 def test_watch_stops_uploading_the_target_of_a_deleted_link(

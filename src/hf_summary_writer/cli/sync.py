@@ -303,7 +303,10 @@ def _watched(
             for folder, config in [*configs, *linked]:
                 key = _key(folder, config)
                 if key not in by_config:
-                    by_config[key] = scheduler_of(folder, config, as_json=as_json, err=False)
+                    follows_links = follow_links and key not in by_link
+                    by_config[key] = scheduler_of(
+                        folder, config, as_json=as_json, err=False, follows_links=follows_links
+                    )
                     added.append(by_config[key])
                     if not as_json:
                         say(f"{folder} goes to {place(config)} every {interval(minutes)}, until Ctrl-C")

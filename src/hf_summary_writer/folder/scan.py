@@ -258,6 +258,7 @@ class Inventory:
         ledger: The files on the Hub.
         warn_once: Names the files that no repo can hold.
         verify: Whether to take every file for changed, so that all content is compared with the ledger.
+        follows: Returns whether the caller follows, or names by itself, a link out of the folder.
 
     Attributes:
         left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
@@ -266,7 +267,14 @@ class Inventory:
     """
 
     def __init__(
-        self, folder: Path, config: PushConfig, ledger: Ledger, warn_once: WarnOnce, *, verify: bool = False
+        self,
+        folder: Path,
+        config: PushConfig,
+        ledger: Ledger,
+        warn_once: WarnOnce,
+        *,
+        verify: bool = False,
+        follows: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._folder = folder
         self._filter = PathFilter(config.allow_patterns, config.ignore_patterns)
@@ -274,6 +282,7 @@ class Inventory:
         self._ledger = ledger
         self._warn_once = warn_once
         self._verify = verify
+        self._follows = follows
         # The Hub applies the one at the root of a repo to all uploads: a `*` in it would keep every file out.
         self._gitignore = ".gitignore" if not config.path_in_repo else None
         # Files that cannot be sent as they are; they are read again when they change.
@@ -390,27 +399,28 @@ class Inventory:
             elif not isinstance(error, PermissionError):
                 self.unread = (reldir, error)
 
-        def leads_out(relpath: str) -> None:
-            if self._filter.ignores(relpath):
-                return
-            self.links_out.add(relpath)
-            text = (
-                f"{relpath!a} of {str(self._folder)!a} is a link out of the folder, or below a link: it is not uploaded"
-                " with it"
-            )
-            self._warn_once.warn("link", text, relpath)
-
         known = {} if self._verify else self._ledger.entries
         if unlisted is None:
             self.unread = None
         try:
             for file in scan_folder(
-                str(self._folder), self._is_included, self._is_pruned, known, note, leads_out, self._is_private
+                str(self._folder), self._is_included, self._is_pruned, known, note, self._note_link, self._is_private
             ):
                 if self._empty.get(file.relpath) != file.signature:
                     yield file
         except OSError as error:
             raise TemporaryError(f"the folder cannot be listed: {error}") from None
+
+    def _note_link(self, relpath: str) -> None:
+        if self._filter.ignores(relpath):
+            return
+        self.links_out.add(relpath)
+        if not self._follows(relpath):
+            text = (
+                f"{relpath!a} of {str(self._folder)!a} is a link out of the folder, or below a link: it is not uploaded"
+                " with it"
+            )
+            self._warn_once.warn("link", text, relpath)
 
     def _is_pruned(self, reldir: str) -> bool:
         return reldir in self._private or self._filter.prunes(reldir)

@@ -81,6 +81,7 @@ class Job:
         flush: Writes the logged data to disk before a push; returns whether the disk took all of it.
         on_commit: Called with every commit.
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
+        follows: As for `Inventory`.
         run: The run, if the folder is the logdir of a writer, which leaves its pushes to an owner of a folder above.
 
     Attributes:
@@ -103,6 +104,7 @@ class Job:
         flush: Callable[[], bool] = lambda: True,
         on_commit: Callable[[CommitDetails], None] = lambda _: None,
         verify: bool = False,
+        follows: Callable[[str], bool] = lambda _: False,
         run: Run | None = None,
     ) -> None:
         self.folder = folder
@@ -123,7 +125,7 @@ class Job:
         self._once = WarnOnce()
         self._state = StateFolder(folder / STATE_FOLDER)
         self.ledger: Ledger = Ledger(self._state.path / f"{destination.key}.jsonl", destination)
-        self.inventory: Inventory = Inventory(folder, config, self.ledger, self._once, verify=verify)
+        self.inventory: Inventory = Inventory(folder, config, self.ledger, self._once, verify=verify, follows=follows)
         self.lease: Lease = Lease(folder, config, waits=is_other_rank, covers_below=run is None)
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.

@@ -66,7 +66,14 @@ def sync(
     """
     remote = remote_of(config, Client(None, api))
     pusher = Pusher(remote)
-    job = Job(folder, config, content_lock=threading.Lock(), on_commit=on_commit, verify=verify)
+    job = Job(
+        folder,
+        config,
+        content_lock=threading.Lock(),
+        on_commit=on_commit,
+        verify=verify,
+        follows=lambda link: not unfollowed(folder, [link], elsewhere),
+    )
     job.asked = job.final = True
     error: PushError | None = None
     try:

@@ -265,6 +265,8 @@ def matches_nothing(folder: Path, config: PushConfig) -> bool:
 def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> Inspection:
     """Scan a folder, an absolute path without links, and return its upload status with `config`. Makes no request.
 
+    The caller names the links out of the folder that are not followed.
+
     May be called while another process pushes; the status is then that of some moment during the push.
 
     Args:
@@ -289,7 +291,7 @@ def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> 
     def note(relpath: str, size: int) -> None:
         missing.append(Missing(relpath, named.path_in_repo(relpath), size))
 
-    inventory = Inventory(folder, config, ledger, WarnOnce(quiet=quiet))
+    inventory = Inventory(folder, config, ledger, WarnOnce(quiet=quiet), follows=lambda _: True)
     pending = inventory.pending(note=note)
     url = page_of(named, config, ledger)
     status = Status(folder, named, url, ledger.commit, pending, phase, failure, throttled)
