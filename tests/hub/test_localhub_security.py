@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 import stat
 import threading
@@ -169,6 +170,15 @@ def test_a_request_with_a_foreign_host_name_is_refused(hub: HubProcess, repo: st
         "10.0.0.1": 200,
     }.items():
         assert send(hub, "GET", path, headers={"Host": host}).status == status, host
+
+
+def test_a_request_with_two_lengths_ends_its_connection(hub: HubProcess) -> None:
+    rest = "a\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    hidden = "GET /login HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with half_a_request(hub) as connection:
+        connection.sendall(f"{rest}{hidden}".encode())
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert re.findall(rb"HTTP/1.1 \d+", answers) == [b"HTTP/1.1 400"]
 
 
 def test_dns_is_queried_only_for_a_foreign_host_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,8 +109,13 @@ class _Gate:
         raw: bytes = scope["raw_path"]
         scope = {**scope, "path": raw.decode("ascii", "replace")}
         exchange = _Exchange(scope, receive, send, self._hub)
+        headers = Headers(scope=scope)
         try:
-            await self._hub.hosts.check(Headers(scope=scope).get("host"))
+            if "content-length" in headers and "transfer-encoding" in headers:
+                # A proxy in front may take the other length, and the rest of the body for the next request: RFC 9112,
+                # section 6.1. https://www.rfc-editor.org/rfc/rfc9112#section-6.1
+                raise HubError(400, "The request has two lengths.", headers={"Connection": "close"})
+            await self._hub.hosts.check(headers.get("host"))
             if exchange.kind == "api":
                 self._hub.limits.count_request()
             await self._app(scope, exchange.receive, exchange.send)
