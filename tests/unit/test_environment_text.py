@@ -38,6 +38,13 @@ if TYPE_CHECKING:
         (["--pwd", "abc", "--passphrase=abc"], ["--pwd", "***", "--passphrase=***"]),
         (["--header=Authorization: Bearer abc"], ["--header=Authorization: Bearer ***"]),
         (["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc"], ["***"]),
+        (["--http-auth", "ann:abc", "--author=ann"], ["--http-auth", "***", "--author=ann"]),
+        (["--github-pat=abc", "--pattern=*"], ["--github-pat=***", "--pattern=*"]),
+        (["--header=Authorization: Basic YWJj"], ["--header=Authorization: Basic ***"]),
+        (["store=AccountKey=abc=="], ["store=AccountKey=***"]),
+        (["--tokenizer", "bert", "model.tokenizer=gpt2"], ["--tokenizer", "bert", "model.tokenizer=gpt2"]),
+        (["--max_tokens", "512", "--token-budget=1e6"], ["--max_tokens", "512", "--token-budget=1e6"]),
+        (["--token", "512", "--tokens=abc"], ["--token", "***", "--tokens=***"]),
     ],
     ids=str,
 )

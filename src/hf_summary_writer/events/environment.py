@@ -20,9 +20,13 @@ _GIT_SECONDS = 5.0
 
 # The first alternative within a word too, the second only as a word of its own.
 _SECRET = (
-    r"(?:token|passw(?:or)?d|passphrase|pwd|secret|credential|bearer|api[-_]?key|access[-_]?key"  # noqa: S105 - no password
-    r"|(?<![a-z])(?:key|pass|sig)(?![\w-]))"
+    r"(?:token(?!i[sz])|passw(?:or)?d|passphrase|pwd|secret|credential|bearer|(?:api|access|account)[-_]?key"  # noqa: S105 - no password
+    r"|(?<![a-z])(?:key|pass|sig|auth|pat|jwt|cookie)(?![\w-]))"
 )
+
+# As in `--max_tokens 512` and `--token-budget=1e6`: the tokens of a language model.
+_COUNTED = re.compile(r"(?i)tokens|token[-_]")
+_COUNT = re.compile(r"[\d_]{1,12}(?:\.\d*)?(?:e\d{1,2}|[kKMBG])?")
 
 _SECRET_OPTION = re.compile(rf"(?i){_SECRET}")
 
@@ -31,7 +35,7 @@ _SECRET_FIELD = re.compile(rf"""(?i)({_SECRET}["']?\s*[:=]\s*["']?)[^\s"',;&}}]+
 
 _SECRET_VALUE = re.compile(
     r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|AIza|nvapi-|eyJ)[\w.-]{6,}"
-    r"|(?<=://)[^/@\s]+(?=@)|(?<=[Bb]earer )[^\s\"']+"
+    r"|(?<=://)[^/@\s]+(?=@)|(?<=[Bb]earer )[^\s\"']+|(?<=(?i:authorization: basic) )[^\s\"']+"
 )
 
 _MASK = "***"
@@ -69,18 +73,22 @@ def _cell(text: str) -> str:
 
 def _masked(arguments: list[str]) -> list[str]:
     found: list[str] = []
-    is_secret = False
+    option = ""  # before its value
     for argument in arguments:
-        name, equals, _ = argument.partition("=")
+        name, equals, value = argument.partition("=")
         names_secret = name.startswith("-") or bool(equals)
-        if is_secret and not argument.startswith("-"):
-            found.append(_MASK)
+        if option and not argument.startswith("-"):
+            found.append(_masked_value(option, argument))
         elif equals and _SECRET_OPTION.search(name):
-            found.append(f"{name}={_MASK}")
+            found.append(f"{name}={_masked_value(name, value)}")
         else:
             found.append(_SECRET_VALUE.sub(_MASK, _SECRET_FIELD.sub(rf"\1{_MASK}", argument)))
-        is_secret = names_secret and not equals and _SECRET_OPTION.search(name) is not None
+        option = name if names_secret and not equals and _SECRET_OPTION.search(name) else ""
     return found
+
+
+def _masked_value(name: str, value: str) -> str:
+    return value if _COUNTED.search(name) and _COUNT.fullmatch(value) else _MASK
 
 
 def _git_commit() -> str:
