@@ -242,6 +242,15 @@ def test_without_a_file_a_process_keeps_a_budget_of_its_own(tmp_path: Path) -> N
     assert waits == [0] * 16 + [45]
 
 
+def test_processes_without_a_writable_home_share_a_budget_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file is in the way")
+    (tmp_path / "elsewhere").mkdir()
+    path = tmp_path / "home" / "budget.json"
+    shared = [SharedBudget(path, LIMIT, lambda: NOW, elsewhere=lambda: tmp_path / "elsewhere") for _ in range(2)]
+    waits = [shared[number % 2].change(Budget.reserved)[1] for number in range(17)]
+    assert waits == [0] * 16 + [45]
+
+
 def test_an_inaccessible_home_limits_nothing(tmp_path: Path) -> None:
     shared = SharedBudget(tmp_path / ("x" * 300) / "budget.json", None, lambda: NOW)
     assert shared.change(Budget.reserved)[1] == 0

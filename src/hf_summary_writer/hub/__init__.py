@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.hub.bucket import BucketRemote, check_client
-from hf_summary_writer.hub.client import Client, client_home, client_of, default_endpoint, endpoint_for
+from hf_summary_writer.hub.client import Client, client_of, default_endpoint, endpoint_for
 from hf_summary_writer.hub.downloads import as_os_errors, failed_read, list_files, small_files
+from hf_summary_writer.hub.home import client_home, temporary_home
 from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, refresh_seconds, with_full_name
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote, RemoteFile, Upload
 from hf_summary_writer.hub.repo import RepoRemote
@@ -43,6 +44,7 @@ __all__ = [
     "refresh_seconds",
     "remote_of",
     "small_files",
+    "temporary_home",
     "with_full_name",
 ]
 

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import constants
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Client", "HiddenBars", "client_home", "client_of", "default_endpoint", "endpoint_for", "endpoint_of"]
+__all__ = ["Client", "HiddenBars", "client_of", "default_endpoint", "endpoint_for", "endpoint_of"]
 
 
 T = TypeVar("T")
@@ -52,11 +51,6 @@ def default_endpoint() -> str:
     """Return the default address of the Hub of `huggingface_hub` (`HF_ENDPOINT`)."""
     # A variable that is set to nothing, as a container may have it, leaves the client without an address.
     return str(constants.ENDPOINT) or PUBLIC_HUB
-
-
-def client_home() -> Path:
-    """Return the folder in which `huggingface_hub` keeps the user's files on this machine (`HF_HOME`)."""
-    return Path(constants.HF_HOME)
 
 
 def client_of(endpoint: str, token: str | bool | None) -> HfApi:

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import math
 import os
-import stat
 import tempfile
 import threading
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
 
+from hf_summary_writer.hub.home import temporary_home
 from hf_summary_writer.notices import logger
 
 if TYPE_CHECKING:
@@ -164,17 +164,10 @@ def _has_cache() -> bool:
     """Return whether the client has a folder for its cache; give it a temporary one if its own is not writable."""
     if _is_writable(Path(constants.HF_XET_CACHE)):
         return True
-    if not hasattr(os, "geteuid"):  # not on this system
+    # One for all processes of the user: a folder per process would never be removed.
+    folder = temporary_home("xet")
+    if folder is None:
         return False
-    try:
-        # One for all processes of the user: a folder per process would never be removed.
-        folder = Path(tempfile.gettempdir()) / f"hf-summary-writer-xet-{os.geteuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-    except OSError:
-        return False
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        return False  # it may belong to another user
     logger.info("%s is not writable: the cache of Xet is in %s", constants.HF_XET_CACHE, folder)
     os.environ["HF_XET_CACHE"] = constants.HF_XET_CACHE = str(folder)  # read when the client makes its Xet session
     return _is_writable(folder)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from hf_summary_writer.config import commits_per_hour
 from hf_summary_writer.errors import PostponedError, PushError, RateLimitError
 from hf_summary_writer.folder import disk, new_lock
-from hf_summary_writer.hub import COMMITS, client_home
+from hf_summary_writer.hub import COMMITS, client_home, temporary_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -235,12 +235,19 @@ class SharedBudget:
         limit: Commits per window that the Hub allows; `None` until a response names it.
         clock: Returns the seconds since the epoch, on a clock that all processes share.
         window: The length of the window, in seconds.
+        elsewhere: Returns the folder for the file where that of `path` is not writable; `None` if there is none.
     """
 
     def __init__(
-        self, path: Path, limit: float | None, clock: Callable[[], float] = time.time, window: float = HOUR
+        self,
+        path: Path,
+        limit: float | None,
+        clock: Callable[[], float] = time.time,
+        window: float = HOUR,
+        elsewhere: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self._path = path
+        self._elsewhere = elsewhere
         self._limit = limit
         self._clock = clock
         self._window = window
@@ -270,12 +277,22 @@ class SharedBudget:
 
     def _locked(self, stack: contextlib.ExitStack) -> bool:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = new_lock(self._path.with_suffix(".lock"))
-            stack.enter_context(lock.acquire(timeout=_LOCK_SECONDS, poll_interval=0.01))
-        except (OSError, NotImplementedError):  # a time-out is one, too
+            self._lock(stack)
+        except TimeoutError:
             return False
+        except (OSError, NotImplementedError):
+            # A home that many users share, or a container without one.
+            elsewhere, self._elsewhere = self._elsewhere(), lambda: None
+            if elsewhere is None:
+                return False
+            self._path = elsewhere / self._path.name
+            return self._locked(stack)
         return True
+
+    def _lock(self, stack: contextlib.ExitStack) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = new_lock(self._path.with_suffix(".lock"))
+        stack.enter_context(lock.acquire(timeout=_LOCK_SECONDS, poll_interval=0.01))
 
     def _read(self) -> Budget | None:
         try:
@@ -428,7 +445,8 @@ def commit_queue_of(remote: Remote) -> CommitQueue:
         is_the_hub = host == _THE_HUB or host.endswith("." + _THE_HUB)
         what, times, seconds = remote.rate_limit
         path = client_home() / "hf-summary-writer" / "budgets" / f"{account}.{what}.json"
-        return SharedBudget(path, given or (times if is_the_hub else None), window=seconds)
+        limit = given or (times if is_the_hub else None)
+        return SharedBudget(path, limit, window=seconds, elsewhere=lambda: temporary_home("budgets"))
 
     # The stored token may change while a run goes on.
     return CommitQueue(lambda: budget_of(remote.client.account_key))
