@@ -7,14 +7,19 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
+from huggingface_hub import HfApi
+
 import commands
 import remote
 import scripts
+from hf_summary_writer import CommitScheduler
+from hf_summary_writer.events import frame
+from hf_summary_writer.folder import STATE_FOLDER, StateFolder, push_lock
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
-
-    from huggingface_hub import HfApi
 
     from hub_process import HubProcess
 
@@ -141,3 +146,105 @@ def test_a_forgotten_folder_can_be_uploaded_again(hub: HubProcess, api: HfApi, r
     assert commands.invoke(hub, "sync", folder, repo_id, "--allow", "*", home=tmp_path).returncode == 0
     assert remote.files(api, repo_id) == {"tensorboard/run/a.txt": b"1"}
     assert commands.invoke(hub, "status", folder, "--forget", "--json", home=tmp_path).returncode == 2
+
+
+def test_links_that_are_not_followed_are_named_until_they_are(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for each in (folder, elsewhere):
+        each.mkdir()
+        (each / "events.out.tfevents.1.host").write_bytes(frame(b"x"))
+    (folder / "linked").symlink_to(elsewhere)
+    (tmp_path / "link").symlink_to(folder)
+
+    def invoke(*words: object) -> subprocess.CompletedProcess[str]:
+        return commands.invoke(hub, *words, home=tmp_path)
+
+    assert invoke("sync", folder, repo_id).returncode == 1
+    [found] = commands.objects(invoke("status", tmp_path / "link", "--json").stdout)
+    assert (found["folder"], found["unfollowed_links"]) == (str(folder), ["linked"])
+    assert found["pending"]["files"] == 0
+    assert [invoke("status", folder, *words).returncode for words in ((), ("--exit-code",))] == [0, 1]
+    assert "left out     links that are not followed: 'linked'" in invoke("status", folder).stdout
+    assert invoke("sync", folder, repo_id, "--follow-links").returncode == 0
+    first, second = commands.objects(invoke("status", folder, "--json", "--exit-code").stdout)
+    assert (first["folder"], second["folder"]) == (str(folder), str(elsewhere))
+    assert first["unfollowed_links"] == second["unfollowed_links"] == []
+
+
+def test_a_folder_that_does_not_exist_or_whose_state_is_unreadable_is_not_forgotten(
+    hub: HubProcess, tmp_path: Path
+) -> None:
+    state = tmp_path / STATE_FOLDER
+    state.mkdir(parents=True)
+    (state / "0123456789abcdef.jsonl").write_text("nonsense\n")
+    for folder, words, code in (("nowhere", (), 2), (".", ("--forget",), 2), (".", ("--exit-code",), 1)):
+        asked = commands.invoke(hub, "status", f"{tmp_path}/{folder}", *words, home=tmp_path)
+        assert asked.returncode == code, asked.stderr
+
+
+def known(folder: Path, monkeypatch: pytest.MonkeyPatch, **where: Any) -> None:
+    """Leave a folder with a file that an offline process was to upload."""
+    folder.mkdir()
+    (folder / "a.txt").write_text("1")
+    with monkeypatch.context() as offline:
+        offline.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+        api = HfApi(endpoint=commands.Nowhere.endpoint, token=commands.Nowhere.token)
+        CommitScheduler(folder_path=folder, hf_api=api, **where).close()
+
+
+@pytest.mark.parametrize(
+    ("where", "lines"),
+    [
+        (
+            {"repo_id": "logs", "revision": "dev"},
+            [
+                f"goes to      model logs, branch dev, root at {commands.Nowhere.endpoint}",
+                "shown at     not known yet",
+                "last commit  none",
+            ],
+        ),
+        (
+            {"repo_id": "user/logs", "repo_type": "bucket", "path_in_repo": "all"},
+            [
+                f"goes to      bucket user/logs, all at {commands.Nowhere.endpoint}",
+                f"shown at     {commands.Nowhere.endpoint}/buckets/user/logs/tree/all",
+                "last push    none",
+            ],
+        ),
+    ],
+)
+def test_the_text_names_the_place_and_what_is_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: dict[str, Any], lines: list[str]
+) -> None:
+    known(tmp_path / "run", monkeypatch, **where)
+    shown = commands.invoke(commands.Nowhere(), "status", tmp_path / "run", home=tmp_path).stdout
+    first, *rows = [line.strip() for line in shown.splitlines()]
+    assert (first, rows[:3], rows[4:]) == (str(tmp_path / "run"), lines, ["state        idle"])
+    assert rows[3].startswith("pending      1 file, 1 byte, the oldest for ")
+
+
+def test_a_forgotten_folder_keeps_no_error_and_is_not_forgotten_during_a_push(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(tmp_path / "run", monkeypatch, repo_id="user/logs")
+    state = tmp_path / "run" / STATE_FOLDER
+    [ledger] = state.glob("*.jsonl")
+    ledger.with_suffix(".status.json").write_text("{}")
+
+    def forget() -> subprocess.CompletedProcess[str]:
+        return commands.invoke(commands.Nowhere(), "status", tmp_path / "run", "--forget", home=tmp_path)
+
+    with push_lock(StateFolder(state)):
+        refused = forget()
+    assert (refused.returncode, "is being pushed" in refused.stderr) == (1, True)
+    with monkeypatch.context() as full:
+        full.setattr(StateFolder, "remove", fail)
+        refused = forget()
+    assert (refused.returncode, "cannot be removed: no disk" in refused.stderr) == (1, True)
+    assert ledger.exists()
+    assert forget().returncode == 0
+    assert [path.name for path in state.iterdir() if path.suffix != ".lock"] == []
+
+
+def fail(*_: object) -> None:
+    raise OSError(5, "no disk")
