@@ -23,6 +23,7 @@ __all__ = [
     "NAME_BYTES",
     "PREFIX",
     "PUBLIC_HUB",
+    "PULL_REQUESTS",
     "REPO_TYPES",
     "SHORTEST_SECRET",
     "as_file_name",
@@ -56,6 +57,9 @@ REPO_TYPES = ("model", "dataset", "space", BUCKET)
 DEFAULT_TYPE = REPO_TYPES[0]
 
 DEFAULT_REVISION = "main"
+
+# Branches that the Hub makes for pull requests, and nobody else can make.
+PULL_REQUESTS = "refs/pr/"
 
 # A shorter token is one of a test, and may occur in a file or message by chance.
 SHORTEST_SECRET = 16

@@ -20,6 +20,7 @@ import events
 import remote
 from events import steps, wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.folder import lease
 from hf_summary_writer.push import RunPhase
 from hf_summary_writer.push.loop import Phase
@@ -532,3 +533,11 @@ def test_a_run_is_uploaded_to_a_pull_request_without_a_request_for_a_branch(
         writer.add_scalar("loss", 1.0, 1)
     assert any("tfevents" in path for path in api.list_repo_files(repo_id, revision=pull.git_reference))
     assert not any("/branch/" in seen.path for seen in hub.requests[before:])
+
+
+def test_a_missing_pull_request_is_reported_and_not_made(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    api.create_repo(repo_id)
+    with HFSummaryWriter(repo_id, tmp_path / "run", hf_api=api, repo_revision="refs/pr/7") as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        with pytest.raises(ActionNeededError, match=r"the branch or pull request of .* was not found .*refs/pr/7"):
+            writer.scheduler.trigger().result(SECONDS)

@@ -45,6 +45,9 @@ def test_a_successful_check_exits_with_0_and_creates_no_repo(
     found, code = findings(hub, repo_id, "--revision", "dev", home=tmp_path)
     assert (code, found["repo"]["ok"]) == (0, True)
     assert f"model {repo_id} has no branch dev" in found["repo"]["text"]
+    nowhere = commands.invoke(hub, "check", repo_id, "--revision", "refs/pr/7", home=tmp_path)
+    assert nowhere.returncode == 1
+    assert f"model {repo_id} has no pull request refs/pr/7" in nowhere.stdout
     assert len(api.list_repo_commits(repo_id)) == commits
 
 

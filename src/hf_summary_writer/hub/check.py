@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from huggingface_hub import constants
 
-from hf_summary_writer.checks import BUCKET, check_repo_type, check_revision, without_password
+from hf_summary_writer.checks import BUCKET, PULL_REQUESTS, check_repo_type, check_revision, without_password
 from hf_summary_writer.config import MODE, Mode, mode_for
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub.bucket import check_client
@@ -236,6 +236,9 @@ def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding 
         code = "" if answer is None else answer.error_code
         if code == REPO_NOT_FOUND:
             return None
+        if code == REVISION_NOT_FOUND and revision.startswith(PULL_REQUESTS):
+            text = f"{repo_type} {repo_id} has no pull request {revision}"
+            return Finding("repo", ok=False, text=text, remedy="open it first, or name a branch")
         if code == REVISION_NOT_FOUND:
             text = f"{repo_type} {repo_id} has no branch {revision}: the first push creates it"
             return Finding("repo", ok=True, text=text)

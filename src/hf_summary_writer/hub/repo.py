@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from hf_summary_writer.checks import PULL_REQUESTS
 from hf_summary_writer.errors import (
     DeadlineError,
     InterruptedPushError,
@@ -302,8 +303,10 @@ class RepoRemote(Remote):
         self.api.repo_info(self.repo_id, repo_type=self._repo_type)
 
     def _create_branch(self) -> None:
-        if self._revision.startswith("refs/pr/"):
-            return  # it exists as long as its pull request does
+        if self._revision.startswith(PULL_REQUESTS):
+            # It cannot be created: it exists as long as its pull request does.
+            self.api.repo_info(self.repo_id, repo_type=self._repo_type, revision=self._revision)
+            return
         self.api.create_branch(self.repo_id, branch=self._revision, repo_type=self._repo_type, exist_ok=True)
 
     def _create(self) -> bool:

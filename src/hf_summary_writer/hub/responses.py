@@ -219,6 +219,8 @@ def _not_found(answer: Answer, said: str, *, repo: str, known: bool) -> PushErro
             f"{one_line(answer.url)} was not found ({said}), and the answer does not say that {repo} is gone: check "
             "HF_ENDPOINT and the proxy in between"
         )
+    if not known and answer.error_code == REVISION_NOT_FOUND:
+        return ActionNeededError(f"the branch or pull request of {repo} was not found ({said}): check its name")
     if not known:
         return ActionNeededError(f"{repo} was not found ({said}): check its name and what the token may see")
     if answer.error_code == REVISION_NOT_FOUND:
