@@ -16,6 +16,7 @@ import atexit
 # that closes its pools when this module is imported. Ours must be newer than that, to run while pools still work.
 import concurrent.futures.thread  # noqa: F401
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+    from types import FrameType
 
 __all__ = [
     "EXIT_CODE",
@@ -39,6 +41,7 @@ __all__ = [
     "exit_is_over",
     "fork_count",
     "is_running",
+    "let_imports_end_before_forks",
     "shared",
     "tell_after_fork",
     "tell_at_exit",
@@ -130,6 +133,51 @@ tell_after_fork(_shared)
 def shared(key: Hashable, make: Callable[[], T]) -> T:
     """Return the shared object of `key`; create it with `make` if there is none."""
     return _shared.get(key, make)
+
+
+# The frames of Python's import system have file names of their own.
+_IMPORT_SYSTEM = "<frozen importlib"
+
+_OWN_FILES = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH120 - as in code objects
+
+# An import takes seconds on a network disk; on a disk that hangs it never ends.
+_LONGEST_IMPORT_SECONDS, _LOOK_SECONDS = 10.0, 0.001
+
+
+@functools.cache
+def let_imports_end_before_forks() -> None:
+    """From now on, let a fork wait until no thread of this package is importing a module.
+
+    A child has the lock of that module and not the thread that would release it, so the same import in the child, as of
+    the Hub's client or a codec for images, would never end.
+
+    Hooks run newest first. So this one has to be newer than one that keeps imports from ending, as that of `filelock`.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_let_imports_end)
+
+
+def _let_imports_end() -> None:
+    until = time.monotonic() + _LONGEST_IMPORT_SECONDS
+    while _is_importing() and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+
+
+def _is_importing() -> bool:
+    me = threading.get_ident()
+    return any(ident != me and _is_own_import(frame) for ident, frame in sys._current_frames().items())  # noqa: SLF001
+
+
+def _is_own_import(frame: FrameType | None) -> bool:
+    """Return whether a thread with this frame is importing a module, in a call of this package."""
+    imports = False
+    while frame is not None:
+        name = frame.f_code.co_filename
+        imports = imports or name.startswith(_IMPORT_SYSTEM)
+        if imports and name.startswith(_OWN_FILES):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _after_fork_in_child() -> None:

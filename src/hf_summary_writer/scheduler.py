@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hf_summary_writer.checks import check_folder
 from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, Mode, PushConfig, complete_arguments, mode_for
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
+from hf_summary_writer.folder import prepare_for_forks
 from hf_summary_writer.hub import Client, default_endpoint, endpoint_for, remote_of
 from hf_summary_writer.notices import announce, interval, logger, shown_path
 from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, fork_count, tell_after_fork, tell_at_exit
@@ -367,6 +368,7 @@ class CommitScheduler:
         if self.url is not None:
             self._announce()
         try:
+            prepare_for_forks()
             self._task.start()
             if self.push_on_sigterm and self._task.alive:
                 # Started again in another thread than the main one, or without a descriptor left, it goes on without.

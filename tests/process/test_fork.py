@@ -101,6 +101,37 @@ def test_a_child_logs_and_its_parent_pushes(
     assert_sound(logdir)
 
 
+def test_a_child_forked_during_an_import_of_the_push_thread_can_import_that_module(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import __main__; __main__.reached.set(); __main__.go_on.wait()")
+    ended = events.run(
+        QUIET
+        + """
+import importlib, os, signal, sys, threading, time
+from hf_summary_writer.folder import prepare_for_forks
+from hf_summary_writer.hub.deadline import HubThread
+prepare_for_forks()
+sys.path.insert(0, sys.argv[1])
+reached, go_on, sleep = threading.Event(), threading.Event(), time.sleep
+def end_the_import(seconds):
+    go_on.set()
+    sleep(seconds)
+threading.Thread(target=HubThread().call, args=(lambda: importlib.import_module("slow"), 60)).start()
+reached.wait()
+time.sleep = end_the_import
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    go_on.set()
+    import slow
+    os._exit(0)
+go_on.set()
+assert os.waitpid(pid, 0)[1] == 0
+""",
+        tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.faults
 def test_a_child_forked_outside_of_python_does_not_push(
     hub: HubProcess, api: HfApi, repo_id: str, logdir: Path

@@ -10,6 +10,7 @@ from hf_summary_writer.folder.lease import (
     is_locked,
     new_lock,
     owner_above,
+    prepare_for_forks,
     push_lock,
 )
 from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerEntry, LedgerError, ledgers_of
@@ -41,6 +42,7 @@ __all__ = [
     "most_open_files",
     "new_lock",
     "owner_above",
+    "prepare_for_forks",
     "push_lock",
     "scan_folder",
 ]

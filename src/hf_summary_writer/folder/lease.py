@@ -13,7 +13,7 @@ from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.copies import most_open_files
 from hf_summary_writer.folder.ledger import STATE_FOLDER
 from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.process import Registry
+from hf_summary_writer.process import Registry, let_imports_end_before_forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +36,19 @@ _POLL_SECONDS = 0.005
 _AN_EVENT_FILE = "events.out.tfevents.1.host"
 
 
+def prepare_for_forks() -> None:
+    """Let no fork fall into an import of another thread; called before there is one.
+
+    `filelock` has a hook for forks that keeps its own import from ending, so it is imported here.
+    """
+    import filelock  # noqa: F401
+
+    let_imports_end_before_forks()
+
+
 def new_lock(path: Path) -> filelock.BaseFileLock:
     """Return a lock of the operating system on the file `path`, which any thread may release."""
-    import filelock  # in the thread that pushes: it would be a good part of this package's import time
+    import filelock  # not with this module: it would be a good part of this package's import time
 
     # A soft lock in place of a missing real one would outlive a killed process.
     return filelock.FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
