@@ -60,7 +60,7 @@ def run(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> s
     )
 
 
-def invoke(hub: HasEndpoint, *arguments: object, home: Path) -> subprocess.CompletedProcess[str]:
+def invoke(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command in this process, without the imports that take most of a short command's time."""
     logger = logging.getLogger("hf_summary_writer")
     handlers, propagates = list(logger.handlers), logger.propagate
@@ -72,7 +72,7 @@ def invoke(hub: HasEndpoint, *arguments: object, home: Path) -> subprocess.Compl
     )
     words = [*map(str, arguments)]
     try:
-        with client_constants, mock.patch.dict(os.environ, scripts.environment(hub, home)):
+        with client_constants, mock.patch.dict(os.environ, {**scripts.environment(hub, home), **variables}):
             result = CliRunner().invoke(main, words, prog_name="hf-summary-writer")
     finally:
         logger.handlers[:], logger.propagate = handlers, propagates

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from email.utils import formatdate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub import HfApi, constants
 
 import commands
 from faults.proxy import Answer, FaultProxy
+from hf_summary_writer.hub.check import check
 from hub_process import HubProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from huggingface_hub import HfApi
-
 
 def findings(hub: Any, *words: object, home: Path, **variables: str) -> tuple[dict[str, dict[str, Any]], int]:
-    done = commands.run(hub, "check", *words, "--json", home=home, **variables)
-    assert "Traceback" not in done.stderr, done.stderr
+    done = commands.invoke(hub, "check", *words, "--json", home=home, **variables)
     return {found["subject"]: found for found in commands.objects(done.stdout)}, done.returncode
 
 
@@ -91,17 +92,49 @@ def test_an_unreachable_hub_is_reported(tmp_path: Path) -> None:
     assert commands.Nowhere.endpoint in found["Hub"]["text"]
 
 
-def test_offline_mode_and_an_unusable_xet_cache_are_reported(hub: HubProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["file/xet", "file", "locked/xet"])
+def test_offline_mode_and_an_unusable_xet_cache_are_reported(
+    hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
     (tmp_path / "file").write_text("no folder")
-    variables = {"HF_SUMMARY_WRITER_MODE": "offline", "HF_XET_CACHE": str(tmp_path / "file" / "xet")}
-    found, code = findings(hub, home=tmp_path, **variables)
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / cache))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "locked" and access(path, mode))
+    found, code = findings(hub, home=tmp_path, HF_SUMMARY_WRITER_MODE="offline")
     assert (code, found["mode"]["ok"], found["Xet"]["ok"]) == (1, False, False)
     assert "HF_HOME" in found["Xet"]["remedy"]
 
 
-def test_an_inaccessible_xet_cache_does_not_abort_the_check(hub: HubProcess, tmp_path: Path) -> None:
-    found, code = findings(hub, home=tmp_path, HF_XET_CACHE=str(tmp_path / ("x" * 300) / "xet"))
+def test_an_inaccessible_xet_cache_does_not_abort_the_check(
+    hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / ("x" * 300) / "xet"))
+    found, code = findings(hub, home=tmp_path)
     assert (code, found["Xet"]["ok"]) == (0, True)
+
+
+def test_an_invalid_mode_is_reported(hub: HubProcess, tmp_path: Path) -> None:
+    found, code = findings(hub, home=tmp_path, HF_SUMMARY_WRITER_MODE="on")
+    assert (code, found["mode"]["ok"]) == (1, False)
+    assert "correct HF_SUMMARY_WRITER_MODE" in found["mode"]["remedy"]
+
+
+@pytest.mark.parametrize(("repo_type", "ok"), [("model", True), ("bucket", False)])
+def test_an_old_client_is_reported_for_a_bucket(
+    hub: HubProcess, repo_id: str, monkeypatch: pytest.MonkeyPatch, repo_type: str, ok: bool
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "__version__", "1.4.0")
+    found = {each.subject: each.ok for each in check(HfApi(hub.endpoint, hub.token), repo_id, repo_type)}
+    assert all(found.values()) is ok
+
+
+def test_a_password_in_the_address_of_the_hub_is_not_shown(hub: HubProcess, tmp_path: Path) -> None:
+    found, _ = findings(
+        SimpleNamespace(endpoint=hub.endpoint.replace("://", "://me:word@"), token=hub.token), home=tmp_path
+    )
+    assert "word@" not in str(found)
+    assert found["Hub"]["text"] == hub.endpoint
 
 
 def test_a_wrong_clock_is_reported() -> None:
@@ -109,6 +142,8 @@ def test_a_wrong_clock_is_reported() -> None:
 
     assert _clock(formatdate(time.time())).ok
     assert not _clock(formatdate(time.time() - 3600)).ok
+    assert not _clock(formatdate(time.time() + 3600)).ok
+    assert _clock("soon").ok
     assert _clock("").ok
 
 

@@ -159,9 +159,10 @@ def test_links_that_are_not_followed_are_named_until_they_are(hub: HubProcess, r
     def invoke(*words: object) -> subprocess.CompletedProcess[str]:
         return commands.invoke(hub, *words, home=tmp_path)
 
-    assert invoke("sync", folder, repo_id).returncode == 1
+    assert invoke("sync", tmp_path / "link", repo_id).returncode == 1
     [found] = commands.objects(invoke("status", tmp_path / "link", "--json").stdout)
     assert (found["folder"], found["unfollowed_links"]) == (str(folder), ["linked"])
+    assert found["destination"]["path"] == "tensorboard/run"
     assert found["pending"]["files"] == 0
     assert [invoke("status", folder, *words).returncode for words in ((), ("--exit-code",))] == [0, 1]
     assert "left out     links that are not followed: 'linked'" in invoke("status", folder).stdout

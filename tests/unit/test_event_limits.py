@@ -63,7 +63,6 @@ def test_the_memory_of_a_device_has_a_limit_of_its_own(memory: MemoryLimit) -> N
 def test_a_forked_child_begins_with_all_of_the_memory(memory: MemoryLimit) -> None:
     memory.acquire(4 * SCALAR)
     assert memory.acquire_on_device(10 * SCALAR)
-    memory._lock.acquire()  # by a thread of the parent
     memory.waiting.append(Signal())
     memory.reset()
     assert (memory.items, list(memory.waiting)) == (10, [])
@@ -94,6 +93,7 @@ def test_a_disk_that_fails_is_named_until_every_queue_can_write_again(
     failures.lose(2)
     failures.recover(QUEUE, "runs")
     assert failures.any_failing
+    assert len(caplog.messages) == 1
     failures.recover(OTHER, "runs")
     failures.recover(OTHER, "runs")
     assert not failures.any_failing
