@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
 import numbers
 import os
@@ -297,10 +299,20 @@ def check_switch(value: object, name: str) -> bool | None:
 
 
 def check_hook(hook: object, name: str) -> Callable[[Any], object] | None:
-    """Return `hook` if it is `None` or can be called."""
-    if hook is None or callable(hook):
-        return hook
-    raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
+    """Return `hook` if it is `None` or can be called with one argument."""
+    if hook is None:
+        return None
+    if not callable(hook):
+        raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
+    if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
+        raise TypeError(f"{name} must be a plain function: no event loop would run a coroutine function")
+    # Functions of C may have no signature; that of a wrapped function is not the one that is called.
+    with contextlib.suppress(ValueError):
+        try:
+            inspect.signature(hook, follow_wrapped=False).bind(None)
+        except TypeError as error:
+            raise TypeError(f"{name} must be a function of one argument: {error}") from None
+    return hook
 
 
 def as_patterns(patterns: object, name: str = "patterns") -> tuple[str, ...] | None:

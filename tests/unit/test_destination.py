@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import string
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -200,6 +202,44 @@ def test_a_switch_may_be_a_numpy_boolean(value: object) -> None:
 def test_a_switch_that_is_not_a_boolean_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="squash_history must be True or False"):
         checks.check_switch(value, "squash_history")
+
+
+async def coroutine(_details: object) -> None: ...
+
+
+class AsyncCallable:
+    async def __call__(self, _details: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        (3, "function, not int"),
+        (coroutine, "plain function"),
+        (functools.partial(coroutine), "plain function"),
+        (AsyncCallable(), "plain function"),
+        (lambda: None, "of one argument: too many positional arguments"),
+        (lambda _one, _two: None, "of one argument: missing a required argument: '_two'"),
+    ],
+    ids=["number", "coroutine", "partial", "object", "no argument", "two arguments"],
+)
+def test_a_hook_that_would_fail_when_called_is_refused(hook: object, message: str) -> None:
+    with pytest.raises(TypeError, match=f"on_commit must be a .*{message}"):
+        checks.check_hook(hook, "on_commit")
+
+
+def test_a_hook_may_be_anything_that_takes_one_argument() -> None:
+    def wrapped() -> None: ...
+
+    @functools.wraps(wrapped)
+    def wrapper(*_arguments: object) -> None: ...
+
+    class Hooks:
+        def commit(self, _details: object, _more: int = 0) -> None: ...
+
+    found: list[object] = []
+    for hook in (None, print, found.append, wrapper, Hooks().commit, functools.partial(print, 1), Mock()):
+        assert checks.check_hook(hook, "on_commit") is hook
 
 
 def test_a_wait_is_capped_at_the_longest_that_a_lock_supports() -> None:
