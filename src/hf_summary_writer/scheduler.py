@@ -11,7 +11,15 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer.checks import check_folder
-from hf_summary_writer.config import DEFAULT_CLOSE_TIMEOUT, Mode, PushConfig, complete_arguments, mode_for
+from hf_summary_writer.config import (
+    DEFAULT_CLOSE_TIMEOUT,
+    Mode,
+    PushConfig,
+    complete_arguments,
+    mode_for,
+    rank_of,
+    unknown_variables,
+)
 from hf_summary_writer.errors import CommitDetails, ErrorDetails
 from hf_summary_writer.folder import prepare_for_forks
 from hf_summary_writer.hub import Client, default_endpoint, endpoint_for, remote_of
@@ -155,6 +163,8 @@ class CommitScheduler:
         self.push_on_sigterm: bool = check_push_on_sigterm(config.push_on_sigterm)
         self.folder_path: Path = folder
         self._mode = mode_for(self.folder_path)
+        if self._mode is not Mode.DISABLED:
+            _warn_of_unknown_variables()
         self.lock: threading.RLock = threading.RLock()
         self._parent = 0  # the parent's process id, in a forked child
         self._forks = fork_count()
@@ -472,6 +482,14 @@ class CommitScheduler:
     @property
     def _command(self) -> str:
         return self._config.sync_command(self.folder_path, default_endpoint())
+
+
+@functools.cache
+def _warn_of_unknown_variables() -> None:
+    """Warn once, in one process of a run: without HF_SUMMARY_WRITER_PRIVATE, spelled wrong, a repo is public."""
+    if rank_of(os.environ) == 0:
+        for name, similar in unknown_variables(os.environ).items():
+            logger.warning("The environment variable %s has no effect: did you mean %s?", name, similar)
 
 
 # The methods as defined here: a patch may replace them in the class itself.

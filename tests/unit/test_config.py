@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
-from hf_summary_writer import CommitScheduler, HFSummaryWriter
+from hf_summary_writer import CommitScheduler, HFSummaryWriter, scheduler
 from hf_summary_writer.checks import PREFIX
 from hf_summary_writer.cli.run import run
 from hf_summary_writer.cli.sync import sync
-from hf_summary_writer.config import Destination, PushConfig, complete_arguments, option_of
+from hf_summary_writer.config import Destination, PushConfig, complete_arguments, option_of, unknown_variables
 
 if TYPE_CHECKING:
     from dataclasses import Field
@@ -105,6 +105,28 @@ def test_a_variable_and_an_option_are_checked_alike(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ValueError, match=PREFIX + option.variable):
             constructor(repo_id="user/run", **{folder: tmp_path / "run"})
     assert not (tmp_path / "run").exists()
+
+
+def test_every_documented_variable_is_known_and_others_are_named_with_a_similar_one() -> None:
+    documented = set(re.findall(rf"`({PREFIX}\w+)", (DOCS / "environment.md").read_text()))
+    assert len(documented) > 15
+    assert unknown_variables(dict.fromkeys([*documented, "HF_TOKEN"], "1")) == {}
+    assert unknown_variables({f"{PREFIX}PRIVAT": "1", f"{PREFIX}HOURLY_COMMITS": "9"}) == {
+        f"{PREFIX}PRIVAT": f"{PREFIX}PRIVATE",
+        f"{PREFIX}HOURLY_COMMITS": f"{PREFIX}COMMIT_EVERY",
+    }
+
+
+def test_a_variable_without_effect_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}PRIVAT", "1")
+    monkeypatch.setenv("HF_SUMMARY_WRITER_MODE", "offline")
+    scheduler._warn_of_unknown_variables.cache_clear()
+    for name in ("a", "b"):
+        HFSummaryWriter("user/run", logdir=tmp_path / name).close()
+    [warning] = [each for each in caplog.messages if "has no effect" in each]
+    assert f"{PREFIX}PRIVAT has no effect: did you mean {PREFIX}PRIVATE?" in warning
 
 
 SAMPLES: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_summary_writer.config.arguments import complete_arguments
+from hf_summary_writer.config.arguments import complete_arguments, unknown_variables
 from hf_summary_writer.config.destination import Destination
 from hf_summary_writer.config.environment import (
     MODE,
@@ -45,5 +45,6 @@ __all__ = [
     "mode_for",
     "option_of",
     "rank_of",
+    "unknown_variables",
     "with_uri",
 ]

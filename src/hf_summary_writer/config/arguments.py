@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import os
@@ -9,13 +10,18 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from hf_summary_writer.checks import PREFIX
+from hf_summary_writer.config.environment import COMMITS_PER_HOUR, MODE, PUSHED_FOLDER
 from hf_summary_writer.config.option import Option, option_of
 from hf_summary_writer.config.push_config import PushConfig, named_in, with_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
-__all__ = ["complete_arguments"]
+__all__ = ["complete_arguments", "unknown_variables"]
+
+# Read by other modules.
+_OTHERS = (MODE, COMMITS_PER_HOUR, PUSHED_FOLDER, f"{PREFIX}QUIET")
+_OF_THE_LOCAL_HUB = f"{PREFIX}LOCALHUB_"
 
 P = ParamSpec("P")
 
@@ -44,6 +50,17 @@ def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
         init(*bound.args, **bound.kwargs)
 
     return completed
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with the prefix of this package that it does not read, each with the most similar one."""
+    known = [*_OTHERS, *(PREFIX + name for each in fields(PushConfig) if (name := option_of(each).variable))]
+    unknown = [
+        name
+        for name in environment
+        if name.startswith(PREFIX) and name not in known and not name.startswith(_OF_THE_LOCAL_HUB)
+    ]
+    return {name: difflib.get_close_matches(name, known, 1, 0)[0] for name in unknown}
 
 
 def _completed(names: Container[str], given: Mapping[str, Any]) -> dict[str, Any]:
