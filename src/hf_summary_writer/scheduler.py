@@ -173,7 +173,7 @@ class CommitScheduler:
         self._job = self._new_job()
         self._on_commit = functools.partial(call_hook, config.on_commit)
         self._on_error = functools.partial(call_hook, config.on_error)
-        self._said_offline = self._announced = self._is_closed = False
+        self._said_offline = self._announced = self._is_closed = self._lacks_thread = False
         # Commits of our own `push_to_hub` that an override called: their history is squashed already.
         self._own_commits: list[CommitInfo] = []
         self._last_uploaded: dict[Path, float] = {}
@@ -261,6 +261,7 @@ class CommitScheduler:
         if self._is_closed and not exit_is_over():
             with contextlib.suppress(RuntimeError):  # there is no thread to be had
                 return self._task.finish(self.close_timeout, again=True)
+        self._start_if_refused()
         return self._task.trigger()
 
     def push_to_hub(self) -> CommitInfo | None:
@@ -311,6 +312,7 @@ class CommitScheduler:
 
         Ctrl-C skips the wait, and the program goes on.
         """
+        self._start_if_refused()
         self._is_closed = self._is_closed or self._task.alive
         try:
             seconds = self._shutdown.remaining
@@ -378,16 +380,27 @@ class CommitScheduler:
         if self.url is not None:
             self._announce()
         try:
-            prepare_for_forks()
-            self._task.start()
-            if self.push_on_sigterm and self._task.alive:
-                # Started again in another thread than the main one, or without a descriptor left, it goes on without.
-                with contextlib.suppress(ValueError, OSError):
-                    sigterm.add(self)
+            self._start_thread()
         except RuntimeError as error:  # the interpreter is exiting, or the system has no thread to give
+            self._lacks_thread = True
             logger.warning(
                 "%s cannot be uploaded from this process: %s. To upload it: %s", self.folder_path, error, self._command
             )
+
+    def _start_thread(self) -> None:
+        prepare_for_forks()
+        self._task.start()
+        self._lacks_thread = False
+        if self.push_on_sigterm and self._task.alive:
+            # Started again in another thread than the main one, or without a descriptor left, it goes on without.
+            with contextlib.suppress(ValueError, OSError):
+                sigterm.add(self)
+
+    def _start_if_refused(self) -> None:
+        """Start the thread that the system did not give at first: other processes may have ended meanwhile."""
+        if self._lacks_thread and not exit_is_over():
+            with contextlib.suppress(RuntimeError):
+                self._start_thread()
 
     def _new_job(self) -> Job:
         return Job(

@@ -558,6 +558,33 @@ def test_private_copies_are_deleted_after_their_commit(
     assert max(descriptors) - min(descriptors) < 20  # ten copies, and the connections of the client
 
 
+@pytest.mark.faults("M4")
+@pytest.mark.parametrize("call", ["trigger", "close"])
+def test_a_thread_that_the_system_refused_is_started_later(
+    schedule: Callable[..., CommitScheduler],
+    api: HfApi,
+    repo_id: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        scheduler = schedule()
+        (folder / "a.bin").write_bytes(b"1")
+        scheduler.trigger()
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
+    if call == "trigger":
+        assert scheduler.trigger().result(SECONDS) is not None
+    else:
+        scheduler.close()
+    assert remote.files(api, repo_id) == {"a.bin": b"1"}
+
+
 def test_the_scheduler_that_creates_a_repo_sets_its_visibility(
     schedule: Callable[..., CommitScheduler], folder: Path, api: HfApi, repo_id: str
 ) -> None:
