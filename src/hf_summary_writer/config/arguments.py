@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import os
@@ -60,6 +59,10 @@ def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
         for name in environment
         if name.startswith(PREFIX) and name not in known and not name.startswith(_OF_THE_LOCAL_HUB)
     ]
+    if not unknown:
+        return {}
+    import difflib  # rarely needed
+
     return {name: difflib.get_close_matches(name, known, 1, 0)[0] for name in unknown}
 
 
