@@ -340,6 +340,7 @@ class CommitScheduler:
 
     def at_exit(self) -> Callable[[bool], None]:
         """Begin the last push; the thread stays, since other threads may still write."""
+        self._start_if_refused()
         if self._mode is Mode.ONLINE and not (self._task.alive or self._task.forked):
             return self._after_the_end
         deadline = time.monotonic() + self._shutdown.remaining

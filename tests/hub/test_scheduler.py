@@ -559,7 +559,7 @@ def test_private_copies_are_deleted_after_their_commit(
 
 
 @pytest.mark.faults("M4")
-@pytest.mark.parametrize("call", ["trigger", "close"])
+@pytest.mark.parametrize("call", ["trigger", "close", "exit"])
 def test_a_thread_that_the_system_refused_is_started_later(
     schedule: Callable[..., CommitScheduler],
     api: HfApi,
@@ -580,8 +580,10 @@ def test_a_thread_that_the_system_refused_is_started_later(
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
     if call == "trigger":
         assert scheduler.trigger().result(SECONDS) is not None
-    else:
+    elif call == "close":
         scheduler.close()
+    else:
+        scheduler.at_exit()(False)
     assert remote.files(api, repo_id) == {"a.bin": b"1"}
 
 
