@@ -260,7 +260,11 @@ def classify_exception(error: BaseException, *, known: bool, repo: str, now: flo
     # The client raises an error of its HTTP library again under the same name.
     said = one_line(" <- ".join(dict.fromkeys(f"{type(cause).__name__}: {cause}" for cause in causes)))
     if "OfflineModeIsEnabled" in names:
-        return ActionNeededError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: nothing is sent until it is not")
+        # A program may have changed the variables since: the client does not read them again.
+        return ActionNeededError(
+            "huggingface_hub was imported with HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE set: unset both, and start the"
+            " program or the notebook's kernel again"
+        )
     if _untrusted(causes):
         return _no_trust(said)
     if "LocalTokenNotFoundError" in names:
