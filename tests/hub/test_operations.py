@@ -13,6 +13,7 @@ from huggingface_hub import HfApi
 import remote
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.events import EventWriter
+from hf_summary_writer.push import sync
 from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.status import inspect_folder
 
@@ -134,6 +135,21 @@ def test_an_error_is_in_the_status_of_all_processes_until_it_is_over(
         assert scheduler.status().failure is None
         assert surveyed(scheduler).failure is None
         assert not list(tmp_path.rglob("*.status.json"))
+
+
+def test_the_error_of_a_closed_scheduler_is_over_once_another_process_has_uploaded_the_rest(
+    api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_bytes(b"1")
+    broken = HfApi(endpoint=api.endpoint, token="hf_wrong_token")
+    with CommitScheduler(repo_id=repo_id, folder_path=tmp_path, every=HOUR, hf_api=broken) as scheduler:
+        assert isinstance(scheduler.trigger().exception(SECONDS), Exception)
+    failure = surveyed(scheduler).failure
+    assert failure is not None
+    assert failure.until is None
+    assert sync(tmp_path, scheduler._config, api, lambda _: None).error is None
+    assert surveyed(scheduler).all_arrived
+    assert surveyed(scheduler).failure is None
 
 
 def test_the_status_file_holds_no_token(repo_id: str, tmp_path: Path) -> None:

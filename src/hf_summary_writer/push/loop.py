@@ -233,7 +233,7 @@ class PushTask:
             remaining = self._timetable.seconds_to_wait(time.monotonic())
             if self._running is not None:
                 return State(Phase.PUSHING, 0.0, error, throttled)
-            if not self.alive:
+            if not self.alive or self.has_ended:
                 return State(Phase.STOPPED, error=error)
             return State(Phase.WAITING if remaining > 0 else Phase.IDLE, remaining, error, throttled)
 

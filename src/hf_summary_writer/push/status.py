@@ -293,6 +293,8 @@ def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> 
 
     inventory = Inventory(folder, config, ledger, WarnOnce(quiet=quiet), follows=lambda _: True)
     pending = inventory.pending(note=note)
+    if failure and failure.until is None and pending.nothing and ledger.commit and ledger.commit.time > failure.since:
+        failure = None  # another process, such as `sync`, has uploaded the rest since
     url = page_of(named, config, ledger)
     status = Status(folder, named, url, ledger.commit, pending, phase, failure, throttled)
     return Inspection(status, missing, inventory.links_out)
