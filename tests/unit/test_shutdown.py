@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from faults.rights import an_ordinary_user
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.errors import (
     ActionNeededError,
@@ -75,6 +76,22 @@ def failed(error: Exception) -> Future[CommitInfo | None]:
     future: Future[CommitInfo | None] = Future()
     future.set_exception(error)
     return future
+
+
+def test_a_folder_that_cannot_be_listed_at_the_end_is_named_once(
+    shutdown: Shutdown, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden").chmod(0)
+    with an_ordinary_user():
+        for _ in range(2):
+            shutdown.await_last(
+                failed(TemporaryError("the folder cannot be listed")), time.monotonic() + 60, away=False
+            )
+        shutdown.name_late_data()
+    (tmp_path / "hidden").chmod(0o700)
+    [warning] = [record.getMessage() for record in caplog.records if "Not all of" in record.getMessage()]
+    assert "could not be counted. To send the rest: hf-summary-writer sync" in warning
 
 
 def event_file(folder: Path, number: int = 1) -> None:

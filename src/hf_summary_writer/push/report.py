@@ -207,7 +207,8 @@ class Shutdown:
         if not self._said_late:
             pending = _count(self._inventory, _SECONDS_TO_COUNT, refresh)
             self._said_late = pending is None or pending.missing > 0
-            self._say_what_is_missing(pending)
+            if self._said_late:
+                self._say_what_is_missing(pending)
 
     def await_last(
         self,
@@ -274,11 +275,11 @@ class Shutdown:
 
     def _say_what_is_missing(self, pending: Pending | None) -> None:
         self.told_at = time.monotonic()
-        if pending is None:
+        if pending is None or (pending.unlisted and not pending.missing):
             if not self._said_uncounted:
                 self._said_uncounted = True
                 logger.warning(
-                    "Not all of %s is in %s: its files could not be counted in time. To send the rest: %s",
+                    "Not all of %s is in %s: its files could not be counted. To send the rest: %s",
                     self._folder,
                     self._repo_id(),
                     self._command,
