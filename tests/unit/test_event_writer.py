@@ -13,6 +13,7 @@ import os
 import pathlib
 import pickle
 import re
+import socket
 import threading
 import tracemalloc
 from typing import TYPE_CHECKING, Any
@@ -546,6 +547,18 @@ def test_logdir_is_accepted_by_position_and_under_both_names(tmp_path: Path) -> 
     ):
         with writer:
             assert writer.logdir == writer.log_dir == writer.get_logdir() == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["../../up", "a\\b", "n\udcff\udcfe", "a\x1b[31m\n", ""])
+def test_an_odd_name_of_the_machine_names_a_folder_in_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    with EventWriter() as writer:
+        assert pathlib.Path(writer.logdir).parts[0] == "runs"
+        assert len(pathlib.Path(writer.logdir).parts) == 2
+        assert writer.logdir.isprintable()
 
 
 @pytest.mark.usefixtures("collect_tensorboardx_writers")

@@ -111,7 +111,9 @@ def default_logdir(comment: str) -> str:
     if not isinstance(comment, str):
         raise TypeError(f"comment must be a str, not {type(comment).__name__}")
     now = datetime.now().strftime("%b%d_%H-%M-%S")  # noqa: DTZ005 - a name for people, in their own time
-    return os.path.join("runs", f"{now}_{socket.gethostname()}" + comment)
+    # The system takes any bytes for a name.
+    host = "".join(each if each.isprintable() and each not in "/\\" else "-" for each in socket.gethostname())
+    return os.path.join("runs", f"{now}_{host}" + comment)
 
 
 # The class itself: a program may put a subclass in its place.
