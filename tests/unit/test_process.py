@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -78,3 +80,100 @@ def test_members_may_be_added_and_removed_while_sigterm_is_handled(later: list[M
     with between_any_two_lines(exchange):
         watch._finish()
     assert member.told == 1
+
+
+class Leaving:
+    """An object that notes what happens to it at exit, and may fail."""
+
+    def __init__(
+        self, name: str, seen: list[str], begin: type[BaseException] | None, wait: type[BaseException] | None
+    ) -> None:
+        self._name, self._seen, self._begin, self._wait = name, seen, begin, wait
+
+    def at_exit(self) -> Callable[[bool], None] | None:
+        self._seen.append(f"{self._name} begins")
+        if self._begin is not None:
+            raise self._begin
+        return self._await
+
+    def _await(self, skip: bool) -> None:
+        self._seen.append(f"{self._name} {'skips' if skip else 'waits'}")
+        if self._wait is not None:
+            raise self._wait
+
+    def after_fork_in_child(self) -> None:
+        self._seen.append(f"{self._name} in the child")
+        if self._begin is not None:
+            raise self._begin
+
+
+@pytest.fixture
+def leaving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Return a function that makes objects, the newest last, and returns what they will note."""
+    members: list[Leaving] = []
+
+    def make(*failures: tuple[type[BaseException] | None, type[BaseException] | None]) -> list[str]:
+        seen: list[str] = []
+        for name, (begin, wait) in zip("abc", failures, strict=False):
+            members.append(Leaving(name, seen, begin, wait))
+            process.tell_at_exit(members[-1])
+            process.tell_after_fork(members[-1])
+        return seen
+
+    for registry in ("_exit_aware", "_fork_aware"):
+        monkeypatch.setattr(process, registry, process.Registry())
+    return make
+
+
+def test_all_begin_their_last_push_before_any_is_waited_for(leaving: Callable[..., list[str]]) -> None:
+    seen = leaving((None, None), (None, None))
+    process._Exit().one_pass()
+    assert seen == ["b begins", "a begins", "b waits", "a waits"]
+
+
+@pytest.mark.parametrize(
+    ("interrupts", "then"), [(ValueError, "waits"), (KeyboardInterrupt, "skips"), (SystemExit, "skips")]
+)
+def test_a_failure_at_exit_costs_no_other_its_data_and_an_interrupt_skips_all_waits(
+    leaving: Callable[..., list[str]], interrupts: type[BaseException], then: str
+) -> None:
+    seen = leaving((None, None), (None, interrupts), (ValueError, None))
+    leave = process._Exit()
+    leave.one_pass()
+    assert seen == ["c begins", "b begins", "a begins", "b waits", f"a {then}"]
+    seen.clear()
+    leave.one_pass()
+    assert seen[-1] == f"a {then}"
+
+
+def test_functions_are_called_when_the_exit_is_over(leaving: Callable[..., list[str]]) -> None:
+    seen = leaving((SystemExit, None))
+    leave = process._Exit()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    leave.afterwards += [interrupted, lambda: seen.append(f"over: {leave.is_over}")]
+    leave.last_pass()
+    assert seen == ["a begins", "over: True"]
+
+
+def test_an_object_that_fails_in_a_forked_child_hinders_no_other(leaving: Callable[..., list[str]]) -> None:
+    seen = leaving((None, None), (ValueError, None))
+    process._after_fork_in_child()
+    assert seen == ["b in the child", "a in the child"]
+
+
+def test_only_a_process_that_exists_runs() -> None:
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as ended:
+        ended.wait()
+    assert [process.is_running(pid) for pid in (os.getpid(), 1, ended.pid, 10**30)] == [True, True, False, False]
+
+
+def test_objects_are_shared_by_key_while_one_user_holds_them() -> None:
+    class Shared:
+        pass
+
+    first = process.shared("a key of this test", Shared)
+    assert process.shared("a key of this test", Shared) is first
+    assert process.shared("another key", Shared) is not first
