@@ -129,6 +129,23 @@ def test_an_old_client_is_reported_for_a_bucket(
     assert all(found.values()) is ok
 
 
+@pytest.mark.parametrize("auth", [b"null", b'{"accessToken": null}', b'{"accessToken": {}}'])
+def test_a_login_without_a_role_is_no_trouble(hub: HubProcess, tmp_path: Path, auth: bytes) -> None:
+    with FaultProxy(hub) as portal:
+        portal.add("*", "whoami", Answer(200, body=b'{"name": "me", "auth": %s}' % auth))
+        found, code = findings(portal, home=tmp_path)
+    assert (code, found["token"]["text"]) == (0, "of me, with the role unknown")
+
+
+@pytest.mark.parametrize(("repo_type", "switched_off"), [("model", True), ("bucket", False)])
+def test_xet_that_is_switched_off_is_reported_where_it_is_not_needed(
+    hub: HubProcess, repo_id: str, monkeypatch: pytest.MonkeyPatch, repo_type: str, switched_off: bool
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    found = {each.subject: each for each in check(HfApi(hub.endpoint, hub.token), repo_id, repo_type)}
+    assert ("switched off" in found["Xet"].text) is switched_off
+
+
 def test_a_password_in_the_address_of_the_hub_is_not_shown(hub: HubProcess, tmp_path: Path) -> None:
     found, _ = findings(
         SimpleNamespace(endpoint=hub.endpoint.replace("://", "://me:word@"), token=hub.token), home=tmp_path

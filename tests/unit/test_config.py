@@ -160,6 +160,11 @@ def sample() -> PushConfig:
     return PushConfig(**SAMPLES)
 
 
+@pytest.mark.parametrize("repo_type", ["model", "bucket"])
+def test_an_interval_of_the_user_is_kept(repo_type: str) -> None:
+    assert PushConfig(repo_id="a", endpoint="https://hub", repo_type=repo_type, every=0.5).minutes == 0.5
+
+
 def test_every_field_has_a_sample_other_than_its_default() -> None:
     assert list(SAMPLES) == [each.name for each in FIELDS]
     assert all(SAMPLES[each.name] != each.default for each in FIELDS)

@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -177,3 +180,92 @@ def test_objects_are_shared_by_key_while_one_user_holds_them() -> None:
     first = process.shared("a key of this test", Shared)
     assert process.shared("a key of this test", Shared) is first
     assert process.shared("another key", Shared) is not first
+
+
+def theirs(*_: object) -> None:
+    """Do nothing, as a handler of the user's."""
+
+
+@pytest.fixture
+def sigterm() -> Iterator[process._Watch]:
+    """Return a watch in a process whose SIGTERM handler and wake-up descriptor are the user's."""
+    before = signal.signal(signal.SIGTERM, theirs)
+    descriptor = signal.set_wakeup_fd(-1)
+    yield process._Watch()
+    signal.signal(signal.SIGTERM, before)
+    signal.set_wakeup_fd(descriptor)
+
+
+def wakeup_fd() -> int:
+    descriptor = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    return descriptor
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def join_the_thread() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "hf-summary-writer-sigterm":
+            thread.join(10)
+
+
+def test_the_earlier_handler_comes_back_with_the_last_member(sigterm: process._Watch) -> None:
+    before = descriptors()
+    first, second = Member(), Member()
+    for member in (first, second):
+        sigterm.add(member)
+    assert signal.getsignal(signal.SIGTERM) == sigterm._handle
+    assert wakeup_fd() != -1
+    sigterm.remove(first)
+    assert signal.getsignal(signal.SIGTERM) == sigterm._handle
+    sigterm.remove(second)
+    assert (signal.getsignal(signal.SIGTERM), wakeup_fd()) == (theirs, -1)
+    join_the_thread()
+    assert descriptors() == before
+
+
+def test_a_handler_that_the_user_sets_later_stays(sigterm: process._Watch) -> None:
+    member = Member()
+    sigterm.add(member)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sigterm.remove(member)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def test_the_wake_up_descriptor_of_an_event_loop_stays(sigterm: process._Watch) -> None:
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable)
+    member = Member()
+    sigterm.add(member)
+    assert wakeup_fd() == writable
+    sigterm.remove(member)
+    assert signal.set_wakeup_fd(-1) == writable
+    for descriptor in (readable, writable):
+        os.close(descriptor)
+
+
+def test_a_member_that_leaves_in_another_thread_leaves_the_handler(sigterm: process._Watch) -> None:
+    member = Member()
+    sigterm.add(member)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(sigterm.remove, member).result()
+    assert signal.getsignal(signal.SIGTERM) == sigterm._handle
+    sigterm.remove(member)
+    assert signal.getsignal(signal.SIGTERM) is theirs
+
+
+def test_without_a_thread_the_handler_is_not_installed(
+    sigterm: process._Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = descriptors()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError):
+        sigterm.add(Member())
+    assert (signal.getsignal(signal.SIGTERM), wakeup_fd(), descriptors()) == (theirs, -1, before)
