@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, constants
@@ -141,6 +141,17 @@ def test_users_are_defined_on_the_command_line(tmp_path: Path, client: Callable[
 def test_an_invalid_user_option_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"NAME:TOKEN|Invalid name"):
         User.parse(text)
+
+
+def test_a_user_with_an_empty_token_or_an_invalid_name_is_refused() -> None:
+    for name, token in (("ann", ""), ("ann", "a b"), ("../ann", ANN)):  # a caller may send an empty token, too
+        with pytest.raises(ValueError, match=r"the token has characters|Invalid name"):
+            User(name, token)
+    with pytest.raises(ValueError, match="Invalid name"):
+        Organization("a b", frozenset({"ann"}))
+    unset: Any = None
+    with pytest.raises(TypeError, match="a token must be a str, not NoneType"):
+        User("ann", unset)
 
 
 @pytest.mark.parametrize("text", ["lab", "lab:", "lab:,"])

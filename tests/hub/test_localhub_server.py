@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -90,6 +90,31 @@ def test_the_token_can_be_chosen_and_is_generated_otherwise(tmp_path: Path) -> N
         assert mine.token == "hf_mine"
         assert other.token.startswith("hf_")
         assert other.token != mine.token
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"port": -1}, ValueError),
+        ({"port": "8080"}, TypeError),
+        ({"token": "two words"}, ValueError),
+        ({"token": 3}, TypeError),
+        ({"commits_per_hour": 0}, ValueError),
+        ({"requests_per_5min": "9"}, TypeError),
+        ({"multipart_bytes": 0}, ValueError),
+        ({"users": ["ann:hf_ann"]}, TypeError),
+        ({"organizations": ["lab:ann"]}, TypeError),
+        ({"allowed_hosts": "hub.example"}, TypeError),
+        ({"host": ""}, ValueError),
+    ],
+    ids=str,
+)
+def test_invalid_arguments_are_refused_before_anything_is_written(
+    tmp_path: Path, wrong: dict[str, Any], kind: type[Exception]
+) -> None:
+    with pytest.raises(kind, match=r"must be|token|host"):
+        LocalHub(tmp_path / "hub", **wrong)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_is_served_by_one_hub_only(tmp_path: Path) -> None:

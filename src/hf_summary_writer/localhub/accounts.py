@@ -27,11 +27,19 @@ class User:
         name: the user's own namespace.
         token: the access token.
         may_write: whether the token gives write access.
+
+    Raises:
+        TypeError: the name or the token is no text.
+        ValueError: no user or no client can have it; an empty token would be that of callers without one.
     """
 
     name: str
     token: str = field(repr=False)
     may_write: bool = True
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        check_token(self.token)
 
     @classmethod
     def parse(cls, text: str) -> User:
@@ -44,16 +52,23 @@ class User:
         token, _, role = rest.partition(":")
         if not _TOKEN.fullmatch(token) or role not in ("", "read", "write"):
             raise ValueError("describe a user as NAME:TOKEN or NAME:TOKEN:read")
-        _check_name(name)
         return cls(name, token, role != "read")
 
 
 @dataclass(frozen=True, slots=True)
 class Organization:
-    """A namespace that several users share."""
+    """A namespace that several users share.
+
+    Raises:
+        TypeError: the name is no text.
+        ValueError: no namespace can have it.
+    """
 
     name: str
     members: frozenset[str]
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
 
     @classmethod
     def parse(cls, text: str) -> Organization:
@@ -63,7 +78,6 @@ class Organization:
             ValueError: the text has another form.
         """
         name, _, names = text.partition(":")
-        _check_name(name)
         members = frozenset(filter(None, names.split(",")))
         if not members:
             raise ValueError("describe an organization as NAME:USER or NAME:USER,USER")
@@ -74,14 +88,19 @@ def check_token(token: str) -> str:
     """Return an access token that a client can send.
 
     Raises:
-        ValueError: It holds other characters; the message does not repeat it.
+        TypeError: it is no text.
+        ValueError: it is empty or holds other characters; the message does not repeat it.
     """
+    if not isinstance(token, str):
+        raise TypeError(f"a token must be a str, not {type(token).__name__}")
     if not _TOKEN.fullmatch(token):
         raise ValueError("the token has characters that no token has (it is not shown here)")
     return token
 
 
 def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a user or organization must be a str, not {type(name).__name__}")
     try:
         check_part(name)
     except HubError as error:

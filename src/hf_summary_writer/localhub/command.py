@@ -96,7 +96,7 @@ def localhub(
     _hide_tokens()
     try:
         from hf_summary_writer.localhub.access import Access
-        from hf_summary_writer.localhub.accounts import Organization, User, check_token, new_token
+        from hf_summary_writer.localhub.accounts import Organization, User, new_token
         from hf_summary_writer.localhub.server import LocalHub, serve
     except ImportError as error:
         raise click.ClickException(
@@ -108,7 +108,6 @@ def localhub(
     kept = Access.read(root)
     generated = kept.token or new_token()
     try:
-        token = check_token(token) if token else None
         options["users"] = [User.parse(text) for text in users]
         options["organizations"] = [Organization.parse(text) for text in organizations]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from hf_summary_writer.localhub.access import Access
-from hf_summary_writer.localhub.accounts import OWNER, Accounts, Organization, User, new_token
+from hf_summary_writer.localhub.accounts import OWNER, Accounts, Organization, User, check_token, new_token
 from hf_summary_writer.localhub.app import build_app
 from hf_summary_writer.localhub.connections import Connection
 from hf_summary_writer.localhub.disk import make_folder
@@ -65,7 +66,8 @@ class LocalHub:
         allowed_hosts: additional host names in requests, besides IP addresses and the names of this machine.
 
     Raises:
-        ValueError: `host` or one of `allowed_hosts` is empty.
+        TypeError: an argument is of the wrong type.
+        ValueError: `host` or one of `allowed_hosts` is empty, a number is too small, or no client can send `token`.
         RuntimeError: another Hub serves `root`.
         OSError: the address is taken, or `root` cannot be written.
     """
@@ -87,7 +89,17 @@ class LocalHub:
         if not all([host, *allowed_hosts]):
             # As an unset variable of a shell gives it; to a socket it means all addresses of this machine.
             raise ValueError("a host name is empty: leave it out, or write 0.0.0.0 to listen on all addresses")
-        self.token: str = token or new_token()
+        if isinstance(allowed_hosts, str):
+            raise TypeError("allowed_hosts must be a list of str, not str")
+        for kind, given in ((User, users), (Organization, organizations)):
+            if wrong := [each for each in given if not isinstance(each, kind)]:
+                raise TypeError(f"users and organizations must be of their classes, not {type(wrong[0]).__name__}")
+        _check_number("port", port, 0, 2**16 - 1)
+        _check_number("multipart_bytes", multipart_bytes, 1)
+        for name, limit in (("commits_per_hour", commits_per_hour), ("requests_per_5min", requests_per_5min)):
+            if limit is not None:
+                _check_number(name, limit, 1)
+        self.token: str = new_token() if token in {None, ""} else check_token(token)
         self._accounts = Accounts([User(OWNER, self.token), *users], organizations, any_namespace=any_namespace)
         self._hosts = Hosts([*allowed_hosts, host])
         self._root = Path(root).absolute()
@@ -203,6 +215,15 @@ class LocalHub:
             end: the last event: `reconnect` has the client resume at its cursor, `reset` has it list the bucket again.
         """
         self._running().bell.end_streams(end)
+
+
+def _check_number(name: str, value: object, least: int, most: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(
+            f"{name} must be {least} or more{f', and at most {most}' if most < math.inf else ''}, not {value}"
+        )
 
 
 def serve(hub: LocalHub, generated_token: str = "") -> None:
