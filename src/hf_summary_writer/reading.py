@@ -206,11 +206,26 @@ def read_remote(
         files: dict[str, list[Path]] = {}
         for path in sorted(mirror.paths):
             files.setdefault(run_of(path), []).append(copy / path)
-        return _scalars(source, files, wanted, tags)
+        # The copy may be a temporary one.
+        return _scalars(source, files, wanted, tags, lambda path: f"{path.relative_to(copy).as_posix()!a} of {source}")
 
 
-def _scalars(shown: str, files: Mapping[str, list[Path]], wanted: _Wanted, tags: Collection[str] | None) -> Runs:
-    """Return the scalars of the files of runs; `shown` is the name of the place in messages."""
+def _scalars(
+    shown: str,
+    files: Mapping[str, list[Path]],
+    wanted: _Wanted,
+    tags: Collection[str] | None,
+    name_of: Callable[[Path], str] = str,
+) -> Runs:
+    """Return the scalars of the files of runs.
+
+    Args:
+        shown: The name of the place in messages.
+        files: The files of each run.
+        wanted: The wanted runs.
+        tags: The wanted tags.
+        name_of: Returns the name of a file in messages.
+    """
     from hf_summary_writer.events import ScalarReader  # with NumPy and tensorboardX, which other commands do without
 
     if not wanted.seen:
@@ -226,7 +241,8 @@ def _scalars(shown: str, files: Mapping[str, list[Path]], wanted: _Wanted, tags:
             except FileNotFoundError:
                 continue  # deleted since it was listed
             if damaged:
-                logger.warning("%s is damaged in %s; the data there was skipped", path, counted(damaged, "place"))
+                places = counted(damaged, "place")
+                logger.warning("%s is damaged in %s; the data there was skipped", name_of(path), places)
         if scalars := reader.scalars():
             found[run] = scalars
     kept.check("tag", shown)

@@ -67,6 +67,18 @@ def test_a_kept_copy_is_updated_with_new_data(api: HfApi, repo_id: str, tmp_path
     assert steps == [0, 0, 1, 1, 2, 3]
 
 
+def test_a_damaged_file_of_a_repo_is_named_by_its_path_there(
+    api: HfApi, repo_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(api, repo_id, tmp_path / "run")
+    path = "tensorboard/bad/events.out.tfevents.1.host"
+    api.upload_file(path_or_fileobj=b"x" * 100, path_in_repo=path, repo_id=repo_id)
+    caplog.clear()
+    assert list(read(repo_id, hf_api=api)) == ["tensorboard/run"]
+    (line,) = (record.getMessage() for record in caplog.records if record.name == "hf_summary_writer")
+    assert line == f"'{path}' of {repo_id} is damaged in 1 place; the data there was skipped"
+
+
 def test_a_local_folder_takes_precedence_over_a_repo_of_its_name(
     api: HfApi, repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
