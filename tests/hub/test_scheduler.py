@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ import remote
 from events import wait_until
 from hf_summary_writer import CommitScheduler
 from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.folder import STATE_FOLDER, is_locked
 from hf_summary_writer.folder.snapshot import FileSnapshot
 from hf_summary_writer.push.batches import BatchLimits
 from hf_summary_writer.push.loop import Phase
@@ -222,6 +224,37 @@ def test_leaving_a_with_block_pushes_the_rest_and_ends_the_thread(api: HfApi, re
     with CommitScheduler(repo_id=repo_id, folder_path=folder, every=HOUR, hf_api=api) as scheduler:
         (folder / "a.txt").write_bytes(b"1")
     assert remote.files(api, repo_id) == {"a.txt": b"1"}
+    (folder / "b.txt").write_bytes(b"2")
+    scheduler.start()
+    assert scheduler.trigger().result(SECONDS) is None
+    assert remote.files(api, repo_id) == {"a.txt": b"1"}
+
+
+@pytest.mark.parametrize("end", [CommitScheduler.close, CommitScheduler.stop])
+def test_a_scheduler_that_has_ended_holds_no_lease_and_no_handler(
+    schedule: Callable[..., CommitScheduler], folder: Path, end: Callable[[CommitScheduler], None]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    scheduler = schedule(push_on_sigterm=True)
+    (folder / "a.txt").write_bytes(b"1")
+    assert scheduler.trigger().result(SECONDS) is not None
+    [lock] = (folder / STATE_FOLDER).glob("*.lease.lock")
+    assert is_locked(lock)
+    assert signal.getsignal(signal.SIGTERM) != before
+    end(scheduler)
+    assert signal.getsignal(signal.SIGTERM) == before
+    wait_until(lambda: not is_locked(lock))
+
+
+def test_a_trigger_after_close_raises_nothing_although_no_thread_can_be_started(
+    schedule: Callable[..., CommitScheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    scheduler = schedule()
+    scheduler.close()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     assert scheduler.trigger().result(SECONDS) is None
 
 

@@ -95,11 +95,13 @@ def test_a_switch_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, text: str
         ({"HF_SUMMARY_WRITER_MODE": "offline"}, Mode.OFFLINE),
         ({"HF_SUMMARY_WRITER_MODE": "Disabled", "HF_HUB_OFFLINE": "1"}, Mode.DISABLED),
         ({"HF_SUMMARY_WRITER_PUSHED_FOLDER": "/runs"}, Mode.DISABLED),
+        ({"HF_SUMMARY_WRITER_PUSHED_FOLDER": "runs"}, Mode.DISABLED),
         ({"HF_SUMMARY_WRITER_PUSHED_FOLDER": "/runs/other"}, Mode.ONLINE),
     ],
     ids=str,
 )
 def test_the_mode_follows_the_variables(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mode: Mode) -> None:
+    monkeypatch.chdir("/")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert mode_for(Path("/runs/first")) is mode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_summary_writer.config import rank_of
+from hf_summary_writer.config import has_ranks, rank_of
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ from hf_summary_writer.config import rank_of
 )
 def test_the_rank_is_read_from_the_launcher(environment: dict[str, str], rank: int) -> None:
     assert rank_of(environment) == rank
+    assert has_ranks(environment) is bool(environment)
 
 
 IN_A_BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
