@@ -7,6 +7,7 @@ import math
 import os
 import string
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -332,16 +333,25 @@ def test_every_part_of_a_destination_changes_its_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("repo_type", "revision", "path", "page"),
+    ("repo_type", "revision", "path", "files", "logs"),
     [
-        ("model", "main", "", "user/a/tree/main"),
-        ("dataset", "runs/1", "a b", "datasets/user/a/tree/runs%2F1/a%20b"),
-        ("bucket", "", "", "buckets/user/a"),
-        ("bucket", "", "a b", "buckets/user/a/tree/a%20b"),
+        ("model", "main", "", "user/a/tree/main", "user/a/tensorboard"),
+        ("model", "dev", "", "user/a/tree/dev", None),
+        ("dataset", "main", "", "datasets/user/a/tree/main", None),
+        ("dataset", "runs/1", "a b", "datasets/user/a/tree/runs%2F1/a%20b", None),
+        ("bucket", "", "", "buckets/user/a", None),
+        ("bucket", "", "a b", "buckets/user/a/tree/a%20b", None),
     ],
 )
-def test_the_page_of_the_files(repo_type: str, revision: str, path: str, page: str) -> None:
-    assert Destination("https://hub", repo_type, "user/a", revision, path).folder_url == f"https://hub/{page}"
+def test_the_pages_of_the_files_and_of_the_logs(
+    repo_type: str, revision: str, path: str, files: str, logs: str | None
+) -> None:
+    where = Destination("https://hub", repo_type, "user/a", revision, path)
+    assert where.folder_url == f"https://hub/{files}"
+    assert where.url == where.known_url == f"https://hub/{logs or files}"
+    without_namespace = replace(where, repo_id="a")
+    assert without_namespace.known_url is None
+    assert where.name == without_namespace.name == "a"
 
 
 def test_an_empty_hf_endpoint_means_the_public_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,17 @@ def test_no_file_in_a_pruned_folder_matches(name: str, folder: str) -> None:
     everything = PathFilter()
     assert everything.prunes(folder)
     assert not everything(f"{folder}/{name}")
+    assert everything.is_private(f"{folder}/{name}")
+
+
+def test_a_folder_is_ignored_by_the_pattern_that_names_it() -> None:
+    patterns = PathFilter(None, ["data/", "*.txt"])
+    assert [patterns.ignores(folder) for folder in ("data", "database", "a/data", "a.txt")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
