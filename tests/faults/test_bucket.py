@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from events import wait_until
 from faults.conftest import SECONDS, SOON, fill_up
-from faults.proxy import Answer, Hang, Hold, LoseAnswer
+from faults.proxy import Answer, Delay, Hang, Hold, LoseAnswer
 from hf_summary_writer.errors import RateLimitError, TemporaryError
 from hub.test_bucket import needs_a_client_for_buckets
 
@@ -123,6 +124,21 @@ def test_a_rate_limit_on_batches_delays_the_next_push(world: World) -> None:
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 7
     assert SOON > run.scheduler._task.state.seconds > 0
+
+
+@pytest.mark.faults("N18")
+def test_storage_that_does_not_answer_is_named_instead_of_the_hub(world: World) -> None:
+    run = world.schedule()
+    run.settle()
+    (world.folder / "a.bin").write_bytes(b"1")
+    assert run.push() is not None
+    (world.folder / "a.bin").write_bytes(os.urandom(10_000))
+    error = world.hang(run, ("POST", r"/v\d/xorbs/"), Delay(10_000.0))
+    assert "the upload did not end" in str(error)
+    assert "in front of its storage" in str(error)
+    world.proxy.clear()
+    run.push()
+    assert world.uploaded() == world.on_disk()
 
 
 @pytest.mark.faults

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from hf_summary_writer.errors import InterruptedPushError, PushError, TemporaryError
+from hf_summary_writer.errors import DeadlineError, InterruptedPushError, PushError, TemporaryError
 from hf_summary_writer.hub.deadline import HubThread
 from hf_summary_writer.notices import announce, logger
 
@@ -365,10 +365,18 @@ class Remote(ABC):
         return seconds + nbytes / SLOW_LINE_BYTES_PER_SECOND
 
     def _call(self, call: Callable[[], T], seconds: float | None = None) -> T:
-        return self._thread.call(
-            lambda: self.client.guarded(call, repo=self._name, known=self.known),
-            self.call_seconds if seconds is None else seconds,
-        )
+        seconds = self.call_seconds if seconds is None else seconds
+        try:
+            return self._thread.call(lambda: self.client.guarded(call, repo=self._name, known=self.known), seconds)
+        except DeadlineError as error:
+            if not (error.is_outside_requests and self.known):
+                raise
+            late = DeadlineError(
+                f"the upload did not end within {seconds:.0f} s, though the Hub answers: check the firewall and the"
+                " proxy in front of its storage"
+            )
+            late.is_outside_requests, late.in_doubt = True, error.in_doubt
+            raise late from None
 
     @property
     def _name(self) -> str:
