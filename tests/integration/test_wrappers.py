@@ -128,15 +128,15 @@ def test_wrappers_need_no_repo_if_the_environment_names_it(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("framework", "name"),
+    ("framework", "name", "folder"),
     [
-        ("accelerate", "HubTracker"),
-        ("transformers", "HubCallback"),
-        ("lightning", "HubLogger"),
-        ("ray", "HubLoggerCallback"),
+        ("accelerate", "HubTracker", "logging_dir"),
+        ("transformers", "HubCallback", "logdir"),
+        ("lightning", "HubLogger", "save_dir"),
+        ("ray", "HubLoggerCallback", None),
     ],
 )
-def test_wrong_arguments_are_refused_before_the_training_begins(framework: str, name: str) -> None:
+def test_wrong_arguments_are_refused_before_the_training_begins(framework: str, name: str, folder: str | None) -> None:
     pytest.importorskip(f"{framework}.tune" if framework == "ray" else framework)
     wrapper = getattr(importlib.import_module(f"hf_summary_writer.integrations.{framework}"), name)
     wrapper("hf://datasets/user/run", commit_every=1)
@@ -144,6 +144,11 @@ def test_wrong_arguments_are_refused_before_the_training_begins(framework: str, 
         wrapper("a/b/c")
     with pytest.raises(TypeError, match="commit_every"):
         wrapper(commit_every="often")
+    with pytest.raises(TypeError, match=r"every \(did you mean commit_every\?\)"):
+        wrapper("user/run", every=1)
+    if folder is not None:
+        with pytest.raises(ValueError, match=f"{folder} must be a folder on this machine"):
+            wrapper("user/run", **{folder: "s3://bucket/runs"})
 
 
 @pytest.mark.parametrize("make", WRITERS)

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.stalls import stall_watch
     from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
     from hf_summary_writer.events.thread import writer_thread
-    from hf_summary_writer.events.writer import EventWriter, default_logdir, named_logdir
+    from hf_summary_writer.events.writer import (
+        EventWriter,
+        arguments_of,
+        default_logdir,
+        named_logdir,
+        with_similar,
+    )
 else:
     # Only where it is used: the writer imports tensorboardX, which commands that read files do without.
     _HOMES = {
@@ -22,6 +28,7 @@ else:
         "ScalarReader": "scalars",
         "Scalars": "scalars",
         "Signal": "signals",
+        "arguments_of": "writer",
         "boundaries": "tfrecord",
         "command_line": "environment",
         "default_logdir": "writer",
@@ -35,6 +42,7 @@ else:
         "next_record": "tfrecord",
         "parse_name": "files",
         "stall_watch": "stalls",
+        "with_similar": "writer",
         "writer_thread": "thread",
     }
 
@@ -50,6 +58,7 @@ __all__ = [
     "ScalarReader",
     "Scalars",
     "Signal",
+    "arguments_of",
     "boundaries",
     "command_line",
     "default_logdir",
@@ -63,5 +72,6 @@ __all__ = [
     "next_record",
     "parse_name",
     "stall_watch",
+    "with_similar",
     "writer_thread",
 ]

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.signals import FlushRequest
 
-__all__ = ["EventWriter", "default_logdir", "named_logdir"]
+__all__ = ["EventWriter", "arguments_of", "default_logdir", "named_logdir", "with_similar"]
 
 _MOST_TAGS = 10_000
 
@@ -169,7 +169,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         if kwargs:
-            raise TypeError(f"unknown keyword arguments: {_with_similar(type(self), kwargs)}")
+            raise TypeError(f"unknown keyword arguments: {with_similar(type(self), kwargs)}")
         check_bytes(segment_bytes, "segment_bytes")
         check_bytes(max_pending_bytes, "max_pending_bytes")
         if not isinstance(filename_suffix, str):
@@ -1004,16 +1004,23 @@ class _Renaming:
         self._writer._get_file_writer().add_summary(summary, global_step, walltime)  # noqa: SLF001 - its half
 
 
-def _with_similar(kind: type[EventWriter], names: Iterable[str]) -> str:
-    """Return unknown names of arguments, each with the known one that it resembles most."""
-    import difflib  # rarely needed, as is the next
-    import inspect
+def arguments_of(kind: type[EventWriter]) -> set[str]:
+    """Return the names of the arguments of a class and of those that it passes on to its parents."""
+    import inspect  # rarely needed
 
     known = {name for each in kind.__mro__ for name in inspect.signature(each.__init__).parameters}  # type: ignore[misc]
+    return known - {"self", "args", "kwargs"}
+
+
+def with_similar(kind: type[EventWriter], names: Iterable[str]) -> str:
+    """Return unknown names of arguments, each with the known one that it resembles most."""
+    import difflib  # rarely needed
+
+    known = arguments_of(kind)
     said = []
     for name in sorted(names):
         # So that `every` finds `commit_every`.
-        similar = difflib.get_close_matches(name, known - {"self", "args", "kwargs"}, n=1, cutoff=0.55)
+        similar = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
         said.append(f"{name} (did you mean {similar[0]}?)" if similar else name)
     return ", ".join(said)
 

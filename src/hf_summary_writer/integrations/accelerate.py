@@ -34,7 +34,7 @@ class HubTracker(TensorBoardTracker):  # type: ignore[misc]
         logging_dir: str | os.PathLike[str] = "runs",
         **kwargs: Any,
     ) -> None:
-        check_early(repo_id, kwargs)
+        check_early(repo_id, kwargs, logging_dir=logging_dir)
         super().__init__(run_name or Path(default_logdir("")).name, logging_dir, **kwargs)
         self.repo_id = repo_id
         # None before the trackers are initialised, and in all but the main process.

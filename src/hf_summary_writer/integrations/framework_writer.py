@@ -6,7 +6,9 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+from hf_summary_writer.checks import check_folder
 from hf_summary_writer.config import PushConfig
+from hf_summary_writer.events import arguments_of, with_similar
 from hf_summary_writer.hub import endpoint_for
 from hf_summary_writer.writer import HFSummaryWriter
 
@@ -17,13 +19,23 @@ if TYPE_CHECKING:
 __all__ = ["FrameworkWriter", "TorchFrameworkWriter", "check_early", "logging_with"]
 
 
-def check_early(repo_id: str | None, arguments: Mapping[str, Any]) -> None:
+def check_early(repo_id: str | None, arguments: Mapping[str, Any], **folders: object) -> None:
     """Check the arguments of a writer that a framework makes when the training begins, hours later perhaps.
 
+    Args:
+        repo_id: The repo; `None` for that of the environment.
+        arguments: The other arguments of the writer.
+        **folders: The folder of the run, or one above it, under its name in the caller.
+
     Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument is something that the Hub cannot have.
+        TypeError: If an argument is unknown or of the wrong type.
+        ValueError: If an argument is something that the Hub cannot have, or a folder is not on this machine.
     """
+    if unknown := arguments.keys() - arguments_of(FrameworkWriter):
+        raise TypeError(f"unknown keyword arguments: {with_similar(FrameworkWriter, unknown)}")
+    for name, folder in folders.items():
+        if folder is not None and folder != "":
+            check_folder(folder, name)
     # The environment may name the repo until then.
     named = {**arguments, "repo_id": "unnamed" if repo_id is None else repo_id}
     PushConfig.from_arguments(named, endpoint_for(arguments.get("hf_api"), arguments.get("token")))

@@ -49,7 +49,7 @@ class HubLogger(TensorBoardLogger):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         own = {key: kwargs.pop(key) for key in _OF_THE_LOGGER if key in kwargs}
-        check_early(repo_id, kwargs)
+        check_early(repo_id, kwargs, save_dir=save_dir)
         super().__init__(save_dir, name, **own)
         # The parent's own name for it, by which it closes the writer.
         self._experiment: TorchFrameworkWriter | None = None

@@ -30,7 +30,7 @@ class HubCallback(TensorBoardCallback):  # type: ignore[misc]
     """
 
     def __init__(self, repo_id: str | None = None, logdir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-        check_early(repo_id, kwargs)
+        check_early(repo_id, kwargs, logdir=logdir)
         super().__init__()
         self.tb_writer: TorchFrameworkWriter | None = None
         self._repo_id = repo_id
