@@ -60,6 +60,16 @@ def test_only_a_lease_of_another_process_is_held_elsewhere(tmp_path: Path) -> No
     assert not second.is_held_elsewhere
 
 
+def test_the_lease_of_a_parent_is_held_elsewhere_for_a_forked_child(tmp_path: Path) -> None:
+    of_parent = lease(tmp_path)
+    of_parent.claim("run")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if lease(tmp_path).is_held_elsewhere else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert of_parent.held
+
+
 def test_another_rank_leaves_the_first_interval_to_others(tmp_path: Path) -> None:
     rank = lease(tmp_path, waits=True)
     assert [rank.may_claim() for _ in range(3)] == [False, True, True]

@@ -13,7 +13,7 @@ from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.copies import most_open_files
 from hf_summary_writer.folder.ledger import STATE_FOLDER
 from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.process import Registry, let_imports_end_before_forks
+from hf_summary_writer.process import Registry, let_imports_end_before_forks, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,9 +125,6 @@ def push_lock(state: StateFolder) -> Iterator[OSError | NotImplementedError | No
         yield unusable
 
 
-_of_this_process = Registry()
-
-
 class Lease:
     """The right of one scheduler to push a folder to a destination in the background, held while it lives.
 
@@ -157,7 +154,9 @@ class Lease:
         self._written: dict[str, Any] = {}
         self._lock: filelock.BaseFileLock | None = None
         self._locked: tuple[int, int] | None = None
-        _of_this_process.add(self)
+        # A forked child has its own, without the leases that its parent holds.
+        self._of_this_process: Registry = shared("leases", Registry)
+        self._of_this_process.add(self)
 
     @property
     def held(self) -> bool:
@@ -169,7 +168,7 @@ class Lease:
         """Whether another process is the owner."""
         if self.held or not is_locked(self._lock_path):
             return False
-        return not any(each.held for each in _of_this_process.newest_first() if each.path == self.path)
+        return not any(each.held for each in self._of_this_process.newest_first() if each.path == self.path)
 
     def may_claim(self) -> bool:
         """Return whether a scheduled push has reason to go on; called once an interval."""
