@@ -60,6 +60,8 @@ def test_only_a_lease_of_another_process_is_held_elsewhere(tmp_path: Path) -> No
     assert not second.is_held_elsewhere
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_the_lease_of_a_parent_is_held_elsewhere_for_a_forked_child(tmp_path: Path) -> None:
     of_parent = lease(tmp_path)
     of_parent.claim("run")
