@@ -98,6 +98,7 @@ def test_run_uses_every_option(tmp_path: Path, option: Sequence[str]) -> None:
     [
         ["user/run", "--watch", "--dry-run"],
         ["user/run", "--into", "a", "--path-in-repo", "b"],
+        ["user/run", "--into", ""],
         ["user/run", "--exit-code"],
         ["user/run", "--verify", "--watch"],
         ["user/run", "--verify", "--dry-run"],

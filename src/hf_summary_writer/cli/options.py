@@ -171,4 +171,6 @@ def _place(folder: Path, into: str | None, parent: str | None) -> str:
         return f"{check_path_in_repo(RUNS_FOLDER if parent is None else parent)}/{as_unicode(folder.name)}"
     if parent is not None:
         raise click.UsageError("--into names the folder in the repo itself: leave out --path-in-repo")
+    if not into:  # as an unset variable of a shell gives it
+        raise click.UsageError("--into is empty: write / for the root of the repo")
     return check_path_in_repo(into, "--into")
