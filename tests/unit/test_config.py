@@ -263,8 +263,8 @@ def test_a_bucket_has_no_branch_and_no_history() -> None:
     assert (config.destination.revision, config.minutes) == ("", 0.25)
     assert PushConfig.from_ledger(config.destination, config.settings).destination == config.destination
     assert "--revision" not in config.sync_command(Path("/runs"), "https://hub")
-    for refused in ({"revision": "main"}, {"squash_history": True}):
-        with pytest.raises(ValueError, match="a bucket has no"):
+    for refused, variable in (({"revision": "main"}, "REVISION"), ({"squash_history": True}, "SQUASH_HISTORY")):
+        with pytest.raises(ValueError, match=f"a bucket has no .* unset {PREFIX}{variable}"):
             PushConfig.from_arguments({"repo_id": "hf://buckets/user/logs", **refused}, "https://hub")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_summary_writer.checks import (
     BUCKET,
     DEFAULT_TYPE,
+    PREFIX,
     PUBLIC_HUB,
     REPO_TYPES,
     as_patterns,
@@ -262,9 +263,13 @@ class PushConfig:
 
     def __post_init__(self) -> None:
         if self.repo_type == BUCKET and self.revision is not None:
-            raise ValueError(f"a bucket has no branches: leave out the revision {self.revision!r}")
+            raise ValueError(
+                f"a bucket has no branches: leave out the revision {self.revision!r}, or unset {PREFIX}REVISION"
+            )
         if self.repo_type == BUCKET and self.squash_history:
-            raise ValueError("a bucket has no history to squash: leave out squash_history")
+            raise ValueError(
+                f"a bucket has no history to squash: leave out squash_history, or unset {PREFIX}SQUASH_HISTORY"
+            )
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any], endpoint: str) -> Self:
