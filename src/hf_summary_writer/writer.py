@@ -26,6 +26,7 @@ from hf_summary_writer.config import (
 )
 from hf_summary_writer.errors import StallDetails
 from hf_summary_writer.events import EventWriter, named_logdir, stall_watch, writer_thread
+from hf_summary_writer.folder import PathFilter
 from hf_summary_writer.hub import check_client, client_of, endpoint_for
 from hf_summary_writer.notices import amount, announce, logger, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
@@ -50,6 +51,9 @@ _latest: weakref.WeakValueDictionary[Path, HFSummaryWriter] = weakref.WeakValueD
 
 # The first logdir of this process that is stored at a place in a repo; `None` once another one was found to be, too.
 _stored: dict[Destination, Path | None] = {}
+
+# Writers that upload the run of another writer as well, and were named.
+_outer: weakref.WeakSet[HFSummaryWriter] = weakref.WeakSet()
 
 
 class HFSummaryWriter(EventWriter):
@@ -200,7 +204,9 @@ class HFSummaryWriter(EventWriter):
         folder = Path(os.path.realpath(self.logdir))
         if self._write_to_disk and mode_for(folder) is Mode.ONLINE:
             _warn_of_mixed_runs(of_run.destination, folder)
+            _warn_of_nested_runs(of_run, folder)
         rank = rank_of(os.environ)
+        self._push_config = of_run
         self._hub_run = Run(
             folder, of_run.destination, rank, config.minutes * 60, _counter_of(self), tells=config.run_state
         )
@@ -469,6 +475,25 @@ def _warn_of_mixed_runs(destination: Destination, folder: Path) -> None:
             folder,
             destination.path,
         )
+
+
+def _warn_of_nested_runs(config: PushConfig, folder: Path) -> None:
+    for above in folder.parents:
+        outer = _latest.get(above)
+        if outer is None or outer in _outer:
+            continue
+        theirs = outer._push_config  # noqa: SLF001 - a writer like this one
+        name = folder.relative_to(above).as_posix()
+        is_uploaded = PathFilter(theirs.allow_patterns, theirs.ignore_patterns)(f"{name}/events.out.tfevents.1.host")
+        if is_uploaded and dataclasses.replace(theirs.destination, path=config.destination.path) == config.destination:
+            _outer.add(outer)
+            logger.warning(
+                "%s is in the folder of the run %s, which uploads it as well, to %s: give it a logdir outside of that"
+                " folder, or leave it out there with repo_ignore_patterns",
+                folder,
+                above,
+                theirs.destination.path_in_repo(name),
+            )
 
 
 def _check_suffix(suffix: object) -> None:

@@ -191,6 +191,25 @@ def test_two_logdirs_with_one_path_in_the_repo_are_warned_about_once(
     ]
 
 
+def test_a_run_in_the_folder_of_another_run_is_warned_about_once_for_that_run(
+    write: Callable[..., HFSummaryWriter], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outer = write(logdir=tmp_path / "cv")
+    for fold in ("cv/fold-0", "cv/fold-1", "beside"):
+        write(logdir=tmp_path / fold)
+    write(logdir=tmp_path / "cv" / "elsewhere", repo_revision="dev")
+    ignoring = write(logdir=tmp_path / "other", repo_ignore_patterns="fold-*")
+    write(logdir=tmp_path / "other" / "fold-2")
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        (
+            f"{tmp_path}/cv/fold-0 is in the folder of the run {outer.logdir}, which uploads it as well, to "
+            "tensorboard/cv/fold-0: give it a logdir outside of that folder, or leave it out there with "
+            "repo_ignore_patterns"
+        )
+    ]
+    assert ignoring.logdir
+
+
 @pytest.mark.parametrize(("mode", "arguments"), [("disabled", {}), ("online", {"write_to_disk": False})])
 def test_a_writer_that_uploads_nothing_warns_of_nothing(
     tmp_path: Path,
