@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import huggingface_hub
 import pytest
 from huggingface_hub import CommitOperationAdd
+from huggingface_hub.errors import HfHubHTTPError
 
+from faults.proxy import Answer, FaultProxy
 from hf_summary_writer import HFSummaryWriter, read
 from hub.test_bucket import needs_a_client_for_buckets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from huggingface_hub import HfApi
@@ -141,3 +145,32 @@ def test_a_kept_copy_returns_only_runs_of_the_repo(api: HfApi, repo_id: str, tmp
     assert list(read(other, folder=copy, hf_api=api)) == ["tensorboard/third"]
     api.delete_folder("tensorboard/first", repo_id)
     assert list(read(repo_id, folder=copy, hf_api=api)) == ["tensorboard/second"]
+
+
+def test_a_name_without_a_namespace_is_a_repo_of_the_user(api: HfApi, repo_id: str, tmp_path: Path) -> None:
+    name = repo_id.partition("/")[2]
+    train(api, f"{api.whoami()['name']}/{name}", tmp_path / "first")
+    assert list(read(name, hf_api=api)) == ["tensorboard/first"]
+
+
+def test_a_refused_token_is_told_from_a_missing_repo(
+    api: HfApi, hub: HubProcess, client: Callable[..., HfApi], repo_id: str, tmp_path: Path
+) -> None:
+    train(api, repo_id, tmp_path / "first", repo_private=True)
+    with pytest.raises(HfHubHTTPError) as caught:
+        read(repo_id, hf_api=client(hub, token="hf_wrong"))
+    assert not isinstance(caught.value, FileNotFoundError)
+
+
+@needs_a_client_for_buckets
+def test_an_old_client_reads_no_bucket(api: HfApi, repo_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "__version__", "1.4.0")
+    with pytest.raises(ValueError, match="or later"):
+        read(f"hf://buckets/{repo_id}", hf_api=api)
+
+
+def test_an_odd_answer_is_an_error_of_the_system(hub: HubProcess, client: Callable[..., HfApi], repo_id: str) -> None:
+    with FaultProxy(hub) as portal:
+        portal.add("*", "/api/", Answer(200, body=b"<html>log in</html>"))
+        with pytest.raises(OSError, match="could not be read from"):
+            read(repo_id, hf_api=client(portal))

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +25,10 @@ from hf_summary_writer import read
 from hf_summary_writer.events import EventWriter, frame
 from hf_summary_writer.events.scalars import ScalarReader
 from hf_summary_writer.events.tfrecord import payloads
+from hf_summary_writer.reading import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 
 def write(folder: Path, content: Iterable[bytes], name: str = "events.out.tfevents.1.host") -> Path:
@@ -311,3 +312,48 @@ def test_an_event_file_in_the_place_of_its_folder_is_refused(tmp_path: Path, mon
     for source in (path, str(path), path.name):
         with pytest.raises(NotADirectoryError, match="is a file: give the folder of the run"):
             read(source)
+
+
+def test_names_are_matched_with_their_case(tmp_path: Path) -> None:
+    log(tmp_path / "Run", {"Loss": [1.0]})
+    assert list(read(tmp_path, "L*", runs="R*")) == ["Run"]
+    for tags, runs in (("l*", "R*"), ("L*", "r*")):
+        with pytest.raises(LookupError, match="there are"):
+            read(tmp_path, tags, runs=runs)
+
+
+def test_the_error_for_an_unknown_tag_names_ten_of_many(tmp_path: Path) -> None:
+    log(tmp_path, {f"{n:02}": [1.0] for n in range(12)})
+    with pytest.raises(LookupError, match=r"there are '00', '01', .*, '09' and 2 more$"):
+        read(tmp_path, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "is_folder"),
+    [
+        ("run", {}, True),
+        ("run", {"repo_type": "model"}, False),
+        ("run", {"revision": "main"}, False),
+        ("hf://run", {}, False),
+        ("user/run", {}, False),
+        ("user/notes", {}, False),  # the name of a file that is no event file
+    ],
+)
+def test_a_name_is_a_folder_if_there_is_one_and_no_option_of_a_repo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, arguments: dict[str, str], is_folder: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "notes").touch()
+    options: dict[str, Any] = {"repo_type": None, "revision": None, "token": None, "endpoint": "https://hub"}
+    assert isinstance(place_of(source, **{**options, **arguments}), Path) is is_folder
+
+
+@pytest.mark.parametrize("source", ["a/b/c", Path("user/run"), "~/run", "/nowhere/run", "run/"])
+def test_a_path_that_no_repo_can_have_is_no_repo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        read(source)
