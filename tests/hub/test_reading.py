@@ -174,3 +174,13 @@ def test_an_odd_answer_is_an_error_of_the_system(hub: HubProcess, client: Callab
         portal.add("*", "/api/", Answer(200, body=b"<html>log in</html>"))
         with pytest.raises(OSError, match="could not be read from"):
             read(repo_id, hf_api=client(portal))
+
+
+def test_a_file_that_cannot_be_downloaded_is_an_error(
+    api: HfApi, hub: HubProcess, client: Callable[..., HfApi], repo_id: str, tmp_path: Path
+) -> None:
+    train(api, repo_id, tmp_path / "first")
+    with FaultProxy(hub) as portal:
+        portal.add("*", "/resolve/", Answer(403))
+        with pytest.raises(OSError, match="could not be downloaded"):
+            read(repo_id, hf_api=client(portal))
