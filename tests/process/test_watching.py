@@ -106,11 +106,13 @@ def test_a_run_pushes_itself_after_the_watcher_was_killed(
     run = scripts.start(TRAIN, hub, parent / "a", repo_id)
     assert run.stdout is not None
     assert run.stdout.readline() == "None\n"
+    wait_until(lambda: api.repo_exists(repo_id) and titles(api, repo_id), SECONDS)
     stop(watcher, signal.SIGKILL)
     (parent / "a" / "go on").touch()
     _, errors = run.communicate(timeout=SECONDS)
     assert run.returncode == 0, errors
     assert remote.files(api, repo_id) == remote.under(parent, "tensorboard")
+    assert "already holds a run" not in errors
     assert_sound(parent)
     assert_sound(parent / "a")
 

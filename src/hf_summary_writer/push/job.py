@@ -141,6 +141,7 @@ class Job:
         self._compared_at = -math.inf
         self._commits = 0
         self.owner_above: Path | None = None
+        self._was_left_to_owner = False
         self._failed: tuple[ChangedFile, OSError] | None = None
         # The changed files as `has_news` listed them, until the ledger says something else.
         self._found: list[ChangedFile] | None = None
@@ -304,8 +305,10 @@ class Job:
 
     def _state_files(self, contents: Mapping[str, bytes]) -> list[Upload]:
         """Return files with states, except where the user has a file of that name."""
+        # An owner above has uploaded the state of this very run.
+        is_first = self.is_first and not self._was_left_to_owner
         return [
-            Upload(self.destination.path_in_repo(name), content, len(content), is_first=self.is_first)
+            Upload(self.destination.path_in_repo(name), content, len(content), is_first=is_first)
             for name, content in contents.items()
             if name not in self.ledger.entries
         ]
@@ -455,6 +458,7 @@ class Job:
         if above != self.owner_above and above is not None:
             logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
         self.owner_above = above
+        self._was_left_to_owner = self._was_left_to_owner or above is not None
         return above is not None
 
     @property
