@@ -146,6 +146,23 @@ def test_xet_that_is_switched_off_is_reported_where_it_is_not_needed(
     assert ("switched off" in found["Xet"].text) is switched_off
 
 
+@pytest.mark.parametrize(("namespace", "ok"), [("me", True), ("team", True), ("other", False)])
+def test_a_new_repo_may_be_in_the_namespace_of_an_organization(
+    hub: HubProcess, repo_id: str, tmp_path: Path, namespace: str, ok: bool
+) -> None:
+    with FaultProxy(hub) as portal:
+        portal.add("*", "whoami", Answer(200, body=b'{"name": "Me", "orgs": [{"name": "Team"}, "odd"]}'))
+        found, code = findings(portal, f"{namespace}/{repo_id.partition('/')[2]}", home=tmp_path)
+    assert (code == 0, found["repo"]["ok"]) == (ok, ok)
+
+
+def test_a_repo_that_takes_no_uploads_is_reported(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
+    with FaultProxy(hub) as portal:
+        portal.add("*", "/preupload/", Answer(403))
+        found, code = findings(portal, repo_id, home=tmp_path)
+    assert (code, found["repo"]["ok"]) == (1, False)
+
+
 def test_a_password_in_the_address_of_the_hub_is_not_shown(hub: HubProcess, tmp_path: Path) -> None:
     found, _ = findings(
         SimpleNamespace(endpoint=hub.endpoint.replace("://", "://me:word@"), token=hub.token), home=tmp_path
