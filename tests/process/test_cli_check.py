@@ -146,7 +146,7 @@ def test_xet_that_is_switched_off_is_reported_where_it_is_not_needed(
     assert ("switched off" in found["Xet"].text) is switched_off
 
 
-@pytest.mark.parametrize(("namespace", "ok"), [("me", True), ("team", True), ("other", False)])
+@pytest.mark.parametrize(("namespace", "ok"), [("me", True), ("Team", True), ("other", False)])
 def test_a_new_repo_may_be_in_the_namespace_of_an_organization(
     hub: HubProcess, repo_id: str, tmp_path: Path, namespace: str, ok: bool
 ) -> None:
