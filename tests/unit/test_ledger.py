@@ -204,6 +204,17 @@ def test_a_ledger_that_cannot_be_trusted_is_set_aside(path: Path, content: bytes
     assert reread(path).entries == {"a": entry()}
 
 
+def test_a_ledger_of_a_later_version_is_named_and_stays_where_folders_are_only_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / STATE_FOLDER / "later.jsonl"
+    path.parent.mkdir(parents=True)
+    content = line(version=2, destination=asdict(DESTINATION), folder={"path": "/run", "inode": 1})
+    path.write_bytes(content)
+    said: list[str] = []
+    assert list(ledgers_of(tmp_path, lambda _, line: said.append(line))) == []
+    assert "its version is 2 and this library knows 1" in said[0]
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
 def test_a_folder_pipe_or_link_in_place_of_the_ledger_is_set_aside_unopened(path: Path, kind: str) -> None:
     path.parent.mkdir()
@@ -366,6 +377,8 @@ def test_a_ledger_that_names_no_folder_is_set_aside(tmp_path: Path) -> None:
     without = {name: value for name, value in json.loads(head).items() if name != "folder"}
     path.write_bytes(b"".join([line(**without), *rest]))
     assert list(ledgers_of(tmp_path)) == []
+    with pytest.raises(LedgerError, match="set aside"):
+        Ledger(path, DESTINATION).refresh()
     assert not path.exists()
 
 

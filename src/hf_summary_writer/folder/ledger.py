@@ -138,11 +138,14 @@ class Ledger:
         """How the folder is pushed: as recorded last, or by default."""
         return self.config or PushConfig.from_ledger(self.destination, {})
 
-    def refresh(self) -> bool:
+    def refresh(self, *, sets_aside: bool = True) -> bool:
         """Read the file, unless it is the one that this object read or wrote last; return whether it was read.
 
+        Args:
+            sets_aside: Whether to set aside a file that cannot be trusted, because another one is to take its place.
+
         Raises:
-            LedgerError: If it cannot be trusted; it was set aside if it is ours, and the ledger is empty.
+            LedgerError: If it cannot be trusted; the ledger is empty then.
             OSError: If the file is there but cannot be read; the ledger is unchanged.
         """
         if not self._swept:
@@ -160,14 +163,14 @@ class Ledger:
         except FileNotFoundError:
             return False  # gone with a deleted or recreated folder: the entries in memory are still true
         except LedgerError as error:
-            raise self._set_aside(str(error)) from None
+            raise self._distrusted(str(error), sets_aside=sets_aside) from None
         except OSError as error:
             if error.errno == errno.EPERM:
                 self._reset()
                 raise LedgerError(f"{self.path.name} belongs to another user") from None
             if error.errno not in _NO_FILE:
                 raise
-            raise self._set_aside("it is no file") from None
+            raise self._distrusted("it is no file", sets_aside=sets_aside) from None
 
     def is_outdated(self) -> bool:
         """Return whether another process has recorded something since this object read or wrote the file."""
@@ -252,8 +255,10 @@ class Ledger:
         self.entries = {}
         self._lines = self._whole_bytes = 0
 
-    def _set_aside(self, why: str) -> LedgerError:
+    def _distrusted(self, why: str, *, sets_aside: bool) -> LedgerError:
         self._reset()
+        if not sets_aside:
+            return LedgerError(why)
         self._state.set_aside(self.path.name, f"set-aside-{time.time_ns()}")
         return LedgerError(f"{self.path.name} was set aside because {why}")
 
@@ -397,7 +402,7 @@ def ledgers_of(folder: Path, warn: Callable[[str, str], object] | None = None) -
             with state.open(name) as file:
                 destination = _destination_in(file.readline(_MAX_BYTES))
             ledger = Ledger(state.path / name, destination)
-            ledger.refresh()
+            ledger.refresh(sets_aside=False)  # it may be that of a later version of this library
         except (OSError, LedgerError) as error:
             warn("ledger", f"{str(folder)!a} is left out: {name!a} cannot be read: {error}")
             continue

@@ -278,7 +278,7 @@ def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> 
     ledger = Ledger(folder / STATE_FOLDER / f"{named.key}.jsonl", named)
     # Without a readable ledger no file is known to be uploaded, so all are missing.
     with contextlib.suppress(LedgerError, OSError):
-        ledger.refresh()
+        ledger.refresh(sets_aside=False)
     if ledger.repo_id is not None:
         named = dataclasses.replace(named, repo_id=ledger.repo_id)
     failure, throttled = StatusFile.beside(ledger.path).read()
