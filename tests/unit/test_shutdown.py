@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from events import wait_until
 from faults.rights import an_ordinary_user
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.errors import (
@@ -188,6 +189,13 @@ def test_data_that_the_last_push_did_not_find_is_not_named_as_uploaded(
     assert said.messages[0].startswith("All that the last push found of ")
 
 
+def resolve_once_explained(future: Future[CommitInfo | None], said: pytest.LogCaptureFixture) -> None:
+    try:
+        wait_until(lambda: said.records)
+    finally:
+        future.set_result(None)
+
+
 def test_a_long_wait_is_explained_to_a_user_who_watches(
     shutdown: Shutdown, tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,8 +212,8 @@ def test_a_long_wait_is_explained_to_a_user_who_watches(
         monkeypatch.setattr(sys, "stderr", stderr)
         monkeypatch.setattr(sys, "modules", {**sys.modules, **modules})
         future: Future[CommitInfo | None] = Future()
-        threading.Timer(0.05, future.set_result, [None]).start()
         said.clear()
+        threading.Thread(target=resolve_once_explained, args=(future, said)).start()
         at_the_end(shutdown, future)
         assert future.done()
         first = said.records[0]
