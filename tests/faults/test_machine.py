@@ -244,9 +244,9 @@ def test_xet_stays_in_use_when_plain_lfs_fails_too(
 @needs_xet
 @pytest.mark.faults("N18")
 def test_a_slow_hub_is_no_reason_to_leave_xet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xet, "FIRST_UPLOAD_SECONDS", 0.5)
+    monkeypatch.setattr(xet, "FIRST_UPLOAD_SECONDS", 1.0)
     monkeypatch.setattr(xet, "has_worked", threading.Event())
-    world.proxy.add("POST", "/preupload/", Delay(1.0), math.inf)
+    world.proxy.add("POST", "/preupload/", Delay(1.5), math.inf)
     (world.folder / "a.bin").write_bytes(os.urandom(1000))
     run = world.schedule()
     run.next_commit()
