@@ -248,8 +248,8 @@ class CommitScheduler:
     def trigger(self) -> Future[CommitInfo | None]:
         """Ask for a push without waiting for it.
 
-        That push includes everything written to the folder before the call. Calls while a push waits share that push
-        and its future.
+        That push includes everything written to the folder before the call, except for files that the Hub refuses:
+        a warning and `status` name those. Calls while a push waits share that push and its future.
 
         Returns:
             A future of the `CommitInfo` of a commit that holds all of it, of `None` if there was nothing new, or of the
