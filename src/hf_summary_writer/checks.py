@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 import numbers
@@ -306,12 +305,15 @@ def check_hook(hook: object, name: str) -> Callable[[Any], object] | None:
         raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
     if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(type(hook).__call__):
         raise TypeError(f"{name} must be a plain function: no event loop would run a coroutine function")
-    # Functions of C may have no signature; that of a wrapped function is not the one that is called.
-    with contextlib.suppress(ValueError):
-        try:
-            inspect.signature(hook, follow_wrapped=False).bind(None)
-        except TypeError as error:
-            raise TypeError(f"{name} must be a function of one argument: {error}") from None
+    try:
+        # Not that of a wrapped function, which is not the one that is called.
+        signature = inspect.signature(hook, follow_wrapped=False)
+    except Exception:  # noqa: BLE001 - functions of C may have none, and Python 3.14 evaluates annotations for it
+        return hook
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a function of one argument: {error}") from None
     return hook
 
 

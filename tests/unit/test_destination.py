@@ -238,8 +238,16 @@ def test_a_hook_may_be_anything_that_takes_one_argument() -> None:
     class Hooks:
         def commit(self, _details: object, _more: int = 0) -> None: ...
 
+    class Annotated:
+        @property
+        def __signature__(self) -> object:
+            raise NameError("as for an annotation on Python 3.14 whose name is imported for type checkers alone")
+
+        def __call__(self, _details: object) -> None: ...
+
     found: list[object] = []
-    for hook in (None, print, found.append, wrapper, Hooks().commit, functools.partial(print, 1), Mock()):
+    callables = (print, found.append, wrapper, Hooks().commit, functools.partial(print, 1), Mock(), Annotated())
+    for hook in (None, *callables):
         assert checks.check_hook(hook, "on_commit") is hook
 
 
