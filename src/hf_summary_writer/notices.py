@@ -49,12 +49,16 @@ _last_resort.setFormatter(logging.Formatter("hf-summary-writer: %(message)s"))
 _named.addHandler(_last_resort)
 
 
+# The frames of the logger below; Python 3.10 counts those of `logging`, too.
+_FRAMES = 1 if sys.version_info >= (3, 11) else 2
+
+
 class _ContainedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # it is generic in stubs alone
     """Logs for this package. Exceptions of the user's handlers and filters reach neither a training nor a push."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log a message; write a warning that a handler did not take to standard error."""
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + _FRAMES
         try:
             super().log(level, msg, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - such as that of a connection to a log server
@@ -76,7 +80,7 @@ def announce(message: str, *arguments: object) -> None:
     In a notebook it is written once per run of a cell, which clears what stood below the cell before.
     """
     if _is_configured() and not _is_configured_by_notebook():
-        logger.info(message, *arguments, stacklevel=2)
+        logger.log(logging.INFO, message, *arguments, stacklevel=2)
         return
     record = _named.makeRecord(_named.name, logging.INFO, __file__, 0, message, arguments, None)
     text = record.getMessage()

@@ -107,6 +107,14 @@ def test_a_log_handler_that_raises_stops_neither_the_training_nor_a_push(
     assert missing.endswith("(logging raised ConnectionError)")
 
 
+def test_records_name_the_line_that_logs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hf_summary_writer")
+    notices.logger.info("one")
+    notices.logger.log(logging.INFO, "two")
+    notices.announce("three")
+    assert [record.funcName for record in caplog.records] == ["test_records_name_the_line_that_logs"] * 3
+
+
 def test_the_notices_are_printed_once_per_process(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     said = train(hub, tmp_path, repo_id, TRAIN + TRAIN.partition("with")[1] + TRAIN.partition("with")[2])
     assert len(said.splitlines()) == 2
