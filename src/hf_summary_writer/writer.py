@@ -480,7 +480,7 @@ def _warn_of_mixed_runs(destination: Destination, folder: Path) -> None:
 def _warn_of_nested_runs(config: PushConfig, folder: Path) -> None:
     for above in folder.parents:
         outer = _latest.get(above)
-        if outer is None or outer in _outer:
+        if outer is None or outer.all_writers is None or outer in _outer:  # closed ones upload nothing
             continue
         theirs = outer._push_config  # noqa: SLF001 - a writer like this one
         name = folder.relative_to(above).as_posix()

@@ -194,6 +194,8 @@ def test_two_logdirs_with_one_path_in_the_repo_are_warned_about_once(
 def test_a_run_in_the_folder_of_another_run_is_warned_about_once_for_that_run(
     write: Callable[..., HFSummaryWriter], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    closed = write(logdir=tmp_path)
+    closed.close()
     outer = write(logdir=tmp_path / "cv")
     for fold in ("cv/fold-0", "cv/fold-1", "beside"):
         write(logdir=tmp_path / fold)
@@ -207,6 +209,7 @@ def test_a_run_in_the_folder_of_another_run_is_warned_about_once_for_that_run(
             "repo_ignore_patterns"
         )
     ]
+    assert closed.logdir
     assert ignoring.logdir
 
 
