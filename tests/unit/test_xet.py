@@ -50,6 +50,16 @@ def test_xet_stays_off_for_good_after_them(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_xet_is_on_in_a_child_that_is_forked_during_an_upload_without_it() -> None:
+    with xet.switched_off():
+        child = os.fork()
+        if not child:
+            os._exit(constants.HF_HUB_DISABLE_XET)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_a_user_who_switched_it_off_is_told_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from huggingface_hub import constants
 
 from hf_summary_writer.hub.home import temporary_home
 from hf_summary_writer.notices import logger
+from hf_summary_writer.process import tell_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +68,14 @@ class _Switch:
         # The `with` blocks of all threads that run without Xet now, and whether it stays off after the last one.
         self._blocks = 0
         self._stays_off = False
+        tell_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """Forget the `with` blocks, whose threads are those of the parent."""
+        self._lock = threading.Lock()
+        if self._blocks:
+            self._blocks = 0
+            constants.HF_HUB_DISABLE_XET = self._stays_off
 
     def enter(self) -> None:
         with self._lock:
