@@ -218,7 +218,7 @@ def test_a_first_upload_that_hangs_over_xet_is_made_over_plain_lfs(
     run.next_commit()
     assert world.uploaded() == world.on_disk()
     [warning] = world.said(logging.WARNING)
-    assert "over plain LFS instead of Xet: its first upload did not end in time" in warning
+    assert "over plain LFS instead of Xet: an upload over it did not end in time" in warning
     (world.folder / "b.bin").write_bytes(os.urandom(1000))
     asked = len(world.proxy.requests)
     run.push()

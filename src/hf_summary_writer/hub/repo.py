@@ -152,9 +152,7 @@ class RepoRemote(Remote):
                 raise failure from None  # it is not Xet that fails
         if failure.is_outside_requests:
             is_late = isinstance(failure, DeadlineError)
-            xet.switch_off(
-                "its first upload did not end in time" if is_late else f"an upload over it failed ({failure})"
-            )
+            xet.switch_off("an upload over it " + ("did not end in time" if is_late else f"failed ({failure})"))
         return prepared
 
     def _upload_over_xet(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
