@@ -484,7 +484,7 @@ def _warn_of_nested_runs(config: PushConfig, folder: Path) -> None:
             continue
         theirs = outer._push_config  # noqa: SLF001 - a writer like this one
         name = folder.relative_to(above).as_posix()
-        is_uploaded = PathFilter(theirs.allow_patterns, theirs.ignore_patterns)(f"{name}/events.out.tfevents.1.host")
+        is_uploaded = PathFilter(theirs.allow_patterns, theirs.ignore_patterns).takes_events_in(name)
         if is_uploaded and dataclasses.replace(theirs.destination, path=config.destination.path) == config.destination:
             _outer.add(outer)
             logger.warning(

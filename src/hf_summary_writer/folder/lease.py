@@ -32,8 +32,6 @@ _MAX_BYTES = 64 * 2**10
 # `is_locked` holds a lock for a moment, and must not be taken for its owner.
 _LOOK_SECONDS = 0.05
 _POLL_SECONDS = 0.005
-# A name as every writer gives its files, to find out whether an owner's patterns include them.
-_AN_EVENT_FILE = "events.out.tfevents.1.host"
 
 
 def prepare_for_forks() -> None:
@@ -245,7 +243,7 @@ def owner_above(folder: Path, destination: Destination, repo_id: str) -> Path | 
         repo_id: The repo's id as far as it is known.
     """
     for above in (folder, *folder.parents):
-        event_file = (folder / _AN_EVENT_FILE).relative_to(above).as_posix()
+        reldir = folder.relative_to(above).as_posix()
         for path, owner in _leases(above):
             with contextlib.suppress(*disk.MALFORMED):
                 if (
@@ -254,7 +252,7 @@ def owner_above(folder: Path, destination: Destination, repo_id: str) -> Path | 
                     and owner["repo_type"] == destination.repo_type
                     and owner["revision"] == destination.revision
                     and {destination.repo_id, repo_id} & set(owner["repo_ids"])
-                    and PathFilter(owner["allow"], owner["ignore"])(event_file)
+                    and PathFilter(owner["allow"], owner["ignore"]).takes_events_in(reldir)
                     and is_locked(path.with_suffix(".lock"))
                 ):
                     return above

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import as_patterns
@@ -51,6 +51,9 @@ _SECRETS = (
 
 SECRET_PATTERNS = tuple(pattern for secret in _SECRETS for pattern in (secret, f"*/{secret}"))
 
+# A name as every writer gives its files.
+_AN_EVENT_FILE = "events.out.tfevents.1.host"
+
 
 class PathFilter:
     """Decides by its relative path whether a file is pushed.
@@ -78,6 +81,10 @@ class PathFilter:
         if self._allow is not None and not self._allow(relpath):
             return False
         return not (self._ignore(relpath) or self._is_secret(relpath))
+
+    def takes_events_in(self, reldir: str) -> bool:
+        """Return whether event files directly in the folder `reldir` are pushed."""
+        return self(PurePosixPath(reldir, _AN_EVENT_FILE).as_posix())
 
     def is_private(self, relpath: str) -> bool:
         """Return whether the file is never pushed, also under another name: it may hold credentials, or is Git's."""
