@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder.disk import StateFolder
 
-__all__ = ["PUSH_LOCK", "Lease", "is_locked", "new_lock", "owner_above", "push_lock"]
+__all__ = ["PUSH_LOCK", "Lease", "is_locked", "new_lock", "owner_above", "prepare_for_forks", "push_lock"]
 
 PUSH_LOCK = "push.lock"
 
