@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         (["--tokenizer", "bert", "model.tokenizer=gpt2"], ["--tokenizer", "bert", "model.tokenizer=gpt2"]),
         (["--max_tokens", "512", "--token-budget=1e6"], ["--max_tokens", "512", "--token-budget=1e6"]),
         (["--token", "512", "--tokens=abc"], ["--token", "***", "--tokens=***"]),
+        (["--token-password", "512", "--token_secret=1"], ["--token-password", "***", "--token_secret=***"]),
     ],
     ids=str,
 )

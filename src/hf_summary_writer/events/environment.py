@@ -88,7 +88,8 @@ def _masked(arguments: list[str]) -> list[str]:
 
 
 def _masked_value(name: str, value: str) -> str:
-    return value if _COUNTED.search(name) and _COUNT.fullmatch(value) else _MASK
+    is_count = _COUNT.fullmatch(value) and not _SECRET_OPTION.search(_COUNTED.sub("", name))
+    return value if is_count else _MASK
 
 
 def _git_commit() -> str:
