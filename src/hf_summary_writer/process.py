@@ -157,15 +157,26 @@ def let_imports_end_before_forks() -> None:
         os.register_at_fork(before=_let_imports_end)
 
 
+# Threads whose import had not ended in time: the next fork would wait for it as long.
+_given_up: set[int] = set()
+
+
 def _let_imports_end() -> None:
     until = time.monotonic() + _LONGEST_IMPORT_SECONDS
-    while _is_importing() and time.monotonic() < until:
+    while importing := _importing():
+        if time.monotonic() >= until:
+            _given_up.update(importing)
+            return
         time.sleep(_LOOK_SECONDS)
 
 
-def _is_importing() -> bool:
+def _importing() -> set[int]:
+    """Return the other threads that are importing a module, in a call of this package, and are not given up."""
     me = threading.get_ident()
-    return any(ident != me and _is_own_import(frame) for ident, frame in sys._current_frames().items())  # noqa: SLF001
+    frames = sys._current_frames().items()  # noqa: SLF001
+    importing = {ident for ident, frame in frames if ident != me and _is_own_import(frame)}
+    _given_up.intersection_update(importing)
+    return importing - _given_up
 
 
 def _is_own_import(frame: FrameType | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -269,3 +271,20 @@ def test_without_a_thread_the_handler_is_not_installed(
     with pytest.raises(RuntimeError):
         sigterm.add(Member())
     assert (signal.getsignal(signal.SIGTERM), wakeup_fd(), descriptors()) == (theirs, -1, before)
+
+
+def test_no_fork_waits_again_for_an_import_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = SimpleNamespace(reached=threading.Event(), go_on=threading.Event())
+    (tmp_path / "hanging_module.py").write_text("import its_events as e; e.reached.set(); e.go_on.wait()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "its_events", events)
+    monkeypatch.setattr(process, "_OWN_FILES", __file__)
+    monkeypatch.setattr(process, "_LONGEST_IMPORT_SECONDS", 0.0)
+    thread = threading.Thread(target=lambda: importlib.import_module("hanging_module"), daemon=True)
+    thread.start()
+    events.reached.wait()
+    assert process._importing() == {thread.ident}
+    process._let_imports_end()
+    assert process._importing() == set()
+    events.go_on.set()
+    thread.join()
