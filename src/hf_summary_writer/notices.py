@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "QUIET",
@@ -53,7 +53,13 @@ _named.addHandler(_last_resort)
 _FRAMES = 1 if sys.version_info >= (3, 11) else 2
 
 
-class _ContainedLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # it is generic in stubs alone
+if TYPE_CHECKING:
+    _LoggerAdapter = logging.LoggerAdapter[logging.Logger]
+else:  # it is generic in stubs alone until Python 3.11
+    _LoggerAdapter = logging.LoggerAdapter
+
+
+class _ContainedLogger(_LoggerAdapter):
     """Logs for this package. Exceptions of the user's handlers and filters reach neither a training nor a push."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:

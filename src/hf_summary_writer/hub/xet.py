@@ -39,7 +39,7 @@ _MEMORY_BYTES = 256 * 2**20
 FIRST_UPLOAD_SECONDS = 15.0
 
 # Set once an upload of this process over Xet has succeeded.
-has_worked = threading.Event()
+has_worked: threading.Event = threading.Event()
 
 # More than the files in the cache need at first, so that a full disk is noticed.
 _CACHE_BYTES = 2**16
