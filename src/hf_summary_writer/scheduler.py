@@ -389,7 +389,8 @@ class CommitScheduler:
             )
 
     def _start_thread(self) -> None:
-        prepare_for_forks()
+        with contextlib.suppress(ImportError, OSError):  # a disk that fails; the first push reports it
+            prepare_for_forks()
         self._task.start()
         self._lacks_thread = False
         if self.push_on_sigterm and self._task.alive:

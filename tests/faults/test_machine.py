@@ -85,7 +85,7 @@ def test_a_full_home_neither_stops_the_first_upload_nor_a_later_one(
         cache.chmod(0o700)
         body = f"""
         scheduler = CommitScheduler(repo_id=repo_id, folder_path=logdir, every=60)
-        for number in range(2):
+        for number in range(3):
             open(logdir + f"/{{number}}.bin", "wb").write(os.urandom(1000))
             scheduler.trigger().result()
             try:

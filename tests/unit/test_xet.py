@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +59,19 @@ def test_xet_is_on_in_a_child_that_is_forked_during_an_upload_without_it() -> No
         if not child:
             os._exit(constants.HF_HUB_DISABLE_XET)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_one_failure_after_an_upload_that_worked_is_forgiven(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(xet, "has_worked", threading.Event())
+    xet.has_worked.set()
+    xet.note_failure("no route")
+    assert not constants.HF_HUB_DISABLE_XET
+    assert caplog.records == []
+    xet.note_failure("no route")
+    assert constants.HF_HUB_DISABLE_XET
+    assert "no route" in caplog.text
 
 
 def test_a_user_who_switched_it_off_is_told_nothing(

@@ -132,7 +132,7 @@ class RepoRemote(Remote):
         return replace(prepared, kept=self._to_keep(prepared, uploads))
 
     def _upload_over_either(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
-        """Upload files over Xet, or over plain LFS where only that works: then for good."""
+        """Upload files over Xet, or over plain LFS where only that works; for good if Xet has not worked before."""
         seconds = self._seconds_to_send(sum(upload.size for upload in uploads))
         until = time.monotonic() + seconds
         if not xet.over_xet():
@@ -152,7 +152,7 @@ class RepoRemote(Remote):
                 raise failure from None  # it is not Xet that fails
         if failure.is_outside_requests:
             is_late = isinstance(failure, DeadlineError)
-            xet.switch_off("an upload over it " + ("did not end in time" if is_late else f"failed ({failure})"))
+            xet.note_failure("an upload over it " + ("did not end in time" if is_late else f"failed ({failure})"))
         return prepared
 
     def _upload_over_xet(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
@@ -161,7 +161,8 @@ class RepoRemote(Remote):
         for upload in uploads:
             self._upload_in_pieces(upload)
         prepared = self._upload(uploads, along, self._seconds_over_xet(sum(upload.size for upload in uploads)))
-        if any(map(is_in_lfs, prepared.additions)):
+        # Another thread may have switched it off meanwhile.
+        if any(map(is_in_lfs, prepared.additions)) and not xet.is_off():
             xet.has_worked.set()
         return prepared
 
@@ -291,6 +292,8 @@ class RepoRemote(Remote):
         from huggingface_hub import CommitOperationAdd
 
         for piece in self._piece_reader.pieces(upload, BYTES_AT_ONCE):
+            if xet.is_off():  # another thread has switched it off: over plain LFS, pieces would be files
+                return
             addition = CommitOperationAdd(path_in_repo=upload.path, path_or_fileobj=piece)
             self._call(
                 lambda addition=addition: self._preupload_some([addition]),  # type: ignore[misc]

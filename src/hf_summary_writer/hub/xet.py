@@ -22,7 +22,17 @@ from hf_summary_writer.process import tell_after_fork
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FIRST_UPLOAD_SECONDS", "has_worked", "load", "over_xet", "set_block_size", "switch_off", "switched_off"]
+__all__ = [
+    "FIRST_UPLOAD_SECONDS",
+    "has_worked",
+    "is_off",
+    "load",
+    "note_failure",
+    "over_xet",
+    "set_block_size",
+    "switch_off",
+    "switched_off",
+]
 
 # The Xet client reads files in blocks of 8 MB by default. Where the Hub holds almost all of a file, each of the few new
 # chunks (of 64 kB or so) keeps the block that it is a part of in memory.
@@ -38,7 +48,7 @@ _MEMORY_BYTES = 256 * 2**20
 # requests for minutes where a firewall keeps it from the storage, and hangs where it gets no thread.
 FIRST_UPLOAD_SECONDS = 15.0
 
-# Set once an upload of this process over Xet has succeeded.
+# Set while the latest upload of this process over Xet has succeeded.
 has_worked: threading.Event = threading.Event()
 
 # More than the files in the cache need at first, so that a full disk is noticed.
@@ -58,6 +68,11 @@ def over_xet() -> bool:
     elif not _has_cache():
         switch_off("no folder for its cache is writable: set HF_HOME or TMPDIR to one that is")
     return not constants.HF_HUB_DISABLE_XET
+
+
+def is_off() -> bool:
+    """Return whether uploads go over plain LFS at this moment."""
+    return bool(constants.HF_HUB_DISABLE_XET)
 
 
 class _Switch:
@@ -120,6 +135,15 @@ def switch_off(why: str) -> None:
     """Upload over plain LFS from now on, in the whole process."""
     if _switch.off_for_good():
         logger.warning("Uploading over plain LFS instead of Xet: %s", why)
+
+
+def note_failure(why: str) -> None:
+    """Note a failed upload where plain LFS works: after another one, or if none has succeeded, Xet is off for good."""
+    if has_worked.is_set():
+        has_worked.clear()
+        logger.info("Uploaded over plain LFS instead of Xet, which is tried once more: %s", why)
+    else:
+        switch_off(why)
 
 
 def set_block_size() -> None:
