@@ -43,6 +43,7 @@ __all__ = [
     "check_seconds",
     "check_switch",
     "check_token",
+    "has_long_name",
     "is_unicode",
     "shown",
     "without_password",
@@ -199,6 +200,11 @@ def as_file_name(text: str) -> str:
     except UnicodeEncodeError:
         return os.fsdecode(text.encode())
     return text
+
+
+def has_long_name(path: str) -> bool:
+    """Return whether a part of a path is longer than the name of a file or folder can be."""
+    return any(len(os.fsencode(part)) > NAME_BYTES for part in Path(path).parts)
 
 
 def is_unicode(text: str) -> bool:
@@ -365,7 +371,7 @@ def check_folder(folder: object, name: str = "folder_path") -> Path:
         )
     if "\0" in path:
         raise ValueError(f"{name} {shown(path)} holds a NUL character")
-    if any(len(os.fsencode(part)) > NAME_BYTES for part in Path(path).parts):
+    if has_long_name(path):
         raise ValueError(f"{name} {shown(path)} holds a name longer than {NAME_BYTES} bytes")
     # Unlike the method of Path, this function does not raise for disk errors, which the first push reports.
     try:

@@ -9,7 +9,6 @@ import socket
 import threading
 import weakref
 from datetime import datetime
-from pathlib import PurePath
 from time import time
 from typing import TYPE_CHECKING, Any, overload
 
@@ -22,6 +21,7 @@ from hf_summary_writer.checks import (
     as_file_name,
     check_bytes,
     check_seconds,
+    has_long_name,
     is_no_folder,
     is_unicode,
     shown,
@@ -1043,8 +1043,8 @@ def _check_folder_name(name: Any) -> None:
     # Other types are left to `os.path.join`.
     if not isinstance(name, str):
         return
-    parts = as_file_name(name).split("/")
-    if "\0" in name or os.pardir in parts or any(len(os.fsencode(part)) > NAME_BYTES for part in parts):
+    path = as_file_name(name)
+    if "\0" in name or os.pardir in path.split("/") or has_long_name(path):
         raise ValueError(f"a folder below the logdir cannot have this name: {name!r}")
 
 
@@ -1060,6 +1060,6 @@ def _local_folder(logdir: str | os.PathLike[str]) -> str:
         raise ValueError(f"logdir must be a local folder, event files cannot be written to {folder!r}")
     if is_no_folder(folder):
         raise ValueError(f"logdir must be a folder, {folder!r} is a file")
-    if any(len(os.fsencode(name)) > NAME_BYTES for name in PurePath(folder).parts):
+    if has_long_name(folder):
         raise ValueError(f"logdir must not hold a name longer than {NAME_BYTES} bytes: {shown(folder)}")
     return folder

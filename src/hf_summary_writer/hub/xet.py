@@ -59,7 +59,7 @@ _CONTROL_GROUPS, _OWN_CONTROL_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/
 
 def over_xet() -> bool:
     """Return whether uploads go over Xet, after making sure that the client can use it here."""
-    if constants.HF_HUB_DISABLE_XET or importlib.util.find_spec("hf_xet") is None:
+    if is_off() or importlib.util.find_spec("hf_xet") is None:
         return False
     if _lacks_address_space():
         switch_off("the address space of this process is limited (ulimit -v)")
@@ -67,7 +67,7 @@ def over_xet() -> bool:
         switch_off("the memory of this process is limited (cgroups), and little of it is left")
     elif not _has_cache():
         switch_off("no folder for its cache is writable: set HF_HOME or TMPDIR to one that is")
-    return not constants.HF_HUB_DISABLE_XET
+    return not is_off()
 
 
 def is_off() -> bool:
