@@ -20,6 +20,11 @@ import atexit, os, signal, sys, threading, time
 from hf_summary_writer.events.writer import EventWriter
 logdir = sys.argv[1]
 """
+NO_THREADS = """
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+"""
 
 
 def test_a_script_without_a_close_has_all_events_on_disk(tmp_path: Path) -> None:
@@ -119,10 +124,8 @@ def finish():
 def test_events_are_logged_when_no_thread_can_be_started(tmp_path: Path) -> None:
     result = run(
         PREAMBLE
+        + NO_THREADS
         + """
-def refuse(self):
-    raise RuntimeError("can't start new thread")
-threading.Thread.start = refuse
 writer = EventWriter(logdir, max_pending_bytes=20_000)
 for step in range(2000):
     writer.add_scalar("a", step, step)
@@ -141,11 +144,9 @@ for step in range(2000, 3000):
 def test_without_a_thread_events_are_on_the_disk_before_a_kill(tmp_path: Path) -> None:
     process = start(
         PREAMBLE
+        + NO_THREADS
         + """
 from hf_summary_writer.events import queue
-def refuse(self):
-    raise RuntimeError("can't start new thread")
-threading.Thread.start = refuse
 queue._REGISTER_SECONDS = 0.0  # how often a call looks for the thread
 writer = EventWriter(logdir)
 for step in range(100):
