@@ -189,11 +189,12 @@ def run_scan(who: str, folder: Path, repo_id: str, files: int) -> Figures:
         pushing.last_uploaded = {path: path.stat().st_mtime for path in found}
     else:
         from hf_summary_writer.folder.ledger import LedgerEntry
-        from hf_summary_writer.folder.scan import scan_folder
+        from hf_summary_writer.folder.patterns import PathFilter
+        from hf_summary_writer.folder.scan import FolderScan
 
         pushing = scheduler(who, folder, repo_id)
         # A scan of its own: the scheduler skips these files, since they hold no record.
-        found = scan_folder(str(folder), lambda relpath: ".tfevents." in relpath)
+        found = FolderScan(str(folder), PathFilter("*.tfevents.*"))
         arrived = {candidate.relpath: LedgerEntry(candidate.signature, 0) for candidate in found}
         assert len(arrived) == files
         pushing._pusher.ledger.record(arrived)

@@ -117,6 +117,8 @@ class CommitScheduler:
         last_future: The future of the push that began last.
     """
 
+    _names_links = True
+
     @complete_arguments
     def __init__(
         self,
@@ -411,12 +413,8 @@ class CommitScheduler:
             content_lock=self.lock,
             flush=self._before_push,
             on_commit=self._committed,
-            follows=self._follows,
+            names_links=self._names_links,
         )
-
-    def _follows(self, _link: str) -> bool:
-        """Return whether a link out of the folder is followed, by another scheduler."""
-        return False
 
     def _loop_to(self, remote: Remote) -> PushLoop:
         if all(getattr(type(self), name) is method for name, method in _OWN_PUSH.items()):

@@ -181,8 +181,7 @@ def test_outgoing_links_are_warned_about(hub: HubProcess, api: HfApi, repo_id: s
     (runs / "notes.txt").symlink_to(tmp_path / "notes.txt")
     told = sync(hub, runs, repo_id, code=1)
     assert list(remote.files(api, repo_id)) == [f"tensorboard/runs/{NAME}"]
-    named = {line.split("'")[1] for line in told.splitlines() if "is a link out of the folder" in line}
-    assert named == {"linked", "linked.tfevents.2"}
+    assert "links out of it are not followed: 'linked', 'linked.tfevents.2'" in told
 
 
 @pytest.mark.faults("S12")

@@ -44,7 +44,7 @@ def then(self, arrivals, commit=None):
 ledger.Ledger.record = then
 """
 STEPS = {
-    "before the scan": "scan.scan_folder = kill",
+    "before the scan": "scan.FolderScan = kill",
     "planned": "repo.RepoRemote._commit = bucket.BucketRemote._send = kill",
     "commit acknowledged, ledger not written": "ledger.Ledger.record = kill",
     "ledger half written": AFTER_THE_COMMIT

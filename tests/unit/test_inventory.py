@@ -35,10 +35,10 @@ def test_the_longest_waiting_file_comes_first_not_the_oldest(tmp_path: Path) -> 
     before = Signature(0, 0, 0, 0)
     for name in ("a.txt", "b.txt", "c.txt"):
         ledger.record({name: LedgerEntry(before, 0)})
-    order = [each.relpath for each in inventory.longest_waiting_first()]
+    order = [each.relpath for each in inventory.changed()]
     assert order == ["new.txt", "newer.txt", "a.txt", "b.txt", "c.txt"]
     ledger.record({"a.txt": LedgerEntry(before, 0, tail="more")})
-    assert [each.relpath for each in inventory.longest_waiting_first()][-3:] == ["b.txt", "c.txt", "a.txt"]
+    assert [each.relpath for each in inventory.changed()][-3:] == ["b.txt", "c.txt", "a.txt"]
 
 
 def test_a_known_file_that_the_patterns_exclude_by_now_is_not_pushed(tmp_path: Path) -> None:

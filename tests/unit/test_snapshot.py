@@ -45,13 +45,10 @@ class Folder:
         self.reader = SnapshotReader(str(path), StateFolder(path / STATE_FOLDER), WarnOnce(), [TOKEN])
 
     def scan(self) -> dict[str, ChangedFile]:
-        return {
-            candidate.relpath: candidate
-            for candidate in scan.scan_folder(str(self.path), EVERYTHING, EVERYTHING.prunes)
-        }
+        return {candidate.relpath: candidate for candidate in scan.FolderScan(str(self.path), EVERYTHING)}
 
     def changed(self) -> list[str]:
-        found = scan.scan_folder(str(self.path), EVERYTHING, EVERYTHING.prunes, self.entries)
+        found = scan.FolderScan(str(self.path), EVERYTHING, self.entries)
         return [candidate.relpath for candidate in found]
 
     def take(

@@ -303,10 +303,9 @@ def _watched(
             for folder, config in [*configs, *linked]:
                 key = _key(folder, config)
                 if key not in by_config:
-                    follows_links = follow_links and key not in by_link
-                    by_config[key] = scheduler_of(
-                        folder, config, as_json=as_json, err=False, follows_links=follows_links
-                    )
+                    # The links out of other folders are followed, or are named at the end.
+                    names_links = not follow_links or key in by_link
+                    by_config[key] = scheduler_of(folder, config, as_json=as_json, err=False, names_links=names_links)
                     added.append(by_config[key])
                     if not as_json:
                         say(f"{folder} goes to {place(config)} every {interval(minutes)}, until Ctrl-C")

@@ -11,7 +11,6 @@ from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.terminal import emit, say
 from hf_summary_writer.hub import client_of, default_endpoint
 from hf_summary_writer.notices import amount
-from hf_summary_writer.push import linked_folders
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def scheduler_of(
     as_json: bool,
     err: bool,
     progress: UploadProgress | None = None,
-    follows_links: bool = False,
+    names_links: bool = True,
 ) -> WaitingScheduler:
     """Return a scheduler that prints each commit; it waits for `start_together`."""
 
@@ -45,7 +44,7 @@ def scheduler_of(
         tell(commit, as_json=as_json, err=err)
 
     client = client_of_another_hub(config.endpoint, config.token) if progress is None else progress.client
-    return WaitingScheduler(dataclasses.replace(config, on_commit=note), folder, client, follows_links=follows_links)
+    return WaitingScheduler(dataclasses.replace(config, on_commit=note), folder, client, names_links=names_links)
 
 
 class WaitingScheduler(CommitScheduler):
@@ -55,15 +54,12 @@ class WaitingScheduler(CommitScheduler):
         config: The destination, the patterns of the files, and the options.
         folder: The folder.
         hf_api: The client.
-        follows_links: Whether the caller makes schedulers for the folders that links out of the folder lead to.
+        names_links: As for `Inventory`.
     """
 
-    def __init__(self, config: PushConfig, folder: Path, hf_api: HfApi | None, *, follows_links: bool = False) -> None:
-        self._follows_links = follows_links
+    def __init__(self, config: PushConfig, folder: Path, hf_api: HfApi | None, *, names_links: bool) -> None:
+        self._names_links = names_links
         self._set_up(config, folder, hf_api)
-
-    def _follows(self, link: str) -> bool:
-        return self._follows_links and any(linked_folders(self.folder_path, self._config, [link]))
 
     def start(self) -> None:
         """Wait."""

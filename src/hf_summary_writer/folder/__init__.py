@@ -15,7 +15,7 @@ from hf_summary_writer.folder.lease import (
 )
 from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerEntry, LedgerError, ledgers_of
 from hf_summary_writer.folder.patterns import PathFilter
-from hf_summary_writer.folder.scan import NO_EVENT_BYTES, ChangedFile, Inventory, Pending, scan_folder
+from hf_summary_writer.folder.scan import NO_EVENT_BYTES, ChangedFile, FolderScan, Inventory, Pending
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader, is_event_file
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ChangedFile",
     "CommitRecord",
     "FileSnapshot",
+    "FolderScan",
     "Inventory",
     "Lease",
     "Ledger",
@@ -44,5 +45,4 @@ __all__ = [
     "owner_above",
     "prepare_for_forks",
     "push_lock",
-    "scan_folder",
 ]

@@ -63,24 +63,31 @@ class PathFilter:
     Args:
         allow: A pattern or patterns, of which a path must match at least one; `None` allows all.
         ignore: A pattern or patterns, of which a path must match none, besides the defaults of this module.
+        private: Paths of files and folders that are never pushed.
 
     Raises:
         TypeError: If a pattern is not a string.
     """
 
-    __slots__ = ("_allow", "_ignore", "_is_secret")
+    __slots__ = ("_allow", "_ignore", "_is_secret", "_private")
 
-    def __init__(self, allow: Iterable[str] | str | None = None, ignore: Iterable[str] | str | None = None) -> None:
+    def __init__(
+        self,
+        allow: Iterable[str] | str | None = None,
+        ignore: Iterable[str] | str | None = None,
+        private: frozenset[str] = frozenset(),
+    ) -> None:
         allowed, ignored = as_patterns(allow, "allow_patterns"), as_patterns(ignore, "ignore_patterns") or ()
         self._allow = None if allowed is None else _compiled(allowed)
         self._ignore = _compiled([*ignored, *DEFAULT_IGNORE_PATTERNS])
         self._is_secret = _compiled(SECRET_PATTERNS, re.IGNORECASE)
+        self._private = private
 
     def __call__(self, relpath: str) -> bool:
         """Return whether the file at `relpath` (with `/` between its parts) is pushed."""
         if self._allow is not None and not self._allow(relpath):
             return False
-        return not (self._ignore(relpath) or self._is_secret(relpath))
+        return not (self._ignore(relpath) or self._is_secret(relpath) or relpath in self._private)
 
     def takes_events_in(self, reldir: str) -> bool:
         """Return whether event files directly in the folder `reldir` are pushed."""
@@ -97,7 +104,11 @@ class PathFilter:
     def prunes(self, reldir: str) -> bool:
         """Return whether no file below `reldir` can ever be pushed, so that a scan need not go there."""
         parts = f"/{reldir}/"
-        return "/.git/" in parts or "/.cache/huggingface/" in parts
+        return (
+            "/.git/" in parts
+            or "/.cache/huggingface/" in parts
+            or any(parts.startswith(f"/{place}/") for place in self._private)
+        )
 
 
 def _normal(pattern: str) -> str:

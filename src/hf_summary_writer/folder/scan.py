@@ -20,14 +20,14 @@ from hf_summary_writer.folder.ledger import Signature
 from hf_summary_writer.folder.patterns import PathFilter, private_places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.folder.disk import WarnOnce
     from hf_summary_writer.folder.ledger import Ledger, LedgerEntry
 
-__all__ = ["ChangedFile", "Inventory", "Pending", "scan_folder", "unpushable"]
+__all__ = ["ChangedFile", "FolderScan", "Inventory", "Pending", "unpushable"]
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -72,86 +72,124 @@ def unpushable(relpath: str) -> str | None:
     return None
 
 
-def scan_folder(
-    folder: str,
-    is_included: Callable[[str], bool],
-    is_pruned: Callable[[str], bool] = lambda _: False,
-    known: Mapping[str, LedgerEntry] = MappingProxyType({}),
-    unlisted: Callable[[str, OSError], object] = lambda _, __: None,
-    leads_out: Callable[[str], object] = lambda _: None,
-    is_private: Callable[[str], bool] = lambda _: False,
-) -> Iterator[ChangedFile]:
-    """Yield the regular files below `folder` that may have changed.
+class FolderScan:
+    """One scan of a folder: an iterable of its regular files that may have changed.
 
-    A link to another folder below `folder` is followed, as TensorBoard does, but for links below it: folders that link
-    to each other would have no end of paths. A link to a folder that holds the link leads to nothing new. Files that
-    disappear meanwhile are skipped.
+    A link to another folder below the folder is followed, as TensorBoard does, but for links below it: folders that
+    link to each other would have no end of paths. A link to a folder that holds the link leads to nothing new. Files
+    that disappear meanwhile are skipped.
 
     Args:
         folder: The folder.
-        is_included: Returns by its path in the folder whether a file is to be pushed at all.
-        is_pruned: Returns whether no file in a sub-folder is to be pushed.
+        files: The files to be pushed at all.
         known: The files on the Hub. Those that have not changed since are left out, unless they were too young then to
-            be sure. Most files of a folder are such, so `is_included` is not called for them.
-        unlisted: Called with every sub-folder that exists and cannot be listed, every file that exists and cannot be
-            looked at, and the error.
-        leads_out: Called with every link that is not followed: to a folder, or to a file that is to be pushed, outside
-            of `folder`, and to a folder from below another link.
-        is_private: Returns whether a file behind a link, given by its own path in the folder, is never to be pushed
-            under any name.
+            be sure.
 
-    Raises:
-        OSError: If `folder` itself is there and cannot be listed, or no descriptor is left to list a folder with.
+    Attributes:
+        links_out: Links that are not followed: to a folder, or to a file that is to be pushed, outside of the folder,
+            and to a folder from below another link.
+        unlisted: Every sub-folder that exists and cannot be listed, and every file that exists and cannot be looked at,
+            with the error.
     """
-    root = os.path.realpath(folder)
-    for entry, relpath, target in _walk(root, is_pruned, unlisted, leads_out):
-        if target is None:
-            if is_included(relpath):
-                leads_out(relpath)
-            continue
-        if target != relpath and is_private(target):
-            continue
-        before = known.get(relpath)
-        if before is None and not is_included(relpath):
-            continue
-        file = _changed(entry, root, relpath, target, before, unlisted)
-        if file is not None and (before is None or is_included(relpath)):
-            yield file
 
+    def __init__(self, folder: str, files: PathFilter, known: Mapping[str, LedgerEntry] = MappingProxyType({})) -> None:
+        self._root = os.path.realpath(folder)
+        self._files = files
+        self._known = known
+        self.links_out: set[str] = set()
+        self.unlisted: dict[str, OSError] = {}
 
-def _walk(
-    root: str,
-    is_pruned: Callable[[str], bool],
-    unlisted: Callable[[str, OSError], object],
-    leads_out: Callable[[str], object],
-) -> Iterator[tuple[os.DirEntry[str], str, str | None]]:
-    """Yield all entries but folders, with their paths and the paths to read, `None` for those outside of `root`.
+    def __iter__(self) -> Iterator[ChangedFile]:
+        """Yield the files.
 
-    The two paths differ for a link, and below one.
-    """
-    pending = [("", "")]
-    while pending:
-        reldir, source = pending.pop()
-        with _passed_over(reldir, unlisted), os.scandir(os.path.join(root, source)) as entries:
-            for entry in entries:
+        Raises:
+            OSError: If the folder itself is there and cannot be listed, or no descriptor is left to list a folder with.
+        """
+        for entry, relpath, target in self._walk():
+            before = self._known.get(relpath)
+            if before is None and not self._files(relpath):
+                continue
+            signature = self._signature(entry, relpath, target)
+            # Of a known file, the patterns are asked last: most have not changed.
+            if before is not None and (
+                (before.signature == signature and not before.young) or not self._files(relpath)
+            ):
+                continue
+            if target is None:
+                self._note_link(relpath)
+            elif signature is not None:
+                yield ChangedFile(relpath, Signature(*signature), target)
+
+    def _walk(self) -> Iterator[tuple[os.DirEntry[str], str, str | None]]:
+        """Yield all entries but folders, with their paths and the paths to read, `None` for those outside.
+
+        The two paths differ for a link, and below one.
+        """
+        pending = [("", "")]
+        while pending:
+            reldir, source = pending.pop()
+            for entry in self._entries(reldir, source):
                 relpath, found = _joined(reldir, entry.name), _joined(source, entry.name)
                 is_link = entry.is_symlink()
                 try:
-                    target = _target(root, found) if is_link else found
-                except OSError as error:
-                    # A link that is replaced at this moment. It hides no other entry of its folder.
-                    if error.errno not in _GONE:
-                        unlisted(relpath, error)
+                    target = self._target(found) if is_link else found
+                except OSError as error:  # a link that is replaced at this moment
+                    self._note_error(relpath, error)
                     continue
                 # Not by the method of the entry, which raises for a link into a folder without permission.
                 if not (os.path.isdir(entry) if is_link else _is_folder(entry)):  # noqa: PTH112
                     yield entry, relpath, target
-                elif is_pruned(relpath) or (target is not None and (is_pruned(target) or _holds(target, source))):
+                elif self._files.prunes(relpath) or (
+                    target is not None and (self._files.prunes(target) or _holds(target, source))
+                ):
                     continue
                 elif target is None or (is_link and reldir != source):
-                    leads_out(relpath)
+                    self._note_link(relpath)
                 else:
                     pending.append((relpath, target))
+
+    def _entries(self, reldir: str, source: str) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(os.path.join(self._root, source)) as entries:
+                yield from entries
+        except OSError as error:
+            if error.errno not in _GONE and (not reldir or error.errno in OUT_OF_DESCRIPTORS):
+                raise
+            self._note_error(reldir, error)
+
+    def _target(self, link: str) -> str | None:
+        """Return the path in the folder that a link leads to, `None` if it leads out.
+
+        Raises:
+            OSError: If the link is replaced or removed meanwhile.
+        """
+        target = os.path.realpath(os.path.join(self._root, link))
+        if os.path.commonpath((self._root, target)) != self._root:
+            return None
+        return os.path.relpath(target, self._root).replace(os.sep, "/")
+
+    def _signature(self, entry: os.DirEntry[str], relpath: str, target: str | None) -> tuple[int, ...] | None:
+        """Return the signature of a file that may be read, `None` for all else."""
+        if target is None or (target != relpath and self._files.is_private(target)):
+            return None
+        try:
+            status = (
+                entry.stat(follow_symlinks=False) if target == relpath else os.lstat(os.path.join(self._root, target))
+            )
+        except OSError as error:
+            self._note_error(relpath, error)
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def _note_error(self, relpath: str, error: OSError) -> None:
+        if error.errno not in _GONE:
+            self.unlisted[relpath] = error
+
+    def _note_link(self, relpath: str) -> None:
+        if not self._files.ignores(relpath):
+            self.links_out.add(relpath)
 
 
 def _joined(reldir: str, name: str) -> str:
@@ -163,58 +201,11 @@ def _holds(folder: str, other: str) -> bool:
     return folder in {".", other} or other.startswith(f"{folder}/")
 
 
-@contextlib.contextmanager
-def _passed_over(reldir: str, unlisted: Callable[[str, OSError], object]) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _GONE:
-            return
-        if not reldir or error.errno in OUT_OF_DESCRIPTORS:
-            raise
-        unlisted(reldir, error)
-
-
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
-
-
-def _changed(
-    entry: os.DirEntry[str],
-    root: str,
-    relpath: str,
-    target: str,
-    before: LedgerEntry | None,
-    unlisted: Callable[[str, OSError], object],
-) -> ChangedFile | None:
-    """Return the file if it is a regular one that may have changed."""
-    try:
-        status = entry.stat(follow_symlinks=False) if target == relpath else os.lstat(os.path.join(root, target))
-    except OSError as error:
-        if error.errno not in _GONE:
-            unlisted(relpath, error)
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    if before is not None and before.signature == signature and not before.young:
-        return None
-    return ChangedFile(relpath, Signature(*signature), target)
-
-
-def _target(root: str, relpath: str) -> str | None:
-    """Return the path in the folder that a link leads to, `None` if it leads out.
-
-    Raises:
-        OSError: If the link is replaced or removed meanwhile.
-    """
-    target = os.path.realpath(os.path.join(root, relpath))
-    if os.path.commonpath((root, target)) != root:
-        return None
-    return os.path.relpath(target, root).replace(os.sep, "/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +249,13 @@ class Inventory:
         ledger: The files on the Hub.
         warn_once: Names the files that no repo can hold.
         verify: Whether to take every file for changed, so that all content is compared with the ledger.
-        follows: Returns whether the caller follows, or names by itself, a link out of the folder.
+        names_links: Whether to warn of links out of the folder; else the caller follows or names them.
 
     Attributes:
         left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
         links_out: Links to files that would be pushed, or to folders, that are not followed.
-        unread: A file or folder that the latest scan could not read for another reason than permissions, and the error.
+        unread: A file or folder that the latest `changed` could not read for another reason than permissions, and the
+            error.
     """
 
     def __init__(
@@ -274,17 +266,16 @@ class Inventory:
         warn_once: WarnOnce,
         *,
         verify: bool = False,
-        follows: Callable[[str], bool] = lambda _: False,
+        names_links: bool = True,
     ) -> None:
         self._folder = folder
-        self._filter = PathFilter(config.allow_patterns, config.ignore_patterns)
-        self._private = private_places(folder, os.environ)
+        # The Hub applies a .gitignore at the root of a repo to all uploads: a `*` in it would keep every file out.
+        ignored = (*(config.ignore_patterns or ()), *(() if config.path_in_repo else (".gitignore",)))
+        self._filter = PathFilter(config.allow_patterns, ignored, private_places(folder, os.environ))
         self._ledger = ledger
         self._warn_once = warn_once
         self._verify = verify
-        self._follows = follows
-        # The Hub applies the one at the root of a repo to all uploads: a `*` in it would keep every file out.
-        self._gitignore = ".gitignore" if not config.path_in_repo else None
+        self._names_links = names_links
         # Files that cannot be sent as they are; they are read again when they change.
         self._empty: dict[str, Signature] = {}
         self._refused: dict[str, Signature] = {}
@@ -297,29 +288,8 @@ class Inventory:
         """Whether there are files that the Hub did not accept."""
         return bool(self._refused)
 
-    def changed(self) -> Iterator[ChangedFile]:
-        """Yield the files that may have changed and that the Hub may accept.
-
-        Raises:
-            TemporaryError: If the folder could not be listed to the end.
-        """
-        return (file for file in self._scan() if not self._is_refused(file))
-
-    def are_news(self, files: Iterable[ChangedFile]) -> bool:
-        """Return whether one of the files is worth a commit: an event file without an event only goes with others."""
-        return not all(map(self._has_no_event, files))
-
-    def holds(self, relpath: str) -> bool:
-        """Return whether there is such a file and it is to be pushed, changed or not."""
-        if not self._is_included(relpath):
-            return False
-        try:
-            return stat.S_ISREG(os.stat(self._folder / relpath).st_mode)  # noqa: PTH116 - as in all scans
-        except OSError as error:
-            return error.errno not in _GONE
-
-    def longest_waiting_first(self) -> list[ChangedFile]:
-        """Return the changed files in a fair order, for when there are more than one push can send.
+    def changed(self) -> list[ChangedFile]:
+        """Return the files that may have changed and that the Hub may accept, those that waited longest first.
 
         Files that are not on the Hub come first, the older before the newer; then the one that was uploaded longest
         ago. The time of the last write would not do: files that are written all the time would be in no order at all.
@@ -327,55 +297,66 @@ class Inventory:
         Raises:
             TemporaryError: If the folder could not be listed to the end.
         """
-        found = list(self.changed())
+        scan = self._scan()
+        try:
+            found = [file for file in self._files_of(scan) if not self._is_refused(file)]
+        except OSError as error:
+            raise TemporaryError(f"the folder cannot be listed: {error}") from None
+        errors = (each for each in scan.unlisted.items() if not isinstance(each[1], PermissionError))
+        self.unread = next(errors, None)
         if len(found) < 2:
             return found
         arrived = {relpath: number for number, relpath in enumerate(self._ledger.entries)}
         return sorted(found, key=lambda each: (arrived.get(each.relpath, -1), each.signature.mtime_ns))
 
-    def missing(self, unlisted: list[str] | None = None) -> Iterator[tuple[ChangedFile, int]]:
-        """Yield the files whose content is not on the Hub, and the number of missing bytes, as far as sizes tell.
+    def are_news(self, files: Iterable[ChangedFile]) -> bool:
+        """Return whether one of the files is worth a commit: an event file without an event only goes with others."""
+        return not all(map(self._has_no_event, files))
 
-        Args:
-            unlisted: Sub-folders that cannot be listed are appended to it.
+    def holds(self, relpath: str) -> bool:
+        """Return whether there is such a file and it is to be pushed, changed or not."""
+        if not self._filter(relpath):
+            return False
+        try:
+            return stat.S_ISREG(os.stat(self._folder / relpath).st_mode)  # noqa: PTH116 - as in all scans
+        except OSError as error:
+            return error.errno not in _GONE
 
-        Raises:
-            TemporaryError: If the folder could not be listed to the end.
-        """
-        for file in self._scan(unlisted):
-            if self._has_no_event(file):
-                continue
-            before = self._ledger.entries.get(file.relpath)
-            missing = file.signature.size - (before.length if before else 0)
-            differs = before is not None and before.signature != file.signature
-            if missing > 0 or differs or self._is_refused(file):
-                yield file, max(missing, 0)
-
-    def pending(self, until: float = math.inf, note: Callable[[str, int], object] = lambda _, __: None) -> Pending:
-        """Count the files and bytes that are not on the Hub yet, as far as sizes tell.
+    def missing(self, until: float = math.inf) -> tuple[Pending, list[tuple[ChangedFile, int]]]:
+        """Return the files whose content is not on the Hub, with the number of missing bytes, as far as sizes tell.
 
         Args:
             until: When to stop, on the monotonic clock. The rest counts as one folder that could not be listed.
-            note: Called with the path of each file in the folder and the number of its missing bytes.
         """
-        files, size, oldest, refused = 0, 0, None, 0
-        unlisted: list[str] = []
-        try:
-            for file, missing in self.missing(unlisted):
-                note(file.relpath, missing)
-                if self._is_refused(file):
-                    refused += 1
-                else:
-                    files += 1
-                size += missing
-                written = file.signature.written
-                oldest = written if oldest is None else min(oldest, written)
-                if time.monotonic() > until:
-                    unlisted.append("")
-                    break
-        except TemporaryError:  # the files seen before the error are the best estimate
-            unlisted.append("")
-        return Pending(files, size, oldest, refused, len(unlisted))
+        scan = self._scan()
+        found: list[tuple[ChangedFile, int]] = []
+        is_whole = False
+        with contextlib.suppress(OSError):  # the files seen before the error are the best estimate
+            for file in self._files_of(scan):
+                if self._has_no_event(file):
+                    continue
+                before = self._ledger.entries.get(file.relpath)
+                missing = file.signature.size - (before.length if before else 0)
+                differs = before is not None and before.signature != file.signature
+                if missing > 0 or differs or self._is_refused(file):
+                    found.append((file, max(missing, 0)))
+                    if time.monotonic() > until:
+                        break
+            else:
+                is_whole = True
+        refused = sum(self._is_refused(file) for file, _ in found)
+        pending = Pending(
+            files=len(found) - refused,
+            bytes=sum(missing for _, missing in found),
+            oldest=min((file.signature.written for file, _ in found), default=None),
+            refused=refused,
+            unlisted=len(scan.unlisted) + (not is_whole),
+        )
+        return pending, found
+
+    def pending(self, until: float = math.inf) -> Pending:
+        """Count the files and bytes that are not on the Hub yet, as `missing` does."""
+        return self.missing(until)[0]
 
     def set_aside(self, relpath: str, signature: Signature) -> None:
         """Leave out a file that has nothing to send, until it changes."""
@@ -390,43 +371,28 @@ class Inventory:
         refused, self._refused = self._refused, {}
         return refused
 
-    def _scan(self, unlisted: list[str] | None = None) -> Iterator[ChangedFile]:
-        def note(reldir: str, error: OSError) -> None:
-            said = f"{reldir!a} of {self._folder} cannot be looked at and waits for a later push: {error.strerror}"
-            self._warn_once.warn("unlisted", said, reldir)
-            if unlisted is not None:
-                unlisted.append(reldir)
-            elif not isinstance(error, PermissionError):
-                self.unread = (reldir, error)
+    def _scan(self) -> FolderScan:
+        return FolderScan(str(self._folder), self._filter, {} if self._verify else self._ledger.entries)
 
-        known = {} if self._verify else self._ledger.entries
-        if unlisted is None:
-            self.unread = None
-        try:
-            for file in scan_folder(
-                str(self._folder), self._is_included, self._is_pruned, known, note, self._note_link, self._is_private
-            ):
-                if self._empty.get(file.relpath) != file.signature:
-                    yield file
-        except OSError as error:
-            raise TemporaryError(f"the folder cannot be listed: {error}") from None
-
-    def _note_link(self, relpath: str) -> None:
-        if self._filter.ignores(relpath):
-            return
-        self.links_out.add(relpath)
-        if not self._follows(relpath):
-            text = (
+    def _files_of(self, scan: FolderScan) -> Iterator[ChangedFile]:
+        """Yield the files of a scan that can be sent; warn of others, of links and of errors."""
+        for file in scan:
+            reason = unpushable(file.relpath)
+            if reason is not None:
+                said = f"{file.relpath!a} stays only on this disk: {reason}"
+                self._warn_once.warn("name", said, file.relpath)
+            elif self._empty.get(file.relpath) != file.signature:
+                yield file
+        for relpath, error in scan.unlisted.items():
+            said = f"{relpath!a} of {self._folder} cannot be looked at and waits for a later push: {error.strerror}"
+            self._warn_once.warn("unlisted", said, relpath)
+        self.links_out |= scan.links_out
+        for relpath in sorted(scan.links_out) if self._names_links else ():
+            said = (
                 f"{relpath!a} of {str(self._folder)!a} is a link out of the folder, or below a link: it is not uploaded"
                 " with it"
             )
-            self._warn_once.warn("link", text, relpath)
-
-    def _is_pruned(self, reldir: str) -> bool:
-        return reldir in self._private or self._filter.prunes(reldir)
-
-    def _is_private(self, target: str) -> bool:
-        return self._filter.is_private(target) or any(_holds(place, target) for place in self._private)
+            self._warn_once.warn("link", said, relpath)
 
     def _has_no_event(self, file: ChangedFile) -> bool:
         """Return whether it is an event file of this library's writer without an event."""
@@ -438,11 +404,3 @@ class Inventory:
 
     def _is_refused(self, file: ChangedFile) -> bool:
         return self._refused.get(file.relpath) == file.signature
-
-    def _is_included(self, relpath: str) -> bool:
-        if not self._filter(relpath) or relpath in self._private or relpath == self._gitignore:
-            return False
-        reason = unpushable(relpath)
-        if reason is not None:
-            self._warn_once.warn("name", f"{relpath!a} stays only on this disk: {reason}", relpath)
-        return reason is None

@@ -81,7 +81,7 @@ class Job:
         flush: Writes the logged data to disk before a push; returns whether the disk took all of it.
         on_commit: Called with every commit.
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
-        follows: As for `Inventory`.
+        names_links: As for `Inventory`.
         run: The run, if the folder is the logdir of a writer, which leaves its pushes to an owner of a folder above.
 
     Attributes:
@@ -104,7 +104,7 @@ class Job:
         flush: Callable[[], bool] = lambda: True,
         on_commit: Callable[[CommitDetails], None] = lambda _: None,
         verify: bool = False,
-        follows: Callable[[str], bool] = lambda _: False,
+        names_links: bool = True,
         run: Run | None = None,
     ) -> None:
         self.folder = folder
@@ -125,7 +125,9 @@ class Job:
         self._once = WarnOnce()
         self._state = StateFolder(folder / STATE_FOLDER)
         self.ledger: Ledger = Ledger(self._state.path / f"{destination.key}.jsonl", destination)
-        self.inventory: Inventory = Inventory(folder, config, self.ledger, self._once, verify=verify, follows=follows)
+        self.inventory: Inventory = Inventory(
+            folder, config, self.ledger, self._once, verify=verify, names_links=names_links
+        )
         self.lease: Lease = Lease(folder, config, waits=is_other_rank, covers_below=run is None)
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
@@ -250,7 +252,7 @@ class Job:
         refused = self.inventory.forget_refused() if self.final else {}
         found, self._found = self._found, None
         if found is None:
-            found = self.inventory.longest_waiting_first()
+            found = self.inventory.changed()
         place = self.destination.path_in_repo
         return [JobFile(self, each, place(each.relpath), refused.get(each.relpath) == each.signature) for each in found]
 
@@ -476,7 +478,7 @@ class Job:
         self._found = None
         if self._losses != remote.losses or (self.final and self.inventory.has_refused):
             return True
-        self._found = self.inventory.longest_waiting_first()
+        self._found = self.inventory.changed()
         # An error of the disk may hide new data, so the push has to find out.
         return self.inventory.are_news(self._found) or self.inventory.unread is not None
 

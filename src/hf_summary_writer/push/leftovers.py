@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hf_summary_writer.checks import as_unicode, without_password
 from hf_summary_writer.config import known_sync_command
-from hf_summary_writer.errors import PushError, TemporaryError
+from hf_summary_writer.errors import PushError
 from hf_summary_writer.events import parse_name
 from hf_summary_writer.folder import STATE_FOLDER, Inventory, StateFolder, WarnOnce, is_locked, ledgers_of
 from hf_summary_writer.notices import amount, logger
@@ -152,9 +152,7 @@ def _leftovers(folder: Path, endpoint: str) -> Iterator[_Leftover]:
             config = ledger.known_config
             if config.endpoint == endpoint and not _is_pushed(run, ledger):
                 inventory = Inventory(run, config, ledger, WarnOnce(quiet=True))
-                missing: list[tuple[ChangedFile, int]] = []
-                with contextlib.suppress(TemporaryError):  # the files seen before the error are the best estimate
-                    missing.extend(inventory.missing())
+                _, missing = inventory.missing()
                 if missing and not _is_written(file for file, _ in missing):
                     yield _Leftover(run, config, len(missing), sum(size for _, size in missing))
 

@@ -72,7 +72,7 @@ def sync(
         content_lock=threading.Lock(),
         on_commit=on_commit,
         verify=verify,
-        follows=lambda link: not unfollowed(folder, [link], elsewhere),
+        names_links=False,  # the error does
     )
     job.asked = job.final = True
     error: PushError | None = None

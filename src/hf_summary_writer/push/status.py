@@ -15,6 +15,7 @@ from hf_summary_writer.errors import describe
 from hf_summary_writer.folder import (
     PUSH_LOCK,
     STATE_FOLDER,
+    FolderScan,
     Inventory,
     Ledger,
     LedgerError,
@@ -25,7 +26,6 @@ from hf_summary_writer.folder import (
     is_event_file,
     is_locked,
     ledgers_of,
-    scan_folder,
 )
 from hf_summary_writer.hub import one_line
 from hf_summary_writer.notices import counted
@@ -257,7 +257,7 @@ def matches_nothing(folder: Path, config: PushConfig) -> bool:
     """Return whether no file of `folder` is one that `config` means."""
     chosen = PathFilter(config.allow_patterns, config.ignore_patterns)
     try:
-        return next(scan_folder(str(folder), chosen, chosen.prunes), None) is None
+        return next(iter(FolderScan(str(folder), chosen)), None) is None
     except OSError:
         return False  # unknown
 
@@ -286,13 +286,9 @@ def inspect_folder(folder: Path, config: PushConfig, *, quiet: bool = False) -> 
         phase = Phase.PUSHING
     else:
         phase = Phase.WAITING if throttled or (failure and failure.until is not None) else Phase.IDLE
-    missing: list[Missing] = []
-
-    def note(relpath: str, size: int) -> None:
-        missing.append(Missing(relpath, named.path_in_repo(relpath), size))
-
-    inventory = Inventory(folder, config, ledger, WarnOnce(quiet=quiet), follows=lambda _: True)
-    pending = inventory.pending(note=note)
+    inventory = Inventory(folder, config, ledger, WarnOnce(quiet=quiet), names_links=False)
+    pending, files = inventory.missing()
+    missing = [Missing(file.relpath, named.path_in_repo(file.relpath), size) for file, size in files]
     if failure and failure.until is None and pending.nothing and ledger.commit and ledger.commit.time > failure.since:
         failure = None  # another process, such as `sync`, has uploaded the rest since
     url = page_of(named, config, ledger)
