@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,16 +16,16 @@ from tensorboardX.proto.summary_pb2 import Summary
 import remote
 from events import event_files, logged, payloads, run, steps, wait_until
 from faults.conftest import SECONDS
-from hf_summary_writer import HFSummaryWriter
+from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.events import files as event_file
+from hf_summary_writer.events import frame
 from hf_summary_writer.events.signals import Signal
 from hf_summary_writer.events.thread import WaitLimits, WriterThread, writer_thread
 from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from huggingface_hub import HfApi
 
@@ -292,6 +293,71 @@ def test_events_are_written_although_every_fsync_fails(
     assert writer.dropped_events == 0
     [record] = caplog.records
     assert "cannot sync event files" in record.getMessage()
+
+
+class ObjectStoreMount:
+    """A mount that writes each event file in one go: it is read once it is closed, and never appended to again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._written: dict[int, str] = {}
+        self._again: set[int] = set()
+        self._open, self._write, self._close = os.open, os.write, os.close
+        for name, function in {"open": self.open, "write": self.write, "close": self.close}.items():
+            monkeypatch.setattr(event_file.os, name, function)  # type: ignore[attr-defined]
+
+    def open(self, path: str, flags: int, *arguments: Any, **named: Any) -> int:
+        name = Path(path).name
+        writes = bool(flags & os.O_WRONLY) and ".tfevents." in name
+        if not flags & os.O_WRONLY and name in self._written.values():
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        descriptor = self._open(path, flags, *arguments, **named)
+        if writes:
+            self._written[descriptor] = name
+            if not flags & os.O_CREAT:
+                self._again.add(descriptor)
+        return descriptor
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        if descriptor in self._again:
+            raise OSError(errno.ESPIPE, "Illegal seek")
+        return self._write(descriptor, data)
+
+    def close(self, descriptor: int) -> None:
+        self._written.pop(descriptor, None)
+        self._again.discard(descriptor)
+        self._close(descriptor)
+
+
+@pytest.mark.faults("D17")
+def test_on_a_mount_that_writes_files_in_one_go_each_trigger_uploads_all_that_was_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: HfApi, repo_id: str
+) -> None:
+    ObjectStoreMount(monkeypatch)
+    with HFSummaryWriter(repo_id, tmp_path / "run", hf_api=api, commit_every=60) as writer:
+        for step in range(3):
+            writer.add_scalar("a", step, step)
+            assert writer.scheduler.trigger().result(SECONDS) is not None
+            assert remote.files(api, repo_id) == remote.under(tmp_path, "tensorboard")
+            assert steps(tmp_path / "run", "a") == list(range(step + 1))
+        writer.add_scalar("a", 3, 3)
+    assert remote.files(api, repo_id) == remote.under(tmp_path, "tensorboard")
+    assert steps(tmp_path / "run", "a") == list(range(4))
+
+
+@pytest.mark.faults("D17")
+def test_a_file_that_is_listed_and_cannot_be_opened_fails_the_push(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, api: HfApi, repo_id: str
+) -> None:
+    path = folder / "events.out.tfevents.1"
+    ObjectStoreMount(monkeypatch)
+    with CommitScheduler(repo_id=repo_id, folder_path=folder, hf_api=api, every=60) as scheduler:
+        scheduler.trigger().result(SECONDS)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.write(descriptor, frame(b"start") + frame(b"event"))
+        with pytest.raises(TemporaryError, match="could not be read"):
+            scheduler.trigger().result(SECONDS)
+        os.close(descriptor)
+    assert remote.files(api, repo_id) == remote.under(folder, "")
 
 
 def test_a_folder_deleted_during_logging_is_recreated(tmp_path: Path) -> None:

@@ -288,6 +288,41 @@ def test_a_new_file_is_opened_where_appending_is_not_supported(
 
 
 @pytest.mark.faults("D17")
+@pytest.mark.parametrize("error", [errno.ESPIPE, errno.EPERM, errno.ENOTSUP])
+def test_a_new_file_is_opened_where_a_write_to_a_file_opened_again_fails(
+    tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    real_open, real_write = os.open, os.write
+    again: set[int] = set()
+
+    def opened(path: str, flags: int, mode: int = 0o777) -> int:
+        descriptor = real_open(path, flags, mode)
+        (again.discard if flags & os.O_CREAT else again.add)(descriptor)
+        return descriptor
+
+    def write(descriptor: int, data: bytes) -> int:
+        if descriptor in again:
+            raise OSError(error, os.strerror(error))
+        return real_write(descriptor, data)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "write", write)
+    file = EventFile(str(tmp_path))
+    files.append(file)
+    for content in (b"one", b"two", b"three"):
+        assert file.in_one_go == (content == b"three")
+        file.append([frame(content), frame(b"and")])
+        if content == b"one":
+            file.rest()
+    monkeypatch.undo()
+    assert file.appended == 6
+    assert [payloads(path)[1:] for path in event_files(tmp_path)] == [
+        [b"one", b"and"],
+        [b"two", b"and", b"three", b"and"],
+    ]
+
+
+@pytest.mark.faults("D17")
 def test_a_file_is_created_in_a_folder_that_cannot_be_listed(
     tmp_path: Path, files: list[EventFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:

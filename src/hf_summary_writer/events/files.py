@@ -115,8 +115,8 @@ _LAST_SECOND = 10**10 - 1
 # fsync on a file system that has none, such as some FUSE mounts.
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
-# Appending, where object stores are mounted.
-_NO_APPEND = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM}
+# Appending, where object stores are mounted: when the file is opened, or at the first write to one opened again.
+_NO_APPEND = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.ESPIPE}
 
 _STANDARD_ERROR = 2
 
@@ -139,12 +139,15 @@ class EventFile:
         path: The segment that is written to, `None` before the first and after `finish`.
         appended: Number of records that lie whole in the files, `file_version` not counted.
         dirty: Whether something was appended since the last `sync`.
+        in_one_go: Whether files are written in one go, as far as is known: so do mounts of object stores, where a file
+            can be read only once it is closed, and is not opened again to append to it.
     """
 
     def __init__(self, directory: str, suffix: str = "", segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path: str | None = None
         self.appended: int = 0
         self.dirty: bool = False
+        self.in_one_go: bool = False
         self._directory = directory
         self._suffix = suffix
         self._segment_bytes = segment_bytes
@@ -200,7 +203,19 @@ class EventFile:
         if self.path is not None and self._size >= self._segment_bytes:
             self.finish()
         self.open()
-        descriptor = self._for_append()
+        is_reopened, before = not self.is_open, self.appended
+        try:
+            self._append(frames)
+        except OSError as error:
+            if not is_reopened or (self.is_open and error.errno not in _NO_APPEND):
+                raise
+            self.in_one_go = error.errno in _NO_APPEND
+            self.forget()
+            self.open()
+            self._append(frames[self.appended - before :])
+
+    def _append(self, frames: Sequence[bytes]) -> None:
+        descriptor = self._reopen()
         data = b"".join(frames)
         try:
             _write(descriptor, data)
@@ -245,6 +260,7 @@ class EventFile:
                 if os.name == "posix":  # elsewhere directories cannot be opened
                     sync_file(self._directory, os.O_RDONLY)
                 self._name_is_safe = True
+                self.in_one_go = self.in_one_go or not _can_be_read(self.path)
             self.dirty = False
         finally:
             # Also after an error: the next file may need the descriptor.
@@ -328,16 +344,6 @@ class EventFile:
             self._descriptor = _open(self.path, os.O_WRONLY | os.O_APPEND)
         return self._descriptor
 
-    def _for_append(self) -> int:
-        """Return the descriptor of the current segment, or of a new one where a file cannot be opened again."""
-        try:
-            return self._reopen()
-        except OSError:
-            # Mounts of object stores write a file in one go.
-            self.forget()
-            self.open()
-            return self._reopen()
-
     def _keep_whole(self, descriptor: int, frames: Sequence[bytes]) -> None:
         """After a failed write, keep the records that lie whole in the file and cut off a torn one."""
         try:
@@ -385,6 +391,15 @@ def _open(path: str, flags: int) -> int:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD_ERROR + 1)
     finally:
         os.close(descriptor)
+
+
+def _can_be_read(path: str) -> bool:
+    """Return whether a file that is open for writing can be opened for reading."""
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        return error.errno not in {*_NO_APPEND, errno.ENOENT} or not os.path.exists(path)  # noqa: PTH110
+    return True
 
 
 def _write(descriptor: int, data: bytes) -> None:

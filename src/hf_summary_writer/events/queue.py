@@ -327,14 +327,15 @@ class EventQueue:
         self._sync_at = None
         if error is not None:
             self.failures.report_sync(error, self.directory)
-        if self._is_at_end or any(request.closes for request in self._reached):
+        is_flushed_in_one_go = bool(self._reached) and self._file.in_one_go
+        if self._is_at_end or is_flushed_in_one_go or any(request.closes for request in self._reached):
             self._file.forget()
         while self._reached:
             self._reached.pop().set()
 
     def tidy(self, now: float) -> None:
         """Give back the descriptor of an idle file."""
-        if self._file.is_open and not self.failing and now >= self._idle_at:
+        if self._file.is_open and not self._file.in_one_go and not self.failing and now >= self._idle_at:
             self._file.rest()
 
     def drop(self) -> None:

@@ -14,6 +14,7 @@ import hashlib
 import io
 import itertools
 import os
+import stat
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -161,7 +162,8 @@ class SnapshotReader:
         except PermissionError:
             return SkipReason.DENIED
         except OSError as error:
-            if error.errno not in _NO_FILE:
+            # A mount of an object store lists a file that is being written, and opens it only once it is closed.
+            if error.errno not in _NO_FILE or (error.errno == errno.ENOENT and self._is_listed(changed.target)):
                 raise
             return SkipReason.GONE
         with file:
@@ -185,6 +187,11 @@ class SnapshotReader:
                 names = os.listdir(os.path.join(self.folder, reldir))  # noqa: PTH208 - names are wanted
             self._sealed[reldir] = frozenset(followed(names))
         return name in self._sealed[reldir]
+
+    def _is_listed(self, relpath: str) -> bool:
+        with contextlib.suppress(OSError):
+            return stat.S_ISREG(os.lstat(os.path.join(self.folder, relpath)).st_mode)
+        return False
 
     def _holds_secret(self, taken: FileSnapshot) -> bool:
         if not self._secrets or (not isinstance(taken.body, bytes) and taken.entry.length > _SMALL):
