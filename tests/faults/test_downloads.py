@@ -112,4 +112,4 @@ def test_headers_that_trickle_in_end_a_read_at_its_deadline(
         hf_summary_writer.read(run, hf_api=proxied)
     assert proxy.requests  # and no answer to them has ended: each has hundreds of bytes
     proxy.clear()
-    wait_until(lambda: not any(each.is_alive() for each in deadline._left_behind), 30.0)
+    wait_until(lambda: not any(each.is_alive() for each in deadline._reads_left_behind), 30.0)

@@ -128,5 +128,5 @@ def test_reads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeadlineError, match="1 call"):
         deadline.in_time(may_end.result, SECONDS)
     may_end.set_result(None)
-    wait_until(lambda: not any(thread.is_alive() for thread in deadline._left_behind), SECONDS)
+    wait_until(lambda: not any(thread.is_alive() for thread in deadline._reads_left_behind), SECONDS)
     assert deadline.in_time(lambda: 7, SECONDS) == 7

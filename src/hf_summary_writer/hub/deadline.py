@@ -66,13 +66,12 @@ _MAX_BODY_READ = 64 * 1024
 # Far more than the answers to one call of ours have together: a listing of a repo comes in pages.
 _MAX_ANSWER_BYTES = 64 * 2**20
 
-# Each hanging call keeps a thread and its connections.
 _MOST_LEFT_BEHIND = 4
 
 # Eight downloads run at a time, and the next check of a view makes eight again.
 _MOST_READS_LEFT_BEHIND = 16
 
-_left_behind: list[threading.Thread] = []
+_reads_left_behind: list[threading.Thread] = []
 
 # Encoded as it was sent: the name of a branch may contain "/commit/".
 _COMMIT_ROUTE = re.compile(
@@ -193,83 +192,6 @@ class _Current(threading.local):
 
 
 _current = _Current()
-
-
-@contextlib.contextmanager
-def _inside(attempt: Deadline) -> Iterator[None]:
-    _current.attempt = attempt
-    try:
-        yield
-    finally:
-        _current.attempt = None
-
-
-def in_time(
-    call: Callable[[], T], seconds: float, answer_bytes: int = _MAX_ANSWER_BYTES, *, downloads: bool = False
-) -> T:
-    """Return the result of `call`, whose requests are bounded as those of a push: in time, and their answers in size.
-
-    It runs in a thread of its own, which is left behind at the deadline: headers may come byte by byte, and the timeout
-    of the client is that of each byte.
-
-    Args:
-        call: Makes requests.
-        seconds: How long they may take together.
-        answer_bytes: As for `Deadline`.
-        downloads: As for `Deadline`.
-
-    Raises:
-        DeadlineError: If it took longer, or too many earlier calls still hang.
-    """
-    _left_behind[:] = [thread for thread in _left_behind if thread.is_alive()]
-    if len(_left_behind) >= _MOST_READS_LEFT_BEHIND:
-        raise DeadlineError(f"{len(_left_behind)} calls to the Hub hang: no other is made until one of them returns")
-    attempt = Deadline(time.monotonic() + seconds, answer_bytes, downloads=downloads)
-
-    def hooked() -> T:
-        from huggingface_hub import get_session
-
-        install_hooks(get_session())
-        return call()
-
-    job, future = _job_of(hooked, attempt)
-    thread = threading.Thread(target=job, name="hf-summary-writer-read", daemon=True)
-    thread.start()
-    try:
-        return _result(future, attempt, seconds)
-    finally:
-        attempt.give_up()  # also after an interrupt
-        if not future.done():
-            _left_behind.append(thread)
-
-
-def _job_of(function: Callable[[], T], attempt: Deadline) -> tuple[Callable[[], None], Future[T]]:
-    """Return a job that runs `function` within an attempt, and the future of its result."""
-    future: Future[T] = Future()
-
-    def job() -> None:
-        try:
-            with _inside(attempt):
-                future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - the caller that waits for the result gets it
-            if isinstance(error, PushError):
-                error.in_doubt = error.in_doubt or attempt.unanswered
-            future.set_exception(error)
-
-    return job, future
-
-
-def _result(future: Future[T], attempt: Deadline, seconds: float) -> T:
-    """Return the result of a job; if that takes longer than `seconds`, give its attempt up and raise."""
-    try:
-        return future.result(seconds)
-    except FutureTimeoutError:
-        if future.done():
-            return future.result()  # of the last moment, or a timeout of the function's own
-    late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
-    late.is_outside_requests = not attempt.is_asking
-    late.in_doubt = attempt.give_up()
-    raise late
 
 
 def install_hooks(client: Any) -> None:
@@ -416,18 +338,23 @@ class HubThread:
 
     Not thread-safe: its owner calls it from one thread at a time. The thread must be started before the interpreter
     begins to exit, since some versions of Python start none after that.
+
+    Args:
+        left: The threads that were left behind, which several may share.
+        most_left: While so many of them hang, no call is made: each keeps its connections.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left: list[threading.Thread] | None = None, most_left: int = _MOST_LEFT_BEHIND) -> None:
         """Start nothing yet."""
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
-        self._left: list[threading.Thread] = []
+        self._left = [] if left is None else left
+        self._most_left = most_left
 
     @property
     def left_behind(self) -> int:
         """The number of threads that still hang in a call past its deadline."""
-        self._left = [thread for thread in self._left if thread.is_alive()]
+        self._left[:] = [thread for thread in self._left if thread.is_alive()]
         return len(self._left)
 
     def start(self) -> queue.SimpleQueue[Callable[[], None] | None]:
@@ -454,25 +381,45 @@ class HubThread:
         self._jobs = self._thread = None
         self._left = []
 
-    def call(self, function: Callable[[], T], seconds: float) -> T:
+    def call(
+        self,
+        function: Callable[[], T],
+        seconds: float,
+        answer_bytes: int = _MAX_ANSWER_BYTES,
+        *,
+        downloads: bool = False,
+    ) -> T:
         """Run `function` in the thread; return its result or raise its exception.
 
+        Args:
+            function: Makes requests.
+            seconds: How long they may take together.
+            answer_bytes: As for `Deadline`.
+            downloads: As for `Deadline`.
+
         Raises:
-            DeadlineError: If it took longer than `seconds`. It then makes no further request; one that is under way
-                may still have its effect, and if that is a commit the error is `in_doubt`.
+            DeadlineError: If it took longer, or too many earlier calls still hang. It then makes no further request;
+                one that is under way may still have its effect, and if that is a commit the error is `in_doubt`.
         """
-        if self.left_behind >= _MOST_LEFT_BEHIND:
+        if self.left_behind >= self._most_left:
             raise DeadlineError(f"{self.left_behind} calls to the Hub hang: no other is made until one of them returns")
         jobs = self.start()
-        attempt = Deadline(time.monotonic() + seconds)
-        job, future = _job_of(function, attempt)
-        jobs.put(job)
+        attempt = Deadline(time.monotonic() + seconds, answer_bytes, downloads=downloads)
+        future: Future[T] = Future()
+        jobs.put(functools.partial(_run, function, attempt, future))
         try:
-            return _result(future, attempt, seconds)
-        except DeadlineError:
-            if not future.done():
+            return future.result(seconds)
+        except FutureTimeoutError:
+            if future.done():
+                return future.result()  # of the last moment, or a timeout of the function's own
+            late = DeadlineError(f"the Hub did not answer within {seconds:.0f} s")
+            late.is_outside_requests = not attempt.is_asking
+            late.in_doubt = attempt.give_up()
+        finally:
+            if not future.done():  # late, or interrupted
+                attempt.give_up()
                 self._leave_behind()
-            raise
+        raise late
 
     def _leave_behind(self) -> None:
         if self._thread is not None:
@@ -487,3 +434,46 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
     while (job := jobs.get()) is not None:
         job()
         del job  # or its objects would stay alive until the next job
+
+
+def _run(function: Callable[[], T], attempt: Deadline, future: Future[T]) -> None:
+    """Run a function within an attempt, and settle the future of its result."""
+    _current.attempt = attempt
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001 - the caller that waits for the result gets it
+        if isinstance(error, PushError):
+            error.in_doubt = error.in_doubt or attempt.unanswered
+        future.set_exception(error)
+    finally:
+        _current.attempt = None
+
+
+def in_time(
+    call: Callable[[], T], seconds: float, answer_bytes: int = _MAX_ANSWER_BYTES, *, downloads: bool = False
+) -> T:
+    """Return the result of a call for reading, from any thread, whose requests are bounded as those of a push.
+
+    Headers may come byte by byte, and the timeout of the client is that of each byte, so it gets a thread as well.
+
+    Args:
+        call: As for `HubThread.call`.
+        seconds: Likewise.
+        answer_bytes: Likewise.
+        downloads: Likewise.
+
+    Raises:
+        DeadlineError: As for `HubThread.call`.
+    """
+
+    def hooked() -> T:
+        from huggingface_hub import get_session
+
+        install_hooks(get_session())
+        return call()
+
+    thread = HubThread(_reads_left_behind, _MOST_READS_LEFT_BEHIND)
+    try:
+        return thread.call(hooked, seconds, answer_bytes, downloads=downloads)
+    finally:
+        thread.stop()
