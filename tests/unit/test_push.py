@@ -118,20 +118,16 @@ class MemoryHub(Remote):
     def publish(
         self,
         uploads: Sequence[Upload],
-        title: Callable[[frozenset[str]], str],
+        title: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
-        *,
         along: Sequence[Upload] = (),  # noqa: ARG002 - as of a remote
-        interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
         self.attempts.append([each.path for each in uploads])
         for start in range(0, len(uploads), self.files_per_commit):
-            if start and interrupted():
-                raise InterruptedPushError("the push was interrupted")
             with commit_slot():
                 yield self._commit(uploads[start : start + self.files_per_commit], title)
 
-    def _commit(self, uploads: Sequence[Upload], title: Callable[[frozenset[str]], str]) -> Published:
+    def _commit(self, uploads: Sequence[Upload], title: str) -> Published:
         self._request(self.errors)
         paths = frozenset(each.path for each in uploads)
         if paths & self.refused:
@@ -144,7 +140,7 @@ class MemoryHub(Remote):
                 self.uploads[each.path] = each
         self.commits.append([each.path for each in uploads])
         url = f"https://huggingface.co/{REPO}/commit/{len(self.commits)}"
-        commit = CommitInfo(commit_url=url, commit_message=title(paths), commit_description="", oid=url[-1])
+        commit = CommitInfo(commit_url=url, commit_message=title, commit_description="", oid=url[-1])
         committed = paths - left_out
         arrived = committed - self.in_doubt
         return Published(commit=commit, committed=committed, arrived=arrived, left_out=left_out, settled=paths)

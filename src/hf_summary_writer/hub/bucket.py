@@ -11,7 +11,6 @@ import huggingface_hub
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.errors import (
     ActionNeededError,
-    InterruptedPushError,
     PushError,
     TemporaryError,
 )
@@ -19,6 +18,7 @@ from hf_summary_writer.hub import xet
 from hf_summary_writer.hub.remote import BATCHES, BYTES_AT_ONCE, Published, Remote, RemoteFile, kept_path, longer
 from hf_summary_writer.hub.responses import one_line
 from hf_summary_writer.hub.uploads import grouped
+from hf_summary_writer.notices import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -78,11 +78,9 @@ class BucketRemote(Remote):
     def publish(
         self,
         uploads: Sequence[Upload],
-        title: Callable[[frozenset[str]], str],
+        title: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
-        *,
         along: Sequence[Upload] = (),
-        interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
         """Upload files and add them to the bucket, in as many batches as the memory of the Xet client asks for."""
         xet.over_xet()  # gives the client a folder for its cache
@@ -92,8 +90,6 @@ class BucketRemote(Remote):
             # One batch takes no more; others come along with the next push.
             some = along[: _MAX_OPERATIONS - len(group)] if number == 1 else ()
             yield self._publish(group, some, title, commit_slot)
-            if number < len(groups) and interrupted():
-                raise InterruptedPushError("the push was interrupted")
 
     def publish_small(
         self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
@@ -108,7 +104,7 @@ class BucketRemote(Remote):
         self,
         uploads: Sequence[Upload],
         along: Sequence[Upload],
-        title: Callable[[frozenset[str]], str],
+        title: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> Published:
         paths = frozenset(upload.path for upload in uploads)
@@ -126,7 +122,7 @@ class BucketRemote(Remote):
         arrived = stored - self._in_doubt
         self._in_doubt -= stored
         size = sum(upload.size for upload in uploads if upload.path in stored)
-        receipt = self._receipt(title(stored), len(stored), size) if stored else None
+        receipt = self._receipt(title, len(stored), size) if stored else None
         return Published(
             commit=receipt, committed=stored, arrived=arrived, settled=paths, refused=failed, listed=listed
         )
@@ -200,10 +196,11 @@ class BucketRemote(Remote):
             return {str(each["path"]): one_line(str(each["error"])) for each in error.failures}
         return {}
 
-    def _receipt(self, message: str, files: int, nbytes: int) -> CommitInfo:
+    def _receipt(self, title: str, files: int, nbytes: int) -> CommitInfo:
         from hf_summary_writer.hub.receipt import BucketReceipt
 
-        return BucketReceipt(f"{self.client.endpoint}/buckets/{self.repo_id}", message, files, nbytes)
+        url = f"{self.client.endpoint}/buckets/{self.repo_id}"
+        return BucketReceipt(url, f"{title}: {counted(files, 'file')}", files, nbytes)
 
     def _list(self, paths: list[str]) -> dict[str, RemoteFile]:
         found = self.api.get_bucket_paths_info(self.repo_id, paths)

@@ -268,21 +268,20 @@ class Remote(ABC):
     def publish(
         self,
         uploads: Sequence[Upload],
-        title: Callable[[frozenset[str]], str],
+        title: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
-        *,
         along: Sequence[Upload] = (),
-        interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
         """Upload files and publish them, in several commits or batches if need be.
 
+        Each is made when its receipt is asked for; a caller that asks for no more leaves the rest unpublished.
+
         Args:
             uploads: The files; no two have the same path.
-            title: Makes the title of a commit from the paths in it.
+            title: The title of each commit, to which the number of its files is added.
             commit_slot: Entered around each request that publishes; may raise instead of letting it happen.
             along: Small files that come along with the first commit. None is made for them alone, no receipt is about
                 them, and where the Hub refuses them it gets the others without.
-            interrupted: Asked between the requests; true ends the publishing.
 
         Raises:
             RejectedError: If the Hub refuses one of the files; results yielded before stay valid.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from hf_summary_writer.checks import PULL_REQUESTS
 from hf_summary_writer.errors import (
     DeadlineError,
-    InterruptedPushError,
     PushError,
     RejectedError,
     TemporaryError,
@@ -28,6 +27,7 @@ from hf_summary_writer.hub.uploads import (
     is_left_out,
     posted_bytes,
 )
+from hf_summary_writer.notices import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,11 +85,9 @@ class RepoRemote(Remote):
     def publish(
         self,
         uploads: Sequence[Upload],
-        title: Callable[[frozenset[str]], str],
+        title: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
-        *,
         along: Sequence[Upload] = (),
-        interrupted: Callable[[], bool] = lambda: False,
     ) -> Iterator[Published]:
         """Upload files and commit them, in several commits where text exceeds the size limit of one."""
         prepared = self._prepare(uploads, () if self._may_refuse_along else along)
@@ -102,8 +100,6 @@ class RepoRemote(Remote):
             settled = frozenset(remaining - later)
             remaining &= later
             yield self._commit_share(share, settled, title, commit_slot)
-            if remaining and interrupted():
-                raise InterruptedPushError("the push was interrupted")
 
     def _list(self, paths: list[str]) -> dict[str, RemoteFile]:
         found = self.api.get_paths_info(self.repo_id, paths, repo_type=self._repo_type, revision=self._revision)
@@ -185,7 +181,7 @@ class RepoRemote(Remote):
         self,
         share: PreparedCommit,
         settled: frozenset[str],
-        title: Callable[[frozenset[str]], str],
+        title: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> Published:
         commit = None
@@ -193,7 +189,7 @@ class RepoRemote(Remote):
         if committed:
             kept = {path: to for path, to in share.kept.items() if path in committed}
             with self._doubting(settled):
-                commit = self._commit(share, kept, title(committed), commit_slot)
+                commit = self._commit(share, kept, f"{title}: {counted(len(committed), 'file')}", commit_slot)
             for path, to in kept.items():
                 self._tell_kept(path, to)
         left_out = share.left_out & settled

@@ -18,6 +18,7 @@ from hf_summary_writer.errors import (
     ActionNeededError,
     BranchGoneError,
     FolderBusyError,
+    InterruptedPushError,
     PostponedError,
     PushError,
     RejectedError,
@@ -26,7 +27,7 @@ from hf_summary_writer.errors import (
 )
 from hf_summary_writer.folder import LedgerEntry, is_event_file, most_open_files
 from hf_summary_writer.hub import CARD_PATH, Published, Remote, Upload, model_card
-from hf_summary_writer.notices import counted, logger
+from hf_summary_writer.notices import logger
 from hf_summary_writer.push.batches import BatchLimits, batches
 from hf_summary_writer.push.budget import commit_queue_of
 from hf_summary_writer.push.job import Job, JobFile, StagedFile
@@ -230,6 +231,8 @@ class Pusher:
                     refusals.note(receipt, part)
                     part = [file for file in part if file.path not in receipt.settled]
                     yield receipt
+                    if part and all(file.job.interrupted() for file in part):
+                        raise InterruptedPushError("the push was interrupted")
             except RejectedError as error:
                 if len(part) > 1:
                     middle = len(part) // 2
@@ -279,9 +282,6 @@ class Pusher:
             job.record_repo(self.remote, is_new=is_new)
             is_new = False  # one README.md is enough
 
-        def title(paths: frozenset[str]) -> str:
-            return _title([file for file in files if file.path in paths])
-
         yield from self.remote.publish(
             [
                 Upload(
@@ -295,10 +295,9 @@ class Pusher:
                 )
                 for file in files
             ],
-            title,
+            f"Logs of {_name_of(jobs)}",
             lambda: self.queue.commit(final=any(job.final for job in jobs)),
-            along=self._along(files),
-            interrupted=_interrupted(jobs),
+            self._along(files),
         )
 
     def _record(self, receipt: Published, files: list[StagedFile], outcomes: Outcomes) -> Counter[Job]:
@@ -461,10 +460,6 @@ class _Refusals:
             self._outcomes.fail([file.job], ActionNeededError(reason))
         else:
             file.job.refuse(file.snapshot, reason)
-
-
-def _title(files: list[StagedFile]) -> str:
-    return f"Logs of {_name_of(dict.fromkeys(file.job for file in files))}: {counted(len(files), 'file')}"
 
 
 def _name_of(jobs: Iterable[Job]) -> str:
