@@ -85,11 +85,10 @@ class BucketRemote(Remote):
         """Upload files and add them to the bucket, in as many batches as the memory of the Xet client asks for."""
         xet.over_xet()  # gives the client a folder for its cache
         # As many files as the Xet client holds in little memory.
-        groups = list(grouped(uploads, lambda each: each.size, BYTES_AT_ONCE))
-        for number, group in enumerate(groups, start=1):
+        for group in grouped(uploads, lambda each: each.size, BYTES_AT_ONCE):
             # One batch takes no more; others come along with the next push.
-            some = along[: _MAX_OPERATIONS - len(group)] if number == 1 else ()
-            yield self._publish(group, some, title, commit_slot)
+            yield self._publish(group, along[: _MAX_OPERATIONS - len(group)], title, commit_slot)
+            along = ()
 
     def publish_small(
         self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]

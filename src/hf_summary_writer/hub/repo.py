@@ -30,7 +30,7 @@ from hf_summary_writer.hub.uploads import (
 from hf_summary_writer.notices import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from huggingface_hub import CommitInfo, CommitOperationAdd
@@ -91,15 +91,11 @@ class RepoRemote(Remote):
     ) -> Iterator[Published]:
         """Upload files and commit them, in several commits where text exceeds the size limit of one."""
         prepared = self._prepare(uploads, () if self._may_refuse_along else along)
-        remaining = {upload.path for upload in uploads}
-        shares = prepared.shares(MAX_POSTED_BYTES_PER_COMMIT)
-        later = {addition.path_in_repo for share in shares for addition in share.additions}
-        for share in shares:
-            later.difference_update(addition.path_in_repo for addition in share.additions)
-            # Files that need no commit are settled with the first one.
-            settled = frozenset(remaining - later)
-            remaining &= later
-            yield self._commit_share(share, settled, title, commit_slot)
+        # Files that need no commit are settled with the first one.
+        unchanged = frozenset(upload.path for upload in uploads) - _paths(prepared.additions)
+        for share in prepared.shares(MAX_POSTED_BYTES_PER_COMMIT):
+            yield self._commit_share(share, unchanged, title, commit_slot)
+            unchanged = frozenset()
 
     def _list(self, paths: list[str]) -> dict[str, RemoteFile]:
         found = self.api.get_paths_info(self.repo_id, paths, repo_type=self._repo_type, revision=self._revision)
@@ -172,7 +168,7 @@ class RepoRemote(Remote):
     def _to_keep(self, prepared: PreparedCommit, uploads: Sequence[Upload]) -> dict[str, str]:
         """Return the files of the branch that would be replaced by less, and the paths under which to keep them."""
         # A README.md may be ours or the Hub's own.
-        existing = {each.path_in_repo for each in prepared.additions if exists(each)} - {CARD_PATH}
+        existing = _paths(filter(exists, prepared.additions)) - {CARD_PATH}
         sizes = {each.path: each.size for each in uploads if each.is_first and each.path in existing}
         found = longer(self.files([*sizes]), sizes) if sizes else {}
         return {path: kept_path(path, file.git_oid) for path, file in found.items()}
@@ -180,28 +176,27 @@ class RepoRemote(Remote):
     def _commit_share(
         self,
         share: PreparedCommit,
-        settled: frozenset[str],
+        unchanged: frozenset[str],
         title: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
     ) -> Published:
         commit = None
-        committed = frozenset(each.path_in_repo for each in share.additions)
+        committed = _paths(share.additions)
+        settled = committed | unchanged
+        arrived = settled - share.left_out
         if committed:
             kept = {path: to for path, to in share.kept.items() if path in committed}
             with self._doubting(settled):
                 commit = self._commit(share, kept, f"{title}: {counted(len(committed), 'file')}", commit_slot)
             for path, to in kept.items():
                 self._tell_kept(path, to)
-        left_out = share.left_out & settled
-        arrived = settled - left_out
-        if commit is not None:
             arrived -= self._in_doubt
         self._in_doubt -= settled
         return Published(
             commit=commit,
             committed=committed,
             arrived=arrived,
-            left_out=left_out,
+            left_out=share.left_out,
             settled=settled,
             listed=share.listed,
         )
@@ -274,7 +269,7 @@ class RepoRemote(Remote):
         ]
         return PreparedCommit(
             tuple(wanted),
-            frozenset(each.path_in_repo for each in left_out),
+            _paths(left_out),
             along=tuple(others),
             listed={each.path_in_repo: _to_be_listed(each) for each in additions},
         )
@@ -333,6 +328,10 @@ class RepoRemote(Remote):
                 return str(self.api.repo_info(self.repo_id, repo_type=self._repo_type).id), False
             except HfHubHTTPError:
                 raise error from None
+
+
+def _paths(additions: Iterable[CommitOperationAdd]) -> frozenset[str]:
+    return frozenset(each.path_in_repo for each in additions)
 
 
 def _to_be_listed(addition: CommitOperationAdd) -> RemoteFile:
