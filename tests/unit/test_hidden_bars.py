@@ -13,7 +13,8 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
-from hf_summary_writer.hub.client import HiddenBars
+from hf_summary_writer.hub.client import _has_bars, _show_bars
+from hf_summary_writer.hub.switch import ClientSwitch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +32,10 @@ def bars_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("shown", [True, False])
 def test_bars_are_hidden_until_the_outermost_block_ends(shown: bool) -> None:
     (enable_progress_bars if shown else disable_progress_bars)()
-    hidden = HiddenBars()
-    with hidden():
+    bars = ClientSwitch(_has_bars, _show_bars)
+    with bars.off():
         assert are_progress_bars_disabled()
-        with hidden():
+        with bars.off():
             assert are_progress_bars_disabled()
         assert are_progress_bars_disabled()
     assert are_progress_bars_disabled() is not shown
@@ -42,7 +43,7 @@ def test_bars_are_hidden_until_the_outermost_block_ends(shown: bool) -> None:
 
 def test_a_forked_child_has_the_bars_restored() -> None:
     enable_progress_bars()
-    hidden = HiddenBars()
-    with hidden():
-        hidden.after_fork_in_child()
+    bars = ClientSwitch(_has_bars, _show_bars)
+    with bars.off():
+        bars.after_fork_in_child()
         assert not are_progress_bars_disabled()

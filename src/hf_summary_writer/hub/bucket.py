@@ -96,9 +96,6 @@ class BucketRemote(Remote):
         """Add small files to the bucket."""
         self._send(uploads, commit_slot, {})
 
-    def squash(self, title: str) -> None:
-        """Do nothing: there is no history."""
-
     def _publish(
         self,
         uploads: Sequence[Upload],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import logging
@@ -19,17 +18,17 @@ from hf_summary_writer.errors import ActionNeededError, UnreachableError
 from hf_summary_writer.hub import deadline, xet
 from hf_summary_writer.hub.responses import classify_exception
 from hf_summary_writer.hub.secrets import redacted
+from hf_summary_writer.hub.switch import ClientSwitch
 from hf_summary_writer.notices import in_notebook
-from hf_summary_writer.process import tell_after_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable
 
     from huggingface_hub import HfApi
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Client", "HiddenBars", "client_of", "default_endpoint", "endpoint_for", "endpoint_of"]
+__all__ = ["Client", "client_of", "default_endpoint", "endpoint_for", "endpoint_of"]
 
 
 T = TypeVar("T")
@@ -156,7 +155,7 @@ class Client:
         def prepared() -> T:
             self._look_up_token(repo)
             self._install_hooks()
-            with _without_progress_bars():
+            with _progress_bars.off():
                 return call()
 
         result = self._classified(prepared, repo=repo, known=known)
@@ -255,52 +254,19 @@ def _forget_storage_tokens() -> None:
     getattr(_xet, "XET_CONNECTION_INFO_CACHE", {}).clear()
 
 
-class HiddenBars:
-    """Hides the client's progress bars while any thread is inside a `with` block of it. Thread-safe.
+def _has_bars() -> bool:
+    from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]
 
-    Every few minutes a bar for each upload would come between the lines of a training, also where there is no terminal.
-    A user's own download that begins while we upload has none either; one switch of the client is all there is.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._has_hidden = False
-        tell_after_fork(self)
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]
-            are_progress_bars_disabled,
-            disable_progress_bars,
-        )
-
-        with self._lock:
-            self._inside += 1
-            # A user who insists on them by HF_HUB_DISABLE_PROGRESS_BARS=0 has them.
-            if not are_progress_bars_disabled() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
-                disable_progress_bars()
-                self._has_hidden = True
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
-                    self._show_again()
-
-    def after_fork_in_child(self) -> None:
-        """Forget the threads of the parent, which the child does not have."""
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._show_again()
-
-    def _show_again(self) -> None:
-        if self._has_hidden:
-            from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
-
-            self._has_hidden = False
-            enable_progress_bars()
+    # A user who insists on them by HF_HUB_DISABLE_PROGRESS_BARS=0 has them.
+    return not are_progress_bars_disabled() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
 
 
-_without_progress_bars = HiddenBars()
+def _show_bars(on: bool) -> None:
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
+
+    (enable_progress_bars if on else disable_progress_bars)()
+
+
+# Every few minutes a bar for each upload would come between the lines of a training, also where there is no terminal.
+# A user's own download that begins while we upload has none either.
+_progress_bars = ClientSwitch(_has_bars, _show_bars)

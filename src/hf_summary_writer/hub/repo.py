@@ -102,11 +102,6 @@ class RepoRemote(Remote):
         # A folder has no size.
         return {each.path: _remote_file(each) for each in found if hasattr(each, "size")}
 
-    def publish_small(
-        self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
-    ) -> None:
-        """Do nothing: it would take a commit."""
-
     def squash(self, title: str) -> None:
         """Squash the history of the branch into one commit."""
         self._call(

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from huggingface_hub import constants
 
 from hf_summary_writer.hub.home import temporary_home
+from hf_summary_writer.hub.switch import ClientSwitch
 from hf_summary_writer.notices import logger
-from hf_summary_writer.process import tell_after_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 __all__ = [
     "FIRST_UPLOAD_SECONDS",
@@ -75,55 +75,16 @@ def is_off() -> bool:
     return bool(constants.HF_HUB_DISABLE_XET)
 
 
-class _Switch:
-    """Switches Xet off in the client, whose switch is one for the whole process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # The `with` blocks of all threads that run without Xet now, and whether it stays off after the last one.
-        self._blocks = 0
-        self._stays_off = False
-        tell_after_fork(self)
-
-    def after_fork_in_child(self) -> None:
-        """Forget the `with` blocks, whose threads are those of the parent."""
-        self._lock = threading.Lock()
-        if self._blocks:
-            self._blocks = 0
-            constants.HF_HUB_DISABLE_XET = self._stays_off
-
-    def enter(self) -> None:
-        with self._lock:
-            if not self._blocks:
-                self._stays_off = constants.HF_HUB_DISABLE_XET
-            self._blocks += 1
-            constants.HF_HUB_DISABLE_XET = True
-
-    def leave(self) -> None:
-        with self._lock:
-            self._blocks -= 1
-            if not self._blocks:
-                constants.HF_HUB_DISABLE_XET = self._stays_off
-
-    def off_for_good(self) -> bool:
-        """Switch it off for good; return whether it was on."""
-        with self._lock:
-            was_off = self._stays_off if self._blocks else constants.HF_HUB_DISABLE_XET
-            self._stays_off = constants.HF_HUB_DISABLE_XET = True
-            return not was_off
+def _turn(on: bool) -> None:
+    constants.HF_HUB_DISABLE_XET = not on
 
 
-_switch = _Switch()
+_switch = ClientSwitch(lambda: not is_off(), _turn)
 
 
-@contextlib.contextmanager
-def switched_off() -> Iterator[None]:
+def switched_off() -> AbstractContextManager[None]:
     """Upload over plain LFS in the `with` block, in the whole process."""
-    _switch.enter()
-    try:
-        yield
-    finally:
-        _switch.leave()
+    return _switch.off()
 
 
 def load() -> None:
