@@ -77,9 +77,7 @@ def check(
         repo_type: Its type.
         revision: Its branch.
     """
-    yield Finding(
-        "versions", ok=True, text=", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)])
-    )
+    yield _finding("versions", ", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)]))
     if repo_type == BUCKET:
         yield _bucket_client()
     yield _mode()
@@ -93,25 +91,25 @@ def check(
         reason = str(classify_exception(error, known=False, repo="the Hub", now=time.time()))
         refusal = answer_of(error)
         if isinstance(error, UnicodeEncodeError) or (refusal is not None and refusal.status in _OF_THE_TOKEN):
-            yield Finding("Hub", ok=True, text=endpoint)
-            yield Finding("token", ok=False, text=reason, remedy="log in with `hf auth login`, or set HF_TOKEN")
+            yield _finding("Hub", endpoint)
+            yield _finding("token", reason, "log in with `hf auth login`, or set HF_TOKEN")
         else:
-            yield Finding("Hub", ok=False, text=f"{endpoint}: {reason}", remedy="check HF_ENDPOINT, network and proxy")
+            yield _finding("Hub", f"{endpoint}: {reason}", "check HF_ENDPOINT, network and proxy")
         return
-    yield Finding("Hub", ok=True, text=endpoint)
+    yield _finding("Hub", endpoint)
     yield _clock(answer.headers.get("date", ""))
     yield _limits(answer.headers.get("ratelimit", ""))
     role = _role(account.get("auth"))
-    yield Finding(
-        "token",
-        ok=role != "read",
-        text=f"of {one_line(name)}, with the role {one_line(role)}",
-        remedy="create a token that may write at https://huggingface.co/settings/tokens" if role == "read" else "",
-    )
+    remedy = "create a token that may write at https://huggingface.co/settings/tokens" if role == "read" else ""
+    yield _finding("token", f"of {one_line(name)}, with the role {one_line(role)}", remedy)
     if repo_id is not None:
         full_name = repo_id if "/" in repo_id else f"{name}/{repo_id}"
         found = _rights(api, full_name, check_repo_type(repo_type), check_revision(revision))
         yield found if found is not None else _new_repo(account, full_name, check_repo_type(repo_type))
+
+
+def _finding(subject: str, text: str, remedy: str = "") -> Finding:
+    return Finding(subject, not remedy, text, remedy)
 
 
 def require(config: PushConfig, api: HfApi | None) -> None:
@@ -147,8 +145,8 @@ def _bucket_client() -> Finding:
     try:
         check_client(BUCKET)
     except ValueError as error:
-        return Finding("client", ok=False, text=str(error), remedy="upgrade huggingface_hub and hf_xet")
-    return Finding("client", ok=True, text="can push to buckets")
+        return _finding("client", str(error), "upgrade huggingface_hub and hf_xet")
+    return _finding("client", "can push to buckets")
 
 
 def _version(package: str) -> str:
@@ -162,24 +160,20 @@ def _mode() -> Finding:
     try:
         mode = mode_for()
     except ValueError as error:
-        return Finding("mode", ok=False, text=str(error), remedy=f"correct {MODE}")
-    online = mode is Mode.ONLINE
-    return Finding(
-        "mode",
-        ok=online,
-        text=mode.value,
-        remedy="" if online else f"unset {MODE}, HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE",
-    )
+        return _finding("mode", str(error), f"correct {MODE}")
+    remedy = "" if mode is Mode.ONLINE else f"unset {MODE}, HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE"
+    return _finding("mode", mode.value, remedy)
 
 
 def _xet_cache(repo_type: str | None) -> Finding:
     if constants.HF_HUB_DISABLE_XET and repo_type != BUCKET:
-        return Finding("Xet", ok=True, text="switched off by HF_HUB_DISABLE_XET: files go over plain LFS")
+        return _finding("Xet", "switched off by HF_HUB_DISABLE_XET: files go over plain LFS")
     folder = Path(constants.HF_XET_CACHE)
     existing = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110
-    writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-    remedy = "" if writable else "set HF_HOME to a folder that you may write to, or HF_HUB_DISABLE_XET=1"
-    return Finding("Xet", ok=writable, text=f"cache in {folder}{'' if writable else ', not writable'}", remedy=remedy)
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return _finding("Xet", f"cache in {folder}")
+    remedy = "set HF_HOME to a folder that you may write to, or HF_HUB_DISABLE_XET=1"
+    return _finding("Xet", f"cache in {folder}, not writable", remedy)
 
 
 def _role(auth: Any) -> str:
@@ -192,15 +186,15 @@ def _clock(date: str) -> Finding:
     try:
         distance = time.time() - parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError):
-        return Finding("clock", ok=True, text="the Hub did not tell its own")
-    ok = abs(distance) <= _MAX_CLOCK_SECONDS
-    return Finding("clock", ok=ok, text=f"{distance:+.0f} s from that of the Hub", remedy="" if ok else "set the clock")
+        return _finding("clock", "the Hub did not tell its own")
+    remedy = "set the clock" if abs(distance) > _MAX_CLOCK_SECONDS else ""
+    return _finding("clock", f"{distance:+.0f} s from that of the Hub", remedy)
 
 
 def _limits(header: str) -> Finding:
     left = requests_left(header)
     text = "the Hub names none" if left is None else f"{left[0]:,} API requests left for the next {left[1]} s"
-    return Finding("limits", ok=True, text=text)
+    return _finding("limits", text)
 
 
 def _new_repo(account: Mapping[str, Any], repo_id: str, repo_type: str) -> Finding:
@@ -210,14 +204,13 @@ def _new_repo(account: Mapping[str, Any], repo_id: str, repo_type: str) -> Findi
     known = {str(each).lower() for each in (account["name"], *organizations)}
     # The local Hub may let each user use all namespaces.
     if namespace.lower() not in known and not account.get("anyNamespace"):
-        return Finding(
+        return _finding(
             "repo",
-            ok=False,
-            text=f"{repo_type} {repo_id} does not exist, and {namespace} is neither {one_line(str(account['name']))}"
+            f"{repo_type} {repo_id} does not exist, and {namespace} is neither {one_line(str(account['name']))}"
             " nor an organization of this account",
-            remedy="correct the name, or ask for access to it",
+            "correct the name, or ask for access to it",
         )
-    return Finding("repo", ok=True, text=f"{repo_type} {repo_id} does not exist: the first push creates it")
+    return _finding("repo", f"{repo_type} {repo_id} does not exist: the first push creates it")
 
 
 def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding | None:
@@ -238,10 +231,9 @@ def _rights(api: HfApi, repo_id: str, repo_type: str, revision: str) -> Finding 
             return None
         if code == REVISION_NOT_FOUND and revision.startswith(PULL_REQUESTS):
             text = f"{repo_type} {repo_id} has no pull request {revision}"
-            return Finding("repo", ok=False, text=text, remedy="open it first, or name a branch")
+            return _finding("repo", text, "open it first, or name a branch")
         if code == REVISION_NOT_FOUND:
-            text = f"{repo_type} {repo_id} has no branch {revision}: the first push creates it"
-            return Finding("repo", ok=True, text=text)
+            return _finding("repo", f"{repo_type} {repo_id} has no branch {revision}: the first push creates it")
         reason = str(classify_exception(error, known=False, repo=repo_id, now=time.time()))
-        return Finding("repo", ok=False, text=reason, remedy="use a token that may write to this repo, or another repo")
-    return Finding("repo", ok=True, text=f"the token may write to {repo_type} {repo_id}")
+        return _finding("repo", reason, "use a token that may write to this repo, or another repo")
+    return _finding("repo", f"the token may write to {repo_type} {repo_id}")
