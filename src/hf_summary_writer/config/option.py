@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hf_summary_writer.checks import check_switch
 from hf_summary_writer.config.environment import NO, YES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from dataclasses import Field
 
-__all__ = ["Option", "number", "option", "option_of", "yes_or_no"]
+__all__ = ["Option", "number", "option", "option_of", "switch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,14 @@ class Option:
     none_is_unset: bool = True
 
 
-def option(check: Callable[[Any, str], Any], **names: Any) -> dict[str, Option]:
-    return {"option": Option(check, **names)}
+def option(check: Callable[[Any, str], Any], *, default: Any = MISSING, is_shown: bool = True, **names: Any) -> Any:
+    """Return a field of `PushConfig`; `is_shown` is whether its value may be, and `names` are those of `Option`."""
+    return field(default=default, repr=is_shown, metadata={"option": Option(check, **names)})
+
+
+def switch(*, default: bool | None, **names: Any) -> Any:
+    """Return a field of `PushConfig` that is true or false."""
+    return option(check_switch, default=default, parse=_yes_or_no, **names)
 
 
 def option_of(field: Field[Any]) -> Option:
@@ -57,7 +64,7 @@ def option_of(field: Field[Any]) -> Option:
     return found
 
 
-def yes_or_no(text: str) -> bool:
+def _yes_or_no(text: str) -> bool:
     if text.lower() in YES:
         return True
     if text.lower() in NO:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_summary_writer.checks import (
@@ -23,13 +23,12 @@ from hf_summary_writer.checks import (
     check_revision,
     check_seconds,
     check_some_seconds,
-    check_switch,
     check_token,
     without_password,
 )
 from hf_summary_writer.config.destination import Destination
 from hf_summary_writer.config.environment import is_client_offline
-from hf_summary_writer.config.option import number, option, option_of, yes_or_no
+from hf_summary_writer.config.option import number, option, option_of, switch
 from hf_summary_writer.config.uri import uri_parts
 
 if TYPE_CHECKING:
@@ -112,154 +111,122 @@ class PushConfig:
     the command that resumes a push, ledgers and pickles follow from the field.
     """
 
-    repo_id: str = field(metadata=option(_check_repo, variable="REPO_ID"))
-    endpoint: str = field(
-        metadata=option(
-            check_endpoint,
-            flags="--endpoint",
-            metavar="URL",
-            help="The address of the Hub.  [default: HF_ENDPOINT, or https://huggingface.co]",
-        )
+    repo_id: str = option(_check_repo, variable="REPO_ID")
+    endpoint: str = option(
+        check_endpoint,
+        flags="--endpoint",
+        metavar="URL",
+        help="The address of the Hub.  [default: HF_ENDPOINT, or https://huggingface.co]",
     )
-    repo_type: str | None = field(
+    repo_type: str | None = option(
+        _checked_if_given(check_repo_type),
         default=None,
-        metadata=option(
-            _checked_if_given(check_repo_type),
-            variable="REPO_TYPE",
-            flags="--repo-type",
-            choices=REPO_TYPES,
-            help="The kind of repo, or bucket.  [default: model]",
-        ),
+        variable="REPO_TYPE",
+        flags="--repo-type",
+        choices=REPO_TYPES,
+        help="The kind of repo, or bucket.  [default: model]",
     )
-    revision: str | None = field(
+    revision: str | None = option(
+        _checked_if_given(check_revision),
         default=None,
-        metadata=option(
-            _checked_if_given(check_revision),
-            writer="repo_revision",
-            variable="REVISION",
-            flags="--revision",
-            metavar="BRANCH",
-            help="The branch; created if needed.  [default: main]",
-        ),
+        writer="repo_revision",
+        variable="REVISION",
+        flags="--revision",
+        metavar="BRANCH",
+        help="The branch; created if needed.  [default: main]",
     )
-    path_in_repo: str = field(
+    path_in_repo: str = option(
+        check_path_in_repo,
         default="",
-        metadata=option(
-            check_path_in_repo,
-            variable="PATH_IN_REPO",
-            flags="--path-in-repo",
-            metavar="FOLDER",
-            help=f"Upload LOGDIR, under its own name, to this folder of the repo.  [default: {RUNS_FOLDER}]",
-            none_is_unset=False,
-        ),
+        variable="PATH_IN_REPO",
+        flags="--path-in-repo",
+        metavar="FOLDER",
+        help=f"Upload LOGDIR, under its own name, to this folder of the repo.  [default: {RUNS_FOLDER}]",
+        none_is_unset=False,
     )
-    private: bool | None = field(
+    private: bool | None = switch(
         default=None,
-        metadata=option(
-            check_switch,
-            parse=yes_or_no,
-            writer="repo_private",
-            variable="PRIVATE",
-            flags="--private/--public",
-            aliases=(" /--no-private",),
-            help="Visibility of a new repo.  [default: public, or your organization's setting]",
-            ledger="private",
-        ),
+        writer="repo_private",
+        variable="PRIVATE",
+        flags="--private/--public",
+        aliases=(" /--no-private",),
+        help="Visibility of a new repo.  [default: public, or your organization's setting]",
+        ledger="private",
     )
-    every: float | None = field(
+    every: float | None = option(
+        _checked_if_given(check_interval),
         default=None,
-        metadata=option(
-            _checked_if_given(check_interval),
-            parse=number,
-            writer="commit_every",
-            variable="COMMIT_EVERY",
-            flags="--every",
-            metavar="MINUTES",
-            help=f"Minutes between pushes.  [default: {DEFAULT_MINUTES:g}; {DEFAULT_BUCKET_MINUTES:g} for a bucket]",
-        ),
+        parse=number,
+        writer="commit_every",
+        variable="COMMIT_EVERY",
+        flags="--every",
+        metavar="MINUTES",
+        help=f"Minutes between pushes.  [default: {DEFAULT_MINUTES:g}; {DEFAULT_BUCKET_MINUTES:g} for a bucket]",
     )
-    allow_patterns: tuple[str, ...] | None = field(
+    allow_patterns: tuple[str, ...] | None = option(
+        as_patterns,
         default=RUN_FILES,
-        metadata=option(
-            as_patterns,
-            writer="repo_allow_patterns",
-            flags="--allow",
-            aliases=("--include",),
-            metavar="PATTERN",
-            several=True,
-            help=f"Upload only files that match. Repeatable.  [default: {RUN_FILES[0]} and embeddings]",
-            ledger="allow",
-            none_is_unset=False,
-        ),
+        writer="repo_allow_patterns",
+        flags="--allow",
+        aliases=("--include",),
+        metavar="PATTERN",
+        several=True,
+        help=f"Upload only files that match. Repeatable.  [default: {RUN_FILES[0]} and embeddings]",
+        ledger="allow",
+        none_is_unset=False,
     )
-    ignore_patterns: tuple[str, ...] | None = field(
+    ignore_patterns: tuple[str, ...] | None = option(
+        lambda patterns, name: as_patterns(patterns, name) or None,
         default=None,
-        metadata=option(
-            lambda patterns, name: as_patterns(patterns, name) or None,
-            writer="repo_ignore_patterns",
-            flags="--ignore",
-            aliases=("--exclude",),
-            metavar="PATTERN",
-            several=True,
-            help="Do not upload files that match. Repeatable.",
-            ledger="ignore",
-        ),
+        writer="repo_ignore_patterns",
+        flags="--ignore",
+        aliases=("--exclude",),
+        metavar="PATTERN",
+        several=True,
+        help="Do not upload files that match. Repeatable.",
+        ledger="ignore",
     )
-    squash_history: bool = field(
+    squash_history: bool = switch(
         default=False,
-        metadata=option(
-            check_switch,
-            parse=yes_or_no,
-            variable="SQUASH_HISTORY",
-            flags="--squash-history/--no-squash-history",
-            help="Squash the commit history of the branch after each push.  [default: no-squash-history]",
-            ledger="squash",
-        ),
+        variable="SQUASH_HISTORY",
+        flags="--squash-history/--no-squash-history",
+        help="Squash the commit history of the branch after each push.  [default: no-squash-history]",
+        ledger="squash",
     )
-    model_card: bool = field(
+    model_card: bool = switch(
         default=True,
-        metadata=option(
-            check_switch,
-            parse=yes_or_no,
-            variable="MODEL_CARD",
-            flags="--model-card/--no-model-card",
-            help="Start a new repo with a README.md.  [default: model-card]",
-            ledger="card",
-        ),
+        variable="MODEL_CARD",
+        flags="--model-card/--no-model-card",
+        help="Start a new repo with a README.md.  [default: model-card]",
+        ledger="card",
     )
-    run_state: bool = field(default=True, metadata=option(check_switch, parse=yes_or_no, variable="RUN_STATE"))
-    push_leftovers: bool = field(
-        default=False, metadata=option(check_switch, parse=yes_or_no, variable="PUSH_LEFTOVERS")
-    )
-    check: bool = field(default=False, metadata=option(check_switch))
-    close_timeout: float = field(
+    run_state: bool = switch(default=True, variable="RUN_STATE")
+    push_leftovers: bool = switch(default=False, variable="PUSH_LEFTOVERS")
+    check: bool = switch(default=False)
+    close_timeout: float = option(
+        check_seconds,
         default=DEFAULT_CLOSE_TIMEOUT,
-        metadata=option(
-            check_seconds,
-            parse=number,
-            variable="CLOSE_TIMEOUT",
-            flags="--close-timeout",
-            metavar="SECONDS",
-            help=f"Maximum seconds for the last push.  [default: {DEFAULT_CLOSE_TIMEOUT:g}]",
-        ),
+        parse=number,
+        variable="CLOSE_TIMEOUT",
+        flags="--close-timeout",
+        metavar="SECONDS",
+        help=f"Maximum seconds for the last push.  [default: {DEFAULT_CLOSE_TIMEOUT:g}]",
     )
-    log_environment: bool = field(default=False, metadata=option(check_switch))
-    token: str | bool | None = field(
+    log_environment: bool = switch(default=False)
+    token: str | bool | None = option(
+        check_token,
         default=None,
-        repr=False,
-        metadata=option(
-            check_token,
-            flags="--token",
-            metavar="TOKEN",
-            help="The access token. HF_TOKEN keeps it out of the process list.  [default: the stored one]",
-        ),
+        is_shown=False,
+        flags="--token",
+        metavar="TOKEN",
+        help="The access token. HF_TOKEN keeps it out of the process list.  [default: the stored one]",
     )
-    push_on_sigterm: bool = field(default=False, metadata=option(check_switch))
-    push_every_rank: bool = field(default=False, metadata=option(check_switch))
-    on_commit: Callable[[CommitDetails], object] | None = field(default=None, metadata=option(check_hook))
-    on_error: Callable[[ErrorDetails], object] | None = field(default=None, metadata=option(check_hook))
-    on_stall: Callable[[StallDetails], object] | None = field(default=None, metadata=option(check_hook))
-    stall_after: float = field(default=DEFAULT_STALL_SECONDS, metadata=option(check_some_seconds))
+    push_on_sigterm: bool = switch(default=False)
+    push_every_rank: bool = switch(default=False)
+    on_commit: Callable[[CommitDetails], object] | None = option(check_hook, default=None)
+    on_error: Callable[[ErrorDetails], object] | None = option(check_hook, default=None)
+    on_stall: Callable[[StallDetails], object] | None = option(check_hook, default=None)
+    stall_after: float = option(check_some_seconds, default=DEFAULT_STALL_SECONDS)
 
     def __post_init__(self) -> None:
         if self.repo_type == BUCKET and self.revision is not None:
