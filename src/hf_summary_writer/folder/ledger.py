@@ -172,14 +172,6 @@ class Ledger:
                 raise
             raise self._distrusted("it is no file", sets_aside=sets_aside) from None
 
-    def is_outdated(self) -> bool:
-        """Return whether another process has recorded something since this object read or wrote the file."""
-        try:
-            with self._state.open(self.path.name) as file:
-                return Signature.of(os.fstat(file.fileno())) != self._seen
-        except OSError:
-            return False  # gone, or not readable: nothing else is known
-
     def record(self, entries: Mapping[str, LedgerEntry], commit: CommitRecord | None = None) -> None:
         """Record the files of a commit, first in memory, then durably on disk.
 
@@ -221,24 +213,13 @@ class Ledger:
         if is_news:
             self._write([{"settings": config.settings}])
 
-    def start_over(self) -> None:
-        """Forget all uploads, durably: the repo is gone, and a new one in its place may be empty.
-
-        Raises:
-            OSError: If it could not be written; memory holds it all the same.
-        """
-        if self.entries:
-            self.entries = {}
-            self._is_stale = True
-            self._rewrite()
-
     def forget(self, relpaths: Iterable[str]) -> None:
         """Forget, in memory, that these files were uploaded, so that the next push looks at them again."""
         for relpath in relpaths:
             self.entries.pop(relpath, None)
 
     def retract(self, relpaths: Iterable[str]) -> None:
-        """Forget, durably, that these files were uploaded: a commit that nobody confirmed may have replaced them.
+        """Forget, durably, that these files were uploaded: they may not be on the Hub any more.
 
         Raises:
             OSError: If it could not be written; memory has forgotten them all the same.

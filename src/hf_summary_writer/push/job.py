@@ -261,7 +261,7 @@ class Job:
         self._losses = remote.losses
         self._found = None
         # Recorded before it is recreated: later on the loss could not be detected.
-        self._note(self.ledger.start_over)
+        self._note(lambda: self.ledger.retract([*self.ledger.entries]))
 
     def read(self, file: ChangedFile, memory: int) -> FileSnapshot | LedgerEntry | SkipReason:
         """Read one file into something stable.
@@ -325,11 +325,10 @@ class Job:
         record = None if commit is None else CommitRecord(commit.oid, commit.commit_url, time.time())
         if commit is not None:
             self.runs.told()
-        if commit is not None and self.ledger.is_outdated():
-            self._crossed.update(arrived)
             with contextlib.suppress(LedgerError, OSError):
-                self.ledger.refresh()
-            arrived = {}
+                if self.ledger.refresh():  # another process has recorded something meanwhile
+                    self._crossed.update(arrived)
+                    arrived = {}
         self._crossed.difference_update(arrived)
         self._confirmed.update(arrived)
         self._note(lambda: self.ledger.record(arrived, record))
