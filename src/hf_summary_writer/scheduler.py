@@ -149,9 +149,10 @@ class CommitScheduler:
 
             require(config, hf_api)
         self._set_up(config, check_folder(folder_path), hf_api)
+        self.start()
 
     def _set_up(self, config: PushConfig, folder: Path, hf_api: HfApi | None) -> None:
-        """Push `folder`, an absolute path without links, with `config` and no default of the environment."""
+        """Prepare to push `folder`, an absolute path without links, with no default of the environment."""
         self._config = config
         self.every: float = config.minutes
         self.path_in_repo: str = config.path_in_repo
@@ -200,7 +201,6 @@ class CommitScheduler:
         )
         tell_after_fork(self)
         tell_at_exit(self)
-        self.start()
 
     @property
     def api(self) -> HfApi:

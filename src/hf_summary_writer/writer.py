@@ -362,15 +362,16 @@ class _RunScheduler(CommitScheduler):
     ) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
-        self._enabled = enabled and starts
+        self._enabled = enabled
         self._is_other_rank = is_other_rank
         self._run = run
         self._dropped = 0
         self._is_left_to_others = False  # whether only other processes upload the run, who need its state
         self._set_up(config, folder, hf_api)
-        self._enabled = enabled
         # One process of a distributed run speaks for all.
         self._shutdown.is_quiet = is_other_rank
+        if starts:
+            self.start()
 
     @property
     def url(self) -> str | None:

@@ -159,6 +159,6 @@ def test_ctrl_c_exits_with_code_130(known: Path, monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     # Import the module by name: the package attribute of that name is the command.
-    monkeypatch.setattr(import_module("hf_summary_writer.cli.status"), "known_folders", interrupted)
+    monkeypatch.setattr(import_module("hf_summary_writer.cli.status"), "folders_known_here", interrupted)
     ended = commands.invoke(commands.Nowhere(), "status", known, home=known.parent)
     assert (ended.returncode, "Traceback" in ended.stderr) == (130, False)

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hf_summary_writer.checks import as_unicode, check_folder, check_path_in_repo
+from hf_summary_writer.cli.terminal import say
 from hf_summary_writer.config import RUNS_FOLDER, PushConfig, commits_per_hour, mode_for, option_of, with_uri
 from hf_summary_writer.hub import check_client, default_endpoint
+from hf_summary_writer.push import known_folders
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Mapping
     from dataclasses import Field
+
+    from hf_summary_writer.folder import Ledger
 
 __all__ = [
     "check_environment",
@@ -25,6 +29,7 @@ __all__ = [
     "config_options",
     "create_folder",
     "existing_folder",
+    "folders_known_here",
     "given",
     "new_folder",
     "refuse",
@@ -58,6 +63,22 @@ def create_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"{folder} cannot be created: {error.strerror}") from None
+
+
+def folders_known_here(folder: Path) -> tuple[list[tuple[Path, Ledger]], set[str]]:
+    """Return the folders of `known_folders`, and the kinds of the others, which are named on standard error.
+
+    Raises:
+        click.UsageError: If there are neither.
+    """
+    left_out: dict[str, str] = {}
+    known = known_folders(folder, lambda kind, line: left_out.update({line: kind}))
+    for line in left_out:
+        say(line, colour="red", err=True)
+    # A copy is known from another folder alone; a folder that cannot be read may have been pushed.
+    if not known and {"copy"}.issuperset(left_out.values()):
+        raise click.UsageError(f"{folder} was never pushed from here: sync it with REPO_ID")
+    return known, set(left_out.values())
 
 
 class _Seconds(click.FloatRange):

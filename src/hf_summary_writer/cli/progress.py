@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["Bar", "UploadProgress", "are_bars_wanted", "bar", "download_progress"]
+__all__ = ["UploadProgress", "are_bars_wanted", "download_progress"]
 
 _OFF = frozenset({"1", "ON", "YES", "TRUE"})
 
@@ -31,49 +31,30 @@ def are_bars_wanted() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not switched_off
 
 
-class Bar:
-    """A progress bar; thread-safe.
-
-    Args:
-        total_bytes: The bytes to transfer.
-        total_files: The files to transfer.
-        label: The name of the folder or repo.
-    """
-
-    def __init__(self, total_bytes: int, total_files: int, label: str) -> None:
-        from tqdm import tqdm
-
-        self._total_bytes, self._total_files = total_bytes, total_files
-        self._done_files = 0
-        self._lock = threading.Lock()
-        self._tqdm = tqdm(
-            total=total_bytes, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False, dynamic_ncols=True
-        )
-        self.advance()
-
-    def advance(self, *, to_bytes: float = 0.0, files_done: int = 0) -> None:
-        """Show that so many bytes, in all, and so many more files are done."""
-        with self._lock:
-            self._done_files += files_done
-            self._tqdm.update(max(0.0, min(to_bytes, self._total_bytes) - self._tqdm.n))
-            self._tqdm.set_postfix_str(f"{self._done_files} of {counted(self._total_files, 'file')}")
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._tqdm.close()
-
-
 @contextlib.contextmanager
-def bar(total_bytes: int, total_files: int, label: str) -> Iterator[Bar | None]:
-    """Show a bar during a block if there is something to transfer and it can be shown."""
+def _bar(total_bytes: int, total_files: int, label: str) -> Iterator[Callable[[float, int], None]]:
+    """Show a bar during a block if there is something to transfer and it can be shown.
+
+    Yields:
+        A function for any thread that shows how many bytes and files are done.
+    """
     if not (total_files and are_bars_wanted()):
-        yield None
+        yield lambda _bytes, _files: None
         return
-    shown = Bar(total_bytes, total_files, label)
-    try:
-        yield shown
-    finally:
-        shown.close()
+    from tqdm import tqdm
+
+    lock = threading.Lock()
+    with tqdm(
+        total=total_bytes, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False, dynamic_ncols=True
+    ) as shown:
+
+        def show(done_bytes: float, done_files: int) -> None:
+            with lock:
+                shown.update(max(0.0, min(done_bytes, total_bytes) - shown.n))
+                shown.set_postfix_str(f"{done_files} of {counted(total_files, 'file')}")
+
+        show(0, 0)
+        yield show
 
 
 @contextlib.contextmanager
@@ -82,14 +63,14 @@ def download_progress(label: str) -> Iterator[Callable[[int, int], Callable[[int
     with contextlib.ExitStack() as stack:
 
         def begin(files: int, size: int) -> Callable[[int], None]:
-            shown = stack.enter_context(bar(size, files, label))
-            done = 0
+            show = stack.enter_context(_bar(size, files, label))
+            done_bytes = done_files = 0
 
             def advance(size: int) -> None:
-                nonlocal done
-                done += size
-                if shown is not None:
-                    shown.advance(to_bytes=done, files_done=1)
+                nonlocal done_bytes, done_files
+                done_bytes += size
+                done_files += 1
+                show(done_bytes, done_files)
 
             return advance
 
@@ -105,11 +86,11 @@ class UploadProgress:
 
     def __init__(self, client: HfApi) -> None:
         self.client = client
-        self._bar: Bar | None = None
+        self._show: Callable[[float, int], None] = lambda _bytes, _files: None
         self._lacking: dict[str, tuple[int, int]] = {}
         self._sent: dict[str, int] = {}
-        self._committed = 0
-        _report_uploads(self.client, self._note)
+        self._committed_bytes = self._committed_files = 0
+        self._report_uploads()
 
     @contextlib.contextmanager
     def shown(self, folder: Path, config: PushConfig) -> Iterator[None]:
@@ -118,41 +99,33 @@ class UploadProgress:
         for each in missing:
             with contextlib.suppress(OSError):
                 self._lacking[each.path_in_repo] = each.bytes, max(1, (folder / each.path).stat().st_size)
-        total = sum(each.bytes for each in missing)
-        with bar(total, len(missing), folder.name) as self._bar:
+        with _bar(sum(each.bytes for each in missing), len(missing), folder.name) as self._show:
             yield
 
     def committed(self, commit: CommitDetails) -> None:
         """Note a commit."""
-        self._committed += commit.bytes
-        if self._bar is not None:
-            self._bar.advance(to_bytes=self._bytes(), files_done=commit.files)
+        self._committed_bytes += commit.bytes
+        self._committed_files += commit.files
+        self._update()
 
-    def _note(self, path: str, length: int) -> None:
-        self._sent[path] = max(self._sent.get(path, 0), length)
-        if self._bar is not None:
-            self._bar.advance(to_bytes=self._bytes())
-
-    def _bytes(self) -> float:
+    def _update(self) -> None:
         # The client is given the whole of a file that has grown, and transfers only the part missing on the Hub.
-        sent = (
+        sent = sum(
             lacking * min(1.0, self._sent.get(path, 0) / length) for path, (lacking, length) in self._lacking.items()
         )
-        return max(sum(sent), self._committed)
+        self._show(max(sent, self._committed_bytes), self._committed_files)
 
+    def _report_uploads(self) -> None:
+        """Have the client report the size of every file, or part of a file, that it has uploaded."""
+        upload = self.client.preupload_lfs_files
 
-def _report_uploads(client: HfApi, report: Any) -> None:
-    """Have a client report the path and the size of every file, or part of a file, that it has uploaded."""
-    upload = client.preupload_lfs_files
-    parts: dict[str, int] = {}
+        def reporting(repo_id: str, additions: Iterable[CommitOperationAdd], **options: Any) -> None:
+            several = list(additions)
+            upload(repo_id=repo_id, additions=several, **options)
+            for addition in several:
+                # The client is given a large file in parts first, and then whole.
+                path = addition.path_in_repo
+                self._sent[path] = self._sent.get(path, 0) + addition.upload_info.size
+            self._update()
 
-    def reporting(repo_id: str, additions: Iterable[CommitOperationAdd], **options: Any) -> None:
-        several = list(additions)
-        upload(repo_id=repo_id, additions=several, **options)
-        for addition in several:
-            # The client is given a large file in parts first, and then whole.
-            path = addition.path_in_repo
-            parts[path] = parts.get(path, 0) + addition.upload_info.size
-            report(path, parts[path])
-
-    client.preupload_lfs_files = reporting  # type: ignore[method-assign]
+        self.client.preupload_lfs_files = reporting  # type: ignore[method-assign]

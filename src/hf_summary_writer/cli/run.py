@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from hf_summary_writer.cli.watching import WaitingScheduler
+    from hf_summary_writer.cli.watching import FolderScheduler
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.scheduler import CommitScheduler
 
@@ -165,7 +165,7 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     _check_start(repo_id)
     config = config_of(logdir, repo_id, options)
     _check_command(command)
-    scheduler: WaitingScheduler | None = None
+    scheduler: FolderScheduler | None = None
     # Importing the client takes long, and only a bar needs it here.
     progress = UploadProgress(client_for(config)) if are_bars_wanted() else None
 
@@ -178,7 +178,7 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     try:
         with _running(command, variables, hurry) as process:
             scheduler = scheduler_of(logdir, config, as_json=False, err=True, progress=progress)
-            scheduler.begin()
+            scheduler.start()
             code = _exit_code(process)
     except OSError as error:
         say(f"{command[0]} cannot be run: {error.strerror}", colour="red", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hf_summary_writer.cli.options import config_option, refuse
+from hf_summary_writer.cli.options import config_option, folders_known_here, refuse
 from hf_summary_writer.cli.run_states import show_runs
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
 from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked, ledgers_of
@@ -19,7 +19,6 @@ from hf_summary_writer.push import (
     Phase,
     StatusFile,
     inspect_folder,
-    known_folders,
     linked_folders,
     matches_nothing,
     unfollowed,
@@ -80,18 +79,12 @@ def status(
 
 
 def _show_folder(folder: Path, *, as_json: bool, exit_code: bool, forget: bool) -> None:
-    left_out: dict[str, str] = {}
-    known = known_folders(folder, lambda kind, line: left_out.update({line: kind}))
-    for line in left_out:
-        say(line, colour="red", err=True)
-    # As in `sync`: a copy is known from another folder alone; a folder that cannot be read may have been pushed.
-    if not known and (forget or {"copy"}.issuperset(left_out.values())):
-        raise click.UsageError(f"{folder} was never pushed from here")
+    if forget and (as_json or exit_code):
+        raise click.UsageError("--forget takes no other option")
+    known, left_out = folders_known_here(folder)
     if forget:
-        if as_json or exit_code:
-            raise click.UsageError("--forget takes no other option")
         _forget(known)
-        return
+        sys.exit(0 if known else 2)
     found = [(ledger.known_config, inspect_folder(each, ledger.known_config)) for each, ledger in known]
     # The targets of their links, if `sync --follow-links` has pushed them.
     linked = [each for config, seen in found for each in linked_folders(seen.status.folder, config, seen.links_out)]

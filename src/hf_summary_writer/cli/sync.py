@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from hf_summary_writer.checks import without_password
-from hf_summary_writer.cli.options import check_environment, config_of, config_options, existing_folder, given
+from hf_summary_writer.cli.options import (
+    check_environment,
+    config_of,
+    config_options,
+    existing_folder,
+    folders_known_here,
+    given,
+)
 from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
-from hf_summary_writer.cli.watching import WaitingScheduler, client_for, describe, scheduler_of, start_together, tell
+from hf_summary_writer.cli.watching import FolderScheduler, client_for, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.folder import ledgers_of
 from hf_summary_writer.hub import check_client, default_endpoint
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
+    from hf_summary_writer.folder import Ledger
     from hf_summary_writer.push import Status
     from hf_summary_writer.scheduler import CommitScheduler
 
@@ -93,26 +101,23 @@ def sync(
     folder = logdir.resolve()
     _check_modes(options, repo_id, watch=watch, dry_run=dry_run, exit_code=exit_code, verify=verify)
     configs, complete = _configs(folder, repo_id, options, watch=watch)
-    original = configs
+    statuses: list[Status] = []
+    if watch:
+
+        def later() -> _Configs:
+            return configs if repo_id is not None else _on_this_hub(known_folders(folder, lambda *_: None), options)
+
+        statuses = _watched(configs, later, follow_links=follow_links, as_json=as_json)
+        configs = later()
     if follow_links:
-        configs = [*original, *_linked(original)]
-    elsewhere = {each for each, _ in configs}
-    anything_sent = False
+        configs = [*configs, *_linked(configs)]
+    # After a watch, a link may have been created since the last scan.
+    elsewhere = {status.folder for status in statuses} if watch else {each for each, _ in configs}
     if dry_run:
         arrived = [_listed(each, config, elsewhere, as_json=as_json) for each, config in configs]
     elif watch:
-
-        def later() -> _Configs:
-            return list(original) if repo_id is not None else _known_configs(folder, options)[0]
-
-        statuses = _watched(original, later, follow_links=follow_links, as_json=as_json)
-        configs = later()
-        if follow_links:
-            configs += _linked(configs)
-        elsewhere = {status.folder for status in statuses}  # a link may have been created since the last scan
         arrived = [status.all_arrived for status in statuses]
         arrived += [not _left_out(each, inspect_folder(each, config).links_out, elsewhere) for each, config in configs]
-        anything_sent = any(status.commit is not None for status in statuses)
     else:
         arrived = [_synced(each, config, elsewhere, verify=verify, as_json=as_json) for each, config in configs]
     if dry_run and not exit_code:
@@ -120,6 +125,7 @@ def sync(
     if not (complete and all(arrived)):
         sys.exit(1)
     # Files uploaded during the watch may be deleted by now.
+    anything_sent = any(status.commit is not None for status in statuses)
     nothing_matched = not anything_sent and all(matches_nothing(*each) for each in configs)
     sys.exit(_NOTHING_MATCHED if nothing_matched else 0)
 
@@ -165,38 +171,31 @@ def _key(folder: Path, config: PushConfig) -> _Key:
 def _configs(folder: Path, repo_id: str | None, options: dict[str, Any], *, watch: bool) -> tuple[_Configs, bool]:
     """Return the folders to push with their configs, and whether those are all folders to push."""
     if repo_id is not None:
-        known = [ledger.known_config for ledger in ledgers_of(folder)]
-        return [(folder, config_of(folder, repo_id, options, known))], True
-    left_out: dict[str, str] = {}
-    configs, complete = _known_configs(folder, options, lambda kind, line: left_out.update({line: kind}))
-    for line in left_out:
-        say(line, colour="red", err=True)
-    # A copy is known from another folder alone; a folder that cannot be read may have been pushed.
-    if complete and not configs and {"copy"}.issuperset(left_out.values()):
-        raise click.UsageError(f"{folder} was never pushed from here, so REPO_ID is needed")
-    # A watch finds out where runs go that are about to begin.
-    return configs, complete and not set(left_out.values()) - ({"unknown"} if watch else set())
+        before = [ledger.known_config for ledger in ledgers_of(folder)]
+        return [(folder, config_of(folder, repo_id, options, before))], True
+    known, left_out = folders_known_here(folder)
+    configs = _on_this_hub(known, options)
+    if watch:
+        left_out.discard("unknown")  # a watch finds out where runs go that are about to begin
+    return configs, not left_out and {each for each, _ in known} == {each for each, _ in configs}
 
 
-def _known_configs(
-    folder: Path, options: dict[str, Any], warn: Callable[[str, str], object] = lambda _, __: None
-) -> tuple[_Configs, bool]:
-    """Return the configs of the known folders pushed to the user's Hub, and whether all of them were."""
+def _on_this_hub(known: list[tuple[Path, Ledger]], options: dict[str, Any]) -> _Configs:
+    """Return the known folders that are pushed to the user's Hub, with their configs; name the others, once."""
     # A folder may be untrusted: the user's token is not sent to the Hub that its state files name.
     endpoint = options["endpoint"] or without_password(default_endpoint())
-    found = [(each, ledger.known_config) for each, ledger in known_folders(folder, warn)]
-    ours = [(each, config) for each, config in found if config.endpoint == endpoint]
-    for each, config in found:
+    configs = []
+    for folder, ledger in known:
+        config = ledger.known_config
         if config.endpoint != endpoint:
-            _name_other_hub(each, config, endpoint)
-    changes = given(options)
-    complete = {each for each, _ in found} == {each for each, _ in ours}
-    try:
-        for _, config in ours:
+            _name_other_hub(folder, config, endpoint)
+            continue
+        try:
             check_client(config.repo_type)
-        return [(each, dataclasses.replace(config, **changes)) for each, config in ours], complete
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+            configs.append((folder, dataclasses.replace(config, **given(options))))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    return configs
 
 
 @functools.cache
@@ -292,7 +291,7 @@ def _watched(
     # Offline mode is for training scripts; this command is an explicit request to upload.
     os.environ.pop(MODE, None)
     minutes = configs[0][1].minutes if configs else DEFAULT_MINUTES
-    by_config: dict[_Key, WaitingScheduler] = {}
+    by_config: dict[_Key, FolderScheduler] = {}
     by_link: set[_Key] = set()
     with _until_told_to_stop() as wait:
         while True:
@@ -324,7 +323,7 @@ def _watched(
     return statuses
 
 
-def _stopped(by_config: dict[_Key, WaitingScheduler], keys: set[_Key], *, as_json: bool) -> set[_Key]:
+def _stopped(by_config: dict[_Key, FolderScheduler], keys: set[_Key], *, as_json: bool) -> set[_Key]:
     """Stop the schedulers of folders to which no link leads any more, and return their keys."""
     for key in keys:
         scheduler = by_config.pop(key)
@@ -338,12 +337,10 @@ def _finished(schedulers: list[CommitScheduler]) -> list[Status]:
     """Make the last pushes, stop the schedulers and return their status."""
     # All begin before any is waited for.
     waits = [scheduler.at_exit() for scheduler in schedulers]
-    hurried = True
-    with contextlib.suppress(KeyboardInterrupt):  # skips the wait, all of it
+    try:
         for wait in waits:
             wait(False)
-        hurried = False
-    if hurried:
+    except KeyboardInterrupt:  # skips the wait, all of it
         for wait in waits:
             wait(True)
     statuses = [scheduler.status() for scheduler in schedulers]

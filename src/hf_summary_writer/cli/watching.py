@@ -35,8 +35,8 @@ def scheduler_of(
     err: bool,
     progress: UploadProgress | None = None,
     names_links: bool = True,
-) -> WaitingScheduler:
-    """Return a scheduler that prints each commit; it waits for `start_together`."""
+) -> FolderScheduler:
+    """Return a scheduler that prints each commit, and is not started."""
 
     def note(commit: CommitDetails) -> None:
         if progress is not None:
@@ -44,11 +44,11 @@ def scheduler_of(
         tell(commit, as_json=as_json, err=err)
 
     client = client_of_another_hub(config.endpoint, config.token) if progress is None else progress.client
-    return WaitingScheduler(dataclasses.replace(config, on_commit=note), folder, client, names_links=names_links)
+    return FolderScheduler(dataclasses.replace(config, on_commit=note), folder, client, names_links=names_links)
 
 
-class WaitingScheduler(CommitScheduler):
-    """A scheduler that waits for `start_together`.
+class FolderScheduler(CommitScheduler):
+    """A scheduler with a config of the command line, which the caller starts.
 
     Args:
         config: The destination, the patterns of the files, and the options.
@@ -61,26 +61,19 @@ class WaitingScheduler(CommitScheduler):
         self._names_links = names_links
         self._set_up(config, folder, hf_api)
 
-    def start(self) -> None:
-        """Wait."""
-
-    def begin(self) -> None:
-        """Start."""
-        super().start()
-
     def held(self) -> AbstractContextManager[object]:
         """Keep pushes to the same destination from beginning in the `with` block."""
         return self._loop.lock
 
 
-def start_together(schedulers: Sequence[WaitingScheduler]) -> None:
+def start_together(schedulers: Sequence[FolderScheduler]) -> None:
     """Start schedulers so that the first pushes of those with the same destination share commits."""
     with contextlib.ExitStack() as locks:
         # A loop that sees the first one alone would make a commit for it alone.
         for scheduler in schedulers:
             locks.enter_context(scheduler.held())
         for scheduler in schedulers:
-            scheduler.begin()
+            scheduler.start()
 
 
 @functools.cache
