@@ -410,6 +410,7 @@ class CommitScheduler:
         return Job(
             self.folder_path,
             self._config,
+            self._remote,
             content_lock=self.lock,
             flush=self._before_push,
             on_commit=self._committed,
@@ -453,7 +454,7 @@ class CommitScheduler:
         if self._mode is Mode.OFFLINE and not self._said_offline:
             self._said_offline = True
             announce("Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._command)
-            self._job.remember(self._remote.client.known_secret)
+            self._job.remember()
 
     def _before_push(self) -> bool:
         """Write all events logged before this push to disk; return whether that succeeded."""
@@ -469,7 +470,7 @@ class CommitScheduler:
             return  # a hook called `close`: the last push begins when the hook has returned
         away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
         # Where a thread pushes, it alone uses the ledger.
-        refresh = self._refresh if away else lambda: None
+        refresh = self._job.refresh if away else lambda: None
         self._shutdown.await_last(future, deadline, away=away, refresh=refresh)
 
     def _after_the_end(self, _skip: bool) -> None:
@@ -483,14 +484,11 @@ class CommitScheduler:
 
     def _name_late_data(self) -> None:
         if self._job.owner_above is None:
-            self._shutdown.name_late_data(self._refresh)
-
-    def _refresh(self) -> None:
-        self._job.refresh(self._remote)
+            self._shutdown.name_late_data(self._job.refresh)
 
     @property
     def _destination(self) -> Destination:
-        return dataclasses.replace(self._config.destination, repo_id=self.repo_id)
+        return dataclasses.replace(self._job.destination, repo_id=self.repo_id)
 
     @property
     def _command(self) -> str:

@@ -409,10 +409,19 @@ class _RunScheduler(CommitScheduler):
             self._is_left_to_others = True
             self._run.leave(self._remote.client.known_secret)
 
+    def _start_thread(self) -> None:
+        super()._start_thread()
+        if not self._is_other_rank:
+            where = self._destination
+            look_for_leftovers(
+                self.folder_path, where.endpoint, where if self._config.push_leftovers else None, lambda: self.api
+            )
+
     def _new_job(self) -> Job:
         return Job(
             self.folder_path,
             self._config,
+            self._remote,
             is_other_rank=self._is_other_rank,
             content_lock=self.lock,
             flush=self._before_push,
@@ -429,18 +438,14 @@ class _RunScheduler(CommitScheduler):
         return self._enabled and not has_ranks(os.environ) and super()._may_have_late_children()
 
     def _before_push(self) -> bool:
-        if not self._is_other_rank and self._loop.is_current_thread():
-            where = self._destination
-            look_for_leftovers(
-                self.folder_path, where.endpoint, where if self._config.push_leftovers else None, lambda: self.api
-            )
         writer = self._flushed()
-        if writer is not None:
-            before, self._dropped = self._dropped, writer.dropped_events
-            self._shutdown.has_lost = writer.is_behind or self._dropped > 0
-            return not writer.is_behind and self._dropped == before
-        self._run.end(RunPhase.FINISHED)
-        return True
+        if writer is None:
+            self._run.end(RunPhase.FINISHED)
+            return True
+        is_behind, dropped = writer.is_behind, writer.dropped_events
+        before, self._dropped = self._dropped, dropped
+        self._shutdown.has_lost = is_behind or dropped > 0
+        return not is_behind and dropped == before
 
     def _flushed(self) -> HFSummaryWriter | None:
         """Write all logged events to disk, and return the writer unless it was dropped without `close`."""

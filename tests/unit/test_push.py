@@ -256,7 +256,7 @@ def push(hub: MemoryHub, turns: Turns) -> Callable[..., Outcomes]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
+def make(tmp_path: Path, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
     """Return a function that makes the job of a folder with one file; with a rank, the one of a writer's logdir."""
     monkeypatch.setattr(snapshot, "YOUNG_NS", 0)  # else each file is looked at once more
     jobs = []
@@ -272,7 +272,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         )
         tells = options.get("repo_type") == "bucket"
         run = None if rank is None else Run(folder, config.destination, rank, 300.0, tells=tells)
-        jobs.append(Job(folder, config, content_lock=threading.Lock(), run=run, is_other_rank=bool(rank), **of_job))
+        jobs.append(
+            Job(folder, config, hub, content_lock=threading.Lock(), run=run, is_other_rank=bool(rank), **of_job)
+        )
         return jobs[-1]
 
     yield make
@@ -480,7 +482,7 @@ def test_a_commit_without_an_answer_makes_later_processes_look_again(
     hub.errors = [error]
     assert errors(push(job), job) == [TemporaryError]
     later = make("run", b"22")
-    later.refresh(hub)
+    later.refresh()
     assert sorted(later.ledger.entries) == (["b.txt"] if in_doubt else ["a.txt", "b.txt"])
 
 
@@ -561,7 +563,7 @@ def test_a_repo_that_is_gone_is_not_recreated_and_gets_everything_once_it_is_bac
     (one.folder / "b.txt").write_bytes(b"b")
     assert errors(push(one), one) == [RepoGoneError]
     later = make("one")
-    later.refresh(hub)
+    later.refresh()
     assert not later.ledger.entries
     before = len(hub.attempts)
     assert errors(push(one), one) == [RepoGoneError]
@@ -598,7 +600,7 @@ def test_a_process_that_dies_before_a_lost_branch_is_back_leaves_no_record(
     (job.folder / "b.txt").write_bytes(b"b")
     assert errors(push(job), job) == [TemporaryError]
     later = make("run")
-    later.refresh(hub)
+    later.refresh()
     assert not later.ledger.entries
 
 
@@ -691,28 +693,28 @@ def test_without_a_token_the_destination_is_kept_for_a_later_process(
     hub.token_error = ActionNeededError("there is no token")
     assert errors(push(job), job) == [ActionNeededError]
     later = make("run")
-    later.refresh(hub)
+    later.refresh()
     assert later.ledger.known_config.settings == job.config.settings
     assert later.ledger.config is not None
     assert hub.requests == 0
 
 
 def test_a_run_that_is_not_pushed_keeps_the_records_of_earlier_processes(
-    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
+    make: Callable[..., Job], push: Callable[..., Outcomes]
 ) -> None:
     push(make("run"))
-    make("run", every=7.0).remember(None)
+    make("run", every=7.0).remember()
     later = make("run")
-    later.refresh(hub)
+    later.refresh()
     assert sorted(later.ledger.entries) == ["a.txt"]
 
 
 def test_a_run_that_is_not_pushed_writes_no_state_while_another_process_pushes_it(make: Callable[..., Job]) -> None:
     job = make("run")
     with busy(job):
-        job.remember(None)
+        job.remember()
     assert not job.ledger.path.exists()
-    job.remember(None)
+    job.remember()
     assert job.ledger.path.exists()
 
 
@@ -767,8 +769,8 @@ def test_a_commit_that_crossed_another_one_is_repeated_and_no_success_until_then
     job, other = make("run"), make("run")
 
     def record_another_commit() -> None:
-        other.refresh(hub)
-        other.record_repo(hub, is_new=False)
+        other.refresh()
+        other.record_repo(is_new=False)
         known = Signature.of((job.folder / "a.txt").stat())
         other.record(None, {"a.txt": LedgerEntry(known, 1), "b.txt": LedgerEntry(Signature(1, 2, 3, 4), 3)})
 

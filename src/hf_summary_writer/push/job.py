@@ -76,6 +76,7 @@ class Job:
     Args:
         folder: The folder, an absolute path without links.
         config: The destination, the patterns of the files, and the options.
+        remote: The end of the destination at the Hub.
         is_other_rank: Whether this process is one of those of a distributed run that leave scheduled pushes to rank 0.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         flush: Writes the logged data to disk before a push; returns whether the disk took all of it.
@@ -98,6 +99,7 @@ class Job:
         self,
         folder: Path,
         config: PushConfig,
+        remote: Remote,
         *,
         is_other_rank: bool = False,
         content_lock: AbstractContextManager[object],
@@ -111,6 +113,7 @@ class Job:
         destination = config.destination
         self.destination: Destination = destination
         self.config = config
+        self.remote = remote
         self.content_lock = content_lock
         self.asked = self.final = False
         self.began: float = 0.0
@@ -151,7 +154,7 @@ class Job:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {str(self.folder)!r}>"
 
-    def has_news(self, remote: Remote) -> bool:
+    def has_news(self) -> bool:
         """Return whether the folder has new data that this process should push now.
 
         Raises:
@@ -160,8 +163,8 @@ class Job:
         """
         self._is_flushed = self._flush()
         if self._is_writer:
-            if self._is_left_to_owner_above(remote):
-                self.runs.leave(remote.client.known_secret)  # of such a process nothing else needs the client
+            if self._is_left_to_owner_above():
+                self.runs.leave(self.remote.client.known_secret)  # of such a process nothing else needs the client
                 return False
             if not (self.asked or self.final) and not self.lease.may_claim():
                 return False
@@ -169,10 +172,10 @@ class Job:
             # Before the folder is looked at: a writer below that closes later has to push for itself.
             self.lease.release()
         else:
-            self.lease.claim(remote.repo_id)
-        self.refresh(remote)
-        self._check_token(remote)
-        if not (self._has_news(remote) or (self._reports and self.ledger.entries)):
+            self.lease.claim(self.remote.repo_id)
+        self.refresh()
+        self._check_token()
+        if not (self._has_news() or (self._reports and self.ledger.entries)):
             self._check_flushed()
             return False
         if disk.is_deleted(self.folder):
@@ -181,21 +184,21 @@ class Job:
             return True
         if self.final and not (self._is_other_rank and not self.lease.held):
             return True
-        return self._owes() if self.final else self.lease.claim(remote.repo_id)
+        return self._owes() if self.final else self.lease.claim(self.remote.repo_id)
 
-    def _check_token(self, remote: Remote) -> None:
+    def _check_token(self) -> None:
         # A later process has to know where the folder was to go. The import of the client takes seconds on a network
         # disk, and this one may be killed meanwhile.
         if not self._is_remembered:
             self._is_remembered = True
-            self.remember(remote.client.known_secret)
+            self.remember()
         try:
-            remote.check_token()
+            self.remote.check_token()
         except Exception:
-            self.remember(remote.client.known_secret)
+            self.remember()
             raise
 
-    def refresh(self, remote: Remote) -> None:
+    def refresh(self) -> None:
         """Re-read the ledger, to which other processes write."""
         try:
             if self.ledger.refresh():
@@ -209,7 +212,7 @@ class Job:
             self._warn_of_state(error)
         self.ledger.forget(self._crossed)
         if self.ledger.repo_id is not None:
-            remote.use(self.ledger.repo_id)
+            self.remote.use(self.ledger.repo_id)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -224,7 +227,7 @@ class Job:
                 self._warn_of_state(unusable)
             yield
 
-    def changed(self, remote: Remote) -> list[JobFile]:
+    def changed(self) -> list[JobFile]:
         """Return the files that may hold something new, those that waited longest first; only while locked.
 
         A last push tries the files that the Hub refused before once more.
@@ -232,12 +235,12 @@ class Job:
         Raises:
             TemporaryError: If the folder could not be listed.
         """
-        self.refresh(remote)
+        self.refresh()
         self._reader = SnapshotReader(
             str(self.folder),
             self._state,
             self._once,
-            filter(None, [remote.client.secret]),
+            filter(None, [self.remote.client.secret]),
             verify=self._verify,
         )
         self._failed = None
@@ -245,9 +248,9 @@ class Job:
         self.inventory.left_behind = 0
         # From now on a later process knows the destination of this folder, even if this one is killed.
         self._note(lambda: self.ledger.record_config(self.config))
-        self.runs.leave(remote.client.known_secret)
-        if self._losses != remote.losses:
-            self.start_over(remote)
+        self.runs.leave(self.remote.client.known_secret)
+        if self._losses != self.remote.losses:
+            self.start_over()
         self.is_first = self.ledger.commit is None and not self.ledger.entries
         refused = self.inventory.forget_refused() if self.final else {}
         found, self._found = self._found, None
@@ -256,9 +259,9 @@ class Job:
         place = self.destination.path_in_repo
         return [JobFile(self, each, place(each.relpath), refused.get(each.relpath) == each.signature) for each in found]
 
-    def start_over(self, remote: Remote) -> None:
+    def start_over(self) -> None:
         """Mark all files as not uploaded: the repo or its branch is gone, and may be recreated empty."""
-        self._losses = remote.losses
+        self._losses = self.remote.losses
         self._found = None
         # Recorded before it is recreated: later on the loss could not be detected.
         self._note(lambda: self.ledger.retract([*self.ledger.entries]))
@@ -287,23 +290,18 @@ class Job:
         is_repo = self.destination.repo_type != BUCKET
         return is_repo and self.config.model_card and self.ledger.is_new and self.ledger.commit is None
 
-    def states(self, snapshots: Iterable[FileSnapshot], secret: str | None) -> list[Upload]:
-        """Return the files with states of runs that come along with a commit of files.
-
-        Args:
-            snapshots: The files.
-            secret: The access token, which the files may not contain.
-        """
+    def states(self, snapshots: Iterable[FileSnapshot]) -> list[Upload]:
+        """Return the files with states of runs that come along with a commit of files."""
         if self.lease.is_held_elsewhere:
             return []  # that process publishes them
         written = {snapshot.relpath: snapshot.entry.signature.written for snapshot in snapshots}
-        return self._state_files(self.runs.along(written, secret))
+        return self._state_files(self.runs.along(written, self.remote.client.secret))
 
-    def ends(self, secret: str | None) -> list[Upload]:
+    def ends(self) -> list[Upload]:
         """Return the files with ends of runs that need no commit; `runs` is told once they are published."""
         if self.destination.repo_type != BUCKET or self.lease.is_held_elsewhere or self.interrupted():
             return []
-        return self._state_files(self.runs.ends(secret, final=self.final))
+        return self._state_files(self.runs.ends(self.remote.client.secret, final=self.final))
 
     def _state_files(self, contents: Mapping[str, bytes]) -> list[Upload]:
         """Return files with states, except where the user has a file of that name."""
@@ -315,10 +313,10 @@ class Job:
             if name not in self.ledger.entries
         ]
 
-    def record_repo(self, remote: Remote, *, is_new: bool) -> None:
+    def record_repo(self, *, is_new: bool) -> None:
         """Note that the repo exists, unless the ledger knows."""
         if self.ledger.repo_id is None:
-            self._note(lambda: self.ledger.record_repo(remote.repo_id, is_new=is_new))
+            self._note(lambda: self.ledger.record_repo(self.remote.repo_id, is_new=is_new))
 
     def record(self, commit: CommitInfo | None, arrived: Mapping[str, LedgerEntry]) -> None:
         """Record the files of a commit, or the files that the Hub already has if there is no commit."""
@@ -372,10 +370,12 @@ class Job:
             self._note(lambda: self.ledger.retract(gone))
         return bool(gone)
 
-    def announce(self, commit: CommitInfo, snapshots: Iterable[FileSnapshot], repo_id: str, seconds: float) -> None:
+    def announce(self, commit: CommitInfo, snapshots: Iterable[FileSnapshot], seconds: float) -> None:
         """Log a commit, and call the hook."""
         sizes = [snapshot.entry.length for snapshot in snapshots]
-        details = CommitDetails(repo_id, self.folder, commit.oid, commit.commit_url, len(sizes), sum(sizes), seconds)
+        details = CommitDetails(
+            self.remote.repo_id, self.folder, commit.oid, commit.commit_url, len(sizes), sum(sizes), seconds
+        )
         logger.info(
             "Uploaded %s of %s to %s in %.1f s: %s",
             amount(details.files, details.bytes),
@@ -442,20 +442,16 @@ class Job:
         if self.asked and not self._is_flushed:
             raise UnwrittenError("the disk has not taken all that was logged")
 
-    def remember(self, secret: str | None) -> None:
-        """Note where the folder is to go and the state of its run, for the process that pushes it.
-
-        Args:
-            secret: The access token, which may not be noted.
-        """
+    def remember(self) -> None:
+        """Note where the folder is to go and the state of its run, for the process that pushes it."""
         with contextlib.suppress(LedgerError, OSError):
             self.ledger.refresh()
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
-        self.runs.leave(secret)
+        self.runs.leave(self.remote.client.known_secret)
 
-    def _is_left_to_owner_above(self, remote: Remote) -> bool:
-        above = owner_above(self.folder, self.destination, remote.repo_id)
+    def _is_left_to_owner_above(self) -> bool:
+        above = owner_above(self.folder, self.destination, self.remote.repo_id)
         if above != self.owner_above and above is not None:
             logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
         self.owner_above = above
@@ -473,9 +469,9 @@ class Job:
         commit = self.ledger.commit
         return commit is not None and not 0 <= time.time() - commit.time < _SECONDS_UNTIL_COMPARED
 
-    def _has_news(self, remote: Remote) -> bool:
+    def _has_news(self) -> bool:
         self._found = None
-        if self._losses != remote.losses or (self.final and self.inventory.has_refused):
+        if self._losses != self.remote.losses or (self.final and self.inventory.has_refused):
             return True
         self._found = self.inventory.changed()
         # An error of the disk may hide new data, so the push has to find out.

@@ -69,6 +69,7 @@ def sync(
     job = Job(
         folder,
         config,
+        remote,
         content_lock=threading.Lock(),
         on_commit=on_commit,
         verify=verify,

@@ -142,7 +142,7 @@ class Pusher:
         def take(some: Iterator[Job]) -> None:
             while len(ready) < most and (job := next(some, None)) is not None:
                 with outcomes.guard(job):
-                    if job.has_news(self.remote):
+                    if job.has_news():
                         ready.append(job)
 
         take(jobs.due())
@@ -192,10 +192,10 @@ class Pusher:
 
     def _start_over(self, jobs: list[Job]) -> None:
         for job in jobs:
-            job.start_over(self.remote)
+            job.start_over()
 
     def _send(self, jobs: list[Job], others_wait: Callable[[], bool], outcomes: Outcomes) -> None:
-        changed = _changed(jobs, self.remote, outcomes)
+        changed = _changed(jobs, outcomes)
         unsent = Counter(file.job for file in changed)
         self._batch_began = time.monotonic()
         found = batches(changed, self.remote.max_files, self.limits, _interrupted(jobs))
@@ -255,7 +255,7 @@ class Pusher:
             found[CARD_PATH] = Upload(CARD_PATH, card, len(card), only_new=True)
         for job, mine in _by_job(files).items():
             try:
-                states = job.states([file.snapshot for file in mine], self.remote.client.secret)
+                states = job.states([file.snapshot for file in mine])
             except Exception:  # a program may put anything into `sys.argv`
                 logger.debug("the state of %s is left out", job.folder, exc_info=True)
                 continue
@@ -266,7 +266,7 @@ class Pusher:
     def _tell_ends(self, jobs: list[Job]) -> None:
         """Publish the ends of runs without other new data, where that needs no commit."""
         try:
-            ends = {job: found for job in jobs if (found := job.ends(self.remote.client.secret))}
+            ends = {job: found for job in jobs if (found := job.ends())}
             if ends:
                 uploads = [upload for found in ends.values() for upload in found]
                 self.remote.publish_small(uploads, lambda: self.queue.commit(final=True))
@@ -279,7 +279,7 @@ class Pusher:
         jobs = list(dict.fromkeys(file.job for file in files))
         is_new = self.remote.ensure()
         for job in jobs:
-            job.record_repo(self.remote, is_new=is_new)
+            job.record_repo(is_new=is_new)
             is_new = False  # one README.md is enough
 
         yield from self.remote.publish(
@@ -315,7 +315,7 @@ class Pusher:
             job.record(commit, {file.snapshot.relpath: _entry(file, receipt) for file in arrived})
             if commit is not None:
                 outcomes[job].commit = commit
-                job.announce(commit, committed, self.remote.repo_id, seconds)
+                job.announce(commit, committed, seconds)
         return Counter(file.job for file in settled)
 
     def push_one(self, job: Job) -> CommitInfo | None:
@@ -402,12 +402,12 @@ def _interrupted(jobs: Collection[Job]) -> Callable[[], bool]:
     return lambda: all(job.interrupted() for job in jobs)
 
 
-def _changed(jobs: Iterable[Job], remote: Remote, outcomes: Outcomes) -> list[JobFile]:
+def _changed(jobs: Iterable[Job], outcomes: Outcomes) -> list[JobFile]:
     """Return the changed files of all jobs, and at the end those that the Hub refused before."""
     changed: list[JobFile] = []
     for job in jobs:
         with outcomes.guard(job):
-            changed += job.changed(remote)
+            changed += job.changed()
     return sorted(changed, key=lambda file: file.was_refused)
 
 
