@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from hf_summary_writer.checks import check_folder
 from hf_summary_writer.config import (
@@ -20,14 +19,12 @@ from hf_summary_writer.config import (
     rank_of,
     unknown_variables,
 )
-from hf_summary_writer.errors import CommitDetails, ErrorDetails
 from hf_summary_writer.folder import prepare_for_forks
-from hf_summary_writer.hub import Client, default_endpoint, endpoint_for, remote_of
-from hf_summary_writer.notices import announce, interval, logger, shown_path
+from hf_summary_writer.hub import Client, endpoint_for, remote_of
+from hf_summary_writer.notices import announce, logger
 from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, fork_count, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
 from hf_summary_writer.push import (
-    FailureLog,
     Job,
     Outcomes,
     Pusher,
@@ -35,9 +32,7 @@ from hf_summary_writer.push import (
     PushTask,
     Shutdown,
     Status,
-    StatusFile,
     loop_to,
-    page_of,
 )
 
 if TYPE_CHECKING:
@@ -49,13 +44,11 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
     from typing_extensions import Never, Self
 
-    from hf_summary_writer.config import Destination
+    from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hf_summary_writer.hub import Remote
     from hf_summary_writer.push import Round
 
-__all__ = ["CommitScheduler", "call_hook"]
-
-T = TypeVar("T")
+__all__ = ["CommitScheduler"]
 
 
 class CommitScheduler:
@@ -174,31 +167,12 @@ class CommitScheduler:
         self._loop = self._loop_to(remote_of(config, Client(config.token, hf_api)))
         self._remote = self._loop.pusher.remote
         self._job = self._new_job()
-        self._on_commit = functools.partial(call_hook, config.on_commit)
-        self._on_error = functools.partial(call_hook, config.on_error)
-        self._said_offline = self._announced = self._is_closed = self._lacks_thread = False
+        self._said_offline = self._is_closed = self._lacks_thread = False
         # Commits of our own `push_to_hub` that an override called: their history is squashed already.
         self._own_commits: list[CommitInfo] = []
         self._last_uploaded: dict[Path, float] = {}
-        self._failures = FailureLog(self.folder_path)
-        self._shutdown = Shutdown(
-            self.folder_path,
-            lambda: self.repo_id,
-            lambda: self.url,
-            self._command,
-            self._job.inventory,
-            self._job.ledger,
-            self.close_timeout,
-        )
-        self._status_file = StatusFile.beside(self._job.ledger.path)
-        self._task = PushTask(
-            self._loop,
-            self._job,
-            self.every * 60,
-            done=self._pushed,
-            settled=self._status_file.note,
-            ended=self._job.lease.release,
-        )
+        self._shutdown = Shutdown(self._job)
+        self._task = PushTask(self._loop, self._job)
         tell_after_fork(self)
         tell_at_exit(self)
 
@@ -218,12 +192,12 @@ class CommitScheduler:
 
         It is the *Training metrics* tab for event files on the default branch of a model repo, otherwise `folder_url`.
         """
-        return page_of(self._destination, self._config, self._job.ledger)
+        return self._job.url
 
     @property
     def folder_url(self) -> str | None:
         """The page of the Hub that lists the files; `None` until the full name of the repo is known."""
-        return self._destination.known_folder_url
+        return self._job.full_destination.known_folder_url
 
     def status(self) -> Status:
         """Return the upload status of the folder, without a request.
@@ -231,15 +205,15 @@ class CommitScheduler:
         The command `hf-summary-writer status` shows the same. Checks every file of the folder.
         """
         state = self._task.state
-        ledger = self._job.ledger
+        job = self._job
         return Status(
             self.folder_path,
-            self._destination,
+            job.full_destination,
             self.url,
-            ledger.commit,
-            self._job.inventory.pending(),
+            job.ledger.commit,
+            job.inventory.pending(),
             state.phase,
-            *self._status_file.report(state),
+            *job.status_file.report(state),
         )
 
     @property
@@ -371,7 +345,7 @@ class CommitScheduler:
     def start(self) -> None:
         """Start the thread, also again after `close`; does nothing while it runs, after `stop`, or when offline."""
         if exit_is_over() and self._mode is not Mode.DISABLED:
-            self._shutdown.name_late_data()
+            self._shutdown.name_late_data(refreshes=False)
             return
         self._shutdown.begin_anew()
         self._is_closed = False
@@ -381,13 +355,16 @@ class CommitScheduler:
             self._stay_away()
             return
         if self.url is not None:
-            self._announce()
+            self._job.report.announce()
         try:
             self._start_thread()
         except RuntimeError as error:  # the interpreter is exiting, or the system has no thread to give
             self._lacks_thread = True
             logger.warning(
-                "%s cannot be uploaded from this process: %s. To upload it: %s", self.folder_path, error, self._command
+                "%s cannot be uploaded from this process: %s. To upload it: %s",
+                self.folder_path,
+                error,
+                self._job.sync_command,
             )
 
     def _start_thread(self) -> None:
@@ -413,7 +390,7 @@ class CommitScheduler:
             self._remote,
             content_lock=self.lock,
             flush=self._before_push,
-            on_commit=self._committed,
+            announces=True,
             names_links=self._names_links,
         )
 
@@ -432,28 +409,12 @@ class CommitScheduler:
             self._loop.pusher.squash([self._job])
         return commit
 
-    def _pushed(self, error: BaseException | None) -> None:
-        if error is None:
-            self._failures.passed(self.repo_id)
-        else:
-            failures = self._failures.failed(error, self.repo_id, left_behind=self._job.began < self._shutdown.told_at)
-            self._on_error(ErrorDetails(self.repo_id, self.folder_path, error, failures))
-
-    def _committed(self, details: CommitDetails) -> None:
-        self._announce()
-        self._failures.delivered(details)
-        self._on_commit(details)
-
-    def _announce(self) -> None:
-        """Announce once where the logs can be seen."""
-        if not self._announced:
-            self._announced = True
-            announce("%s → %s (every %s)", shown_path(self.folder_path), self.url, interval(self.every))
-
     def _stay_away(self) -> None:
         if self._mode is Mode.OFFLINE and not self._said_offline:
             self._said_offline = True
-            announce("Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._command)
+            announce(
+                "Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._job.sync_command
+            )
             self._job.remember()
 
     def _before_push(self) -> bool:
@@ -469,9 +430,7 @@ class CommitScheduler:
         if self._loop.is_current_thread():
             return  # a hook called `close`: the last push begins when the hook has returned
         away = self._mode is Mode.OFFLINE or (exit_is_over() and not self._task.alive)
-        # Where a thread pushes, it alone uses the ledger.
-        refresh = self._job.refresh if away else lambda: None
-        self._shutdown.await_last(future, deadline, away=away, refresh=refresh)
+        self._shutdown.await_last(future, deadline, away=away)
 
     def _after_the_end(self, _skip: bool) -> None:
         """Name the data written after the last push, whose own result has been logged."""
@@ -484,15 +443,7 @@ class CommitScheduler:
 
     def _name_late_data(self) -> None:
         if self._job.owner_above is None:
-            self._shutdown.name_late_data(self._job.refresh)
-
-    @property
-    def _destination(self) -> Destination:
-        return dataclasses.replace(self._job.destination, repo_id=self.repo_id)
-
-    @property
-    def _command(self) -> str:
-        return self._config.sync_command(self.folder_path, default_endpoint())
+            self._shutdown.name_late_data()
 
 
 @functools.cache
@@ -520,12 +471,3 @@ class _OverriddenPusher(Pusher):
             with outcomes.guard(job):
                 outcomes[job].commit = self._overridden()
         return outcomes
-
-
-def call_hook(hook: Callable[[T], object] | None, details: T) -> None:
-    """Call a user's hook; its exceptions are logged."""
-    if hook is not None:
-        try:
-            hook(details)
-        except BaseException:  # also SystemExit: the thread lives on
-            logger.exception("A hook of hf_summary_writer failed; nothing else is affected")

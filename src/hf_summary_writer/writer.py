@@ -30,8 +30,8 @@ from hf_summary_writer.folder import PathFilter
 from hf_summary_writer.hub import check_client, client_of, endpoint_for
 from hf_summary_writer.notices import amount, announce, logger, shown_path
 from hf_summary_writer.process import check_push_on_sigterm
-from hf_summary_writer.push import Job, Run, RunPhase, look_for_leftovers
-from hf_summary_writer.scheduler import CommitScheduler, call_hook
+from hf_summary_writer.push import Job, Run, RunPhase, call_hook, look_for_leftovers
+from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -368,14 +368,8 @@ class _RunScheduler(CommitScheduler):
         self._dropped = 0
         self._is_left_to_others = False  # whether only other processes upload the run, who need its state
         self._set_up(config, folder, hf_api)
-        # One process of a distributed run speaks for all.
-        self._shutdown.is_quiet = is_other_rank
         if starts:
             self.start()
-
-    @property
-    def url(self) -> str | None:
-        return self._destination.known_url  # also before the first event file is uploaded
 
     def start(self) -> None:
         if self._enabled:
@@ -412,7 +406,7 @@ class _RunScheduler(CommitScheduler):
     def _start_thread(self) -> None:
         super()._start_thread()
         if not self._is_other_rank:
-            where = self._destination
+            where = self._job.full_destination
             look_for_leftovers(
                 self.folder_path, where.endpoint, where if self._config.push_leftovers else None, lambda: self.api
             )
@@ -425,13 +419,9 @@ class _RunScheduler(CommitScheduler):
             is_other_rank=self._is_other_rank,
             content_lock=self.lock,
             flush=self._before_push,
-            on_commit=self._committed,
+            announces=not self._is_other_rank,  # one process of a distributed run speaks for all
             run=self._run,
         )
-
-    def _announce(self) -> None:
-        if not self._is_other_rank:
-            super()._announce()
 
     def _may_have_late_children(self) -> bool:
         # Other ranks of a distributed run may still log to this folder, and push it themselves.
@@ -441,10 +431,11 @@ class _RunScheduler(CommitScheduler):
         writer = self._flushed()
         if writer is None:
             self._run.end(RunPhase.FINISHED)
+            self._job.has_writer = False
             return True
         is_behind, dropped = writer.is_behind, writer.dropped_events
         before, self._dropped = self._dropped, dropped
-        self._shutdown.has_lost = is_behind or dropped > 0
+        self._job.has_lost = is_behind or dropped > 0
         return not is_behind and dropped == before
 
     def _flushed(self) -> HFSummaryWriter | None:
@@ -455,13 +446,6 @@ class _RunScheduler(CommitScheduler):
         else:
             writer.flush()
         return writer
-
-    def _pushed(self, error: BaseException | None) -> None:
-        super()._pushed(error)
-        is_dropped = self._writer() is None and error is None and not self._task.is_finishing
-        if is_dropped and (self._job.owner_above is not None or not self._job.inventory.pending().files):
-            # All logged data is pushed, or left to another process.
-            self._task.finish(self.close_timeout)
 
 
 def _counter_of(writer: HFSummaryWriter) -> Callable[[], int | None]:

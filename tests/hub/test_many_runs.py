@@ -13,7 +13,7 @@ import pytest
 import remote
 from events import wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
-from hf_summary_writer.push.loop import Phase
+from hf_summary_writer.push import Phase
 from hub_process import HubProcess
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from huggingface_hub import HfApi
 import remote
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.events import EventWriter
-from hf_summary_writer.push import sync
-from hf_summary_writer.push.loop import Phase
+from hf_summary_writer.push import Phase, sync
 from hf_summary_writer.push.status import inspect_folder
 
 if TYPE_CHECKING:

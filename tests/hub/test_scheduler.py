@@ -25,8 +25,8 @@ from hf_summary_writer import CommitScheduler
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.folder import STATE_FOLDER, is_locked
 from hf_summary_writer.folder.snapshot import FileSnapshot
+from hf_summary_writer.push import Phase
 from hf_summary_writer.push.batches import BatchLimits
-from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.push import Pusher
 
 if TYPE_CHECKING:

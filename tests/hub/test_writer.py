@@ -22,8 +22,7 @@ from events import steps, wait_until
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.folder import lease
-from hf_summary_writer.push import RunPhase
-from hf_summary_writer.push.loop import Phase
+from hf_summary_writer.push import Phase, RunPhase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ import scripts
 from aftermath import assert_sound
 from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.events import EventWriter
-from hf_summary_writer.push.loop import Phase
+from hf_summary_writer.push import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable

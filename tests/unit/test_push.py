@@ -266,7 +266,7 @@ def make(tmp_path: Path, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> Ite
         folder.mkdir(exist_ok=True, parents=True)
         if content is not None:
             (folder / "a.txt").write_bytes(content)
-        of_job = {key: options.pop(key) for key in ("flush", "on_commit") if key in options}
+        of_job = {key: options.pop(key) for key in ("flush",) if key in options}
         config = PushConfig(
             repo_id=REPO, endpoint="https://hub", path_in_repo=name, allow_patterns=None, model_card=False, **options
         )

@@ -28,11 +28,14 @@ from hf_summary_writer.errors import (
 )
 from hf_summary_writer.hub.client import Client
 from hf_summary_writer.hub.repo import RepoRemote
-from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, _Round, loop_to
+from hf_summary_writer.push import Phase
+from hf_summary_writer.push.loop import PushLoop, PushTask, _Round, loop_to
 from hf_summary_writer.push.push import Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from hf_summary_writer.push.timetable import State
 
 SECONDS = 20.0  # far more than any test needs
 HOUR = 3600.0
@@ -77,8 +80,21 @@ class Pushes:
 
 
 class Job:
-    asked = final = False
+    asked = final = is_abandoned = False
     interrupted: Any = None
+
+    def __init__(
+        self,
+        interval: float = HOUR,
+        *,
+        ended: Callable[[BaseException | None], object] = lambda _: None,
+        settled: Callable[[State], object] = lambda _: None,
+        release: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.config = SimpleNamespace(minutes=interval / 60)
+        self.report = SimpleNamespace(ended=ended)
+        self.status_file = SimpleNamespace(note=settled)
+        self.lease = SimpleNamespace(release=release)
 
 
 def joined(task: PushTask) -> None:
@@ -100,7 +116,7 @@ def make(pushes: Pushes, loop: PushLoop) -> Iterator[Callable[..., Any]]:
     tasks = []
 
     def make(interval: float = HOUR, **options: Any) -> PushTask:
-        task = PushTask(loop, Job(), interval, chance=lambda: 0.0, **options)  # type: ignore[arg-type]
+        task = PushTask(loop, Job(interval, **options), chance=lambda: 0.0)  # type: ignore[arg-type]
         tasks.append(task)
         task.start()
         return task
@@ -248,7 +264,7 @@ def test_a_trigger_right_after_the_last_push_failed_gets_its_error(pushes: Pushe
     pushes.outcomes = [ActionNeededError("log in")]
     # Runs after the failed push has settled and before the thread ends.
     late: list[Future[Any]] = []
-    task._settled = lambda _: late.append(task.trigger())
+    task.job.status_file.note = lambda _: late.append(task.trigger())
     task.finish(SECONDS)
     pushes.let_end(1)
     joined(task)
@@ -341,7 +357,7 @@ def test_stopping_during_a_push_that_is_postponed_resolves_its_future(pushes: Pu
 
 
 def test_a_task_that_is_stopped_while_another_is_scanned_does_not_join_its_push(loop: PushLoop) -> None:
-    first, second = loop.served = [PushTask(loop, Job(), HOUR) for _ in range(2)]  # type: ignore[arg-type]
+    first, second = loop.served = [PushTask(loop, Job()) for _ in range(2)]  # type: ignore[arg-type]
     due = _Round(loop).due()
     assert next(due) is first.job
     second.stop()
@@ -414,7 +430,7 @@ def test_a_hung_disk_at_the_end_of_a_task_blocks_no_trigger(pushes: Pushes, make
         triggered.set()
 
     pushes.let_end(100)
-    ending, other = make(ended=release_lease), make()
+    ending, other = make(release=release_lease), make()
     ending.finish(SECONDS)
     assert hangs.wait(SECONDS)
     try:
@@ -433,7 +449,7 @@ def test_a_task_restarted_from_its_end_callback_is_served(pushes: Pushes, make: 
             begun.append(task.finish(SECONDS, again=True))
 
     pushes.let_end(100)
-    task = make(ended=begin_once)
+    task = make(release=begin_once)
     task.finish(SECONDS)
     joined(task)
     assert begun[0].result(SECONDS) is not None
@@ -555,7 +571,7 @@ def test_the_thread_survives_any_exception_of_a_push_or_callback(
         raise error
 
     pushes.outcomes = [error]
-    task = make(done=tell, settled=tell)
+    task = make(ended=tell, settled=tell)
     pushes.wait_for_begin()
     pushes.let_end(100)
     assert task.last_future is not None

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,9 @@ from hf_summary_writer.errors import (
     UnwrittenError,
 )
 from hf_summary_writer.folder import CommitRecord, Inventory, Ledger, WarnOnce
-from hf_summary_writer.push import FailureLog, Shutdown, report
+from hf_summary_writer.push import Shutdown
+from hf_summary_writer.push import shutdown as shutdown_module
+from hf_summary_writer.push.report import FailureLog
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 HOUR = 3600.0
 
 
-CONFIG = PushConfig(repo_id="user/run", endpoint="https://hub")
+CONFIG = PushConfig(repo_id="user/run", endpoint="https://hub", close_timeout=HOUR)
 
 
 @pytest.fixture
@@ -44,10 +47,25 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def shutdown(tmp_path: Path, ledger: Ledger) -> Shutdown:
-    inventory = Inventory(tmp_path, CONFIG, ledger, WarnOnce())
-    command = f"hf-summary-writer sync {tmp_path}"
-    return Shutdown(tmp_path, lambda: "user/run", lambda: None, command, inventory, ledger, HOUR)
+def job(tmp_path: Path, ledger: Ledger) -> Any:
+    return SimpleNamespace(
+        folder=tmp_path,
+        config=CONFIG,
+        remote=SimpleNamespace(repo_id="user/run"),
+        url=None,
+        sync_command=f"hf-summary-writer sync {tmp_path}",
+        inventory=Inventory(tmp_path, CONFIG, ledger, WarnOnce()),
+        ledger=ledger,
+        refresh=lambda: None,
+        report=SimpleNamespace(told_at=0.0),
+        announces=True,
+        has_lost=False,
+    )
+
+
+@pytest.fixture
+def shutdown(job: Any) -> Shutdown:
+    return Shutdown(job)
 
 
 def done() -> Future[CommitInfo | None]:
@@ -119,7 +137,12 @@ def test_the_run_that_goes_on_has_the_whole_time_again(shutdown: Shutdown) -> No
     ("future", "away"), [(failed(TemporaryError("no route")), False), (done(), True), (failed(KeyError()), True)]
 )
 def test_missing_data_is_named_once_with_its_command(
-    shutdown: Shutdown, tmp_path: Path, said: pytest.LogCaptureFixture, future: Future[CommitInfo | None], away: bool
+    shutdown: Shutdown,
+    job: Any,
+    tmp_path: Path,
+    said: pytest.LogCaptureFixture,
+    future: Future[CommitInfo | None],
+    away: bool,
 ) -> None:
     event_file(tmp_path)
     before = time.monotonic()
@@ -127,7 +150,7 @@ def test_missing_data_is_named_once_with_its_command(
         at_the_end(shutdown, future, away=away)
     [line] = said.messages
     assert line.startswith(f"Not all of {tmp_path} is in user/run yet: 1 file, 6 bytes missing. To send the rest: hf-")
-    assert shutdown.told_at >= before
+    assert job.report.told_at >= before
     event_file(tmp_path, 2)
     at_the_end(shutdown, future, away=away)
     assert "2 files, 12 bytes missing" in said.messages[-1]
@@ -142,13 +165,13 @@ def test_a_wait_that_ends_at_its_limit_names_the_missing_data(
 
 
 def test_uploaded_data_is_named_once_and_only_after_a_commit(
-    shutdown: Shutdown, ledger: Ledger, said: pytest.LogCaptureFixture
+    shutdown: Shutdown, job: Any, ledger: Ledger, said: pytest.LogCaptureFixture
 ) -> None:
     at_the_end(shutdown, done())
-    ledger.commit, shutdown.is_quiet = CommitRecord(None, "https://hub", time.time()), True
+    ledger.commit, job.announces = CommitRecord(None, "https://hub", time.time()), False
     at_the_end(shutdown, done())
     assert said.messages == []
-    shutdown.is_quiet = False
+    job.announces = True
     for _ in range(2):
         at_the_end(shutdown, done())
     assert [line.partition(" /")[0] for line in said.messages] == ["All of"]
@@ -178,10 +201,10 @@ def test_ctrl_c_skips_this_wait_and_the_next_ones_and_names_the_missing_data(
 
 @pytest.mark.parametrize("has_lost", [True, False])
 def test_data_that_the_last_push_did_not_find_is_not_named_as_uploaded(
-    shutdown: Shutdown, ledger: Ledger, tmp_path: Path, said: pytest.LogCaptureFixture, has_lost: bool
+    shutdown: Shutdown, job: Any, ledger: Ledger, tmp_path: Path, said: pytest.LogCaptureFixture, has_lost: bool
 ) -> None:
     if has_lost:
-        shutdown.has_lost = True
+        job.has_lost = True
     else:
         event_file(tmp_path)
     ledger.commit = CommitRecord(None, "https://hub", time.time())
@@ -200,7 +223,7 @@ def test_a_long_wait_is_explained_to_a_user_who_watches(
     shutdown: Shutdown, tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event_file(tmp_path)
-    monkeypatch.setattr(report, "_SECONDS_BEFORE_EXPLAINING", 0.01)
+    monkeypatch.setattr(shutdown_module, "_SECONDS_BEFORE_EXPLAINING", 0.01)
     closed = io.StringIO()
     closed.close()
     for modules, stderr, level in (
@@ -222,14 +245,15 @@ def test_a_long_wait_is_explained_to_a_user_who_watches(
 
 
 def test_late_data_is_named_once_after_the_ledger_is_read_again(
-    shutdown: Shutdown, tmp_path: Path, said: pytest.LogCaptureFixture
+    shutdown: Shutdown, job: Any, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
     calls: list[None] = []
-    shutdown.name_late_data(lambda: calls.append(None))
+    job.refresh = lambda: calls.append(None)
+    shutdown.name_late_data()
     assert (len(calls), said.messages) == (1, [])
     event_file(tmp_path)
     for _ in range(2):
-        shutdown.name_late_data(lambda: calls.append(None))
+        shutdown.name_late_data()
     assert len(calls) == 2
     assert len(said.messages) == 1
 
@@ -246,7 +270,7 @@ def test_on_a_hung_disk_the_wait_is_bounded_and_counted_by_one_thread(
         return pending(inventory)
 
     monkeypatch.setattr(Inventory, "pending", hang)
-    monkeypatch.setattr(report, "_SECONDS_TO_COUNT", 0.01)
+    monkeypatch.setattr(shutdown_module, "_SECONDS_TO_COUNT", 0.01)
     for _ in range(2):
         shutdown.await_last(done(), time.monotonic(), away=True)
     released.set()

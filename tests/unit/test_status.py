@@ -18,8 +18,7 @@ from hf_summary_writer.config import PushConfig
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
 from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, CommitRecord, Ledger, StateFolder, push_lock
 from hf_summary_writer.push import Phase, StatusFile, inspect_folder, known_folders, matches_nothing
-from hf_summary_writer.push.loop import State
-from hf_summary_writer.push.timetable import Throttled
+from hf_summary_writer.push.timetable import State, Throttled
 
 if TYPE_CHECKING:
     from pathlib import Path

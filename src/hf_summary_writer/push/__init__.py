@@ -5,16 +5,17 @@ from __future__ import annotations
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.leftovers import look_for_leftovers
 from hf_summary_writer.push.links import linked_folders, unfollowed, unfollowed_error
-from hf_summary_writer.push.loop import Phase, PushLoop, PushTask, loop_to
+from hf_summary_writer.push.loop import PushLoop, PushTask, loop_to
 from hf_summary_writer.push.once import sync
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
-from hf_summary_writer.push.report import FailureLog, Shutdown
+from hf_summary_writer.push.report import call_hook
 from hf_summary_writer.push.runs import MAX_STATE_BYTES, Run, RunPhase, RunState, is_state_file
-from hf_summary_writer.push.status import Status, StatusFile, inspect_folder, known_folders, matches_nothing, page_of
+from hf_summary_writer.push.shutdown import Shutdown
+from hf_summary_writer.push.status import Status, StatusFile, inspect_folder, known_folders, matches_nothing
+from hf_summary_writer.push.timetable import Phase
 
 __all__ = [
     "MAX_STATE_BYTES",
-    "FailureLog",
     "Job",
     "Outcomes",
     "Phase",
@@ -28,6 +29,7 @@ __all__ = [
     "Shutdown",
     "Status",
     "StatusFile",
+    "call_hook",
     "inspect_folder",
     "is_state_file",
     "known_folders",
@@ -35,7 +37,6 @@ __all__ = [
     "look_for_leftovers",
     "loop_to",
     "matches_nothing",
-    "page_of",
     "sync",
     "unfollowed",
     "unfollowed_error",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import os
@@ -29,9 +30,11 @@ from hf_summary_writer.folder import (
     owner_above,
     push_lock,
 )
-from hf_summary_writer.hub import Upload
-from hf_summary_writer.notices import amount, counted, logger
+from hf_summary_writer.hub import Upload, default_endpoint
+from hf_summary_writer.notices import counted, logger
+from hf_summary_writer.push.report import PushReport
 from hf_summary_writer.push.runs import Run, RunsBelow
+from hf_summary_writer.push.status import StatusFile, page_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -80,7 +83,7 @@ class Job:
         is_other_rank: Whether this process is one of those of a distributed run that leave scheduled pushes to rank 0.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
         flush: Writes the logged data to disk before a push; returns whether the disk took all of it.
-        on_commit: Called with every commit.
+        announces: Whether to announce where the logs can be seen.
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
         names_links: As for `Inventory`.
         run: The run, if the folder is the logdir of a writer, which leaves its pushes to an owner of a folder above.
@@ -91,6 +94,10 @@ class Job:
         began: When this push began, on the monotonic clock.
         runs: The runs in the folder, whose states come along with its files.
         is_first: Whether nothing of the folder was uploaded before this push.
+        report: Tells the user of the pushes.
+        status_file: Tells other processes of a failure or a wait.
+        has_lost: Whether logged data did not get into the folder, as far as the last push knows.
+        has_writer: Whether the writer of the folder, if there is one, may log more.
         owner_above: The folder above whose owner pushes this one as well, as of this push.
         interrupted: Returns whether there is no more time for the push.
     """
@@ -104,7 +111,7 @@ class Job:
         is_other_rank: bool = False,
         content_lock: AbstractContextManager[object],
         flush: Callable[[], bool] = lambda: True,
-        on_commit: Callable[[CommitDetails], None] = lambda _: None,
+        announces: bool = False,
         verify: bool = False,
         names_links: bool = True,
         run: Run | None = None,
@@ -120,7 +127,7 @@ class Job:
         self.is_first: bool = False
         self.interrupted: Callable[[], bool] = lambda: False
         self._flush = flush
-        self._on_commit = on_commit
+        self.announces = announces
         self._is_writer = run is not None
         self._verify = verify
         self.runs: Run | RunsBelow = run or RunsBelow(folder, config.minutes * 60)
@@ -132,6 +139,10 @@ class Job:
             folder, config, self.ledger, self._once, verify=verify, names_links=names_links
         )
         self.lease: Lease = Lease(folder, config, waits=is_other_rank, covers_below=run is None)
+        self.status_file: StatusFile = StatusFile.beside(self.ledger.path)
+        self.report: PushReport = PushReport(self)
+        self.has_lost = False
+        self.has_writer = True
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
         self._losses = 0
@@ -153,6 +164,28 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {str(self.folder)!r}>"
+
+    @property
+    def full_destination(self) -> Destination:
+        """The destination, with the full id of the repo once that is known."""
+        return dataclasses.replace(self.destination, repo_id=self.remote.repo_id)
+
+    @property
+    def url(self) -> str | None:
+        """The page of the Hub that shows the files; `None` until the full id of the repo is known."""
+        if self._is_writer:
+            return self.full_destination.known_url  # also before the first event file is uploaded
+        return page_of(self.full_destination, self.config, self.ledger)
+
+    @property
+    def sync_command(self) -> str:
+        """The command that uploads the rest of the folder, ready to paste into a shell."""
+        return self.config.sync_command(self.folder, default_endpoint())
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the writer is gone, and all that it logged is uploaded or left to another process."""
+        return not self.has_writer and (self.owner_above is not None or not self.inventory.pending().files)
 
     def has_news(self) -> bool:
         """Return whether the folder has new data that this process should push now.
@@ -371,21 +404,13 @@ class Job:
         return bool(gone)
 
     def announce(self, commit: CommitInfo, snapshots: Iterable[FileSnapshot], seconds: float) -> None:
-        """Log a commit, and call the hook."""
+        """Report a commit."""
         sizes = [snapshot.entry.length for snapshot in snapshots]
         details = CommitDetails(
             self.remote.repo_id, self.folder, commit.oid, commit.commit_url, len(sizes), sum(sizes), seconds
         )
-        logger.info(
-            "Uploaded %s of %s to %s in %.1f s: %s",
-            amount(details.files, details.bytes),
-            self.folder,
-            details.repo_id,
-            seconds,
-            details.url,
-        )
         self._commits += 1
-        self._on_commit(details)
+        self.report.committed(details)
 
     def skip(self, file: ChangedFile, reason: SkipReason) -> None:
         """Note why there is nothing to send of a file."""

@@ -20,15 +20,13 @@ import sys
 import threading
 import time
 import weakref
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
 from hf_summary_writer.process import shared, tell_after_fork
 from hf_summary_writer.push.futures import PushFuture, contain, fail, nothing_to_push, pass_on
 from hf_summary_writer.push.push import Outcomes, Pusher
-from hf_summary_writer.push.timetable import Result, Timetable
+from hf_summary_writer.push.timetable import Phase, Result, State, Timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,40 +36,13 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.hub import Remote
     from hf_summary_writer.push.job import Job
-    from hf_summary_writer.push.timetable import Throttled
 
-__all__ = ["LastPushesInVain", "Phase", "PushLoop", "PushTask", "State", "loop_to"]
+__all__ = ["LastPushesInVain", "PushLoop", "PushTask", "loop_to"]
 
 # A folder that is due within this part of its interval is pushed together with others.
 _SOON = 0.5
 # Runs often end one after the other. Those that join the last push of the first one need no commit of their own.
 _SOON_AT_AN_END = 0.9
-
-
-class Phase(Enum):
-    """The phase of a folder's pushes."""
-
-    IDLE = "idle"
-    PUSHING = "pushing"
-    WAITING = "waiting"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The state of one folder's pushes.
-
-    Attributes:
-        phase: The current phase.
-        seconds: How much longer it waits, for `Phase.WAITING`.
-        error: Why the last push failed.
-        throttled: The longer interval and its reason, if pushes are throttled.
-    """
-
-    phase: Phase
-    seconds: float = 0.0
-    error: Exception | None = None
-    throttled: Throttled | None = None
 
 
 # A future that a task no longer resolves, and its error. It fails outside of the loop's lock, since a callback of the
@@ -91,10 +62,6 @@ class PushTask:
     Args:
         loop: The loop that makes the pushes.
         job: The folder to push.
-        interval: Seconds between pushes.
-        done: Called in the loop's thread with the error of a push, or `None` if it succeeded.
-        settled: Called in the loop's thread with the state after a push, before its future is resolved.
-        ended: Called in the loop's thread when the loop has no more to do for the folder.
         chance: Source of randomness for the back-off.
     """
 
@@ -102,21 +69,14 @@ class PushTask:
         self,
         loop: PushLoop,
         job: Job,
-        interval: float,
         *,
-        done: Callable[[BaseException | None], object] = lambda _: None,
-        settled: Callable[[State], object] = lambda _: None,
-        ended: Callable[[], object] = lambda: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.job = job
         self.last_future: Future[CommitInfo | None] | None = None
         self.forked: bool = False
         self._loop = loop
-        self._done = done
-        self._settled = settled
-        self._ended = ended
-        self._timetable = Timetable(interval, time.monotonic(), chance)
+        self._timetable = Timetable(job.config.minutes * 60, time.monotonic(), chance)
         self._requested: Future[CommitInfo | None] | None = None
         self._asked = False
         self._running: Future[CommitInfo | None] | None = None
@@ -281,8 +241,8 @@ class PushTask:
         self._active = False
 
     def end(self) -> None:
-        """Call the hook for the end of the task."""
-        contain(lambda _: self._ended(), None)
+        """Let another process push the folder."""
+        self.job.lease.release()
 
     def begin(self) -> None:
         """Begin a push; only while the loop's lock is held."""
@@ -296,14 +256,14 @@ class PushTask:
     def settle(self, commit: CommitInfo | None, error: BaseException | None) -> None:
         """Schedule the next push, and resolve the future of this one."""
         if not (isinstance(error, PostponedError) or self._timetable.waits_for_folder(time.monotonic(), error)):
-            contain(self._done, error)
+            contain(self._report, error)
         with self._loop.lock:
             future, self._running = self._running or self._new_future(), None
             inherited, self._inherited = self._inherited, None
             commit = inherited if commit is None else commit
             again, given_up = self._reschedule(future, error, commit)
         _fail_given_up(given_up)
-        contain(self._settled, self.state)
+        contain(self.job.status_file.note, self.state)
         if error is not None:
             # The task and the future keep it until the next push, which may be long in coming.
             forget_frames(error)
@@ -312,6 +272,11 @@ class PushTask:
             future.set_result(commit)
         elif not again:
             fail(future, error)
+
+    def _report(self, error: BaseException | None) -> None:
+        self.job.report.ended(error)
+        if error is None and self.job.is_abandoned and not self.is_finishing:
+            self.finish(self.job.config.close_timeout)
 
     def _reschedule(
         self, future: Future[CommitInfo | None], error: BaseException | None, commit: CommitInfo | None

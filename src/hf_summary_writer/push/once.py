@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def sync(
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
         elsewhere: Folders that the caller pushes as well, so that a link to one leaves nothing out.
     """
+    config = dataclasses.replace(config, on_commit=on_commit)
     remote = remote_of(config, Client(None, api))
     pusher = Pusher(remote)
     job = Job(
@@ -71,7 +73,6 @@ def sync(
         config,
         remote,
         content_lock=threading.Lock(),
-        on_commit=on_commit,
         verify=verify,
         names_links=False,  # the error does
     )

@@ -7,7 +7,6 @@ once more, and the Hub's client skips content that the Hub already holds.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -250,8 +249,7 @@ class Pusher:
         found = {}
         new = next((file.job for file in files if file.job.wants_card()), None)
         if new is not None:
-            where = dataclasses.replace(new.destination, repo_id=self.remote.repo_id)
-            card = model_card(where, holds_logs=any(is_event_file(file.path) for file in files))
+            card = model_card(new.full_destination, holds_logs=any(is_event_file(file.path) for file in files))
             found[CARD_PATH] = Upload(CARD_PATH, card, len(card), only_new=True)
         for job, mine in _by_job(files).items():
             try:

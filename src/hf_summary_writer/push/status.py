@@ -30,16 +30,15 @@ from hf_summary_writer.folder import (
 from hf_summary_writer.hub import one_line
 from hf_summary_writer.notices import counted
 from hf_summary_writer.process import is_running
-from hf_summary_writer.push.loop import Phase
 from hf_summary_writer.push.runs import iso
-from hf_summary_writer.push.timetable import Throttled
+from hf_summary_writer.push.timetable import Phase, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder import CommitRecord, Pending
-    from hf_summary_writer.push.loop import State
+    from hf_summary_writer.push.timetable import State
 
 __all__ = [
     "Inspection",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from hf_summary_writer.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Result", "Throttled", "Timetable", "delay_after"]
+__all__ = ["Phase", "Result", "State", "Throttled", "Timetable", "delay_after"]
 
 BASE_SECONDS = 2.0
 
@@ -64,6 +65,32 @@ class Throttled(NamedTuple):
 
     seconds: float
     why: str
+
+
+class Phase(Enum):
+    """The phase of a folder's pushes."""
+
+    IDLE = "idle"
+    PUSHING = "pushing"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of one folder's pushes.
+
+    Attributes:
+        phase: The current phase.
+        seconds: How much longer it waits, for `Phase.WAITING`.
+        error: Why the last push failed.
+        throttled: The longer interval and its reason, if pushes are throttled.
+    """
+
+    phase: Phase
+    seconds: float = 0.0
+    error: Exception | None = None
+    throttled: Throttled | None = None
 
 
 class Result(Enum):
