@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer.cli.options import config_option, create_folder, new_folder, refuse
+from hf_summary_writer.cli.options import create_folder, new_folder, place_options, refuse, source_of
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import exit_on_signals
 from hf_summary_writer.cli.terminal import log_to_stderr, write_lines
 from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.hub import default_endpoint, failed_read
+from hf_summary_writer.hub import failed_read
 from hf_summary_writer.notices import printable
-from hf_summary_writer.reading import no_folder, place_of, read_folder, read_remote
+from hf_summary_writer.reading import no_folder, read_folder, read_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,10 +40,7 @@ Row = tuple[Any, ...]
 @click.argument("source", metavar="REPO_OR_LOGDIR")
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
 @click.option("--run", "runs", multiple=True, metavar="PATTERN", help="Only runs that match. Repeatable.")
-@config_option("repo_type")
-@click.option("--revision", help="The branch, tag or commit.  [default: main]")
-@config_option("endpoint")
-@config_option("token")
+@place_options
 @click.option(
     "--folder",
     type=new_folder,
@@ -55,13 +52,10 @@ def get(
     source: str,
     tags: tuple[str, ...],
     runs: tuple[str, ...],
-    repo_type: str | None,
-    revision: str | None,
-    endpoint: str | None,
-    token: str | None,
     folder: Path | None,
     as_json: bool,
     as_csv: bool,
+    **options: Any,
 ) -> None:
     """Print the scalars TAG of all runs in REPO_OR_LOGDIR; without TAG, list the tags with their last values.
 
@@ -73,15 +67,9 @@ def get(
     log_to_stderr()
     if as_json and as_csv:
         raise click.UsageError("choose one of --json and --csv")
-    at = endpoint or default_endpoint()
-    try:
-        place = place_of(source, repo_type=repo_type, revision=revision, token=token, endpoint=at)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(printable(str(error))) from None
+    place = source_of(source, options, click.ClickException)
     if isinstance(place, Path):
-        refuse("a folder", {"--endpoint": endpoint, "--token": token, "--folder": folder})
+        refuse("a folder", {"--folder": folder})
     elif folder is not None:
         create_folder(folder)
     try:

@@ -13,7 +13,9 @@ from hf_summary_writer.checks import as_unicode, check_folder, check_path_in_rep
 from hf_summary_writer.cli.terminal import say
 from hf_summary_writer.config import RUNS_FOLDER, PushConfig, commits_per_hour, mode_for, option_of, with_uri
 from hf_summary_writer.hub import check_client, default_endpoint
+from hf_summary_writer.notices import printable
 from hf_summary_writer.push import known_folders
+from hf_summary_writer.reading import place_of
 
 if TYPE_CHECKING:
     import os
@@ -32,8 +34,10 @@ __all__ = [
     "folders_known_here",
     "given",
     "new_folder",
+    "place_options",
     "refuse",
     "some_seconds",
+    "source_of",
 ]
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -109,6 +113,32 @@ def config_options(command: F) -> F:
 def config_option(name: str) -> Callable[[F], F]:
     """Add the option of one field."""
     return _click_option(next(each for each in fields(PushConfig) if each.name == name))
+
+
+def place_options(command: F) -> F:
+    """Add the options that name a place on a Hub to read; the command takes them as `**options`."""
+    command = config_option("token")(command)
+    command = config_option("endpoint")(command)
+    command = click.option("--revision", help="The branch, tag or commit.  [default: main]")(command)
+    return config_option("repo_type")(command)
+
+
+def source_of(source: str, options: Mapping[str, Any], unreadable: type[click.ClickException]) -> Path | PushConfig:
+    """Return the folder, or the place on the Hub, that `source` and the values of `place_options` mean.
+
+    Raises:
+        click.UsageError: If it is invalid, or it is a folder and an option has no meaning for it.
+        click.ClickException: If there is no such folder; of the kind `unreadable`.
+    """
+    try:
+        found = place_of(source, **{**options, "endpoint": options["endpoint"] or default_endpoint()})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise unreadable(printable(str(error))) from None
+    if isinstance(found, Path):
+        refuse("a folder", {"--endpoint": options["endpoint"], "--token": options["token"]})
+    return found
 
 
 def _click_option(field: Field[Any]) -> Callable[[F], F]:

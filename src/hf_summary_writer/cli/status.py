@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer.cli.options import config_option, folders_known_here, refuse
+from hf_summary_writer.cli.options import folders_known_here, place_options, refuse, source_of
 from hf_summary_writer.cli.run_states import show_runs
 from hf_summary_writer.cli.terminal import ago, emit, log_to_stderr, now_or_later, patterns, place, say
 from hf_summary_writer.folder import PUSH_LOCK, STATE_FOLDER, StateFolder, is_locked, ledgers_of
-from hf_summary_writer.hub import default_endpoint
 from hf_summary_writer.notices import amount, counted
 from hf_summary_writer.push import (
     Phase,
@@ -23,7 +22,6 @@ from hf_summary_writer.push import (
     matches_nothing,
     unfollowed,
 )
-from hf_summary_writer.reading import place_of
 
 if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
@@ -40,19 +38,13 @@ __all__ = ["status"]
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if some data of LOGDIR is not on the Hub.")
 @click.option("--forget", is_flag=True, help="Forget where LOGDIR goes and what is on the Hub; changes nothing there.")
-@config_option("repo_type")
-@click.option("--revision", help="The branch, tag or commit of the repo.  [default: main]")
-@config_option("endpoint")
-@config_option("token")
+@place_options
 def status(
     source: str,
     as_json: bool,
     exit_code: bool,
     forget: bool,
-    repo_type: str | None,
-    revision: str | None,
-    endpoint: str | None,
-    token: str | None,
+    **options: Any,
 ) -> None:
     """Show the upload status of a folder on this machine, or which runs of a repo go on.
 
@@ -64,14 +56,8 @@ def status(
     stopped, as its writer has told the Hub. "No end was written" means that a run has not pushed for several intervals.
     """
     log_to_stderr()
-    try:
-        where = place_of(
-            source, repo_type=repo_type, revision=revision, token=token, endpoint=endpoint or default_endpoint()
-        )
-    except (OSError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
+    where = source_of(source, options, click.UsageError)
     if isinstance(where, Path):
-        refuse("a folder", {"--endpoint": endpoint, "--token": token})
         _show_folder(where.resolve(), as_json=as_json, exit_code=exit_code, forget=forget)
     else:
         refuse("a repo", {"--exit-code": exit_code, "--forget": forget})

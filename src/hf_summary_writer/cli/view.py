@@ -12,11 +12,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_summary_writer.cli.options import config_option, create_folder, new_folder, some_seconds
+from hf_summary_writer.cli.options import create_folder, given, new_folder, place_options, some_seconds
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, say
@@ -45,10 +45,7 @@ _END_SECONDS = 10.0
 
 @click.command(short_help="Open a repo or bucket in TensorBoard.")
 @click.argument("repo_id")
-@config_option("repo_type")
-@click.option("--revision", help="The branch, tag or commit.  [default: main]")
-@config_option("endpoint")
-@config_option("token")
+@place_options
 @click.option(
     "--refresh",
     type=some_seconds,
@@ -63,13 +60,10 @@ _END_SECONDS = 10.0
 )
 def view(
     repo_id: str,
-    repo_type: str | None,
-    revision: str | None,
-    endpoint: str | None,
-    token: str | None,
     refresh: float | None,
     port: int,
     folder: Path | None,
+    **options: Any,
 ) -> None:
     """Download the event files of REPO_ID and open TensorBoard on them, until Ctrl-C.
 
@@ -82,9 +76,8 @@ def view(
     log_to_stderr()
     if importlib.util.find_spec("tensorboard") is None:
         raise click.ClickException("this command needs TensorBoard: pip install 'hf-summary-writer[view]'")
-    arguments = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision, "token": token}
     try:
-        config = PushConfig.from_arguments(arguments, endpoint or default_endpoint())
+        config = PushConfig.from_arguments({"repo_id": repo_id, **given(options)}, default_endpoint())
         check_client(config.repo_type)
     except ValueError as error:
         raise click.UsageError(f"{error}{_folder_hint(repo_id)}") from None
