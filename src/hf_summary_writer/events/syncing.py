@@ -7,24 +7,17 @@ import contextlib
 import errno
 import queue
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Syncable", "sync_all"]
+    from hf_summary_writer.events.queue import EventQueue
+
+__all__ = ["sync_all"]
 
 
-class Syncable(Protocol):
-    """The owner of a file."""
-
-    @property
-    def is_dirty(self) -> bool: ...
-
-    def sync(self) -> None: ...
-
-
-T = TypeVar("T", bound=Syncable)
+_Outcome: TypeAlias = "tuple[EventQueue, BaseException | None]"
 
 _AT_ONCE = 32
 
@@ -38,16 +31,16 @@ _SLOW = 0.001
 _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
 
 
-def sync_all(owners: Sequence[T]) -> Iterator[tuple[T, BaseException | None]]:
-    """Sync the file of each owner; yield the owner and the exception, or `None`, as soon as it is done.
+def sync_all(queues: Sequence[EventQueue]) -> Iterator[_Outcome]:
+    """Sync the file of each queue; yield the queue and the exception, or `None`, as soon as it is done.
 
     If several are dirty, a thread syncs them, and on a slow disk more threads do at the same time, until no file is
     left: a journaling file system puts fsyncs that wait together into one commit. `syncfs` would also wait for the
     writes of other programs, and would not tell whose data a failing disk has lost. Where no thread can start, as late
     in the exit of some versions of Python, the calling thread syncs all.
     """
-    clean = [each for each in owners if not each.is_dirty]
-    dirty = [each for each in owners if each.is_dirty]
+    clean = [each for each in queues if not each.is_dirty]
+    dirty = [each for each in queues if each.is_dirty]
     yield from _in_turn(clean)
     if len(dirty) < 2:
         yield from _in_turn(dirty)
@@ -61,18 +54,18 @@ def sync_all(owners: Sequence[T]) -> Iterator[tuple[T, BaseException | None]]:
     yield from _in_turn(alone)
 
 
-def _in_turn(owners: Sequence[T]) -> Iterator[tuple[T, BaseException | None]]:
-    for each in owners:
+def _in_turn(queues: Sequence[EventQueue]) -> Iterator[_Outcome]:
+    for each in queues:
         yield each, _sync(each)
 
 
-def _together(owners: Sequence[T]) -> Iterator[tuple[T, BaseException | None]]:
-    waiting = deque(owners)
-    done: queue.SimpleQueue[tuple[T, BaseException | None]] = queue.SimpleQueue()
+def _together(queues: Sequence[EventQueue]) -> Iterator[_Outcome]:
+    waiting = deque(queues)
+    done: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
     if not _start_thread(waiting, done):
-        yield from _in_turn(owners)
+        yield from _in_turn(queues)
         return
-    left = len(owners)
+    left = len(queues)
     with contextlib.suppress(queue.Empty):
         while left:
             outcome = done.get(timeout=_SLOW)
@@ -84,7 +77,7 @@ def _together(owners: Sequence[T]) -> Iterator[tuple[T, BaseException | None]]:
         yield done.get()
 
 
-def _start_thread(waiting: deque[T], done: queue.SimpleQueue[tuple[T, BaseException | None]]) -> bool:
+def _start_thread(waiting: deque[EventQueue], done: queue.SimpleQueue[_Outcome]) -> bool:
     """Have a thread sync the files of `waiting` until none is left; return False if it cannot start."""
     # Not by the threading module: a caller may hold its lock whose signal handler waits for this flush.
     try:
@@ -94,16 +87,16 @@ def _start_thread(waiting: deque[T], done: queue.SimpleQueue[tuple[T, BaseExcept
     return True
 
 
-def _sync_each(waiting: deque[T], done: queue.SimpleQueue[tuple[T, BaseException | None]]) -> None:
+def _sync_each(waiting: deque[EventQueue], done: queue.SimpleQueue[_Outcome]) -> None:
     with contextlib.suppress(IndexError):
         while True:
             each = waiting.popleft()
             done.put((each, _sync(each)))
 
 
-def _sync(owner: Syncable) -> BaseException | None:
+def _sync(events: EventQueue) -> BaseException | None:
     try:
-        owner.sync()
+        events.sync()
     except BaseException as error:  # noqa: BLE001 - for the caller, who knows whose file it is
         return error
     return None

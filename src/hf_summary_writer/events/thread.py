@@ -11,16 +11,17 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from hf_summary_writer import process
-from hf_summary_writer.events.syncing import Syncable, sync_all
+from hf_summary_writer.events.syncing import sync_all
 from hf_summary_writer.notices import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from hf_summary_writer.events.signals import FlushRequest, Signal
+    from hf_summary_writer.events.queue import EventQueue
+    from hf_summary_writer.events.signals import Signal
 
 __all__ = ["WaitLimits", "WriterThread", "writer_thread"]
 
@@ -70,32 +71,6 @@ class WaitLimits:
     hang: float = 60.0
 
 
-class Served(Syncable, Protocol):
-    """An event queue, as the thread knows it. Times are those of the monotonic clock."""
-
-    directory: str
-    device_wait_began: float | None
-
-    @property
-    def pending(self) -> int: ...
-    @property
-    def has_waiting_callers(self) -> bool: ...
-    @property
-    def holds_descriptor(self) -> bool: ...
-    @property
-    def is_done(self) -> bool: ...
-    def request_flush(self) -> FlushRequest: ...
-    def is_ready(self, now: float) -> bool: ...
-    def work(self, most: int, now: float) -> int: ...
-    def needs_sync(self, now: float) -> bool: ...
-    def end_sync(self, error: OSError | None) -> None: ...
-    def tidy(self, now: float) -> None: ...
-    def drop(self) -> None: ...
-    def rest(self) -> None: ...
-    def retire(self) -> None: ...
-    def leave_to_parent(self, *, keep_items: bool) -> None: ...
-
-
 class WriterThread:
     """The thread that serves all event queues of the process; it runs while there are any.
 
@@ -107,8 +82,8 @@ class WriterThread:
     limits: ClassVar[WaitLimits] = WaitLimits()
 
     def __init__(self) -> None:
-        self._queues: dict[int, Served] = {}
-        self._broken: weakref.WeakSet[Served] = weakref.WeakSet()
+        self._queues: dict[int, EventQueue] = {}
+        self._broken: weakref.WeakSet[EventQueue] = weakref.WeakSet()
         self._reset()
         process.tell_after_fork(self)
         process.tell_at_exit(self)
@@ -129,11 +104,14 @@ class WriterThread:
         self._clock: int | None = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._open: dict[int, Served] = {}
+        self._open: dict[int, EventQueue] = {}
 
-    def register(self, events: Served) -> None:
+    def register(self, events: EventQueue) -> None:
         """Serve a queue until it is closed and empty."""
-        self.notice_fork()
+        if self._pid != os.getpid():
+            # A child of a fork that Python was not told of, as some application servers make it. Part of the queues may
+            # have been logged here already: better some events twice than some not at all.
+            self._forget(keep_items=True)
         self._queues[id(events)] = events
         if not self._has_thread() and (process.exit_is_over() or self._cannot_start) and not self.is_stuck:
             self._work_here()
@@ -202,12 +180,6 @@ class WriterThread:
         self._thread = None
         self._calls.put(None)
         self.flush()
-
-    def notice_fork(self) -> None:
-        """Catch up in the child of a fork that Python was not told of, as some application servers make it."""
-        if self._pid != os.getpid():
-            # Part of the queues may have been logged here already: better some events twice than some not at all.
-            self._forget(keep_items=True)
 
     def after_fork_in_child(self) -> None:
         """Forget the thread, and everything that the parent is about to write."""
@@ -305,13 +277,13 @@ class WriterThread:
     def _pending(self) -> dict[int, int]:
         return {key: events.pending for key, events in list(self._queues.items())}
 
-    def _ready(self, quota: dict[int, int]) -> list[Served]:
+    def _ready(self, quota: dict[int, int]) -> list[EventQueue]:
         now = time.monotonic()
         queues = list(self._queues.items())
         ready = [events for key, events in queues if quota.get(key, 0) > 0 and events.is_ready(now)]
         return [events for events in ready if events.has_waiting_callers] or ready
 
-    def _serve(self, events: Served, most: int) -> int:
+    def _serve(self, events: EventQueue, most: int) -> int:
         self._slice_began = now = time.monotonic()
         done = self._work(events, most, now)
         self._slice_began = None
@@ -322,7 +294,7 @@ class WriterThread:
                 self._open.pop(next(iter(self._open))).rest()
         return done
 
-    def _sync(self, queues: list[Served]) -> None:
+    def _sync(self, queues: list[EventQueue]) -> None:
         """Sync together the files that need it; the callers of a synced file do not wait for the others."""
         with self._working:
             now = time.monotonic()
@@ -339,7 +311,8 @@ class WriterThread:
         for key, events in list(self._queues.items()):
             with self._working:
                 self._slice_began = now = time.monotonic()
-                self._tidy(events, now)
+                with self._errors_contained(events):
+                    events.tidy(now)
                 self._slice_began = None
             if events.is_done:
                 self._queues.pop(key, None)
@@ -371,39 +344,32 @@ class WriterThread:
             self._working.release()
         return True
 
-    def _work(self, events: Served, most: int, now: float) -> int:
-        try:
+    def _work(self, events: EventQueue, most: int, now: float) -> int:
+        with self._errors_contained(events):
             return events.work(most, now)
-        except BaseException as error:  # noqa: BLE001 - all others wait for the same thread
-            self._contain(error, events)
         with contextlib.suppress(Exception):
             events.drop()
         return most
 
-    def _end_sync(self, events: Served, error: BaseException | None) -> None:
+    def _end_sync(self, events: EventQueue, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, OSError):
-            self._contain(error, events)
+            with self._errors_contained(events):
+                raise error
             error = None
-        try:
+        with self._errors_contained(events):
             events.end_sync(error)
-        except BaseException as bug:  # noqa: BLE001 - all others wait for the same thread
-            self._contain(bug, events)
 
-    def _tidy(self, events: Served, now: float) -> None:
+    @contextlib.contextmanager
+    def _errors_contained(self, events: EventQueue) -> Iterator[None]:
+        """Log an unexpected error, once for each queue: all others wait for the same thread."""
         try:
-            events.tidy(now)
-        except BaseException as error:  # noqa: BLE001 - likewise
-            self._contain(error, events)
-
-    def _contain(self, error: BaseException, events: Served) -> None:
-        """Log an unexpected error, once for each queue."""
-        if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
-            raise error  # in a thread of the user: it may come from a signal handler, and mean the user
-        if events not in self._broken:
-            self._broken.add(events)
-            logger.error(
-                "event files in %s: unexpected error, some events may be lost", events.directory, exc_info=error
-            )
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+                raise  # in a thread of the user: it may come from a signal handler, and mean the user
+            if events not in self._broken:
+                self._broken.add(events)
+                logger.exception("event files in %s: unexpected error, some events may be lost", events.directory)
 
 
 writer_thread: WriterThread = WriterThread()
