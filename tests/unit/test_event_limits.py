@@ -87,8 +87,7 @@ def test_a_disk_that_fails_is_named_until_every_queue_can_write_again(
 ) -> None:
     failures.recover(QUEUE, "runs")
     for queue in (QUEUE, OTHER, QUEUE):
-        failures.fail(queue)
-        failures.report(OSError("full"), "runs")
+        failures.fail(queue, OSError("full"), "runs")
     failures.refuse_one()
     failures.lose(2)
     failures.recover(QUEUE, "runs")
@@ -97,23 +96,22 @@ def test_a_disk_that_fails_is_named_until_every_queue_can_write_again(
     failures.recover(OTHER, "runs")
     failures.recover(OTHER, "runs")
     assert not failures.any_failing
-    failures.report(OSError("full"), "runs")
+    failures.fail(QUEUE, OSError("full"), "runs")
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
     assert "1.0 MB" in caplog.messages[0]
     assert caplog.messages[1].endswith("events dropped: 3")
 
 
 def test_a_queue_that_is_gone_fails_no_more(failures: WriteFailures, caplog: pytest.LogCaptureFixture) -> None:
-    failures.fail(QUEUE)
-    failures.fail(OTHER)
-    failures.report(OSError("full"), "runs")
+    failures.fail(QUEUE, OSError("full"), "runs")
+    failures.fail(OTHER, OSError("full"), "runs")
     failures.forget(QUEUE)
     failures.recover(OTHER, "runs")
     assert caplog.messages[1:] == ["event files in runs are written again; events dropped: 0"]
 
 
 def test_a_forked_child_has_no_failures_of_its_parent(failures: WriteFailures) -> None:
-    failures.fail(QUEUE)
+    failures.fail(QUEUE, OSError("full"), "runs")
     failures.reset()
     assert not failures.any_failing
     failures.refuse_one()

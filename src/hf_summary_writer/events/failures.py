@@ -48,14 +48,12 @@ class WriteFailures:
         """Count events that the writer thread could not write."""
         self._lost += events
 
-    def fail(self, events: object) -> None:
+    def is_failing(self, events: object) -> bool:
+        return id(events) in self._failing
+
+    def fail(self, events: object, error: OSError, directory: str) -> None:
+        """Note that a queue cannot write, and log the first failure since the last recovery."""
         self._failing.add(id(events))
-
-    def forget(self, events: object) -> None:
-        self._failing.discard(id(events))
-
-    def report(self, error: OSError, directory: str) -> None:
-        """Log the first failure since the last recovery."""
         if not self._reported:
             self._reported = True
             logger.error(
@@ -65,6 +63,9 @@ class WriteFailures:
                 error,
                 size(self._max_pending_bytes),
             )
+
+    def forget(self, events: object) -> None:
+        self._failing.discard(id(events))
 
     def report_sync(self, error: OSError, directory: str) -> None:
         """Log the first failing fsync. Written events stay in the file, and later events are still written."""

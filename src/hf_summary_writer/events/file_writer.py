@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_summary_writer.events import hooks
 from hf_summary_writer.events.device import Snapshot
 from hf_summary_writer.events.encoding import SUMMARY, event_payload
-from hf_summary_writer.events.items import Deferred, OnDevice, ScalarOnDevice
+from hf_summary_writer.events.items import Deferred, OnDevice, scalar_on_device
 from hf_summary_writer.events.thread import writer_thread
 from hf_summary_writer.events.upstream import Event
 from hf_summary_writer.events.upstream import EventFileWriter as _TheirEventFileWriter
@@ -151,7 +151,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         """Add a scalar with a tag encoded by `encoding.scalar_prefix`; `on_read` receives the value of a snapshot."""
         wall_time, step = self._wall_time(walltime), self._step(global_step)
         if isinstance(value, Snapshot):
-            self.events.put(ScalarOnDevice(wall_time, prefix, value, step, on_read))
+            self.events.put(scalar_on_device(wall_time, prefix, value, step, on_read))
         else:
             self.events.put((wall_time, prefix, value, step))
 
@@ -191,10 +191,9 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
             self.events.put(Deferred(functools.partial(work, *values), nbytes))
             return
 
-        def finish(*read: Any) -> Deferred:
-            on_host = iter(read)
-            arguments = [next(on_host) if type(value) is Snapshot else value for value in values]
-            return Deferred(functools.partial(work, *arguments), nbytes)
+        def finish() -> Deferred:
+            on_host = [value.value if type(value) is Snapshot else value for value in values]
+            return Deferred(functools.partial(work, *on_host), nbytes)
 
         self.events.put(OnDevice(snapshots, finish, nbytes))
 

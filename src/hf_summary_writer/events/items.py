@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from hf_summary_writer.events.encoding import Scalar
 from hf_summary_writer.events.signals import FlushRequest
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.device import Snapshot
 
-__all__ = ["ON_DEVICE", "Deferred", "Item", "OnDevice", "ScalarOnDevice", "leading_scalars", "memory_of"]
+__all__ = ["Deferred", "Item", "OnDevice", "memory_of", "scalar_on_device"]
 
 _OVERHEAD_BYTES = 256
 
@@ -42,58 +43,47 @@ class OnDevice:
 
     Attributes:
         snapshots: The values.
-        make: Returns the event to encode, given the values on the host.
+        make: Returns the event, once the values have been read.
         nbytes: Memory that it and its values hold on the host, once they are there.
     """
 
     snapshots: tuple[Snapshot, ...]
-    make: Callable[..., Deferred]
+    make: Callable[[], Scalar | Deferred]
     nbytes: int
 
     @property
     def device_bytes(self) -> int:
         return sum(snapshot.nbytes for snapshot in self.snapshots)
 
-    def finish(self) -> Deferred | None:
-        """Return the event once its values have been read; `None` if one of them could not be."""
-        values = [snapshot.value for snapshot in self.snapshots]
-        return None if any(value is None for value in values) else self.make(*values)
+    def finish(self) -> Scalar | Deferred | None:
+        """Return the event after the copy to the host; `None` if a value could not be read."""
+        return None if any(snapshot.value is None for snapshot in self.snapshots) else self.make()
 
 
-@dataclass(slots=True, eq=False)
-class ScalarOnDevice:
-    """A plain scalar whose value is still on an accelerator.
-
-    Attributes:
-        wall_time: Seconds since the epoch.
-        prefix: As in `Scalar`.
-        number: The value.
-        step: The global step.
-        on_read: Receives the value once it is on the host.
-    """
-
-    wall_time: float
-    prefix: bytes
-    number: Snapshot
-    step: int | None
-    on_read: Callable[[float], None] | None = None
-
-    def finish(self) -> Scalar | None:
-        """Return the scalar once its number has been read; `None` if it could not be."""
-        number = self.number.value
-        if number is None:
-            return None
-        if self.on_read is not None:
-            self.on_read(number)
-        # The difference is zero for finite numbers; tensorboardX warns of all others.
-        if number - number:
-            make_np(number)
-        return self.wall_time, self.prefix, number, self.step
+def scalar_on_device(
+    wall_time: float,
+    prefix: bytes,
+    number: Snapshot,
+    step: int | None,
+    on_read: Callable[[float], None] | None = None,
+) -> OnDevice:
+    """Return the item of a plain scalar whose value is on an accelerator; `on_read` receives it once it is read."""
+    return OnDevice((number,), functools.partial(_scalar, wall_time, prefix, number, step, on_read), _NUMBER_BYTES)
 
 
-ON_DEVICE = frozenset({OnDevice, ScalarOnDevice})
+def _scalar(
+    wall_time: float, prefix: bytes, snapshot: Snapshot, step: int | None, on_read: Callable[[float], None] | None
+) -> Scalar:
+    number = snapshot.value
+    if on_read is not None:
+        on_read(number)
+    # The difference is zero for finite numbers; tensorboardX warns of all others.
+    if number - number:
+        make_np(number)
+    return wall_time, prefix, number, step
 
-Item = Scalar | bytes | Deferred | OnDevice | ScalarOnDevice | FlushRequest
+
+Item = Scalar | bytes | Deferred | OnDevice | FlushRequest
 
 
 def memory_of(item: Item) -> int:
@@ -101,14 +91,4 @@ def memory_of(item: Item) -> int:
     kind = type(item)
     if kind is bytes:
         return len(item) + _OVERHEAD_BYTES  # type: ignore[arg-type]
-    if kind is ScalarOnDevice:
-        return _NUMBER_BYTES
     return item.nbytes if kind is Deferred or kind is OnDevice else 0  # type: ignore[union-attr]
-
-
-def leading_scalars(items: list[Item]) -> list[Scalar]:
-    kinds = list(map(type, items))
-    scalars = items
-    if kinds.count(tuple) < len(kinds):
-        scalars = items[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
-    return cast("list[Scalar]", scalars)

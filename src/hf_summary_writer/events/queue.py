@@ -5,20 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
 
+from hf_summary_writer.events.device import HostCopies
 from hf_summary_writer.events.encoding import Scalar, scalar_payloads
 from hf_summary_writer.events.files import SEGMENT_BYTES, EventFile
-from hf_summary_writer.events.items import (
-    ON_DEVICE,
-    Deferred,
-    Item,
-    OnDevice,
-    ScalarOnDevice,
-    leading_scalars,
-    memory_of,
-)
+from hf_summary_writer.events.items import Deferred, Item, OnDevice, memory_of
 from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.tfrecord import frame, frames
 from hf_summary_writer.events.thread import writer_thread
@@ -26,9 +19,8 @@ from hf_summary_writer.notices import logger
 from hf_summary_writer.process import exit_is_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from hf_summary_writer.events.device import Copy, Device, Snapshot
     from hf_summary_writer.events.failures import WriteFailures
     from hf_summary_writer.events.memory import MemoryLimit
 
@@ -51,7 +43,6 @@ _VERIFY_SECONDS = 1.0
 _IDLE_SECONDS = 10.0
 
 """How long a file stays open with nothing appended."""
-
 
 _PLAIN = frozenset({bytes, tuple})
 
@@ -82,8 +73,6 @@ class EventQueue:
         register_at: Time (of `time.time`) from which a caller that appended must call `register`; 0 when closed or
             forked.
         closed: Whether no more items are expected; any that come all the same go to a new file.
-        failing: Whether the last write failed.
-        device_wait_began: Time (monotonic) since which the values of a device are waited for.
         has_metadata: Whether events get a step or time from `use_metadata`, so that `add_scalar` must not append.
     """
 
@@ -106,16 +95,14 @@ class EventQueue:
         self.items: deque[Item] = deque()
         self.register_at: float = 0.0
         self.closed: bool = False
-        self.failing: bool = False
         self.has_metadata = False
         self._file = EventFile(self.folder, suffix, segment_bytes)
         self._flush_secs = flush_secs
-        self._late = late
+        self.late = late
         # Taken from `items` and not yet written, so that a failed write has something to try again.
         self._taken: list[Item] = []
-        # Copies from devices for the items in `_taken`, and since when the thread has waited for them.
-        self._copies: list[tuple[list[Snapshot], Copy]] = []
-        self.device_wait_began: float | None = None
+        # Copies from devices for the items in `_taken`.
+        self._copies: HostCopies | None = None
         # Requests with events in front of them, and those whose events are all written, for the next sync.
         self._requests: set[FlushRequest] = set()
         self._reached: list[FlushRequest] = []
@@ -136,7 +123,7 @@ class EventQueue:
             self._fall_back(error, time.monotonic())
         writer_thread.register(self)
 
-    def put(self, item: bytes | Deferred | OnDevice | Scalar | ScalarOnDevice) -> None:
+    def put(self, item: bytes | Deferred | OnDevice | Scalar) -> None:
         """Append an item, waiting for room if there is none."""
         has_room = False
         try:
@@ -162,7 +149,7 @@ class EventQueue:
             self.register_at = 0.0
         writer_thread.register(self)
         if is_late:
-            function = self._late()
+            function = self.late()
             if function is not None:
                 function()
 
@@ -202,29 +189,23 @@ class EventQueue:
 
     def close(self) -> FlushRequest:
         """Expect no more; the request is set when the file is on disk and closed, or its events are given up."""
-        self._expect_no_more()
+        self.end()
         return self.request_flush(closes=True)
 
     def end(self) -> None:
         """Expect no more; the file is closed once all is written, however long the disk fails."""
-        self._expect_no_more()
-        writer_thread.register(self)
-
-    def _expect_no_more(self) -> None:
         if not self.closed:
             self.memory.leave(self)
         self.closed = True
         self.register_at = 0.0
-
-    def tell_late(self, function: Callable[[], object] | None) -> None:
-        """Hold from now on the function to call when an event comes late."""
-        self._late = lambda: function
+        writer_thread.register(self)
 
     def retire(self) -> None:
         """Have callers register after each item, once the interpreter has exited."""
         self.register_at = 0.0
         # Weak references are dead already in a finalizer of the same garbage.
-        self.tell_late(self._late())
+        function = self.late()
+        self.late = lambda: function
 
     def reopen(self) -> None:
         """Expect more again; it goes to a new file."""
@@ -255,7 +236,21 @@ class EventQueue:
     @property
     def is_done(self) -> bool:
         """Whether the queue is closed and nothing of it is left."""
-        return self.closed and not self.items and not self._taken and self._file.path is None
+        return self._is_at_end and self._file.path is None
+
+    @property
+    def _is_at_end(self) -> bool:
+        return self.closed and not self.items and not self._taken
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last write failed."""
+        return self.failures.is_failing(self)
+
+    @property
+    def device_wait_began(self) -> float | None:
+        """Time (monotonic) since which the values of a device are waited for."""
+        return None if self._copies is None else self._copies.began
 
     @property
     def logged(self) -> int:
@@ -269,7 +264,7 @@ class EventQueue:
         if not self.items and not self._taken:
             return False
         if self._awaits_device:
-            return all(_is_ready(copy) for _, copy in self._copies)
+            return self._is_copied
         return not self.failing or now >= self._retry_at or bool(self._requests)
 
     def work(self, most: int, now: float) -> int:
@@ -279,22 +274,25 @@ class EventQueue:
         """
         if not self._taken:
             self._take(most)
-            if not ON_DEVICE.isdisjoint(map(type, self._taken)):
+            if OnDevice in map(type, self._taken):
                 self._take(_DEVICE_ITEMS - len(self._taken))
-                self._start_copies()
-        if self._awaits_device and not self._read_copies():
-            return 0
-        taken = self._taken
-        before = len(taken)
+                on_device = [item for item in self._taken if type(item) is OnDevice]
+                snapshots = itertools.chain.from_iterable(item.snapshots for item in on_device)
+                self._copies = HostCopies(snapshots, lambda error: self.failures.report_device(error, self.directory))
+        if self._awaits_device:
+            if not self._is_copied:
+                return 0
+            self._read_from_devices()
+        before = len(self._taken)
         try:
-            if taken and not isinstance(taken[0], FlushRequest):
-                self._write(taken, most, now)
-            self._reach_requests(taken)
+            if self._taken and not isinstance(self._taken[0], FlushRequest):
+                self._write(most, now)
+            self._reach_requests()
             # Requests that come close one behind the other, as from several threads, share a sync.
             nbytes = 0
-            while self._is_close_to_another_request and before - len(taken) < most and nbytes < _SLICE_BYTES:
-                nbytes += self._write(taken, most, now)
-                self._reach_requests(taken)
+            while self._is_close_to_another_request and before - len(self._taken) < most and nbytes < _SLICE_BYTES:
+                nbytes += self._write(most, now)
+                self._reach_requests()
         except OSError as error:
             self._fall_back(error, now)
         if self.memory.waiting and (self.failing or not self.items or len(self.items) <= self.memory.items // 2):
@@ -340,7 +338,7 @@ class EventQueue:
 
     def drop(self) -> None:
         """Drop the item that made `work` raise, and continue in a new file."""
-        self._forget_copies()
+        self._copies = None
         if not self._taken:
             self._take(len(self.items))
         lost, self._taken = self._taken, []
@@ -358,14 +356,12 @@ class EventQueue:
         # Values on a device are neither read nor freed here: a forked child must not touch the parent's devices.
         _of_parent.append((self.items, self._taken, self._copies))
         has_events = bool(self.items or self._taken or self._file.appended)
-        kept = [item for item in self.items if type(item) not in ON_DEVICE] if keep_items else []
-        self.items = deque(kept)
+        self.items = deque(item for item in self.items if keep_items and type(item) is not OnDevice)
         self._taken = []
-        self._forget_copies()
+        self._copies = None
         self._requests = set()
         self._reached = []
         self._file.belongs_to_parent(has_events=has_events)
-        self.failing = False
         self.register_at = 0.0
         self.memory.reset()
         self.failures.reset()
@@ -377,64 +373,39 @@ class EventQueue:
     @property
     def _awaits_device(self) -> bool:
         """Whether the next item to write is on a device; those before it need not wait for the device."""
-        return self.device_wait_began is not None and bool(self._taken) and type(self._taken[0]) in ON_DEVICE
+        return bool(self._taken) and type(self._taken[0]) is OnDevice
 
-    def _read_copies(self) -> bool:
-        """Bring all values of `_taken` to the host; return False while a device is at work."""
-        if not all(_is_ready(copy) for _, copy in self._copies):
-            return False
-        for snapshots, copy in self._copies:
-            with self._device_errors_reported():
-                for snapshot, value in zip(snapshots, copy.values(), strict=True):
-                    snapshot.value = value
-        self._copies = []
+    @property
+    def _is_copied(self) -> bool:
+        return self._copies is None or self._copies.are_ready()
+
+    def _read_from_devices(self) -> None:
+        """Bring all values of `_taken` to the host."""
+        if self._copies is not None:
+            self._copies.read()
         finished: list[Item] = []
         released = on_device = 0
         for item in self._taken:
-            if type(item) is ScalarOnDevice or type(item) is OnDevice:
-                released += memory_of(item)
-                on_device += item.device_bytes if type(item) is OnDevice else 0
-                event = item.finish()
-                if event is None:  # the device failed
-                    self.failures.lose(1)
-                else:
-                    released -= memory_of(event)
-                    finished.append(event)
-            else:
+            if type(item) is not OnDevice:
                 finished.append(item)
+                continue
+            released += item.nbytes
+            on_device += item.device_bytes
+            event = item.finish()
+            if event is None:  # the device failed
+                self.failures.lose(1)
+            else:
+                released -= memory_of(event)
+                finished.append(event)
         self.memory.release(released)
         self.memory.release_on_device(on_device)
         self._taken = finished
-        self.device_wait_began = None
-        return True
+        self._copies = None
 
-    def _start_copies(self) -> None:
-        self.device_wait_began = time.monotonic()
-        by_device: defaultdict[Device, list[Snapshot]] = defaultdict(list)
-        for item in self._taken:
-            if type(item) is ScalarOnDevice:
-                by_device[item.number.device].append(item.number)
-            elif type(item) is OnDevice:
-                for snapshot in item.snapshots:
-                    by_device[snapshot.device].append(snapshot)
-        for device, snapshots in by_device.items():
-            with self._device_errors_reported():
-                self._copies.append((snapshots, device.start_copy(snapshots)))
-
-    def _forget_copies(self) -> None:
-        self._copies = []
-        self.device_wait_began = None
-
-    @contextlib.contextmanager
-    def _device_errors_reported(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - any error of a device
-            self.failures.report_device(error, self.directory)
-
-    def _write(self, taken: list[Item], most: int, now: float) -> int:
+    def _write(self, most: int, now: float) -> int:
         """Write items up to the next request, or as many as are enough for one write; return the number of bytes."""
-        scalars = leading_scalars(taken[:most])
+        taken = self._taken
+        scalars = _leading_scalars(taken[:most])
         records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
@@ -448,7 +419,6 @@ class EventQueue:
                 self.memory.release(sum(map(memory_of, taken[:done])))
             del taken[:done]
             self._done += done
-        self.failing = False
         self.failures.recover(self, self.directory)
         self._idle_at = now + _IDLE_SECONDS
         if self._sync_at is None:
@@ -485,12 +455,12 @@ class EventQueue:
         self.memory.release(item.nbytes - memory_of(payload))
         return payload
 
-    def _reach_requests(self, taken: list[Item]) -> None:
+    def _reach_requests(self) -> None:
         """Take the requests that stand at the beginning, up to one that closes the file."""
-        while taken and isinstance(request := taken[0], FlushRequest):
+        while self._taken and isinstance(request := self._taken[0], FlushRequest):
             self._reached.append(request)
             self._requests.discard(request)
-            del taken[0]
+            del self._taken[0]
             if request.closes:
                 return
 
@@ -501,21 +471,11 @@ class EventQueue:
             return False
         return bool(self._taken) and type(self._taken[0]) in _PLAIN
 
-    @property
-    def _is_at_end(self) -> bool:
-        return self.closed and not self.items and not self._taken
-
-    def _answer(self, request: FlushRequest) -> None:
-        self._requests.discard(request)
-        request.set()
-
     def _fall_back(self, error: OSError, now: float) -> None:
         """Keep unwritten events for another try, and let no caller wait for them."""
         is_new = not self.failing
-        self.failing = True
         self._retry_at = now + _RETRY_SECONDS
-        self.failures.fail(self)
-        self.failures.report(error, self.directory)
+        self.failures.fail(self, error, self.directory)
         if is_new and any(request.closes for request in list(self._requests)):
             return  # try once more, and at once, before events are given up
         # Emptied, not replaced: a caller may be about to add to it.
@@ -534,7 +494,7 @@ class EventQueue:
         self._take(len(self.items))
         pending, self._taken = self._taken, []
         last = max((i for i, item in enumerate(pending) if isinstance(item, FlushRequest) and item.closes), default=-1)
-        self._forget_copies()
+        self._copies = None
         self.items.extendleft(reversed(pending[last + 1 :]))
         self._file.forget()
         if not self.items:
@@ -552,11 +512,12 @@ class EventQueue:
             logger.error("events of %s could not be written and are lost: %d", self.directory, lost)
         for item in items:
             if isinstance(item, FlushRequest):
-                self._answer(item)
+                self._requests.discard(item)
+                item.set()
 
 
-def _is_ready(copy: Copy) -> bool:
-    try:
-        return copy.is_ready()
-    except Exception:  # noqa: BLE001 - `values` raises it again
-        return True
+def _leading_scalars(items: list[Item]) -> list[Scalar]:
+    kinds = list(map(type, items))
+    if kinds.count(tuple) < len(kinds):
+        items = items[: next(n for n, kind in enumerate(kinds) if kind is not tuple)]
+    return cast("list[Scalar]", items)

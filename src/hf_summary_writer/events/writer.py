@@ -32,7 +32,7 @@ from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
 from hf_summary_writer.events.failures import WriteFailures
 from hf_summary_writer.events.file_writer import FileWriter, plain_step, plain_time
 from hf_summary_writer.events.files import SEGMENT_BYTES
-from hf_summary_writer.events.items import ScalarOnDevice
+from hf_summary_writer.events.items import scalar_on_device
 from hf_summary_writer.events.memory import MemoryLimit
 from hf_summary_writer.events.queue import EventQueue
 from hf_summary_writer.events.summaries import (
@@ -307,7 +307,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             else:
                 events.reopen()
                 if process.exit_is_over():
-                    events.tell_late(self._reopened)
+                    # Weak references are dead already in a finalizer of the same garbage.
+                    events.late = lambda: self._reopened
             writer = FileWriter(events)
             if is_first and self.purge_step is not None:
                 writer.add_event(Event(step=self.purge_step, file_version="brain.Event:2"))
@@ -393,7 +394,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if type(scalar_value) is not float or scalar_value - scalar_value:
             scalar_value = scalar_of(scalar_value)
             if type(scalar_value) is not float:
-                events.put(ScalarOnDevice(time(), prefix, scalar_value, global_step))
+                events.put(scalar_on_device(time(), prefix, scalar_value, global_step))
                 return
         now = time()
         if len(events.items) >= self._memory.items and not events.wait_for_room():

@@ -9,7 +9,8 @@ queues while the device works.
 
 from __future__ import annotations
 
+from hf_summary_writer.events.device.copies import HostCopies
 from hf_summary_writer.events.device.find import device_of, take_number
-from hf_summary_writer.events.device.snapshot import Copy, Device, Snapshot
+from hf_summary_writer.events.device.snapshot import Device, Snapshot
 
-__all__ = ["Copy", "Device", "Snapshot", "device_of", "take_number"]
+__all__ = ["Device", "HostCopies", "Snapshot", "device_of", "take_number"]
