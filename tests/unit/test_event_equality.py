@@ -501,6 +501,8 @@ CHANGES: list[tuple[str, np.ndarray]] = [
     ("add_images", RNG.random((2, 3, 8, 8))),
     ("add_audio", RNG.random(100)),
     ("add_embedding", RNG.random((4, 2))),
+    ("add_mesh", RNG.random((1, 5, 3))),
+    ("add_pr_curve", np.array([0.0, 1.0, 1.0, 0.0])),
 ]
 
 
@@ -509,7 +511,13 @@ def test_values_are_taken_at_the_call(method: str, value: np.ndarray, tmp_path: 
     if method == "add_audio":
         pytest.importorskip("soundfile")
     value = value.copy()
-    arguments: tuple[Any, ...] = (value,) if method == "add_embedding" else ("tag", value, 1)
+    arguments: tuple[Any, ...] = ("tag", value, 1)
+    if method == "add_embedding":
+        arguments = (value,)
+    elif method == "add_mesh":
+        arguments = ("tag", value)
+    elif method == "add_pr_curve":
+        arguments = ("tag", value, np.array([0.1, 0.9, 0.4, 0.6]), 1)
     with tensorboardX.SummaryWriter(str(tmp_path / "theirs")) as writer:
         getattr(writer, method)(*arguments)
     with EventWriter(tmp_path / "ours") as own:

@@ -610,9 +610,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         dataformats: str = "CHW",
     ) -> None:
         """Add an image; `img_tensor` may be changed after the call."""
-        if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
-            pixels = media.clipped(unwrapped(img_tensor))
-            _Upstream.add_image(self._keeping(tag), tag, pixels, global_step, walltime, dataformats)
+        self._add_pixels(_Upstream.add_image, tag, img_tensor, global_step, walltime, dataformats)
 
     def add_images(
         self,
@@ -629,9 +627,20 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if isinstance(img_tensor, list) and dataformats.upper() in {"CHW", "HWC"}:
             # Not by tensorboardX, which needs torch for it and does not clip.
             img_tensor, dataformats = np.stack(list(map(unwrapped, img_tensor))), f"N{dataformats}"
-        if not self._defer_image(tag, img_tensor, global_step, walltime, dataformats):
-            pixels = media.clipped(unwrapped(img_tensor))
-            _Upstream.add_images(self._keeping(tag), tag, pixels, global_step, walltime, dataformats)
+        self._add_pixels(_Upstream.add_images, tag, img_tensor, global_step, walltime, dataformats)
+
+    def _add_pixels(
+        self, add: Any, tag: str, tensor: Any, global_step: Any, walltime: float | None, dataformats: str
+    ) -> None:
+        copies = self._copies(tag, [tensor], functools.partial(media.is_image, dataformats=dataformats))
+        if copies is None:
+            add(self._keeping(tag), tag, media.clipped(unwrapped(tensor)), global_step, walltime, dataformats)
+        else:
+
+            def make(pixels: np.ndarray) -> Any:
+                return image(tag, media.clipped(pixels), dataformats=dataformats)
+
+            self._defer(make, global_step, walltime, copies, tag=tag)
 
     def add_image_with_boxes(
         self,
@@ -674,17 +683,18 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
     ) -> None:
         """Add a histogram; `values` may be changed after the call."""
         plain = isinstance(bins, str) and bins == "tensorflow" and max_bins is None
-        numbers = self._snapshot(tag, values, media.has_a_bin) if plain else None
-        if numbers is None:
+        copies = self._copies(tag, [values], media.has_a_bin) if plain else None
+        if copies is None:
             numbers = unwrapped(values)
             _Upstream.add_histogram(self._keeping(tag), tag, numbers, global_step, bins, walltime, max_bins)
             return
         limits = self.default_bins
         make = functools.partial(media.histogram, tag, limits)
-        if isinstance(numbers, Snapshot) and (reduce := numbers.device.histogram(limits)) is not None:
-            numbers.reduce = reduce
+        [copy] = copies
+        if isinstance(copy, Snapshot) and (reduce := copy.device.histogram(limits)) is not None:
+            copy.reduce = reduce
             make = functools.partial(media.histogram_from_statistics, tag, limits, values.numel())
-        self._defer(make, global_step, walltime, numbers, tag=tag)
+        self._defer(make, global_step, walltime, copies, tag=tag)
 
     def add_audio(
         self,
@@ -704,12 +714,11 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             self._get_file_writer().add_summary(summary, global_step, walltime)
             return
         plain = type(sample_rate) is int and 0 < sample_rate < _SAMPLE_RATES
-        amplitudes = self._snapshot(tag, snd_tensor, media.is_audio) if plain else None
-        if amplitudes is None:
+        copies = self._copies(tag, [snd_tensor], media.is_audio) if plain else None
+        if copies is None:
             super().add_audio(tag, unwrapped(snd_tensor), global_step, sample_rate, walltime)
         else:
-            make = functools.partial(audio, tag, sample_rate=sample_rate)
-            self._defer(make, global_step, walltime, amplitudes)
+            self._defer(functools.partial(audio, tag, sample_rate=sample_rate), global_step, walltime, copies)
 
     def add_video(
         self,
@@ -723,8 +732,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """Add a video; `vid_tensor` may be changed after the call."""
         plain = type(fps) in (int, float) and _FEWEST_FRAMES <= fps <= _MOST_FRAMES
         is_video = functools.partial(media.is_video, dataformats=dataformats)
-        frames = self._snapshot(tag, vid_tensor, is_video) if plain else None
-        if frames is None:
+        copies = self._copies(tag, [vid_tensor], is_video) if plain else None
+        if copies is None:
             pixels = media.clipped(unwrapped(vid_tensor))
             _Upstream.add_video(self._keeping(tag), tag, pixels, global_step, fps, walltime, dataformats)
         else:
@@ -732,7 +741,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             def make(pixels: np.ndarray) -> Any:
                 return video(tag, media.clipped(pixels), fps, dataformats)
 
-            self._defer(make, global_step, walltime, frames, tag=tag)
+            self._defer(make, global_step, walltime, copies, tag=tag)
 
     def add_embedding(
         self,
@@ -796,15 +805,15 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         weights: Any = None,
         walltime: float | None = None,
     ) -> None:
-        """Add a precision-recall curve."""
+        """Add a precision-recall curve; `labels` and `predictions` may be changed after the call."""
         plain = weights is None and type(num_thresholds) is int and num_thresholds > 0
-        taken = self._device_snapshots(tag, (labels, predictions), media.is_curve) if plain else None
-        if taken is None:
+        copies = self._copies(tag, [labels, predictions], media.is_curve) if plain else None
+        if copies is None:
             super().add_pr_curve(
                 tag, unwrapped(labels), unwrapped(predictions), global_step, num_thresholds, weights, walltime
             )
         else:
-            self._defer(functools.partial(pr_curve, tag, num_thresholds=num_thresholds), global_step, walltime, *taken)
+            self._defer(functools.partial(pr_curve, tag, num_thresholds=num_thresholds), global_step, walltime, copies)
 
     def add_mesh(
         self,
@@ -816,22 +825,21 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         global_step: Any = None,
         walltime: float | None = None,
     ) -> None:
-        """Add meshes or point clouds."""
+        """Add meshes or point clouds; the arrays may be changed after the call."""
         config = json.loads(json.dumps(config_dict, sort_keys=True))
         given = {"vertices": vertices, "colors": colors, "faces": faces}
         present = {name: value for name, value in given.items() if value is not None}
-        taken = self._device_snapshots(tag, present.values(), media.are_meshes)
-        if taken is None:
+        copies = self._copies(tag, present.values(), media.are_meshes)
+        if copies is None:
             colors, faces = unwrapped(colors), unwrapped(faces)
             super().add_mesh(tag, unwrapped(vertices), colors, faces, config_dict, global_step, walltime)
             return
 
         def make(*arrays: np.ndarray) -> Any:
-            return mesh(
-                tag, **{"colors": None, "faces": None, **dict(zip(present, arrays, strict=True))}, config_dict=config
-            )
+            on_host = dict(zip(present, arrays, strict=True))
+            return mesh(tag, *map(on_host.get, given), config)
 
-        self._defer(make, global_step, walltime, *taken)
+        self._defer(make, global_step, walltime, copies)
 
     @property
     def _has_comet(self) -> bool:
@@ -850,59 +858,38 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             and (tag is None or (isinstance(tag, str) and is_unicode(tag)))
         )
 
-    def _snapshot(
-        self, tag: Any, values: Any, is_certain: Callable[[np.ndarray], bool]
-    ) -> np.ndarray | Snapshot | None:
-        """Return a copy of `values` if it can be encoded later, which is certain to succeed then."""
-        if not self._may_defer(tag):
-            return None
-        outline = media.outline(values)
-        return media.copy_of(values, self._memory) if outline is not None and is_certain(outline) else None
-
-    def _device_snapshots(
+    def _copies(
         self, tag: Any, values: Collection[Any], are_certain: Callable[..., bool]
     ) -> list[np.ndarray | Snapshot] | None:
-        """Return copies of values that are encoded together, if at least one of them is on a device."""
-        if not self._may_defer(tag) or all(device_of(value) is None for value in values):
+        """Return copies of values if they can be encoded later, which is certain to succeed then."""
+        if not self._may_defer(tag):
             return None
         outlines = [media.outline(value) for value in values]
         if any(outline is None for outline in outlines) or not are_certain(*outlines):
             return None
         return [media.copy_of(value, self._memory) for value in values]
 
-    def _defer_image(self, tag: str, tensor: Any, global_step: Any, walltime: float | None, dataformats: str) -> bool:
-        pixels = self._snapshot(tag, tensor, functools.partial(media.is_image, dataformats=dataformats))
-        if pixels is None:
-            return False
-
-        def make(array: np.ndarray) -> Any:
-            return image(tag, media.clipped(array), dataformats=dataformats)
-
-        self._defer(make, global_step, walltime, pixels, tag=tag)
-        return True
-
     def _defer(
         self,
         make_summary: Callable[..., Any],
         global_step: Any,
         walltime: float | None,
-        *values: np.ndarray | Snapshot,
+        copies: Sequence[np.ndarray | Snapshot],
         tag: str | None = None,
     ) -> None:
+        """Add the summary that `make_summary` returns in the writer thread, with `tag` if tags are to be kept."""
         name = None if self._cleans_tags else tag
 
-        def make(*read: Any) -> Any:
+        def make(*arrays: Any) -> Any:
             # Pixels that are NaN become anything; tensorboardX warns of them by a line in the log.
             with np.errstate(invalid="ignore"):
-                summary = make_summary(*map(unwrapped, read))
+                summary = make_summary(*map(unwrapped, arrays))
             if name is not None:
                 summary.value[0].tag = name
             return summary
 
-        nbytes = 0
-        for value in values:
-            nbytes += _SUMMARY_BYTES if type(value) is Snapshot and value.reduce else value.nbytes
-        self._get_file_writer().add_deferred(make, nbytes, global_step, walltime, values)
+        nbytes = sum(_SUMMARY_BYTES if type(copy) is Snapshot and copy.reduce else copy.nbytes for copy in copies)
+        self._get_file_writer().add_deferred(make, nbytes, global_step, walltime, copies)
 
     # Members that only torch's writer has.
 
