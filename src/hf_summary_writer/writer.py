@@ -25,7 +25,7 @@ from hf_summary_writer.config import (
     rank_of,
 )
 from hf_summary_writer.errors import StallDetails
-from hf_summary_writer.events import EventWriter, named_logdir, stall_watch, writer_thread
+from hf_summary_writer.events import EventWriter, environment_text, named_logdir, stall_watch, writer_thread
 from hf_summary_writer.folder import PathFilter
 from hf_summary_writer.hub import check_client, client_of, endpoint_for
 from hf_summary_writer.notices import amount, announce, logger, shown_path
@@ -238,8 +238,6 @@ class HFSummaryWriter(EventWriter):
         if not self._is_copy:
             self._watch_stalls()
         if config.log_environment:
-            from hf_summary_writer.events import environment_text  # rarely needed, and slow to import
-
             self.add_text("environment", environment_text())
         self._own = frozenset(vars(self)) - inherited | {"_own"}
 

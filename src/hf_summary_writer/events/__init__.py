@@ -1,19 +1,35 @@
-"""Event files and the `SummaryWriter` that writes them. Knows the disk alone: no folder, push or Hub."""
+"""Event files and the `SummaryWriter` that writes them. Knows the disk alone: no folder, push or Hub.
+
+A call of an `add_*` method of `writer.EventWriter` becomes bytes in a file in these steps. In the calling thread:
+
+- `add_scalar` appends a tuple to the `queue.EventQueue` of the run.
+- All other methods make a summary, or copy their values (`media`, `device`) and leave the encoding to the thread. They
+  pass it on through `file_writer.FileWriter`, where trackers see it.
+- The caller waits while the `memory` of pending events is full.
+
+In the one `thread.WriterThread` of the process, for each queue in turn:
+
+- `EventQueue.work` takes `items` from the queue, reads those that are on a device, encodes (`encoding`), frames
+  (`tfrecord`) and appends them to its `files.EventFile`. `failures` logs what the disk refuses.
+- A `FlushRequest` (`signals`) that is reached has the file synced (`syncing`) and is set then. `EventWriter.flush`
+  waits for those of its queues.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hf_summary_writer.events.encoding import file_version
+from hf_summary_writer.events.environment import command_line, environment_text
+from hf_summary_writer.events.files import followed, parse_name
+from hf_summary_writer.events.signals import Signal
+from hf_summary_writer.events.stalls import stall_watch
+from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
+from hf_summary_writer.events.thread import writer_thread
+
 if TYPE_CHECKING:
-    from hf_summary_writer.events.encoding import file_version
-    from hf_summary_writer.events.environment import command_line, environment_text
-    from hf_summary_writer.events.files import followed, parse_name
     from hf_summary_writer.events.scalars import ScalarReader, Scalars
-    from hf_summary_writer.events.signals import Signal
-    from hf_summary_writer.events.stalls import stall_watch
-    from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_torn, next_record
-    from hf_summary_writer.events.thread import writer_thread
     from hf_summary_writer.events.writer import (
         EventWriter,
         arguments_of,
@@ -22,28 +38,15 @@ if TYPE_CHECKING:
         with_similar,
     )
 else:
-    # Only where it is used: the writer imports tensorboardX, which commands that read files do without.
+    # Only where they are used: these modules import NumPy and tensorboardX, which commands do without.
     _HOMES = {
         "EventWriter": "writer",
         "ScalarReader": "scalars",
         "Scalars": "scalars",
-        "Signal": "signals",
         "arguments_of": "writer",
-        "boundaries": "tfrecord",
-        "command_line": "environment",
         "default_logdir": "writer",
-        "environment_text": "environment",
-        "extend_crc": "tfrecord",
-        "file_version": "encoding",
-        "followed": "files",
-        "frame": "tfrecord",
-        "is_torn": "tfrecord",
         "named_logdir": "writer",
-        "next_record": "tfrecord",
-        "parse_name": "files",
-        "stall_watch": "stalls",
         "with_similar": "writer",
-        "writer_thread": "thread",
     }
 
     def __getattr__(name: str) -> Any:
