@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Hub:
-    """The stores, limits and counts of one running Hub; routes find it at `request.app.state.hub`."""
+    """The stores, limits and counts of one running Hub; routes are called with it."""
 
     def __init__(
         self,

@@ -45,10 +45,13 @@ def parse_range(value: str | None, size: int | None) -> tuple[int, int | None] |
 
 
 async def content_response(
-    request: Request, size: int, read: Callable[[int, int], Generator[bytes, None, None]], headers: Mapping[str, str]
+    hub: Hub,
+    request: Request,
+    size: int,
+    read: Callable[[int, int], Generator[bytes, None, None]],
+    headers: Mapping[str, str],
 ) -> Response:
     """Answer with `size` bytes of content that `read(start, end)` yields, or the range of it that was asked for."""
-    hub: Hub = request.app.state.hub
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
     if headers.get("ETag") in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers={name: headers[name] for name in headers if name != "Content-Type"})

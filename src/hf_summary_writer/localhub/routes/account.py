@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.accounts import OWNER
 from hf_summary_writer.localhub.errors import ForbiddenError
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.urls import is_true
 
 if TYPE_CHECKING:
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.hub import Hub
 
 
-async def whoami(request: Request) -> Response:
+async def whoami(hub: Hub, request: Request) -> Response:
     """Describe the user of the token."""
-    hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     role = "write" if user.may_write else "read"
     token = {"displayName": "localhub", "role": role, "createdAt": "2025-01-01T00:00:00.000Z"}
@@ -39,41 +38,37 @@ async def whoami(request: Request) -> Response:
     )
 
 
-def _require_owner(request: Request) -> None:
-    hub: Hub = request.app.state.hub
+def _require_owner(hub: Hub, request: Request) -> None:
     # Request paths contain the names of private repos.
     if hub.require_user(request).name != OWNER:
         raise ForbiddenError(f"Only the user {OWNER!r} can do this.")
 
 
-async def stats(request: Request) -> Response:
+async def stats(hub: Hub, request: Request) -> Response:
     """Return the counts of `LocalHub.stats`."""
-    hub: Hub = request.app.state.hub
-    _require_owner(request)
+    _require_owner(hub, request)
     if request.method == "DELETE":
         hub.recorder.reset()
         return Response(status_code=204)
     return JSONResponse(asdict(hub.recorder.stats))
 
 
-async def requests(request: Request) -> Response:
+async def requests(hub: Hub, request: Request) -> Response:
     """Return the last requests, oldest first."""
-    hub: Hub = request.app.state.hub
-    _require_owner(request)
+    _require_owner(hub, request)
     return JSONResponse([asdict(each) for each in list(hub.recorder.requests)])
 
 
-async def end_streams(request: Request) -> Response:
+async def end_streams(hub: Hub, request: Request) -> Response:
     """End all event streams, as `LocalHub.end_streams` does."""
-    hub: Hub = request.app.state.hub
-    _require_owner(request)
+    _require_owner(hub, request)
     hub.bell.end_streams("reset" if is_true(request.query_params.get("reset")) else "reconnect")
     return Response(status_code=204)
 
 
 ROUTES = [
-    Route("/localhub/requests", requests, methods=["GET"]),
-    Route("/api/whoami-v2", whoami, methods=["GET"]),
-    Route("/localhub/streams", end_streams, methods=["DELETE"]),
-    Route("/localhub/stats", stats, methods=["GET", "DELETE"]),
+    route("/localhub/requests", requests, "GET"),
+    route("/api/whoami-v2", whoami, "GET"),
+    route("/localhub/streams", end_streams, "DELETE"),
+    route("/localhub/stats", stats, "GET", "DELETE"),
 ]

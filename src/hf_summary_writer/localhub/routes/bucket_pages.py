@@ -6,12 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from starlette.routing import Route
-
 from hf_summary_writer.localhub import html
 from hf_summary_writer.localhub.buckets.files import BucketFile, BucketFolder, iso
 from hf_summary_writer.localhub.hub import base_url
 from hf_summary_writer.localhub.names import BUCKETS
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.pages import page_handler, repo_of_page
 from hf_summary_writer.localhub.runs.find import LoggedFile, is_run_file
 from hf_summary_writer.localhub.runs.show import show_runs
@@ -31,10 +30,9 @@ _FILES_SHOWN = 1000
 
 
 @page_handler
-async def bucket(request: Request) -> Response:
+async def bucket(hub: Hub, request: Request) -> Response:
     """Show a bucket, or a folder of it."""
-    hub: Hub = request.app.state.hub
-    shown = await repo_of_page(request, BUCKETS)
+    shown = await repo_of_page(hub, request, BUCKETS)
     prefix = f"{param(request, 'prefix').strip('/')}/" if "prefix" in request.path_params else ""
     parts = await hub.run(_parts, hub, shown, prefix, base_url(request))
     return html.page(shown.full_name, parts)
@@ -84,6 +82,6 @@ def _tree_url(bucket: RepoId, folder: str) -> str:
 
 
 ROUTES = [
-    Route("/buckets/{namespace}/{name}", bucket, methods=["GET"]),
-    Route("/buckets/{namespace}/{name}/tree/{prefix:path}", bucket, methods=["GET"]),
+    route("/buckets/{namespace}/{name}", bucket, "GET"),
+    route("/buckets/{namespace}/{name}/tree/{prefix:path}", bucket, "GET"),
 ]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import parse_json, read_bytes, read_json
 from hf_summary_writer.localhub.buckets.batch import MAX_BATCH_BYTES, Outcome, judge_batch, read_batch
@@ -22,6 +21,7 @@ from hf_summary_writer.localhub.errors import BadRequestError, EntryNotFoundErro
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.names import BUCKETS, RepoId, check_name, split_name
 from hf_summary_writer.localhub.ranges import content_response
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.cas import READ, WRITE, xet_grant
 from hf_summary_writer.localhub.routes.repos import kind_of_type, wants_private
 from hf_summary_writer.localhub.routes.xetfiles import info_response, xet_headers
@@ -42,9 +42,8 @@ _MOST_ENTRIES_PER_PAGE = 5000
 _MAX_PATHS = 2000
 
 
-async def create(request: Request) -> Response:
+async def create(hub: Hub, request: Request) -> Response:
     """Create a bucket."""
-    hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     namespace = request.path_params["namespace"]
     bucket = RepoId(BUCKETS, user.name if namespace == _ME else namespace, request.path_params["name"])
@@ -63,9 +62,8 @@ async def create(request: Request) -> Response:
     return JSONResponse({"url": base_url(request) + bucket.page, "name": bucket.full_name, "id": bucket.full_name})
 
 
-async def info(request: Request) -> Response:
+async def info(hub: Hub, request: Request) -> Response:
     """Describe a bucket."""
-    hub: Hub = request.app.state.hub
     return JSONResponse(await hub.run(_describe, hub, await hub.readable(request, BUCKETS)))
 
 
@@ -86,9 +84,8 @@ def _describe(hub: Hub, bucket: RepoId) -> dict[str, Any]:
     }
 
 
-async def listing(request: Request) -> Response:
+async def listing(hub: Hub, request: Request) -> Response:
     """List the buckets of a namespace that the caller may see."""
-    hub: Hub = request.app.state.hub
     user, namespace = hub.caller(request), request.path_params["namespace"]
     if namespace == _ME:
         namespace = hub.require_user(request).name
@@ -113,9 +110,8 @@ async def listing(request: Request) -> Response:
     return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=start + limit) if more else None)
 
 
-async def delete(request: Request) -> Response:
+async def delete(hub: Hub, request: Request) -> Response:
     """Delete a bucket."""
-    hub: Hub = request.app.state.hub
     bucket = await hub.writable(request, BUCKETS)
     async with hub.lock(bucket):
         uid = hub.uid_of(bucket)
@@ -124,9 +120,8 @@ async def delete(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def change(request: Request) -> Response:
+async def change(hub: Hub, request: Request) -> Response:
     """Change the settings of a bucket."""
-    hub: Hub = request.app.state.hub
     bucket = await hub.writable(request, BUCKETS)
     body = await read_json(request)
     async with hub.lock(bucket):
@@ -137,9 +132,8 @@ async def change(request: Request) -> Response:
     return JSONResponse({"private": settings.private})
 
 
-async def tree(request: Request) -> Response:
+async def tree(hub: Hub, request: Request) -> Response:
     """List the files whose paths start with a prefix, one page at a time."""
-    hub: Hub = request.app.state.hub
     bucket = await hub.readable(request, BUCKETS)
     prefix = param(request, "prefix") if "prefix" in request.path_params else ""
     recursive = request.query_params.get("recursive", "true").lower() not in ("0", "false")
@@ -154,9 +148,8 @@ async def tree(request: Request) -> Response:
     return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=more) if more else None)
 
 
-async def paths_info(request: Request) -> Response:
+async def paths_info(hub: Hub, request: Request) -> Response:
     """Describe the given files; missing ones are omitted."""
-    hub: Hub = request.app.state.hub
     bucket = await hub.readable(request, BUCKETS)
     value = parse_json(await read_bytes(request), "The body")
     paths = value.get("paths") if isinstance(value, dict) else None
@@ -166,9 +159,8 @@ async def paths_info(request: Request) -> Response:
     return JSONResponse([file.describe() for path in paths if (file := files.find(path))])
 
 
-async def batch(request: Request) -> Response:
+async def batch(hub: Hub, request: Request) -> Response:
     """Add, copy and delete files; each operation can fail on its own."""
-    hub: Hub = request.app.state.hub
     user, bucket = hub.require_user(request), await hub.writable(request, BUCKETS)
     operations = read_batch(await read_bytes(request, MAX_BATCH_BYTES))
     async with hub.lock(bucket):
@@ -202,23 +194,20 @@ def _source_uid(hub: Hub, user: User, operation: dict[str, Any]) -> str:
     return hub.uid_of(hub.find(RepoId(kind, *split_name(name)), user))
 
 
-async def write_token(request: Request) -> Response:
+async def write_token(hub: Hub, request: Request) -> Response:
     """Issue a Xet token to upload to a bucket."""
-    hub: Hub = request.app.state.hub
     answer, headers = xet_grant(hub, request, WRITE, await hub.writable(request, BUCKETS))
     return JSONResponse(answer, headers=headers)
 
 
-async def read_token(request: Request) -> Response:
+async def read_token(hub: Hub, request: Request) -> Response:
     """Issue a Xet token to download from a bucket."""
-    hub: Hub = request.app.state.hub
     answer, headers = xet_grant(hub, request, READ, await hub.readable(request, BUCKETS))
     return JSONResponse(answer, headers=headers)
 
 
-async def resolve(request: Request) -> Response:
+async def resolve(hub: Hub, request: Request) -> Response:
     """Serve a file of a bucket, whole or in ranges."""
-    hub: Hub = request.app.state.hub
     bucket = await hub.readable(request, BUCKETS, people=True)
     path = param(request, "path")
     file = (await hub.run(hub.buckets.files, bucket)).find(path)
@@ -240,7 +229,7 @@ async def resolve(request: Request) -> Response:
     def read(start: int, end: int) -> Generator[bytes, None, None]:
         return hub.xet.read(file.xet_hash, start, end)
 
-    return await content_response(request, file.size, read, headers)
+    return await content_response(hub, request, file.size, read, headers)
 
 
 def _harmless(file: BucketFile) -> str:
@@ -249,9 +238,8 @@ def _harmless(file: BucketFile) -> str:
     return "text/plain; charset=utf-8" if kind.startswith("text/") else "application/octet-stream"
 
 
-async def events(request: Request) -> Response:
+async def events(hub: Hub, request: Request) -> Response:
     """Stream the changes of a bucket as they happen."""
-    hub: Hub = request.app.state.hub
     bucket, user = await hub.readable(request, BUCKETS), hub.caller(request)
     if hub.bell.listeners >= connection_limit() // 2:
         raise HubError(503, "There are too many event streams.", headers={"Retry-After": "30"})
@@ -285,17 +273,17 @@ def _start(request: Request, files: BucketFiles) -> int | None:
 
 _BUCKET = "/api/buckets/{namespace}/{name}"
 ROUTES = [
-    Route("/api/buckets/{namespace}", listing, methods=["GET"]),
-    Route(_BUCKET, create, methods=["POST"]),
-    Route(_BUCKET, info, methods=["GET"]),
-    Route(_BUCKET, delete, methods=["DELETE"]),
-    Route(_BUCKET + "/settings", change, methods=["PUT"]),
-    Route(_BUCKET + "/tree", tree, methods=["GET"]),
-    Route(_BUCKET + "/tree/{prefix:path}", tree, methods=["GET"]),
-    Route(_BUCKET + "/paths-info", paths_info, methods=["POST"]),
-    Route(_BUCKET + "/batch", batch, methods=["POST"]),
-    Route(_BUCKET + "/xet-write-token", write_token, methods=["GET"]),
-    Route(_BUCKET + "/xet-read-token", read_token, methods=["GET"]),
-    Route(_BUCKET + "/events", events, methods=["GET"]),
-    Route("/buckets/{namespace}/{name}/resolve/{path:path}", resolve, methods=["GET", "HEAD"]),
+    route("/api/buckets/{namespace}", listing, "GET"),
+    route(_BUCKET, create, "POST"),
+    route(_BUCKET, info, "GET"),
+    route(_BUCKET, delete, "DELETE"),
+    route(_BUCKET + "/settings", change, "PUT"),
+    route(_BUCKET + "/tree", tree, "GET"),
+    route(_BUCKET + "/tree/{prefix:path}", tree, "GET"),
+    route(_BUCKET + "/paths-info", paths_info, "POST"),
+    route(_BUCKET + "/batch", batch, "POST"),
+    route(_BUCKET + "/xet-write-token", write_token, "GET"),
+    route(_BUCKET + "/xet-read-token", read_token, "GET"),
+    route(_BUCKET + "/events", events, "GET"),
+    route("/buckets/{namespace}/{name}/resolve/{path:path}", resolve, "GET", "HEAD"),
 ]

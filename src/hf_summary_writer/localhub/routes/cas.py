@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_bytes, receive
 from hf_summary_writer.localhub.disk import read_range
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
 from hf_summary_writer.localhub.hub import Hub, base_url, owner_of
 from hf_summary_writer.localhub.ranges import content_response, parse_range
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.urls import hash_of, is_true, revision_of
 from hf_summary_writer.localhub.xet.shard import MAX_SHARD_BYTES
 from hf_summary_writer.localhub.xet.xorb import MAX_XORB_BYTES
@@ -31,20 +31,17 @@ _XORB_BODY_BYTES = MAX_XORB_BYTES + 8 * 1024 * 1024
 _PREFIXES = ("default", "default-merkledb")
 
 
-async def write_token(request: Request) -> Response:
+async def write_token(hub: Hub, request: Request) -> Response:
     """Issue a token to upload to a repo."""
-    hub: Hub = request.app.state.hub
-    return await _token(request, await hub.uploadable(request), WRITE)
+    return await _token(hub, request, await hub.uploadable(request), WRITE)
 
 
-async def read_token(request: Request) -> Response:
+async def read_token(hub: Hub, request: Request) -> Response:
     """Issue a token to download from a repo."""
-    hub: Hub = request.app.state.hub
-    return await _token(request, await hub.readable(request), READ)
+    return await _token(hub, request, await hub.readable(request), READ)
 
 
-async def _token(request: Request, repo: RepoId, scope: str) -> Response:
-    hub: Hub = request.app.state.hub
+async def _token(hub: Hub, request: Request, repo: RepoId, scope: str) -> Response:
     # A pull request creates its own ref.
     if not is_true(request.query_params.get("create_pr")):
         await hub.run(_check_revision, hub, repo, revision_of(request))
@@ -76,8 +73,7 @@ class _Bearer:
     may_read: MayRead
 
 
-def _authorize(request: Request, scope: str) -> _Bearer:
-    hub: Hub = request.app.state.hub
+def _authorize(hub: Hub, request: Request, scope: str) -> _Bearer:
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
     granted, _, rest = token.partition(":")
     subject, _, grant = rest.rpartition(":")
@@ -92,20 +88,18 @@ def _authorize(request: Request, scope: str) -> _Bearer:
     return _Bearer(uid, (uid, owner_of(user)) if user else (uid,), hub.reader(user))
 
 
-async def chunk(request: Request) -> Response:
+async def chunk(hub: Hub, request: Request) -> Response:
     """Return a shard for deduplication: the chunks around a known chunk."""
-    hub: Hub = request.app.state.hub
-    bearer = _authorize(request, READ)
+    bearer = _authorize(hub, request, READ)
     answer = await hub.run(hub.xet.dedup_answer, hash_of(request), bearer.may_read)
     if answer is None:
         raise HubError(404, "The chunk is not known.")
     return Response(answer, media_type="application/octet-stream")
 
 
-async def add_xorb(request: Request) -> Response:
+async def add_xorb(hub: Hub, request: Request) -> Response:
     """Store a xorb."""
-    hub: Hub = request.app.state.hub
-    bearer = _authorize(request, WRITE)
+    bearer = _authorize(hub, request, WRITE)
     if request.path_params["prefix"] not in _PREFIXES:
         raise BadRequestError("The only prefix is default.")
     name = hash_of(request)
@@ -114,10 +108,9 @@ async def add_xorb(request: Request) -> Response:
     return JSONResponse({"was_inserted": new})
 
 
-async def add_shard(request: Request) -> Response:
+async def add_shard(hub: Hub, request: Request) -> Response:
     """Register the files of a shard in the repo of the token."""
-    hub: Hub = request.app.state.hub
-    bearer = _authorize(request, WRITE)
+    bearer = _authorize(hub, request, WRITE)
     async with receive(request, hub.disk, MAX_SHARD_BYTES) as body:
         files = await hub.run(hub.xet.add_shard, body.file, bearer.owners, bearer.may_read)
     if repo := hub.repos.index.with_uid(bearer.uid):
@@ -132,35 +125,34 @@ def _link(lfs: LfsStore, files: list[RegisteredFile]) -> None:
         lfs.add_link(file.sha256, file.xet_hash, file.size)
 
 
-async def telemetry(request: Request) -> Response:
+async def telemetry(_hub: Hub, request: Request) -> Response:
     """Ignore telemetry."""
     await read_bytes(request)
     return JSONResponse({})
 
 
-async def reconstruction(request: Request) -> Response:
+async def reconstruction(hub: Hub, request: Request) -> Response:
     """Return the parts of xorbs that make up a file, or a range of it."""
-    recipe = await _recipe(request)
+    recipe = await _recipe(hub, request)
     fetch: dict[str, list[dict[str, Any]]] = {}
     for piece in recipe.fetches():
-        place = {"url": _xorb_url(request, piece), "url_range": _bytes(piece), "range": _chunks(piece)}
+        place = {"url": _xorb_url(hub, request, piece), "url_range": _bytes(piece), "range": _chunks(piece)}
         fetch.setdefault(piece.xorb, []).append(place)
     return JSONResponse({"offset_into_first_range": recipe.skip, "terms": _terms(recipe), "fetch_info": fetch})
 
 
-async def reconstruction_v2(request: Request) -> Response:
+async def reconstruction_v2(hub: Hub, request: Request) -> Response:
     """Return the same in the format of version 2."""
-    recipe = await _recipe(request)
+    recipe = await _recipe(hub, request)
     xorbs: dict[str, list[dict[str, Any]]] = {}
     for piece in recipe.fetches():
         ranges = [{"chunks": _chunks(piece), "bytes": _bytes(piece)}]
-        xorbs.setdefault(piece.xorb, []).append({"url": _xorb_url(request, piece), "ranges": ranges})
+        xorbs.setdefault(piece.xorb, []).append({"url": _xorb_url(hub, request, piece), "ranges": ranges})
     return JSONResponse({"offset_into_first_range": recipe.skip, "terms": _terms(recipe), "xorbs": xorbs})
 
 
-async def _recipe(request: Request) -> Recipe:
-    hub: Hub = request.app.state.hub
-    bearer = _authorize(request, READ)
+async def _recipe(hub: Hub, request: Request) -> Recipe:
+    bearer = _authorize(hub, request, READ)
     start, end = parse_range(request.headers.get("range"), None) or (0, None)
     return await hub.run(hub.xet.recipe, hash_of(request), start, end, bearer.may_read)
 
@@ -177,17 +169,15 @@ def _chunks(piece: Piece) -> dict[str, int]:
     return {"start": piece.chunk_start, "end": piece.chunk_end}
 
 
-def _xorb_url(request: Request, piece: Piece) -> str:
-    hub: Hub = request.app.state.hub
+def _xorb_url(hub: Hub, request: Request, piece: Piece) -> str:
     # Other parts of the xorb may belong to files that the caller may not read.
     part = f"{piece.byte_start}-{piece.byte_end}"
     grant, _ = hub.signer.grant(_XORB, f"{piece.xorb}/{part}")
     return f"{base_url(request)}/xorbs/{piece.xorb}?part={part}&grant={grant}"
 
 
-async def xorb(request: Request) -> Response:
+async def xorb(hub: Hub, request: Request) -> Response:
     """Serve bytes of a xorb as it was uploaded, within the part that the URL is for."""
-    hub: Hub = request.app.state.hub
     name, part = hash_of(request), request.query_params.get("part", "")
     hub.signer.check(request.query_params.get("grant", ""), _XORB, f"{name}/{part}")
     first, last = map(int, part.split("-"))
@@ -196,18 +186,18 @@ async def xorb(request: Request) -> Response:
     start, end = parse_range(request.headers.get("range"), size) or (0, size)
     if start < first or end is None or end > last:
         raise HubError(403, f"This URL is for the bytes {part} of the xorb: ask for no others.")
-    return await content_response(request, size, lambda start, end: read_range(path, start, end), {})
+    return await content_response(hub, request, size, lambda start, end: read_range(path, start, end), {})
 
 
 _REPO = "/api/{kind}/{namespace}/{name}"
 ROUTES = [
-    Route(_REPO + "/xet-write-token/{revision}", write_token, methods=["GET"]),
-    Route(_REPO + "/xet-read-token/{revision}", read_token, methods=["GET"]),
-    Route("/v1/chunks/{prefix}/{hash}", chunk, methods=["GET"]),
-    Route("/v1/xorbs/{prefix}/{hash}", add_xorb, methods=["POST"]),
-    Route("/v1/shards", add_shard, methods=["POST"]),
-    Route("/v1/telemetry", telemetry, methods=["POST"]),
-    Route("/v1/reconstructions/{hash}", reconstruction, methods=["GET"]),
-    Route("/v2/reconstructions/{hash}", reconstruction_v2, methods=["GET"]),
-    Route("/xorbs/{hash}", xorb, methods=["GET", "HEAD"]),
+    route(_REPO + "/xet-write-token/{revision}", write_token, "GET"),
+    route(_REPO + "/xet-read-token/{revision}", read_token, "GET"),
+    route("/v1/chunks/{prefix}/{hash}", chunk, "GET"),
+    route("/v1/xorbs/{prefix}/{hash}", add_xorb, "POST"),
+    route("/v1/shards", add_shard, "POST"),
+    route("/v1/telemetry", telemetry, "POST"),
+    route("/v1/reconstructions/{hash}", reconstruction, "GET"),
+    route("/v2/reconstructions/{hash}", reconstruction_v2, "GET"),
+    route("/xorbs/{hash}", xorb, "GET", "HEAD"),
 ]

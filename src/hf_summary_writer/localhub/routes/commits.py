@@ -7,7 +7,6 @@ import binascii
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.attributes import UploadRules
 from hf_summary_writer.localhub.bodies import read_json, receive, text_field
@@ -16,6 +15,7 @@ from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, STALE, abbreviates
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.operations import MAX_COMMIT_BYTES, CommitRequest, check_path, read_commit
 from hf_summary_writer.localhub.pulls import MAX_TITLE_CHARACTERS, OPEN, PULL, PULLS
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.urls import is_true, revision_of
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 MAX_PREUPLOAD_FILES = 1000
 
 
-async def preupload(request: Request) -> Response:
+async def preupload(hub: Hub, request: Request) -> Response:
     """Return for each file its upload mode, whether it is ignored, and the id of the existing file at its path."""
-    hub: Hub = request.app.state.hub
     repo = await hub.uploadable(request)
     body = await read_json(request)
     files = body.get("files")
@@ -78,9 +77,8 @@ def _file(git: GitRepo, head: str, path: str) -> bytes:
     return git.blob(entry.oid) if entry and not entry.is_folder else b""
 
 
-async def commit(request: Request) -> Response:
+async def commit(hub: Hub, request: Request) -> Response:
     """Commit the operations of the body to a branch, to a pull request, or as a new pull request."""
-    hub: Hub = request.app.state.hub
     user, repo = hub.require_user(request), await hub.uploadable(request)
     revision, as_pull = revision_of(request), is_true(request.query_params.get("create_pr"))
     if as_pull and revision not in (MAIN, HEADS + MAIN):
@@ -136,6 +134,6 @@ def _propose(hub: Hub, repo: RepoId, ref: str, asked: CommitRequest, user: User)
 
 
 ROUTES = [
-    Route("/api/{kind}/{namespace}/{name}/preupload/{revision}", preupload, methods=["POST"]),
-    Route("/api/{kind}/{namespace}/{name}/commit/{revision}", commit, methods=["POST"]),
+    route("/api/{kind}/{namespace}/{name}/preupload/{revision}", preupload, "POST"),
+    route("/api/{kind}/{namespace}/{name}/commit/{revision}", commit, "POST"),
 ]

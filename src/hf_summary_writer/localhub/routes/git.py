@@ -7,10 +7,10 @@ from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_bytes
 from hf_summary_writer.localhub.errors import BadRequestError, ForbiddenError, HubError
+from hf_summary_writer.localhub.routes import of_repo
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,31 +26,30 @@ _MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 
 
-async def refs(request: Request) -> Response:
+async def refs(hub: Hub, request: Request) -> Response:
     """Advertise the refs to a Git client."""
-    repo = await _readable(request)
+    repo = await _readable(hub, request)
     if request.query_params.get("service") != _SERVICE:
         raise ForbiddenError("The local Hub serves git clone and git fetch only: commit over its HTTP API.")
-    return await _answer(request, repo, b"", advertise=True)
+    return await _answer(hub, repo, b"", advertise=True)
 
 
-async def fetch(request: Request) -> Response:
+async def fetch(hub: Hub, request: Request) -> Response:
     """Send the objects that a Git client requests."""
-    repo = await _readable(request)
+    repo = await _readable(hub, request)
     body = await read_bytes(request, _MAX_REQUEST_BYTES)
     if request.headers.get("content-encoding") == "gzip":
         body = _unpack(body)
-    return await _answer(request, repo, body, advertise=False)
+    return await _answer(hub, repo, body, advertise=False)
 
 
-async def refuse_push(request: Request) -> Response:
+async def refuse_push(hub: Hub, request: Request) -> Response:
     """Reject `git push`."""
-    await _readable(request)
+    await _readable(hub, request)
     raise ForbiddenError("The local Hub takes no git push: commit over its HTTP API.")
 
 
-async def _readable(request: Request) -> RepoId:
-    hub: Hub = request.app.state.hub
+async def _readable(hub: Hub, request: Request) -> RepoId:
     try:
         return await hub.readable(request, people=True)
     except HubError as error:
@@ -68,8 +67,7 @@ def _unpack(body: bytes) -> bytes:
         raise BadRequestError("The body is not packed with gzip.") from error
 
 
-async def _answer(request: Request, repo: RepoId, body: bytes, *, advertise: bool) -> Response:
-    hub: Hub = request.app.state.hub
+async def _answer(hub: Hub, repo: RepoId, body: bytes, *, advertise: bool) -> Response:
     kind = "advertisement" if advertise else "result"
     pieces = _pieces(await hub.run(_serve, hub, repo, body, advertise=advertise))
     headers = {"Cache-Control": "no-cache", "Content-Type": f"application/x-{_SERVICE}-{kind}"}
@@ -95,13 +93,12 @@ def _pieces(file: IO[bytes]) -> Generator[bytes, None, None]:
 
 
 # Git URLs work with and without ".git".
-_PREFIXES = [f"{kind}/{{namespace}}/{{name}}{end}" for end in (".git", "") for kind in ("/{kind}", "")]
 ROUTES = [
-    route
-    for prefix in _PREFIXES
-    for route in (
-        Route(prefix + "/info/refs", refs, methods=["GET"]),
-        Route(prefix + "/git-upload-pack", fetch, methods=["POST"]),
-        Route(prefix + "/git-receive-pack", refuse_push, methods=["POST"]),
+    each
+    for end in (".git", "")
+    for each in (
+        *of_repo(f"{end}/info/refs", refs, "GET"),
+        *of_repo(f"{end}/git-upload-pack", fetch, "POST"),
+        *of_repo(f"{end}/git-receive-pack", refuse_push, "POST"),
     )
 ]

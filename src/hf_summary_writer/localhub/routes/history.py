@@ -6,13 +6,13 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RevisionNotFoundError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.pulls import PULLS
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.urls import count_of, is_true, next_page, param, revision_of
 
@@ -27,9 +27,8 @@ _COMMITS_PER_PAGE = 50
 _MOST_COMMITS_PER_PAGE = 1000
 
 
-async def create_branch(request: Request) -> Response:
+async def create_branch(hub: Hub, request: Request) -> Response:
     """Create a branch at a revision, at main's head without one."""
-    hub: Hub = request.app.state.hub
     repo, branch = await hub.writable(request), param(request, "branch")
     user, body = hub.require_user(request), await read_json(request)
     start, overwrite = text_field(body, "startingPoint", MAIN), body.get("overwrite") is True
@@ -41,9 +40,8 @@ async def create_branch(request: Request) -> Response:
     return JSONResponse({"success": True}, 201)
 
 
-async def create_tag(request: Request) -> Response:
+async def create_tag(hub: Hub, request: Request) -> Response:
     """Create a tag at a revision."""
-    hub: Hub = request.app.state.hub
     repo = await hub.writable(request)
     body = await read_json(request)
     async with hub.lock(repo):
@@ -68,9 +66,8 @@ def _replaced(git: GitRepo, ref: str, *, overwrite: bool) -> str | None:
     return there
 
 
-async def delete_branch(request: Request) -> Response:
+async def delete_branch(hub: Hub, request: Request) -> Response:
     """Delete a branch other than main."""
-    hub: Hub = request.app.state.hub
     repo, branch = await hub.writable(request), param(request, "branch")
     if branch == MAIN:
         raise HubError(403, "The branch main cannot be deleted.")
@@ -79,9 +76,8 @@ async def delete_branch(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def delete_tag(request: Request) -> Response:
+async def delete_tag(hub: Hub, request: Request) -> Response:
     """Delete a tag."""
-    hub: Hub = request.app.state.hub
     repo = await hub.writable(request)
     async with hub.lock(repo):
         await hub.run(_delete, hub, repo, TAGS + revision_of(request))
@@ -95,9 +91,8 @@ def _delete(hub: Hub, repo: RepoId, ref: str) -> None:
         git.delete_ref(ref)
 
 
-async def refs(request: Request) -> Response:
+async def refs(hub: Hub, request: Request) -> Response:
     """List branches and tags."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     with_pulls = is_true(request.query_params.get("include_prs"))
     return JSONResponse(await hub.run(_refs, hub, repo, with_pulls=with_pulls))
@@ -116,9 +111,8 @@ def _refs(hub: Hub, repo: RepoId, *, with_pulls: bool) -> dict[str, Any]:
     return {**answer, "pullRequests": pulls} if with_pulls else answer
 
 
-async def squash(request: Request) -> Response:
+async def squash(hub: Hub, request: Request) -> Response:
     """Make one commit of a branch's history."""
-    hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     repo, branch = await hub.writable(request), param(request, "branch").removeprefix(HEADS)
     body = await read_json(request)
@@ -137,9 +131,8 @@ def _squash(hub: Hub, repo: RepoId, branch: str, message: str, author: str) -> N
         git.squash(branch, message, author)
 
 
-async def commits(request: Request) -> Response:
+async def commits(hub: Hub, request: Request) -> Response:
     """List the commits that led to a revision, newest first, a page at a time."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     page = count_of(request, "p", 0, 10**9)
     limit = max(1, count_of(request, "limit", _COMMITS_PER_PAGE, _MOST_COMMITS_PER_PAGE))
@@ -167,11 +160,11 @@ def _commits(hub: Hub, repo: RepoId, revision: str, start: int, limit: int) -> t
 
 _REPO = "/api/{kind}/{namespace}/{name}"
 ROUTES = [
-    Route(_REPO + "/branch/{branch}", create_branch, methods=["POST"]),
-    Route(_REPO + "/branch/{branch}", delete_branch, methods=["DELETE"]),
-    Route(_REPO + "/tag/{revision}", create_tag, methods=["POST"]),
-    Route(_REPO + "/tag/{revision}", delete_tag, methods=["DELETE"]),
-    Route(_REPO + "/refs", refs, methods=["GET"]),
-    Route(_REPO + "/super-squash/{branch}", squash, methods=["POST"]),
-    Route(_REPO + "/commits/{revision}", commits, methods=["GET"]),
+    route(_REPO + "/branch/{branch}", create_branch, "POST"),
+    route(_REPO + "/branch/{branch}", delete_branch, "DELETE"),
+    route(_REPO + "/tag/{revision}", create_tag, "POST"),
+    route(_REPO + "/tag/{revision}", delete_tag, "DELETE"),
+    route(_REPO + "/refs", refs, "GET"),
+    route(_REPO + "/super-squash/{branch}", squash, "POST"),
+    route(_REPO + "/commits/{revision}", commits, "GET"),
 ]

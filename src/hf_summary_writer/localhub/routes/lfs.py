@@ -8,7 +8,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_json, receive, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
@@ -17,6 +16,7 @@ from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.lfs import MAX_FILE_BYTES, SHA256
 from hf_summary_writer.localhub.names import RepoId, split_name
 from hf_summary_writer.localhub.ranges import content_response
+from hf_summary_writer.localhub.routes import of_repo, route
 from hf_summary_writer.localhub.routes.cas import WRITE, xet_grant
 from hf_summary_writer.localhub.routes.repos import kind_of_type
 from hf_summary_writer.localhub.urls import NUMBER, hash_of
@@ -95,9 +95,8 @@ def _subject(repo: RepoId, oid: str, size: int, part: int | None) -> str:
     return f"{repo.kind}/{repo.full_name}/{oid}/{size}/{part or ''}"
 
 
-async def batch(request: Request) -> Response:
+async def batch(hub: Hub, request: Request) -> Response:
     """Return for each object whether it exists, and its upload or download actions."""
-    hub: Hub = request.app.state.hub
     # Git sends the token as a password, which is accepted for downloads.
     repo = await hub.readable(request, people=True)
     body = await read_json(request)
@@ -141,8 +140,7 @@ def _batch(
     return answer
 
 
-def _granted(request: Request, purpose: str) -> tuple[RepoId, str, int, int | None]:
-    hub: Hub = request.app.state.hub
+def _granted(hub: Hub, request: Request, purpose: str) -> tuple[RepoId, str, int, int | None]:
     params = request.path_params
     repo = RepoId(params["kind"], params["namespace"], params["name"])
     if not NUMBER.fullmatch(params["size"]):
@@ -164,10 +162,9 @@ def _current(hub: Hub, repo: RepoId) -> RepoId:
     return found
 
 
-async def upload(request: Request) -> Response:
+async def upload(hub: Hub, request: Request) -> Response:
     """Receive a whole object."""
-    hub: Hub = request.app.state.hub
-    repo, oid, size, _ = _granted(request, _UPLOAD)
+    repo, oid, size, _ = _granted(hub, request, _UPLOAD)
     async with receive(request, hub.disk, size) as body:
         if body.size != size or body.sha256 != oid:
             raise BadRequestError(f"The body is not the object {oid} of {size} bytes.")
@@ -180,10 +177,9 @@ def _part_path(hub: Hub, repo: RepoId, oid: str, size: int, part: int) -> Path:
     return hub.disk.part(f"{hub.uid_of(repo)}-{oid}-{size}-{part}")
 
 
-async def upload_part(request: Request) -> Response:
+async def upload_part(hub: Hub, request: Request) -> Response:
     """Receive one part of an object."""
-    hub: Hub = request.app.state.hub
-    repo, oid, size, part = _granted(request, _PART_UPLOAD)
+    repo, oid, size, part = _granted(hub, request, _PART_UPLOAD)
     number = part or 1
     expected = min(hub.multipart_bytes, size - (number - 1) * hub.multipart_bytes)
     async with receive(request, hub.disk, hub.multipart_bytes) as body:
@@ -194,10 +190,9 @@ async def upload_part(request: Request) -> Response:
     return Response(status_code=200, headers={"ETag": f'"{etag}"'})
 
 
-async def complete(request: Request) -> Response:
+async def complete(hub: Hub, request: Request) -> Response:
     """Join the parts of an object."""
-    hub: Hub = request.app.state.hub
-    repo, oid, size, _ = _granted(request, _COMPLETION)
+    repo, oid, size, _ = _granted(hub, request, _COMPLETION)
     body = await read_json(request)
     parts = body.get("parts")
     expected = list(range(1, math.ceil(size / hub.multipart_bytes) + 1))
@@ -233,9 +228,8 @@ def _join(hub: Hub, repo: RepoId, oid: str, size: int, etags: list[str]) -> None
         path.unlink(missing_ok=True)
 
 
-async def verify(request: Request) -> Response:
+async def verify(hub: Hub, request: Request) -> Response:
     """Check that an object was uploaded with its size."""
-    hub: Hub = request.app.state.hub
     repo, _ = await hub.proposable(request)
     oid, size = _object(await read_json(request))
     stored = await hub.run(hub.repos.lfs(repo).find, oid)
@@ -246,9 +240,8 @@ async def verify(request: Request) -> Response:
     return JSONResponse({"message": "ok"}, headers=_TYPE)
 
 
-async def duplicate(request: Request) -> Response:
+async def duplicate(hub: Hub, request: Request) -> Response:
     """Register large files of a repo in another one, so that a commit there can use them."""
-    hub: Hub = request.app.state.hub
     source = await hub.readable(request)
     user = hub.require_user(request)
     body = await read_json(request)
@@ -280,25 +273,23 @@ def _duplicate(
     return failed
 
 
-async def download(request: Request) -> Response:
+async def download(hub: Hub, request: Request) -> Response:
     """Serve a whole object, or ranges of it."""
-    hub: Hub = request.app.state.hub
-    repo, oid, size, _ = _granted(request, _DOWNLOAD)
+    repo, oid, size, _ = _granted(hub, request, _DOWNLOAD)
     lfs = hub.repos.lfs(repo)
     stored = await hub.run(lfs.find, oid)
     if stored is None:
         raise HubError(404, f"The object {oid} is not there.")
-    return await content_response(request, size, lambda start, end: lfs.read(stored, start, end), {})
+    return await content_response(hub, request, size, lambda start, end: lfs.read(stored, start, end), {})
 
 
 _OBJECT = "/lfs-objects/{kind}/{namespace}/{name}/{oid}/{size}"
 ROUTES = [
-    Route("/{kind}/{namespace}/{name}.git/info/lfs/objects/batch", batch, methods=["POST"]),
-    Route("/{namespace}/{name}.git/info/lfs/objects/batch", batch, methods=["POST"]),
-    Route(_OBJECT, download, methods=["GET", "HEAD"]),
-    Route(_OBJECT, upload, methods=["PUT"]),
-    Route(_OBJECT, complete, methods=["POST"]),
-    Route(_OBJECT + "/{part}", upload_part, methods=["PUT"]),
-    Route("/api/{kind}/{namespace}/{name}/lfs-files/duplicate", duplicate, methods=["POST"]),
-    Route("/lfs-verify/{kind}/{namespace}/{name}", verify, methods=["POST"]),
+    *of_repo(".git/info/lfs/objects/batch", batch, "POST"),
+    route(_OBJECT, download, "GET", "HEAD"),
+    route(_OBJECT, upload, "PUT"),
+    route(_OBJECT, complete, "POST"),
+    route(_OBJECT + "/{part}", upload_part, "PUT"),
+    route("/api/{kind}/{namespace}/{name}/lfs-files/duplicate", duplicate, "POST"),
+    route("/lfs-verify/{kind}/{namespace}/{name}", verify, "POST"),
 ]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.routing import Route
-
 from hf_summary_writer.localhub.errors import HubError, RepoNotFoundError
 from hf_summary_writer.localhub.names import BUCKETS, KINDS
+from hf_summary_writer.localhub.routes import route
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
 _VIEWS = ("commits", "paths-info", "revision", "tree", "xet-read-token", "xet-write-token")
 
 
-async def refuse(request: Request) -> Response:
+async def refuse(hub: Hub, request: Request) -> Response:
     """Respond that the repo does not exist."""
-    hub: Hub = request.app.state.hub
     if request.path_params.get("kind", "models") not in (*KINDS, BUCKETS):
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
     raise RepoNotFoundError(anonymous=hub.caller(request) is None)
@@ -28,7 +26,7 @@ async def refuse(request: Request) -> Response:
 
 # These must come last, since a repo can be named "tree".
 ROUTES = [
-    Route("/api/{kind}/{name}", refuse, methods=["GET", "DELETE"]),
-    *(Route(f"/api/{{kind}}/{{name}}/{view}/{{rest:path}}", refuse, methods=["GET", "POST"]) for view in _VIEWS),
-    Route("/{name}/resolve/{revision}/{path:path}", refuse, methods=["GET", "HEAD"]),
+    route("/api/{kind}/{name}", refuse, "GET", "DELETE"),
+    *(route(f"/api/{{kind}}/{{name}}/{view}/{{rest:path}}", refuse, "GET", "POST") for view in _VIEWS),
+    route("/{name}/resolve/{revision}/{path:path}", refuse, "GET", "HEAD"),
 ]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub import html
 from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
 from hf_summary_writer.localhub.hub import base_url
 from hf_summary_writer.localhub.names import KINDS
+from hf_summary_writer.localhub.routes import of_repo, route
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.routes.trees import describe_all
 from hf_summary_writer.localhub.runs.find import LoggedFile, is_run_file
@@ -24,7 +24,7 @@ from hf_summary_writer.localhub.runs.show import show_runs
 from hf_summary_writer.localhub.urls import count_of, param, revision_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from starlette.requests import Request
 
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.localhub.hub import Hub
     from hf_summary_writer.localhub.names import RepoId
     from hf_summary_writer.localhub.repos import ListedRepo
-
-    Handler = Callable[[Request], Awaitable[Response]]
+    from hf_summary_writer.localhub.routes import Handler
 
 _COMMITS_SHOWN = 50
 _FILES_SHOWN = 1000
@@ -44,9 +43,9 @@ def page_handler(handler: Handler) -> Handler:
     """Render the errors of a handler as web pages."""
 
     @wraps(handler)
-    async def answer(request: Request) -> Response:
+    async def answer(hub: Hub, request: Request) -> Response:
         try:
-            return await handler(request)
+            return await handler(hub, request)
         except HubError as error:
             parts = [html.tag("h1", error.status), html.tag("p", error.message)]
             if isinstance(error, RepoNotFoundError) and "authorization" not in request.headers:
@@ -58,9 +57,8 @@ def page_handler(handler: Handler) -> Handler:
     return answer
 
 
-async def repo_of_page(request: Request, kind: str | None = None) -> RepoId:
+async def repo_of_page(hub: Hub, request: Request, kind: str | None = None) -> RepoId:
     """Return the repo that a page is about."""
-    hub: Hub = request.app.state.hub
     try:
         return await hub.readable(request, kind, people=True)
     except RepoNotFoundError:
@@ -69,9 +67,8 @@ async def repo_of_page(request: Request, kind: str | None = None) -> RepoId:
 
 
 @page_handler
-async def index(request: Request) -> Response:
+async def index(hub: Hub, request: Request) -> Response:
     """List the repos that the visitor may see."""
-    hub: Hub = request.app.state.hub
     user = hub.caller(request, people=True)
 
     def rows() -> list[Sequence[object]]:
@@ -101,9 +98,8 @@ def _kind(listed: ListedRepo) -> str:
 
 
 @page_handler
-async def login(request: Request) -> Response:
+async def login(hub: Hub, request: Request) -> Response:
     """Make the browser ask for the token, as the password of any user name."""
-    hub: Hub = request.app.state.hub
     with suppress(HubError):
         if hub.caller(request, people=True):
             return RedirectResponse("/", 302)
@@ -112,10 +108,9 @@ async def login(request: Request) -> Response:
 
 
 @page_handler
-async def repo(request: Request) -> Response:
+async def repo(hub: Hub, request: Request) -> Response:
     """Show a repo: a folder's files, and the last commits."""
-    hub: Hub = request.app.state.hub
-    shown = await repo_of_page(request)
+    shown = await repo_of_page(hub, request)
     revision = revision_of(request) if "revision" in request.path_params else MAIN
     path = param(request, "path").strip("/") if "path" in request.path_params else ""
     parts = await hub.run(_repo_parts, hub, shown, revision, path, base_url(request))
@@ -190,10 +185,9 @@ def _commits_table(repo: RepoId, commits: Iterable[LoggedCommit]) -> html.Markup
 
 
 @page_handler
-async def commits(request: Request) -> Response:
+async def commits(hub: Hub, request: Request) -> Response:
     """List the commits of a revision, a page at a time."""
-    hub: Hub = request.app.state.hub
-    shown, revision, number = await repo_of_page(request), revision_of(request), count_of(request, "p", 0, 10**6)
+    shown, revision, number = await repo_of_page(hub, request), revision_of(request), count_of(request, "p", 0, 10**6)
 
     def find() -> list[LoggedCommit]:
         with hub.repos.git(shown) as git:
@@ -212,10 +206,9 @@ async def commits(request: Request) -> Response:
 
 
 @page_handler
-async def commit(request: Request) -> Response:
+async def commit(hub: Hub, request: Request) -> Response:
     """Show one commit: its message and the files that it changed."""
-    hub: Hub = request.app.state.hub
-    shown, revision = await repo_of_page(request), revision_of(request)
+    shown, revision = await repo_of_page(hub, request), revision_of(request)
 
     def find() -> tuple[LoggedCommit, list[tuple[str, str]]]:
         with hub.repos.git(shown) as git:
@@ -242,18 +235,18 @@ async def commit(request: Request) -> Response:
 
 
 @page_handler
-async def blob(request: Request) -> Response:
+async def blob(hub: Hub, request: Request) -> Response:
     """Redirect from the page of a file, in the client's URL form, to the file."""
-    shown = await repo_of_page(request)
+    shown = await repo_of_page(hub, request)
     return RedirectResponse(url_of(shown, "resolve", revision_of(request), param(request, "path")), 302)
 
 
-async def metrics(request: Request) -> Response:
+async def metrics(hub: Hub, request: Request) -> Response:
     """Redirect from the Training metrics tab to the page of the repo, since this Hub has no TensorBoard."""
     params = request.path_params
     if params["namespace"] in KINDS:  # a dataset or Space of that name has a page of the same form
         params.update(kind=params["namespace"], namespace=params["name"], name="tensorboard")
-        return await repo(request)
+        return await repo(hub, request)
     return RedirectResponse(f"/{params['namespace']}/{params['name']}", 302)
 
 
@@ -266,22 +259,14 @@ def _time(seconds: float) -> str:
     return iso(seconds)[:16].replace("T", " ") + " UTC"
 
 
-def both(path: str, handler: Handler) -> list[Route]:
-    """Return the routes of a page below that of a repo."""
-    return [
-        Route("/{kind}/{namespace}/{name}" + path, handler, methods=["GET"]),
-        Route("/{namespace}/{name}" + path, handler, methods=["GET"]),
-    ]
-
-
 ROUTES = [
-    Route("/", index, methods=["GET"]),
-    Route("/login", login, methods=["GET"]),
-    *both("/tree/{revision}", repo),
-    *both("/tree/{revision}/{path:path}", repo),
-    *both("/blob/{revision}/{path:path}", blob),
-    *both("/commits/{revision}", commits),
-    *both("/commit/{revision}", commit),
-    Route("/{namespace}/{name}/tensorboard", metrics, methods=["GET"]),
-    *both("", repo),
+    route("/", index, "GET"),
+    route("/login", login, "GET"),
+    *of_repo("/tree/{revision}", repo, "GET"),
+    *of_repo("/tree/{revision}/{path:path}", repo, "GET"),
+    *of_repo("/blob/{revision}/{path:path}", blob, "GET"),
+    *of_repo("/commits/{revision}", commits, "GET"),
+    *of_repo("/commit/{revision}", commit, "GET"),
+    route("/{namespace}/{name}/tensorboard", metrics, "GET"),
+    *of_repo("", repo, "GET"),
 ]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub import html
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, ForbiddenError, HubError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN
 from hf_summary_writer.localhub.pulls import CLOSED, DRAFT, MERGED, OPEN, PullRequest
-from hf_summary_writer.localhub.routes.pages import both, page_handler, repo_of_page, url_of
+from hf_summary_writer.localhub.routes import of_repo, route
+from hf_summary_writer.localhub.routes.pages import page_handler, repo_of_page, url_of
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.urls import NUMBER, count_of, is_true
 
@@ -30,9 +30,8 @@ _PULLS_PER_PAGE = 50
 _MAX_DIFF_BYTES = 1024 * 1024
 
 
-async def create(request: Request) -> Response:
+async def create(hub: Hub, request: Request) -> Response:
     """Create a draft pull request without commits."""
-    hub: Hub = request.app.state.hub
     repo, user = await hub.proposable(request)
     body = await read_json(request)
     if body.get("pullRequest") is not True:
@@ -54,9 +53,8 @@ def _create(hub: Hub, repo: RepoId, user: User, title: str, description: str) ->
     return pull.number
 
 
-async def listing(request: Request) -> Response:
+async def listing(hub: Hub, request: Request) -> Response:
     """List the pull requests, newest first, a page at a time."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     query = request.query_params
     start = count_of(request, "p", 0, 10**6) * _PULLS_PER_PAGE
@@ -86,9 +84,8 @@ def _summary(repo: RepoId, pull: PullRequest) -> dict[str, Any]:
     }
 
 
-async def details(request: Request) -> Response:
+async def details(hub: Hub, request: Request) -> Response:
     """Describe a pull request, its events, conflicts and, on request, its diff."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     with_diff = is_true(request.query_params.get("diff"))
 
@@ -129,21 +126,21 @@ def _conflicts(git: GitRepo, pull: PullRequest) -> list[str]:
     return sorted(path for path in theirs.keys() & ours.keys() if theirs[path] != ours[path])
 
 
-async def comment(request: Request) -> Response:
+async def comment(hub: Hub, request: Request) -> Response:
     """Comment on a pull request."""
-    return await _change(request, "newMessage", lambda pull, user, body: _comment(pull, user, body, "comment"))
+    return await _change(hub, request, "newMessage", lambda pull, user, body: _comment(pull, user, body, "comment"))
 
 
-async def title(request: Request) -> Response:
+async def title(hub: Hub, request: Request) -> Response:
     """Change the title of a pull request."""
     return await _change(
-        request, "newTitle", lambda pull, user, body: pull.set_title(user.name, text_field(body, "title"))
+        hub, request, "newTitle", lambda pull, user, body: pull.set_title(user.name, text_field(body, "title"))
     )
 
 
-async def status(request: Request) -> Response:
+async def status(hub: Hub, request: Request) -> Response:
     """Open or close a pull request."""
-    return await _change(request, "newStatus", _set_status)
+    return await _change(hub, request, "newStatus", _set_status)
 
 
 def _comment(pull: PullRequest, user: User, body: dict[str, Any], name: str) -> dict[str, Any]:
@@ -161,9 +158,8 @@ def _set_status(pull: PullRequest, user: User, body: dict[str, Any]) -> dict[str
 
 
 async def _change(
-    request: Request, name: str, act: Callable[[PullRequest, User, dict[str, Any]], dict[str, Any]]
+    hub: Hub, request: Request, name: str, act: Callable[[PullRequest, User, dict[str, Any]], dict[str, Any]]
 ) -> Response:
-    hub: Hub = request.app.state.hub
     repo, user = await hub.proposable(request)
     body = await read_json(request)
 
@@ -182,9 +178,8 @@ async def _change(
     return JSONResponse({name: event})
 
 
-async def merge(request: Request) -> Response:
+async def merge(hub: Hub, request: Request) -> Response:
     """Merge a pull request into the main branch as one commit."""
-    hub: Hub = request.app.state.hub
     repo, user = await hub.writable(request), hub.require_user(request)
     body = await read_json(request)
 
@@ -213,10 +208,9 @@ async def merge(request: Request) -> Response:
 
 
 @page_handler
-async def page(request: Request) -> Response:
+async def page(hub: Hub, request: Request) -> Response:
     """Show the page of a pull request."""
-    hub: Hub = request.app.state.hub
-    repo = await repo_of_page(request)
+    repo = await repo_of_page(hub, request)
 
     def find() -> tuple[PullRequest, dict[str, str | None]]:
         pull = hub.repos.pulls(repo).get(_number(request))
@@ -240,12 +234,12 @@ async def page(request: Request) -> Response:
 
 _REPO = "/api/{kind}/{namespace}/{name}/discussions"
 ROUTES = [
-    Route(_REPO, create, methods=["POST"]),
-    Route(_REPO, listing, methods=["GET"]),
-    Route(_REPO + "/{number}", details, methods=["GET"]),
-    Route(_REPO + "/{number}/comment", comment, methods=["POST"]),
-    Route(_REPO + "/{number}/title", title, methods=["POST"]),
-    Route(_REPO + "/{number}/status", status, methods=["POST"]),
-    Route(_REPO + "/{number}/merge", merge, methods=["POST"]),
-    *both("/discussions/{number}", page),
+    route(_REPO, create, "POST"),
+    route(_REPO, listing, "GET"),
+    route(_REPO + "/{number}", details, "GET"),
+    route(_REPO + "/{number}/comment", comment, "POST"),
+    route(_REPO + "/{number}/title", title, "POST"),
+    route(_REPO + "/{number}/status", status, "POST"),
+    route(_REPO + "/{number}/merge", merge, "POST"),
+    *of_repo("/discussions/{number}", page, "GET"),
 ]

@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
@@ -14,6 +13,7 @@ from hf_summary_writer.localhub.gitrepo import MAIN
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.names import KINDS, RepoId, check_name
 from hf_summary_writer.localhub.repos import SDKS, Settings
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.urls import is_true, revision_of
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ def wants_private(body: dict[str, Any]) -> bool:
     return visibility == "private"
 
 
-async def create(request: Request) -> Response:
+async def create(hub: Hub, request: Request) -> Response:
     """Create a repo."""
-    hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     body = await read_json(request)
     repo = _named(body, user)
@@ -74,9 +73,8 @@ async def create(request: Request) -> Response:
     return JSONResponse({"url": url, "name": repo.full_name, "id": repo.full_name, "private": settings.private})
 
 
-async def delete(request: Request) -> Response:
+async def delete(hub: Hub, request: Request) -> Response:
     """Delete a repo."""
-    hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     asked = _named(await read_json(request), user)
     async with hub.lock(asked):
@@ -88,9 +86,8 @@ async def delete(request: Request) -> Response:
     return Response(status_code=200)
 
 
-async def info(request: Request) -> Response:
+async def info(hub: Hub, request: Request) -> Response:
     """Describe a repo, at its main branch or at a revision."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     revision = revision_of(request) if "revision" in request.path_params else None
     return JSONResponse(await hub.run(describe, hub, repo, revision, blobs=is_true(request.query_params.get("blobs"))))
@@ -135,8 +132,8 @@ def _blob(git: GitRepo, entry: Entry) -> dict[str, Any]:
 
 
 ROUTES = [
-    Route("/api/repos/create", create, methods=["POST"]),
-    Route("/api/repos/delete", delete, methods=["DELETE"]),
-    Route("/api/{kind}/{namespace}/{name}", info, methods=["GET"]),
-    Route("/api/{kind}/{namespace}/{name}/revision/{revision}", info, methods=["GET"]),
+    route("/api/repos/create", create, "POST"),
+    route("/api/repos/delete", delete, "DELETE"),
+    route("/api/{kind}/{namespace}/{name}", info, "GET"),
+    route("/api/{kind}/{namespace}/{name}/revision/{revision}", info, "GET"),
 ]

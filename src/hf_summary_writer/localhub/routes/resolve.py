@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from starlette.routing import Route
-
 from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.lfs import MAX_POINTER_BYTES, StoredFile, parse_pointer
 from hf_summary_writer.localhub.ranges import content_response
+from hf_summary_writer.localhub.routes import of_repo
 from hf_summary_writer.localhub.routes.xetfiles import info_response, xet_headers
 from hf_summary_writer.localhub.urls import param, revision_of
 
@@ -32,15 +31,14 @@ class _Found:
     content: bytes | StoredFile
 
 
-async def resolve(request: Request) -> Response:
+async def resolve(hub: Hub, request: Request) -> Response:
     """Serve a file of a revision, whole or in ranges, from Git, LFS or Xet storage."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request, people=True)
     path = param(request, "path")
     found = await hub.run(_find, hub, repo, revision_of(request), path)
     headers, content = _headers(found, path), found.content
     if isinstance(content, bytes):
-        return await _small(request, content, headers)
+        return await _small(hub, request, content, headers)
     headers["X-Linked-Size"], headers["X-Linked-ETag"] = str(found.size), headers["ETag"]
     if content.xet_hash:
         token_path = f"/api/{repo.kind}/{repo.full_name}/xet-read-token/{found.commit}"
@@ -51,16 +49,15 @@ async def resolve(request: Request) -> Response:
     def read(start: int, end: int) -> Generator[bytes, None, None]:
         return hub.repos.lfs(repo).read(content, start, end)
 
-    return await content_response(request, found.size, read, headers)
+    return await content_response(hub, request, found.size, read, headers)
 
 
-async def raw(request: Request) -> Response:
+async def raw(hub: Hub, request: Request) -> Response:
     """Serve the Git blob of a file: for a large file, its LFS pointer."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request, people=True)
     path = param(request, "path")
     found = await hub.run(_find, hub, repo, revision_of(request), path, raw=True)
-    return await _small(request, found.content if isinstance(found.content, bytes) else b"", _headers(found, path))
+    return await _small(hub, request, found.content if isinstance(found.content, bytes) else b"", _headers(found, path))
 
 
 def _headers(found: _Found, path: str) -> dict[str, str]:
@@ -72,10 +69,10 @@ def _headers(found: _Found, path: str) -> dict[str, str]:
     }
 
 
-async def _small(request: Request, content: bytes, headers: dict[str, str]) -> Response:
+async def _small(hub: Hub, request: Request, content: bytes, headers: dict[str, str]) -> Response:
     # Files of other users must not be rendered as pages of this server.
     headers = {**headers, "Content-Type": "text/plain; charset=utf-8"}
-    return await content_response(request, len(content), lambda start, end: _part(content, start, end), headers)
+    return await content_response(hub, request, len(content), lambda start, end: _part(content, start, end), headers)
 
 
 def _part(content: bytes, start: int, end: int) -> Generator[bytes, None, None]:
@@ -102,8 +99,6 @@ def _find(hub: Hub, repo: RepoId, revision: str, path: str, *, raw: bool = False
 
 
 ROUTES = [
-    Route("/{kind}/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"]),
-    Route("/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"]),
-    Route("/{kind}/{namespace}/{name}/raw/{revision}/{path:path}", raw, methods=["GET", "HEAD"]),
-    Route("/{namespace}/{name}/raw/{revision}/{path:path}", raw, methods=["GET", "HEAD"]),
+    *of_repo("/resolve/{revision}/{path:path}", resolve, "GET", "HEAD"),
+    *of_repo("/raw/{revision}/{path:path}", raw, "GET", "HEAD"),
 ]

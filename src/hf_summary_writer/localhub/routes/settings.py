@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.cards import check_card
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.names import BUCKETS, KINDS, RepoId, check_name, split_name
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.repos import describe, iso, kind_of_type, wants_private
 from hf_summary_writer.localhub.urls import count_of, next_page
 
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 _MOST_LISTED = 1000
 
 
-async def change(request: Request) -> Response:
+async def change(hub: Hub, request: Request) -> Response:
     """Change the visibility of a repo; the Hub's other settings have no effect here."""
-    hub: Hub = request.app.state.hub
     repo = await hub.writable(request)
     body = await read_json(request)
     if body.get("gated") not in (None, False):
@@ -37,9 +36,8 @@ async def change(request: Request) -> Response:
     return JSONResponse({"private": settings.private, "gated": False})
 
 
-async def move(request: Request) -> Response:
+async def move(hub: Hub, request: Request) -> Response:
     """Rename a repo or bucket."""
-    hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     body = await read_json(request)
     kind = BUCKETS if body.get("type") == "bucket" else kind_of_type(body)
@@ -59,16 +57,14 @@ async def move(request: Request) -> Response:
     return JSONResponse({"url": base_url(request) + target.page})
 
 
-async def auth_check(request: Request) -> Response:
+async def auth_check(hub: Hub, request: Request) -> Response:
     """Check that the caller may read a repo."""
-    hub: Hub = request.app.state.hub
     await hub.readable(request)
     return JSONResponse({})
 
 
-async def listing(request: Request) -> Response:
+async def listing(hub: Hub, request: Request) -> Response:
     """List the repos of a kind that the caller may see."""
-    hub: Hub = request.app.state.hub
     kind = request.path_params["kind"]
     if kind not in KINDS:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
@@ -94,9 +90,8 @@ async def listing(request: Request) -> Response:
     return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=start + limit) if more else None)
 
 
-async def own_repos(request: Request) -> Response:
+async def own_repos(hub: Hub, request: Request) -> Response:
     """List the repos of the caller, or of an organization of the caller."""
-    hub: Hub = request.app.state.hub
     user = hub.require_user(request)
     namespace = request.path_params.get("namespace")
 
@@ -116,9 +111,8 @@ async def own_repos(request: Request) -> Response:
     return JSONResponse(await hub.run(find))
 
 
-async def validate_yaml(request: Request) -> Response:
+async def validate_yaml(hub: Hub, request: Request) -> Response:
     """Check the metadata of a README.md before it is committed, for anybody, as the client sends no token."""
-    hub: Hub = request.app.state.hub
     body = await read_json(request)
     text_field(body, "repoType", "model")
     warnings, errors = await hub.run(check_card, text_field(body, "content"))
@@ -128,11 +122,11 @@ async def validate_yaml(request: Request) -> Response:
 
 _REPO = "/api/{kind}/{namespace}/{name}"
 ROUTES = [
-    Route("/api/validate-yaml", validate_yaml, methods=["POST"]),
-    Route("/api/repos/move", move, methods=["POST"]),
-    Route("/api/settings/repositories", own_repos, methods=["GET"]),
-    Route("/api/organizations/{namespace}/settings/repositories", own_repos, methods=["GET"]),
-    Route("/api/{kind}", listing, methods=["GET"]),
-    Route(_REPO + "/settings", change, methods=["PUT"]),
-    Route(_REPO + "/auth-check", auth_check, methods=["GET"]),
+    route("/api/validate-yaml", validate_yaml, "POST"),
+    route("/api/repos/move", move, "POST"),
+    route("/api/settings/repositories", own_repos, "GET"),
+    route("/api/organizations/{namespace}/settings/repositories", own_repos, "GET"),
+    route("/api/{kind}", listing, "GET"),
+    route(_REPO + "/settings", change, "PUT"),
+    route(_REPO + "/auth-check", auth_check, "GET"),
 ]

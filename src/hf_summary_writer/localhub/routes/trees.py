@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from hf_summary_writer.localhub.bodies import parse_json, read_bytes
 from hf_summary_writer.localhub.errors import BadRequestError, EntryNotFoundError
 from hf_summary_writer.localhub.hub import Hub, base_url
+from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.urls import count_of, is_true, next_page, param, revision_of
 
@@ -31,9 +31,8 @@ _MAX_PATHS = 1000
 _CURSOR = re.compile(r"(?P<commit>[0-9a-f]{40})-(?P<after>.+)", re.DOTALL)
 
 
-async def tree(request: Request) -> Response:
+async def tree(hub: Hub, request: Request) -> Response:
     """List a folder, or all below it, a page at a time."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     path = param(request, "path").rstrip("/") if "path" in request.path_params else ""
     recursive, expand = (is_true(request.query_params.get(name)) for name in ("recursive", "expand"))
@@ -71,9 +70,8 @@ def _tree(
         return describe_all(git, hub.repos.lfs(repo), head, entries[:limit], expand=expand), cursor
 
 
-async def paths_info(request: Request) -> Response:
+async def paths_info(hub: Hub, request: Request) -> Response:
     """Describe the given files and folders; missing ones are omitted."""
-    hub: Hub = request.app.state.hub
     repo = await hub.readable(request)
     paths, expand = await _read_paths(request)
     return JSONResponse(await hub.run(_paths_info, hub, repo, revision_of(request), paths, expand=expand))
@@ -133,7 +131,7 @@ def _describe(git: GitRepo, lfs: LfsStore, entry: Entry) -> dict[str, Any]:
 
 _REPO = "/api/{kind}/{namespace}/{name}"
 ROUTES = [
-    Route(_REPO + "/tree/{revision}", tree, methods=["GET"]),
-    Route(_REPO + "/tree/{revision}/{path:path}", tree, methods=["GET"]),
-    Route(_REPO + "/paths-info/{revision}", paths_info, methods=["POST"]),
+    route(_REPO + "/tree/{revision}", tree, "GET"),
+    route(_REPO + "/tree/{revision}/{path:path}", tree, "GET"),
+    route(_REPO + "/paths-info/{revision}", paths_info, "POST"),
 ]
