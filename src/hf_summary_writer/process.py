@@ -17,6 +17,7 @@ import atexit
 import concurrent.futures.thread  # noqa: F401
 import contextlib
 import functools
+import gc
 import math
 import os
 import signal
@@ -173,10 +174,20 @@ def _let_imports_end() -> None:
 def _importing() -> set[int]:
     """Return the other threads that are importing a module, in a call of this package, and are not given up."""
     me = threading.get_ident()
-    frames = sys._current_frames().items()  # noqa: SLF001
-    importing = {ident for ident, frame in frames if ident != me and _is_own_import(frame)}
+    importing = {ident for ident, frame in _frames().items() if ident != me and _is_own_import(frame)}
     _given_up.intersection_update(importing)
     return importing - _given_up
+
+
+def _frames() -> dict[int, FrameType]:
+    # Until Python 3.12 a garbage collection in that call hangs if it frees a `threading.local`: python/cpython#106883.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()  # noqa: SLF001
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _is_own_import(frame: FrameType | None) -> bool:

@@ -288,3 +288,22 @@ def test_no_fork_waits_again_for_an_import_that_does_not_end(tmp_path: Path, mon
     assert process._importing() == set()
     events.go_on.set()
     thread.join()
+
+
+def test_a_garbage_collection_does_not_hang_while_a_fork_looks_for_imports() -> None:
+    code = (
+        "import gc, threading\n"
+        "from hf_summary_writer import process\n"
+        "class Garbage: pass\n"
+        "for threshold in range(1, 30):\n"
+        "    gc.set_threshold(threshold)\n"
+        "    for _ in range(20):\n"
+        "        garbage = Garbage(); garbage.itself, garbage.local = garbage, threading.local()\n"
+        "        garbage.local.value = 1\n"
+        "        del garbage\n"
+        "        process._let_imports_end()\n"
+        "assert gc.isenabled()\n"
+        "gc.disable(); process._let_imports_end()\n"
+        "assert not gc.isenabled()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
