@@ -313,10 +313,18 @@ class Job:
             raise RuntimeError("files are read after `changed`")
         return self._reader.take(file, self.ledger.entries.get(file.relpath), memory=memory, last=self.final)
 
-    def known_bytes(self, snapshot: FileSnapshot) -> int:
-        """Return how many bytes of an earlier version of a file the Hub holds."""
-        known = self.ledger.entries.get(snapshot.relpath)
-        return known.length if known else 0
+    def upload_of(self, file: StagedFile) -> Upload:
+        """Return the upload of a file."""
+        snapshot, known = file.snapshot, self.ledger.entries.get(file.snapshot.relpath)
+        return Upload(
+            file.path,
+            snapshot.body,
+            snapshot.entry.length,
+            known_bytes=known.length if known else 0,
+            file_id=snapshot.entry.signature[:2],
+            is_intact=snapshot.is_intact,
+            is_first=self.is_first,
+        )
 
     def wants_card(self) -> bool:
         """Return whether the next commit should bring the README.md of a repo that was created for this folder."""
