@@ -393,13 +393,13 @@ class _RunScheduler(CommitScheduler):
     def _end_run(self, phase: RunPhase) -> None:
         self._run.end(phase)
         if self._is_left_to_others and not self._parent:
-            self._run.leave(self._remote.client.known_secret)
+            self._job.leave_state()
 
     def _stay_away(self) -> None:
         super()._stay_away()
         if self._mode is Mode.OFFLINE or is_pushed_from_outside(self.folder_path):
             self._is_left_to_others = True
-            self._run.leave(self._remote.client.known_secret)
+            self._job.leave_state()
 
     def _start_thread(self) -> None:
         super()._start_thread()

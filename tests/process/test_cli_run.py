@@ -19,7 +19,7 @@ import remote
 import scripts
 from faults.proxy import FaultProxy, Hang
 from hf_summary_writer.cli import main
-from hf_summary_writer.push.runs import RunPhase
+from hf_summary_writer.push import RunPhase
 
 if TYPE_CHECKING:
     from pathlib import Path

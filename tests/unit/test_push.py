@@ -47,7 +47,8 @@ from hf_summary_writer.push import push as push_module
 from hf_summary_writer.push.budget import CommitQueue
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.push import Outcomes, Pusher
-from hf_summary_writer.push.runs import Run, RunPhase
+from hf_summary_writer.push.run_state import RunPhase
+from hf_summary_writer.push.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

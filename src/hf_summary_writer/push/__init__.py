@@ -9,7 +9,8 @@ from hf_summary_writer.push.loop import PushLoop, PushTask, loop_to
 from hf_summary_writer.push.once import sync
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.report import call_hook
-from hf_summary_writer.push.runs import MAX_STATE_BYTES, Run, RunPhase, RunState, is_state_file
+from hf_summary_writer.push.run_state import MAX_STATE_BYTES, RunPhase, RunState, is_state_file
+from hf_summary_writer.push.runs import Run
 from hf_summary_writer.push.shutdown import Shutdown
 from hf_summary_writer.push.status import Status, StatusFile, inspect_folder, known_folders, matches_nothing
 from hf_summary_writer.push.timetable import Phase

@@ -197,7 +197,7 @@ class Job:
         self._is_flushed = self._flush()
         if self._is_writer:
             if self._is_left_to_owner_above():
-                self.runs.leave(self.remote.client.known_secret)  # of such a process nothing else needs the client
+                self.leave_state()
                 return False
             if not (self.asked or self.final) and not self.lease.may_claim():
                 return False
@@ -281,7 +281,7 @@ class Job:
         self.inventory.left_behind = 0
         # From now on a later process knows the destination of this folder, even if this one is killed.
         self._note(lambda: self.ledger.record_config(self.config))
-        self.runs.leave(self.remote.client.known_secret)
+        self.leave_state()
         if self._losses != self.remote.losses:
             self.start_over()
         self.is_first = self.ledger.commit is None and not self.ledger.entries
@@ -481,6 +481,10 @@ class Job:
             self.ledger.refresh()
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
+        self.leave_state()
+
+    def leave_state(self) -> None:
+        """Leave the state of a writer's run on the disk, for the process that pushes it."""
         self.runs.leave(self.remote.client.known_secret)
 
     def _is_left_to_owner_above(self) -> bool:

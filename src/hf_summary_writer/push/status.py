@@ -30,7 +30,7 @@ from hf_summary_writer.folder import (
 from hf_summary_writer.hub import one_line
 from hf_summary_writer.notices import counted
 from hf_summary_writer.process import is_running
-from hf_summary_writer.push.runs import iso
+from hf_summary_writer.push.run_state import iso
 from hf_summary_writer.push.timetable import Phase, Throttled
 
 if TYPE_CHECKING:
