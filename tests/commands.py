@@ -23,7 +23,6 @@ from huggingface_hub import constants
 
 import scripts
 from hf_summary_writer.cli import main
-from hf_summary_writer.cli.watching import client_of_another_hub
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +75,6 @@ def invoke(hub: HasEndpoint, *arguments: object, home: Path, **variables: str) -
             result = CliRunner().invoke(main, words, prog_name="hf-summary-writer")
     finally:
         logger.handlers[:], logger.propagate = handlers, propagates
-        client_of_another_hub.cache_clear()
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)

@@ -164,7 +164,7 @@ class CommitScheduler:
         self.lock: threading.RLock = threading.RLock()
         self._parent = 0  # the parent's process id, in a forked child
         self._forks = fork_count()
-        self._loop = self._loop_to(remote_of(config, Client(config.token, hf_api)))
+        self._loop = self._loop_to(remote_of(config, Client(config.token, hf_api, config.endpoint)))
         self._remote = self._loop.pusher.remote
         self._job = self._new_job()
         self._said_offline = self._is_closed = self._lacks_thread = False

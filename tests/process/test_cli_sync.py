@@ -14,7 +14,7 @@ import remote
 import scripts
 from events import wait_until
 from faults.proxy import FaultProxy, Hang
-from hf_summary_writer.cli.watching import client_of_another_hub, scheduler_of, start_together
+from hf_summary_writer.cli.watching import scheduler_of, start_together
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.folder import STATE_FOLDER
 from hub_process import HubProcess
@@ -173,10 +173,11 @@ def test_an_endpoint_without_a_scheme_is_refused_before_it_is_written_to_the_fol
     assert not list(logdir.rglob("*.jsonl"))
 
 
-def test_folders_for_another_hub_share_a_client() -> None:
-    first, second = (client_of_another_hub("http://127.0.0.1:9", "hf_test") for _ in range(2))
-    assert first is not None
-    assert first is second
+def test_folders_for_another_hub_share_their_commits(tmp_path: Path) -> None:
+    config = PushConfig(repo_id="user/logs", endpoint="http://127.0.0.1:9", token="hf_test")
+    first, second = (scheduler_of(tmp_path / name, config, as_json=False, err=False) for name in "ab")
+    assert first._loop is second._loop
+    assert first.api.endpoint == config.endpoint
 
 
 def test_folders_watched_together_share_their_first_commit(

@@ -10,9 +10,8 @@ import click
 
 from hf_summary_writer.cli.options import config_option, given
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, say
-from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import PushConfig
-from hf_summary_writer.hub import default_endpoint
+from hf_summary_writer.hub import client_of, default_endpoint
 from hf_summary_writer.hub.check import check as findings_of
 
 __all__ = ["check"]
@@ -41,7 +40,7 @@ def check(repo_id: str | None, as_json: bool, **options: Any) -> None:
         raise click.UsageError(str(error)) from None
     repo = None if repo_id is None else config.repo_id
     ok = True
-    for finding in findings_of(client_for(config), repo, config.repo_type, config.revision):
+    for finding in findings_of(client_of(config.endpoint, config.token), repo, config.repo_type, config.revision):
         ok = ok and finding.ok
         if as_json:
             emit(dataclasses.asdict(finding))

@@ -17,8 +17,7 @@ from hf_summary_writer.cli.options import create_folder, new_folder, place_optio
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import exit_on_signals
 from hf_summary_writer.cli.terminal import log_to_stderr, write_lines
-from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.hub import failed_read
+from hf_summary_writer.hub import client_of, failed_read
 from hf_summary_writer.notices import printable
 from hf_summary_writer.reading import no_folder, read_folder, read_remote
 
@@ -95,7 +94,9 @@ def _downloaded(
 
     disable_progress_bars()  # the client's own
     with exit_on_signals(), download_progress(config.repo_id) as progress:
-        return read_remote(source, config, client_for(config), tags or None, runs or None, folder, progress)
+        return read_remote(
+            source, config, client_of(config.endpoint, config.token), tags or None, runs or None, folder, progress
+        )
 
 
 def _reason(source: str, place: Path | PushConfig, error: Exception) -> str:

@@ -17,8 +17,9 @@ from hf_summary_writer.cli.options import check_environment, config_of, config_o
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
 from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
-from hf_summary_writer.cli.watching import client_for, scheduler_of
+from hf_summary_writer.cli.watching import scheduler_of
 from hf_summary_writer.config import PUSHED_FOLDER
+from hf_summary_writer.hub import client_of
 from hf_summary_writer.push import matches_nothing
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     _check_command(command)
     scheduler: FolderScheduler | None = None
     # Importing the client takes long, and only a bar needs it here.
-    progress = UploadProgress(client_for(config)) if are_bars_wanted() else None
+    progress = UploadProgress(client_of(config.endpoint, config.token)) if are_bars_wanted() else None
 
     def hurry(number: int) -> None:
         # Batch systems send SIGTERM some seconds before SIGKILL.

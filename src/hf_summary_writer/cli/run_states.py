@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from hf_summary_writer.cli.terminal import ago, emit, place, say
-from hf_summary_writer.cli.watching import client_for
-from hf_summary_writer.hub import failed_read, failure_of, list_files, small_files, with_full_name
+from hf_summary_writer.hub import client_of, failed_read, failure_of, list_files, small_files, with_full_name
 from hf_summary_writer.notices import printable
 from hf_summary_writer.push import MAX_STATE_BYTES, RunPhase, RunState, is_state_file
 from hf_summary_writer.reading import no_folder
@@ -49,7 +48,7 @@ def show_runs(source: str, config: PushConfig, *, as_json: bool) -> None:
     Raises:
         click.ClickException: If it cannot be read, or holds no run.
     """
-    api = client_for(config)
+    api = client_of(config.endpoint, config.token)
     try:
         config = with_full_name(config, api)
         paths = list_files(api, config)

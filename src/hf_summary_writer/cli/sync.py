@@ -26,10 +26,10 @@ from hf_summary_writer.cli.options import (
 from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
-from hf_summary_writer.cli.watching import FolderScheduler, client_for, describe, scheduler_of, start_together, tell
+from hf_summary_writer.cli.watching import FolderScheduler, describe, scheduler_of, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.folder import ledgers_of
-from hf_summary_writer.hub import check_client, default_endpoint
+from hf_summary_writer.hub import check_client, client_of, default_endpoint
 from hf_summary_writer.notices import amount, counted, interval, size
 from hf_summary_writer.push import (
     inspect_folder,
@@ -242,7 +242,7 @@ def _listed(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, as
 
 def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, verify: bool, as_json: bool) -> bool:
     commits: list[CommitDetails] = []
-    progress = UploadProgress(client_for(config))
+    progress = UploadProgress(client_of(config.endpoint, config.token))
 
     def note(commit: CommitDetails) -> None:
         commits.append(commit)

@@ -20,13 +20,13 @@ from hf_summary_writer.cli.options import create_folder, given, new_folder, plac
 from hf_summary_writer.cli.progress import download_progress
 from hf_summary_writer.cli.signals import signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, say
-from hf_summary_writer.cli.watching import client_for
 from hf_summary_writer.config import RUN_FILES, PushConfig
 from hf_summary_writer.folder import PathFilter
 from hf_summary_writer.hub import (
     REPO_SECONDS,
     Mirror,
     check_client,
+    client_of,
     default_endpoint,
     failed_read,
     refresh_seconds,
@@ -82,7 +82,7 @@ def view(
     except ValueError as error:
         raise click.UsageError(f"{error}{_folder_hint(repo_id)}") from None
     seconds = refresh or refresh_seconds(config)
-    api = client_for(config)
+    api = client_of(config.endpoint, config.token)
     disable_progress_bars()  # the client's own, one for each file
     with contextlib.ExitStack() as stack:
         # As Ctrl-C does, they end TensorBoard and remove the temporary copy.

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.checks import without_password
 from hf_summary_writer.cli.terminal import emit, say
-from hf_summary_writer.hub import client_of, default_endpoint
 from hf_summary_writer.notices import amount
 from hf_summary_writer.scheduler import CommitScheduler
 
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["client_for", "client_of_another_hub", "describe", "scheduler_of", "start_together", "tell"]
+__all__ = ["describe", "scheduler_of", "start_together", "tell"]
 
 
 def scheduler_of(
@@ -43,7 +40,7 @@ def scheduler_of(
             progress.committed(commit)
         tell(commit, as_json=as_json, err=err)
 
-    client = client_of_another_hub(config.endpoint, config.token) if progress is None else progress.client
+    client = None if progress is None else progress.client
     return FolderScheduler(dataclasses.replace(config, on_commit=note), folder, client, names_links=names_links)
 
 
@@ -74,21 +71,6 @@ def start_together(schedulers: Sequence[FolderScheduler]) -> None:
             locks.enter_context(scheduler.held())
         for scheduler in schedulers:
             scheduler.start()
-
-
-@functools.cache
-def client_of_another_hub(endpoint: str, token: str | bool | None) -> HfApi | None:
-    """Return a client of the Hub at `endpoint`, always the same; `None` for the default one.
-
-    Schedulers share commits only if they have the same client. Those without one import it when they push first.
-    """
-    return None if endpoint == without_password(default_endpoint()) else client_of(endpoint, token)
-
-
-def client_for(config: PushConfig) -> HfApi:
-    """Return a new client of the Hub of a config."""
-    another = config.endpoint != without_password(default_endpoint())
-    return client_of(config.endpoint if another else default_endpoint(), config.token)
 
 
 def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:

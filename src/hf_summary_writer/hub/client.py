@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import constants
 
-from hf_summary_writer.checks import PUBLIC_HUB, check_token
+from hf_summary_writer.checks import PUBLIC_HUB, check_token, without_password
 from hf_summary_writer.errors import ActionNeededError, UnreachableError
 from hf_summary_writer.hub import deadline, xet
 from hf_summary_writer.hub.responses import classify_exception
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Client", "client_of", "default_endpoint", "endpoint_for", "endpoint_of"]
+__all__ = ["Client", "client_of", "default_endpoint", "endpoint_for"]
 
 
 T = TypeVar("T")
@@ -56,20 +56,13 @@ def client_of(endpoint: str, token: str | bool | None) -> HfApi:
     """Return a client of the Hub at `endpoint`."""
     from huggingface_hub import HfApi
 
-    return HfApi(endpoint=endpoint, token=token, library_name=LIBRARY_NAME)
+    return HfApi(endpoint=_with_password(endpoint), token=token, library_name=LIBRARY_NAME)
 
 
-def endpoint_of(api: HfApi | None) -> str:
-    """Return the address of the Hub that `api` talks to, or the default one.
-
-    Raises:
-        TypeError: It is not the instance of a client.
-    """
-    if api is None:
-        return default_endpoint()
-    if isinstance(api, type) or not isinstance(endpoint := getattr(api, "endpoint", None), str):
-        raise TypeError(f"hf_api must be an HfApi such as HfApi(token=…), not a {type(api).__name__}")
-    return endpoint
+def _with_password(endpoint: str) -> str:
+    """Return the address of a Hub, that of the default one with the password that it may have."""
+    default = default_endpoint()
+    return default if endpoint == without_password(default) else endpoint
 
 
 def endpoint_for(api: HfApi | None, token: object) -> str:
@@ -79,8 +72,11 @@ def endpoint_for(api: HfApi | None, token: object) -> str:
         TypeError: The client is not the instance of one.
         ValueError: The token is not that of the client, which makes all requests.
     """
-    endpoint = endpoint_of(api)
-    if api is not None and token is not None and _stored_is_none(token) != _stored_is_none(getattr(api, "token", None)):
+    if api is None:
+        return default_endpoint()
+    if isinstance(api, type) or not isinstance(endpoint := getattr(api, "endpoint", None), str):
+        raise TypeError(f"hf_api must be an HfApi such as HfApi(token=…), not a {type(api).__name__}")
+    if token is not None and _stored_is_none(token) != _stored_is_none(getattr(api, "token", None)):
         raise ValueError("token is not the one of hf_api, which makes all requests: pass only hf_api=HfApi(token=…)")
     return endpoint
 
@@ -99,14 +95,16 @@ class Client:
     Args:
         token: The access token; `None` means the one stored on the machine, read again for each request.
         api: The user's `HfApi` for every request, instead of a new one.
+        endpoint: The Hub, if that is not the one of `api`; by default, the client's.
 
     Attributes:
         secret: The token of the last request, so that no file that holds it is uploaded.
     """
 
-    def __init__(self, token: str | bool | None, api: Any) -> None:
+    def __init__(self, token: str | bool | None, api: Any, endpoint: str | None = None) -> None:
         self.secret: str | None = None
         self._token = token
+        self._endpoint = _with_password(endpoint) if endpoint else default_endpoint()
         self._is_users = api is not None
         if api is not None:
             self.api = api
@@ -114,17 +112,17 @@ class Client:
     @functools.cached_property
     def api(self) -> HfApi:
         """The `HfApi` that makes the requests; created on first use, since importing it is slow."""
-        return client_of(default_endpoint(), self._token)
+        return client_of(self._endpoint, self._token)
 
     @property
     def endpoint(self) -> str:
         """The Hub's address."""
-        return endpoint_of(vars(self).get("api"))
+        return self.api.endpoint if "api" in vars(self) else self._endpoint
 
     @property
     def key(self) -> Hashable:
         """The same for all clients with interchangeable requests. Holds no token."""
-        return id(self.api) if self._is_users else _fingerprint(default_endpoint(), self._token)
+        return id(self.api) if self._is_users else _fingerprint(self._endpoint, self._token)
 
     @property
     def account_key(self) -> str:
