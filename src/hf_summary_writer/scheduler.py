@@ -467,7 +467,7 @@ class _OverriddenPusher(Pusher):
 
     def push(self, jobs: Round) -> Outcomes:
         outcomes = Outcomes()
-        for job in jobs.due():
+        for job in jobs.due:
             with outcomes.guard(job):
                 outcomes[job].commit = self._overridden()
         return outcomes

@@ -46,7 +46,7 @@ from hf_summary_writer.push import job as push_job
 from hf_summary_writer.push import push as push_module
 from hf_summary_writer.push.budget import CommitQueue
 from hf_summary_writer.push.job import Job
-from hf_summary_writer.push.push import Outcomes, Pusher
+from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.run_state import RunPhase
 from hf_summary_writer.push.runs import Run
 
@@ -213,24 +213,9 @@ class Turns(CommitQueue):
         yield
 
 
-class Jobs:
-    """The jobs of one push: those that are due, and those that are due soon."""
-
-    def __init__(self, *due: Job, soon: Sequence[Job] = (), others_wait: bool = False) -> None:
-        self._due = list(due)
-        self._soon = list(soon)
-        self._others_wait = others_wait
-
-    def due(self) -> Iterator[Job]:
-        while self._due:
-            yield self._due.pop(0)
-
-    def due_soon(self) -> Iterator[Job]:
-        while self._soon:
-            yield self._soon.pop(0)
-
-    def others_wait(self) -> bool:
-        return self._others_wait
+def jobs_of(*due: Job, soon: Sequence[Job] = (), others_wait: bool = False) -> Round:
+    """Return the jobs of one push: those that are due, and those that are due soon."""
+    return Round(iter(due), iter(soon), lambda: others_wait)
 
 
 @pytest.fixture
@@ -251,7 +236,7 @@ def push(hub: MemoryHub, turns: Turns) -> Callable[..., Outcomes]:
     def push(*jobs: Job, final: bool = False, **others: Any) -> Outcomes:
         for job in jobs:
             job.final = final
-        return pusher.push(Jobs(*jobs, **others))
+        return pusher.push(jobs_of(*jobs, **others))
 
     return push
 
@@ -630,7 +615,7 @@ def test_the_files_of_a_renamed_repo_are_compared_under_its_new_name(
     later.ledger.refresh()
     later.ledger.repo_id = None  # the name of another repo is not kept
     later.asked = later.final = True
-    outcomes = Pusher(renamed).push(Jobs(later))
+    outcomes = Pusher(renamed).push(jobs_of(later))
     assert errors(outcomes, later) == [None]
     assert list(renamed.stored) == ["run/a.txt"]
 

@@ -29,7 +29,7 @@ from hf_summary_writer.errors import (
 from hf_summary_writer.hub.client import Client
 from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.push import Phase
-from hf_summary_writer.push.loop import PushLoop, PushTask, _Round, loop_to
+from hf_summary_writer.push.loop import PushLoop, PushTask, loop_to
 from hf_summary_writer.push.push import Outcomes
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Pushes:
 
     def push(self, jobs: Any) -> Outcomes:
         self.count += 1
-        served = [*jobs.due(), *jobs.due_soon()]
+        served = [*jobs.due, *jobs.due_soon]
         self.served.append(served)
         self.begun.release()
         assert self.may_end.acquire(timeout=SECONDS)
@@ -358,7 +358,7 @@ def test_stopping_during_a_push_that_is_postponed_resolves_its_future(pushes: Pu
 
 def test_a_task_that_is_stopped_while_another_is_scanned_does_not_join_its_push(loop: PushLoop) -> None:
     first, second = loop.served = [PushTask(loop, Job()) for _ in range(2)]  # type: ignore[arg-type]
-    due = _Round(loop).due()
+    due = loop._round([]).due
     assert next(due) is first.job
     second.stop()
     assert list(due) == []
@@ -373,12 +373,13 @@ def test_a_folder_that_is_triggered_while_another_is_scanned_joins_its_push(
         assert task.last_future is not None
         task.last_future.result(SECONDS)
     with loop.lock:  # the thread begins no push
-        current = _Round(loop)
+        tasks: list[PushTask] = []
+        current = loop._round(tasks)
         first.trigger()
-        assert list(current.due()) == [first.job]
+        assert list(current.due) == [first.job]
         second.trigger()
-        assert list(current.due_soon()) == [second.job]
-        for task in current.tasks:
+        assert list(current.due_soon) == [second.job]
+        for task in tasks:
             task.settle(None, None)
 
 

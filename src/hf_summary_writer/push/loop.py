@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
 from hf_summary_writer.process import shared, tell_after_fork
 from hf_summary_writer.push.futures import PushFuture, contain, fail, nothing_to_push, pass_on
-from hf_summary_writer.push.push import Outcomes, Pusher
+from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.timetable import Phase, Result, State, Timetable
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class PushTask:
     def trigger(self) -> Future[CommitInfo | None]:
         """Ask for a push and return its future.
 
-        During a wait that the Hub asked for, the future fails at once with the Hub's error and the remaining seconds.
+        During a wait that the Hub asked for, the future fails at once with the Hub's error and the remaining seconds;
+        and with the error of a last push that has failed, if the time for another one is over.
         Without a thread it resolves to `None`.
         """
         if not self.alive:
@@ -119,11 +120,13 @@ class PushTask:
                 return nothing_to_push()
             error, remaining = self._timetable.error, self._timetable.seconds_to_wait(time.monotonic())
             if remaining > 0 and isinstance(error, PushError) and self._timetable.hub_asked_to_wait:
-                future = self._new_future()
-                future.set_exception(type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining))
-                return future
-            self._asked = True
-            return self._request()
+                error = type(error)(f"{error} ({remaining:.0f} s left)", retry_after=remaining)
+            elif error is None or not self._timetable.is_hopeless(self._timetable.ready_at(requested=True)):
+                self._asked = True
+                return self._request()
+            future = self._new_future()
+        future.set_exception(error)
+        return future
 
     def finish(self, seconds: float, *, end: bool = True, again: bool = False) -> Future[CommitInfo | None]:
         """Ask for the last push, to be done within `seconds`; the task ends after it if `end`.
@@ -214,11 +217,6 @@ class PushTask:
         """Return when the next push may begin, on the monotonic clock; only while the loop's lock is held."""
         return self._timetable.ready_at(requested=self._requested is not None)
 
-    def give_up_if_hopeless(self) -> _GivenUp:
-        """Give up a requested push that, after an earlier failure, could not begin before the end."""
-        is_hopeless = self.is_finishing and self._timetable.is_hopeless(self.ready_at())
-        return self._give_up() if is_hopeless else None
-
     def is_due(self, now: float) -> bool:
         """Return whether a push may begin now."""
         return self._running is None and now >= self.ready_at()
@@ -261,7 +259,7 @@ class PushTask:
             future, self._running = self._running or self._new_future(), None
             inherited, self._inherited = self._inherited, None
             commit = inherited if commit is None else commit
-            again, given_up = self._reschedule(future, error, commit)
+            result, given_up = self._reschedule(future, error, commit)
         _fail_given_up(given_up)
         contain(self.job.status_file.note, self.state)
         if error is not None:
@@ -270,7 +268,7 @@ class PushTask:
         if error is None:
             # A trigger during a push that left nothing to upload is answered by that push.
             future.set_result(commit)
-        elif not again:
+        elif result is not Result.AGAIN:
             fail(future, error)
 
     def _report(self, error: BaseException | None) -> None:
@@ -280,31 +278,29 @@ class PushTask:
 
     def _reschedule(
         self, future: Future[CommitInfo | None], error: BaseException | None, commit: CommitInfo | None
-    ) -> tuple[bool, _GivenUp]:
-        """Set the time of the next push; return whether `future` waits for that one, and the push that is given up."""
+    ) -> tuple[Result, _GivenUp]:
+        """Set the time of the next push, which resolves `future` as well if it is this one again.
+
+        Returns:
+            What follows, and the push that is given up.
+        """
         result = self._timetable.settle(time.monotonic(), error)
         if self._stopped:
-            return False, None
-        if result is Result.DONE:
-            self._inherited = commit if self._requested is not None else None
-        elif result is Result.GIVEN_UP:
+            return Result.FAILED, None
+        if result is Result.GIVEN_UP:
             if isinstance(error, UnreachableError) and not error.was_reached:
                 _last_pushes_in_vain.note(self._endpoint, str(error), time.monotonic() - self.job.began)
-            return False, self._give_up()
+            return result, self._give_up()
+        if result is Result.DONE:
+            self._inherited = commit if self._requested is not None else None
         elif result is Result.AGAIN:
             self._inherited = commit
             self._asked = self._asked or self.job.asked
-            return self._ask_again(future, shared=isinstance(error, PostponedError)), None
-        return False, None
-
-    def _ask_again(self, future: Future[CommitInfo | None], *, shared: bool) -> bool:
-        """Make the next push this one once more; where one is asked for already, only if both may be `shared`."""
-        if self._requested is None:
-            self._requested = future
-            return True
-        if shared:
-            self._requested.add_done_callback(functools.partial(pass_on, future))
-        return shared
+            if self._requested is None:
+                self._requested = future
+            else:
+                self._requested.add_done_callback(functools.partial(pass_on, future))
+        return result, None
 
     def _request(self) -> Future[CommitInfo | None]:
         if self._requested is None:
@@ -436,38 +432,52 @@ class PushLoop:
     # Functions of their own, so that no variable of the waiting thread keeps alive a task that has ended.
 
     def _push(self) -> None:
-        current = _Round(self)
+        tasks: list[PushTask] = []
         error: BaseException | None = None
         outcomes = Outcomes()
         try:
-            outcomes = self.pusher.push(current)
+            outcomes = self.pusher.push(self._round(tasks))
         except BaseException as raised:  # noqa: BLE001 - also SystemExit from a user's override: the thread lives on
             error = raised
-        for task in current.tasks:
+        for task in tasks:
             outcome = outcomes.get(task.job)
             if outcome is None:
                 task.settle(None, error)
             else:
                 task.settle(outcome.commit, outcome.error or error)
 
-    def _let_go_of_ended(self) -> bool:
-        """Fail the pushes that are given up, or serve the tasks that have ended no more; return whether there are any.
+    def _round(self, tasks: list[PushTask]) -> Round:
+        """Return the jobs of one push; their tasks are appended to `tasks`."""
+        return Round(self._begun(tasks, is_soon=False), self._begun(tasks, is_soon=True), self._others_wait)
 
-        Not while the lock is held: a callback of the user may wait for a thread that needs it, and a disk may hang.
-        """
+    def _begun(self, tasks: list[PushTask], *, is_soon: bool) -> Iterator[Job]:
+        """Begin the pushes of the tasks that are due at the time when it is their turn, and yield their jobs."""
+        share = _SOON_AT_AN_END if any(task.job.final for task in tasks) else _SOON
+        for task in list(self.served):
+            with self.lock:
+                now = time.monotonic()
+                is_taken = not task.has_ended and (task.is_due_soon(now, share) if is_soon else task.is_due(now))
+                if is_taken:
+                    task.begin()
+            if is_taken:
+                tasks.append(task)
+                yield task.job
+
+    def _others_wait(self) -> bool:
         with self.lock:
-            if not self.is_current_thread():
-                return False
-            hopeless = [given_up for task in self.served if (given_up := task.give_up_if_hopeless())]
-            ended = [] if hopeless else [task for task in self.served if task.has_ended]
+            now = time.monotonic()
+            return any(task.waits_for_push(now) for task in self.served)
+
+    def _let_go_of_ended(self) -> bool:
+        """Serve the tasks that have ended no more; return whether there are any."""
+        with self.lock:
+            ended = [task for task in self.served if task.has_ended] if self.is_current_thread() else []
             self.served = [task for task in self.served if task not in ended]
             for task in ended:
                 task.leave()
-        for given_up in hopeless:
-            _fail_given_up(given_up)
-        for task in ended:
+        for task in ended:  # not while the lock is held: a disk may hang
             task.end()
-        return bool(hopeless or ended)
+        return bool(ended)
 
     def _wait(self) -> bool:
         """Wait until a task is due; return False when there is none left and the thread is to end."""
@@ -498,34 +508,3 @@ def loop_to(remote: Remote) -> PushLoop:
         ValueError: If the environment variable for the limit of commits is invalid.
     """
     return shared(("push loop", remote.key), lambda: PushLoop(Pusher(remote)))
-
-
-class _Round:
-    """The tasks that one push serves."""
-
-    def __init__(self, loop: PushLoop) -> None:
-        self._loop = loop
-        self.tasks: list[PushTask] = []
-
-    def due(self) -> Iterator[Job]:
-        return self._taken(PushTask.is_due)
-
-    def due_soon(self) -> Iterator[Job]:
-        share = _SOON_AT_AN_END if any(task.job.final for task in self.tasks) else _SOON
-        return self._taken(lambda task, now: task.is_due_soon(now, share))
-
-    def others_wait(self) -> bool:
-        with self._loop.lock:
-            now = time.monotonic()
-            return any(task.waits_for_push(now) for task in self._loop.served)
-
-    def _taken(self, is_wanted: Callable[[PushTask, float], bool]) -> Iterator[Job]:
-        """Begin the pushes of the tasks that are wanted at the time when it is their turn, and yield their jobs."""
-        for task in list(self._loop.served):
-            with self._loop.lock:
-                is_taken = not task.has_ended and is_wanted(task, time.monotonic())
-                if is_taken:
-                    task.begin()
-            if is_taken:
-                self.tasks.append(task)
-                yield task.job

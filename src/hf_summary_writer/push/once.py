@@ -13,7 +13,7 @@ from hf_summary_writer.hub import Client, remote_of
 from hf_summary_writer.notices import counted
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.links import unfollowed, unfollowed_error
-from hf_summary_writer.push.push import OneJob, Pusher
+from hf_summary_writer.push.push import Pusher, Round
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -95,7 +95,7 @@ def sync(
 
 def _push_when_free(pusher: Pusher, job: Job) -> None:
     began = time.monotonic()
-    while (error := pusher.push(OneJob(job))[job].error) is not None:
+    while (error := pusher.push(Round(iter([job])))[job].error) is not None:
         waited = time.monotonic() - began
         if not isinstance(error, FolderBusyError) or waited > LOCK_SECONDS:
             raise error

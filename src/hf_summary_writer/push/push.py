@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from hf_summary_writer.checks import as_unicode
 from hf_summary_writer.errors import (
@@ -41,24 +41,25 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
 
-__all__ = ["OneJob", "Outcomes", "Pusher", "Round", "is_at"]
+__all__ = ["Outcomes", "Pusher", "Round", "is_at"]
 
 
 # After so many refused files in a row, and none accepted, the cause is not a single file.
 _REFUSED_IN_A_ROW = 5
 
 
-class Round(Protocol):
-    """The jobs that one push serves."""
+class Round(NamedTuple):
+    """The jobs that one push serves.
 
-    def due(self) -> Iterator[Job]:
-        """Yield the jobs whose push is due, those that become due meanwhile included."""
+    Attributes:
+        due: Those whose push is due, or becomes due meanwhile.
+        due_soon: Those whose push is due soon and is made together with the others.
+        others_wait: Returns whether a job that this push does not serve has become due.
+    """
 
-    def due_soon(self) -> Iterator[Job]:
-        """Yield the jobs whose push is due soon and is made together with the others."""
-
-    def others_wait(self) -> bool:
-        """Return whether a job that this push does not serve has become due."""
+    due: Iterator[Job]
+    due_soon: Iterator[Job] = iter(())
+    others_wait: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -88,23 +89,6 @@ class Outcomes(dict[Job, Outcome]):
         for job in jobs:
             self[job].error = error
             error = copy_of(error)
-
-
-class OneJob:
-    """The round of a single job."""
-
-    def __init__(self, job: Job) -> None:
-        self._jobs = [job]
-
-    def due(self) -> Iterator[Job]:
-        while self._jobs:
-            yield self._jobs.pop()
-
-    def due_soon(self) -> Iterator[Job]:
-        return iter(())
-
-    def others_wait(self) -> bool:
-        return False
 
 
 class Pusher:
@@ -143,7 +127,7 @@ class Pusher:
             PushError: If something could not be delivered.
         """
         # Not the method of a subclass that calls an override of the user's, which may have called this one.
-        outcome = Pusher.push(self, OneJob(job))[job]
+        outcome = Pusher.push(self, Round(iter([job])))[job]
         if outcome.error is not None:
             raise outcome.error
         return outcome.commit
@@ -203,9 +187,9 @@ class _Push:
                     if job.has_news():
                         ready.append(job)
 
-        take(self._jobs.due())
+        take(self._jobs.due)
         if ready:
-            take(self._jobs.due_soon())
+            take(self._jobs.due_soon)
         return sorted(ready, key=lambda job: not job.final)
 
     def _locked(self, jobs: list[Job], locks: contextlib.ExitStack) -> list[Job]:
