@@ -26,11 +26,10 @@ from hf_summary_writer.config import (
 )
 from hf_summary_writer.errors import StallDetails
 from hf_summary_writer.events import EventWriter, environment_text, named_logdir, stall_watch, writer_thread
-from hf_summary_writer.folder import PathFilter
 from hf_summary_writer.hub import check_client, client_of, endpoint_for
-from hf_summary_writer.notices import amount, announce, logger, shown_path
+from hf_summary_writer.notices import amount, logger
 from hf_summary_writer.process import check_push_on_sigterm
-from hf_summary_writer.push import Job, Run, RunPhase, call_hook, look_for_leftovers
+from hf_summary_writer.push import Job, Run, RunPhase, call_hook, look_for_leftovers, warn_of_neighbours
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
@@ -40,20 +39,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from typing_extensions import Self
 
-    from hf_summary_writer.config import Destination
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hf_summary_writer.push import Status
 
 __all__ = ["HFSummaryWriter"]
-
-# The writer that was opened last, for each logdir.
-_latest: weakref.WeakValueDictionary[Path, HFSummaryWriter] = weakref.WeakValueDictionary()
-
-# The first logdir of this process that is stored at a place in a repo; `None` once another one was found to be, too.
-_stored: dict[Destination, Path | None] = {}
-
-# Writers that upload the run of another writer as well, and were named.
-_outer: weakref.WeakSet[HFSummaryWriter] = weakref.WeakSet()
 
 
 class HFSummaryWriter(EventWriter):
@@ -202,24 +191,17 @@ class HFSummaryWriter(EventWriter):
         super().__init__(logdir=logdir, **kwargs)
         # Not by `check_folder`, since SummaryWriter takes a leading "~" literally.
         folder = Path(os.path.realpath(self.logdir))
-        if self._write_to_disk and mode_for(folder) is Mode.ONLINE:
-            _warn_of_mixed_runs(of_run.destination, folder)
-            _warn_of_nested_runs(of_run, folder)
         rank = rank_of(os.environ)
-        self._push_config = of_run
-        self._hub_run = Run(
-            folder, of_run.destination, rank, config.minutes * 60, _counter_of(self), tells=config.run_state
-        )
+        self._hub_run = Run(folder, of_run, rank, _counter_of(self))
+        is_uploaded = self._write_to_disk and mode_for(folder) is Mode.ONLINE
+        warn_of_neighbours(self._hub_run, is_uploaded=is_uploaded, is_copy=self._is_copy)
         self.scheduler: CommitScheduler = _RunScheduler(
             self,
-            # Without the hook, which may hold this writer: the scheduler's thread would keep it alive.
-            dataclasses.replace(of_run, on_stall=None),
-            folder,
+            self._hub_run,
             hf_api,
             enabled=self._write_to_disk,
             starts=not self._is_copy,
             is_other_rank=rank != 0 and not config.push_every_rank,
-            run=self._hub_run,
         )
         self._hub_arguments = {
             **config.arguments_for(HFSummaryWriter),
@@ -228,10 +210,6 @@ class HFSummaryWriter(EventWriter):
             "token": None if isinstance(token, str) else token,
             "log_environment": False,  # once per run
         }
-        other = _latest.get(folder)
-        if other is not None and other.all_writers is not None and not self._is_copy:
-            announce("%s has another open writer: close it before a cell of a notebook runs again", shown_path(folder))
-        _latest[folder] = self
         self._endpoint: str | None = getattr(hf_api, "endpoint", None)
         # A caller may train while it handles an exception; that exception does not end the run.
         self._handled_before = id(sys.exc_info()[1])
@@ -349,14 +327,12 @@ class _RunScheduler(CommitScheduler):
     def __init__(
         self,
         writer: HFSummaryWriter,
-        config: PushConfig,
-        folder: Path,
+        run: Run,
         hf_api: HfApi | None,
         *,
         enabled: bool,
         starts: bool,
         is_other_rank: bool,
-        run: Run,
     ) -> None:
         # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
         self._writer = weakref.ref(writer)
@@ -365,7 +341,7 @@ class _RunScheduler(CommitScheduler):
         self._run = run
         self._dropped = 0
         self._is_left_to_others = False  # whether only other processes upload the run, who need its state
-        self._set_up(config, folder, hf_api)
+        self._set_up(run.config, run.folder, hf_api)
         if starts:
             self.start()
 
@@ -452,38 +428,6 @@ def _counter_of(writer: HFSummaryWriter) -> Callable[[], int | None]:
     return lambda: None if (found := held()) is None else found.logged_events
 
 
-def _warn_of_mixed_runs(destination: Destination, folder: Path) -> None:
-    other = _stored.setdefault(destination, folder)
-    if other not in {folder, None}:
-        _stored[destination] = None
-        logger.warning(
-            "%s and %s have the same place in the repo, %s, where their curves mix: give each run a logdir of another"
-            " name, or another path_in_repo",
-            other,
-            folder,
-            destination.path,
-        )
-
-
-def _warn_of_nested_runs(config: PushConfig, folder: Path) -> None:
-    for above in folder.parents:
-        outer = _latest.get(above)
-        if outer is None or outer.all_writers is None or outer in _outer:  # closed ones upload nothing
-            continue
-        theirs = outer._push_config  # noqa: SLF001 - a writer like this one
-        name = folder.relative_to(above).as_posix()
-        is_uploaded = PathFilter(theirs.allow_patterns, theirs.ignore_patterns).takes_events_in(name)
-        if is_uploaded and dataclasses.replace(theirs.destination, path=config.destination.path) == config.destination:
-            _outer.add(outer)
-            logger.warning(
-                "%s is in the folder of the run %s, which uploads it as well, to %s: give it a logdir outside of that"
-                " folder, or leave it out there with repo_ignore_patterns",
-                folder,
-                above,
-                theirs.destination.path_in_repo(name),
-            )
-
-
 def _check_suffix(suffix: object) -> None:
     # The parent checks all else.
     if isinstance(suffix, str) and not can_be_downloaded(as_unicode(suffix)):
@@ -500,4 +444,5 @@ def _may_be_a_folder(repo_id: str) -> bool:
 def _in_repo(config: PushConfig, name: str) -> PushConfig:
     """Return the config of a run: below the folder of all runs, under its own name."""
     run = check_path_in_repo(as_unicode(name), "the last part of logdir")
-    return dataclasses.replace(config, path_in_repo=f"{config.path_in_repo}/{run}".strip("/"))
+    # Without the hook that may hold the writer: the scheduler's thread would keep it alive.
+    return dataclasses.replace(config, path_in_repo=f"{config.path_in_repo}/{run}".strip("/"), on_stall=None)

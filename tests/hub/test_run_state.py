@@ -189,7 +189,7 @@ def test_a_second_process_warns_about_two_logdirs_with_one_name(
     def said(logdir: Path) -> list[str]:
         caplog.clear()
         # As in another process, which has no record of the first logdir.
-        monkeypatch.setattr("hf_summary_writer.writer._stored", {})
+        monkeypatch.setattr("hf_summary_writer.push.neighbours._stored", {})
         with HFSummaryWriter(**{**settings, "logdir": logdir}) as writer:
             pushed(writer, 1)
             pushed(writer, 2)

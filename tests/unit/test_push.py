@@ -254,10 +254,15 @@ def make(tmp_path: Path, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> Ite
             (folder / "a.txt").write_bytes(content)
         of_job = {key: options.pop(key) for key in ("flush",) if key in options}
         config = PushConfig(
-            repo_id=REPO, endpoint="https://hub", path_in_repo=name, allow_patterns=None, model_card=False, **options
+            repo_id=REPO,
+            endpoint="https://hub",
+            path_in_repo=name,
+            allow_patterns=None,
+            model_card=False,
+            run_state="repo_type" in options,
+            **options,
         )
-        tells = options.get("repo_type") == "bucket"
-        run = None if rank is None else Run(folder, config.destination, rank, 300.0, tells=tells)
+        run = None if rank is None else Run(folder, config, rank)
         jobs.append(
             Job(folder, config, hub, content_lock=threading.Lock(), run=run, is_other_rank=bool(rank), **of_job)
         )

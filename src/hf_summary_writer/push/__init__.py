@@ -6,6 +6,7 @@ from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.leftovers import look_for_leftovers
 from hf_summary_writer.push.links import linked_folders, unfollowed, unfollowed_error
 from hf_summary_writer.push.loop import PushLoop, PushTask, loop_to
+from hf_summary_writer.push.neighbours import warn_of_neighbours
 from hf_summary_writer.push.once import sync
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.report import call_hook
@@ -41,4 +42,5 @@ __all__ = [
     "sync",
     "unfollowed",
     "unfollowed_error",
+    "warn_of_neighbours",
 ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from hf_summary_writer.config import Destination
+    from hf_summary_writer.config import PushConfig
 
 __all__ = ["Run", "RunsBelow"]
 
@@ -56,36 +56,32 @@ class Run:
 
     Args:
         folder: The folder.
-        destination: Where it is pushed.
+        config: Where it is pushed, how often, and whether its state is told to others.
         rank: The rank of this process. Other ranks than 0, which push from disks of their own, have files of their own.
-        interval: Seconds between two pushes.
         logged: Returns how many events the writer has logged; `None` if it is closed or gone.
-        tells: Whether its state is uploaded, and left on the disk for other processes that upload the run.
 
     Attributes:
+        folder: The folder.
+        config: The same.
         phase: Whether it is running, or how it ended.
     """
 
     def __init__(
         self,
         folder: Path,
-        destination: Destination,
+        config: PushConfig,
         rank: int,
-        interval: float,
         logged: Callable[[], int | None] = lambda: None,
-        *,
-        tells: bool = True,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
+        self.config = config
         self._rank = rank
-        self._interval = interval
         self._logged = logged
-        self._tells = tells
         self._started = time.time()
         self.phase = RunPhase.RUNNING
         # How many events the writer had logged when a later writer began.
         self._logged_before_the_next: int | None = None
-        self._known: _Known = shared(("run", folder, destination, rank), _Known)
+        self._known: _Known = shared(("run", folder, config.destination, rank), _Known)
 
     def go_on(self) -> None:
         """Note that the run begins, or continues even after an end."""
@@ -134,17 +130,22 @@ class Run:
     def leave(self, secret: str | None) -> None:
         """Leave the state on the disk, unless it is there; of a distributed run, that of rank 0 is the state."""
         latest = self._latest
-        if not self._tells or self._rank or self._known.left is latest.phase:
+        if not self.config.run_state or self._rank or self._known.left is latest.phase:
             return
         try:
-            StateFolder(self._folder / STATE_FOLDER).write(_LEFT_FILE, latest.content(secret))
+            StateFolder(self.folder / STATE_FOLDER).write(_LEFT_FILE, latest.content(secret))
             self._known.left = latest.phase
         except Exception:  # a disk, or a program that puts anything into `sys.argv`
-            logger.debug("the state of %s is not left there", self._folder, exc_info=True)
+            logger.debug("the state of %s is not left there", self.folder, exc_info=True)
 
     def _make_latest(self) -> None:
         self._known.runs.discard(self)
         self._known.runs.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the writer may log more."""
+        return self._logged() is not None
 
     @property
     def is_used(self) -> bool:
@@ -162,7 +163,7 @@ class Run:
         return next((run for run in runs if run.is_used), runs[0])
 
     def _files(self, secret: str | None) -> dict[str, bytes]:
-        if not self._tells:
+        if not self.config.run_state:
             return {}
         latest = self._latest
         self._known.telling = latest.phase
@@ -179,7 +180,7 @@ class Run:
             self._started,
             self._known.last_event,
             time.time(),
-            self._interval,
+            self.config.minutes * 60,
             _shortened(printable(socket.gethostname())),
             self._rank,
             _shortened(printable(command)),
