@@ -13,9 +13,8 @@ import tempfile
 import threading
 import time
 import webbrowser
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 import numpy as np
@@ -24,10 +23,10 @@ from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-def
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hf_summary_writer.localhub import LocalHub
 from hf_summary_writer.notices import amount
+from hf_summary_writer.reading import read
 from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
@@ -70,12 +69,14 @@ def run(*, keep: Path | None, open_tensorboard: bool, live: bool, seconds: float
         equal = _compare(logged, logdir, download / "tensorboard" / logdir.name)
         if keep is not None:
             click.echo(f"Kept in {folder}: hub/, runs/ and download/")
+        if open_tensorboard:
+            command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(download / "tensorboard")]
+            board = stack.enter_context(subprocess.Popen(command, text=True))  # noqa: S603 - our own command
+            stack.callback(board.terminate)
         if board is not None:
             with contextlib.suppress(KeyboardInterrupt):
                 click.echo("TensorBoard runs until Ctrl-C")
                 board.wait()
-        elif open_tensorboard:
-            _show(download / "tensorboard")
     return equal
 
 
@@ -102,26 +103,15 @@ def _live_board(hub: LocalHub, api: HfApi) -> Iterator[subprocess.Popen[str]]:
             board.terminate()
 
 
-@dataclass
-class _Logged:
-    """The values that the training loop logged: per tag the scalars, and how many of everything else."""
-
-    scalars: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    others: dict[str, int] = field(default_factory=dict)
-
-    def scalar(self, writer: HFSummaryWriter, tag: str, value: float, step: int) -> None:
-        writer.add_scalar(tag, value, step)
-        self.scalars.setdefault(tag, []).append((step, value))
-
-    def other(self, tag: str) -> None:
-        self.others[tag] = self.others.get(tag, 0) + 1
+# The steps and values of each scalar that the training logged.
+_Points: TypeAlias = "dict[str, list[tuple[int, float]]]"
 
 
-def _train(api: HfApi, logdir: Path, seconds: float, repo_type: str) -> tuple[_Logged, str]:
+def _train(api: HfApi, logdir: Path, seconds: float, repo_type: str) -> tuple[_Points, str]:
     images, labels = load_digits(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(images / 16.0, labels, random_state=0)
     model = MLPClassifier(hidden_layer_sizes=(64,), random_state=0)
-    logged = _Logged()
+    logged: _Points = {"loss/train": [], "accuracy/test": [], "hparam/accuracy": []}
     click.echo(f"Training on {len(train_x)} images of digits for {seconds:.0f} s, logging to {logdir}")
     with HFSummaryWriter(
         REPO_ID,
@@ -132,26 +122,28 @@ def _train(api: HfApi, logdir: Path, seconds: float, repo_type: str) -> tuple[_L
         on_commit=_say,
     ) as writer:
         writer.add_text("description", "A small classifier of handwritten digits (scikit-learn's `load_digits`).", 0)
-        logged.other("description/text_summary")
+
+        def log(tag: str, value: float, step: int) -> None:
+            writer.add_scalar(tag, value, step)
+            logged[tag].append((step, value))
+
         step = 0
         for epoch, batches in enumerate(_epochs(len(train_x), seconds)):
             for batch in batches:
                 model.partial_fit(train_x[batch], train_y[batch], classes=np.arange(10))
-                logged.scalar(writer, "loss/train", float(model.loss_), step)
+                log("loss/train", float(model.loss_), step)
                 step += 1
             guess = model.predict(test_x)
-            logged.scalar(writer, "accuracy/test", float((guess == test_y).mean()), step)
+            log("accuracy/test", float((guess == test_y).mean()), step)
             writer.add_histogram("weights/hidden", model.coefs_[0], step)
-            logged.other("weights/hidden")
             if epoch % 5 == 0:
                 doubtful = np.argsort(model.predict_proba(test_x).max(axis=1))[:16]
                 writer.add_images("least_certain", test_x[doubtful].reshape(-1, 1, 8, 8), step)
-                logged.other("least_certain")
         accuracy = float((model.predict(test_x) == test_y).mean())
         writer.add_hparams(
             {"hidden": 64, "batch": BATCH}, {"hparam/accuracy": accuracy}, name="hparams", global_step=step
         )
-        logged.scalars["hparam/accuracy"] = [(step, accuracy)]
+        logged["hparam/accuracy"].append((step, accuracy))
         click.echo(f"Trained {step} steps, {accuracy:.1%} of the test images are right; the rest of the logs follows")
     return logged, writer.repo_id
 
@@ -174,16 +166,15 @@ def _say(commit: CommitDetails) -> None:
     )
 
 
-def _compare(logged: _Logged, logdir: Path, downloaded: Path) -> bool:
-    """Print a table of logged and uploaded events; return whether they are equal."""
-    arrived = _read(downloaded)
+def _compare(logged: _Points, logdir: Path, downloaded: Path) -> bool:
+    """Print a table of logged and uploaded data; return whether they are equal."""
+    uploaded = {tag: scalars for tags in read(downloaded).values() for tag, scalars in tags.items()}
     rows = []
-    for tag, points in logged.scalars.items():
+    for tag, points in logged.items():
         # An event file holds scalars as float32.
         expected = [(step, float(np.float32(value))) for step, value in points]
-        rows.append((tag, len(points), len(arrived.scalars.get(tag, [])), expected == arrived.scalars.get(tag)))
-    for tag, count in logged.others.items():
-        rows.append((tag, count, arrived.others.get(tag, 0), count == arrived.others.get(tag)))
+        found = list(zip(*(column.tolist() for column in uploaded[tag][:2]), strict=True)) if tag in uploaded else []
+        rows.append((tag, len(points), len(found), expected == found))
     files = sorted(str(path.relative_to(logdir)) for path in logdir.rglob("*.tfevents.*"))
     same, _, _ = filecmp.cmpfiles(logdir, downloaded, files, shallow=False)
     rows.append(("event files, byte for byte", len(files), len(same), len(files) == len(same)))
@@ -192,28 +183,3 @@ def _compare(logged: _Logged, logdir: Path, downloaded: Path) -> bool:
     for tag, here, there, equal in rows:
         click.echo(f"{tag:28} {here:>8} {there:>11}  {'yes' if equal else 'NO'}")
     return all(equal for *_, equal in rows)
-
-
-def _read(folder: Path) -> _Logged:
-    """Read a run and its sub-folders with TensorBoard's own reader."""
-    found = _Logged()
-    for run in sorted({path.parent for path in folder.rglob("*.tfevents.*")}):
-        events = EventAccumulator(str(run), size_guidance={"scalars": 0, "histograms": 0, "images": 0, "tensors": 0})
-        events.Reload()
-        tags = events.Tags()
-        for tag in tags["scalars"]:
-            found.scalars[tag] = [(event.step, float(event.value)) for event in events.Scalars(tag)]
-        for tag in tags["histograms"]:
-            found.others[tag] = len(events.Histograms(tag))
-        for tag in tags["tensors"]:
-            found.others[tag] = len(events.Tensors(tag))
-        for tag in tags["images"]:
-            # A batch of images has one tag per image, all logged together.
-            found.others[tag.partition("/")[0]] = len(events.Images(tag))
-    return found
-
-
-def _show(folder: Path) -> None:
-    with contextlib.suppress(KeyboardInterrupt):
-        click.echo("TensorBoard runs until Ctrl-C")
-        subprocess.run([sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)], check=False)  # noqa: S603
