@@ -44,14 +44,13 @@ __all__ = [
     "as_frames",
     "clipped",
     "copy_of",
-    "fits_sprite",
     "has_a_bin",
     "histogram",
     "histogram_from_statistics",
     "is_audio",
     "is_curve",
+    "is_embedding",
     "is_image",
-    "is_matrix",
     "is_usable",
     "is_video",
     "label_bytes",
@@ -210,7 +209,7 @@ def mono_audio(tag: str, sound: Any, sample_rate: int) -> Summary:
 
 def write_embedding(
     points: Any,
-    images: Any,
+    images: Any = None,
     *,
     labels: list[Any] | None,
     logdir: str,
@@ -307,11 +306,16 @@ def is_audio(array: np.ndarray) -> bool:
     )
 
 
-def is_matrix(array: np.ndarray) -> bool:
-    return array.ndim == 2 and array.dtype.kind in _PIXELS
+def is_embedding(points: np.ndarray, images: np.ndarray | None = None, *, labels: list[Any] | None) -> bool:
+    return (
+        points.ndim == 2
+        and points.dtype.kind in _PIXELS
+        and (labels is None or len(labels) == len(points))
+        and (images is None or _fits_sprite(images, len(points)))
+    )
 
 
-def fits_sprite(array: np.ndarray, count: int) -> bool:
+def _fits_sprite(array: np.ndarray, count: int) -> bool:
     if array.ndim != 4 or array.dtype.kind not in _PIXELS or array.size == 0:
         return False
     number, channels, height, width = array.shape
@@ -325,10 +329,8 @@ def fits_sprite(array: np.ndarray, count: int) -> bool:
     )
 
 
-def label_strings(metadata: Sequence[Any] | None, header: Sequence[Any] | None, count: int) -> list[Any] | None:
-    """Return a copy of `metadata` as strings if it fits the number of points and the header."""
-    if metadata is None or len(metadata) != count:
-        return None
+def label_strings(metadata: Sequence[Any], header: Sequence[Any] | None) -> list[Any] | None:
+    """Return a copy of `metadata` as strings; `None` if the header does not fit it."""
     if not header:
         return [str(label) for label in metadata]
     # By its length: an array of rows has no truth of its own.

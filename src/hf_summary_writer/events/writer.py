@@ -315,7 +315,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
                 writer.add_event(Event(step=self.purge_step, session_log=SessionLog(status=SessionLog.START)))
             self.all_writers = {self.logdir: writer}
             self.file_writer = writer
-            self._queue = None if self._has_comet or self._is_hooked else events
+            self._queue = events if self._encodes_later else None
         if not is_first or self._is_copy:
             self._reopened()
         return writer
@@ -410,8 +410,7 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         if is_hooked is not self._is_hooked:
             with self._lifecycle:
                 self._is_hooked = is_hooked
-                is_open = self._write_to_disk and self.file_writer is not None
-                self._queue = self._run_queue if is_open and not is_hooked and not self._has_comet else None
+                self._queue = self._run_queue if self.file_writer is not None and self._encodes_later else None
         return is_hooked
 
     def _add_any_scalar(
@@ -755,34 +754,27 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """Add points for the projector, as files beside the event files; `mat` may be changed after the call."""
         if not (self._write_to_disk or self._has_comet or self._look_for_hooks()):
             return  # tensorboardX would write it all the same
+        step = 0 if global_step is None else global_step
+        subdir = f"{str(step).zfill(5)}/{self._encode(tag)}"
+        _check_folder_name(subdir)
         # A list as well, in order with the others: the last one that is added is the last in the projector's list.
         points = np.asarray(mat) if isinstance(mat, list) else mat
-        outline = media.outline(points)
-        is_matrix = outline is not None and media.is_matrix(outline)
-        count = len(points) if is_matrix else 0
-        labels = media.label_strings(metadata, metadata_header, count)
-        sprites = None if label_img is None else media.outline(label_img)
-        if (
-            not self._may_defer(tag)
-            or not is_matrix
-            or (labels is None) != (metadata is None)
-            or (label_img is not None and (sprites is None or not media.fits_sprite(sprites, count)))
-        ):
+        labels = None if metadata is None else media.label_strings(metadata, metadata_header)
+        copies = None
+        if (labels is None) == (metadata is None):
+            given = [points] if label_img is None else [points, label_img]
+            copies = self._copies(tag, given, functools.partial(media.is_embedding, labels=labels))
+        if copies is None:
             try:
                 super().add_embedding(unwrapped(mat), metadata, label_img, global_step, tag, metadata_header)
             except OSError as error:
                 logger.error("an embedding could not be written: %s", error)  # noqa: TRY400 - likewise
             return
-        step = 0 if global_step is None else global_step
         writer = self._get_file_writer()
-        subdir = f"{str(step).zfill(5)}/{self._encode(tag)}"
-        _check_folder_name(subdir)
         logdir = writer.events.folder
         folder = os.path.join(logdir, subdir)
         if os.path.isdir(folder):  # noqa: PTH112
             logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
-        points = media.copy_of(points, self._memory)
-        images = None if label_img is None else media.copy_of(label_img, self._memory)
         write = functools.partial(
             media.write_embedding,
             logdir=logdir,
@@ -792,8 +784,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
             header=metadata_header,
             labels=labels,
         )
-        nbytes = points.nbytes + (0 if images is None else images.nbytes) + media.label_bytes(labels)
-        writer.add_work(write, nbytes, (points, images))
+        nbytes = sum(copy.nbytes for copy in copies) + media.label_bytes(labels)
+        writer.add_work(write, nbytes, copies)
 
     def add_pr_curve(
         self,
@@ -851,12 +843,8 @@ class EventWriter(tensorboardX.SummaryWriter):  # type: ignore[misc]
         return self._write_to_disk and not self._has_comet and not self._is_hooked
 
     def _may_defer(self, tag: Any) -> bool:
-        return (
-            HAS_ENCODERS
-            and not self._look_for_hooks()
-            and self._encodes_later
-            and (tag is None or (isinstance(tag, str) and is_unicode(tag)))
-        )
+        self._look_for_hooks()
+        return HAS_ENCODERS and self._encodes_later and (tag is None or (isinstance(tag, str) and is_unicode(tag)))
 
     def _copies(
         self, tag: Any, values: Collection[Any], are_certain: Callable[..., bool]
