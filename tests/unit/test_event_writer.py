@@ -35,9 +35,10 @@ from hf_summary_writer.events.failures import WriteFailures
 from hf_summary_writer.events.files import EventFile, SegmentName, followed, parse_name
 from hf_summary_writer.events.memory import MemoryLimit
 from hf_summary_writer.events.queue import EventQueue
+from hf_summary_writer.events.run_files import _SUFFIX_BYTES
 from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.thread import writer_thread
-from hf_summary_writer.events.writer import _SUFFIX_BYTES, EventWriter
+from hf_summary_writer.events.writer import EventWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

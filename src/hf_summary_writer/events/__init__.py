@@ -1,6 +1,7 @@
 """Event files and the `SummaryWriter` that writes them. Knows the disk alone: no folder, push or Hub.
 
-A call of an `add_*` method of `writer.EventWriter` becomes bytes in a file in these steps. In the calling thread:
+`writer.EventWriter` has the `add_*` methods, and `run_files.RunFiles`, its base, the files. A call becomes bytes in a
+file in these steps. In the calling thread:
 
 - `add_scalar` appends a tuple to the `queue.EventQueue` of the run.
 - All other methods make a summary, or copy their values (`media`, `device`) and leave the encoding to the thread. They
@@ -29,24 +30,19 @@ from hf_summary_writer.events.tfrecord import boundaries, extend_crc, frame, is_
 from hf_summary_writer.events.thread import writer_thread
 
 if TYPE_CHECKING:
+    from hf_summary_writer.events.run_files import arguments_of, default_logdir, named_logdir, with_similar
     from hf_summary_writer.events.scalars import ScalarReader, Scalars
-    from hf_summary_writer.events.writer import (
-        EventWriter,
-        arguments_of,
-        default_logdir,
-        named_logdir,
-        with_similar,
-    )
+    from hf_summary_writer.events.writer import EventWriter
 else:
     # Only where they are used: these modules import NumPy and tensorboardX, which commands do without.
     _HOMES = {
         "EventWriter": "writer",
         "ScalarReader": "scalars",
         "Scalars": "scalars",
-        "arguments_of": "writer",
-        "default_logdir": "writer",
-        "named_logdir": "writer",
-        "with_similar": "writer",
+        "arguments_of": "run_files",
+        "default_logdir": "run_files",
+        "named_logdir": "run_files",
+        "with_similar": "run_files",
     }
 
     def __getattr__(name: str) -> Any:
