@@ -92,9 +92,7 @@ def read(
         return read_folder(place, wanted_tags, wanted_runs)
     api = hf_api or client_of(place.endpoint, place.token)
     with as_os_errors(place):
-        return read_remote(
-            str(source), place, api, wanted_tags, wanted_runs, folder, lambda _files, _size: lambda _size: None
-        )
+        return read_remote(str(source), place, api, wanted_tags, wanted_runs, folder)
 
 
 def place_of(
@@ -155,7 +153,7 @@ def read_remote(
     tags: Collection[str] | None,
     runs: Collection[str] | None,
     folder: str | os.PathLike[str] | None,
-    progress: Callable[[int, int], Callable[[int], object]],
+    progress: Callable[[int, int], Callable[[int], object]] | None = None,
 ) -> Runs:
     """Download the event files of the wanted runs, and return their scalars.
 

@@ -197,7 +197,7 @@ class CommitScheduler:
     @property
     def folder_url(self) -> str | None:
         """The page of the Hub that lists the files; `None` until the full name of the repo is known."""
-        return self._job.full_destination.known_folder_url
+        return self._job.full_destination.folder_url
 
     def status(self) -> Status:
         """Return the upload status of the folder, without a request.

@@ -129,7 +129,7 @@ class View:
         return f"<{type(self).__name__} of {self._name!r} in {str(self.folder)!r}>"
 
     def _look(self) -> None:
-        changed = self._mirror.refresh(lambda _files, _size: lambda _size: None)
+        changed = self._mirror.refresh()
         if changed.failed:
             self._tell(changed.failure)
         else:

@@ -144,7 +144,7 @@ def mirror_of(hub: HostileHub, folder: Path, repo_type: str) -> Mirror:
 
 
 def look(mirror: Mirror) -> Changed:
-    return mirror.refresh(lambda _files, _size: lambda _size: None)
+    return mirror.refresh()
 
 
 @pytest.mark.parametrize(

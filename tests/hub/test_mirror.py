@@ -64,7 +64,7 @@ def place(request: pytest.FixtureRequest, api: HfApi, repo_id: str, tmp_path: Pa
 
 
 def refreshed(mirror: Mirror) -> Changed:
-    return mirror.refresh(lambda _files, _size: lambda _size: None)
+    return mirror.refresh()
 
 
 def look_on(mirror: Mirror, times: int) -> None:

@@ -356,9 +356,9 @@ def test_the_pages_of_the_files_and_of_the_logs(
 ) -> None:
     where = Destination("https://hub", repo_type, "user/a", revision, path)
     assert where.folder_url == f"https://hub/{files}"
-    assert where.url == where.known_url == f"https://hub/{logs or files}"
+    assert where.url == f"https://hub/{logs or files}"
     without_namespace = replace(where, repo_id="a")
-    assert without_namespace.known_url is None
+    assert without_namespace.url is without_namespace.folder_url is None
     assert where.name == without_namespace.name == "a"
 
 

@@ -39,35 +39,21 @@ class Destination:
         return self.revision in {DEFAULT_REVISION, ""}
 
     @property
-    def folder_url(self) -> str:
-        """The page of the files; `repo_id` must have its namespace."""
-        if self.repo_type == BUCKET:
-            return f"{self._repo_url}/tree/{quote(self.path)}" if self.path else self._repo_url
-        return f"{self._repo_url}/tree/{quote(self.revision, safe='')}/{quote(self.path)}".rstrip("/")
-
-    @property
-    def url(self) -> str:
-        """The page that shows the logs; `repo_id` must have its namespace.
-
-        The Hub shows the tab "Training metrics" for the default branch of a model repo.
-        """
-        shown = self.repo_type == "model" and self.is_default_branch
-        return f"{self._repo_url}/tensorboard" if shown else self.folder_url
-
-    @property
-    def known_url(self) -> str | None:
-        """The page that shows the logs, once `repo_id` has its namespace."""
-        return self.url if "/" in self.repo_id else None
-
-    @property
-    def known_folder_url(self) -> str | None:
+    def folder_url(self) -> str | None:
         """The page of the files, once `repo_id` has its namespace."""
-        return self.folder_url if "/" in self.repo_id else None
+        if "/" not in self.repo_id:
+            return None
+        repo = f"{self.endpoint}/{'' if self.repo_type == 'model' else f'{self.repo_type}s/'}{self.repo_id}"
+        if self.repo_type == BUCKET:
+            return f"{repo}/tree/{quote(self.path)}" if self.path else repo
+        return f"{repo}/tree/{quote(self.revision, safe='')}/{quote(self.path)}".rstrip("/")
 
     @property
-    def _repo_url(self) -> str:
-        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
-        return f"{self.endpoint}/{prefix}{self.repo_id}"
+    def url(self) -> str | None:
+        """The page that shows the logs, once `repo_id` has its namespace."""
+        # The Hub shows the tab "Training metrics" for the default branch of a model repo.
+        has_tab = self.repo_type == "model" and self.is_default_branch and "/" in self.repo_id
+        return f"{self.endpoint}/{self.repo_id}/tensorboard" if has_tab else self.folder_url
 
     def path_in_repo(self, relpath: str) -> str:
         """The place in the repo of the file that is `relpath` in the folder."""

@@ -29,7 +29,6 @@ __all__ = [
     "as_os_errors",
     "download",
     "failed_read",
-    "file_url",
     "in_threads",
     "list_files",
     "repo_files",
@@ -64,21 +63,18 @@ def as_os_errors(config: PushConfig) -> Iterator[None]:
         raise OSError(failed_read(config, error)) from error
 
 
-def file_url(api: HfApi, repo_id: str, path: str, repo_type: str | None, revision: str | None = None) -> str:
-    """Return the address of a file."""
-    if repo_type == BUCKET:
-        return f"{api.endpoint}/buckets/{repo_id}/resolve/{quote(path, safe='')}"
-    from huggingface_hub import hf_hub_url
-
-    return hf_hub_url(repo_id, path, repo_type=repo_type, revision=revision, endpoint=api.endpoint)
-
-
 @contextlib.contextmanager
-def download(api: HfApi, url: str, start: int = 0) -> Iterator[Iterator[bytes]]:
+def download(
+    api: HfApi, config: PushConfig, path: str, revision: str | None, start: int = 0
+) -> Iterator[Iterator[bytes]]:
     """Yield the bytes of a file from `start` on, in pieces. Call it by `in_time`."""
-    from huggingface_hub import get_session
+    from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
+    if config.repo_type == BUCKET:
+        url = f"{api.endpoint}/buckets/{config.repo_id}/resolve/{quote(path, safe='')}"
+    else:
+        url = hf_hub_url(config.repo_id, path, repo_type=config.repo_type, revision=revision, endpoint=api.endpoint)
     headers = build_hf_headers(token=api.token, library_name=api.library_name)
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -122,7 +118,7 @@ def small_files(
 
     def read(path: str) -> bytes:
         content = b""
-        with download(api, file_url(api, config.repo_id, path, config.repo_type, config.revision)) as pieces:
+        with download(api, config, path, config.revision) as pieces:
             for piece in pieces:
                 content += piece
                 if len(content) > most_bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
 from hf_summary_writer.hub.deadline import HubAnswerError, in_time
-from hf_summary_writer.hub.downloads import SECONDS, download, file_url, in_threads, repo_files
+from hf_summary_writer.hub.downloads import SECONDS, download, in_threads, repo_files
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import failure_of
 
@@ -88,19 +88,21 @@ class _Source(ABC):
     Args:
         api: The client.
         config: Names the place; its `repo_id` has a namespace.
+
+    Attributes:
+        api: As given.
+        config: As given.
+        commit: The commit whose files were listed.
     """
 
     def __init__(self, api: HfApi, config: PushConfig) -> None:
         self.api = api
-        self.repo_id = config.repo_id
+        self.config = config
+        self.commit: str | None = None
 
     @abstractmethod
-    def files(self) -> Iterator[tuple[str, _Listed]]:
-        """Yield the path, version and size of each file."""
-
-    @abstractmethod
-    def url(self, path: str) -> str:
-        """Return the address of a file that was listed."""
+    def files(self) -> Mapping[str, _Listed]:
+        """Return the version and size of each file by its path."""
 
     def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
         """Wait for a possible change, at most `seconds`."""
@@ -110,26 +112,22 @@ class _Source(ABC):
 class _Repo(_Source):
     def __init__(self, api: HfApi, config: PushConfig) -> None:
         super().__init__(api, config)
-        self._config = config
-        self._commit: str | None = None
         self._files: dict[str, _Listed] = {}
 
-    def files(self) -> Iterator[tuple[str, _Listed]]:
-        self._commit, self._files = in_time(self._listed, SECONDS)
-        yield from self._files.items()
+    def files(self) -> Mapping[str, _Listed]:
+        self.commit, self._files = in_time(self._listed, SECONDS)
+        return self._files
 
     def _listed(self) -> tuple[str | None, dict[str, _Listed]]:
         """Return the commit of the revision, and its files."""
-        info = self.api.repo_info(self.repo_id, repo_type=self._config.repo_type, revision=self._config.revision)
-        if info.sha == self._commit:
-            return self._commit, self._files
+        config = self.config
+        info = self.api.repo_info(config.repo_id, repo_type=config.repo_type, revision=config.revision)
+        if info.sha == self.commit:
+            return self.commit, self._files
         # All files of one moment.
-        files = list(itertools.islice(repo_files(self.api, self._config, info.sha), _MOST_FILES + 1))
-        _check_number(len(files), self.repo_id)
+        files = list(itertools.islice(repo_files(self.api, config, info.sha), _MOST_FILES + 1))
+        _check_number(len(files), config.repo_id)
         return info.sha, {each.path: _Listed(each.blob_id, each.size) for each in files}
-
-    def url(self, path: str) -> str:
-        return file_url(self.api, self.repo_id, path, self._config.repo_type, self._commit)
 
 
 class _Bucket(_Source):
@@ -156,7 +154,7 @@ class _Bucket(_Source):
         self._listed_at = -math.inf
         self._relist = False
 
-    def files(self) -> Iterator[tuple[str, _Listed]]:
+    def files(self) -> Mapping[str, _Listed]:
         relist = self._relist or self._seen is None
         if relist:
             self._system.invalidate_cache()
@@ -165,10 +163,7 @@ class _Bucket(_Source):
         if relist and found != self._seen:
             self._told = 0  # the feed has not reported it
         self._seen, self._relist = found, False
-        yield from found.items()
-
-    def url(self, path: str) -> str:
-        return file_url(self.api, self.repo_id, path, BUCKET)
+        return found
 
     def wait(self, seconds: float, ended: Callable[[float], bool]) -> None:
         if not self._seen:  # the feed reports nothing about a folder that does not exist
@@ -186,7 +181,7 @@ class _Bucket(_Source):
 
     def _found(self) -> dict[str, _Listed]:
         found = in_time(self._find, SECONDS)
-        _check_number(len(found), self.repo_id)
+        _check_number(len(found), self.config.repo_id)
         return {name.removeprefix(self._root): _Listed(each["xet_hash"], each["size"]) for name, each in found.items()}
 
     def _find(self) -> Any:
@@ -194,7 +189,8 @@ class _Bucket(_Source):
             # Makes a request only if something has changed.
             return self._system.find(self._folder, detail=True)
         except FileNotFoundError:
-            self.api.bucket_info(self.repo_id)  # raises if there is no bucket; otherwise the folder does not exist yet
+            # Raises if there is no bucket; otherwise the folder does not exist yet.
+            self.api.bucket_info(self.config.repo_id)
             return {}
 
 
@@ -218,7 +214,6 @@ class Mirror:
         tell: Callable[[str], object],
     ) -> None:
         self._source = (_Bucket if config.repo_type == BUCKET else _Repo)(api, config)
-        self._api = api
         self._prefix = f"{config.path_in_repo}/" if config.path_in_repo else ""
         self._folder = folder
         self._wanted = wanted
@@ -240,27 +235,30 @@ class Mirror:
         """
         self._source.wait(seconds, ended)
 
-    def refresh(self, progress: Callable[[int, int], Callable[[int], object]]) -> Changed:
+    def refresh(self, progress: Callable[[int, int], Callable[[int], object]] | None = None) -> Changed:
         """Download the new bytes of all files that have changed.
 
         Args:
-            progress: Called with the numbers of changed files and of their bytes. Returns a function that is called
-                with the bytes of each file when its download has ended.
+            progress: Called with the numbers of changed files and of their bytes, if it is given. Returns a function
+                that is called with the bytes of each file when its download has ended.
         """
         changed = {
             path: listed
-            for path, listed in self._source.files()
-            if path.startswith(self._prefix) and self._wanted(path) and self._known.get(path) != listed.version
+            for path, listed in self._source.files().items()
+            if path.startswith(self._prefix)
+            and self._wanted(path)
+            and self._known.get(path) != listed.version
+            and self._is_safe(path, listed.size)
         }
-        changed = {path: listed for path, listed in changed.items() if self._is_safe(path, listed.size)}
-        done = progress(len(changed), sum(listed.size for listed in changed.values()))
+        done = progress(len(changed), sum(listed.size for listed in changed.values())) if progress else None
         files = size = 0
         changed, failed = self._that_fit(changed)
         with contextlib.closing(
             in_threads(lambda path: self._download(path, changed[path].size), changed)
         ) as downloads:
             for path, new_bytes in downloads:
-                done(changed[path].size)
+                if done is not None:
+                    done(changed[path].size)
                 if isinstance(new_bytes, Exception):
                     failed[path] = failure_of(new_bytes)
                     continue
@@ -351,7 +349,8 @@ class Mirror:
         """Append the bytes after `have` to the local file, if the two agree from `start` to there; return whether."""
         file.seek(start)
         expected = file.read(have - start)
-        with download(self._api, self._source.url(path), start) as pieces:
+        source = self._source
+        with download(source.api, source.config, path, source.commit, start) as pieces:
             compared = b""
             for piece in _up_to(pieces, size - start):
                 rest = piece

@@ -174,7 +174,7 @@ class Job:
     def url(self) -> str | None:
         """The page of the Hub that shows the files; `None` until the full id of the repo is known."""
         if self._is_writer:
-            return self.full_destination.known_url  # also before the first event file is uploaded
+            return self.full_destination.url  # also before the first event file is uploaded
         return page_of(self.full_destination, self.config, self.ledger)
 
     @property

@@ -305,7 +305,7 @@ def page_of(destination: Destination, config: PushConfig, ledger: Ledger) -> str
     """
     # The tab for training metrics is empty without event files.
     holds_events = any(map(is_event_file, [*(config.allow_patterns or ()), *ledger.entries]))
-    return destination.known_url if holds_events else destination.known_folder_url
+    return destination.url if holds_events else destination.folder_url
 
 
 def _below(root: Path, warn: Callable[[str, str], object]) -> Iterator[Path]:
