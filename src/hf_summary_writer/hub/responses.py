@@ -28,7 +28,7 @@ from hf_summary_writer.errors import (
 from hf_summary_writer.hub.secrets import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 __all__ = [
     "REPO_NOT_FOUND",
@@ -73,9 +73,6 @@ _REFUSED_BY_HUB = re.compile(r"HTTP status client error \((?:402|403)\b[^)]*\), 
 
 # The client's exceptions for a page in place of JSON, and for JSON without the fields that it reads.
 _NOT_THE_HUB = frozenset({"JSONDecodeError", "KeyError"})
-
-# The exception of the client's HTTP library for an address that it cannot parse.
-_INVALID_URL = "InvalidURL"
 
 # The answers of a proxy to a request for a tunnel that a later request gets as well.
 _REFUSED_BY_PROXY = re.compile(r"\b(?:403|407)\b")
@@ -271,20 +268,32 @@ def classify_exception(error: BaseException, *, known: bool, repo: str, now: flo
         return ActionNeededError(
             f"there is no token ({said}): log in with `hf auth login`, set HF_TOKEN, or pass token="
         )
-    if "UnicodeEncodeError" in names:
-        return _unsendable_token()
     if "HFValidationError" in names:
         return RejectedError(said)
-    if names & _NOT_THE_HUB:
-        return _not_the_hub(said)
-    rest = _classify_rest(causes, names, said, repo)
-    rest.is_outside_requests = True
-    return rest
+    found = _classify_name(names, said)
+    if found is None:
+        found = _classify_rest(causes, names, said, repo)
+        found.is_outside_requests = True
+    return found
+
+
+def _classify_name(names: Collection[str], said: str) -> PushError | None:
+    """Map an exception that says all by its name; `None` if it does not."""
+    if "UnicodeEncodeError" in names:  # all else in a request is ASCII
+        return ActionNeededError("the token has characters that no token has (it is not shown here): copy it again")
+    if not _NOT_THE_HUB.isdisjoint(names):
+        return TemporaryError(f"what answered is not the Hub ({said}); a login page may be in between")
+    if "InvalidURL" in names:
+        # The exception quotes a part of it. In front of an unescaped "#" or "/" in a password, that is taken for the
+        # port.
+        return ActionNeededError(
+            "the address of the Hub (HF_ENDPOINT) or of a proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) is invalid; it is"
+            " not shown here, since it may hold a password"
+        )
+    return None
 
 
 def _classify_rest(causes: list[BaseException], names: set[str], said: str, repo: str) -> PushError:
-    if _INVALID_URL in names:
-        return _invalid_address()
     if "ProxyError" in names and _REFUSED_BY_PROXY.search(said):
         return _refused_by_proxy(said)
     if _REFUSED_BY_HUB.search(said):
@@ -327,36 +336,15 @@ def failure_of(error: Exception) -> str:
         return f"{answer.status} {answer.message}".rstrip()
     said = one_line(describe(error))
     name = type(error).__name__
-    if name == "UnicodeEncodeError":
-        return str(_unsendable_token())
-    if name in _NOT_THE_HUB:
-        return str(_not_the_hub(f"{name}: {said}"))
-    if name == _INVALID_URL:
-        return str(_invalid_address())
+    found = _classify_name([name], f"{name}: {said}")
     # The error of a file that has a name says enough.
-    is_unnamed = isinstance(error, OSError) and error.errno is not None and error.filename is None
-    return str(_local_failure(f"{name}: {said}")) if is_unnamed and _is_local(error) else said
-
-
-def _unsendable_token() -> PushError:
-    # All else in a request is ASCII.
-    return ActionNeededError("the token has characters that no token has (it is not shown here): copy it again")
-
-
-def _invalid_address() -> PushError:
-    # The exception quotes a part of it. In front of an unescaped "#" or "/" in a password, that is taken for the port.
-    return ActionNeededError(
-        "the address of the Hub (HF_ENDPOINT) or of a proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) is invalid; it is not"
-        " shown here, since it may hold a password"
-    )
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None and _is_local(error):
+        found = _local_failure(f"{name}: {said}")
+    return said if found is None else str(found)
 
 
 def _refused_by_proxy(said: str) -> PushError:
     return ActionNeededError(f"the proxy refuses the connection ({said}): check HTTP_PROXY, HTTPS_PROXY and NO_PROXY")
-
-
-def _not_the_hub(said: str) -> PushError:
-    return TemporaryError(f"what answered is not the Hub ({said}); a login page may be in between")
 
 
 def answer_of(error: BaseException) -> Answer | None:
