@@ -32,7 +32,8 @@ def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
     """
     signature = inspect.signature(init)
     names = signature.parameters
-    rest = next((name for name, each in names.items() if each.kind is each.VAR_KEYWORD), None)
+    rest = next((name for name, each in names.items() if each.kind is each.VAR_KEYWORD), "")
+    by_name: Callable[..., None] = init
 
     @functools.wraps(init)
     def completed(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -41,12 +42,9 @@ def complete_arguments(init: Callable[P, None]) -> Callable[P, None]:
         except TypeError:
             init(*args, **kwargs)  # the interpreter's own message names the class
             raise
-        others = dict(bound.arguments.pop(rest, {})) if rest else {}
-        for name, value in _completed(names, {**bound.arguments, **others}).items():
-            (bound.arguments if name in names else others)[name] = value
-        if rest:
-            bound.arguments[rest] = others
-        init(*bound.args, **bound.kwargs)
+        given = bound.arguments
+        given |= given.pop(rest, {})
+        by_name(**{**given, **_completed(names, given)})
 
     return completed
 

@@ -38,6 +38,8 @@ PUSHED_FOLDER = f"{PREFIX}PUSHED_FOLDER"
 # Intel, of MVAPICH; jsrun. SLURM is not among them: a batch script is its task 0, and every launcher that the script
 # starts inherits that variable, so it counts only where no other launcher sets a rank.
 _RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK")
+# Lightning, in the processes that it starts itself, sets the number of the host and of the process on it.
+_OTHER_RANKS = ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
 
 YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
@@ -98,15 +100,12 @@ def rank_of(environment: Mapping[str, str]) -> int:
     for name in _RANKS:
         if name in environment:
             return _number(environment, name)
-    # Lightning, in the processes that it starts itself, sets the number of the host and of the process on it.
-    return (
-        _number(environment, "SLURM_PROCID") or _number(environment, "NODE_RANK") or _number(environment, "LOCAL_RANK")
-    )
+    return next((rank for name in _OTHER_RANKS if (rank := _number(environment, name))), 0)
 
 
 def has_ranks(environment: Mapping[str, str]) -> bool:
     """Return whether a launcher gave this process a rank."""
-    return any(name in environment for name in (*_RANKS, "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"))
+    return any(name in environment for name in (*_RANKS, *_OTHER_RANKS))
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import constants
 
 from hf_summary_writer.checks import PUBLIC_HUB, check_token, without_password
-from hf_summary_writer.errors import ActionNeededError, UnreachableError
+from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub import deadline, xet
 from hf_summary_writer.hub.responses import classify_exception
 from hf_summary_writer.hub.secrets import redacted
@@ -85,10 +85,6 @@ def _stored_is_none(token: object) -> str | bool | None:
     return None if token is True else check_token(token)
 
 
-# Endpoints that have answered this process.
-_reached: set[str] = set()
-
-
 class Client:
     """An account at a Hub. Its calls raise `PushError` and nothing else.
 
@@ -129,18 +125,6 @@ class Client:
         """A name for the account of the last request, safe in a file name. The token cannot be derived from it."""
         return _fingerprint(self.endpoint, self.secret)
 
-    def check_token(self, *, repo: str, known: bool) -> None:
-        """Look up the token, for which the client may make requests, and check that it can be sent.
-
-        Args:
-            repo: As for `guarded`.
-            known: As for `guarded`.
-
-        Raises:
-            ActionNeededError: If there is none, or one that HTTP cannot carry; the client would quote that in full.
-        """
-        self._classified(functools.partial(self._look_up_token, repo), repo=repo, known=known)
-
     def guarded(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
         """Return the result of `call`; turn every exception of the client into a `PushError`.
 
@@ -148,28 +132,21 @@ class Client:
             call: Makes requests.
             repo: How messages call the repo.
             known: Whether the repo took commits before, so that a 404 means that it was removed.
-        """
 
-        def prepared() -> T:
+        Raises:
+            ActionNeededError: Also if there is no token, or one that HTTP cannot carry; the client would quote that in
+                full.
+        """
+        try:
             self._look_up_token(repo)
             self._install_hooks()
             with _progress_bars.off():
                 return call()
-
-        result = self._classified(prepared, repo=repo, known=known)
-        _reached.add(self.endpoint)
-        return result
-
-    def _classified(self, call: Callable[[], T], *, repo: str, known: bool) -> T:
-        try:
-            return call()
         except BaseException as error:
             # The native client of Xet panics where it gets no thread, for one.
             if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
                 raise
             failure: PushError = classify_exception(error, known=known, repo=repo, now=time.time())
-        if isinstance(failure, UnreachableError):
-            failure.was_reached = self.endpoint in _reached
         # The client's exceptions may quote headers, and their frames hold them, and with them the token.
         failure.__cause__ = failure.__context__ = failure.__traceback__ = None
         raise failure

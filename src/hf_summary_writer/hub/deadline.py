@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from hf_summary_writer.errors import ActionNeededError, DeadlineError, PushError, TemporaryError
+from hf_summary_writer.errors import ActionNeededError, DeadlineError, PushError, TemporaryError, UnreachableError
 from hf_summary_writer.hub.responses import Answer, classify_network_error, one_line
 from hf_summary_writer.hub.secrets import keep_secret
 
@@ -72,6 +72,9 @@ _MOST_LEFT_BEHIND = 4
 _MOST_READS_LEFT_BEHIND = 16
 
 _reads_left_behind: list[threading.Thread] = []
+
+# The hosts that have answered this process.
+_reached: set[tuple[str, str]] = set()
 
 # Encoded as it was sent: the name of a branch may contain "/commit/".
 _COMMIT_ROUTE = re.compile(
@@ -227,20 +230,23 @@ def _before_request(request: Any) -> None:
                 "write": remaining,
                 "pool": remaining,
             },
-            "trace": functools.partial(_watch, attempt, request.url.host, to_commit),
+            "trace": functools.partial(_watch, attempt, request.url, to_commit),
         }
     elif _FEED_ROUTE.search(request.url.raw_path):
         request.headers["accept-encoding"] = "identity"
 
 
-def _watch(attempt: Deadline, host: str, to_commit: bool, event: str, details: dict[str, Any]) -> None:
+def _watch(attempt: Deadline, url: Any, to_commit: bool, event: str, details: dict[str, Any]) -> None:
     """Wrap network errors in an exception unknown to the client, which would log and retry them."""
     error = details.get("exception")
     # A Hub that refuses a body before it has all of it answers first, and then the rest cannot be written.
     if isinstance(error, Exception) and type(error).__name__ != "WriteError":
         if to_commit and event.startswith("connection."):
             attempt.unanswered = False
-        raise classify_network_error(error, host) from None
+        failure = classify_network_error(error, url.host)
+        if isinstance(failure, UnreachableError):
+            failure.was_reached = _host(str(url)) in _reached
+        raise failure from None
 
 
 def _after_response(response: Any) -> None:
@@ -250,19 +256,20 @@ def _after_response(response: Any) -> None:
             # When it ends, the client begins where it was.
             _bound(response, Deadline(math.inf, _MAX_FEED_BYTES))
         return
+    _reached.add(_host(str(response.request.url)))
     status = response.status_code
     _bound(response, attempt)
     if _is_commit(response.request) and 300 <= status < 500:
         attempt.unanswered = False
     if status in _RETRIED_BY_CLIENT:
-        raise HubAnswerError(_answer(response, _beginning(response)))
+        raise HubAnswerError(Answer.of(response, _beginning(response)))
     if status == 409 and str(response.url).endswith("/api/repos/create"):
         # The client repeats this one without a pause if it says that something else is under way.
         text = response.read().decode("utf-8", "replace")
         if "conflicting operation" in text:
-            raise HubAnswerError(_answer(response, text))
+            raise HubAnswerError(Answer.of(response, text))
     if response.has_redirect_location and not attempt.downloads and _leads_astray(response):
-        raise HubAnswerError(_answer(response, ""))
+        raise HubAnswerError(Answer.of(response, ""))
 
 
 def _bound(response: Any, attempt: Deadline) -> None:
@@ -326,11 +333,6 @@ def _beginning(response: Any) -> str:
         if len(body) > _MAX_BODY_READ:
             break
     return body.decode("utf-8", "replace")
-
-
-def _answer(response: Any, text: str) -> Answer:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, text, str(response.url))
 
 
 class HubThread:

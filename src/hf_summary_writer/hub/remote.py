@@ -235,7 +235,7 @@ class Remote(ABC):
         Raises:
             ActionNeededError: If there is none.
         """
-        self._thread.call(lambda: self.client.check_token(repo=self._name, known=self.known), self.call_seconds)
+        self._guarded_call(lambda: None, self.call_seconds)
 
     def use(self, repo_id: str) -> None:
         """Go on with a repo that took files before, under its full id."""
@@ -364,7 +364,7 @@ class Remote(ABC):
     def _call(self, call: Callable[[], T], seconds: float | None = None) -> T:
         seconds = self.call_seconds if seconds is None else seconds
         try:
-            return self._thread.call(lambda: self.client.guarded(call, repo=self._name, known=self.known), seconds)
+            return self._guarded_call(call, seconds)
         except DeadlineError as error:
             if not (error.is_outside_requests and self.known):
                 raise
@@ -374,6 +374,9 @@ class Remote(ABC):
             )
             late.is_outside_requests, late.in_doubt = True, error.in_doubt
             raise late from None
+
+    def _guarded_call(self, call: Callable[[], T], seconds: float) -> T:
+        return self._thread.call(lambda: self.client.guarded(call, repo=self._name, known=self.known), seconds)
 
     @property
     def _name(self) -> str:

@@ -11,7 +11,7 @@ import errno
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import (
     ActionNeededError,
@@ -29,6 +29,8 @@ from hf_summary_writer.hub.secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+    from typing_extensions import Self
 
 __all__ = [
     "REPO_NOT_FOUND",
@@ -104,6 +106,12 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
     url: str = ""
+
+    @classmethod
+    def of(cls, response: Any, text: str) -> Self:
+        """Return the answer that a response of the client is, with as much of its text as is wanted."""
+        headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
+        return cls(response.status_code, headers, text, str(getattr(response, "url", "")))
 
     @property
     def error_code(self) -> str:
@@ -352,16 +360,14 @@ def answer_of(error: BaseException) -> Answer | None:
     answer = getattr(error, "answer", None)
     if isinstance(answer, Answer):
         return answer
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    if not isinstance(status, int):
+    response: Any = getattr(error, "response", None)
+    if not isinstance(getattr(response, "status_code", None), int):
         return None
     try:
-        text = response.text  # type: ignore[union-attr]
+        text = response.text
     except Exception:  # noqa: BLE001 - a body that was streamed and closed; the status is enough
         text = ""
-    headers = {str(name).lower(): str(value) for name, value in dict(response.headers).items()}  # type: ignore[union-attr]
-    return Answer(status, headers, text, str(getattr(response, "url", "")))
+    return Answer.of(response, text)
 
 
 def _is_ssl_error(error: BaseException) -> bool:
