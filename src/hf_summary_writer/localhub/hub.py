@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote
 
 from hf_summary_writer.localhub.buckets.events import Bell
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from hf_summary_writer.localhub.accounts import Accounts, User
+    from hf_summary_writer.localhub.gitrepo import GitRepo
     from hf_summary_writer.localhub.hosts import Hosts
 
 # The disk limits the speed, so more threads would only wait for each other.
@@ -69,6 +70,17 @@ class Hub:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that uses the disk, without blocking other requests."""
         return await asyncio.wrap_future(self._workers.submit(function, *args, **kwargs))
+
+    async def on_git(
+        self, repo: RepoId, function: Callable[Concatenate[GitRepo, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function on the Git repository of a repo, without blocking other requests."""
+
+        def work() -> T:
+            with self.repos.git(repo) as git:
+                return function(git, *args, **kwargs)
+
+        return await self.run(work)
 
     async def stream(self, pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
         """Yield the pieces of a generator that reads the disk, without blocking other requests; close it at the end."""
@@ -221,9 +233,3 @@ def _renamed(request: HTTPConnection, asked: RepoId, current: RepoId) -> str:
     path, query = request.scope["path"], request.scope["query_string"].decode("ascii", "replace")
     path = path.replace(f"/{asked.full_name}", f"/{current.full_name}", 1)
     return f"{path}?{query}" if query else path
-
-
-def base_url(request: HTTPConnection) -> str:
-    """Return the base URL that the client used, so that links work through a proxy too."""
-    host = request.headers.get("host") or "{}:{}".format(*(request.scope.get("server") or ("127.0.0.1", 80)))
-    return f"{request.url.scheme}://{host}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
+
+from starlette.responses import JSONResponse
 
 from hf_summary_writer.localhub.errors import BadRequestError
 from hf_summary_writer.localhub.lfs import SHA256
@@ -51,9 +53,26 @@ def is_true(value: object) -> bool:
     return str(value).lower() in ("1", "true")
 
 
-def next_page(base: str, request: Request, **changes: str | int) -> dict[str, str]:
+def base_url(request: Request) -> str:
+    """Return the base URL that the client used, so that links work through a proxy too."""
+    host = request.headers.get("host") or "{}:{}".format(*(request.scope.get("server") or ("127.0.0.1", 80)))
+    return f"{request.url.scheme}://{host}"
+
+
+def limit_of(request: Request, default: int, largest: int) -> int:
+    """Return how many items of a list the query wants on a page."""
+    return max(1, count_of(request, "limit", default, largest))
+
+
+def page_response(request: Request, items: list[dict[str, Any]], **following: str | int | None) -> JSONResponse:
+    """Return a page of a list, with a link to the next one if the parameter of the query that leads there is given."""
+    is_last = None in following.values()
+    return JSONResponse(items, headers=None if is_last else next_page(request, **following))
+
+
+def next_page(request: Request, **changes: str | int | None) -> dict[str, str]:
     """Return the header that leads to the next page of an answer."""
     query = [(key, value) for key, value in request.query_params.multi_items() if key not in changes]
     query += [(key, str(value)) for key, value in changes.items()]
     text = "&".join(f"{quote(key)}={quote(value, safe='')}" for key, value in query)
-    return {"Link": f'<{base}{request.url.path}?{text}>; rel="next"'}
+    return {"Link": f'<{base_url(request)}{request.url.path}?{text}>; rel="next"'}

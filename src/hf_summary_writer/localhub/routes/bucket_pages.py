@@ -8,13 +8,12 @@ from urllib.parse import quote
 
 from hf_summary_writer.localhub import html
 from hf_summary_writer.localhub.buckets.files import BucketFile, BucketFolder, iso
-from hf_summary_writer.localhub.hub import base_url
 from hf_summary_writer.localhub.names import BUCKETS
 from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.pages import page_handler, repo_of_page
 from hf_summary_writer.localhub.runs.find import LoggedFile, is_run_file
 from hf_summary_writer.localhub.runs.show import show_runs
-from hf_summary_writer.localhub.urls import param
+from hf_summary_writer.localhub.urls import base_url, param
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

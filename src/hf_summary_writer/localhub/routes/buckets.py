@@ -18,14 +18,13 @@ from hf_summary_writer.localhub.buckets.files import BucketFile, BucketFiles, is
 from hf_summary_writer.localhub.buckets.store import BucketSettings
 from hf_summary_writer.localhub.connections import connection_limit
 from hf_summary_writer.localhub.errors import BadRequestError, EntryNotFoundError, HubError, RepoNotFoundError
-from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.names import BUCKETS, RepoId, check_name, split_name
 from hf_summary_writer.localhub.ranges import content_response
 from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.cas import READ, WRITE, xet_grant
 from hf_summary_writer.localhub.routes.repos import kind_of_type, wants_private
 from hf_summary_writer.localhub.routes.xetfiles import info_response, xet_headers
-from hf_summary_writer.localhub.urls import NUMBER, count_of, next_page, param
+from hf_summary_writer.localhub.urls import NUMBER, base_url, count_of, limit_of, page_response, param
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.accounts import User
+    from hf_summary_writer.localhub.hub import Hub
 
 _REGIONS = ("us", "eu")
 _ME = "me"
@@ -90,7 +90,7 @@ async def listing(hub: Hub, request: Request) -> Response:
     if namespace == _ME:
         namespace = hub.require_user(request).name
     search = request.query_params.get("search", "").lower()
-    limit = max(1, count_of(request, "limit", _MOST_LISTED, _MOST_LISTED))
+    limit = limit_of(request, _MOST_LISTED, _MOST_LISTED)
     start = count_of(request, "cursor", 0, 10**9)
 
     def find() -> tuple[list[dict[str, Any]], bool]:
@@ -107,7 +107,7 @@ async def listing(hub: Hub, request: Request) -> Response:
         return answer, len(found) > start + limit
 
     answer, more = await hub.run(find)
-    return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=start + limit) if more else None)
+    return page_response(request, answer, cursor=start + limit if more else None)
 
 
 async def delete(hub: Hub, request: Request) -> Response:
@@ -137,7 +137,7 @@ async def tree(hub: Hub, request: Request) -> Response:
     bucket = await hub.readable(request, BUCKETS)
     prefix = param(request, "prefix") if "prefix" in request.path_params else ""
     recursive = request.query_params.get("recursive", "true").lower() not in ("0", "false")
-    limit = max(1, count_of(request, "limit", _ENTRIES_PER_PAGE, _MOST_ENTRIES_PER_PAGE))
+    limit = limit_of(request, _ENTRIES_PER_PAGE, _MOST_ENTRIES_PER_PAGE)
     after = request.query_params.get("cursor", "")
 
     def find() -> tuple[list[dict[str, Any]], str | None]:
@@ -145,7 +145,7 @@ async def tree(hub: Hub, request: Request) -> Response:
         return [each.describe() for each in entries], more
 
     answer, more = await hub.run(find)
-    return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=more) if more else None)
+    return page_response(request, answer, cursor=more)
 
 
 async def paths_info(hub: Hub, request: Request) -> Response:

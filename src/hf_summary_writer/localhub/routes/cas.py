@@ -10,10 +10,11 @@ from starlette.responses import JSONResponse, Response
 from hf_summary_writer.localhub.bodies import read_bytes, receive
 from hf_summary_writer.localhub.disk import read_range
 from hf_summary_writer.localhub.errors import BadRequestError, HubError
-from hf_summary_writer.localhub.hub import Hub, base_url, owner_of
+from hf_summary_writer.localhub.gitrepo import GitRepo
+from hf_summary_writer.localhub.hub import Hub, owner_of
 from hf_summary_writer.localhub.ranges import content_response, parse_range
 from hf_summary_writer.localhub.routes import route
-from hf_summary_writer.localhub.urls import hash_of, is_true, revision_of
+from hf_summary_writer.localhub.urls import base_url, hash_of, is_true, revision_of
 from hf_summary_writer.localhub.xet.shard import MAX_SHARD_BYTES
 from hf_summary_writer.localhub.xet.xorb import MAX_XORB_BYTES
 
@@ -44,7 +45,7 @@ async def read_token(hub: Hub, request: Request) -> Response:
 async def _token(hub: Hub, request: Request, repo: RepoId, scope: str) -> Response:
     # A pull request creates its own ref.
     if not is_true(request.query_params.get("create_pr")):
-        await hub.run(_check_revision, hub, repo, revision_of(request))
+        await hub.on_git(repo, GitRepo.resolve, revision_of(request))
     answer, headers = xet_grant(hub, request, scope, repo)
     return JSONResponse(answer, headers=headers)
 
@@ -57,11 +58,6 @@ def xet_grant(hub: Hub, request: Request, scope: str, repo: RepoId) -> tuple[dic
     url, token = base_url(request), f"{scope}:{subject}:{grant}"
     headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(expires)}
     return {"casUrl": url, "accessToken": token, "exp": expires}, headers
-
-
-def _check_revision(hub: Hub, repo: RepoId, revision: str) -> None:
-    with hub.repos.git(repo) as git:
-        git.resolve(revision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,17 @@ from hf_summary_writer.localhub.attributes import UploadRules
 from hf_summary_writer.localhub.bodies import read_json, receive, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, ForbiddenError, HubError, RevisionNotFoundError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, STALE, abbreviates
-from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.operations import MAX_COMMIT_BYTES, CommitRequest, check_path, read_commit
 from hf_summary_writer.localhub.pulls import MAX_TITLE_CHARACTERS, OPEN, PULL, PULLS
 from hf_summary_writer.localhub.routes import route
-from hf_summary_writer.localhub.urls import is_true, revision_of
+from hf_summary_writer.localhub.urls import base_url, is_true, revision_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.accounts import User
     from hf_summary_writer.localhub.gitrepo import GitRepo
+    from hf_summary_writer.localhub.hub import Hub
     from hf_summary_writer.localhub.names import RepoId
 
 MAX_PREUPLOAD_FILES = 1000
@@ -38,18 +38,15 @@ async def preupload(hub: Hub, request: Request) -> Response:
     if len(files) > MAX_PREUPLOAD_FILES:
         raise BadRequestError(f"Ask about at most {MAX_PREUPLOAD_FILES} files at once; these are {len(files)}.")
     ignore = text_field(body, "gitIgnore", "") if body.get("gitIgnore") is not None else None
-    answer = await hub.run(_plan, hub, repo, revision_of(request), files, ignore)
+    answer = await hub.on_git(repo, _plan, revision_of(request), files, ignore)
     return JSONResponse({"files": answer})
 
 
-def _plan(
-    hub: Hub, repo: RepoId, revision: str, files: list[dict[str, Any]], ignore: str | None
-) -> list[dict[str, Any]]:
-    with hub.repos.git(repo) as git:
-        head = git.resolve(revision)
-        ignored = _file(git, head, ".gitignore") if ignore is None else ignore.encode()
-        rules = UploadRules(_file(git, head, ".gitattributes"), ignored)
-        return [_plan_one(git, head, rules, file) for file in files]
+def _plan(git: GitRepo, revision: str, files: list[dict[str, Any]], ignore: str | None) -> list[dict[str, Any]]:
+    head = git.resolve(revision)
+    ignored = _file(git, head, ".gitignore") if ignore is None else ignore.encode()
+    rules = UploadRules(_file(git, head, ".gitattributes"), ignored)
+    return [_plan_one(git, head, rules, file) for file in files]
 
 
 def _plan_one(git: GitRepo, head: str, rules: UploadRules, file: dict[str, Any]) -> dict[str, Any]:

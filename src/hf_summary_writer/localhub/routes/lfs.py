@@ -12,20 +12,21 @@ from starlette.responses import JSONResponse, Response
 from hf_summary_writer.localhub.bodies import read_json, receive, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.gitrepo import MAIN
-from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.lfs import MAX_FILE_BYTES, SHA256
 from hf_summary_writer.localhub.names import RepoId, split_name
 from hf_summary_writer.localhub.ranges import content_response
 from hf_summary_writer.localhub.routes import of_repo, route
 from hf_summary_writer.localhub.routes.cas import WRITE, xet_grant
 from hf_summary_writer.localhub.routes.repos import kind_of_type
-from hf_summary_writer.localhub.urls import NUMBER, hash_of
+from hf_summary_writer.localhub.urls import NUMBER, base_url, hash_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from starlette.requests import Request
+
+    from hf_summary_writer.localhub.hub import Hub
 
 _TYPE = {"Content-Type": "application/vnd.git-lfs+json"}
 _MAX_OBJECTS = 1000

@@ -14,14 +14,13 @@ from starlette.responses import RedirectResponse, Response
 from hf_summary_writer.localhub import html
 from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.gitrepo import HEADS, MAIN, TAGS
-from hf_summary_writer.localhub.hub import base_url
 from hf_summary_writer.localhub.names import KINDS
 from hf_summary_writer.localhub.routes import of_repo, route
 from hf_summary_writer.localhub.routes.repos import iso
 from hf_summary_writer.localhub.routes.trees import describe_all
 from hf_summary_writer.localhub.runs.find import LoggedFile, is_run_file
 from hf_summary_writer.localhub.runs.show import show_runs
-from hf_summary_writer.localhub.urls import count_of, param, revision_of
+from hf_summary_writer.localhub.urls import base_url, count_of, param, revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -189,12 +188,11 @@ async def commits(hub: Hub, request: Request) -> Response:
     """List the commits of a revision, a page at a time."""
     shown, revision, number = await repo_of_page(hub, request), revision_of(request), count_of(request, "p", 0, 10**6)
 
-    def find() -> list[LoggedCommit]:
-        with hub.repos.git(shown) as git:
-            start = number * _COMMITS_SHOWN
-            return list(itertools.islice(git.log(git.resolve(revision)), start, start + _COMMITS_SHOWN + 1))
+    def find(git: GitRepo) -> list[LoggedCommit]:
+        start = number * _COMMITS_SHOWN
+        return list(itertools.islice(git.log(git.resolve(revision)), start, start + _COMMITS_SHOWN + 1))
 
-    found = await hub.run(find)
+    found = await hub.on_git(shown, find)
     parts: list[object] = [
         html.tag("h1", html.link(shown.page, shown.full_name)),
         html.tag("h2", f"Commits of {revision}"),
@@ -210,12 +208,11 @@ async def commit(hub: Hub, request: Request) -> Response:
     """Show one commit: its message and the files that it changed."""
     shown, revision = await repo_of_page(hub, request), revision_of(request)
 
-    def find() -> tuple[LoggedCommit, list[tuple[str, str]]]:
-        with hub.repos.git(shown) as git:
-            found = next(git.log(git.resolve(revision)))
-            return found, list(itertools.islice(git.changes(found.oid), _FILES_SHOWN))
+    def find(git: GitRepo) -> tuple[LoggedCommit, list[tuple[str, str]]]:
+        found = next(git.log(git.resolve(revision)))
+        return found, list(itertools.islice(git.changes(found.oid), _FILES_SHOWN))
 
-    found, changes = await hub.run(find)
+    found, changes = await hub.on_git(shown, find)
     rows = [
         (path if change == "delete" else html.link(url_of(shown, "resolve", found.oid, path), path), change)
         for change, path in changes

@@ -10,17 +10,17 @@ from starlette.responses import JSONResponse, Response
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
 from hf_summary_writer.localhub.gitrepo import MAIN
-from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.names import KINDS, RepoId, check_name
 from hf_summary_writer.localhub.repos import SDKS, Settings
 from hf_summary_writer.localhub.routes import route
-from hf_summary_writer.localhub.urls import is_true, revision_of
+from hf_summary_writer.localhub.urls import base_url, is_true, revision_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.accounts import User
     from hf_summary_writer.localhub.gitrepo import Entry, GitRepo
+    from hf_summary_writer.localhub.hub import Hub
 
 
 def iso(seconds: float) -> str:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from hf_summary_writer.localhub.errors import EntryNotFoundError, HubError
-from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.lfs import MAX_POINTER_BYTES, StoredFile, parse_pointer
 from hf_summary_writer.localhub.ranges import content_response
 from hf_summary_writer.localhub.routes import of_repo
 from hf_summary_writer.localhub.routes.xetfiles import info_response, xet_headers
-from hf_summary_writer.localhub.urls import param, revision_of
+from hf_summary_writer.localhub.urls import base_url, param, revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from hf_summary_writer.localhub.hub import Hub
     from hf_summary_writer.localhub.names import RepoId
 
 

@@ -11,14 +11,15 @@ from starlette.responses import JSONResponse, Response
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.cards import check_card
 from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
-from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.names import BUCKETS, KINDS, RepoId, check_name, split_name
 from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.repos import describe, iso, kind_of_type, wants_private
-from hf_summary_writer.localhub.urls import count_of, next_page
+from hf_summary_writer.localhub.urls import base_url, count_of, limit_of, page_response
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from hf_summary_writer.localhub.hub import Hub
 
 _MOST_LISTED = 1000
 
@@ -69,7 +70,7 @@ async def listing(hub: Hub, request: Request) -> Response:
     if kind not in KINDS:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
     author, search = request.query_params.get("author"), request.query_params.get("search", "").lower()
-    limit = max(1, count_of(request, "limit", _MOST_LISTED, _MOST_LISTED))
+    limit = limit_of(request, _MOST_LISTED, _MOST_LISTED)
     start = count_of(request, "cursor", 0, 10**9)
     user = hub.caller(request)
 
@@ -87,7 +88,7 @@ async def listing(hub: Hub, request: Request) -> Response:
         return answer, len(found) > start + limit
 
     answer, more = await hub.run(find)
-    return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=start + limit) if more else None)
+    return page_response(request, answer, cursor=start + limit if more else None)
 
 
 async def own_repos(hub: Hub, request: Request) -> Response:

@@ -11,10 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from hf_summary_writer.localhub.bodies import parse_json, read_bytes
 from hf_summary_writer.localhub.errors import BadRequestError, EntryNotFoundError
-from hf_summary_writer.localhub.hub import Hub, base_url
 from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.repos import iso
-from hf_summary_writer.localhub.urls import count_of, is_true, next_page, param, revision_of
+from hf_summary_writer.localhub.urls import is_true, limit_of, page_response, param, revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.gitrepo import Entry, GitRepo
+    from hf_summary_writer.localhub.hub import Hub
     from hf_summary_writer.localhub.lfs import LfsStore
-    from hf_summary_writer.localhub.names import RepoId
 
 _ENTRIES_PER_PAGE = 1000
 _EXPANDED_ENTRIES_PER_PAGE = 50
@@ -37,12 +36,20 @@ async def tree(hub: Hub, request: Request) -> Response:
     path = param(request, "path").rstrip("/") if "path" in request.path_params else ""
     recursive, expand = (is_true(request.query_params.get(name)) for name in ("recursive", "expand"))
     most = _EXPANDED_ENTRIES_PER_PAGE if expand else _ENTRIES_PER_PAGE
-    limit = max(1, count_of(request, "limit", most, most))
+    limit = limit_of(request, most, most)
     revision, after = _position(request)
-    answer, cursor = await hub.run(
-        _tree, hub, repo, revision, path, recursive=recursive, expand=expand, after=after, limit=limit
-    )
-    return JSONResponse(answer, headers=next_page(base_url(request), request, cursor=cursor) if cursor else None)
+
+    def find(git: GitRepo) -> tuple[list[dict[str, Any]], str | None]:
+        head = git.resolve(revision)
+        folder = git.entry(head, path)
+        if folder is None or not folder.is_folder:
+            raise EntryNotFoundError(path)
+        entries = list(itertools.islice(git.walk(folder, recursive=recursive, after=after), limit + 1))
+        cursor = f"{head}-{entries[limit - 1].path}" if len(entries) > limit else None
+        return describe_all(git, hub.repos.lfs(repo), head, entries[:limit], expand=expand), cursor
+
+    answer, cursor = await hub.on_git(repo, find)
+    return page_response(request, answer, cursor=cursor)
 
 
 def _position(request: Request) -> tuple[str, str]:
@@ -57,24 +64,17 @@ def _position(request: Request) -> tuple[str, str]:
     return match["commit"], match["after"]
 
 
-def _tree(
-    hub: Hub, repo: RepoId, revision: str, path: str, *, recursive: bool, expand: bool, after: str, limit: int
-) -> tuple[list[dict[str, Any]], str]:
-    with hub.repos.git(repo) as git:
-        head = git.resolve(revision)
-        folder = git.entry(head, path)
-        if folder is None or not folder.is_folder:
-            raise EntryNotFoundError(path)
-        entries = list(itertools.islice(git.walk(folder, recursive=recursive, after=after), limit + 1))
-        cursor = f"{head}-{entries[limit - 1].path}" if len(entries) > limit else ""
-        return describe_all(git, hub.repos.lfs(repo), head, entries[:limit], expand=expand), cursor
-
-
 async def paths_info(hub: Hub, request: Request) -> Response:
     """Describe the given files and folders; missing ones are omitted."""
     repo = await hub.readable(request)
     paths, expand = await _read_paths(request)
-    return JSONResponse(await hub.run(_paths_info, hub, repo, revision_of(request), paths, expand=expand))
+
+    def find(git: GitRepo) -> list[dict[str, Any]]:
+        head = git.resolve(revision_of(request))
+        found = [entry for path in paths if path.strip("/") and (entry := git.entry(head, path.strip("/")))]
+        return describe_all(git, hub.repos.lfs(repo), head, found, expand=expand)
+
+    return JSONResponse(await hub.on_git(repo, find))
 
 
 async def _read_paths(request: Request) -> tuple[list[str], bool]:
@@ -94,13 +94,6 @@ async def _read_paths(request: Request) -> tuple[list[str], bool]:
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths) or len(paths) > _MAX_PATHS:
         raise BadRequestError(f"Give at most {_MAX_PATHS} paths.")
     return paths, expand
-
-
-def _paths_info(hub: Hub, repo: RepoId, revision: str, paths: list[str], *, expand: bool) -> list[dict[str, Any]]:
-    with hub.repos.git(repo) as git:
-        head = git.resolve(revision)
-        found = [entry for path in paths if path.strip("/") and (entry := git.entry(head, path.strip("/")))]
-        return describe_all(git, hub.repos.lfs(repo), head, found, expand=expand)
 
 
 def describe_all(
