@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hf_summary_writer.errors import PostponedError, TemporaryError
-from hf_summary_writer.push.futures import PushFuture, contain, fail, nothing_to_push, pass_on
+from hf_summary_writer.errors import TemporaryError
+from hf_summary_writer.push.futures import PushFuture, contain, nothing_to_push, pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,9 +73,7 @@ def test_a_callback_that_raises_is_logged_and_ends_no_thread(
     assert caplog.messages == ["unexpected error after a push; uploads continue"] * 2
 
 
-def test_a_push_that_stopped_before_its_turn_did_not_fail(future: PushFuture[Any]) -> None:
-    fail(future, PostponedError("shared with others", 1.0))
-    assert future.result(0) is None
+def test_a_push_without_a_thread_resolves_to_nothing() -> None:
     assert nothing_to_push().result(0) is None
 
 

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_summary_writer.errors import PostponedError, copy_of
+from hf_summary_writer.errors import copy_of
 from hf_summary_writer.events import Signal
 from hf_summary_writer.notices import logger
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
-__all__ = ["PushFuture", "contain", "fail", "nothing_to_push", "pass_on"]
+__all__ = ["PushFuture", "contain", "nothing_to_push", "pass_on"]
 
 _CHECK_SECONDS = 1.0
 
@@ -84,13 +84,6 @@ def nothing_to_push() -> Future[CommitInfo | None]:
     future: Future[CommitInfo | None] = PushFuture()
     future.set_result(None)
     return future
-
-
-def fail(future: Future[Any], error: BaseException) -> None:
-    if isinstance(error, PostponedError):  # stopped before its turn came, which is no failure
-        future.set_result(None)
-    else:
-        future.set_exception(error)
 
 
 def pass_on(to: Future[Any], done: Future[Any]) -> None:

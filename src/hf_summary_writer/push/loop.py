@@ -22,9 +22,9 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.errors import InterruptedPushError, PostponedError, PushError, UnreachableError, forget_frames
+from hf_summary_writer.errors import PostponedError, PushError, UnreachableError, forget_frames
 from hf_summary_writer.process import shared, tell_after_fork
-from hf_summary_writer.push.futures import PushFuture, contain, fail, nothing_to_push, pass_on
+from hf_summary_writer.push.futures import PushFuture, contain, nothing_to_push, pass_on
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.timetable import Phase, Result, State, Timetable
 
@@ -45,19 +45,10 @@ _SOON = 0.5
 _SOON_AT_AN_END = 0.9
 
 
-# A future that a task no longer resolves, and its error. It fails outside of the loop's lock, since a callback of the
-# user may wait for a thread that needs the lock.
-_GivenUp = tuple["Future[CommitInfo | None]", Exception] | None
-
-
-def _fail_given_up(given_up: _GivenUp) -> None:
-    if given_up is not None:
-        future, error = given_up
-        future.set_exception(error)
-
-
 class PushTask:
-    """The pushes of one folder: when they are due, and their futures. Thread-safe; `PushLoop.task` makes it.
+    """The pushes of one folder: when they are due, and their futures. Thread-safe.
+
+    Futures are resolved outside of the loop's lock, since a callback of the user may wait for a thread that needs it.
 
     Args:
         loop: The loop that makes the pushes.
@@ -65,13 +56,7 @@ class PushTask:
         chance: Source of randomness for the back-off.
     """
 
-    def __init__(
-        self,
-        loop: PushLoop,
-        job: Job,
-        *,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, loop: PushLoop, job: Job, *, chance: Callable[[], float] = random.random) -> None:
         self.job = job
         self.last_future: Future[CommitInfo | None] | None = None
         self.forked: bool = False
@@ -91,7 +76,7 @@ class PushTask:
         Raises:
             RuntimeError: If no thread can be started any more.
         """
-        self._notice_fork()
+        self._loop.notice_fork()
         if sys.is_finalizing():
             raise RuntimeError("the interpreter is exiting")
         with self._loop.lock:
@@ -138,7 +123,6 @@ class PushTask:
         """
         if not (self.alive or again):
             return nothing_to_push()
-        given_up: _GivenUp = None
         with self._loop.lock:
             if again:
                 self.start()
@@ -146,13 +130,16 @@ class PushTask:
                 return nothing_to_push()
             future = self._request()
             self._ending = self._ending or end
-            if not self._timetable.finish(time.monotonic(), seconds):
-                given_up = self._give_up()
-            elif (error := _last_pushes_in_vain.recent(self._endpoint)) is not None:
-                given_up = self._give_up(error)
+            if self._timetable.finish(time.monotonic(), seconds):
+                error: Exception | None = _last_pushes_in_vain.recent(self._endpoint)
+            else:
+                error = self._timetable.error
+            if error is not None:
+                self._requested = None
             # Also after an earlier trigger, whose push starts sooner now.
             self._loop.wake()
-        _fail_given_up(given_up)
+        if error is not None:
+            future.set_exception(error)
         return future
 
     def go_on(self) -> None:
@@ -165,7 +152,7 @@ class PushTask:
 
     def stop(self) -> None:
         """End after a push that is running; a push that waits resolves to `None`."""
-        self._notice_fork()
+        self._loop.notice_fork()
         self._stopped = True
         if sys.is_finalizing():
             return
@@ -188,7 +175,7 @@ class PushTask:
     @property
     def state(self) -> State:
         """The current state."""
-        self._notice_fork()
+        self._loop.notice_fork()
         if sys.is_finalizing():
             return State(Phase.STOPPED, error=self._timetable.error)
         with self._loop.lock:
@@ -203,7 +190,7 @@ class PushTask:
     @property
     def alive(self) -> bool:
         """Whether there is a thread to push."""
-        self._notice_fork()
+        self._loop.notice_fork()
         # Threads do not run any more once the interpreter is torn down, and may hold the lock for ever.
         return self._active and not self._stopped and not sys.is_finalizing()
 
@@ -235,12 +222,8 @@ class PushTask:
         return self._running is None and (self._stopped or (self._ending and self._requested is None))
 
     def leave(self) -> None:
-        """Leave the loop; only while its lock is held. `end` follows without the lock."""
+        """Leave the loop; only while its lock is held."""
         self._active = False
-
-    def end(self) -> None:
-        """Let another process push the folder."""
-        self.job.lease.release()
 
     def begin(self) -> None:
         """Begin a push; only while the loop's lock is held."""
@@ -259,17 +242,16 @@ class PushTask:
             future, self._running = self._running or self._new_future(), None
             inherited, self._inherited = self._inherited, None
             commit = inherited if commit is None else commit
-            result, given_up = self._reschedule(future, error, commit)
-        _fail_given_up(given_up)
+            answered = self._reschedule(future, error, commit)
         contain(self.job.status_file.note, self.state)
         if error is not None:
             # The task and the future keep it until the next push, which may be long in coming.
             forget_frames(error)
-        if error is None:
-            # A trigger during a push that left nothing to upload is answered by that push.
-            future.set_result(commit)
-        elif result is not Result.AGAIN:
-            fail(future, error)
+        for each in answered:
+            if error is None or isinstance(error, PostponedError):  # stopped before its turn came, which is no failure
+                each.set_result(commit)
+            else:
+                each.set_exception(error)
 
     def _report(self, error: BaseException | None) -> None:
         self.job.report.ended(error)
@@ -278,29 +260,28 @@ class PushTask:
 
     def _reschedule(
         self, future: Future[CommitInfo | None], error: BaseException | None, commit: CommitInfo | None
-    ) -> tuple[Result, _GivenUp]:
-        """Set the time of the next push, which resolves `future` as well if it is this one again.
-
-        Returns:
-            What follows, and the push that is given up.
-        """
+    ) -> list[Future[CommitInfo | None]]:
+        """Set the time of the next push; return the futures that this one answers."""
+        requested = self._requested
         result = self._timetable.settle(time.monotonic(), error)
         if self._stopped:
-            return Result.FAILED, None
+            return [future]
+        if result is Result.AGAIN:
+            self._inherited = commit
+            self._asked = self._asked or self.job.asked
+            if requested is None:
+                self._requested = future
+            else:
+                requested.add_done_callback(functools.partial(pass_on, future))
+            return []
         if result is Result.GIVEN_UP:
             if isinstance(error, UnreachableError) and not error.was_reached:
                 _last_pushes_in_vain.note(self._endpoint, str(error), time.monotonic() - self.job.began)
-            return result, self._give_up()
-        if result is Result.DONE:
-            self._inherited = commit if self._requested is not None else None
-        elif result is Result.AGAIN:
-            self._inherited = commit
-            self._asked = self._asked or self.job.asked
-            if self._requested is None:
-                self._requested = future
-            else:
-                self._requested.add_done_callback(functools.partial(pass_on, future))
-        return result, None
+            self._requested = None
+            return [future] if requested is None else [future, requested]
+        if result is Result.DONE and requested is not None:
+            self._inherited = commit  # a trigger during a push that left nothing to upload is answered by that push
+        return [future]
 
     def _request(self) -> Future[CommitInfo | None]:
         if self._requested is None:
@@ -311,19 +292,9 @@ class PushTask:
     def _new_future(self) -> PushFuture[Any]:
         return PushFuture(self._loop.is_current_thread)
 
-    def _give_up(self, error: Exception | None = None) -> _GivenUp:
-        """Drop the push that was asked for, since it cannot begin in time; return its future and error."""
-        requested, self._requested = self._requested, None
-        if requested is None:
-            return None
-        return requested, error or self._timetable.error or InterruptedPushError("there was no time left")
-
     @property
     def _endpoint(self) -> str:
         return self._loop.pusher.remote.client.endpoint
-
-    def _notice_fork(self) -> None:
-        self._loop.notice_fork()
 
 
 class LastPushesInVain:
@@ -476,7 +447,7 @@ class PushLoop:
             for task in ended:
                 task.leave()
         for task in ended:  # not while the lock is held: a disk may hang
-            task.end()
+            task.job.lease.release()
         return bool(ended)
 
     def _wait(self) -> bool:
