@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import sys
@@ -28,7 +29,7 @@ from hf_summary_writer.errors import (
 from hf_summary_writer.folder import CommitRecord, Inventory, Ledger, WarnOnce
 from hf_summary_writer.push import Shutdown
 from hf_summary_writer.push import shutdown as shutdown_module
-from hf_summary_writer.push.report import FailureLog
+from hf_summary_writer.push.report import PushReport
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -50,6 +51,7 @@ def ledger(tmp_path: Path) -> Ledger:
 def job(tmp_path: Path, ledger: Ledger) -> Any:
     return SimpleNamespace(
         folder=tmp_path,
+        began=1.0,
         config=CONFIG,
         remote=SimpleNamespace(repo_id="user/run"),
         url=None,
@@ -294,25 +296,29 @@ def commit(files: int, nbytes: int) -> CommitDetails:
     return CommitDetails("user/run", Path(), "1", "https://hub/commit/1", files, nbytes, 0.1)
 
 
-def test_each_kind_of_failure_is_logged_once_until_a_push_succeeds(
-    tmp_path: Path, said: pytest.LogCaptureFixture
-) -> None:
-    log = FailureLog(tmp_path)
-    log.delivered(commit(9, 9))
-    log.passed("user/run")
+def test_each_kind_of_failure_is_logged_once_until_a_push_succeeds(job: Any, said: pytest.LogCaptureFixture) -> None:
+    job.announces, failures = False, []
+    job.config = dataclasses.replace(CONFIG, on_error=lambda details: failures.append(details.failures))
+    log = PushReport(job)
+    log.committed(commit(9, 9))
+    log.ended(None)
+    said.clear()
     errors = [TemporaryError("a"), ActionNeededError("b"), TemporaryError("c"), KeyError("d"), RepoGoneError("e")]
-    assert [log.failed(error, "user/run") for error in errors] == [1, 2, 3, 4, 5]
+    for error in errors:
+        log.ended(error)
+    assert failures == [1, 2, 3, 4, 5]
     assert [record.levelname for record in said.records] == ["WARNING", "WARNING", "WARNING", "ERROR"]
     assert [record.exc_info is not None for record in said.records] == [False, False, True, False]
+    log.committed(commit(1, 5))
+    log.committed(commit(2, 5))
     said.clear()
-    log.delivered(commit(1, 5))
-    log.delivered(commit(2, 5))
-    log.passed("user/run")
-    log.passed("user/run")
+    log.ended(None)
+    log.ended(None)
     [line] = said.messages
     assert line.endswith("and 5 failed attempts: 3 files, 10 bytes")
-    assert log.failed(TemporaryError("a"), "user/run") == 1
-    log.passed("user/run")
+    log.ended(TemporaryError("a"))
+    assert failures[-1] == 1
+    log.ended(None)
     assert said.messages[-1].endswith("and 1 failed attempts: 0 files, 0 bytes")
 
 
@@ -321,7 +327,9 @@ def test_each_kind_of_failure_is_logged_once_until_a_push_succeeds(
     [(InterruptedPushError("x"), False), (UnwrittenError("x"), False), (TemporaryError("x"), True)],
 )
 def test_a_failure_that_another_line_names_is_not_logged(
-    tmp_path: Path, said: pytest.LogCaptureFixture, error: Exception, left_behind: bool
+    job: Any, said: pytest.LogCaptureFixture, error: Exception, left_behind: bool
 ) -> None:
-    assert FailureLog(tmp_path).failed(error, "user/run", left_behind=left_behind) == 1
+    log = PushReport(job)
+    log.told_at = job.began + left_behind
+    log.ended(error)
     assert said.messages == []

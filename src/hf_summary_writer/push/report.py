@@ -19,12 +19,11 @@ from hf_summary_writer.notices import amount, announce, interval, logger, shown_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from hf_summary_writer.errors import CommitDetails
     from hf_summary_writer.push.job import Job
 
-__all__ = ["FailureLog", "PushReport", "call_hook"]
+__all__ = ["PushReport", "call_hook"]
 
 T = TypeVar("T")
 
@@ -43,9 +42,13 @@ class PushReport:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._failures = FailureLog(job.folder)
         self._announced = False
         self.told_at: float = -math.inf
+        # Since the last success: all kinds of failures, since those that alternate would otherwise be logged each time,
+        # when they began, how many there were, and what was uploaded in spite of them.
+        self._said: set[type[BaseException]] = set()
+        self._since = 0.0
+        self._failures = self._files = self._bytes = 0
 
     def announce(self) -> None:
         """Announce once where the logs can be seen."""
@@ -65,76 +68,50 @@ class PushReport:
             details.url,
         )
         self.announce()
-        self._failures.delivered(details)
+        if self._said:
+            self._files += details.files
+            self._bytes += details.bytes
         call_hook(self._job.config.on_commit, details)
 
     def ended(self, error: BaseException | None) -> None:
         """Report the end of a push, with `error` if it failed."""
-        job, repo_id = self._job, self._job.remote.repo_id
+        job = self._job
         if error is None:
-            self._failures.passed(repo_id)
-        else:
-            failures = self._failures.failed(error, repo_id, left_behind=job.began < self.told_at)
-            call_hook(job.config.on_error, ErrorDetails(repo_id, job.folder, error, failures))
-
-
-class FailureLog:
-    """Counts the consecutive failures of pushing one folder, and logs those that a user should know of.
-
-    Not thread-safe: pushes of one folder come one after the other.
-
-    Args:
-        folder: The folder, for the messages.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        # All kinds since the last success: errors that alternate would otherwise be logged each time.
-        self._said: set[type[BaseException]] = set()
-        self._since = 0.0
-        self._failures = 0
-        self._files = self._bytes = 0
-
-    def failed(self, error: BaseException, repo_id: str, *, left_behind: bool = False) -> int:
-        """Log a failure and return how many there were in a row.
-
-        A failure that repeats the one before is logged for debugging only, and so is that of a push that was
-        `left_behind`: it is not tried again, and the line about missing files has named the remedy.
-        """
+            self._log_recovery()
+            return
         self._failures += 1
-        expected = isinstance(error, PushError)
+        self._log_failure(error)
+        call_hook(job.config.on_error, ErrorDetails(job.remote.repo_id, job.folder, error, self._failures))
+
+    def _log_failure(self, error: BaseException) -> None:
+        """Log a failure; one that repeats an earlier one, or that other lines are about, for debugging only."""
+        job, expected = self._job, isinstance(error, PushError)
         said = str(error) if expected else f"{type(error).__name__}: {describe(error)}"
-        # The message at shutdown names the missing files and the command, and the writer the failure of the disk.
-        if left_behind or type(error) in self._said or isinstance(error, (InterruptedPushError, UnwrittenError)):
-            logger.debug("%s is still not pushed to %s: %s", self._folder, repo_id, said)
-            return self._failures
+        # The message at shutdown names the missing files and the command, and the writer the failure of the disk. A
+        # push that began before that message is not tried again.
+        is_named = isinstance(error, (InterruptedPushError, UnwrittenError)) or job.began < self.told_at
+        if is_named or type(error) in self._said:
+            logger.debug("%s is still not pushed to %s: %s", job.folder, job.remote.repo_id, said)
+            return
         if not self._said:
             self._since = time.monotonic()
         self._said.add(type(error))
         logger.log(
             logging.ERROR if isinstance(error, RepoGoneError) else logging.WARNING,
             "%s could not be pushed to %s: %s. The data is safe on disk, and the push is retried",
-            self._folder,
-            repo_id,
+            job.folder,
+            job.remote.repo_id,
             said.rstrip("."),
             # An unexpected error is a bug, here or in an override, and needs its traceback.
             exc_info=None if expected else error,
         )
-        return self._failures
 
-    def delivered(self, details: CommitDetails) -> None:
-        """Count the uploaded files and bytes since the first failure."""
-        if self._said:
-            self._files += details.files
-            self._bytes += details.bytes
-
-    def passed(self, repo_id: str) -> None:
-        """Log that uploads work again, if they failed before."""
+    def _log_recovery(self) -> None:
         if self._said:
             logger.info(
                 "%s is pushed to %s again, after %.0f s and %d failed attempts: %s",
-                self._folder,
-                repo_id,
+                self._job.folder,
+                self._job.remote.repo_id,
                 time.monotonic() - self._since,
                 self._failures,
                 amount(self._files, self._bytes),
