@@ -172,7 +172,7 @@ class CommitScheduler:
         self._own_commits: list[CommitInfo] = []
         self._last_uploaded: dict[Path, float] = {}
         self._shutdown = Shutdown(self._job)
-        self._task = PushTask(self._loop, self._job)
+        self._task = PushTask(self._loop, self._job, self)
         tell_after_fork(self)
         tell_at_exit(self)
 
@@ -334,7 +334,7 @@ class CommitScheduler:
 
     def at_sigterm(self) -> Callable[[bool], None]:
         """Begin the last push, with all logged data."""
-        self._before_push()
+        self._job.flush()
         return self.at_exit()
 
     def after_fork_in_child(self) -> None:
@@ -389,7 +389,6 @@ class CommitScheduler:
             self._config,
             self._remote,
             content_lock=self.lock,
-            flush=self._before_push,
             announces=True,
             names_links=self._names_links,
         )
@@ -400,7 +399,7 @@ class CommitScheduler:
         return PushLoop(_OverriddenPusher(remote, self._push_overridden))
 
     def _push_overridden(self) -> CommitInfo | None:
-        self._before_push()
+        self._job.flush()
         self._remote.check_token()
         self._remote.ensure()
         self._own_commits.clear()
@@ -416,10 +415,6 @@ class CommitScheduler:
                 "Offline mode: %s is not uploaded. To upload it later: %s", self.folder_path, self._job.sync_command
             )
             self._job.remember()
-
-    def _before_push(self) -> bool:
-        """Write all events logged before this push to disk; return whether that succeeded."""
-        return True
 
     def _await_last(self, future: Future[CommitInfo | None], deadline: float) -> None:
         if self._task.forked:

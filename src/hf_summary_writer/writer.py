@@ -6,7 +6,6 @@ import dataclasses
 import os
 import sys
 import time
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +24,11 @@ from hf_summary_writer.config import (
     rank_of,
 )
 from hf_summary_writer.errors import StallDetails
-from hf_summary_writer.events import EventWriter, environment_text, named_logdir, stall_watch, writer_thread
+from hf_summary_writer.events import EventWriter, environment_text, named_logdir, stall_watch
 from hf_summary_writer.hub import check_client, client_of, endpoint_for
 from hf_summary_writer.notices import amount, logger
 from hf_summary_writer.process import check_push_on_sigterm
-from hf_summary_writer.push import Job, Run, RunPhase, call_hook, look_for_leftovers, warn_of_neighbours
+from hf_summary_writer.push import Run, RunJob, RunPhase, call_hook, look_for_leftovers, warn_of_neighbours
 from hf_summary_writer.scheduler import CommitScheduler
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
-    from hf_summary_writer.push import Status
+    from hf_summary_writer.push import Job, Status
 
 __all__ = ["HFSummaryWriter"]
 
@@ -192,11 +191,10 @@ class HFSummaryWriter(EventWriter):
         # Not by `check_folder`, since SummaryWriter takes a leading "~" literally.
         folder = Path(os.path.realpath(self.logdir))
         rank = rank_of(os.environ)
-        self._hub_run = Run(folder, of_run, rank, _counter_of(self))
+        self._hub_run = Run(folder, of_run, rank, self)
         is_uploaded = self._write_to_disk and mode_for(folder) is Mode.ONLINE
         warn_of_neighbours(self._hub_run, is_uploaded=is_uploaded, is_copy=self._is_copy)
         self.scheduler: CommitScheduler = _RunScheduler(
-            self,
             self._hub_run,
             hf_api,
             enabled=self._write_to_disk,
@@ -322,11 +320,10 @@ class HFSummaryWriter(EventWriter):
 
 
 class _RunScheduler(CommitScheduler):
-    """Pushes the logdir of one writer, and has the writer bring its events to disk first."""
+    """Pushes the logdir of one writer."""
 
     def __init__(
         self,
-        writer: HFSummaryWriter,
         run: Run,
         hf_api: HfApi | None,
         *,
@@ -334,12 +331,9 @@ class _RunScheduler(CommitScheduler):
         starts: bool,
         is_other_rank: bool,
     ) -> None:
-        # Weak, or the scheduler's thread would keep alive a writer that the user has dropped.
-        self._writer = weakref.ref(writer)
         self._enabled = enabled
         self._is_other_rank = is_other_rank
         self._run = run
-        self._dropped = 0
         self._is_left_to_others = False  # whether only other processes upload the run, who need its state
         self._set_up(run.config, run.folder, hf_api)
         if starts:
@@ -351,7 +345,7 @@ class _RunScheduler(CommitScheduler):
             super().start()
 
     def status(self) -> Status:
-        self._flushed()  # events in the queue are no part of the folder yet
+        self._run.flush()  # events in the queue are no part of the folder yet
         return super().status()
 
     def close(self) -> None:
@@ -386,46 +380,11 @@ class _RunScheduler(CommitScheduler):
             )
 
     def _new_job(self) -> Job:
-        return Job(
-            self.folder_path,
-            self._config,
-            self._remote,
-            is_other_rank=self._is_other_rank,
-            content_lock=self.lock,
-            flush=self._before_push,
-            announces=not self._is_other_rank,  # one process of a distributed run speaks for all
-            run=self._run,
-        )
+        return RunJob(self._run, self._remote, content_lock=self.lock, is_other_rank=self._is_other_rank)
 
     def _may_have_late_children(self) -> bool:
         # Other ranks of a distributed run may still log to this folder, and push it themselves.
         return self._enabled and not has_ranks(os.environ) and super()._may_have_late_children()
-
-    def _before_push(self) -> bool:
-        writer = self._flushed()
-        if writer is None:
-            self._run.end(RunPhase.FINISHED)
-            self._job.has_writer = False
-            return True
-        is_behind, dropped = writer.is_behind, writer.dropped_events
-        before, self._dropped = self._dropped, dropped
-        self._job.has_lost = is_behind or dropped > 0
-        return not is_behind and dropped == before
-
-    def _flushed(self) -> HFSummaryWriter | None:
-        """Write all logged events to disk, and return the writer unless it was dropped without `close`."""
-        writer = self._writer()
-        if writer is None:
-            writer_thread.flush()
-        else:
-            writer.flush()
-        return writer
-
-
-def _counter_of(writer: HFSummaryWriter) -> Callable[[], int | None]:
-    """Return a function that returns how many events `writer` has logged, `None` if it is closed or gone."""
-    held = weakref.ref(writer)  # else the run, which a last push needs, would keep it alive
-    return lambda: None if (found := held()) is None else found.logged_events
 
 
 def _check_suffix(suffix: object) -> None:

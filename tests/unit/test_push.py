@@ -47,6 +47,7 @@ from hf_summary_writer.push import push as push_module
 from hf_summary_writer.push.budget import CommitQueue
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
+from hf_summary_writer.push.run_job import RunJob
 from hf_summary_writer.push.run_state import RunPhase
 from hf_summary_writer.push.runs import Run
 
@@ -213,6 +214,18 @@ class Turns(CommitQueue):
         yield
 
 
+@dataclasses.dataclass
+class Writer:
+    """A writer whose events are on the disk already, unless it `is_behind`."""
+
+    is_behind: bool
+    dropped_events: int = 0
+    logged_events: int = 1
+
+    def flush(self) -> None:
+        pass
+
+
 def jobs_of(*due: Job, soon: Sequence[Job] = (), others_wait: bool = False) -> Round:
     """Return the jobs of one push: those that are due, and those that are due soon."""
     return Round(iter(due), iter(soon), lambda: others_wait)
@@ -245,14 +258,15 @@ def push(hub: MemoryHub, turns: Turns) -> Callable[..., Outcomes]:
 def make(tmp_path: Path, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
     """Return a function that makes the job of a folder with one file; with a rank, the one of a writer's logdir."""
     monkeypatch.setattr(snapshot, "YOUNG_NS", 0)  # else each file is looked at once more
-    jobs = []
+    jobs: list[Job] = []
+    writers = []  # a run holds its own weakly
 
     def make(name: str, content: bytes | None = b"1", rank: int | None = None, **options: Any) -> Job:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True, parents=True)
         if content is not None:
             (folder / "a.txt").write_bytes(content)
-        of_job = {key: options.pop(key) for key in ("flush",) if key in options}
+        is_behind = options.pop("is_behind", False)
         config = PushConfig(
             repo_id=REPO,
             endpoint="https://hub",
@@ -262,10 +276,12 @@ def make(tmp_path: Path, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> Ite
             run_state="repo_type" in options,
             **options,
         )
-        run = None if rank is None else Run(folder, config, rank)
-        jobs.append(
-            Job(folder, config, hub, content_lock=threading.Lock(), run=run, is_other_rank=bool(rank), **of_job)
-        )
+        if rank is None:
+            jobs.append(Job(folder, config, hub, content_lock=threading.Lock()))
+        else:
+            writers.append(Writer(is_behind=is_behind))
+            run = Run(folder, config, rank, writers[-1])  # type: ignore[arg-type]
+            jobs.append(RunJob(run, hub, content_lock=threading.Lock(), is_other_rank=rank != 0))
         return jobs[-1]
 
     yield make
@@ -731,7 +747,7 @@ def test_a_deleted_folder_is_not_compared_with_the_hub(make: Callable[..., Job],
 def test_data_that_the_disk_has_not_taken_fails_a_push_that_was_asked_for(
     make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, asked: bool
 ) -> None:
-    job = make("run", flush=lambda: False)
+    job = make("run", rank=0, is_behind=True)
     job.asked = asked
     for _ in range(2):  # with something new, and without
         assert errors(push(job), job) == [UnwrittenError if asked else None]

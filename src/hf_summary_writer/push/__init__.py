@@ -10,6 +10,7 @@ from hf_summary_writer.push.neighbours import warn_of_neighbours
 from hf_summary_writer.push.once import sync
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.report import call_hook
+from hf_summary_writer.push.run_job import RunJob
 from hf_summary_writer.push.run_state import MAX_STATE_BYTES, RunPhase, RunState, is_state_file
 from hf_summary_writer.push.runs import Run
 from hf_summary_writer.push.shutdown import Shutdown
@@ -26,6 +27,7 @@ __all__ = [
     "Pusher",
     "Round",
     "Run",
+    "RunJob",
     "RunPhase",
     "RunState",
     "Shutdown",

@@ -6,15 +6,12 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.errors import CommitDetails, TemporaryError, UnwrittenError
-from hf_summary_writer.events import parse_name
 from hf_summary_writer.folder import (
-    NO_EVENT_BYTES,
     STATE_FOLDER,
     CommitRecord,
     FileSnapshot,
@@ -27,7 +24,6 @@ from hf_summary_writer.folder import (
     StateFolder,
     WarnOnce,
     disk,
-    owner_above,
     push_lock,
 )
 from hf_summary_writer.hub import Upload, default_endpoint
@@ -80,13 +76,12 @@ class Job:
         folder: The folder, an absolute path without links.
         config: The destination, the patterns of the files, and the options.
         remote: The end of the destination at the Hub.
-        is_other_rank: Whether this process is one of those of a distributed run that leave scheduled pushes to rank 0.
         content_lock: Held while content is read, so that a user who holds it can rewrite files in place.
-        flush: Writes the logged data to disk before a push; returns whether the disk took all of it.
         announces: Whether to announce where the logs can be seen.
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
         names_links: As for `Inventory`.
-        run: The run, if the folder is the logdir of a writer, which leaves its pushes to an owner of a folder above.
+        runs: The runs in the folder, if it knows better than the states that are left in it.
+        lease: The right to push the folder, if not that to push those of writers below as well.
 
     Attributes:
         asked: Whether this push was requested, as by `trigger`.
@@ -97,7 +92,6 @@ class Job:
         report: Tells the user of the pushes.
         status_file: Tells other processes of a failure or a wait.
         has_lost: Whether logged data did not get into the folder, as far as the last push knows.
-        has_writer: Whether the writer of the folder, if there is one, may log more.
         owner_above: The folder above whose owner pushes this one as well, as of this push.
         interrupted: Returns whether there is no more time for the push.
     """
@@ -108,13 +102,12 @@ class Job:
         config: PushConfig,
         remote: Remote,
         *,
-        is_other_rank: bool = False,
         content_lock: AbstractContextManager[object],
-        flush: Callable[[], bool] = lambda: True,
         announces: bool = False,
         verify: bool = False,
         names_links: bool = True,
-        run: Run | None = None,
+        runs: Run | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.folder = folder
         destination = config.destination
@@ -126,23 +119,19 @@ class Job:
         self.began: float = 0.0
         self.is_first: bool = False
         self.interrupted: Callable[[], bool] = lambda: False
-        self._flush = flush
         self.announces = announces
-        self._is_writer = run is not None
         self._verify = verify
-        self.runs: Run | RunsBelow = run or RunsBelow(folder, config.minutes * 60)
-        self._is_other_rank = is_other_rank
+        self.runs: Run | RunsBelow = runs or RunsBelow(folder, config.minutes * 60)
         self._once = WarnOnce()
         self._state = StateFolder(folder / STATE_FOLDER)
         self.ledger: Ledger = Ledger(self._state.path / f"{destination.key}.jsonl", destination)
         self.inventory: Inventory = Inventory(
             folder, config, self.ledger, self._once, verify=verify, names_links=names_links
         )
-        self.lease: Lease = Lease(folder, config, waits=is_other_rank, covers_below=run is None)
+        self.lease: Lease = lease or Lease(folder, config, waits=False, covers_below=True)
         self.status_file: StatusFile = StatusFile.beside(self.ledger.path)
         self.report: PushReport = PushReport(self)
         self.has_lost = False
-        self.has_writer = True
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
         self._losses = 0
@@ -157,7 +146,7 @@ class Job:
         self._compared_at = -math.inf
         self._commits = 0
         self.owner_above: Path | None = None
-        self._was_left_to_owner = False
+        self._was_left_to_others = False
         self._failed: tuple[ChangedFile, OSError] | None = None
         # The changed files as `has_news` listed them, until the ledger says something else.
         self._found: list[ChangedFile] | None = None
@@ -173,8 +162,6 @@ class Job:
     @property
     def url(self) -> str | None:
         """The page of the Hub that shows the files; `None` until the full id of the repo is known."""
-        if self._is_writer:
-            return self.full_destination.url  # also before the first event file is uploaded
         return page_of(self.full_destination, self.config, self.ledger)
 
     @property
@@ -185,7 +172,11 @@ class Job:
     @property
     def is_abandoned(self) -> bool:
         """Whether the writer is gone, and all that it logged is uploaded or left to another process."""
-        return not self.has_writer and (self.owner_above is not None or not self.inventory.pending().files)
+        return False
+
+    def flush(self) -> bool:
+        """Write the logged data to disk; return whether the disk took all of it."""
+        return True
 
     def has_news(self) -> bool:
         """Return whether the folder has new data that this process should push now.
@@ -194,30 +185,28 @@ class Job:
             ActionNeededError: If there is no token.
             TemporaryError: If the folder could not be listed, or logged data cannot be written to the disk.
         """
-        self._is_flushed = self._flush()
-        if self._is_writer:
-            if self._is_left_to_owner_above():
-                self.leave_state()
-                return False
-            if not (self.asked or self.final) and not self.lease.may_claim():
-                return False
-        elif self.final:
-            # Before the folder is looked at: a writer below that closes later has to push for itself.
-            self.lease.release()
-        else:
-            self.lease.claim(self.remote.repo_id)
+        self._is_flushed = self.flush()
+        if not self._may_look():
+            return False
         self.refresh()
         self._check_token()
         if not (self._has_news() or (self._reports and self.ledger.entries)):
             self._check_flushed()
             return False
-        if disk.is_deleted(self.folder):
-            return False
-        if not self._is_writer or self.asked:
-            return True
-        if self.final and not (self._is_other_rank and not self.lease.held):
-            return True
-        return self._owes() if self.final else self.lease.claim(self.remote.repo_id)
+        return not disk.is_deleted(self.folder) and self._may_push()
+
+    def _may_look(self) -> bool:
+        """Return whether this process may look at the folder for something new; claim the right to push it."""
+        if self.final:
+            # Before the folder is looked at: a writer below that closes later has to push for itself.
+            self.lease.release()
+        else:
+            self.lease.claim(self.remote.repo_id)
+        return True
+
+    def _may_push(self) -> bool:
+        """Return whether this process may push what is new."""
+        return True
 
     def _check_token(self) -> None:
         # A later process has to know where the folder was to go. The import of the client takes seconds on a network
@@ -347,7 +336,7 @@ class Job:
     def _state_files(self, contents: Mapping[str, bytes]) -> list[Upload]:
         """Return files with states, except where the user has a file of that name."""
         # An owner above has uploaded the state of this very run.
-        is_first = self.is_first and not self._was_left_to_owner
+        is_first = self.is_first and not self._was_left_to_others
         return [
             Upload(self.destination.path_in_repo(name), content, len(content), is_first=is_first)
             for name, content in contents.items()
@@ -487,14 +476,6 @@ class Job:
         """Leave the state of a writer's run on the disk, for the process that pushes it."""
         self.runs.leave(self.remote.client.known_secret)
 
-    def _is_left_to_owner_above(self) -> bool:
-        above = owner_above(self.folder, self.destination, self.remote.repo_id)
-        if above != self.owner_above and above is not None:
-            logger.info("%s only writes to disk, because another process uploads %s", self.folder, above)
-        self.owner_above = above
-        self._was_left_to_owner = self._was_left_to_owner or above is not None
-        return above is not None
-
     @property
     def _reports(self) -> bool:
         """Whether all of the folder is taken to be on the Hub after this push."""
@@ -513,16 +494,6 @@ class Job:
         self._found = self.inventory.changed()
         # An error of the disk may hide new data, so the push has to find out.
         return self.inventory.are_news(self._found) or self.inventory.unread is not None
-
-    def _owes(self) -> bool:
-        """Return whether something that this very process has logged is not on the Hub."""
-        for file in self.inventory.changed():
-            name = parse_name(file.relpath)
-            if name is not None and name.pid == os.getpid():
-                known = self.ledger.entries.get(file.relpath)
-                if file.signature.size > (NO_EVENT_BYTES if known is None else known.length):
-                    return True
-        return False
 
     def _note(self, write: Callable[[], None]) -> None:
         """Write to the ledger; after an error of the disk, the change is in memory alone."""

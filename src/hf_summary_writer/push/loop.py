@@ -53,14 +53,18 @@ class PushTask:
     Args:
         loop: The loop that makes the pushes.
         job: The folder to push.
+        owner: The scheduler, which lives for as long as the loop serves it, whether or not the user holds it.
         chance: Source of randomness for the back-off.
     """
 
-    def __init__(self, loop: PushLoop, job: Job, *, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, loop: PushLoop, job: Job, owner: object = None, *, chance: Callable[[], float] = random.random
+    ) -> None:
         self.job = job
         self.last_future: Future[CommitInfo | None] | None = None
         self.forked: bool = False
         self._loop = loop
+        self._owner = owner
         self._timetable = Timetable(job.config.minutes * 60, time.monotonic(), chance)
         self._requested: Future[CommitInfo | None] | None = None
         self._asked = False

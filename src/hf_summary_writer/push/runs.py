@@ -9,21 +9,23 @@ import contextlib
 import functools
 import socket
 import time
+import weakref
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.events import command_line
+from hf_summary_writer.events import command_line, writer_thread
 from hf_summary_writer.folder import STATE_FOLDER, StateFolder, disk
 from hf_summary_writer.notices import logger, printable
 from hf_summary_writer.process import Registry, shared
 from hf_summary_writer.push.run_state import MAX_STATE_BYTES, MAX_TEXT, STATE_FILE, RunPhase, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.events import EventWriter
 
 __all__ = ["Run", "RunsBelow"]
 
@@ -58,7 +60,7 @@ class Run:
         folder: The folder.
         config: Where it is pushed, how often, and whether its state is told to others.
         rank: The rank of this process. Other ranks than 0, which push from disks of their own, have files of their own.
-        logged: Returns how many events the writer has logged; `None` if it is closed or gone.
+        writer: The writer. Held weakly, or the thread that pushes would keep alive one that the user has dropped.
 
     Attributes:
         folder: The folder.
@@ -66,17 +68,11 @@ class Run:
         phase: Whether it is running, or how it ended.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: PushConfig,
-        rank: int,
-        logged: Callable[[], int | None] = lambda: None,
-    ) -> None:
+    def __init__(self, folder: Path, config: PushConfig, rank: int, writer: EventWriter) -> None:
         self.folder = folder
         self.config = config
         self._rank = rank
-        self._logged = logged
+        self._writer = weakref.ref(writer)
         self._started = time.time()
         self.phase = RunPhase.RUNNING
         # How many events the writer had logged when a later writer began.
@@ -93,7 +89,7 @@ class Run:
 
     def note_later_one(self) -> None:
         """Note that a later writer logs to the same folder."""
-        self._logged_before_the_next = self._logged() or 0
+        self._logged_before_the_next = self._logged or 0
 
     def end(self, phase: RunPhase) -> None:
         """Note how the run ended, unless it has ended already."""
@@ -101,6 +97,15 @@ class Run:
             if self.is_used:
                 self._make_latest()
             self.phase = phase
+
+    def flush(self) -> EventWriter | None:
+        """Write all logged events to disk; return the writer unless it was dropped without `close`."""
+        writer = self._writer()
+        if writer is None:
+            writer_thread.flush()
+        else:
+            writer.flush()
+        return writer
 
     def along(self, written: Mapping[str, float], secret: str | None) -> Mapping[str, bytes]:
         """Return the contents of the state files to upload with other files, by their paths in the folder.
@@ -138,6 +143,12 @@ class Run:
         except Exception:  # a disk, or a program that puts anything into `sys.argv`
             logger.debug("the state of %s is not left there", self.folder, exc_info=True)
 
+    @property
+    def _logged(self) -> int | None:
+        """How many events the writer has logged; `None` if it is closed or gone."""
+        writer = self._writer()
+        return None if writer is None else writer.logged_events
+
     def _make_latest(self) -> None:
         self._known.runs.discard(self)
         self._known.runs.add(self)
@@ -145,7 +156,7 @@ class Run:
     @property
     def is_open(self) -> bool:
         """Whether the writer may log more."""
-        return self._logged() is not None
+        return self._logged is not None
 
     @property
     def is_used(self) -> bool:
@@ -154,7 +165,7 @@ class Run:
         One without a use was left open, as by a cell of a notebook that is run again.
         """
         before = self._logged_before_the_next
-        return self.phase is RunPhase.RUNNING and (before is None or self._logged() not in {before, None})
+        return self.phase is RunPhase.RUNNING and (before is None or self._logged not in {before, None})
 
     @property
     def _latest(self) -> Run:
