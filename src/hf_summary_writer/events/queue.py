@@ -70,6 +70,7 @@ class EventQueue:
     Attributes:
         folder: The absolute path of `directory`.
         items: Pending items, oldest first.
+        file: The file that is written to, by the writer thread. Another thread may sync it while that leaves it alone.
         register_at: Time (of `time.time`) from which a caller that appended must call `register`; 0 when closed or
             forked.
         closed: Whether no more items are expected; any that come all the same go to a new file.
@@ -96,7 +97,7 @@ class EventQueue:
         self.register_at: float = 0.0
         self.closed: bool = False
         self.has_metadata = False
-        self._file = EventFile(self.folder, suffix, segment_bytes)
+        self.file = EventFile(self.folder, suffix, segment_bytes)
         self._flush_secs = flush_secs
         self.late = late
         # Taken from `items` and not yet written, so that a failed write has something to try again.
@@ -118,7 +119,7 @@ class EventQueue:
     def open(self) -> None:
         """Create the first file, before anything is appended."""
         try:
-            self._file.open()
+            self.file.open()
         except OSError as error:
             self._fall_back(error, time.monotonic())
         writer_thread.register(self)
@@ -216,15 +217,6 @@ class EventQueue:
     # For the writer thread, one thread at a time.
 
     @property
-    def event_file(self) -> str | None:
-        """Path of the file that is written to."""
-        return self._file.path
-
-    @property
-    def holds_descriptor(self) -> bool:
-        return self._file.is_open
-
-    @property
     def has_waiting_callers(self) -> bool:
         return bool(self._requests or self._reached or self.memory.waiting)
 
@@ -236,7 +228,7 @@ class EventQueue:
     @property
     def is_done(self) -> bool:
         """Whether the queue is closed and nothing of it is left."""
-        return self._is_at_end and self._file.path is None
+        return self._is_at_end and self.file.path is None
 
     @property
     def _is_at_end(self) -> bool:
@@ -299,42 +291,29 @@ class EventQueue:
             self.memory.wake_waiting()
         return before - len(self._taken)
 
-    @property
-    def is_dirty(self) -> bool:
-        """Whether the file was written to since the last sync."""
-        return self._file.dirty
-
     def needs_sync(self, now: float) -> bool:
         """Return whether requests were reached, `flush_secs` are over, or the file is not expected to grow."""
         if self._reached:
             return True
-        if self._file.path is None or self.failing:
+        if self.file.path is None or self.failing:
             return False
-        return self._is_at_end or (self._file.dirty and self._sync_at is not None and now >= self._sync_at)
-
-    def sync(self) -> None:
-        """Sync the file. Another thread may call this, while the writer thread leaves the queue alone.
-
-        Raises:
-            OSError: The disk did not take it.
-        """
-        self._file.sync()
+        return self._is_at_end or (self.file.dirty and self._sync_at is not None and now >= self._sync_at)
 
     def end_sync(self, error: OSError | None) -> None:
         """Answer the requests that were reached before the sync; log its error; close a file at its end."""
         self._sync_at = None
         if error is not None:
             self.failures.report_sync(error, self.directory)
-        is_flushed_in_one_go = bool(self._reached) and self._file.in_one_go
+        is_flushed_in_one_go = bool(self._reached) and self.file.in_one_go
         if self._is_at_end or is_flushed_in_one_go or any(request.closes for request in self._reached):
-            self._file.forget()
+            self.file.forget()
         while self._reached:
             self._reached.pop().set()
 
     def tidy(self, now: float) -> None:
         """Give back the descriptor of an idle file."""
-        if self._file.is_open and not self._file.in_one_go and not self.failing and now >= self._idle_at:
-            self._file.rest()
+        if self.file.is_open and not self.file.in_one_go and not self.failing and now >= self._idle_at:
+            self.file.rest()
 
     def drop(self) -> None:
         """Drop the item that made `work` raise, and continue in a new file."""
@@ -342,26 +321,22 @@ class EventQueue:
         if not self._taken:
             self._take(len(self.items))
         lost, self._taken = self._taken, []
-        self._file.forget()
+        self.file.forget()
         self.failures.forget(self)
         self._lose(lost)
         self.memory.wake_waiting()
-
-    def rest(self) -> None:
-        """Release the descriptor for now."""
-        self._file.rest()
 
     def leave_to_parent(self, *, keep_items: bool) -> None:
         """Leave pending events and the open file to the parent, in a forked child."""
         # Values on a device are neither read nor freed here: a forked child must not touch the parent's devices.
         _of_parent.append((self.items, self._taken, self._copies))
-        has_events = bool(self.items or self._taken or self._file.appended)
+        has_events = bool(self.items or self._taken or self.file.appended)
         self.items = deque(item for item in self.items if keep_items and type(item) is not OnDevice)
         self._taken = []
         self._copies = None
         self._requests = set()
         self._reached = []
-        self._file.belongs_to_parent(has_events=has_events)
+        self.file.belongs_to_parent(has_events=has_events)
         self.register_at = 0.0
         self.memory.reset()
         self.failures.reset()
@@ -409,12 +384,12 @@ class EventQueue:
         records = frames(scalar_payloads(scalars)) if scalars else self._encode(taken)
         if now >= self._verify_at:
             self._verify_at = now + _VERIFY_SECONDS
-            self._file.verify()
-        before = self._file.appended
+            self.file.verify()
+        before = self.file.appended
         try:
-            self._file.append(records)
+            self.file.append(records)
         finally:
-            done = self._file.appended - before
+            done = self.file.appended - before
             if not scalars:
                 self.memory.release(sum(map(memory_of, taken[:done])))
             del taken[:done]
@@ -496,7 +471,7 @@ class EventQueue:
         last = max((i for i, item in enumerate(pending) if isinstance(item, FlushRequest) and item.closes), default=-1)
         self._copies = None
         self.items.extendleft(reversed(pending[last + 1 :]))
-        self._file.forget()
+        self.file.forget()
         if not self.items:
             # It may never be written to again.
             self.failures.forget(self)

@@ -186,7 +186,7 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
     @property
     def event_files(self) -> list[str]:
         """Paths of the event files being written to; all others of the run never change again."""
-        return [path for writer in self._own_writers() if (path := writer.events.event_file)]
+        return [path for writer in self._own_writers() if (path := writer.events.file.path)]
 
     @property
     def logged_events(self) -> int | None:

@@ -39,8 +39,8 @@ def sync_all(queues: Sequence[EventQueue]) -> Iterator[_Outcome]:
     writes of other programs, and would not tell whose data a failing disk has lost. Where no thread can start, as late
     in the exit of some versions of Python, the calling thread syncs all.
     """
-    clean = [each for each in queues if not each.is_dirty]
-    dirty = [each for each in queues if each.is_dirty]
+    clean = [each for each in queues if not each.file.dirty]
+    dirty = [each for each in queues if each.file.dirty]
     yield from _in_turn(clean)
     if len(dirty) < 2:
         yield from _in_turn(dirty)
@@ -96,7 +96,7 @@ def _sync_each(waiting: deque[EventQueue], done: queue.SimpleQueue[_Outcome]) ->
 
 def _sync(events: EventQueue) -> BaseException | None:
     try:
-        events.sync()
+        events.file.sync()
     except BaseException as error:  # noqa: BLE001 - for the caller, who knows whose file it is
         return error
     return None

@@ -98,9 +98,8 @@ class WriterThread:
         self._slice_began: float | None = None
         # The slice that a caller gave up on, so that no other one waits for it.
         self._stuck_slice: float | None = None
-        # The slice that waiting callers looked at last, the CPU time at that moment, and when it was last seen to grow.
-        self._watched_slice: float | None = None
-        self._cpu_used = self._last_at_work = 0.0
+        # The slice that waiting callers looked at last, its CPU time then, and when that was last seen to have grown.
+        self._progress: tuple[float, float, float] = (0.0, 0.0, 0.0)
         self._clock: int | None = None
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -147,11 +146,15 @@ class WriterThread:
     def _disk_hangs(self, now: float) -> bool:
         """Return whether the slice in progress takes so long, without using the processor, that no caller waits."""
         began, used = self._slice_began, self._cpu_seconds()
-        if began != self._watched_slice:
-            self._watched_slice, self._cpu_used, self._last_at_work = began, used, 0.0
-        elif used > self._cpu_used + _AT_WORK_SECONDS:
-            self._cpu_used, self._last_at_work = used, now
-        if began is None or now - max(began, self._last_at_work) <= self.limits.hang:
+        if began is None:
+            return False
+        watched, used_before, at_work = self._progress
+        if began != watched:
+            used_before, at_work = used, began
+        elif used > used_before + _AT_WORK_SECONDS:
+            used_before, at_work = used, now
+        self._progress = began, used_before, at_work
+        if now - at_work <= self.limits.hang:
             return False
         if self._stuck_slice != began:
             self._stuck_slice = began
@@ -288,10 +291,10 @@ class WriterThread:
         done = self._work(events, most, now)
         self._slice_began = None
         self._open.pop(id(events), None)
-        if events.holds_descriptor:
+        if events.file.is_open:
             self._open[id(events)] = events
             if len(self._open) > _MOST_OPEN:
-                self._open.pop(next(iter(self._open))).rest()
+                self._open.pop(next(iter(self._open))).file.rest()
         return done
 
     def _sync(self, queues: list[EventQueue]) -> None:

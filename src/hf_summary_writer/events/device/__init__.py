@@ -9,8 +9,7 @@ queues while the device works.
 
 from __future__ import annotations
 
-from hf_summary_writer.events.device.copies import HostCopies
 from hf_summary_writer.events.device.find import device_of, take_number
-from hf_summary_writer.events.device.snapshot import Device, Snapshot
+from hf_summary_writer.events.device.snapshot import Device, HostCopies, Snapshot
 
 __all__ = ["Device", "HostCopies", "Snapshot", "device_of", "take_number"]

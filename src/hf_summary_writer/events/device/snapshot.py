@@ -1,15 +1,18 @@
-"""A value on an accelerator, and the interface of an accelerator."""
+"""A value on an accelerator, the interface of an accelerator, and the copies to the host that are under way."""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Copy", "Device", "Snapshot", "without_memory"]
+__all__ = ["Copy", "Device", "HostCopies", "Snapshot", "without_memory"]
 
 
 class Snapshot:
@@ -91,6 +94,54 @@ class Device(Protocol):
         It returns minimum, maximum, sum, sum of squares, and for each of the ascending `limits` how many numbers are
         below it; for the last one, below or equal.
         """
+
+
+class HostCopies:
+    """The copies of some snapshots, one for each device.
+
+    Args:
+        snapshots: The snapshots.
+        report: Receives each error of a device. Its snapshots get no value then.
+
+    Attributes:
+        began: Time (monotonic) since which the devices are at work.
+    """
+
+    def __init__(self, snapshots: Iterable[Snapshot], report: Callable[[Exception], None]) -> None:
+        self.began: float = time.monotonic()
+        self._report = report
+        self._copies: list[tuple[list[Snapshot], Copy]] = []
+        by_device: defaultdict[Device, list[Snapshot]] = defaultdict(list)
+        for snapshot in snapshots:
+            by_device[snapshot.device].append(snapshot)
+        for device, group in by_device.items():
+            with self._errors_reported():
+                self._copies.append((group, device.start_copy(group)))
+
+    def are_ready(self) -> bool:
+        """Return whether `read` would not wait."""
+        return all(_is_ready(copy) for _, copy in self._copies)
+
+    def read(self) -> None:
+        """Set the value of each snapshot."""
+        for group, copy in self._copies:
+            with self._errors_reported():
+                for snapshot, value in zip(group, copy.values(), strict=True):
+                    snapshot.value = value
+
+    @contextlib.contextmanager
+    def _errors_reported(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - any error of a device
+            self._report(error)
+
+
+def _is_ready(copy: Copy) -> bool:
+    try:
+        return copy.is_ready()
+    except Exception:  # noqa: BLE001 - `values` raises it again
+        return True
 
 
 _ZERO = bytes(16)
