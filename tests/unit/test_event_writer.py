@@ -735,7 +735,7 @@ def test_a_bug_in_one_writer_delays_no_other_writer_and_no_flush(
     real = getattr(kind, step)
 
     def broken(self: Any, *arguments: Any) -> Any:
-        if getattr(self, "folder", None) == folder or getattr(self, "_directory", None) == folder:
+        if getattr(self, "directory", None) == folder or getattr(self, "_directory", None) == folder:
             raise bug
         return real(self, *arguments)
 
@@ -841,7 +841,7 @@ def test_a_flush_that_races_with_a_disk_failure_ends_with_the_next_failure(
 ) -> None:
     monkeypatch.setattr(writer_thread, "register", lambda _: None)
     failure = OSError(errno.EIO, "Input/output error")
-    events = EventQueue(str(tmp_path), MemoryLimit(1 << 20), WriteFailures(1 << 20))
+    events = EventQueue(str(tmp_path), EventFile(str(tmp_path)), MemoryLimit(1 << 20), WriteFailures(1 << 20))
 
     class AddedLate(set[FlushRequest]):
         """The disk fails after a caller looked this set up and before it adds its request."""

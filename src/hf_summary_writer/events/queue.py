@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hf_summary_writer.events.device import HostCopies
 from hf_summary_writer.events.encoding import Scalar, scalar_payloads
-from hf_summary_writer.events.files import SEGMENT_BYTES, EventFile
 from hf_summary_writer.events.items import Deferred, Item, OnDevice, memory_of
 from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.tfrecord import frame, frames
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hf_summary_writer.events.failures import WriteFailures
+    from hf_summary_writer.events.files import EventFile
     from hf_summary_writer.events.memory import MemoryLimit
 
 __all__ = ["EventQueue"]
@@ -44,10 +44,6 @@ _IDLE_SECONDS = 10.0
 
 """How long a file stays open with nothing appended."""
 
-_PLAIN = frozenset({bytes, tuple})
-
-"""Types of events that need no work of their own before they are written."""
-
 _of_parent: list[Any] = []
 
 """Items and copies that a forked child has inherited and must never free."""
@@ -58,19 +54,15 @@ class EventQueue:
 
     Args:
         directory: Folder of the event files, as callers name it.
+        file: The file that is written to, by the writer thread. Another thread may sync it while that leaves it alone.
         memory: Shared by the queues of one writer.
         failures: Likewise.
-        folder: The same as an absolute path without links.
-        suffix: Ends every file name.
         flush_secs: Seconds between two fsyncs while events come.
-        segment_bytes: Size at which the next event goes to a new file.
         late: Returns the function to call when an event came after `close`, or after the exit of the interpreter;
             `None` if its writer is gone.
 
     Attributes:
-        folder: The absolute path of `directory`.
         items: Pending items, oldest first.
-        file: The file that is written to, by the writer thread. Another thread may sync it while that leaves it alone.
         register_at: Time (of `time.time`) from which a caller that appended must call `register`; 0 when closed or
             forked.
         closed: Whether no more items are expected; any that come all the same go to a new file.
@@ -80,24 +72,21 @@ class EventQueue:
     def __init__(
         self,
         directory: str,
+        file: EventFile,
         memory: MemoryLimit,
         failures: WriteFailures,
         *,
-        folder: str | None = None,
-        suffix: str = "",
         flush_secs: float = 120,
-        segment_bytes: int = SEGMENT_BYTES,
         late: Callable[[], Callable[[], object] | None] = lambda: None,
     ) -> None:
         self.directory = directory
-        self.folder: str = directory if folder is None else folder
+        self.file = file
         self.memory = memory
         self.failures = failures
         self.items: deque[Item] = deque()
         self.register_at: float = 0.0
         self.closed: bool = False
         self.has_metadata = False
-        self.file = EventFile(self.folder, suffix, segment_bytes)
         self._flush_secs = flush_secs
         self.late = late
         # Taken from `items` and not yet written, so that a failed write has something to try again.
@@ -149,10 +138,8 @@ class EventQueue:
         if is_late:
             self.register_at = 0.0
         writer_thread.register(self)
-        if is_late:
-            function = self.late()
-            if function is not None:
-                function()
+        if is_late and (function := self.late()) is not None:
+            function()
 
     def wait_for_room(self) -> bool:
         """Wait until an item may be appended; return False, and count it as dropped, if the disk fails or hangs."""
@@ -444,7 +431,7 @@ class EventQueue:
         """Whether another request may follow, in the same file, after events that are only to be written."""
         if not self._reached or self._reached[-1].closes or not self._requests:
             return False
-        return bool(self._taken) and type(self._taken[0]) in _PLAIN
+        return bool(self._taken) and type(self._taken[0]) in (tuple, bytes)
 
     def _fall_back(self, error: OSError, now: float) -> None:
         """Keep unwritten events for another try, and let no caller wait for them."""

@@ -24,7 +24,7 @@ from hf_summary_writer.checks import (
 from hf_summary_writer.events import hooks
 from hf_summary_writer.events.failures import WriteFailures
 from hf_summary_writer.events.file_writer import FileWriter
-from hf_summary_writer.events.files import SEGMENT_BYTES
+from hf_summary_writer.events.files import SEGMENT_BYTES, EventFile
 from hf_summary_writer.events.memory import MemoryLimit
 from hf_summary_writer.events.queue import EventQueue
 from hf_summary_writer.events.thread import writer_thread
@@ -280,14 +280,13 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
     def _new_queue(self, folder: str) -> EventQueue:
         # By their names alone, since there may be no working folder.
         inside = os.path.relpath(os.path.join(os.sep, folder), os.path.join(os.sep, self.logdir))
+        path = os.path.normpath(os.path.join(self._real_logdir, inside))
         return EventQueue(
             folder,
+            EventFile(path, self._filename_suffix, self._segment_bytes),
             self._memory,
             self._failures,
-            folder=os.path.normpath(os.path.join(self._real_logdir, inside)),
-            suffix=self._filename_suffix,
             flush_secs=self._flush_secs,
-            segment_bytes=self._segment_bytes,
             # Weak, or the writer thread would keep alive a writer that the user has dropped.
             late=weakref.WeakMethod(self._reopened),
         )

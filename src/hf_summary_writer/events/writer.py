@@ -477,14 +477,12 @@ class EventWriter(RunFiles):
             except OSError as error:
                 logger.error("an embedding could not be written: %s", error)  # noqa: TRY400 - likewise
             return
-        writer = self._get_file_writer()
-        logdir = writer.events.folder
-        folder = os.path.join(logdir, subdir)
+        folder = os.path.join(self._real_logdir, subdir)
         if os.path.isdir(folder):  # noqa: PTH112
             logger.warning("embedding folder %s exists: was global_step given to add_embedding()?", folder)
         write = functools.partial(
             media.write_embedding,
-            logdir=logdir,
+            logdir=self._real_logdir,
             subdir=subdir,
             step=step,
             tag=tag,
@@ -492,7 +490,7 @@ class EventWriter(RunFiles):
             labels=labels,
         )
         nbytes = sum(copy.nbytes for copy in copies) + media.label_bytes(labels)
-        writer.add_work(write, nbytes, copies)
+        self._get_file_writer().add_work(write, nbytes, copies)
 
     def add_pr_curve(
         self,
