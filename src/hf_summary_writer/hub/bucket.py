@@ -87,41 +87,35 @@ class BucketRemote(Remote):
         # As many files as the Xet client holds in little memory.
         for group in grouped(uploads, lambda each: each.size, BYTES_AT_ONCE):
             # One batch takes no more; others come along with the next push.
-            yield self._publish(group, along[: _MAX_OPERATIONS - len(group)], title, commit_slot)
+            extras = along[: _MAX_OPERATIONS - len(group)]
             along = ()
+            paths = frozenset(upload.path for upload in group)
+            self._keep_others(group, extras, commit_slot)
+            listed: dict[str, RemoteFile] = {}
+            with self._doubting(paths):
+                failed = self._send([*group, *extras], commit_slot, listed)
+                # The Hub may fail single files for a moment.
+                again = [upload for upload in group if upload.path in failed]
+                refused = self._send(again, commit_slot, listed) if again else {}
+            stored = paths - refused.keys()
+            self._check_intact(group)
+            arrived = stored - self._in_doubt
+            self._in_doubt -= stored
+            size = sum(upload.size for upload in group if upload.path in stored)
+            yield Published(
+                commit=self._receipt(title, len(stored), size) if stored else None,
+                committed=stored,
+                arrived=arrived,
+                settled=paths,
+                refused=refused,
+                listed=listed,
+            )
 
     def publish_small(
         self, uploads: Sequence[Upload], commit_slot: Callable[[], AbstractContextManager[object]]
     ) -> None:
         """Add small files to the bucket."""
         self._send(uploads, commit_slot, {})
-
-    def _publish(
-        self,
-        uploads: Sequence[Upload],
-        along: Sequence[Upload],
-        title: str,
-        commit_slot: Callable[[], AbstractContextManager[object]],
-    ) -> Published:
-        paths = frozenset(upload.path for upload in uploads)
-        self._keep_others(uploads, along, commit_slot)
-        listed: dict[str, RemoteFile] = {}
-        with self._doubting(paths):
-            failed = self._send([*uploads, *along], commit_slot, listed)
-            failed = {path: reason for path, reason in failed.items() if path in paths}
-            if failed:
-                # The Hub may fail single files for a moment.
-                again = [upload for upload in uploads if upload.path in failed]
-                failed = self._send(again, commit_slot, listed)
-        stored = paths - failed.keys()
-        self._check_intact(uploads)
-        arrived = stored - self._in_doubt
-        self._in_doubt -= stored
-        size = sum(upload.size for upload in uploads if upload.path in stored)
-        receipt = self._receipt(title, len(stored), size) if stored else None
-        return Published(
-            commit=receipt, committed=stored, arrived=arrived, settled=paths, refused=failed, listed=listed
-        )
 
     def _keep_others(
         self,
@@ -150,8 +144,7 @@ class BucketRemote(Remote):
             failed = self._call(lambda: self._batch(copy=copies))
         for path, reason in failed.items():
             raise TemporaryError(f"the longer file that was to be kept as {path!a} could not be copied: {reason}")
-        for path, to in kept.items():
-            self._tell_kept(path, to)
+        self._tell_kept(kept)
 
     def _send(
         self,

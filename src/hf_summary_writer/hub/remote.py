@@ -347,10 +347,11 @@ class Remote(ABC):
                 self.repo_id,
             )
 
-    def _tell_kept(self, path: str, kept: str) -> None:
-        logger.warning(
-            "%a in %s was longer than the file that replaces it: it is kept there as %a", path, self.repo_id, kept
-        )
+    def _tell_kept(self, kept: Mapping[str, str]) -> None:
+        for path, to in kept.items():
+            logger.warning(
+                "%a in %s was longer than the file that replaces it: it is kept there as %a", path, self.repo_id, to
+            )
 
     def _check_intact(self, uploads: Iterable[Upload]) -> None:
         for upload in uploads:

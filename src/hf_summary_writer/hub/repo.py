@@ -30,7 +30,7 @@ from hf_summary_writer.hub.uploads import (
 from hf_summary_writer.notices import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from huggingface_hub import CommitInfo, CommitOperationAdd
@@ -92,10 +92,26 @@ class RepoRemote(Remote):
         """Upload files and commit them, in several commits where text exceeds the size limit of one."""
         prepared = self._prepare(uploads, () if self._may_refuse_along else along)
         # Files that need no commit are settled with the first one.
-        unchanged = frozenset(upload.path for upload in uploads) - _paths(prepared.additions)
+        settled = frozenset(upload.path for upload in uploads) - _paths(prepared.additions)
         for share in prepared.shares(MAX_POSTED_BYTES_PER_COMMIT):
-            yield self._commit_share(share, unchanged, title, commit_slot)
-            unchanged = frozenset()
+            commit = None
+            committed = _paths(share.additions)
+            settled |= committed
+            arrived = settled - share.left_out
+            if committed:
+                with self._doubting(settled):
+                    commit = self._commit(share, f"{title}: {counted(len(committed), 'file')}", commit_slot)
+                arrived -= self._in_doubt
+            self._in_doubt -= settled
+            yield Published(
+                commit=commit,
+                committed=committed,
+                arrived=arrived,
+                left_out=share.left_out,
+                settled=settled,
+                listed=share.listed,
+            )
+            settled = frozenset()
 
     def _list(self, paths: list[str]) -> dict[str, RemoteFile]:
         found = self.api.get_paths_info(self.repo_id, paths, repo_type=self._repo_type, revision=self._revision)
@@ -168,46 +184,14 @@ class RepoRemote(Remote):
         found = longer(self.files([*sizes]), sizes) if sizes else {}
         return {path: kept_path(path, file.git_oid) for path, file in found.items()}
 
-    def _commit_share(
-        self,
-        share: PreparedCommit,
-        unchanged: frozenset[str],
-        title: str,
-        commit_slot: Callable[[], AbstractContextManager[object]],
-    ) -> Published:
-        commit = None
-        committed = _paths(share.additions)
-        settled = committed | unchanged
-        arrived = settled - share.left_out
-        if committed:
-            kept = {path: to for path, to in share.kept.items() if path in committed}
-            with self._doubting(settled):
-                commit = self._commit(share, kept, f"{title}: {counted(len(committed), 'file')}", commit_slot)
-            for path, to in kept.items():
-                self._tell_kept(path, to)
-            arrived -= self._in_doubt
-        self._in_doubt -= settled
-        return Published(
-            commit=commit,
-            committed=committed,
-            arrived=arrived,
-            left_out=share.left_out,
-            settled=settled,
-            listed=share.listed,
-        )
-
     def _commit(
-        self,
-        share: PreparedCommit,
-        kept: Mapping[str, str],
-        message: str,
-        commit_slot: Callable[[], AbstractContextManager[object]],
+        self, share: PreparedCommit, message: str, commit_slot: Callable[[], AbstractContextManager[object]]
     ) -> CommitInfo:
         from huggingface_hub import CommitOperationCopy
 
-        copies = [CommitOperationCopy(path, to) for path, to in kept.items()]
+        copies = [CommitOperationCopy(path, to) for path, to in share.kept.items()]
 
-        def commit(along: Sequence[CommitOperationAdd]) -> CommitInfo:
+        def attempt(along: Sequence[CommitOperationAdd]) -> CommitInfo:
             additions = [*share.additions, *along]
             on_the_wire = posted_bytes(additions) * 4 / 3  # base64
             with commit_slot():
@@ -222,7 +206,9 @@ class RepoRemote(Remote):
                     self._seconds_to_send(on_the_wire),
                 )
 
-        return self._with_or_without(share.along, commit)
+        commit = self._with_or_without(share.along, attempt)
+        self._tell_kept(share.kept)
+        return commit
 
     def _with_or_without(self, along: Sequence[T], attempt: Callable[[Sequence[T]], Result]) -> Result:
         """Attempt something with the small files; without them where the Hub may have refused because of them."""

@@ -87,14 +87,14 @@ class PreparedCommit:
     def shares(self, most: int) -> list[PreparedCommit]:
         """Return the commits to make one after the other, of which none posts more than `most` bytes, or a single file.
 
-        The first commit has all files without posted bytes, the small files that come along and the `left_out` paths.
+        The first commit has all files without posted bytes and all else of this one.
         """
         if posted_bytes(self.additions) <= most:
             return [self]
         uploaded = [each for each in self.additions if not posted_bytes([each])]
         posted = [each for each in self.additions if posted_bytes([each])]
         first, *others = grouped(posted, lambda each: posted_bytes([each]), most)
-        rest = replace(self, along=(), left_out=frozenset())
+        rest = replace(self, along=(), left_out=frozenset(), kept={})
         return [
             replace(self, additions=(*uploaded, *first)),
             *(replace(rest, additions=tuple(each)) for each in others),
