@@ -11,7 +11,7 @@ import hf_summary_writer
 from events import wait_until
 from faults.proxy import Answer, Drip, FaultProxy, Reset
 from hf_summary_writer import HFSummaryWriter
-from hf_summary_writer.hub import deadline, downloads, failure_of, mirror
+from hf_summary_writer.hub import downloads, failure_of, mirror, thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,4 +112,4 @@ def test_headers_that_trickle_in_end_a_read_at_its_deadline(
         hf_summary_writer.read(run, hf_api=proxied)
     assert proxy.requests  # and no answer to them has ended: each has hundreds of bytes
     proxy.clear()
-    wait_until(lambda: not any(each.is_alive() for each in deadline._reads_left_behind), 30.0)
+    wait_until(lambda: not any(each.is_alive() for each in thread._reads_left_behind), 30.0)

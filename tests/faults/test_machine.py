@@ -19,7 +19,7 @@ from faults.mounts import a_disk_of
 from faults.proxy import Answer, Delay
 from hf_summary_writer.errors import ActionNeededError, DeadlineError, TemporaryError
 from hf_summary_writer.hub import xet
-from hf_summary_writer.hub.deadline import HubThread
+from hf_summary_writer.hub.thread import HubThread
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -108,7 +108,7 @@ def test_a_child_forked_during_an_import_of_the_push_thread_can_import_that_modu
         + """
 import importlib, os, signal, sys, threading, time
 from hf_summary_writer.folder import prepare_for_forks
-from hf_summary_writer.hub.deadline import HubThread
+from hf_summary_writer.hub.thread import HubThread
 prepare_for_forks()
 sys.path.insert(0, sys.argv[1])
 reached, go_on, sleep = threading.Event(), threading.Event(), time.sleep

@@ -17,7 +17,9 @@ import pytest
 from events import wait_until
 from hf_summary_writer.errors import DeadlineError
 from hf_summary_writer.hub import deadline
-from hf_summary_writer.hub.deadline import Deadline, HubThread
+from hf_summary_writer.hub import thread as threads
+from hf_summary_writer.hub.deadline import Deadline
+from hf_summary_writer.hub.thread import HubThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +46,7 @@ def thread() -> Iterator[HubThread]:
 
 
 def test_a_result_at_the_deadline_is_returned(thread: HubThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline, "Future", LateFuture)
+    monkeypatch.setattr(threads, "Future", LateFuture)
 
     def work() -> int:
         time.sleep(0.1)
@@ -121,12 +123,12 @@ def test_the_hooks_of_others_are_kept_and_ours_are_added_once() -> None:
 
 
 def test_reads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline, "_MOST_READS_LEFT_BEHIND", 1)
+    monkeypatch.setattr(threads, "_MOST_READS_LEFT_BEHIND", 1)
     may_end: Future[None] = Future()
     with pytest.raises(DeadlineError, match="did not answer"):
-        deadline.in_time(may_end.result, 0.001)
+        threads.in_time(may_end.result, 0.001)
     with pytest.raises(DeadlineError, match="1 call"):
-        deadline.in_time(may_end.result, SECONDS)
+        threads.in_time(may_end.result, SECONDS)
     may_end.set_result(None)
-    wait_until(lambda: not any(thread.is_alive() for thread in deadline._reads_left_behind), SECONDS)
-    assert deadline.in_time(lambda: 7, SECONDS) == 7
+    wait_until(lambda: not any(thread.is_alive() for thread in threads._reads_left_behind), SECONDS)
+    assert threads.in_time(lambda: 7, SECONDS) == 7

@@ -19,7 +19,6 @@ from hf_summary_writer.config import MODE, Mode, mode_for
 from hf_summary_writer.errors import ActionNeededError
 from hf_summary_writer.hub.bucket import check_client
 from hf_summary_writer.hub.client import client_of
-from hf_summary_writer.hub.deadline import in_time
 from hf_summary_writer.hub.responses import (
     REPO_NOT_FOUND,
     REVISION_NOT_FOUND,
@@ -28,6 +27,7 @@ from hf_summary_writer.hub.responses import (
     one_line,
     requests_left,
 )
+from hf_summary_writer.hub.thread import in_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.errors import PushError
-from hf_summary_writer.hub.deadline import HubAnswerError, in_time
+from hf_summary_writer.hub.deadline import HubAnswerError
 from hf_summary_writer.hub.responses import failure_of
+from hf_summary_writer.hub.thread import in_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
-from hf_summary_writer.hub.deadline import HubAnswerError, in_time
+from hf_summary_writer.hub.deadline import HubAnswerError
 from hf_summary_writer.hub.downloads import SECONDS, download, in_threads, repo_files
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import failure_of
+from hf_summary_writer.hub.thread import in_time
 
 try:
     import fcntl

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from hf_summary_writer.errors import DeadlineError, InterruptedPushError, PushError, TemporaryError
-from hf_summary_writer.hub.deadline import HubThread
+from hf_summary_writer.hub.thread import HubThread
 from hf_summary_writer.notices import announce, logger
 
 if TYPE_CHECKING:
