@@ -320,27 +320,21 @@ class Job:
         is_repo = self.destination.repo_type != BUCKET
         return is_repo and self.config.model_card and self.ledger.is_new and self.ledger.commit is None
 
-    def states(self, snapshots: Iterable[FileSnapshot]) -> list[Upload]:
-        """Return the files with states of runs that come along with a commit of files."""
+    def states(self, snapshots: Iterable[FileSnapshot] = ()) -> list[Upload]:
+        """Return the files with states of runs that come along with files; without any, those with ends of runs.
+
+        `runs` is told once they are published.
+        """
         if self.lease.is_held_elsewhere:
             return []  # that process publishes them
         written = {snapshot.relpath: snapshot.entry.signature.written for snapshot in snapshots}
-        return self._state_files(self.runs.along(written, self.remote.client.secret))
-
-    def ends(self) -> list[Upload]:
-        """Return the files with ends of runs that need no commit; `runs` is told once they are published."""
-        if self.destination.repo_type != BUCKET or self.lease.is_held_elsewhere or self.interrupted():
-            return []
-        return self._state_files(self.runs.ends(self.remote.client.secret, final=self.final))
-
-    def _state_files(self, contents: Mapping[str, bytes]) -> list[Upload]:
-        """Return files with states, except where the user has a file of that name."""
+        contents = self.runs.states(written, self.remote.client.secret, final=self.final)
         # An owner above has uploaded the state of this very run.
         is_first = self.is_first and not self._was_left_to_others
         return [
             Upload(self.destination.path_in_repo(name), content, len(content), is_first=is_first)
             for name, content in contents.items()
-            if name not in self.ledger.entries
+            if name not in self.ledger.entries  # else the user has a file of that name
         ]
 
     def record_repo(self, *, is_new: bool) -> None:

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from hf_summary_writer.checks import as_unicode
+from hf_summary_writer.checks import BUCKET, as_unicode
 from hf_summary_writer.errors import (
     ActionNeededError,
     BranchGoneError,
@@ -351,8 +351,9 @@ class _Push:
 
     def _tell_ends(self, jobs: list[Job]) -> None:
         """Publish the ends of runs without other new data, where that needs no commit."""
+        jobs = [job for job in jobs if job.destination.repo_type == BUCKET and not job.interrupted()]
         try:
-            ends = {job: found for job in jobs if (found := job.ends())}
+            ends = {job: found for job in jobs if (found := job.states())}
             if ends:
                 uploads = [upload for found in ends.values() for upload in found]
                 self._remote.publish_small(uploads, lambda: self._queue.commit(final=True))

@@ -107,26 +107,25 @@ class Run:
             writer.flush()
         return writer
 
-    def along(self, written: Mapping[str, float], secret: str | None) -> Mapping[str, bytes]:
-        """Return the contents of the state files to upload with other files, by their paths in the folder.
+    def states(self, written: Mapping[str, float], secret: str | None, *, final: bool) -> Mapping[str, bytes]:
+        """Return the contents of the state files to upload, by their paths in the folder.
 
         Args:
-            written: When each of the others was last written, in seconds since the epoch.
+            written: When each of the files that they come along with was last written, in seconds since the epoch. With
+                none there are only ends of runs that are still running according to the Hub.
             secret: The access token, which the state files may not contain.
-        """
-        self._known.last_event = max(self._known.last_event, *written.values())
-        return self._files(secret)
-
-    def ends(self, secret: str | None, *, final: bool) -> Mapping[str, bytes]:
-        """Return the files with the ends of runs that are still running according to the Hub.
-
-        Args:
-            secret: As for `along`.
             final: Whether this is the last push.
         """
-        told = self._known.told
-        is_news = final and told is RunPhase.RUNNING and self._latest.phase is not told
-        return self._files(secret) if is_news else {}
+        known, latest = self._known, self._latest
+        if written:
+            known.last_event = max(known.last_event, *written.values())
+        elif not (final and known.told is RunPhase.RUNNING and latest.phase is not known.told):
+            return {}
+        if not self.config.run_state:
+            return {}
+        known.telling = latest.phase
+        name = f"hf-summary-writer.rank-{self._rank}.json" if self._rank else STATE_FILE
+        return {name: latest.content(secret)}
 
     def told(self) -> None:
         """Note that the files returned last are on the Hub."""
@@ -173,14 +172,6 @@ class Run:
         runs: list[Run] = self._known.runs.newest_first() or [self]
         return next((run for run in runs if run.is_used), runs[0])
 
-    def _files(self, secret: str | None) -> dict[str, bytes]:
-        if not self.config.run_state:
-            return {}
-        latest = self._latest
-        self._known.telling = latest.phase
-        name = f"hf-summary-writer.rank-{self._rank}.json" if self._rank else STATE_FILE
-        return {name: latest.content(secret)}
-
     def content(self, secret: str | None) -> bytes:
         """Return the content of a file with the state."""
         command = command_line()
@@ -216,17 +207,27 @@ class RunsBelow:
         # Those of them whose ends are being published.
         self._ending: set[str] = set()
 
-    def along(self, written: Mapping[str, float], secret: str | None) -> Mapping[str, bytes]:
-        """As `Run.along`."""
-        newest: dict[str, float] = {}
+    def states(self, written: Mapping[str, float], secret: str | None, *, final: bool) -> Mapping[str, bytes]:  # noqa: ARG002 - ends may come at any time
+        """As `Run.states`."""
+        newest = {} if written else dict(self._going_on)
         for relpath, seconds in written.items():
             for reldir in _folders_of(relpath):
                 newest[reldir] = max(newest.get(reldir, 0.0), seconds)
-        return self._found(newest, secret)
-
-    def ends(self, secret: str | None, *, final: bool) -> Mapping[str, bytes]:  # noqa: ARG002 - they may come at any time
-        """As `Run.ends`."""
-        return self._found(dict(self._going_on), secret, only_ends=True)
+        self._ending.clear()
+        found = {}
+        for reldir, left in _states_left(self._folder, newest):
+            if left.phase is not RunPhase.RUNNING:
+                self._ending.add(reldir)
+            elif written:
+                self._going_on[reldir] = newest[reldir]
+            else:
+                continue
+            state = left.brought_along(newest[reldir], time.time(), self._interval)
+            if state is None:
+                self._going_on.pop(reldir, None)
+            else:
+                found[f"{reldir}/{STATE_FILE}" if reldir else STATE_FILE] = state.encoded(secret)
+        return found
 
     def told(self) -> None:
         """As `Run.told`."""
@@ -235,24 +236,6 @@ class RunsBelow:
 
     def leave(self, secret: str | None) -> None:
         """Do nothing: writers leave the states of their own runs."""
-
-    def _found(self, newest: Mapping[str, float], secret: str | None, *, only_ends: bool = False) -> dict[str, bytes]:
-        """Return the state files of the runs in some folders, given the time of the newest file in each."""
-        self._ending.clear()
-        found = {}
-        for reldir, left in _states_left(self._folder, newest):
-            if left.phase is not RunPhase.RUNNING:
-                self._ending.add(reldir)
-            else:
-                self._going_on[reldir] = newest[reldir]
-                if only_ends:
-                    continue
-            state = left.brought_along(newest[reldir], time.time(), self._interval)
-            if state is None:
-                self._going_on.pop(reldir, None)
-            else:
-                found[f"{reldir}/{STATE_FILE}" if reldir else STATE_FILE] = state.encoded(secret)
-        return found
 
 
 def _folders_of(relpath: str) -> Iterator[str]:
