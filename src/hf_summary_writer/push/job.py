@@ -223,15 +223,16 @@ class Job:
     def refresh(self) -> None:
         """Re-read the ledger, to which other processes write."""
         try:
-            if self.ledger.refresh():
-                self._found = None
+            if not self.ledger.refresh():
+                return
         except LedgerError as error:
-            self._found = None
             self._once.warn(
                 "ledger", f"The upload state of {self.folder} cannot be read: {error}; all files are checked again"
             )
         except OSError as error:
             self._warn_of_state(error)
+            return
+        self._found = None
         self.ledger.forget(self._crossed)
         if self.ledger.repo_id is not None:
             self.remote.use(self.ledger.repo_id)
@@ -350,6 +351,7 @@ class Job:
             with contextlib.suppress(LedgerError, OSError):
                 if self.ledger.refresh():  # another process has recorded something meanwhile
                     self._crossed.update(arrived)
+                    self.ledger.forget(self._crossed)
                     arrived = {}
         self._crossed.difference_update(arrived)
         self._confirmed.update(arrived)
@@ -460,8 +462,7 @@ class Job:
 
     def remember(self) -> None:
         """Note where the folder is to go and the state of its run, for the process that pushes it."""
-        with contextlib.suppress(LedgerError, OSError):
-            self.ledger.refresh()
+        self.refresh()
         with contextlib.suppress(TemporaryError), self.locked():
             self._note(lambda: self.ledger.record_config(self.config))
         self.leave_state()
