@@ -122,15 +122,18 @@ class Ledger:
         self.path = path
         self.destination = destination
         self._state = StateFolder(path.parent)
-        self._seen: Signature | None = None  # of the file that memory was read from or written to
-        self._lines = self._whole_bytes = 0
         self._swept = False
+        self._reset()
+
+    def _reset(self) -> None:
         self.repo_id: str | None = None
         self.is_new: bool = False
         self.commit: CommitRecord | None = None
         self.config: PushConfig | None = None
         self.moved_from: str | None = None
         self.entries: dict[str, LedgerEntry] = {}
+        self._seen: Signature | None = None  # of the file that memory was read from or written to
+        self._lines = self._whole_bytes = 0
         self._is_stale = False  # whether the file lacks something that memory holds, so that it must be rewritten
 
     @property
@@ -228,13 +231,7 @@ class Ledger:
         self.forget(relpaths)
         if len(self.entries) != before:
             self._is_stale = True
-            self._rewrite()
-
-    def _reset(self) -> None:
-        self.repo_id = self.commit = self.config = self.moved_from = self._seen = None
-        self.is_new = self._is_stale = False
-        self.entries = {}
-        self._lines = self._whole_bytes = 0
+            self._write([])
 
     def _distrusted(self, why: str, *, sets_aside: bool) -> LedgerError:
         self._reset()
@@ -357,7 +354,7 @@ class Ledger:
         content = _encoded(lines)
         self._seen = Signature.of(self._state.write(self.path.name, content, durable=True))
         self._lines, self._whole_bytes = len(lines), len(content)
-        self.moved_from, self._is_stale = None, False
+        self.moved_from = None
 
     def _repo_line(self) -> dict[str, Any]:
         return {"repo": self.repo_id, **({"new": True} if self.is_new else {})}
