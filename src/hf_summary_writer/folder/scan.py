@@ -130,10 +130,10 @@ class FolderScan:
             reldir, source = pending.pop()
             for entry in self._entries(reldir, source):
                 relpath, found = _joined(reldir, entry.name), _joined(source, entry.name)
-                is_link = entry.is_symlink()
                 try:
+                    is_link = entry.is_symlink()
                     target = self._target(found) if is_link else found
-                except OSError as error:  # a link that is replaced at this moment
+                except OSError as error:  # a link that is replaced at this moment, or a disk that fails
                     self._note_error(relpath, error)
                     continue
                 # Not by the method of the entry, which raises for a link into a folder without permission.
