@@ -296,21 +296,18 @@ def _watched(
     with _until_told_to_stop() as wait:
         while True:
             linked = _linked(configs) if follow_links else []
-            by_link -= _stopped(by_config, by_link - {_key(*each) for each in linked}, as_json=as_json)
-            by_link |= {_key(*each) for each in linked} - by_config.keys()
-            added = []
-            for folder, config in [*configs, *linked]:
-                key = _key(folder, config)
-                if key not in by_config:
-                    # The links out of other folders are followed, or are named at the end.
-                    names_links = not follow_links or key in by_link
-                    by_config[key] = scheduler_of(folder, config, as_json=as_json, err=False, names_links=names_links)
-                    added.append(by_config[key])
-                    if not as_json:
-                        say(f"{folder} goes to {place(config)} every {interval(minutes)}, until Ctrl-C")
-                        if matches_nothing(folder, config):
-                            say(f"no file in {folder} matches {patterns(config)} yet", colour="yellow", err=True)
-            start_together(added)
+            targets = {_key(*each) for each in linked}
+            for key in by_link - targets:
+                _stop(by_config.pop(key), as_json=as_json)
+            by_link = targets - {_key(*each) for each in configs}
+            new = {_key(*each): each for each in [*configs, *linked] if _key(*each) not in by_config}
+            # The links that are not followed are named at the end.
+            added = {
+                key: _announced(*each, minutes, names_links=not follow_links, as_json=as_json)
+                for key, each in new.items()
+            }
+            by_config |= added
+            start_together([*added.values()])
             if wait(minutes * 60):
                 break
             configs = later()
@@ -323,14 +320,22 @@ def _watched(
     return statuses
 
 
-def _stopped(by_config: dict[_Key, FolderScheduler], keys: set[_Key], *, as_json: bool) -> set[_Key]:
-    """Stop the schedulers of folders to which no link leads any more, and return their keys."""
-    for key in keys:
-        scheduler = by_config.pop(key)
-        scheduler.stop()
-        if not as_json:
-            say(f"{scheduler.folder_path} is not uploaded to {scheduler.path_in_repo} any more: the link is gone")
-    return keys
+def _announced(
+    folder: Path, config: PushConfig, minutes: float, *, names_links: bool, as_json: bool
+) -> FolderScheduler:
+    """Return a scheduler that is not started, and say where it pushes."""
+    if not as_json:
+        say(f"{folder} goes to {place(config)} every {interval(minutes)}, until Ctrl-C")
+        if matches_nothing(folder, config):
+            say(f"no file in {folder} matches {patterns(config)} yet", colour="yellow", err=True)
+    return scheduler_of(folder, config, as_json=as_json, err=False, names_links=names_links)
+
+
+def _stop(scheduler: FolderScheduler, *, as_json: bool) -> None:
+    """Stop the scheduler of a folder to which no link leads any more."""
+    scheduler.stop()
+    if not as_json:
+        say(f"{scheduler.folder_path} is not uploaded to {scheduler.path_in_repo} any more: the link is gone")
 
 
 def _finished(schedulers: list[CommitScheduler]) -> list[Status]:
