@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -188,12 +187,12 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         nbytes += _CALL_BYTES
         snapshots = tuple([value for value in values if type(value) is Snapshot])
         if not snapshots:
-            self.events.put(Deferred(functools.partial(work, *values), nbytes))
+            self.events.put(Deferred(work, values, nbytes))
             return
 
         def finish() -> Deferred:
             on_host = [value.value if type(value) is Snapshot else value for value in values]
-            return Deferred(functools.partial(work, *on_host), nbytes)
+            return Deferred(work, on_host, nbytes)
 
         self.events.put(OnDevice(snapshots, finish, nbytes))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.events.encoding import Scalar
 from hf_summary_writer.events.signals import FlushRequest
 from hf_summary_writer.events.upstream import make_np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hf_summary_writer.events.device import Snapshot
 
@@ -30,10 +30,12 @@ class Deferred:
 
     Attributes:
         encode: Returns the event's bytes, or `None` if it wrote files of its own instead.
-        nbytes: Memory that it holds until then.
+        values: Arguments of `encode`.
+        nbytes: Memory that all of this holds until then.
     """
 
-    encode: Callable[[], bytes | None]
+    encode: Callable[..., bytes | None]
+    values: Sequence[Any]
     nbytes: int
 
 

@@ -409,7 +409,7 @@ class EventQueue:
 
     def _encode_one(self, item: Deferred) -> bytes:
         try:
-            payload = item.encode() or b""
+            payload = item.encode(*item.values) or b""
         except Exception:
             logger.exception("an event of %s could not be encoded and is dropped", self.directory)
             self.failures.lose(1)

@@ -89,9 +89,13 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     # Whether it was unpickled or copied: then it starts with its first event, since most copies never log.
     _is_copy = False
-    # tensorboardX's own, by name: `None` while closed.
+    # tensorboardX's own, by name; the first two are `None` while closed.
     file_writer: Any
     all_writers: Any
+    logdir: str
+    _max_queue: int
+    _flush_secs: float
+    _filename_suffix: str
 
     def __init__(
         self,
@@ -322,23 +326,19 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
 
     @property
     def max_queue(self) -> int:
-        given: int = self._max_queue
-        return given
+        return self._max_queue
 
     @property
     def flush_secs(self) -> float:
-        given: float = self._flush_secs
-        return given
+        return self._flush_secs
 
     @property
     def filename_suffix(self) -> str:
-        given: str = self._filename_suffix
-        return given
+        return self._filename_suffix
 
     def get_logdir(self) -> str:
         """Return the folder of the run."""
-        logdir: str = self.logdir
-        return logdir
+        return self.logdir
 
     # Copies.
 
