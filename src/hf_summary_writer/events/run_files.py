@@ -136,7 +136,6 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
         self._memory = MemoryLimit(max_pending_bytes)
         self._failures = WriteFailures(max_pending_bytes)
         self._lifecycle = threading.RLock()
-        self._closing: list[FlushRequest] = []
         # Writers that `close` has closed last. Another thread may have been about to use one.
         self._closed: list[FileWriter] = []
         # Writers of `add_hparams`, until their events are on disk.
@@ -204,8 +203,10 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
         """
         requests = [writer.events.request_flush() for writer in self._own_writers()]
         # Read after the writers: one that another thread is closing is no longer among them.
-        late = [writer.events.request_flush() for writer in self._closed if not writer.events.is_done]
-        writer_thread.wait_for_all([*self._closing, *requests, *late])
+        writer_thread.wait_for_all([*requests, *self._flush_closed()])
+
+    def _flush_closed(self) -> list[FlushRequest]:
+        return [writer.events.request_flush() for writer in self._closed if not writer.events.is_done]
 
     def close(self) -> None:
         """Flush and close all files. A second call does nothing; a later write opens a new file."""
@@ -213,12 +214,12 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
             was_open = self.all_writers is not None
             if was_open:
                 self._closed = self._own_writers()
-                self._closing = [writer.begin_close() for writer in self._closed]
+                for writer in self._closed:
+                    writer.begin_close()
                 self.file_writer = self.all_writers = self._queue = None
                 self._trials = []
-            closing = self._closing
         # A second closer returns when all is on disk, too; no thread waits with the lock held.
-        writer_thread.wait_for_all(closing)
+        writer_thread.wait_for_all(self._flush_closed())
         if was_open and hooks.is_hooked("close"):
             super().close()
         if was_open and self._has_comet:
@@ -228,7 +229,6 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
     def after_fork_in_child(self) -> None:
         """Take fresh locks; the writer thread tells the queues."""
         self._lifecycle = threading.RLock()
-        self._closing = []
         self._closed = []
         self._trials = []
         self._memory.reset()
