@@ -244,7 +244,7 @@ class EventQueue:
             return False
         if self._awaits_device:
             return self._is_copied
-        return not self.failing or now >= self._retry_at or bool(self._requests)
+        return now >= self._retry_at or bool(self._requests) or not self.failing
 
     def work(self, most: int, now: float) -> int:
         """Write up to `most` items, or reach requests, which wait for a sync then; return how many items were done.
@@ -282,9 +282,8 @@ class EventQueue:
         """Return whether requests were reached, `flush_secs` are over, or the file is not expected to grow."""
         if self._reached:
             return True
-        if self.file.path is None or self.failing:
-            return False
-        return self._is_at_end or (self.file.dirty and self._sync_at is not None and now >= self._sync_at)
+        is_overdue = self.file.dirty and self._sync_at is not None and now >= self._sync_at
+        return self.file.path is not None and (self._is_at_end or is_overdue) and not self.failing
 
     def end_sync(self, error: OSError | None) -> None:
         """Answer the requests that were reached before the sync; log its error; close a file at its end."""
@@ -299,7 +298,7 @@ class EventQueue:
 
     def tidy(self, now: float) -> None:
         """Give back the descriptor of an idle file."""
-        if self.file.is_open and not self.file.in_one_go and not self.failing and now >= self._idle_at:
+        if self.file.is_open and now >= self._idle_at and not self.file.in_one_go and not self.failing:
             self.file.rest()
 
     def drop(self) -> None:
