@@ -459,10 +459,17 @@ def test_refused_files_are_found_by_halving_and_hold_back_no_other(
 
 
 @pytest.mark.parametrize("accepts_one", [False, True])
-@pytest.mark.parametrize("others_wait", [False, True])
+@pytest.mark.parametrize(("others_wait", "max_files"), [(False, 100), (True, 100), (False, 1)])
 def test_five_refusals_in_a_row_end_the_push_of_a_folder_unless_a_file_was_accepted(
-    make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub, accepts_one: bool, others_wait: bool
+    make: Callable[..., Job],
+    push: Callable[..., Outcomes],
+    hub: MemoryHub,
+    monkeypatch: pytest.MonkeyPatch,
+    accepts_one: bool,
+    others_wait: bool,
+    max_files: int,
 ) -> None:
+    monkeypatch.setattr(MemoryHub, "max_files", max_files)
     job, other = make("run"), make("other")
     for number in range(8):
         (job.folder / f"{number}.txt").write_bytes(b"%d" % number)

@@ -245,6 +245,19 @@ def test_the_last_push_is_retried_until_its_deadline(pushes: Pushes, make: Calla
     assert future.result(SECONDS) == "delivered"
 
 
+def test_a_last_push_that_is_tried_again_answers_the_push_before_it_as_well(
+    pushes: Pushes, make: Callable[..., Any]
+) -> None:
+    task = make()
+    pushes.wait_for_begin()
+    before = task.last_future
+    assert before is not None
+    pushes.outcomes = [TemporaryError("x"), "delivered"]
+    last = task.finish(SECONDS)
+    pushes.let_end(2)
+    assert before.result(SECONDS) == last.result(SECONDS) == "delivered"
+
+
 def test_the_last_push_gives_up_if_the_wait_exceeds_its_deadline(pushes: Pushes, make: Callable[..., Any]) -> None:
     task = make()
     pushes.let_end(1)
