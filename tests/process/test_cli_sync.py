@@ -14,7 +14,7 @@ import remote
 import scripts
 from events import wait_until
 from faults.proxy import FaultProxy, Hang
-from hf_summary_writer.cli.watching import scheduler_of, start_together
+from hf_summary_writer.cli.watching import FolderScheduler, start_together
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.folder import STATE_FOLDER
 from hub_process import HubProcess
@@ -175,7 +175,7 @@ def test_an_endpoint_without_a_scheme_is_refused_before_it_is_written_to_the_fol
 
 def test_folders_for_another_hub_share_their_commits(tmp_path: Path) -> None:
     config = PushConfig(repo_id="user/logs", endpoint="http://127.0.0.1:9", token="hf_test")
-    first, second = (scheduler_of(tmp_path / name, config, as_json=False, err=False) for name in "ab")
+    first, second = (FolderScheduler(tmp_path / name, config) for name in "ab")
     assert first._loop is second._loop
     assert first.api.endpoint == config.endpoint
 
@@ -191,7 +191,7 @@ def test_folders_watched_together_share_their_first_commit(
             writer.add_scalar("loss", number, 0)
         arguments = {"repo_id": repo_id, "token": hub.token, "path_in_repo": folder.name}
         config = PushConfig.from_arguments(arguments, hub.endpoint)
-        schedulers.append(scheduler_of(folder, config, as_json=False, err=True))
+        schedulers.append(FolderScheduler(folder, config))
     start_together(schedulers)
     for scheduler in schedulers:
         scheduler.trigger().result(SECONDS)

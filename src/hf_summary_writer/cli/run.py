@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from hf_summary_writer.cli.options import check_environment, config_of, config_o
 from hf_summary_writer.cli.progress import UploadProgress, are_bars_wanted
 from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import log_to_stderr, patterns, say
-from hf_summary_writer.cli.watching import scheduler_of
+from hf_summary_writer.cli.watching import FolderScheduler, tell
 from hf_summary_writer.config import PUSHED_FOLDER
 from hf_summary_writer.hub import client_of
 from hf_summary_writer.push import matches_nothing
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from hf_summary_writer.cli.watching import FolderScheduler
     from hf_summary_writer.config import PushConfig
+    from hf_summary_writer.errors import CommitDetails
     from hf_summary_writer.scheduler import CommitScheduler
 
 __all__ = ["run"]
@@ -170,6 +171,11 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     # Importing the client takes long, and only a bar needs it here.
     progress = UploadProgress(client_of(config.endpoint, config.token)) if are_bars_wanted() else None
 
+    def note(commit: CommitDetails) -> None:
+        if progress is not None:
+            progress.committed(commit)
+        tell(commit, err=True)
+
     def hurry(number: int) -> None:
         # Batch systems send SIGTERM some seconds before SIGKILL.
         if number == signal.SIGTERM and scheduler is not None:
@@ -178,7 +184,8 @@ def run(ctx: click.Context, /, repo_id: str, logdir: Path, **options: Any) -> No
     variables = {f"{PREFIX}REPO_ID": repo_id, **os.environ, PUSHED_FOLDER: str(logdir)}
     try:
         with _running(command, variables, hurry) as process:
-            scheduler = scheduler_of(logdir, config, as_json=False, err=True, progress=progress)
+            client = None if progress is None else progress.client
+            scheduler = FolderScheduler(logdir, dataclasses.replace(config, on_commit=note), client)
             scheduler.start()
             code = _exit_code(process)
     except OSError as error:

@@ -26,7 +26,7 @@ from hf_summary_writer.cli.options import (
 from hf_summary_writer.cli.progress import UploadProgress
 from hf_summary_writer.cli.signals import LOOK_SECONDS, signal_handlers, unignored
 from hf_summary_writer.cli.terminal import emit, log_to_stderr, patterns, place, say
-from hf_summary_writer.cli.watching import FolderScheduler, describe, scheduler_of, start_together, tell
+from hf_summary_writer.cli.watching import FolderScheduler, describe, start_together, tell
 from hf_summary_writer.config import DEFAULT_MINUTES, MODE
 from hf_summary_writer.folder import ledgers_of
 from hf_summary_writer.hub import check_client, client_of, default_endpoint
@@ -248,7 +248,7 @@ def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, ve
         commits.append(commit)
         progress.committed(commit)
         if not as_json:
-            tell(commit, as_json=False)
+            tell(commit)
 
     with contextlib.nullcontext() if as_json else progress.shown(folder, config):
         synced = send(folder, config, progress.client, note, verify=verify, elsewhere=elsewhere)
@@ -328,7 +328,8 @@ def _announced(
         say(f"{folder} goes to {place(config)} every {interval(minutes)}, until Ctrl-C")
         if matches_nothing(folder, config):
             say(f"no file in {folder} matches {patterns(config)} yet", colour="yellow", err=True)
-    return scheduler_of(folder, config, as_json=as_json, err=False, names_links=names_links)
+    config = dataclasses.replace(config, on_commit=functools.partial(tell, as_json=as_json))
+    return FolderScheduler(folder, config, names_links=names_links)
 
 
 def _stop(scheduler: FolderScheduler, *, as_json: bool) -> None:

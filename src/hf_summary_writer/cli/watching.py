@@ -17,44 +17,25 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-    from hf_summary_writer.cli.progress import UploadProgress
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["describe", "scheduler_of", "start_together", "tell"]
-
-
-def scheduler_of(
-    folder: Path,
-    config: PushConfig,
-    *,
-    as_json: bool,
-    err: bool,
-    progress: UploadProgress | None = None,
-    names_links: bool = True,
-) -> FolderScheduler:
-    """Return a scheduler that prints each commit, and is not started."""
-
-    def note(commit: CommitDetails) -> None:
-        if progress is not None:
-            progress.committed(commit)
-        tell(commit, as_json=as_json, err=err)
-
-    client = None if progress is None else progress.client
-    return FolderScheduler(dataclasses.replace(config, on_commit=note), folder, client, names_links=names_links)
+__all__ = ["FolderScheduler", "describe", "start_together", "tell"]
 
 
 class FolderScheduler(CommitScheduler):
     """A scheduler with a config of the command line, which the caller starts.
 
     Args:
-        config: The destination, the patterns of the files, and the options.
         folder: The folder.
-        hf_api: The client.
+        config: The destination, the patterns of the files, and the options.
+        hf_api: The client; by default, one of the Hub of `config`.
         names_links: As for `Inventory`.
     """
 
-    def __init__(self, config: PushConfig, folder: Path, hf_api: HfApi | None, *, names_links: bool) -> None:
+    def __init__(
+        self, folder: Path, config: PushConfig, hf_api: HfApi | None = None, *, names_links: bool = True
+    ) -> None:
         self._names_links = names_links
         self._set_up(config, folder, hf_api)
 
@@ -73,7 +54,7 @@ def start_together(schedulers: Sequence[FolderScheduler]) -> None:
             scheduler.start()
 
 
-def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
+def tell(commit: CommitDetails, *, as_json: bool = False, err: bool = False) -> None:
     """Print a line about a commit."""
     if as_json:
         emit({"commit": describe(commit)})
@@ -83,12 +64,4 @@ def tell(commit: CommitDetails, *, as_json: bool, err: bool = False) -> None:
 
 def describe(commit: CommitDetails) -> dict[str, object]:
     """Return a commit as a JSON object."""
-    return {
-        "repo_id": commit.repo_id,
-        "folder": str(commit.folder),
-        "oid": commit.oid,
-        "url": commit.url,
-        "files": commit.files,
-        "bytes": commit.bytes,
-        "seconds": round(commit.seconds, 3),
-    }
+    return {**dataclasses.asdict(commit), "folder": str(commit.folder), "seconds": round(commit.seconds, 3)}
