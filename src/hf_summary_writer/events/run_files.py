@@ -117,13 +117,7 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
             raise TypeError(f"unknown keyword arguments: {with_similar(type(self), kwargs)}")
         check_bytes(segment_bytes, "segment_bytes")
         check_bytes(max_pending_bytes, "max_pending_bytes")
-        if not isinstance(filename_suffix, str):
-            raise TypeError(f"filename_suffix must be a str, not {type(filename_suffix).__name__}")
-        if os.path.basename(filename_suffix) != filename_suffix or "\0" in filename_suffix:  # noqa: PTH119
-            raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
-        filename_suffix = as_file_name(filename_suffix)
-        if len(os.fsencode(filename_suffix)) > _SUFFIX_BYTES:
-            raise ValueError(f"filename_suffix must not be longer than {_SUFFIX_BYTES} bytes: {shown(filename_suffix)}")
+        filename_suffix = _as_suffix(filename_suffix)
         _check_purge_step(purge_step)
         directory = _local_folder(named_logdir(log_dir if logdir is None else logdir, comment))
         flush_secs = _FLUSH_SECS if flush_secs is None else check_seconds(flush_secs, "flush_secs", may_be_endless=True)
@@ -173,8 +167,6 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
             self._get_file_writer()
         process.tell_after_fork(self)
         keep_out_of_graphs()
-
-    # Files.
 
     @property
     def dropped_events(self) -> int:
@@ -384,6 +376,17 @@ def with_similar(kind: type[RunFiles], names: Iterable[str]) -> str:
         similar = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
         said.append(f"{name} (did you mean {similar[0]}?)" if similar else name)
     return ", ".join(said)
+
+
+def _as_suffix(filename_suffix: object) -> str:
+    if not isinstance(filename_suffix, str):
+        raise TypeError(f"filename_suffix must be a str, not {type(filename_suffix).__name__}")
+    if os.path.basename(filename_suffix) != filename_suffix or "\0" in filename_suffix:  # noqa: PTH119
+        raise ValueError(f"filename_suffix must not hold a path separator: {filename_suffix!r}")
+    suffix = as_file_name(filename_suffix)
+    if len(os.fsencode(suffix)) > _SUFFIX_BYTES:
+        raise ValueError(f"filename_suffix must not be longer than {_SUFFIX_BYTES} bytes: {shown(suffix)}")
+    return suffix
 
 
 def _check_purge_step(step: Any) -> None:
