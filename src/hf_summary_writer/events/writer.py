@@ -135,27 +135,27 @@ class EventWriter(RunFiles):
         if isinstance(display_name, bool):
             new_style, double_precision = display_name, bool(description)
             display_name = description = ""
+        is_hooked = self._look_for_hooks()
+        number = self._scalar_of(value)
         if new_style:
             make = functools.partial(torch_scalar, self._name_of(tag), double_precision=double_precision)
-            self._add_summary_of_number(make, value, step, walltime)
-        elif self._look_for_hooks():
-            number = self._scalar_of(value)
+            self._add_number(make, number, step, walltime)
+        elif is_hooked:
             _Upstream.add_scalar(self._keeping(tag), tag, number, step, walltime, display_name, description)
             return
         elif display_name or description or not self._write_to_disk:
-            self._add_summary_of_number(
-                lambda number: scalar(tag, number, display_name, description), value, step, walltime
-            )
+            self._add_number(lambda number: scalar(tag, number, display_name, description), number, step, walltime)
         else:
-            writer.add_scalar(self._prefix(tag), self._scalar_of(value), step, walltime)
+            writer.add_scalar(self._prefix(tag), number, step, walltime)
         if self._has_comet:
             self._get_comet_logger().log_metric(tag, display_name, value, step)
 
     def _scalar_of(self, value: Any) -> float | Snapshot:
         return scalar_of(value, may_be_read_later=self._encodes_later)
 
-    def _add_summary_of_number(self, make: Callable[[Any], Any], value: Any, step: Any, walltime: float | None) -> None:
-        number = self._scalar_of(value)
+    def _add_number(
+        self, make: Callable[[float], Any], number: float | Snapshot, step: Any, walltime: float | None
+    ) -> None:
         writer = self._get_file_writer()
         if isinstance(number, Snapshot):
             writer.add_deferred(make, _SUMMARY_BYTES, step, walltime, (number,))
