@@ -34,7 +34,7 @@ from hf_summary_writer.push.run_state import iso
 from hf_summary_writer.push.timetable import Phase, Throttled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder import CommitRecord, Pending
@@ -244,9 +244,22 @@ def known_folders(root: Path, warn: Callable[[str, str], object]) -> list[tuple[
     found = [(root, ledger) for ledger in ledgers_of(root, warn)]
     if found:
         return found
-    found = [(folder, ledger) for folder in _below(root, warn) for ledger in ledgers_of(folder, warn)]
-    unknown = _unknown_runs(root) if found else []
-    if unknown:
+
+    def unlisted(error: OSError) -> None:
+        warn("unlisted", f"{error.filename!a} is left out: it cannot be listed: {error.strerror}")
+
+    pushed: set[Path] = set()  # by themselves, or from above
+    unknown = []
+    for path, subfolders, names in os.walk(root, onerror=unlisted):
+        folder = Path(path)
+        subfolders[:] = _of_runs(path, subfolders)
+        if folder != root:
+            found += [(folder, ledger) for ledger in ledgers_of(folder, warn)]
+        if folder.parent in pushed or _has_ledger(folder):
+            pushed.add(folder)
+        elif any(map(is_event_file, names)):
+            unknown.append(folder)
+    if found and unknown:
         others = f" and in {counted(len(unknown) - 1, 'other folder')}" if unknown[1:] else ""
         warn("unknown", f"the event files in {unknown[0]}{others} were never pushed from here: sync them with REPO_ID")
     return found
@@ -308,30 +321,6 @@ def page_of(destination: Destination, config: PushConfig, ledger: Ledger) -> str
     return destination.url if holds_events else destination.folder_url
 
 
-def _below(root: Path, warn: Callable[[str, str], object]) -> Iterator[Path]:
-    def unlisted(error: OSError) -> None:
-        warn("unlisted", f"{error.filename!a} is left out: it cannot be listed: {error.strerror}")
-
-    for folder, subfolders, _ in os.walk(root, onerror=unlisted):
-        subfolders[:] = _of_runs(folder, subfolders)
-        for name in subfolders:
-            if _has_state(folder, name):
-                yield Path(folder, name)
-
-
-def _unknown_runs(root: Path) -> list[Path]:
-    """Return the folders with event files that were not pushed from here, neither by themselves nor from above."""
-    unknown = []
-    for folder, subfolders, names in os.walk(root):
-        if _has_ledger(folder):
-            subfolders.clear()
-            continue
-        subfolders[:] = _of_runs(folder, subfolders)
-        if any(map(is_event_file, names)):
-            unknown.append(Path(folder))
-    return unknown
-
-
 def _of_runs(folder: str, subfolders: list[str]) -> list[str]:
     """Return the sub-folders that may be or hold runs, sorted: of hidden ones, those that are runs themselves."""
     return sorted(name for name in subfolders if not name.startswith(".") or _has_state(folder, name))
@@ -342,9 +331,9 @@ def _has_state(folder: str, name: str) -> bool:
     return os.path.isdir(os.path.join(folder, name, STATE_FOLDER))  # noqa: PTH112
 
 
-def _has_ledger(folder: str) -> bool:
+def _has_ledger(folder: Path) -> bool:
     # Not every state folder has one: a writer leaves only the state of its run to a process that uploads it from above.
     try:
-        return bool(StateFolder(Path(folder, STATE_FOLDER)).names(".jsonl"))
+        return bool(StateFolder(folder / STATE_FOLDER).names(".jsonl"))
     except OSError:
         return True  # it is named already, because its ledgers cannot be listed
