@@ -60,16 +60,15 @@ class PrivateCopies:
 
     def __init__(self, state: StateFolder) -> None:
         self._state = state
-        self._copies: list[BinaryIO] = []
-        self._originals: list[int] = []
-        self._named: list[Path] = []
+        self._held = contextlib.ExitStack()
 
     def hold(self, file: BinaryIO) -> Path | None:
         """Return a path that opens `file` itself until `clear`; `None` if this system has none."""
         if _path_of(file) is None:
             return None
-        self._originals.append(os.dup(file.fileno()))
-        return _DESCRIPTORS / str(self._originals[-1])
+        held = os.dup(file.fileno())
+        self._held.callback(os.close, held)
+        return _DESCRIPTORS / str(held)
 
     def copy(self, source: BinaryIO, length: int) -> tuple[Path, BinaryIO]:
         """Return a path and the open file of a copy of the first `length` bytes, or as many as there are.
@@ -80,7 +79,7 @@ class PrivateCopies:
             OSError: If it could not be made, or would not leave enough of the disk to others.
         """
         path, copy, folder = self._new_file()
-        self._copies.append(copy)
+        self._held.callback(_discard, copy)
         try:
             if not _shared(source, copy, length):
                 _check_room(folder, length)
@@ -92,38 +91,38 @@ class PrivateCopies:
 
     def clear(self) -> None:
         """Remove all copies and close all files."""
-        while self._copies:
-            with contextlib.suppress(OSError), self._copies.pop() as copy:
-                copy.truncate(0)  # a forked process may hold the descriptor, and with it the space, for days
-        while self._originals:
-            os.close(self._originals.pop())
-        while self._named:
-            with contextlib.suppress(OSError):
-                self._named.pop().unlink()
+        self._held.close()
 
     def _new_file(self) -> tuple[Path, BinaryIO, Path]:
         try:
             with self._state.opened(create=True) as folder:
                 name, file = new_temporary(folder)
-                path = _path_of(file)
-                if path is None:
-                    path = self._state.path / name
-                    self._named.append(path)
-                else:
-                    os.unlink(name, dir_fd=folder)
-                return path, file, self._state.path
+                return self._path_for(file, self._state.path / name, folder), file, self._state.path
         except OSError as error:
             if error.errno in OUT_OF_DESCRIPTORS:
                 raise
-        descriptor, elsewhere = tempfile.mkstemp(prefix="hf-summary-writer-")
+        descriptor, name = tempfile.mkstemp(prefix="hf-summary-writer-")
         file = open(descriptor, "w+b")  # noqa: SIM115 - `clear` closes it
-        path = _path_of(file)
-        if path is None:
-            path = Path(elsewhere)
-            self._named.append(path)
-        else:
-            Path(elsewhere).unlink()
-        return path, file, Path(elsewhere).parent
+        return self._path_for(file, Path(name)), file, Path(name).parent
+
+    def _path_for(self, file: BinaryIO, path: Path, folder: int | None = None) -> Path:
+        """Return a path that opens a new file until `clear`; remove its own where the system has another one."""
+        nameless = _path_of(file)
+        if nameless is None:
+            self._held.callback(_remove, path)
+            return path
+        os.unlink(path if folder is None else path.name, dir_fd=folder)
+        return nameless
+
+
+def _discard(copy: BinaryIO) -> None:
+    with contextlib.suppress(OSError), copy:
+        copy.truncate(0)  # a forked process may hold the descriptor, and with it the space, for days
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _path_of(file: BinaryIO) -> Path | None:
