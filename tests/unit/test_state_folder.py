@@ -60,7 +60,7 @@ def test_a_linked_state_folder_is_neither_read_nor_written(tmp_path: Path, part:
     write_json(elsewhere / STATE_FOLDER / "a.json", 1)
     (run / part).parent.mkdir(parents=True)
     (run / part).symlink_to(elsewhere / part)
-    for step in (lambda: read_json(run / STATE_FOLDER / "a.json", 99), lambda: write_json(run / STATE_FOLDER / "b", 1)):
+    for step in (lambda: read_json(run / STATE_FOLDER / "a.json"), lambda: write_json(run / STATE_FOLDER / "b", 1)):
         with pytest.raises(NotADirectoryError, match="a link"):
             step()
     assert [path.name for path in (elsewhere / STATE_FOLDER).iterdir()] == ["a.json"]
@@ -74,12 +74,12 @@ def test_links_pipes_and_files_of_others_are_never_read(state: StateFolder, tmp_
     (state.path / "folder").mkdir()
     for name in ("link", "pipe", "folder"):
         with pytest.raises(OSError, match=r"symbolic links|not a regular file"):
-            read_json(state.path / name, 99)
+            read_json(state.path / name)
     as_another_user()
     write_json(state.path / "theirs", 1)
     os.chown(state.path / "theirs", 12345, -1)
     with pytest.raises(PermissionError, match="another user"):
-        read_json(state.path / "theirs", 99)
+        read_json(state.path / "theirs")
     with pytest.raises(PermissionError, match="another user"):
         write_json(state.path / "theirs", 2)
 
@@ -91,7 +91,7 @@ def test_a_link_in_place_of_a_state_file_is_replaced_and_not_followed(state: Sta
     (state.path / "a.json").symlink_to(outside)
     write_json(state.path / "a.json", {"b": 1})
     assert outside.read_text() == "years of work"
-    assert read_json(state.path / "a.json", 99) == {"b": 1}
+    assert read_json(state.path / "a.json") == {"b": 1}
 
 
 @pytest.mark.parametrize("step", ["replace", "fstat", "open"])
@@ -208,7 +208,7 @@ def test_a_failing_disk_raises_no_other_error_than_that_of_the_state_file(
     # Not every file system can sync a folder.
     monkeypatch.setattr(os, "fsync", lambda each: fail() if stat.S_ISDIR(os.fstat(each).st_mode) else fsync(each))
     state.write("a.json", b"1", durable=True)
-    assert read_json(state.path / "a.json", 99) == 1
+    assert read_json(state.path / "a.json") == 1
 
 
 def test_a_file_system_that_gives_all_files_one_owner_is_accepted(
@@ -216,5 +216,5 @@ def test_a_file_system_that_gives_all_files_one_owner_is_accepted(
 ) -> None:
     write_json(state.path / "a.json", 1)
     monkeypatch.setattr(os, "geteuid", lambda: 4321)
-    assert read_json(state.path / "a.json", 99) == 1
+    assert read_json(state.path / "a.json") == 1
     assert [path.name for path in state.path.iterdir()] == ["a.json"]

@@ -57,6 +57,9 @@ _NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTSUP})
 
 _ATTEMPTS = 5
 
+# Far above the largest state file but the ledger, the budget of an account with many runs.
+_MAX_JSON_BYTES = 2**20
+
 _HAS_DIR_FD = os.open in os.supports_dir_fd
 
 
@@ -295,15 +298,15 @@ def _is_ours(status: os.stat_result, folder: int) -> bool:
     return False
 
 
-def read_json(path: Path, most_bytes: int) -> Any:
-    """Return the content of a state file, of which no more than `most_bytes` are read.
+def read_json(path: Path) -> Any:
+    """Return the content of a small state file; of a large one only a part is read.
 
     Raises:
         OSError: If it cannot be read, or is not a regular file of this user.
         ValueError: If it is no JSON, or RecursionError if it nests too far.
     """
     with StateFolder(path.parent).open(path.name) as file:
-        return json.loads(file.read(most_bytes))
+        return json.loads(file.read(_MAX_JSON_BYTES))
 
 
 def seconds(value: Any, most: float = LAST_SECOND) -> float:

@@ -28,7 +28,6 @@ __all__ = ["PUSH_LOCK", "Lease", "is_locked", "new_lock", "owner_above", "prepar
 
 PUSH_LOCK = "push.lock"
 
-_MAX_BYTES = 64 * 2**10
 # `is_locked` holds a lock for a moment, and must not be taken for its owner.
 _LOOK_SECONDS = 0.05
 _POLL_SECONDS = 0.005
@@ -227,7 +226,7 @@ class Lease:
     def _includes_ours(self) -> bool:
         """Return whether the owner's patterns include all files that ours do, as far as they tell."""
         try:
-            owner = disk.read_json(self.path, _MAX_BYTES)
+            owner = disk.read_json(self.path)
             theirs = (_patterns(owner["allow"]), _patterns(owner["ignore"]))
         except (OSError, *disk.MALFORMED):
             return True  # between its lock and its file
@@ -263,7 +262,7 @@ def _leases(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     with contextlib.suppress(OSError):
         for path in sorted((folder / STATE_FOLDER).glob("*.lease.json")):
             with contextlib.suppress(OSError, ValueError, RecursionError):
-                yield path, disk.read_json(path, _MAX_BYTES)
+                yield path, disk.read_json(path)
 
 
 def _patterns(value: Any) -> tuple[str, ...] | None:

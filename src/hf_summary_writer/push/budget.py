@@ -219,8 +219,6 @@ def _regained(since: float) -> float:
 
 _LOCK_SECONDS = 2.0
 
-_MAX_BYTES = 2**20
-
 _MOST = 1e9
 
 # More positions in a queue than a machine has runs would keep all of them waiting for days.
@@ -296,7 +294,7 @@ class SharedBudget:
 
     def _read(self) -> Budget | None:
         try:
-            return _parsed(disk.read_json(self._path, _MAX_BYTES), self._limit, self._window)
+            return _parsed(disk.read_json(self._path), self._limit, self._window)
         except (OSError, *disk.MALFORMED):
             return None
 

@@ -53,7 +53,6 @@ __all__ = [
     "page_of",
 ]
 
-_MAX_BYTES = 16 * 2**10
 
 # Grace period in seconds after the announced retry; later, the process counts as gone.
 _LATE_SECONDS = 5.0
@@ -178,7 +177,7 @@ class StatusFile:
     def read(self) -> Report:
         """Read the file; return an empty report if it is missing or invalid."""
         try:
-            said = disk.read_json(self.path, _MAX_BYTES)
+            said = disk.read_json(self.path)
             until = None if said["until"] is None else disk.seconds(said["until"])
             if until is not None and (until < time.time() - _LATE_SECONDS or not _runs(said["host"], said["pid"])):
                 until = None
