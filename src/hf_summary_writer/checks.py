@@ -22,11 +22,13 @@ __all__ = [
     "DEFAULT_REVISION",
     "DEFAULT_TYPE",
     "NAME_BYTES",
+    "NO",
     "PREFIX",
     "PUBLIC_HUB",
     "PULL_REQUESTS",
     "REPO_TYPES",
     "SHORTEST_SECRET",
+    "YES",
     "as_file_name",
     "as_patterns",
     "as_unicode",
@@ -50,6 +52,8 @@ __all__ = [
 ]
 
 PREFIX = "HF_SUMMARY_WRITER_"
+
+YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 # A storage bucket: no Git repo, but addressed like one.
 BUCKET = "bucket"

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_summary_writer.checks import NO, PREFIX
+
 __all__ = [
     "QUIET",
     "amount",
@@ -22,9 +24,7 @@ __all__ = [
     "size",
 ]
 
-QUIET = "HF_SUMMARY_WRITER_QUIET"
-
-_OFF = frozenset({"", "0", "false", "no", "off"})
+QUIET = f"{PREFIX}QUIET"
 
 _named = logging.getLogger("hf_summary_writer")
 
@@ -91,7 +91,7 @@ def announce(message: str, *arguments: object) -> None:
     record = _named.makeRecord(_named.name, logging.INFO, __file__, 0, message, arguments, None)
     text = record.getMessage()
     said = (text, _cell_run())
-    if said not in _announced and os.environ.get(QUIET, "").strip().lower() in _OFF:
+    if said not in _announced and os.environ.get(QUIET, "").strip().lower() in {"", *NO}:
         _announced.add(said)
         _last_resort.write(record)
 

@@ -76,13 +76,12 @@ def _completed(names: Container[str], given: Mapping[str, Any]) -> dict[str, Any
     known = with_uri({**said, "repo_id": repo_id})
     found = {}
     for each in fields(PushConfig):
-        name = next((name for name in (each.name, option_of(each).writer) if name in names), None)
+        option = option_of(each)
+        name = each.name if each.name in names else option.writer or each.name
         if each.name in known:
-            found[name or option_of(each).writer or each.name] = known[each.name]
-        elif name is not None and name not in said:
-            value = _from_environment(name, option_of(each))
-            if value is not None:
-                found[name] = value
+            found[name] = known[each.name]
+        elif name in names and name not in said and (value := _from_environment(name, option)) is not None:
+            found[name] = value
     return found
 
 

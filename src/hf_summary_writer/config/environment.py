@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_summary_writer.checks import PREFIX
+from hf_summary_writer.checks import PREFIX, YES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMITS_PER_HOUR",
     "MODE",
-    "NO",
     "PUSHED_FOLDER",
-    "YES",
     "Mode",
     "commits_per_hour",
     "has_ranks",
@@ -40,8 +38,6 @@ PUSHED_FOLDER = f"{PREFIX}PUSHED_FOLDER"
 _RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK")
 # Lightning, in the processes that it starts itself, sets the number of the host and of the process on it.
 _OTHER_RANKS = ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
-
-YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
 class Mode(Enum):

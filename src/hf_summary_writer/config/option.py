@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hf_summary_writer.checks import check_switch
-from hf_summary_writer.config.environment import NO, YES
+from hf_summary_writer.checks import NO, YES, check_switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -104,7 +104,6 @@ class Deadline:
         self._answer_bytes = answer_bytes
         self._read_bytes = 0
         self._host: tuple[str, str] | None = None
-        self._given_up = False
         self.downloads: bool = downloads
         # Between an attempt that is about to commit and the thread that gives it up: the commit is prevented, or known.
         self._lock = threading.Lock()
@@ -126,7 +125,7 @@ class Deadline:
             DeadlineError: If none are left or the attempt was given up.
         """
         remaining = self._deadline - time.monotonic()
-        if self._given_up or remaining <= 0:
+        if remaining <= 0:
             raise DeadlineError("the Hub did not answer in time")
         return remaining
 
@@ -171,7 +170,7 @@ class Deadline:
     def give_up(self) -> bool:
         """Stop further requests; return whether a commit is unanswered."""
         with self._lock:
-            self._given_up = True
+            self._deadline = -math.inf
             return self.unanswered
 
 

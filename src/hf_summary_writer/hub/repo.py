@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -267,10 +268,7 @@ class RepoRemote(Remote):
             if xet.is_off():  # another thread has switched it off: over plain LFS, pieces would be files
                 return
             addition = CommitOperationAdd(path_in_repo=upload.path, path_or_fileobj=piece)
-            self._call(
-                lambda addition=addition: self._preupload_some([addition]),  # type: ignore[misc]
-                self._seconds_over_xet(len(piece)),
-            )
+            self._call(functools.partial(self._preupload_some, [addition]), self._seconds_over_xet(len(piece)))
 
     def _find(self) -> None:
         self.api.repo_info(self.repo_id, repo_type=self._repo_type)
