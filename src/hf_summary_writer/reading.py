@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.checks import as_patterns, check_folder
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.hub import (
-    REVISION_NOT_FOUND,
     Mirror,
-    answer_of,
     as_os_errors,
     check_client,
     client_of,
     endpoint_for,
+    missing_place,
     with_full_name,
 )
 from hf_summary_writer.notices import counted, logger
@@ -189,14 +188,9 @@ def read_remote(
             mirror = Mirror(api, config, copy, is_wanted, logger.warning)
             changed = mirror.refresh(progress)
         except Exception as error:
-            answer = answer_of(error)
-            if answer is None or answer.status != 404:
+            missing = missing_place(config, error)
+            if not missing:
                 raise
-            if answer.error_code == REVISION_NOT_FOUND:
-                missing = f"{config.repo_id} has no branch, tag or commit {config.revision!r}"
-            else:
-                kind = config.repo_type or "model"
-                missing = f"{config.repo_id!r} is no {kind} at {config.endpoint} that the token may see"
             raise FileNotFoundError(no_folder(source, config) + missing) from error
         if changed.failed:
             raise OSError(changed.failure)

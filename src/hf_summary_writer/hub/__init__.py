@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.hub.bucket import BucketRemote, check_client
 from hf_summary_writer.hub.client import Client, client_of, default_endpoint, endpoint_for
-from hf_summary_writer.hub.downloads import as_os_errors, failed_read, list_files, small_files
+from hf_summary_writer.hub.downloads import as_os_errors, failed_read, list_files, missing_place, small_files
 from hf_summary_writer.hub.home import client_home, temporary_home
 from hf_summary_writer.hub.mirror import REPO_SECONDS, Mirror, refresh_seconds, with_full_name
 from hf_summary_writer.hub.remote import COMMITS, Published, Remote, RemoteFile, Upload
 from hf_summary_writer.hub.repo import RepoRemote
-from hf_summary_writer.hub.responses import REVISION_NOT_FOUND, answer_of, failure_of, one_line
+from hf_summary_writer.hub.responses import failure_of, one_line
 from hf_summary_writer.hub.uploads import CARD_PATH, model_card
 
 if TYPE_CHECKING:
@@ -22,14 +22,12 @@ __all__ = [
     "CARD_PATH",
     "COMMITS",
     "REPO_SECONDS",
-    "REVISION_NOT_FOUND",
     "Client",
     "Mirror",
     "Published",
     "Remote",
     "RemoteFile",
     "Upload",
-    "answer_of",
     "as_os_errors",
     "check_client",
     "client_home",
@@ -39,6 +37,7 @@ __all__ = [
     "failed_read",
     "failure_of",
     "list_files",
+    "missing_place",
     "model_card",
     "one_line",
     "refresh_seconds",

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from hf_summary_writer.checks import BUCKET
 from hf_summary_writer.errors import PushError
 from hf_summary_writer.hub.deadline import HubAnswerError
-from hf_summary_writer.hub.responses import failure_of
+from hf_summary_writer.hub.responses import REVISION_NOT_FOUND, answer_of, failure_of
 from hf_summary_writer.hub.thread import in_time
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "failed_read",
     "in_threads",
     "list_files",
+    "missing_place",
     "repo_files",
     "small_files",
 ]
@@ -53,6 +54,16 @@ _MARGIN_BYTES = 2**20
 def failed_read(config: PushConfig, error: Exception) -> str:
     """Return why a repo or bucket could not be read, in one line."""
     return f"{config.repo_id} could not be read from {config.endpoint}: {failure_of(error)}"
+
+
+def missing_place(config: PushConfig, error: Exception) -> str:
+    """Return which repo, bucket or revision the Hub does not find; empty if the error says nothing of that."""
+    answer = answer_of(error)
+    if answer is None or answer.status != 404:
+        return ""
+    if answer.error_code == REVISION_NOT_FOUND:
+        return f"{config.repo_id} has no branch, tag or commit {config.revision!r}"
+    return f"{config.repo_id!r} is no {config.repo_type or 'model'} at {config.endpoint} that the token may see"
 
 
 @contextlib.contextmanager
