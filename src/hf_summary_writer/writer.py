@@ -198,7 +198,6 @@ class HFSummaryWriter(EventWriter):
             self._hub_run,
             hf_api,
             enabled=self._write_to_disk,
-            starts=not self._is_copy,
             is_other_rank=rank != 0 and not config.push_every_rank,
         )
         self._hub_arguments = {
@@ -212,7 +211,7 @@ class HFSummaryWriter(EventWriter):
         # A caller may train while it handles an exception; that exception does not end the run.
         self._handled_before = id(sys.exc_info()[1])
         if not self._is_copy:
-            self._watch_stalls()
+            self._reopened()
         if config.log_environment:
             self.add_text("environment", environment_text())
         self._own = frozenset(vars(self)) - inherited | {"_own"}
@@ -309,9 +308,6 @@ class HFSummaryWriter(EventWriter):
 
     def _reopened(self) -> None:
         self.scheduler.start()
-        self._watch_stalls()
-
-    def _watch_stalls(self) -> None:
         if self._on_stall is not None and self._write_to_disk and self._made_in == os.getpid():
             stall_watch.add(self, self._stall_after, self._stalled)
 
@@ -322,22 +318,12 @@ class HFSummaryWriter(EventWriter):
 class _RunScheduler(CommitScheduler):
     """Pushes the logdir of one writer."""
 
-    def __init__(
-        self,
-        run: Run,
-        hf_api: HfApi | None,
-        *,
-        enabled: bool,
-        starts: bool,
-        is_other_rank: bool,
-    ) -> None:
+    def __init__(self, run: Run, hf_api: HfApi | None, *, enabled: bool, is_other_rank: bool) -> None:
         self._enabled = enabled
         self._is_other_rank = is_other_rank
         self._run = run
         self._is_left_to_others = False  # whether only other processes upload the run, who need its state
         self._set_up(run.config, run.folder, hf_api)
-        if starts:
-            self.start()
 
     def start(self) -> None:
         if self._enabled:
