@@ -143,9 +143,9 @@ class Lease:
     """
 
     def __init__(self, folder: Path, config: PushConfig, *, waits: bool, covers_below: bool) -> None:
-        self._folder = folder
         self._config = config
         self.path: Path = folder / STATE_FOLDER / f"{config.destination.key}.lease.json"
+        self._lock_path = self.path.with_suffix(".lock")
         self._waits = waits
         self._covers_below = covers_below
         self._written: dict[str, Any] = {}
@@ -204,10 +204,6 @@ class Lease:
         if lock is not None:
             _release(lock)
 
-    @property
-    def _lock_path(self) -> Path:
-        return self.path.with_suffix(".lock")
-
     def _write(self, repo_id: str) -> None:
         where = self._config.destination
         value = {
@@ -243,8 +239,12 @@ def owner_above(folder: Path, destination: Destination, repo_id: str) -> Path | 
     """
     for above in (folder, *folder.parents):
         reldir = folder.relative_to(above).as_posix()
-        for path, owner in _leases(above):
-            with contextlib.suppress(*disk.MALFORMED):
+        paths: list[Path] = []
+        with contextlib.suppress(OSError):
+            paths = sorted((above / STATE_FOLDER).glob("*.lease.json"))
+        for path in paths:
+            with contextlib.suppress(OSError, *disk.MALFORMED):
+                owner = disk.read_json(path)
                 if (
                     owner["covers_below"] is True
                     and owner["endpoint"] == destination.endpoint
@@ -256,13 +256,6 @@ def owner_above(folder: Path, destination: Destination, repo_id: str) -> Path | 
                 ):
                     return above
     return None
-
-
-def _leases(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    with contextlib.suppress(OSError):
-        for path in sorted((folder / STATE_FOLDER).glob("*.lease.json")):
-            with contextlib.suppress(OSError, ValueError, RecursionError):
-                yield path, disk.read_json(path)
 
 
 def _patterns(value: Any) -> tuple[str, ...] | None:
