@@ -128,7 +128,7 @@ def _conflicts(git: GitRepo, pull: PullRequest) -> list[str]:
 
 async def comment(hub: Hub, request: Request) -> Response:
     """Comment on a pull request."""
-    return await _change(hub, request, "newMessage", lambda pull, user, body: _comment(pull, user, body, "comment"))
+    return await _change(hub, request, "newMessage", _comment)
 
 
 async def title(hub: Hub, request: Request) -> Response:
@@ -143,8 +143,8 @@ async def status(hub: Hub, request: Request) -> Response:
     return await _change(hub, request, "newStatus", _set_status)
 
 
-def _comment(pull: PullRequest, user: User, body: dict[str, Any], name: str) -> dict[str, Any]:
-    return pull.comment(user.name, text_field(body, name))
+def _comment(pull: PullRequest, user: User, body: dict[str, Any]) -> dict[str, Any]:
+    return pull.comment(user.name, text_field(body, "comment"))
 
 
 def _set_status(pull: PullRequest, user: User, body: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _set_status(pull: PullRequest, user: User, body: dict[str, Any]) -> dict[str
         raise BadRequestError(f"This pull request is {pull.status}: it cannot become {wanted!r}.")
     event = pull.set_status(user.name, wanted)
     if body.get("comment"):
-        _comment(pull, user, body, "comment")
+        _comment(pull, user, body)
     return event
 
 
@@ -198,7 +198,7 @@ async def merge(hub: Hub, request: Request) -> Response:
             message = f"{pull.title} (#{pull.number})\n\n" + "\n".join(subjects)
             pull.merged = git.commit(HEADS + MAIN, head, lambda tree: tree.adopt(changes), message, user.name)
         if isinstance(body.get("comment"), str):
-            _comment(pull, user, body, "comment")
+            _comment(pull, user, body)
         pull.set_status(user.name, MERGED)
         pulls.save(pull)
 
