@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
 
 __all__ = [
+    "MARGIN_BYTES",
     "SECONDS",
     "as_os_errors",
     "download",
@@ -47,8 +48,8 @@ SECONDS = 60.0
 # As many as the Hub advises for a repo.
 _MOST_FILES = 100_000
 
-# Bytes that a response may have besides those of a file.
-_MARGIN_BYTES = 2**20
+# Bytes that a response may have besides those of a file: an error message, or a file that has grown.
+MARGIN_BYTES = 2**20
 
 
 def failed_read(config: PushConfig, error: Exception) -> str:
@@ -138,7 +139,7 @@ def small_files(
         return content[: most_bytes + 1]
 
     return in_threads(
-        lambda path: in_time(lambda: read(path), SECONDS, most_bytes + _MARGIN_BYTES, downloads=True), paths
+        lambda path: in_time(lambda: read(path), SECONDS, most_bytes + MARGIN_BYTES, downloads=True), paths
     )
 
 

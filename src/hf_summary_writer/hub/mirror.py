@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hf_summary_writer.checks import BUCKET, check_path_in_repo, check_repo_id
 from hf_summary_writer.errors import ActionNeededError, TemporaryError
 from hf_summary_writer.hub.deadline import HubAnswerError
-from hf_summary_writer.hub.downloads import SECONDS, download, in_threads, repo_files
+from hf_summary_writer.hub.downloads import MARGIN_BYTES, SECONDS, download, in_threads, repo_files
 from hf_summary_writer.hub.remote import CALL_SECONDS, SLOW_LINE_BYTES_PER_SECOND
 from hf_summary_writer.hub.responses import failure_of
 from hf_summary_writer.hub.thread import in_time
@@ -46,9 +46,6 @@ _COMPARED_BYTES = 4096
 
 # The Hub advises under 100,000 files in a repo; of a bucket, the client holds the listing in memory.
 _MOST_FILES = 300_000
-
-# Bytes that a response may have besides those of a file: an error message, or a file that has grown.
-_MARGIN_BYTES = 2**20
 
 # The feed of changes is looked at this often, and not relied on for longer than that: a stream may hang.
 _LOOK_SECONDS = 0.25
@@ -290,7 +287,7 @@ class Mirror:
         """Bring one file up to date; return the number of its new bytes."""
         # It may be requested twice: to append to the local file, and as a whole. Bytes received in time are kept.
         seconds = CALL_SECONDS + size / SLOW_LINE_BYTES_PER_SECOND
-        return in_time(lambda: self._update(path, size), seconds, 2 * (size + _MARGIN_BYTES), downloads=True)
+        return in_time(lambda: self._update(path, size), seconds, 2 * (size + MARGIN_BYTES), downloads=True)
 
     def _update(self, path: str, size: int) -> int:
         with self._open(path) as file:

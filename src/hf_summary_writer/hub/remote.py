@@ -262,7 +262,8 @@ class Remote(ABC):
 
     def lost_branch(self) -> None:
         """Note that the branch is gone: the next push creates it again."""
-        self.lost_repo()
+        self.losses += 1
+        self._check = self._create_branch
 
     @abstractmethod
     def publish(
@@ -325,6 +326,9 @@ class Remote(ABC):
 
     @abstractmethod
     def _create(self) -> bool: ...
+
+    def _create_branch(self) -> None:
+        self._find()
 
     @contextlib.contextmanager
     def _doubting(self, paths: Collection[str]) -> Iterator[None]:

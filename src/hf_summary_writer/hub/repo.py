@@ -78,11 +78,6 @@ class RepoRemote(Remote):
         super().recheck()
         self._may_refuse_along = self._refuses_along
 
-    def lost_branch(self) -> None:
-        """Note that the branch is gone: the next push creates it again."""
-        super().lost_branch()
-        self._check = self._create_branch
-
     def publish(
         self,
         uploads: Sequence[Upload],
