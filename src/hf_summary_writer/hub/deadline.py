@@ -301,7 +301,7 @@ def _bounded_stream(library: str) -> type:
                 yield piece
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(self._body, name)
+            return getattr(self._body, name)  # `httpx2` keeps the time of the answer in it
 
         def close(self) -> None:
             self._attempt.is_asking = False
