@@ -38,7 +38,7 @@ __all__ = [
     "Registry",
     "SigtermAware",
     "call_after_exit",
-    "check_push_on_sigterm",
+    "check_sigterm",
     "exit_is_over",
     "fork_count",
     "is_running",
@@ -274,11 +274,9 @@ def is_running(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except OverflowError:
-        return False
-    except OSError:
+    except OSError:  # it belongs to another user
         pass
     return True
 
@@ -311,22 +309,22 @@ class SigtermAware(Protocol):
         """Begin to finish without waiting; return a function that waits for the end, up to `close_timeout` seconds."""
 
 
-def check_push_on_sigterm(push_on_sigterm: object) -> bool:
-    """Return `push_on_sigterm` if the calling thread may set signal handlers."""
-    if not isinstance(push_on_sigterm, bool):
-        raise TypeError(f"push_on_sigterm must be a bool, not {type(push_on_sigterm).__name__}")
-    if push_on_sigterm:
-        before = signal.getsignal(signal.SIGTERM)
-        if before is None:
-            raise ValueError("push_on_sigterm=True: SIGTERM has a handler that is not Python's and cannot be kept")
-        try:
-            signal.signal(signal.SIGTERM, before)
-        except ValueError:
-            raise ValueError(
-                "push_on_sigterm=True needs the main thread of the main interpreter: only there can Python set a "
-                "handler of a signal"
-            ) from None
-    return push_on_sigterm
+def check_sigterm() -> None:
+    """Check that the calling thread may set a handler of SIGTERM.
+
+    Raises:
+        ValueError: If it may not.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is None:
+        raise ValueError("push_on_sigterm=True: SIGTERM has a handler that is not Python's and cannot be kept")
+    try:
+        signal.signal(signal.SIGTERM, before)
+    except ValueError:
+        raise ValueError(
+            "push_on_sigterm=True needs the main thread of the main interpreter: only there can Python set a handler"
+            " of a signal"
+        ) from None
 
 
 def _longest(members: list[SigtermAware]) -> float:

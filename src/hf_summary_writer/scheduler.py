@@ -22,7 +22,7 @@ from hf_summary_writer.config import (
 from hf_summary_writer.folder import prepare_for_forks
 from hf_summary_writer.hub import Client, endpoint_for, remote_of
 from hf_summary_writer.notices import announce, logger
-from hf_summary_writer.process import check_push_on_sigterm, exit_is_over, fork_count, tell_after_fork, tell_at_exit
+from hf_summary_writer.process import check_sigterm, exit_is_over, fork_count, tell_after_fork, tell_at_exit
 from hf_summary_writer.process import watch as sigterm
 from hf_summary_writer.push import (
     Job,
@@ -156,7 +156,9 @@ class CommitScheduler:
         self.ignore_patterns: tuple[str, ...] | None = config.ignore_patterns
         self.squash_history: bool = config.squash_history
         self.close_timeout: float = config.close_timeout
-        self.push_on_sigterm: bool = check_push_on_sigterm(config.push_on_sigterm)
+        self.push_on_sigterm: bool = config.push_on_sigterm
+        if self.push_on_sigterm:
+            check_sigterm()
         self.folder_path: Path = folder
         self._mode = mode_for(self.folder_path)
         if self._mode is not Mode.DISABLED:

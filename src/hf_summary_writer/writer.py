@@ -27,7 +27,7 @@ from hf_summary_writer.errors import StallDetails
 from hf_summary_writer.events import EventWriter, environment_text, named_logdir, stall_watch
 from hf_summary_writer.hub import check_client, client_of, endpoint_for
 from hf_summary_writer.notices import amount, logger
-from hf_summary_writer.process import check_push_on_sigterm
+from hf_summary_writer.process import check_sigterm
 from hf_summary_writer.push import Run, RunJob, RunPhase, call_hook, look_for_leftovers, warn_of_neighbours
 from hf_summary_writer.scheduler import CommitScheduler
 
@@ -163,7 +163,8 @@ class HFSummaryWriter(EventWriter):
                 ) from None
             raise
         check_client(config.repo_type)
-        check_push_on_sigterm(config.push_on_sigterm)
+        if config.push_on_sigterm:
+            check_sigterm()
         mode_for()
         commits_per_hour()
         given = kwargs.pop("log_dir", None) if logdir is None else logdir
