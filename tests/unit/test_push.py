@@ -944,9 +944,9 @@ def test_files_that_could_not_be_read_are_counted_until_the_next_push(
     job = make("run")
     for reason in SkipReason:
         job.skip(ChangedFile("b.txt", Signature(1, 2, 3, 4), "b.txt"), reason)
-    assert job.inventory.left_behind == 3  # denied, busy, and damaged
+    assert job.left_behind == 3  # denied, busy, and damaged
     push(job)
-    assert job.inventory.left_behind == 0
+    assert job.left_behind == 0
 
 
 def test_the_end_of_a_run_is_told_once_all_its_files_are_there(

@@ -62,6 +62,7 @@ def job(tmp_path: Path, ledger: Ledger) -> Any:
         report=SimpleNamespace(told_at=0.0),
         announces=True,
         has_lost=False,
+        left_behind=0,
     )
 
 

@@ -252,7 +252,6 @@ class Inventory:
         names_links: Whether to warn of links out of the folder; else the caller follows or names them.
 
     Attributes:
-        left_behind: The number of files that the latest push could not read; the code that pushes counts them here.
         links_out: Links to files that would be pushed, or to folders, that are not followed.
         unread: A file or folder that the latest `changed` could not read for another reason than permissions, and the
             error.
@@ -279,7 +278,6 @@ class Inventory:
         # Files that cannot be sent as they are; they are read again when they change.
         self._empty: dict[str, Signature] = {}
         self._refused: dict[str, Signature] = {}
-        self.left_behind = 0
         self.links_out: set[str] = set()
         self.unread: tuple[str, OSError] | None = None
 

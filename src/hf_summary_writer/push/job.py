@@ -92,6 +92,7 @@ class Job:
         report: Tells the user of the pushes.
         status_file: Tells other processes of a failure or a wait.
         has_lost: Whether logged data did not get into the folder, as far as the last push knows.
+        left_behind: The number of files that the latest push could not read.
         owner_above: The folder above whose owner pushes this one as well, as of this push.
         interrupted: Returns whether there is no more time for the push.
     """
@@ -132,6 +133,7 @@ class Job:
         self.status_file: StatusFile = StatusFile.beside(self.ledger.path)
         self.report: PushReport = PushReport(self)
         self.has_lost = False
+        self.left_behind = 0
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
         self._losses = 0
@@ -141,7 +143,6 @@ class Job:
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
         self._is_flushed = True
-        self._is_remembered = False
         # When the ledger was compared with the Hub, on the monotonic clock, and the commits since then.
         self._compared_at = -math.inf
         self._commits = 0
@@ -211,8 +212,7 @@ class Job:
     def _check_token(self) -> None:
         # A later process has to know where the folder was to go. The import of the client takes seconds on a network
         # disk, and this one may be killed meanwhile.
-        if not self._is_remembered:
-            self._is_remembered = True
+        if self.ledger.config is not self.config:
             self.remember()
         try:
             self.remote.check_token()
@@ -268,7 +268,7 @@ class Job:
         )
         self._failed = None
         self._confirmed.clear()
-        self.inventory.left_behind = 0
+        self.left_behind = 0
         # From now on a later process knows the destination of this folder, even if this one is killed.
         self._note(lambda: self.ledger.record_config(self.config))
         self.leave_state()
@@ -412,13 +412,13 @@ class Job:
         elif reason is SkipReason.DENIED:
             said = f"{file.relpath!a} of {self.folder} cannot be read: permission denied; it is uploaded once it can"
             self._once.warn("denied", said, file.relpath)
-            self.inventory.left_behind += 1
+            self.left_behind += 1
         elif reason is SkipReason.SECRET:
             self.inventory.refuse(file.relpath, file.signature)
             said = f"{file.relpath!a} of {self.folder} holds the access token: it is never uploaded"
             self._once.warn("secret", said, file.relpath, logging.ERROR)
         elif reason is not SkipReason.NO_EVENT:
-            self.inventory.left_behind += reason in {SkipReason.BUSY, SkipReason.DAMAGED}
+            self.left_behind += reason in {SkipReason.BUSY, SkipReason.DAMAGED}
             logger.debug("%r waits for a later push: it %s", file.relpath, reason.value)
 
     def refuse(self, snapshot: FileSnapshot, reason: str) -> None:

@@ -157,7 +157,7 @@ class Shutdown:
         )
 
     def _say_what_arrived(self, pending: Pending | None) -> None:
-        if pending is not None and (pending.refused or (pending.files and self._job.inventory.left_behind)):
+        if pending is not None and (pending.refused or (pending.files and self._job.left_behind)):
             self._say_what_is_missing(pending)
         elif self._has_uploaded and self._job.announces and not self._said_all:
             # Another process may still write; this process only uploads data from before its last push.
