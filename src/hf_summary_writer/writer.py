@@ -361,10 +361,7 @@ class _RunScheduler(CommitScheduler):
     def _start_thread(self) -> None:
         super()._start_thread()
         if not self._is_other_rank:
-            where = self._job.full_destination
-            look_for_leftovers(
-                self.folder_path, where.endpoint, where if self._config.push_leftovers else None, lambda: self.api
-            )
+            look_for_leftovers(self._job)
 
     def _new_job(self) -> Job:
         return RunJob(self._run, self._remote, content_lock=self.lock, is_other_rank=self._is_other_rank)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hf_summary_writer.checks import as_unicode, without_password
+from hf_summary_writer.checks import as_unicode
 from hf_summary_writer.config import known_sync_command
 from hf_summary_writer.errors import PushError
 from hf_summary_writer.events import parse_name
@@ -21,12 +21,13 @@ from hf_summary_writer.process import is_running
 from hf_summary_writer.push.once import sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from huggingface_hub import HfApi
 
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder import ChangedFile, Ledger
+    from hf_summary_writer.push.job import Job
 
 __all__ = ["look_for_leftovers"]
 
@@ -62,36 +63,31 @@ class _Leftover(NamedTuple):
     bytes: int
 
 
-def look_for_leftovers(folder: Path, endpoint: str, sends_to: Destination | None, api: Callable[[], HfApi]) -> None:
-    """Name or send the unsent data of earlier runs beside `folder`, in a thread of its own, since a disk may hang.
+def look_for_leftovers(job: Job) -> None:
+    """Name or send the unsent data of earlier runs beside a new one, in a thread of its own, since a disk may hang.
 
     Only the first call for runs in the same folder does anything.
 
     Args:
-        folder: The folder of the new run.
-        endpoint: The user's Hub. Runs of another one are passed over: a folder alone is not trusted to name a Hub.
-        sends_to: The destination of the new run, if runs with a destination beside it are to be sent.
-        api: Returns the client for these uploads.
+        job: The push of the new run. Runs of another Hub than its own are passed over: a folder alone is not trusted to
+            name a Hub. With `push_leftovers` runs with a destination beside its own are sent.
     """
-    parent = folder.parent
-    if parent in _looked_at or parent == folder:
+    parent = job.folder.parent
+    if parent in _looked_at or parent == job.folder:
         return
     _looked_at.add(parent)
-    thread = threading.Thread(
-        target=_look, args=(folder, without_password(endpoint), sends_to, api), name=_THREAD_NAME, daemon=True
-    )
+    thread = threading.Thread(target=_look, args=(job,), name="hf-summary-writer-leftovers", daemon=True)
     with contextlib.suppress(RuntimeError):  # the interpreter exits, or the system has no thread to give
         thread.start()
 
 
-_THREAD_NAME = "hf-summary-writer-leftovers"
-
-
-def _look(folder: Path, endpoint: str, sends_to: Destination | None, api: Callable[[], HfApi]) -> None:
+def _look(job: Job) -> None:
+    folder, endpoint = job.folder, job.config.endpoint
     try:
         found = list(_leftovers(folder, endpoint))
-        if sends_to is not None:
-            found = [each for each in found if not (_goes_beside(each, sends_to) and _is_sent(each, api()))]
+        if job.config.push_leftovers:
+            beside = job.full_destination
+            found = [each for each in found if not (_goes_beside(each, beside) and _is_sent(each, job.remote.api))]
     except Exception:  # malformed folders of other runs are no failure of this one
         logger.debug("could not look for what earlier runs left unsent", exc_info=True)
         return
