@@ -182,7 +182,7 @@ def test_visible_repos_are_listed_by_type_and_author(
 def test_repos_are_listed_in_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Callable[..., HfApi]
 ) -> None:
-    monkeypatch.setattr(settings_routes, "_MOST_LISTED", 2)
+    monkeypatch.setattr(repo_routes, "_MOST_LISTED", 2)
     with LocalHub(tmp_path) as hub:
         names = [client(hub).create_repo(f"repo-{n}").repo_id for n in range(5)]
         assert [each.id for each in client(hub).list_models()] == names

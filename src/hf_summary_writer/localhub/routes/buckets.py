@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mimetypes
-from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,9 @@ from hf_summary_writer.localhub.names import BUCKETS, RepoId, check_name, split_
 from hf_summary_writer.localhub.ranges import content_response
 from hf_summary_writer.localhub.routes import route
 from hf_summary_writer.localhub.routes.cas import READ, WRITE, xet_grant
-from hf_summary_writer.localhub.routes.repos import kind_of_type, wants_private
+from hf_summary_writer.localhub.routes.repos import kind_of_type, listed, wants_private
 from hf_summary_writer.localhub.routes.xetfiles import info_response, xet_headers
-from hf_summary_writer.localhub.urls import NUMBER, base_url, count_of, limit_of, page_response, param
+from hf_summary_writer.localhub.urls import NUMBER, base_url, limit_of, page_response, param
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 _REGIONS = ("us", "eu")
 _ME = "me"
-_MOST_LISTED = 1000
 _ENTRIES_PER_PAGE = 1000
 _MOST_ENTRIES_PER_PAGE = 5000
 _MAX_PATHS = 2000
@@ -89,25 +87,14 @@ async def listing(hub: Hub, request: Request) -> Response:
     user, namespace = hub.caller(request), request.path_params["namespace"]
     if namespace == _ME:
         namespace = hub.require_user(request).name
-    search = request.query_params.get("search", "").lower()
-    limit = limit_of(request, _MOST_LISTED, _MOST_LISTED)
-    start = count_of(request, "cursor", 0, 10**9)
 
-    def find() -> tuple[list[dict[str, Any]], bool]:
+    def find() -> list[RepoId]:
         named = [bucket for bucket in hub.buckets.all() if bucket.namespace.lower() == namespace.lower()]
         if not named and not hub.accounts.knows(namespace):
             raise RepoNotFoundError(anonymous=user is None)
-        seen = [bucket for bucket, _ in hub.buckets.visible(partial(hub.may_read, user)) if bucket in named]
-        found = [bucket for bucket in seen if search in bucket.full_name.lower()]
-        answer = []
-        for bucket in found[start : start + limit]:
-            # A bucket may be deleted during the iteration.
-            with suppress(RepoNotFoundError):
-                answer.append(_describe(hub, bucket))
-        return answer, len(found) > start + limit
+        return [bucket for bucket, _ in hub.buckets.visible(partial(hub.may_read, user)) if bucket in named]
 
-    answer, more = await hub.run(find)
-    return page_response(request, answer, cursor=start + limit if more else None)
+    return await listed(hub, request, find, partial(_describe, hub))
 
 
 async def delete(hub: Hub, request: Request) -> Response:

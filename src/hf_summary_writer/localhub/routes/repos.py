@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,19 @@ from hf_summary_writer.localhub.gitrepo import MAIN
 from hf_summary_writer.localhub.names import KINDS, RepoId, check_name
 from hf_summary_writer.localhub.repos import SDKS, Settings
 from hf_summary_writer.localhub.routes import route
-from hf_summary_writer.localhub.urls import base_url, is_true, revision_of
+from hf_summary_writer.localhub.urls import base_url, count_of, is_true, limit_of, page_response, revision_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.accounts import User
     from hf_summary_writer.localhub.gitrepo import Entry, GitRepo
     from hf_summary_writer.localhub.hub import Hub
+
+
+_MOST_LISTED = 1000
 
 
 def iso(seconds: float) -> str:
@@ -50,6 +56,26 @@ def wants_private(body: dict[str, Any]) -> bool:
     if visibility not in ("public", "private"):
         raise BadRequestError(f"There is no visibility {visibility!r} here: use public or private.")
     return visibility == "private"
+
+
+async def listed(
+    hub: Hub, request: Request, find: Callable[[], list[RepoId]], describe: Callable[[RepoId], dict[str, Any]]
+) -> Response:
+    """Return a page of the repos or buckets that `find` returns and the query searches."""
+    search = request.query_params.get("search", "").lower()
+    start, limit = count_of(request, "cursor", 0, 10**9), limit_of(request, _MOST_LISTED, _MOST_LISTED)
+
+    def page() -> tuple[list[dict[str, Any]], int | None]:
+        found = [repo for repo in find() if search in repo.full_name.lower()]
+        items = []
+        for repo in found[start : start + limit]:
+            # A repo may be deleted during the iteration.
+            with suppress(RepoNotFoundError):
+                items.append(describe(repo))
+        return items, start + limit if len(found) > start + limit else None
+
+    items, cursor = await hub.run(page)
+    return page_response(request, items, cursor=cursor)
 
 
 async def create(hub: Hub, request: Request) -> Response:
@@ -93,7 +119,7 @@ async def info(hub: Hub, request: Request) -> Response:
     return JSONResponse(await hub.run(describe, hub, repo, revision, blobs=is_true(request.query_params.get("blobs"))))
 
 
-def describe(hub: Hub, repo: RepoId, revision: str | None, *, blobs: bool = False) -> dict[str, Any]:
+def describe(hub: Hub, repo: RepoId, revision: str | None = None, *, blobs: bool = False) -> dict[str, Any]:
     """Return the Hub's description of a repo; with `blobs`, also the size and hash of each file."""
     settings = hub.repos.settings(repo)
     with hub.repos.git(repo) as git:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +10,16 @@ from starlette.responses import JSONResponse, Response
 
 from hf_summary_writer.localhub.bodies import read_json, text_field
 from hf_summary_writer.localhub.cards import check_card
-from hf_summary_writer.localhub.errors import BadRequestError, HubError, RepoNotFoundError
+from hf_summary_writer.localhub.errors import BadRequestError, HubError
 from hf_summary_writer.localhub.names import BUCKETS, KINDS, RepoId, check_name, split_name
 from hf_summary_writer.localhub.routes import route
-from hf_summary_writer.localhub.routes.repos import describe, iso, kind_of_type, wants_private
-from hf_summary_writer.localhub.urls import base_url, count_of, limit_of, page_response
+from hf_summary_writer.localhub.routes.repos import describe, iso, kind_of_type, listed, wants_private
+from hf_summary_writer.localhub.urls import base_url
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from hf_summary_writer.localhub.hub import Hub
-
-_MOST_LISTED = 1000
 
 
 async def change(hub: Hub, request: Request) -> Response:
@@ -69,26 +67,13 @@ async def listing(hub: Hub, request: Request) -> Response:
     kind = request.path_params["kind"]
     if kind not in KINDS:
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
-    author, search = request.query_params.get("author"), request.query_params.get("search", "").lower()
-    limit = limit_of(request, _MOST_LISTED, _MOST_LISTED)
-    start = count_of(request, "cursor", 0, 10**9)
-    user = hub.caller(request)
+    author, user = request.query_params.get("author"), hub.caller(request)
 
-    def find() -> tuple[list[dict[str, Any]], bool]:
-        found = [
-            repo
-            for repo, _ in hub.repos.visible(partial(hub.may_read, user))
-            if repo.kind == kind and author in (None, repo.namespace) and search in repo.full_name.lower()
-        ]
-        answer = []
-        for repo in found[start : start + limit]:
-            # A repo may be deleted during the iteration.
-            with suppress(RepoNotFoundError):
-                answer.append(describe(hub, repo, None))
-        return answer, len(found) > start + limit
+    def find() -> list[RepoId]:
+        seen = hub.repos.visible(partial(hub.may_read, user))
+        return [repo for repo, _ in seen if repo.kind == kind and author in (None, repo.namespace)]
 
-    answer, more = await hub.run(find)
-    return page_response(request, answer, cursor=start + limit if more else None)
+    return await listed(hub, request, find, partial(describe, hub))
 
 
 async def own_repos(hub: Hub, request: Request) -> Response:
