@@ -16,8 +16,6 @@ from hf_summary_writer.config.push_config import PushConfig, named_in, with_uri
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
-__all__ = ["complete_arguments", "unknown_variables"]
-
 # Read by other modules.
 _OTHERS = (MODE, COMMITS_PER_HOUR, PUSHED_FOLDER, f"{PREFIX}QUIET")
 _OF_THE_LOCAL_HUB = f"{PREFIX}LOCALHUB_"

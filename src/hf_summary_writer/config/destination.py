@@ -9,8 +9,6 @@ from urllib.parse import quote
 
 from hf_summary_writer.checks import BUCKET, DEFAULT_REVISION, as_unicode
 
-__all__ = ["Destination"]
-
 
 @dataclass(frozen=True, slots=True)
 class Destination:

@@ -12,19 +12,6 @@ from hf_summary_writer.checks import PREFIX, YES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "COMMITS_PER_HOUR",
-    "MODE",
-    "PUSHED_FOLDER",
-    "Mode",
-    "commits_per_hour",
-    "has_ranks",
-    "is_client_offline",
-    "is_pushed_from_outside",
-    "mode_for",
-    "rank_of",
-]
-
 MODE = f"{PREFIX}MODE"
 
 COMMITS_PER_HOUR = f"{PREFIX}COMMITS_PER_HOUR"

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from dataclasses import Field
 
-__all__ = ["Option", "number", "option", "option_of", "switch"]
-
 
 @dataclass(frozen=True, slots=True)
 class Option:

@@ -39,18 +39,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import CommitDetails, ErrorDetails, StallDetails
 
-__all__ = [
-    "DEFAULT_CLOSE_TIMEOUT",
-    "DEFAULT_MINUTES",
-    "DEFAULT_STALL_SECONDS",
-    "RUNS_FOLDER",
-    "RUN_FILES",
-    "PushConfig",
-    "known_sync_command",
-    "named_in",
-    "with_uri",
-]
-
 T = TypeVar("T")
 
 

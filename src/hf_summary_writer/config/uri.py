@@ -7,8 +7,6 @@ from urllib.parse import unquote
 
 from hf_summary_writer.checks import REPO_TYPES, check_path_in_repo, check_repo_id, check_revision
 
-__all__ = ["uri_parts"]
-
 _URI = re.compile(
     r"hf://(?:(?P<kind>models|datasets|spaces|buckets(?=/[^/@]+/[^/@]+(?:/|$)))/)?"
     r"(?P<repo>(?!(?:models|datasets|spaces|buckets)(?:/|$))(?:[^/@]+/[^/@]+|[^/@]+(?=@|$)))"

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub.client import Client
     from hf_summary_writer.hub.remote import RateLimit, Upload
 
-__all__ = ["BucketRemote", "check_client"]
-
 # Older clients do not report the failed files of a batch; clients before 1.5 have no buckets.
 _OLDEST_CLIENT = (1, 33)
 

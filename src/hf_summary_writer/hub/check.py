@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["Finding", "check", "require"]
-
 _SECONDS = 20.0
 
 # Signed requests of uploads fail when the clocks differ by more than some minutes.

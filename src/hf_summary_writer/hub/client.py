@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import PushError
 
-__all__ = ["Client", "client_of", "default_endpoint", "endpoint_for"]
-
 
 T = TypeVar("T")
 

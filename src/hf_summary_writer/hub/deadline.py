@@ -20,8 +20,6 @@ from hf_summary_writer.hub.secrets import keep_secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Deadline", "HubAnswerError", "install_hooks"]
-
 _MODULE, _CLIENT = "huggingface_hub.utils._http", "_GLOBAL_CLIENT"
 
 

@@ -25,19 +25,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = [
-    "MARGIN_BYTES",
-    "SECONDS",
-    "as_os_errors",
-    "download",
-    "failed_read",
-    "in_threads",
-    "list_files",
-    "missing_place",
-    "repo_files",
-    "small_files",
-]
-
 T = TypeVar("T")
 
 # As the client's own download of a whole repo.

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-__all__ = ["client_home", "temporary_home"]
-
 
 def client_home() -> Path:
     """Return the folder in which `huggingface_hub` keeps the user's files on this machine (`HF_HOME`)."""

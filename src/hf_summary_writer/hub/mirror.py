@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["Changed", "Mirror", "refresh_seconds", "with_full_name"]
-
 # A refresh costs two requests for a repo, and one for a bucket until its event feed has reported a change.
 REPO_SECONDS, BUCKET_SECONDS = 60.0, 5.0
 

@@ -9,8 +9,6 @@ from huggingface_hub import CommitInfo
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BucketReceipt"]
-
 
 class BucketReceipt(CommitInfo):
     """The result of a push to a bucket: a `CommitInfo` without an id, since a bucket has no commits.

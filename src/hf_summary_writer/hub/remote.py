@@ -23,19 +23,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.hub.client import Client
 
-__all__ = [
-    "BATCHES",
-    "BYTES_AT_ONCE",
-    "COMMITS",
-    "Published",
-    "RateLimit",
-    "Remote",
-    "RemoteFile",
-    "Upload",
-    "kept_path",
-    "longer",
-]
-
 T = TypeVar("T")
 
 # The Hub takes no more at once.

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub.client import Client
     from hf_summary_writer.hub.remote import RateLimit, Upload
 
-__all__ = ["MAX_FILES_PER_COMMIT", "MAX_POSTED_BYTES_PER_COMMIT", "RepoRemote"]
-
 T = TypeVar("T")
 Result = TypeVar("Result")
 

@@ -32,20 +32,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = [
-    "REPO_NOT_FOUND",
-    "REVISION_NOT_FOUND",
-    "Answer",
-    "answer_of",
-    "classify_exception",
-    "classify_network_error",
-    "classify_response",
-    "failure_of",
-    "one_line",
-    "requests_left",
-    "wait_asked_for",
-]
-
 # The only proofs that a repo or branch is gone. Any other 404 may come from a proxy, or from a Hub without this route.
 REPO_NOT_FOUND = "RepoNotFound"
 REVISION_NOT_FOUND = "RevisionNotFound"

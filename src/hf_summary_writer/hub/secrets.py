@@ -6,8 +6,6 @@ import re
 
 from hf_summary_writer.checks import SHORTEST_SECRET, without_password
 
-__all__ = ["keep_secret", "redacted"]
-
 _TOKENS = re.compile(r"\bhf_[A-Za-z0-9_]{6,}|(?i:bearer)\s+\S+")
 
 # Storage takes whoever knows such an address or header for the user, for minutes or hours.

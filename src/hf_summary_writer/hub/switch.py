@@ -11,8 +11,6 @@ from hf_summary_writer.process import tell_after_fork
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ClientSwitch"]
-
 
 class ClientSwitch:
     """Keeps a switch of the client off while any thread is inside a `with` block of it. Thread-safe.

@@ -17,8 +17,6 @@ from hf_summary_writer.hub.deadline import MAX_ANSWER_BYTES, Deadline, install_h
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HubThread", "in_time"]
-
 T = TypeVar("T")
 
 _MOST_LEFT_BEHIND = 4

@@ -14,20 +14,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import Destination
     from hf_summary_writer.hub.remote import RemoteFile, Upload
 
-__all__ = [
-    "CARD_PATH",
-    "PieceReader",
-    "PreparedCommit",
-    "exists",
-    "git_oid",
-    "grouped",
-    "is_identical",
-    "is_in_lfs",
-    "is_left_out",
-    "model_card",
-    "posted_bytes",
-]
-
 T = TypeVar("T")
 
 # Pieces of a large file that are uploaded before it: the client and its allocator hold about 20 times this. Each piece

@@ -22,18 +22,6 @@ from hf_summary_writer.notices import logger
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = [
-    "FIRST_UPLOAD_SECONDS",
-    "has_worked",
-    "is_off",
-    "load",
-    "note_failure",
-    "over_xet",
-    "set_block_size",
-    "switch_off",
-    "switched_off",
-]
-
 # The Xet client reads files in blocks of 8 MB by default. Where the Hub holds almost all of a file, each of the few new
 # chunks (of 64 kB or so) keeps the block that it is a part of in memory.
 _BLOCK = ("HF_XET_DATA_INGESTION_BLOCK_SIZE", "256kb")
