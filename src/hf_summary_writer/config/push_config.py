@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
 from hf_summary_writer.checks import (
     BUCKET,
@@ -29,7 +31,6 @@ from hf_summary_writer.checks import (
 from hf_summary_writer.config.destination import Destination
 from hf_summary_writer.config.environment import is_client_offline
 from hf_summary_writer.config.option import number, option, option_of, switch
-from hf_summary_writer.config.uri import uri_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
@@ -51,9 +52,8 @@ RUN_FILES = (
     "*[0-9]/*/sprite.png",
 )
 
+# The folder of a repo under which writers and commands put runs.
 RUNS_FOLDER = "tensorboard"
-
-"""The folder of a repo under which writers and commands put runs."""
 
 DEFAULT_CLOSE_TIMEOUT = 20.0
 DEFAULT_STALL_SECONDS = 600.0
@@ -61,6 +61,12 @@ DEFAULT_STALL_SECONDS = 600.0
 DEFAULT_MINUTES = 5.0
 
 DEFAULT_BUCKET_MINUTES = 0.25
+
+_URI = re.compile(
+    r"hf://(?:(?P<kind>models|datasets|spaces|buckets(?=/[^/@]+/[^/@]+(?:/|$)))/)?"
+    r"(?P<repo>(?!(?:models|datasets|spaces|buckets)(?:/|$))(?:[^/@]+/[^/@]+|[^/@]+(?=@|$)))"
+    r"(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
+)
 
 
 def with_uri(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def with_uri(arguments: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: If it is no URI of a repo, or an argument that is not `None` contradicts it.
     """
     uri = arguments.get("repo_id")
-    parts = uri_parts(uri) if isinstance(uri, str) else {}
+    parts = _uri_parts(uri) if isinstance(uri, str) else {}
     for each, name in named_in(arguments):
         value = arguments[name]
         said_twice = each.name in parts and each.name != "repo_id" and value is not None
@@ -79,8 +85,34 @@ def with_uri(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, **parts}
 
 
+def _uri_parts(repo_id: str) -> dict[str, str]:
+    """Return the parts of an `hf://` URI by the fields of `PushConfig`; none for a plain repo id.
+
+    Raises:
+        ValueError: If it is no URI of a repo.
+    """
+    if not repo_id.startswith("hf://"):
+        return {}
+    kind = repo_id.removeprefix("hf://").partition("/")[0]
+    if kind in REPO_TYPES:
+        # Read as the name of a user, it would lead to another repo.
+        raise ValueError(f"{repo_id!r} is no URI of a repo or bucket: write hf://{kind}s/ instead of hf://{kind}/")
+    found = _URI.fullmatch(repo_id)
+    if found is None:
+        raise ValueError(
+            f"{repo_id!r} is no URI of a repo or bucket: use one such as 'hf://datasets/user/name@branch/folder' or "
+            "'hf://buckets/user/name/folder'"
+        )
+    parts = {"repo_id": check_repo_id(found["repo"]), "repo_type": (found["kind"] or "models")[:-1]}
+    if found["revision"] is not None:
+        parts["revision"] = check_revision(unquote(found["revision"]))
+    if found["path"]:
+        parts["path_in_repo"] = check_path_in_repo(found["path"])
+    return parts
+
+
 def _check_repo(repo_id: object, name: str) -> str:
-    return repo_id if isinstance(repo_id, str) and uri_parts(repo_id) else check_repo_id(repo_id, name)
+    return repo_id if isinstance(repo_id, str) and _uri_parts(repo_id) else check_repo_id(repo_id, name)
 
 
 def _checked_if_given(check: Callable[[object, str], T]) -> Callable[[object, str], T | None]:
