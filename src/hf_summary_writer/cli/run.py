@@ -109,19 +109,15 @@ class _RunCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         separator = args.index("--") if "--" in args else len(args)
-        if ctx.resilient_parsing:  # for the completion of a shell
-            ctx.meta[_COMMAND] = args[separator + 1 :] if separator < len(args) else None
-            return super().parse_args(ctx, args[:separator])
-        if not args or not {"--help", "-h"}.isdisjoint(args[:separator]):
-            return super().parse_args(ctx, args[:separator])
-        if separator == len(args):
-            raise click.UsageError(f"-- is missing between REPO_ID and COMMAND: {_EXAMPLE}", ctx)
-        ctx.meta[_COMMAND] = args[separator + 1 :]
-        if not ctx.meta[_COMMAND]:
-            raise click.UsageError(f"COMMAND is missing: {_EXAMPLE}", ctx)
-        if not separator:
-            raise click.UsageError(f"REPO_ID is missing: {_EXAMPLE}", ctx)
-        return super().parse_args(ctx, args[:separator])
+        own, command = args[:separator], args[separator + 1 :] if separator < len(args) else None
+        ctx.meta[_COMMAND] = command
+        # Shells complete an unfinished command.
+        if args and not ctx.resilient_parsing and {"--help", "-h"}.isdisjoint(own):
+            if command is None:
+                raise click.UsageError(f"-- is missing between REPO_ID and COMMAND: {_EXAMPLE}", ctx)
+            if not command or not own:
+                raise click.UsageError(f"{'REPO_ID' if command else 'COMMAND'} is missing: {_EXAMPLE}", ctx)
+        return super().parse_args(ctx, own)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         if ctx.meta[_COMMAND] is None:
