@@ -8,6 +8,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import constants
+
 from hf_summary_writer.notices import counted
 from hf_summary_writer.push import inspect_folder
 
@@ -22,13 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["UploadProgress", "are_bars_wanted", "download_progress"]
 
-_OFF = frozenset({"1", "ON", "YES", "TRUE"})
-
 
 def are_bars_wanted() -> bool:
     """Return whether standard error is a terminal that can show bars, and they are not switched off."""
-    switched_off = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in _OFF
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not switched_off
+    is_terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return is_terminal and not constants.HF_HUB_DISABLE_PROGRESS_BARS
 
 
 @contextlib.contextmanager
