@@ -81,6 +81,7 @@ class MemoryHub(Remote):
         token_error: Raised where the token is looked up.
         creations: How often it was created.
         small: The paths of each call of `publish_small`.
+        along: The uploads that came along with others.
         listed: The paths of each listing.
         meanwhile: Called while it makes a commit.
     """
@@ -110,6 +111,7 @@ class MemoryHub(Remote):
         self.token_error: Exception | None = None
         self.creations = 0
         self.small: list[list[str]] = []
+        self.along: list[Upload] = []
         self.listed: list[list[str]] = []
         self.meanwhile: Callable[[], object] = lambda: None
 
@@ -122,8 +124,9 @@ class MemoryHub(Remote):
         uploads: Sequence[Upload],
         title: str,
         commit_slot: Callable[[], AbstractContextManager[object]],
-        along: Sequence[Upload] = (),  # noqa: ARG002 - as of a remote
+        along: Sequence[Upload] = (),
     ) -> Iterator[Published]:
+        self.along += along
         self.attempts.append([each.path for each in uploads])
         for start in range(0, len(uploads), self.files_per_commit):
             with commit_slot():
@@ -267,15 +270,8 @@ def make(tmp_path: Path, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch) -> Ite
         if content is not None:
             (folder / "a.txt").write_bytes(content)
         is_behind = options.pop("is_behind", False)
-        config = PushConfig(
-            repo_id=REPO,
-            endpoint="https://hub",
-            path_in_repo=name,
-            allow_patterns=None,
-            model_card=False,
-            run_state="repo_type" in options,
-            **options,
-        )
+        options = {"model_card": False, "run_state": "repo_type" in options, **options}
+        config = PushConfig(repo_id=REPO, endpoint="https://hub", path_in_repo=name, allow_patterns=None, **options)
         if rank is None:
             jobs.append(Job(folder, config, hub, content_lock=threading.Lock()))
         else:
@@ -849,13 +845,15 @@ def test_a_watcher_holds_the_lease_until_its_last_push(make: Callable[..., Job],
 def test_a_writer_leaves_its_pushes_to_a_watcher_above(
     make: Callable[..., Job], push: Callable[..., Outcomes], hub: MemoryHub
 ) -> None:
-    watcher, writer = make("runs"), make("runs/run", rank=0)
+    watcher, writer = make("runs"), make("runs/run", rank=0, run_state=True)
     push(watcher)
     assert push(writer, final=True) == {}
     assert writer.owner_above == watcher.folder
     watcher.lease.release()
     push(writer, final=True)
     assert "runs/run/a.txt" in hub.stored
+    # The watcher may have uploaded the state of this run, so that one in its place is no other run's.
+    assert [each.is_first for each in hub.along if each.path.startswith("runs/run/")] == [False]
 
 
 def test_another_owner_pushes_for_a_writer_except_at_a_trigger_and_at_the_end(
