@@ -26,8 +26,7 @@ from hf_summary_writer.process import check_sigterm, exit_is_over, fork_count, t
 from hf_summary_writer.process import watch as sigterm
 from hf_summary_writer.push import (
     Job,
-    Outcomes,
-    Pusher,
+    OverriddenPusher,
     PushLoop,
     PushTask,
     Shutdown,
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import CommitDetails, ErrorDetails
     from hf_summary_writer.hub import Remote
-    from hf_summary_writer.push import Round
 
 __all__ = ["CommitScheduler"]
 
@@ -398,7 +396,7 @@ class CommitScheduler:
     def _loop_to(self, remote: Remote) -> PushLoop:
         if all(getattr(type(self), name) is method for name, method in _OWN_PUSH.items()):
             return loop_to(remote)
-        return PushLoop(_OverriddenPusher(remote, self._push_overridden))
+        return PushLoop(OverriddenPusher(remote, self._push_overridden))
 
     def _push_overridden(self) -> CommitInfo | None:
         self._job.flush()
@@ -453,18 +451,3 @@ def _warn_of_unknown_variables() -> None:
 
 # The methods as defined here: a patch may replace them in the class itself.
 _OWN_PUSH = {name: vars(CommitScheduler)[name] for name in ("push_to_hub", "_push_to_hub")}
-
-
-class _OverriddenPusher(Pusher):
-    """Calls the `push_to_hub` of a subclass."""
-
-    def __init__(self, remote: Remote, push: Callable[[], CommitInfo | None]) -> None:
-        super().__init__(remote)
-        self._overridden = push
-
-    def push(self, jobs: Round) -> Outcomes:
-        outcomes = Outcomes()
-        for job in jobs.due:
-            with outcomes.guard(job):
-                outcomes[job].commit = self._overridden()
-        return outcomes

@@ -8,7 +8,7 @@ from hf_summary_writer.push.links import linked_folders, unfollowed, unfollowed_
 from hf_summary_writer.push.loop import PushLoop, PushTask, loop_to
 from hf_summary_writer.push.neighbours import warn_of_neighbours
 from hf_summary_writer.push.once import sync
-from hf_summary_writer.push.push import Outcomes, Pusher, Round
+from hf_summary_writer.push.push import OverriddenPusher
 from hf_summary_writer.push.report import call_hook
 from hf_summary_writer.push.run_job import RunJob
 from hf_summary_writer.push.run_state import MAX_STATE_BYTES, RunPhase, RunState, is_state_file
@@ -20,12 +20,10 @@ from hf_summary_writer.push.timetable import Phase
 __all__ = [
     "MAX_STATE_BYTES",
     "Job",
-    "Outcomes",
+    "OverriddenPusher",
     "Phase",
     "PushLoop",
     "PushTask",
-    "Pusher",
-    "Round",
     "Run",
     "RunJob",
     "RunPhase",

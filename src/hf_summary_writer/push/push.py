@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
 
-__all__ = ["Outcomes", "Pusher", "Round", "is_at"]
+__all__ = ["Outcomes", "OverriddenPusher", "Pusher", "Round", "is_at"]
 
 
 # After so many refused files in a row, and none accepted, the cause is not a single file.
@@ -145,6 +145,26 @@ class Pusher:
             raise
         except PushError as error:
             logger.warning("The history of %s could not be squashed: %s", self.remote.repo_id, error)
+
+
+class OverriddenPusher(Pusher):
+    """Calls a push of the user's own, for a single folder.
+
+    Args:
+        remote: The branch.
+        overridden: Pushes the folder; returns its commit.
+    """
+
+    def __init__(self, remote: Remote, overridden: Callable[[], CommitInfo | None]) -> None:
+        super().__init__(remote)
+        self._overridden = overridden
+
+    def push(self, jobs: Round) -> Outcomes:
+        outcomes = Outcomes()
+        for job in jobs.due:
+            with outcomes.guard(job):
+                outcomes[job].commit = self._overridden()
+        return outcomes
 
 
 class _Push:
