@@ -420,7 +420,7 @@ class CommitScheduler:
         if self._task.forked:
             # The parent, while it lives, pushes the missing data and names it at its own exit.
             if os.getppid() != self._parent:
-                self._name_late_data()
+                self._shutdown.name_late_data()
             return
         if self._loop.is_current_thread():
             return  # a hook called `close`: the last push begins when the hook has returned
@@ -430,15 +430,11 @@ class CommitScheduler:
     def _after_the_end(self, _skip: bool) -> None:
         """Name the data written after the last push, whose own result has been logged."""
         if self._may_have_late_children():
-            self._name_late_data()
+            self._shutdown.name_late_data()
 
     def _may_have_late_children(self) -> bool:
         """Return whether forked children may have logged after this process ended its uploads by `close`."""
         return fork_count() > self._forks
-
-    def _name_late_data(self) -> None:
-        if self._job.owner_above is None:
-            self._shutdown.name_late_data()
 
 
 @functools.cache

@@ -61,6 +61,7 @@ def job(tmp_path: Path, ledger: Ledger) -> Any:
         refresh=lambda: None,
         report=SimpleNamespace(told_at=0.0),
         announces=True,
+        owner_above=None,
         has_lost=False,
         left_behind=0,
     )

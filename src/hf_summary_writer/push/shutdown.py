@@ -104,12 +104,12 @@ class Shutdown:
         self.remaining = 0.0
 
     def name_late_data(self, *, refreshes: bool = True) -> None:
-        """Name, once, the data that was logged after the last push of the process.
+        """Name, once, the data that was logged after the last push of the process, unless an owner above uploads it.
 
         Args:
             refreshes: Whether to re-read the ledger, for the uploads of other processes.
         """
-        if not self._said_late:
+        if self._job.owner_above is None and not self._said_late:
             pending = _count(self._job, _SECONDS_TO_COUNT, refreshes=refreshes)
             self._said_late = pending is None or pending.missing > 0
             if self._said_late:
