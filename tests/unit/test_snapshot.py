@@ -412,6 +412,29 @@ def test_a_damaged_record_does_not_hold_back_later_records(folder: Folder) -> No
 
 
 @pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
+@pytest.mark.parametrize(
+    "start",
+    [b"\x1f\x8b" + b"compressed" * 9, b"!" + record()[:-3], VERSION + b"!" * 50 + record()],
+    ids=["compressed", "torn", "damaged within"],
+)
+@pytest.mark.parametrize(
+    "more",
+    [b"(", record()[-3:], record()[:20], record() + b"x" * 9],
+    ids=["a byte", "the rest of a record", "a torn record", "a record and more"],
+)
+def test_what_a_damaged_file_gains_after_its_upload_is_sent_as_of_a_new_file(
+    folder: Folder, start: bytes, more: bytes, memory: int
+) -> None:
+    path, other = folder.path / "a.tfevents.1", folder.path / "b.tfevents.1"
+    path.write_bytes(start)
+    assert folder.push(path.name, last=True, memory=memory) == start
+    for file in (path, other):
+        file.write_bytes(start + more)
+        folder.push(file.name, last=True, memory=memory)
+    assert folder.entries[path.name].length == folder.entries[other.name].length
+
+
+@pytest.mark.parametrize("memory", [MB, 0], ids=["in memory", "as a private copy"])
 @pytest.mark.parametrize("content", [b"\x1f\x8b" + b"compressed" * 99, bytes(5000), VERSION + record() + b"!" * 99])
 @pytest.mark.faults("D14")
 def test_a_damaged_or_compressed_event_file_is_sent_whole_once_it_stops_growing(

@@ -278,7 +278,8 @@ class _EventFile(_OpenFile):
             extent = self._extent(stable, last=last)
             return self._snapshot(content[: extent.end], stable, extent) if isinstance(extent, _Extent) else extent
         # To look through a large file takes long: for an original that is to be copied, see only that it is worth it.
-        extent = self._extent(self.file, last=last, most_records=None if sealed else _RECORDS_WORTH_A_COPY)
+        most_records = None if sealed or self._was_damaged else _RECORDS_WORTH_A_COPY
+        extent = self._extent(self.file, last=last, most_records=most_records)
         if not isinstance(extent, _Extent):
             return extent
         path = self.reader.copies.hold(self.file) if sealed and extent.end == size else None
@@ -317,8 +318,9 @@ class _EventFile(_OpenFile):
         """Return the part to send, up to the first new `most_records` if there are so many."""
         size, start = self.signature.size, self._known_end(stable)
         settled = last or self.is_older_than(_SETTLED_NS)
-        at: int | None = start
-        end, records, damaged, final = start, 0, False, True
+        # What was uploaded of a damaged file need not end with a record, so its records are found from the start again.
+        at: int | None = 0 if self._was_damaged else start
+        end, records, damaged, final = at, 0, False, True
         while at is not None:
             for end in itertools.islice(boundaries(stable, at, size), most_records):  # noqa: B007
                 records += 1
@@ -333,6 +335,7 @@ class _EventFile(_OpenFile):
                 damaged, end = True, size
             else:
                 final = False
+        end = max(end, start)
         if end == 0:
             return SkipReason.NO_RECORD
         if end == start and self.known is not None:
@@ -355,6 +358,10 @@ class _EventFile(_OpenFile):
         return known.length
 
     @property
+    def _was_damaged(self) -> bool:
+        return self.known is not None and bool(self.known.digest) and not self.known.verified
+
+    @property
     def _is_due(self) -> bool:
         """Whether all of the known part is to be compared."""
         known = self.known
@@ -371,10 +378,9 @@ class _EventFile(_OpenFile):
 
     @property
     def _verified(self) -> int:
-        known = self.known
-        return (
-            0 if known is None or (known.digest and not known.verified) else _now() if self._is_due else known.verified
-        )
+        if self.known is None or self._was_damaged:
+            return 0
+        return _now() if self._is_due else self.known.verified
 
 
 def _read(file: BinaryIO, length: int) -> bytes:
