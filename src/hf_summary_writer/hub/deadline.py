@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from hf_summary_writer.errors import ActionNeededError, DeadlineError, TemporaryError, UnreachableError
@@ -18,7 +18,7 @@ from hf_summary_writer.hub.responses import Answer, classify_network_error, one_
 from hf_summary_writer.hub.secrets import keep_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _MODULE, _CLIENT = "huggingface_hub.utils._http", "_GLOBAL_CLIENT"
 
@@ -47,8 +47,6 @@ _aside = _Aside()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_aside.put, after_in_parent=_aside.give_back)
-
-T = TypeVar("T")
 
 _CONNECT_SECONDS = 15.0
 
@@ -107,14 +105,6 @@ class Deadline:
         self._lock = threading.Lock()
         self.unanswered: bool = False
         self.is_asking: bool = False
-
-    def run(self, function: Callable[[], T]) -> T:
-        """Return the result of `function`, whose requests in this thread are held to this deadline."""
-        _current.attempt = self
-        try:
-            return function()
-        finally:
-            _current.attempt = None
 
     def remaining(self) -> float:
         """Return the seconds that are left.
@@ -176,7 +166,8 @@ class _Current(threading.local):
     attempt: Deadline | None = None
 
 
-_current = _Current()
+# The attempt whose deadline the requests of this thread are held to.
+current = _Current()
 
 
 def install_hooks(client: Any) -> None:
@@ -194,7 +185,7 @@ def install_hooks(client: Any) -> None:
 
 
 def _before_request(request: Any) -> None:
-    attempt = _current.attempt
+    attempt = current.attempt
     if attempt is not None:
         if "authorization" in request.headers:
             keep_secret(request.headers["authorization"].rpartition(" ")[2])
@@ -232,7 +223,7 @@ def _watch(attempt: Deadline, url: Any, to_commit: bool, event: str, details: di
 
 
 def _after_response(response: Any) -> None:
-    attempt = _current.attempt
+    attempt = current.attempt
     if attempt is None:
         if _FEED_ROUTE.search(response.request.url.raw_path):
             # When it ends, the client begins where it was.

@@ -12,7 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, TypeVar
 
 from hf_summary_writer.errors import DeadlineError, PushError
-from hf_summary_writer.hub.deadline import MAX_ANSWER_BYTES, Deadline, install_hooks
+from hf_summary_writer.hub.deadline import MAX_ANSWER_BYTES, Deadline, current, install_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,12 +132,15 @@ def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
 
 def _run(function: Callable[[], T], attempt: Deadline, future: Future[T]) -> None:
     """Run a function within an attempt, and settle the future of its result."""
+    current.attempt = attempt
     try:
-        future.set_result(attempt.run(function))
+        future.set_result(function())
     except BaseException as error:  # noqa: BLE001 - the caller that waits for the result gets it
         if isinstance(error, PushError):
             error.in_doubt = error.in_doubt or attempt.unanswered
         future.set_exception(error)
+    finally:
+        current.attempt = None
 
 
 def in_time(
