@@ -11,10 +11,9 @@ import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
 
 from hf_summary_writer.errors import ActionNeededError, DeadlineError, TemporaryError, UnreachableError
-from hf_summary_writer.hub.responses import Answer, classify_network_error, one_line
+from hf_summary_writer.hub.responses import Answer, classify_network_error
 from hf_summary_writer.hub.secrets import keep_secret
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ _MAX_BODY_READ = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 2**20
 
 # The hosts that have answered this process.
-_reached: set[tuple[str, str]] = set()
+_reached: set[str] = set()
 
 # Encoded as it was sent: the name of a branch may contain "/commit/".
 _COMMIT_ROUTE = re.compile(
@@ -99,7 +98,7 @@ class Deadline:
         self._deadline = deadline
         self._answer_bytes = answer_bytes
         self._read_bytes = 0
-        self._host: tuple[str, str] | None = None
+        self._origin = ""
         self.downloads: bool = downloads
         # Between an attempt that is about to commit and the thread that gives it up: the commit is prevented, or known.
         self._lock = threading.Lock()
@@ -137,10 +136,9 @@ class Deadline:
         Raises:
             ActionNeededError: If it is another host than the first time.
         """
-        host = _host(str(url))
-        self._host = self._host or host
-        if host != self._host:
-            there, here = (one_line("://".join(each)) for each in (host, self._host))
+        there = _origin(url)
+        self._origin = here = self._origin or there
+        if there != here:
             raise ActionNeededError(f"{here} sends requests with the token on to {there}: refused; check HF_ENDPOINT")
 
     def read(self, nbytes: int) -> None:
@@ -218,7 +216,7 @@ def _watch(attempt: Deadline, url: Any, to_commit: bool, event: str, details: di
             attempt.unanswered = False
         failure = classify_network_error(error, url.host)
         if isinstance(failure, UnreachableError):
-            failure.was_reached = _host(str(url)) in _reached
+            failure.was_reached = _origin(url) in _reached
         raise failure from None
 
 
@@ -229,13 +227,14 @@ def _after_response(response: Any) -> None:
             # When it ends, the client begins where it was.
             _bound(response, Deadline(math.inf, _MAX_FEED_BYTES))
         return
-    _reached.add(_host(str(response.request.url)))
+    _reached.add(_origin(response.request.url))
     status = response.status_code
     _bound(response, attempt)
     if _is_commit(response.request) and 300 <= status < 500:
         attempt.unanswered = False
     if status in _RETRIED_BY_CLIENT:
-        raise HubAnswerError(Answer.of(response, _beginning(response)))
+        beginning = next(response.iter_bytes(_MAX_BODY_READ), b"")
+        raise HubAnswerError(Answer.of(response, beginning.decode("utf-8", "replace")))
     if status == 409 and str(response.url).endswith("/api/repos/create"):
         # The client repeats this one without a pause if it says that something else is under way.
         text = response.read().decode("utf-8", "replace")
@@ -265,13 +264,13 @@ def _is_commit(request: Any) -> bool:
 
 def _leads_astray(response: Any) -> bool:
     """Return whether a request that carries the token is sent to another host; storage may redirect as it likes."""
-    there = urljoin(str(response.url), response.headers["location"])
-    return "authorization" in response.request.headers and _host(str(response.url)) != _host(there)
+    there = response.url.join(response.headers["location"])
+    return "authorization" in response.request.headers and _origin(response.url) != _origin(there)
 
 
-def _host(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc.rpartition("@")[2]
+def _origin(url: Any) -> str:
+    """Return the scheme, host and port of an address, without a user's name and password."""
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 @functools.cache
@@ -297,12 +296,3 @@ def _bounded_stream(library: str) -> type:
             self._body.close()
 
     return BoundedStream
-
-
-def _beginning(response: Any) -> str:
-    body = b""
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > _MAX_BODY_READ:
-            break
-    return body.decode("utf-8", "replace")
