@@ -115,14 +115,15 @@ def place_of(
         raise TypeError(f"source must be a str or a path, not {type(source).__name__}")
     if not name:  # as an unset variable of a shell gives it; to Python it is the working folder
         raise ValueError("the name of the folder, repo or bucket is empty: use . for the working folder")
-    is_remote = "://" in name or repo_type is not None or revision is not None
-    path = Path(name)
-    if not is_remote and path.is_file() and (_is_event_file(path.name) or not _may_be_a_repo(name)):
-        raise NotADirectoryError(f"{name!r} is a file: give the folder of the run")
-    if not is_remote and (not isinstance(source, str) or path.is_dir() or not _may_be_a_repo(name)):
-        if not path.is_dir():
+    if "://" not in name and repo_type is None and revision is None:
+        path = Path(name)
+        if path.is_dir():
+            return path
+        may_be_a_repo = isinstance(source, str) and _may_be_a_repo(name)
+        if path.is_file() and (_is_event_file(path.name) or not may_be_a_repo):
+            raise NotADirectoryError(f"{name!r} is a file: give the folder of the run")
+        if not may_be_a_repo:
             raise FileNotFoundError(f"there is no folder {name!r}")
-        return path
     arguments = {"repo_id": name, "repo_type": repo_type, "revision": revision, "token": token}
     config = PushConfig.from_arguments(arguments, endpoint)
     check_client(config.repo_type)

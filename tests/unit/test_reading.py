@@ -309,7 +309,8 @@ def test_an_event_file_in_the_place_of_its_folder_is_refused(tmp_path: Path, mon
     log(tmp_path, {"loss": [1.0]})
     monkeypatch.chdir(tmp_path)
     [path] = events.event_files(tmp_path)
-    for source in (path, str(path), path.name):
+    Path("notes").touch()  # as text, it may be the name of a repo
+    for source in (path, str(path), path.name, Path("notes")):
         with pytest.raises(NotADirectoryError, match="is a file: give the folder of the run"):
             read(source)
 
