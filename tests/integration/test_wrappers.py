@@ -281,9 +281,9 @@ def test_versions_with_equal_subfolders_have_different_paths_in_the_repo() -> No
 
 def test_nested_logging_blocks_raise_nothing() -> None:
     pytest.importorskip("torch")
-    from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
+    from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, logging_with
 
-    with TorchFrameworkWriter("user/run", "runs/first") as writer, writer.logging(), writer.logging():
+    with TorchFrameworkWriter("user/run", "runs/first") as writer, logging_with(writer), logging_with(writer):
         writer.flush()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate.tracking import TensorBoardTracker, on_main_process
 
 from hf_summary_writer.events import default_logdir
-from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, check_early
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, check_early, logging_with
 
 __all__ = ["HubTracker"]
 
@@ -49,6 +49,5 @@ class HubTracker(TensorBoardTracker):  # type: ignore[misc]
     @on_main_process  # type: ignore[untyped-decorator]
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
         """Log values of a step."""
-        assert self.writer is not None  # noqa: S101 - for the type checker
-        with self.writer.logging():
+        with logging_with(self.writer):
             super().log(values, step, **kwargs)

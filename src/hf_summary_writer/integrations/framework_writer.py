@@ -14,7 +14,6 @@ from hf_summary_writer.writer import HFSummaryWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from contextlib import AbstractContextManager
 
 __all__ = ["FrameworkWriter", "TorchFrameworkWriter", "check_early", "logging_with"]
 
@@ -46,28 +45,30 @@ class FrameworkWriter(HFSummaryWriter):
 
     Even so, events are written within half a second and are durable after `flush_secs`. An fsync for each step would
     take most of the time of a short step.
+
+    Attributes:
+        logging_thread: The thread in which a framework logs now, if any.
     """
 
-    _logging_thread: int | None = None
-
-    @contextlib.contextmanager
-    def logging(self) -> Iterator[None]:
-        """Return at once from `flush` in this thread."""
-        self._logging_thread = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._logging_thread = None
+    logging_thread: int | None = None
 
     def flush(self) -> None:
         """Wait until all logged data is on disk; return at once while the framework logs."""
-        if self._logging_thread != threading.get_ident():
+        if self.logging_thread != threading.get_ident():
             super().flush()
 
 
-def logging_with(writer: FrameworkWriter | None) -> AbstractContextManager[None]:
-    """Return `writer.logging()`, or a block of no effect where there is no writer yet."""
-    return contextlib.nullcontext() if writer is None else writer.logging()
+@contextlib.contextmanager
+def logging_with(writer: FrameworkWriter | None) -> Iterator[None]:
+    """Let `flush` of a writer return at once in this thread; of no effect where there is no writer yet."""
+    if writer is None:
+        yield
+        return
+    writer.logging_thread = threading.get_ident()
+    try:
+        yield
+    finally:
+        writer.logging_thread = None
 
 
 class TorchFrameworkWriter(FrameworkWriter):

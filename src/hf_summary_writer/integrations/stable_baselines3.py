@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
+from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, logging_with
 
 if TYPE_CHECKING:
     import os
@@ -30,5 +30,5 @@ class HubOutputFormat(TensorBoardOutputFormat):  # type: ignore[misc]
 
     def write(self, *arguments: Any, **named: Any) -> None:
         """Write the values of a step."""
-        with self.writer.logging():
+        with logging_with(self.writer):
             super().write(*arguments, **named)
