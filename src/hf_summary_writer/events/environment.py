@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import re
 import shlex
 import socket
@@ -43,6 +42,8 @@ _MASK = "***"
 
 def environment_text() -> str:
     """Return the text as Markdown; secrets among the arguments of the command are masked."""
+    import platform  # rarely needed, and slow to import
+
     rows = {"command": shlex.join(_masked([*map(str, (sys.executable, *sys.argv))]))}
     with contextlib.suppress(OSError):  # it was removed
         rows["working folder"] = os.getcwd()  # noqa: PTH109 - as a text
@@ -98,7 +99,7 @@ def _git_commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    import subprocess  # rarely needed, as below
+    import subprocess  # rarely needed, as above and below
 
     try:
         done = subprocess.run(  # noqa: S603
