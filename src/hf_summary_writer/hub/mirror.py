@@ -304,12 +304,11 @@ class Mirror:
             TemporaryError: If the Hub sends too few.
         """
         have = file.seek(0, os.SEEK_END)
-        start = max(0, have - _COMPARED_BYTES)
-        if have > size or (size and not self._append(path, file, start, have, size)):
+        if have > size or (size and not self._append(path, file, have, size)):
             file.truncate(0)
             have = 0
             if size:
-                self._append(path, file, 0, 0, size)
+                self._append(path, file, 0, size)
         end = file.seek(0, os.SEEK_END)
         if end < size:
             raise TemporaryError(f"the Hub sent {end} of {size} bytes")
@@ -341,22 +340,20 @@ class Mirror:
                 fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
-    def _append(self, path: str, file: BinaryIO, start: int, have: int, size: int) -> bool:
-        """Append the bytes after `have` to the local file, if the two agree from `start` to there; return whether."""
+    def _append(self, path: str, file: BinaryIO, have: int, size: int) -> bool:
+        """Append the bytes after `have` to the local file, if the two agree shortly before; return whether they do."""
+        start = max(0, have - _COMPARED_BYTES)
         file.seek(start)
         expected = file.read(have - start)
         source = self._source
         with download(source.api, source.config, path, source.commit, start) as pieces:
-            compared = b""
             for piece in _up_to(pieces, size - start):
-                rest = piece
-                if len(compared) < len(expected):
-                    compared, rest = (compared + piece)[: len(expected)], (compared + piece)[len(expected) :]
-                    if not expected.startswith(compared):
-                        return False
-                file.write(rest)
-        if len(compared) < len(expected):  # as of a login page that takes no ranges
-            raise TemporaryError(f"the Hub sent {start + len(compared)} of {size} bytes")
+                same, expected = expected[: len(piece)], expected[len(piece) :]
+                if not piece.startswith(same):
+                    return False
+                file.write(piece[len(same) :])
+        if expected:  # as of a login page that takes no ranges
+            raise TemporaryError(f"the Hub sent {have - len(expected)} of {size} bytes")
         return True
 
     def _is_safe(self, path: str, size: object) -> bool:
