@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,10 +79,9 @@ class PreparedCommit:
         uploaded = [each for each in self.additions if not posted_bytes([each])]
         posted = [each for each in self.additions if posted_bytes([each])]
         first, *others = grouped(posted, lambda each: posted_bytes([each]), most)
-        rest = replace(self, along=(), left_out=frozenset(), kept={})
         return [
             replace(self, additions=(*uploaded, *first)),
-            *(replace(rest, additions=tuple(each)) for each in others),
+            *(PreparedCommit(tuple(each), frozenset(), listed=self.listed) for each in others),
         ]
 
 
@@ -139,10 +137,11 @@ def git_oid(addition: Any) -> str:
     """
     mode = getattr(addition, "_upload_mode", None)
     if mode == "lfs":
+        from huggingface_hub.utils.sha import git_hash
+
         info = addition.upload_info
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{info.sha256.hex()}\nsize {info.size}\n"
-        blob = f"blob {len(pointer)}\0{pointer}"
-        return hashlib.sha1(blob.encode(), usedforsecurity=False).hexdigest()
+        return git_hash(pointer.encode())
     return str(getattr(addition, "_local_oid", None) or "") if mode == "regular" else ""
 
 
