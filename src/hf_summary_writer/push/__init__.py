@@ -1,4 +1,4 @@
-"""When folders are pushed, and one push from the changed files to the ledger. Knows no writer."""
+"""When folders are pushed, and one push from the changed files to the ledger. Knows no scheduler."""
 
 from __future__ import annotations
 
