@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,9 +25,9 @@ def future() -> PushFuture[Any]:
 
 @pytest.mark.parametrize("ask", [PushFuture.result, PushFuture.exception])
 def test_a_wait_ends_with_its_time_limit(future: PushFuture[Any], ask: Callable[..., object]) -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(FutureTimeoutError):
         ask(future, 0)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(FutureTimeoutError):
         ask(future, 0.01)
 
 
@@ -55,7 +56,7 @@ def test_every_caller_gets_an_exception_of_its_own(future: PushFuture[Any]) -> N
 
 
 def test_the_thread_that_pushes_does_not_wait_for_itself() -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(FutureTimeoutError):
         PushFuture(lambda: True).result(SECONDS)
 
 
