@@ -167,7 +167,7 @@ def classify_response(answer: Answer, now: float, *, repo: str, known: bool) -> 
         known: Whether the repo and its branch took commits before, so that their absence means that somebody removed
             them.
     """
-    said = f"{answer.status}" + (f" {answer.message}" if answer.message else "")
+    said = f"{answer.status} {answer.message}".rstrip()
     if answer.status == 429:
         commits = _COMMITS_IN_TEXT.search(answer.text[: 4 * _MAX_TEXT])
         return RateLimitError(
@@ -314,7 +314,9 @@ def _is_local(error: BaseException) -> bool:
 
 
 def _untrusted(causes: list[BaseException]) -> bool:
-    return any(_is_ssl_error(cause) or "CERTIFICATE_VERIFY" in str(cause) for cause in causes)
+    import ssl  # slow, and by now imported by the client
+
+    return any(isinstance(cause, ssl.SSLError) or "CERTIFICATE_VERIFY" in str(cause) for cause in causes)
 
 
 def _no_trust(said: str) -> PushError:
@@ -354,11 +356,6 @@ def answer_of(error: BaseException) -> Answer | None:
     except Exception:  # noqa: BLE001 - a body that was streamed and closed; the status is enough
         text = ""
     return Answer.of(response, text)
-
-
-def _is_ssl_error(error: BaseException) -> bool:
-    # Compares names, so that `ssl` is not imported without need.
-    return any(kind.__module__ == "ssl" and kind.__name__ == "SSLError" for kind in type(error).__mro__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
