@@ -46,9 +46,7 @@ class Pushes:
 
     def __init__(self) -> None:
         self.remote = SimpleNamespace(
-            start=lambda: None,
-            stop=lambda: None,
-            after_fork_in_child=lambda: None,
+            thread=SimpleNamespace(start=lambda: None, stop=lambda: None, after_fork_in_child=lambda: None),
             client=SimpleNamespace(endpoint=""),
         )
         self.begun = threading.Semaphore(0)

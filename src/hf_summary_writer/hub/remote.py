@@ -158,6 +158,7 @@ class Remote(ABC):
         max_files: The most files that one commit or batch should hold.
         rate_limit: How often huggingface.co lets an account publish.
         client: As given.
+        thread: Runs the requests. To be started before the interpreter begins to exit, and stopped in the end.
         repo_id: The full id, once the repo is known to exist.
         known: Whether the repo took files before; it is then never created again.
         losses: How often the repo or the branch was found gone.
@@ -178,7 +179,7 @@ class Remote(ABC):
         self._repo_type = where.repo_type
         self._revision = where.revision
         self._private = config.private
-        self._thread = HubThread()
+        self.thread: HubThread = HubThread()
         # The check to make before the next push, after the repo or the branch was found gone.
         self._check: Callable[[], None] | None = None
         # Paths of a commit or batch that was requested and not answered. It may still be carried out, after a newer
@@ -199,22 +200,6 @@ class Remote(ABC):
     def key(self) -> Hashable:
         """The same for all remotes whose files may be published together. Holds no token; makes no request."""
         return self.client.key, self._repo_type, self._given_repo_id, self._revision, self._private
-
-    def start(self) -> None:
-        """Start the thread for requests, before the interpreter begins to exit.
-
-        Raises:
-            RuntimeError: If no thread can be started any more.
-        """
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End that thread once it has nothing to do."""
-        self._thread.stop()
-
-    def after_fork_in_child(self) -> None:
-        """Forget the thread, which the child does not have."""
-        self._thread.after_fork_in_child()
 
     def check_token(self) -> None:
         """Look up the token, and check that it can be sent.
@@ -368,7 +353,7 @@ class Remote(ABC):
             raise late from None
 
     def _guarded_call(self, call: Callable[[], T], seconds: float) -> T:
-        return self._thread.call(lambda: self.client.guarded(call, repo=self._name, known=self.known), seconds)
+        return self.thread.call(lambda: self.client.guarded(call, repo=self._name, known=self.known), seconds)
 
     @property
     def _name(self) -> str:

@@ -121,9 +121,9 @@ class RepoRemote(Remote):
         )
 
     def _prepare(self, uploads: Sequence[Upload], along: Sequence[Upload]) -> PreparedCommit:
-        if self._thread.left_behind >= _MOST_LEFT_BEHIND:
+        if self.thread.left_behind >= _MOST_LEFT_BEHIND:
             # Requests of our own end at their deadline, so it is the Xet client that hangs.
-            xet.switch_off(f"its client has not returned from {self._thread.left_behind} calls")
+            xet.switch_off(f"its client has not returned from {self.thread.left_behind} calls")
         prepared = self._upload_over_either(uploads, along)
         self._check_intact(uploads)
         return replace(prepared, kept=self._to_keep(prepared, uploads))

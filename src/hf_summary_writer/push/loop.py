@@ -367,12 +367,12 @@ class PushLoop:
             # Before it starts: a signal handler may interrupt the start. Of two threads the older one ends.
             self._thread = threading.Thread(target=self._run, name="hf-summary-writer-push", daemon=True)
             try:
-                self.pusher.remote.start()
+                self.pusher.remote.thread.start()
                 self._thread.start()
             except RuntimeError:
                 self._thread = None
                 self.served.remove(task)
-                self.pusher.remote.stop()
+                self.pusher.remote.thread.stop()
                 raise
 
     def wake(self) -> None:
@@ -391,7 +391,7 @@ class PushLoop:
     def after_fork_in_child(self) -> None:
         """Forget the thread, which the child does not have, and its lock, which a thread of the parent may hold."""
         self._reset()
-        self.pusher.remote.after_fork_in_child()
+        self.pusher.remote.thread.after_fork_in_child()
         for task in list(self._adopted):
             task.after_fork_in_child()
 
@@ -465,7 +465,7 @@ class PushLoop:
                 if not self.served:
                     # Under the lock, because a restart starts another thread.
                     self._thread = None
-                    self.pusher.remote.stop()
+                    self.pusher.remote.thread.stop()
                     return False
                 seconds = min(task.ready_at() for task in self.served) - time.monotonic()
             if seconds <= 0:

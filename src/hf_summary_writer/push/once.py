@@ -83,7 +83,7 @@ def sync(
     except PushError as raised:
         error = raised
     finally:
-        remote.stop()
+        remote.thread.stop()
     pending = job.inventory.pending()
     if error is None and pending.unlisted:
         error = TemporaryError(f"{counted(pending.unlisted, 'folder')} in it cannot be listed")
