@@ -451,7 +451,7 @@ class PushLoop:
             for task in ended:
                 task.leave()
         for task in ended:  # not while the lock is held: a disk may hang
-            task.job.lease.release()
+            contain(lambda ended: ended.job.lease.release(), task)
         return bool(ended)
 
     def _wait(self) -> bool:
