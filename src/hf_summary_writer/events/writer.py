@@ -548,8 +548,12 @@ class EventWriter(RunFiles):
         """Return copies of values if they can be encoded later, which is certain to succeed then."""
         if not self._may_defer(tag):
             return None
-        outlines = [media.outline(value) for value in values]
-        if any(outline is None for outline in outlines) or not are_certain(*outlines):
+        outlines = []
+        for value in values:
+            if (outline := media.outline(value)) is None:
+                return None
+            outlines.append(outline)
+        if not are_certain(*outlines):
             return None
         return [media.copy_of(value, self._memory) for value in values]
 
@@ -572,7 +576,9 @@ class EventWriter(RunFiles):
                 summary.value[0].tag = name
             return summary
 
-        nbytes = sum(_SUMMARY_BYTES if type(copy) is Snapshot and copy.reduce else copy.nbytes for copy in copies)
+        nbytes = 0
+        for copy in copies:
+            nbytes += _SUMMARY_BYTES if type(copy) is Snapshot and copy.reduce else copy.nbytes
         self._get_file_writer().add_deferred(make, nbytes, global_step, walltime, copies)
 
     # Members that only torch's writer has.
