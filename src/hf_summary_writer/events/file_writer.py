@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_summary_writer.events import hooks
 from hf_summary_writer.events.device import Snapshot
 from hf_summary_writer.events.encoding import SUMMARY, event_payload
-from hf_summary_writer.events.items import Deferred, OnDevice, scalar_on_device
+from hf_summary_writer.events.items import Deferred, OnDevice, ScalarOnDevice
 from hf_summary_writer.events.thread import writer_thread
 from hf_summary_writer.events.upstream import Event
 from hf_summary_writer.events.upstream import EventFileWriter as _TheirEventFileWriter
@@ -150,7 +150,7 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
         """Add a scalar with a tag encoded by `encoding.scalar_prefix`; `on_read` receives the value of a snapshot."""
         wall_time, step = self._wall_time(walltime), self._step(global_step)
         if isinstance(value, Snapshot):
-            self.events.put(scalar_on_device(wall_time, prefix, value, step, on_read))
+            self.events.put(ScalarOnDevice(wall_time, prefix, value, step, on_read))
         else:
             self.events.put((wall_time, prefix, value, step))
 
@@ -184,17 +184,8 @@ class FileWriter(_TheirFileWriter):  # type: ignore[misc]
 
     def add_work(self, work: Callable[..., bytes | None], nbytes: int, values: Sequence[Any] = ()) -> None:
         """Do `work` in the writer thread, in order with the events; arguments as for `add_deferred`."""
-        nbytes += _CALL_BYTES
-        snapshots = tuple([value for value in values if type(value) is Snapshot])
-        if not snapshots:
-            self.events.put(Deferred(work, values, nbytes))
-            return
-
-        def finish() -> Deferred:
-            on_host = [value.value if type(value) is Snapshot else value for value in values]
-            return Deferred(work, on_host, nbytes)
-
-        self.events.put(OnDevice(snapshots, finish, nbytes))
+        kind = OnDevice if any(type(value) is Snapshot for value in values) else Deferred
+        self.events.put(kind(work, values, nbytes + _CALL_BYTES))
 
     def begin_close(self) -> FlushRequest:
         self._finalizer.detach()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hf_summary_writer.events.device import HostCopies
 from hf_summary_writer.events.encoding import Scalar, scalar_payloads
-from hf_summary_writer.events.items import Deferred, Item, OnDevice, memory_of
+from hf_summary_writer.events.items import ON_DEVICE, Deferred, Item, OnDevice, ScalarOnDevice, memory_of
 from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.tfrecord import frame, frames
 from hf_summary_writer.events.thread import writer_thread
@@ -113,7 +113,7 @@ class EventQueue:
             self._fall_back(error, time.monotonic())
         writer_thread.register(self)
 
-    def put(self, item: bytes | Deferred | OnDevice | Scalar) -> None:
+    def put(self, item: Scalar | bytes | Deferred | OnDevice | ScalarOnDevice) -> None:
         """Append an item, waiting for room if there is none."""
         has_room = False
         try:
@@ -253,9 +253,9 @@ class EventQueue:
         """
         if not self._taken:
             self._take(most)
-            if OnDevice in map(type, self._taken):
+            if not set(ON_DEVICE).isdisjoint(map(type, self._taken)):
                 self._take(_DEVICE_ITEMS - len(self._taken))
-                on_device = [item for item in self._taken if type(item) is OnDevice]
+                on_device = [item for item in self._taken if isinstance(item, ON_DEVICE)]
                 snapshots = itertools.chain.from_iterable(item.snapshots for item in on_device)
                 self._copies = HostCopies(snapshots, lambda error: self.failures.report_device(error, self.directory))
         if self._awaits_device:
@@ -317,7 +317,7 @@ class EventQueue:
         # Values on a device are neither read nor freed here: a forked child must not touch the parent's devices.
         _of_parent.append((self.items, self._taken, self._copies))
         has_events = bool(self.items or self._taken or self.file.appended)
-        self.items = deque(item for item in self.items if keep_items and type(item) is not OnDevice)
+        self.items = deque(item for item in self.items if keep_items and not isinstance(item, ON_DEVICE))
         self._taken = []
         self._copies = None
         self._requests = set()
@@ -334,7 +334,7 @@ class EventQueue:
     @property
     def _awaits_device(self) -> bool:
         """Whether the next item to write is on a device; those before it need not wait for the device."""
-        return bool(self._taken) and type(self._taken[0]) is OnDevice
+        return bool(self._taken) and isinstance(self._taken[0], ON_DEVICE)
 
     @property
     def _is_copied(self) -> bool:
@@ -347,7 +347,7 @@ class EventQueue:
         finished: list[Item] = []
         released = on_device = 0
         for item in self._taken:
-            if type(item) is not OnDevice:
+            if not isinstance(item, ON_DEVICE):
                 finished.append(item)
                 continue
             released += item.nbytes
@@ -468,7 +468,7 @@ class EventQueue:
         lost = sum(not isinstance(item, FlushRequest) for item in items)
         self.failures.lose(lost)
         self.memory.release(sum(map(memory_of, items)))
-        self.memory.release_on_device(sum(item.device_bytes for item in items if type(item) is OnDevice))
+        self.memory.release_on_device(sum(item.device_bytes for item in items if isinstance(item, OnDevice)))
         if lost:
             logger.error("events of %s could not be written and are lost: %d", self.directory, lost)
         for item in items:

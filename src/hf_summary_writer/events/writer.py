@@ -16,7 +16,7 @@ from hf_summary_writer.events import hooks, media
 from hf_summary_writer.events.device import Snapshot, device_of
 from hf_summary_writer.events.encoding import clean_tag, scalar_prefix
 from hf_summary_writer.events.file_writer import plain_step, plain_time
-from hf_summary_writer.events.items import scalar_on_device
+from hf_summary_writer.events.items import ScalarOnDevice
 from hf_summary_writer.events.run_files import RunFiles
 from hf_summary_writer.events.summaries import (
     check_tensor,
@@ -110,7 +110,7 @@ class EventWriter(RunFiles):
         if type(scalar_value) is not float or scalar_value - scalar_value:
             scalar_value = scalar_of(scalar_value)
             if type(scalar_value) is not float:
-                events.put(scalar_on_device(time(), prefix, scalar_value, global_step))
+                events.put(ScalarOnDevice(time(), prefix, scalar_value, global_step))
                 return
         now = time()
         if len(events.items) >= self._memory.items and not events.wait_for_room():
