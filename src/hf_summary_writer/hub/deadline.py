@@ -165,7 +165,7 @@ class _Current(threading.local):
 
 
 # The attempt whose deadline the requests of this thread are held to.
-current = _Current()
+current: _Current = _Current()
 
 
 def install_hooks(client: Any) -> None:
