@@ -340,7 +340,7 @@ def test_sync_reports_an_unreadable_folder(api: HfApi, repo_id: str, folder: Pat
     (folder / "file.txt").write_bytes(b"file")
     (folder / "closed").mkdir(mode=0)
     config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, allow_patterns=None)
-    synced = sync(folder, config, api, lambda _: None)
+    synced = sync(folder, config, api)
     assert str(synced.error) == "1 folder in it cannot be listed"
     assert remote.files(api, repo_id) == {"file.txt": b"file"}
 
@@ -370,12 +370,12 @@ def test_a_tree_of_linked_runs_is_not_reported_as_complete(api: HfApi, repo_id: 
     (folder / "best").symlink_to("../other")
     (folder / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
     config = PushConfig(repo_id=repo_id, endpoint=api.endpoint)
-    synced = sync(folder, config, api, lambda _: None)
+    synced = sync(folder, config, api)
     assert synced.missing == 0
     assert "links out of it are not followed: 'best'" in str(synced.error)
     assert remote.files(api, repo_id) == {"fine.tfevents.1": VERSION + frame(b"x")}
     ignoring = dataclasses.replace(config, ignore_patterns=("best/",))
-    assert sync(folder, ignoring, api, lambda _: None) == Synced(0, None, repo_id)
+    assert sync(folder, ignoring, api) == Synced(0, None, repo_id)
 
 
 def test_a_link_that_cannot_be_resolved_holds_back_no_file(api: HfApi, repo_id: str, folder: Path) -> None:
@@ -383,7 +383,7 @@ def test_a_link_that_cannot_be_resolved_holds_back_no_file(api: HfApi, repo_id: 
     (folder / "latest").symlink_to("../round")
     (folder / "fine.tfevents.1").write_bytes(VERSION + frame(b"x"))
     config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, allow_patterns=("*.tfevents.*",))
-    assert sync(folder, config, api, lambda _: None) == Synced(0, None, repo_id)
+    assert sync(folder, config, api) == Synced(0, None, repo_id)
     assert remote.files(api, repo_id) == {"fine.tfevents.1": VERSION + frame(b"x")}
 
 

@@ -146,7 +146,7 @@ def test_the_error_of_a_closed_scheduler_is_over_once_another_process_has_upload
     failure = surveyed(scheduler).failure
     assert failure is not None
     assert failure.until is None
-    assert sync(tmp_path, scheduler._config, api, lambda _: None).error is None
+    assert sync(tmp_path, scheduler._config, api).error is None
     assert surveyed(scheduler).all_arrived
     assert surveyed(scheduler).failure is None
 

@@ -410,7 +410,7 @@ def synced(api: HfApi, repo_id: str, tmp_path: Path) -> Callable[[], RunState | 
     def upload() -> RunState | None:
         path = "tensorboard/run-1"
         config = PushConfig(repo_id=repo_id, endpoint=api.endpoint, repo_type="dataset", path_in_repo=path)
-        done = sync(tmp_path / "run-1", config, api, lambda _: None)
+        done = sync(tmp_path / "run-1", config, api)
         assert (done.missing, done.error) == (0, None)
         return remote.states(api, repo_id, repo_type="dataset").get(PLACE)
 

@@ -251,7 +251,8 @@ def _synced(folder: Path, config: PushConfig, elsewhere: Collection[Path], *, ve
             tell(commit)
 
     with contextlib.nullcontext() if as_json else progress.shown(folder, config):
-        synced = send(folder, config, progress.client, note, verify=verify, elsewhere=elsewhere)
+        hooked = dataclasses.replace(config, on_commit=note)
+        synced = send(folder, hooked, progress.client, verify=verify, elsewhere=elsewhere)
     arrived = synced.error is None and not synced.missing
     empty = arrived and matches_nothing(folder, config)
     config = dataclasses.replace(config, repo_id=synced.repo_id)

@@ -132,7 +132,7 @@ def _goes_beside(leftover: _Leftover, other: Destination) -> bool:
 
 def _is_sent(leftover: _Leftover, api: HfApi) -> bool:
     try:
-        synced = sync(leftover.folder, leftover.config, api, lambda _: None)
+        synced = sync(leftover.folder, leftover.config, api)
     except PushError as error:
         logger.debug("%s could not be sent: %s", leftover.folder, error)
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from hf_summary_writer.push.links import unfollowed, unfollowed_error
 from hf_summary_writer.push.push import Pusher, Round
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
     from pathlib import Path
 
     from huggingface_hub import HfApi
 
     from hf_summary_writer.config import PushConfig
-    from hf_summary_writer.errors import CommitDetails
 
 __all__ = ["Synced", "sync"]
 
@@ -50,7 +48,6 @@ def sync(
     folder: Path,
     config: PushConfig,
     api: HfApi,
-    on_commit: Callable[[CommitDetails], None],
     *,
     verify: bool = False,
     elsewhere: Collection[Path] = (),
@@ -59,13 +56,11 @@ def sync(
 
     Args:
         folder: The folder, an absolute path without links.
-        config: The destination, the patterns of the files, and the options.
+        config: The destination, the patterns of the files, the options, and a hook for each commit.
         api: The client.
-        on_commit: Called with every commit.
         verify: Whether to compare the content of all files with the ledger, even if their times are unchanged.
         elsewhere: Folders that the caller pushes as well, so that a link to one leaves nothing out.
     """
-    config = dataclasses.replace(config, on_commit=on_commit)
     remote = remote_of(config, Client(None, api))
     pusher = Pusher(remote)
     job = Job(
