@@ -319,8 +319,9 @@ class _EventFile(_OpenFile):
         size, start = self.signature.size, self._known_end(stable)
         settled = last or self.is_older_than(_SETTLED_NS)
         # What was uploaded of a damaged file need not end with a record, so its records are found from the start again.
-        at: int | None = 0 if self._was_damaged else start
-        end, records, damaged, final = at, 0, False, True
+        end = 0 if self._was_damaged else start
+        at: int | None = end
+        records, damaged, final = 0, False, True
         while at is not None:
             for end in itertools.islice(boundaries(stable, at, size), most_records):  # noqa: B007
                 records += 1
