@@ -262,6 +262,15 @@ def test_late_data_is_named_once_after_the_ledger_is_read_again(
     assert len(said.messages) == 1
 
 
+def test_late_data_that_an_owner_above_uploads_is_not_named(
+    shutdown: Shutdown, job: Any, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    event_file(tmp_path)
+    job.owner_above = tmp_path.parent
+    shutdown.name_late_data()
+    assert said.messages == []
+
+
 def test_on_a_hung_disk_the_wait_is_bounded_and_counted_by_one_thread(
     shutdown: Shutdown, tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
