@@ -79,7 +79,9 @@ class Registry:
         return len(self._members)
 
     def add(self, member: object) -> None:
+        """Add a member, or make it the newest one."""
         # Each step is atomic, since a lock here could be held at a fork or by the thread that a signal interrupts.
+        self.discard(member)
         self._members[id(member)] = member
 
     def discard(self, member: object) -> None:

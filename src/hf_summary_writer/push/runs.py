@@ -85,7 +85,7 @@ class Run:
         for other in self._known.runs.newest_first():
             if other is not self:
                 other.note_later_one()
-        self._make_latest()
+        self._known.runs.add(self)
 
     def note_later_one(self) -> None:
         """Note that a later writer logs to the same folder."""
@@ -95,7 +95,7 @@ class Run:
         """Note how the run ended, unless it has ended already."""
         if self.phase is RunPhase.RUNNING:
             if self.is_used:
-                self._make_latest()
+                self._known.runs.add(self)
             self.phase = phase
 
     def flush(self) -> EventWriter | None:
@@ -147,10 +147,6 @@ class Run:
         """How many events the writer has logged; `None` if it is closed or gone."""
         writer = self._writer()
         return None if writer is None else writer.logged_events
-
-    def _make_latest(self) -> None:
-        self._known.runs.discard(self)
-        self._known.runs.add(self)
 
     @property
     def is_open(self) -> bool:
