@@ -130,12 +130,19 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """Run one Hub for the whole session, in its own process so that forks and busy tests do not disturb it."""
     global _session_token  # noqa: PLW0603 - hooks of pytest get no fixtures
     with HubProcess(tmp_path_factory.mktemp("hub")) as running:
         _session_token = running.token
         yield running
+
+
+@pytest.fixture
+def hub(shared_hub: HubProcess) -> HubProcess:
+    """Return the session's Hub, whose log of requests begins with the test."""
+    shared_hub.reset_stats()
+    return shared_hub
 
 
 @pytest.fixture

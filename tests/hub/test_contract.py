@@ -47,7 +47,7 @@ def hub_under_test(request: pytest.FixtureRequest) -> HasEndpoint:
     """Return the Hub that the environment names, by default the local Hub."""
     endpoint, token = (os.environ.get(name) for name in CONTRACT_VARIABLES)
     if not endpoint and not token:
-        local: HasEndpoint = request.getfixturevalue("hub")
+        local: HasEndpoint = request.getfixturevalue("shared_hub")
         return local
     if not endpoint or not token:
         raise ValueError(f"Set both {' and '.join(CONTRACT_VARIABLES)}, or neither.")
