@@ -55,6 +55,9 @@ _TAIL_BYTES = 4096
 # Errors for a file that is gone since the scan, or not a regular file any more. All others are failures of the disk.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}
 
+# How long a file that is listed may be impossible to open.
+_SECONDS_UNTIL_OPENED = 0.1
+
 # Content up to this size is handed over as bytes even where the file could be: one open file less to depend on.
 _SMALL = 2**20
 
@@ -158,13 +161,10 @@ class SnapshotReader:
             OSError: If it could not be read to its end, or no private copy could be made.
         """
         try:
-            file = disk.regular_file(self.folder, changed.target)
+            file = self._open(changed.target)
         except PermissionError:
             return SkipReason.DENIED
-        except OSError as error:
-            # A mount of an object store lists a file that is being written, and opens it only once it is closed.
-            if error.errno not in _NO_FILE or (error.errno == errno.ENOENT and self._is_listed(changed.target)):
-                raise
+        if file is None:
             return SkipReason.GONE
         with file:
             signature = Signature.of(os.fstat(file.fileno()))
@@ -187,6 +187,22 @@ class SnapshotReader:
                 names = os.listdir(os.path.join(self.folder, reldir))  # noqa: PTH208 - names are wanted
             self._sealed[reldir] = frozenset(followed(names))
         return name in self._sealed[reldir]
+
+    def _open(self, relpath: str) -> BinaryIO | None:
+        """Open a file; return `None` if it is gone."""
+        until = time.monotonic() + _SECONDS_UNTIL_OPENED
+        while True:
+            try:
+                return disk.regular_file(self.folder, relpath)
+            except OSError as error:  # noqa: PERF203 - it is what the loop is for
+                if error.errno not in _NO_FILE:
+                    raise
+                if error.errno != errno.ENOENT or not self._is_listed(relpath):
+                    return None
+                # Deleted and created again; or on the mount of an object store, which lists a file that is being
+                # written, and opens it only once it is closed.
+                if time.monotonic() > until:
+                    raise
 
     def _is_listed(self, relpath: str) -> bool:
         with contextlib.suppress(OSError):
@@ -328,9 +344,8 @@ class _EventFile(_OpenFile):
             if (records and most_records is not None) or is_torn(stable, end, size):
                 break
             if not (records or start or settled):
-                return (
-                    SkipReason.DAMAGED
-                )  # perhaps no event file at all: search it for records only once it is complete
+                # Perhaps no event file at all: search it for records only once it is complete.
+                return SkipReason.DAMAGED
             at = next_record(stable, end + 1, size)
             if at is not None or settled:
                 damaged, end = True, size
@@ -340,9 +355,9 @@ class _EventFile(_OpenFile):
         if end == 0:
             return SkipReason.NO_RECORD
         if end == start and self.known is not None:
-            return (
-                self.known._replace(signature=self.signature, verified=self._verified) if final else SkipReason.DAMAGED
-            )
+            if not final:
+                return SkipReason.DAMAGED
+            return self.known._replace(signature=self.signature, verified=self._verified)
         if not start and records == 1 and not last and _is_file_version(stable, end):
             return SkipReason.NO_EVENT
         return _Extent(start, end, damaged, final)
