@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from importlib import import_module
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 import commands
@@ -72,6 +75,25 @@ def test_the_live_demo_shows_a_bucket_until_ctrl_c(hub: HubProcess, tmp_path: Pa
     assert opened.read_text().strip() in shown
     assert "NO" not in shown
     assert re.search(r"event files, byte for byte +(\d) +\1 +yes", shown)
+
+
+def test_a_live_demo_that_cannot_print_the_address_ends_tensorboard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def closed(_: str) -> None:
+        raise BrokenPipeError
+
+    pytest.importorskip("sklearn", reason="the demo trains with scikit-learn")
+    demo = import_module("hf_summary_writer.cli.demo")
+    board = tmp_path / "board"
+    board.write_text("#!/bin/sh\necho http://localhost:6006/ >&2\nexec sleep 600\n")
+    board.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(board))
+    monkeypatch.setattr(click, "echo", closed)
+    api = SimpleNamespace(create_bucket=lambda *_, **__: SimpleNamespace(bucket_id="local/logs"))
+    hub = SimpleNamespace(endpoint="http://localhost:1", token="hf_local")
+    with pytest.raises(BrokenPipeError), demo._live_board(hub, api):
+        pass
 
 
 def test_sync_refuses_options_that_a_bucket_does_not_support(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:

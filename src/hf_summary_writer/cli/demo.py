@@ -91,13 +91,14 @@ def _live_board(hub: LocalHub, api: HfApi) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
     ) as board:
-        lines = iter(board.stderr or ())
-        found = next((match for line in lines if (match := re.search(r"http://\S+/", line))), None)
-        threading.Thread(target=collections.deque, args=(lines, 0), daemon=True).start()  # or its pipe would be full
-        if found is not None:
-            click.echo(f"TensorBoard shows the bucket {bucket.bucket_id} at {found[0]}")
-            webbrowser.open(found[0])
         try:
+            lines = iter(board.stderr or ())
+            found = next((match for line in lines if (match := re.search(r"http://\S+/", line))), None)
+            # Or its pipe would be full.
+            threading.Thread(target=collections.deque, args=(lines, 0), daemon=True).start()
+            if found is not None:
+                click.echo(f"TensorBoard shows the bucket {bucket.bucket_id} at {found[0]}")
+                webbrowser.open(found[0])
             yield board
         finally:
             board.terminate()
