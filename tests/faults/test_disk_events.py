@@ -104,6 +104,20 @@ def test_at_the_memory_limit_events_are_dropped_and_the_caller_never_waits(
     assert len(errors(caplog)) == 1
 
 
+def test_a_closed_writer_that_gave_up_events_is_not_behind_for_good(tmp_path: Path, disk: Disk) -> None:
+    with EventWriter(tmp_path) as writer:
+        writer.add_scalars("sub", {"x": 1}, 1)
+        writer.flush()
+        disk.takes_a_part, disk.full = False, True
+        writer.add_scalars("sub", {"x": 2}, 2)
+        writer.close()
+        assert writer.dropped_events == 1
+        disk.full = False
+        writer.add_scalar("a", 1, 1)
+        writer.flush()
+        assert not writer.is_behind
+
+
 def test_a_trigger_joined_by_close_fails_if_its_events_were_not_written(
     disk: Disk, api: HfApi, repo_id: str, tmp_path: Path
 ) -> None:

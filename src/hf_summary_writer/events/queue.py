@@ -455,13 +455,14 @@ class EventQueue:
         self._take(len(self.items))
         pending, self._taken = self._taken, []
         last = max((i for i, item in enumerate(pending) if isinstance(item, FlushRequest) and item.closes), default=-1)
+        lost, rest = pending[: last + 1], pending[last + 1 :]
         self._copies = None
-        self.items.extendleft(reversed(pending[last + 1 :]))
+        self.items.extendleft(reversed(rest))
         self.file.forget()
-        if not self.items:
+        if all(isinstance(item, FlushRequest) for item in rest):
             # It may never be written to again.
             self.failures.forget(self)
-        self._lose(pending[: last + 1])
+        self._lose(lost)
 
     def _lose(self, items: list[Item]) -> None:
         """Log and count lost events, and then answer waiting callers."""
