@@ -60,6 +60,17 @@ def test_a_file_that_fails_twice_is_not_recorded_as_uploaded(world: World, statu
 
 
 @pytest.mark.faults
+def test_many_files_that_fail_beside_one_that_does_not_fail_no_push(world: World) -> None:
+    run = world.schedule()
+    run.settle()
+    for name in "abcdef":
+        (world.folder / name).write_bytes(b"1")
+    world.proxy.add(*BATCH, Answer(200, body=failed(*"abcde", of=6)), times=2)
+    assert run.push() is not None
+    assert run.scheduler.status().pending.refused == 5
+
+
+@pytest.mark.faults
 def test_a_longer_file_that_could_not_be_kept_is_not_replaced(world: World) -> None:
     world.api.create_bucket(world.repo_id)
     world.api.batch_bucket_files(world.repo_id, add=[(b"longer", "a.txt")])

@@ -325,12 +325,12 @@ class _Push:
         seconds = time.monotonic() - self._batch_began
         self._batch_began = time.monotonic()
         for job, files in _by_job(settled).items():
+            if any(file.path not in receipt.refused for file in files):
+                self._accepted.add(job)
             for file in files:
                 if file.path in receipt.refused:
                     self._refuse(file, receipt.refused[file.path])
-                    continue
-                self._accepted.add(job)
-                if file.path in receipt.left_out:
+                elif file.path in receipt.left_out:
                     job.refuse(file.snapshot, f"the .gitignore of {self._remote.repo_id} leaves it out")
             committed = [file.snapshot for file in files if file.path in receipt.committed]
             commit = receipt.commit if committed else None
