@@ -48,7 +48,7 @@ from hf_summary_writer.push.budget import CommitQueue
 from hf_summary_writer.push.job import Job
 from hf_summary_writer.push.push import Outcomes, Pusher, Round
 from hf_summary_writer.push.run_job import RunJob
-from hf_summary_writer.push.run_state import RunPhase
+from hf_summary_writer.push.run_state import RunPhase, RunState
 from hf_summary_writer.push.runs import Run
 
 if TYPE_CHECKING:
@@ -962,3 +962,23 @@ def test_the_end_of_a_run_is_told_once_all_its_files_are_there(
     assert hub.small == [["run/hf-summary-writer.json"]]
     push(job, final=True)
     assert len(hub.small) == 1
+
+
+def test_a_run_that_ends_while_its_state_is_written_is_not_left_as_running(
+    make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make("run", rank=0, run_state=True)
+    assert isinstance(job.runs, Run)
+    run, write = job.runs, StateFolder.write
+
+    def end_meanwhile(self: StateFolder, name: str, content: bytes, **options: Any) -> os.stat_result:
+        status = write(self, name, content, **options)
+        run.end(RunPhase.FINISHED)
+        return status
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(StateFolder, "write", end_meanwhile)
+        job.leave_state()
+    job.leave_state()
+    left = job.folder / STATE_FOLDER / "run.json"
+    assert RunState.parse(left.read_bytes()).phase is RunPhase.FINISHED

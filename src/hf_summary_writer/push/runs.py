@@ -134,11 +134,12 @@ class Run:
     def leave(self, secret: str | None) -> None:
         """Leave the state on the disk, unless it is there; of a distributed run, that of rank 0 is the state."""
         latest = self._latest
-        if not self.config.run_state or self._rank or self._known.left is latest.phase:
+        phase = latest.phase  # before its content: the writer may be closed meanwhile
+        if not self.config.run_state or self._rank or self._known.left is phase:
             return
         try:
             StateFolder(self.folder / STATE_FOLDER).write(_LEFT_FILE, latest.content(secret))
-            self._known.left = latest.phase
+            self._known.left = phase
         except Exception:  # a disk, or a program that puts anything into `sys.argv`
             logger.debug("the state of %s is not left there", self.folder, exc_info=True)
 
