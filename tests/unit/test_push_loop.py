@@ -367,6 +367,19 @@ def test_stopping_during_a_push_that_is_postponed_resolves_its_future(pushes: Pu
     joined(task)
 
 
+def test_a_stopped_push_that_was_postponed_gets_no_earlier_commit(pushes: Pushes, make: Callable[..., Any]) -> None:
+    task = make()
+    pushes.outcomes = ["commit", PostponedError("others are first", HOUR)]
+    pushes.wait_for_begin()
+    future = task.trigger()
+    pushes.let_end()
+    pushes.wait_for_begin()
+    task.stop()
+    pushes.let_end()
+    assert future.result(SECONDS) is None
+    joined(task)
+
+
 def test_a_task_that_is_stopped_while_another_is_scanned_does_not_join_its_push(loop: PushLoop) -> None:
     first, second = loop.served = [PushTask(loop, Job()) for _ in range(2)]  # type: ignore[arg-type]
     due = loop._round([]).due

@@ -252,8 +252,10 @@ class PushTask:
             # The task and the future keep it until the next push, which may be long in coming.
             forget_frames(error)
         for each in answered:
-            if error is None or isinstance(error, PostponedError):  # stopped before its turn came, which is no failure
+            if error is None:
                 each.set_result(commit)
+            elif isinstance(error, PostponedError):  # stopped before its turn came, which is no failure
+                each.set_result(None)
             else:
                 each.set_exception(error)
 
