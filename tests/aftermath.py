@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from hf_summary_writer.folder.ledger import STATE_FOLDER, ledgers_of
+from hf_summary_writer.folder.disk import STATE_FOLDER
+from hf_summary_writer.folder.ledger import ledgers_of
 
 if TYPE_CHECKING:
     from pathlib import Path

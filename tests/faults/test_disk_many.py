@@ -12,7 +12,8 @@ import remote
 import scripts
 from hf_summary_writer.config import Destination
 from hf_summary_writer.folder import scan
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerEntry
+from hf_summary_writer.folder.disk import STATE_FOLDER
+from hf_summary_writer.folder.ledger import Ledger, LedgerEntry
 from hf_summary_writer.folder.patterns import PathFilter
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from faults.proxy import Answer, Delay, Pass
 from faults.rights import an_ordinary_user
 from hf_summary_writer.errors import RepoGoneError, TemporaryError
 from hf_summary_writer.events.tfrecord import frame
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, ledgers_of
+from hf_summary_writer.folder.disk import STATE_FOLDER
+from hf_summary_writer.folder.ledger import Ledger, ledgers_of
 from hf_summary_writer.hub.repo import RepoRemote
 from hf_summary_writer.push.batches import BatchLimits
 from hf_summary_writer.push.push import Pusher

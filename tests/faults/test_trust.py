@@ -16,7 +16,8 @@ import commands
 import remote
 from faults.proxy import Answer
 from hf_summary_writer.events import file_version, frame
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Signature, ledgers_of
+from hf_summary_writer.folder.disk import STATE_FOLDER
+from hf_summary_writer.folder.ledger import Signature, ledgers_of
 from hf_summary_writer.push.status import inspect_folder
 
 if TYPE_CHECKING:

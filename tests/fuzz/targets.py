@@ -14,7 +14,8 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 from hf_summary_writer.config import Destination
 from hf_summary_writer.events.scalars import ScalarReader
 from hf_summary_writer.events.tfrecord import boundaries, frame, is_torn, next_record
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger, LedgerEntry, LedgerError, Signature
+from hf_summary_writer.folder.disk import STATE_FOLDER
+from hf_summary_writer.folder.ledger import Ledger, LedgerEntry, LedgerError, Signature
 from hf_summary_writer.folder.patterns import DEFAULT_IGNORE_PATTERNS, PathFilter
 from hf_summary_writer.folder.scan import unpushable
 from hf_summary_writer.localhub.buckets.batch import judge_batch, read_batch

@@ -14,7 +14,7 @@ import remote
 import scripts
 from aftermath import assert_sound
 from faults.proxy import FaultProxy, Hang
-from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.folder.disk import STATE_FOLDER
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import remote
 import scripts
 from aftermath import assert_sound
 from events import wait_until
-from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.folder.disk import STATE_FOLDER
 from hf_summary_writer.push import RunPhase
 
 if TYPE_CHECKING:

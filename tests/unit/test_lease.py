@@ -14,9 +14,8 @@ import pytest
 
 from hf_summary_writer.config import PushConfig
 from hf_summary_writer.errors import FolderBusyError
-from hf_summary_writer.folder.disk import StateFolder
+from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder
 from hf_summary_writer.folder.lease import PUSH_LOCK, Lease, is_locked, new_lock, owner_above, push_lock
-from hf_summary_writer.folder.ledger import STATE_FOLDER
 
 CONFIG = PushConfig(repo_id="run", endpoint="https://hub")
 ALL_FILES = replace(CONFIG, allow_patterns=None)

@@ -15,16 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_summary_writer.config import Destination, PushConfig
-from hf_summary_writer.folder.disk import StateFolder
-from hf_summary_writer.folder.ledger import (
-    STATE_FOLDER,
-    CommitRecord,
-    Ledger,
-    LedgerEntry,
-    LedgerError,
-    Signature,
-    ledgers_of,
-)
+from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder
+from hf_summary_writer.folder.ledger import CommitRecord, Ledger, LedgerEntry, LedgerError, Signature, ledgers_of
 from hf_summary_writer.hub.remote import RemoteFile
 from hf_summary_writer.push.push import is_at
 

@@ -17,7 +17,8 @@ from hf_summary_writer.cli.options import config_of
 from hf_summary_writer.cli.run import run
 from hf_summary_writer.cli.sync import _check_modes, _configs, sync
 from hf_summary_writer.config import Destination, PushConfig, option_of
-from hf_summary_writer.folder.ledger import STATE_FOLDER, Ledger
+from hf_summary_writer.folder.disk import STATE_FOLDER
+from hf_summary_writer.folder.ledger import Ledger
 from hf_summary_writer.hub.client import default_endpoint
 
 if TYPE_CHECKING:

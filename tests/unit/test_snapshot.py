@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from hf_summary_writer.events.tfrecord import frame
 from hf_summary_writer.folder import disk, scan, snapshot
 from hf_summary_writer.folder.copies import PrivateCopies
-from hf_summary_writer.folder.disk import StateFolder, WarnOnce
-from hf_summary_writer.folder.ledger import STATE_FOLDER, LedgerEntry, Signature
+from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder, WarnOnce
+from hf_summary_writer.folder.ledger import LedgerEntry, Signature
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.folder.scan import ChangedFile, unpushable
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader

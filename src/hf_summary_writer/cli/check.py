@@ -14,8 +14,6 @@ from hf_summary_writer.config import PushConfig
 from hf_summary_writer.hub import client_of, default_endpoint
 from hf_summary_writer.hub.check import check as findings_of
 
-__all__ = ["check"]
-
 
 @click.command(short_help="Check token, rights, network and versions.")
 @click.argument("repo_id", required=False)

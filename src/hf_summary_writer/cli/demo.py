@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["run"]
-
 REPO_ID = "hf-summary-writer-demo"
 
 COMMIT_EVERY_SECONDS = 2.0

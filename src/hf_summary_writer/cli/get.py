@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.events import Scalars
 
-__all__ = ["get"]
-
 _COLUMNS = ("run", "tag", "step", "value", "wall_time")
 _OVERVIEW = ("run", "tag", "values", "last_step", "last_value", "last_wall_time")
 

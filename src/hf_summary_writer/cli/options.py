@@ -24,22 +24,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.folder import Ledger
 
-__all__ = [
-    "check_environment",
-    "config_of",
-    "config_option",
-    "config_options",
-    "create_folder",
-    "existing_folder",
-    "folders_known_here",
-    "given",
-    "new_folder",
-    "place_options",
-    "refuse",
-    "some_seconds",
-    "source_of",
-]
-
 F = TypeVar("F", bound="Callable[..., Any]")
 
 existing_folder: click.Path = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["UploadProgress", "are_bars_wanted", "download_progress"]
-
 
 def are_bars_wanted() -> bool:
     """Return whether standard error is a terminal that can show bars, and they are not switched off."""

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.errors import CommitDetails
     from hf_summary_writer.scheduler import CommitScheduler
 
-__all__ = ["run"]
-
 # As the shells have it.
 _NOT_FOUND, _NOT_EXECUTABLE, _BY_SIGNAL = 127, 126, 128
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["show_runs"]
-
 _COLOURS = {RunPhase.FAILED: "red", RunPhase.STOPPED: "yellow", RunPhase.FINISHED: "green"}
 
 

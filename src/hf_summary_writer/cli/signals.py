@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["LOOK_SECONDS", "exit_on_signals", "signal_handlers", "unignored"]
-
 # The longest time to wait in one piece: a signal that comes just before a wait, or to another thread, does not end it.
 LOOK_SECONDS: float = 0.2
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import Ledger
     from hf_summary_writer.push import Status
 
-__all__ = ["status"]
-
 
 @click.command(short_help="Show the upload status of a folder, or the runs of a repo.")
 @click.argument("source", metavar="LOGDIR_OR_REPO")

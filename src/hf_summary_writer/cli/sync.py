@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.push import Status
     from hf_summary_writer.scheduler import CommitScheduler
 
-__all__ = ["sync"]
-
 
 @click.command(short_help="Upload a folder, once or continuously.")
 @click.argument("logdir", type=existing_folder)

@@ -22,17 +22,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination, PushConfig
 
-__all__ = [
-    "ago",
-    "emit",
-    "log_to_stderr",
-    "now_or_later",
-    "patterns",
-    "place",
-    "say",
-    "write_lines",
-]
-
 _LINES_AT_ONCE = 1000
 
 

@@ -38,8 +38,6 @@ from hf_summary_writer.viewing import follow, tensorboard_options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["fetch", "view"]
-
 _END_SECONDS = 10.0
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.errors import CommitDetails
 
-__all__ = ["FolderScheduler", "describe", "start_together", "tell"]
-
 
 class FolderScheduler(CommitScheduler):
     """A scheduler with a config of the command line, which the caller starts.

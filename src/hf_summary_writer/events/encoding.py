@@ -14,17 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = [
-    "FILE_VERSION",
-    "SUMMARY",
-    "Scalar",
-    "clean_tag",
-    "event_payload",
-    "file_version",
-    "scalar_payloads",
-    "scalar_prefix",
-]
-
 FILE_VERSION = 3
 
 """Field of an event that names the version of the file."""

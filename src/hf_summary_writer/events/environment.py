@@ -9,8 +9,6 @@ import shlex
 import socket
 import sys
 
-__all__ = ["command_line", "environment_text"]
-
 _PACKAGES = ("hf-summary-writer", "tensorboardX", "huggingface_hub", "numpy", "torch", "tensorflow", "jax")
 
 _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")

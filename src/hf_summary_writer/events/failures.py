@@ -6,8 +6,6 @@ import threading
 
 from hf_summary_writer.notices import logger, size
 
-__all__ = ["WriteFailures"]
-
 
 class WriteFailures:
     """The failing queues of one writer, its number of lost events, and its log lines about both.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.queue import EventQueue
     from hf_summary_writer.events.signals import FlushRequest
 
-__all__ = ["EventFileWriter", "FileWriter", "plain_step", "plain_time"]
-
 _CALL_BYTES = 2560
 
 """Memory of a call that is encoded later, besides its values: functions, their arguments, the headers of arrays.

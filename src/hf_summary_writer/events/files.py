@@ -23,8 +23,6 @@ except ImportError:  # pragma: no cover - Windows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["PREFIX", "SEGMENT_BYTES", "EventFile", "SegmentName", "followed", "parse_name", "sync_file"]
-
 PREFIX = "events.out.tfevents."
 
 _NAME = re.compile(

@@ -11,14 +11,6 @@ from typing import Any
 
 import tensorboardX
 
-__all__ = [
-    "event_file_writer_is_hooked",
-    "events_are_hooked",
-    "is_hooked",
-    "replaced_event_file_writer",
-    "summaries_are_hooked",
-]
-
 
 class _AddMethods:
     """The `add_*` methods of a class of tensorboardX. Cheap enough for a check at each image and histogram."""

@@ -13,8 +13,6 @@ from hf_summary_writer.events.upstream import make_np
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ON_DEVICE", "Deferred", "Item", "OnDevice", "ScalarOnDevice", "memory_of"]
-
 _OVERHEAD_BYTES = 256
 
 _NUMBER_BYTES = 768

@@ -39,27 +39,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.device import Device, Snapshot
     from hf_summary_writer.events.memory import MemoryLimit
 
-__all__ = [
-    "are_meshes",
-    "as_frames",
-    "clipped",
-    "copy_of",
-    "has_a_bin",
-    "histogram",
-    "histogram_from_statistics",
-    "is_audio",
-    "is_curve",
-    "is_embedding",
-    "is_image",
-    "is_usable",
-    "is_video",
-    "label_bytes",
-    "label_strings",
-    "mono_audio",
-    "outline",
-    "write_embedding",
-]
-
 _BYTES_PER_SAMPLE = 2
 
 _LOUDEST = np.iinfo(np.int16).max

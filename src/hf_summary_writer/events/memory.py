@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hf_summary_writer.events.signals import Signal
 
-__all__ = ["MemoryLimit"]
-
 _SCALAR_BYTES = 192
 
 """Memory of a pending scalar: the tuple and its three numbers, rounded up."""

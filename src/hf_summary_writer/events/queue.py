@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.files import EventFile
     from hf_summary_writer.events.memory import MemoryLimit
 
-__all__ = ["EventQueue"]
-
 _SLICE_BYTES = 1 << 20
 
 """Encoded events that are written at once."""
@@ -88,7 +86,7 @@ class EventQueue:
         self.closed: bool = False
         self.has_metadata = False
         self._flush_secs = flush_secs
-        self.late = late
+        self.late: Callable[[], Callable[[], object] | None] = late
         # Taken from `items` and not yet written, so that a failed write has something to try again.
         self._taken: list[Item] = []
         # Copies from devices for the items in `_taken`.

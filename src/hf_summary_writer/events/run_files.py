@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.signals import FlushRequest
 
-__all__ = ["RunFiles", "arguments_of", "default_logdir", "named_logdir", "with_similar"]
-
 _SUFFIX_BYTES = 100
 
 """The longest `filename_suffix`, in bytes; the rest of the longest file name fits into `NAME_BYTES` beside it."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ScalarReader", "Scalars"]
-
 _WALL_TIME_KEY = 0x09
 _STEP_KEY = 0x10
 # The wall time, a step of one to four bytes, and the value: an event that is shorter has no tag.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import queue
 
-__all__ = ["FlushRequest", "Signal"]
-
 
 class Signal:
     """An event that a signal handler may wait for.

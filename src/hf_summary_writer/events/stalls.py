@@ -16,8 +16,6 @@ from typing import Protocol
 
 from hf_summary_writer import process
 
-__all__ = ["StallWatch", "stall_watch"]
-
 Tell = Callable[[float], None]
 
 # Limits of the seconds between two checks, which are a tenth of the time that a writer may log nothing.

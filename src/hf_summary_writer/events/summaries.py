@@ -21,19 +21,6 @@ from hf_summary_writer.events.upstream import (
     make_np,
 )
 
-__all__ = [
-    "Trial",
-    "check_tensor",
-    "hparams_summaries",
-    "is_torch",
-    "plain_hparams",
-    "scalar_of",
-    "tensor_summary",
-    "torch_scalar",
-    "trial_of",
-    "unwrapped",
-]
-
 _ARRAYS = (np.generic, np.ndarray)
 
 _PLAIN_KINDS = "fiu"

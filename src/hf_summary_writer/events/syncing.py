@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.queue import EventQueue
 
-__all__ = ["sync_all"]
-
-
 _Outcome: TypeAlias = "tuple[EventQueue, BaseException | None]"
 
 _AT_ONCE = 32

@@ -16,19 +16,6 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-__all__ = [
-    "FOOTER_BYTES",
-    "HEADER_BYTES",
-    "boundaries",
-    "extend_crc",
-    "frame",
-    "frames",
-    "is_torn",
-    "masked_crc",
-    "next_record",
-    "payloads",
-]
-
 with warnings.catch_warnings():
     # Where there is no wheel for the platform, google-crc32c is slow and says so to every user of ours.
     warnings.simplefilter("ignore", RuntimeWarning)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.events.queue import EventQueue
     from hf_summary_writer.events.signals import Signal
 
-__all__ = ["WaitLimits", "WriterThread", "writer_thread"]
-
 _BUSY_INTERVAL = 0.1
 
 _IDLE_INTERVAL = 0.4

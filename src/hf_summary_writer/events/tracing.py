@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["keep_out_of_graphs"]
-
 _state = {"is_done": False}
 
 

@@ -34,8 +34,6 @@ from hf_summary_writer.notices import logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-__all__ = ["EventWriter"]
-
 _MOST_TAGS = 10_000
 
 """Tags remembered in their encoded form; more than that are forgotten all at once."""

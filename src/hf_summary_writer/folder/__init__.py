@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hf_summary_writer.folder.copies import most_open_files
-from hf_summary_writer.folder.disk import StateFolder, WarnOnce
+from hf_summary_writer.folder.disk import STATE_FOLDER, StateFolder, WarnOnce
 from hf_summary_writer.folder.lease import (
     PUSH_LOCK,
     Lease,
@@ -13,7 +13,7 @@ from hf_summary_writer.folder.lease import (
     prepare_for_forks,
     push_lock,
 )
-from hf_summary_writer.folder.ledger import STATE_FOLDER, CommitRecord, Ledger, LedgerEntry, LedgerError, ledgers_of
+from hf_summary_writer.folder.ledger import CommitRecord, Ledger, LedgerEntry, LedgerError, ledgers_of
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.folder.scan import NO_EVENT_BYTES, ChangedFile, FolderScan, Inventory, Pending
 from hf_summary_writer.folder.snapshot import FileSnapshot, SkipReason, SnapshotReader, is_event_file

@@ -15,8 +15,6 @@ from hf_summary_writer.folder.disk import OUT_OF_DESCRIPTORS, new_temporary
 if TYPE_CHECKING:
     from hf_summary_writer.folder.disk import StateFolder
 
-__all__ = ["PrivateCopies", "most_open_files", "reserve"]
-
 _COPY_CHUNK = 4 * 2**20
 
 _LEAST_RESERVE, _MOST_RESERVE = 16 * 2**20, 2**30

@@ -17,22 +17,6 @@ from hf_summary_writer.notices import logger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "LAST_SECOND",
-    "MALFORMED",
-    "OUT_OF_DESCRIPTORS",
-    "STATE_FOLDER",
-    "StateFolder",
-    "WarnOnce",
-    "is_deleted",
-    "new_temporary",
-    "read_json",
-    "regular_file",
-    "seconds",
-    "text",
-    "write_json",
-]
-
 # The Hub's client never uploads anything below `.cache/huggingface`.
 STATE_FOLDER = Path(".cache", "huggingface", "hf-summary-writer")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_summary_writer.errors import FolderBusyError
 from hf_summary_writer.folder import disk
 from hf_summary_writer.folder.copies import most_open_files
-from hf_summary_writer.folder.ledger import STATE_FOLDER
+from hf_summary_writer.folder.disk import STATE_FOLDER
 from hf_summary_writer.folder.patterns import PathFilter
 from hf_summary_writer.process import Registry, let_imports_end_before_forks, shared
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import Destination, PushConfig
     from hf_summary_writer.folder.disk import StateFolder
-
-__all__ = ["PUSH_LOCK", "Lease", "is_locked", "new_lock", "owner_above", "prepare_for_forks", "push_lock"]
 
 PUSH_LOCK = "push.lock"
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["STATE_FOLDER", "CommitRecord", "Ledger", "LedgerEntry", "LedgerError", "Signature", "ledgers_of"]
-
 T = TypeVar("T")
 
 _VERSION = 1

@@ -18,8 +18,6 @@ from hf_summary_writer.checks import as_patterns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["DEFAULT_IGNORE_PATTERNS", "SECRET_PATTERNS", "PathFilter", "private_places"]
-
 # Files that huggingface_hub never uploads from a folder (its `DEFAULT_IGNORE_PATTERNS`; a test compares the two).
 DEFAULT_IGNORE_PATTERNS = (
     ".git",

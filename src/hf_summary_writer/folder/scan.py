@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder.disk import WarnOnce
     from hf_summary_writer.folder.ledger import Ledger, LedgerEntry
 
-__all__ = ["ChangedFile", "FolderScan", "Inventory", "Pending", "unpushable"]
-
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 # Parts of a path for which the Hub's client refuses the whole commit.

@@ -33,13 +33,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder.disk import StateFolder, WarnOnce
     from hf_summary_writer.folder.scan import ChangedFile
 
-__all__ = [
-    "FileSnapshot",
-    "SkipReason",
-    "SnapshotReader",
-    "is_event_file",
-]
-
 # Two changes within the coarsest clock tick of a file system in use (2 s: FAT; NFS caches about as long) may leave the
 # same signature, so a file this young is looked at once more.
 YOUNG_NS = 2 * 10**9

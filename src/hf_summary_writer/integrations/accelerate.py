@@ -11,8 +11,6 @@ from accelerate.tracking import TensorBoardTracker, on_main_process
 from hf_summary_writer.events import default_logdir
 from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter, check_early, logging_with
 
-__all__ = ["HubTracker"]
-
 
 class HubTracker(TensorBoardTracker):  # type: ignore[misc]
     """Logs the same data as the TensorBoard tracker of `accelerate`; like that, in the main process.

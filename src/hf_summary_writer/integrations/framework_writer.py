@@ -15,8 +15,6 @@ from hf_summary_writer.writer import HFSummaryWriter
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["FrameworkWriter", "TorchFrameworkWriter", "check_early", "logging_with"]
-
 
 def check_early(repo_id: str | None, arguments: Mapping[str, Any], **folders: object) -> None:
     """Check the arguments of a writer that a framework makes when the training begins, hours later perhaps.

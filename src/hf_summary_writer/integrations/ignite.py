@@ -11,8 +11,6 @@ from hf_summary_writer.writer import HFSummaryWriter
 if TYPE_CHECKING:
     import os
 
-__all__ = ["HubLogger"]
-
 
 class HubLogger(TensorboardLogger):  # type: ignore[misc]
     """Attaches all handlers that `TensorboardLogger` attaches.

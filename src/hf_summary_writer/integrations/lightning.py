@@ -21,8 +21,6 @@ from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
 if TYPE_CHECKING:
     import os
 
-__all__ = ["HubLogger"]
-
 _OF_THE_LOGGER = ("version", "log_graph", "default_hp_metric", "prefix", "sub_dir")
 
 

@@ -13,8 +13,6 @@ from hf_summary_writer.integrations.framework_writer import FrameworkWriter, che
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
-__all__ = ["HubLoggerCallback"]
-
 
 class HubLoggerCallback(TBXLoggerCallback):  # type: ignore[misc]
     """Logs the same data as `TBXLoggerCallback`. Trials are uploaded to `<path_in_repo>/<experiment>/<trial>/`.

@@ -11,8 +11,6 @@ from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
 if TYPE_CHECKING:
     import os
 
-__all__ = ["HubOutputFormat"]
-
 
 class HubOutputFormat(TensorBoardOutputFormat):  # type: ignore[misc]
     """An output of a `Logger` that writes the same data as `TensorBoardOutputFormat`.

@@ -12,8 +12,6 @@ from hf_summary_writer.integrations.framework_writer import TorchFrameworkWriter
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["HubCallback"]
-
 
 class HubCallback(TensorBoardCallback):  # type: ignore[misc]
     """Logs the same data as `TensorBoardCallback`, in one run for all calls of `train()`.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import LedgerEntry, SkipReason
     from hf_summary_writer.push.job import JobFile
 
-__all__ = ["Batch", "BatchLimits", "batches"]
-
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.hub import Remote
 
-__all__ = ["HOUR", "Budget", "CommitQueue", "SharedBudget", "commit_queue_of"]
-
 HOUR = 3600.0
 
 _RATE, _BURST = 5 / 8, 1 / 8

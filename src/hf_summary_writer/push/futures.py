@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CommitInfo
 
-__all__ = ["PushFuture", "contain", "nothing_to_push", "pass_on"]
-
 _CHECK_SECONDS = 1.0
 
 T = TypeVar("T")

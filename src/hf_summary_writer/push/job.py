@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import ChangedFile, LedgerEntry
     from hf_summary_writer.hub import Remote
 
-__all__ = ["Job", "JobFile", "StagedFile"]
-
 # At an interval of five minutes, a run asks once an hour whether the Hub still holds its older files.
 _COMMITS_UNTIL_COMPARED = 12
 _SECONDS_UNTIL_COMPARED = 3600.0
@@ -132,8 +130,8 @@ class Job:
         self.lease: Lease = lease or Lease(folder, config, waits=False, covers_below=True)
         self.status_file: StatusFile = StatusFile.beside(self.ledger.path)
         self.report: PushReport = PushReport(self)
-        self.has_lost = False
-        self.left_behind = 0
+        self.has_lost: bool = False
+        self.left_behind: int = 0
         self._reader: SnapshotReader | None = None
         # How many losses of the repo or branch the ledger knows of. One from before this object may not be in it.
         self._losses = 0

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import ChangedFile, Ledger
     from hf_summary_writer.push.job import Job
 
-__all__ = ["look_for_leftovers"]
-
 # Bounds of one look: entries of the folder of runs, the newest runs among them, and the time.
 _MOST_ENTRIES = 5000
 _MOST_RUNS = 100

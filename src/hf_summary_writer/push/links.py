@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["linked_folders", "unfollowed", "unfollowed_error"]
-
 
 def linked_folders(folder: Path, config: PushConfig, links: Iterable[str]) -> Iterator[tuple[Path, PushConfig]]:
     """Yield the folders that links out of a folder lead to, and the configs that push each in place of its link.

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub import Remote
     from hf_summary_writer.push.job import Job
 
-__all__ = ["LastPushesInVain", "PushLoop", "PushTask", "loop_to"]
-
 # A folder that is due within this part of its interval is pushed together with others.
 _SOON = 0.5
 # Runs often end one after the other. Those that join the last push of the first one need no commit of their own.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import Destination
     from hf_summary_writer.push.runs import Run
 
-__all__ = ["warn_of_neighbours"]
-
 # The run that was opened last, for each folder.
 _latest: weakref.WeakValueDictionary[Path, Run] = weakref.WeakValueDictionary()
 

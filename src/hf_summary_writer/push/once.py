@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.config import PushConfig
 
-__all__ = ["Synced", "sync"]
-
 # How long `sync` waits for another process that is pushing the folder.
 LOCK_SECONDS = 300.0
 _BUSY_SECONDS = 0.2

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.push.batches import Batch
     from hf_summary_writer.push.budget import CommitQueue
 
-__all__ = ["Outcomes", "OverriddenPusher", "Pusher", "Round", "is_at"]
-
-
 # After so many refused files in a row, and none accepted, the cause is not a single file.
 _REFUSED_IN_A_ROW = 5
 

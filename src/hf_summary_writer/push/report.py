@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.errors import CommitDetails
     from hf_summary_writer.push.job import Job
 
-__all__ = ["PushReport", "call_hook"]
-
 T = TypeVar("T")
 
 

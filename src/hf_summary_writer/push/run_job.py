@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.hub import Remote
     from hf_summary_writer.push.runs import Run
 
-__all__ = ["RunJob"]
-
 
 class RunJob(Job):
     """The logdir of a writer, whose events are written to the disk before each push.
@@ -65,7 +63,7 @@ class RunJob(Job):
             return True
         is_behind, dropped = writer.is_behind, writer.dropped_events
         before, self._dropped = self._dropped, dropped
-        self.has_lost = is_behind or dropped > 0
+        self.has_lost: bool = is_behind or dropped > 0
         return not is_behind and dropped == before
 
     def _may_look(self) -> bool:

@@ -13,8 +13,6 @@ from typing import Any
 from hf_summary_writer.folder import disk
 from hf_summary_writer.notices import in_notebook
 
-__all__ = ["MAX_STATE_BYTES", "MAX_TEXT", "STATE_FILE", "RunPhase", "RunState", "is_state_file", "iso"]
-
 # Beside the event files of a run on the Hub.
 STATE_FILE = "hf-summary-writer.json"
 

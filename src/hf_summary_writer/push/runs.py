@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.config import PushConfig
     from hf_summary_writer.events import EventWriter
 
-__all__ = ["Run", "RunsBelow"]
-
 _LEFT_FILE = "run.json"
 
 
@@ -74,7 +72,7 @@ class Run:
         self._rank = rank
         self._writer = weakref.ref(writer)
         self._started = time.time()
-        self.phase = RunPhase.RUNNING
+        self.phase: RunPhase = RunPhase.RUNNING
         # How many events the writer had logged when a later writer began.
         self._logged_before_the_next: int | None = None
         self._known: _Known = shared(("run", folder, config.destination, rank), _Known)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import Pending
     from hf_summary_writer.push.job import Job
 
-__all__ = ["Shutdown"]
-
 
 def _wait(future: Future[Any], seconds: float) -> bool:
     """Wait for a future without raising its exception; return whether it is done."""

@@ -40,20 +40,6 @@ if TYPE_CHECKING:
     from hf_summary_writer.folder import CommitRecord, Pending
     from hf_summary_writer.push.timetable import State
 
-__all__ = [
-    "Inspection",
-    "LastFailure",
-    "Missing",
-    "Report",
-    "Status",
-    "StatusFile",
-    "inspect_folder",
-    "known_folders",
-    "matches_nothing",
-    "page_of",
-]
-
-
 # Grace period in seconds after the announced retry; later, the process counts as gone.
 _LATE_SECONDS = 5.0
 

@@ -19,8 +19,6 @@ from hf_summary_writer.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Phase", "Result", "State", "Throttled", "Timetable", "delay_after"]
-
 BASE_SECONDS = 2.0
 
 # The jitter of a wait that the Hub asked for, as a share of it: writers told the same wait do not retry together.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.device.snapshot import Device, Snapshot
 
-__all__ = ["device_of", "take_number"]
-
 _SHARED_BACKENDS = ("cuda", "xpu")
 
 """Types of torch devices with streams and events; ROCm's is "cuda", too. Others are read in the call."""

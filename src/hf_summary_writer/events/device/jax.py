@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.device.snapshot import Copy
 
-__all__ = ["JAX"]
-
 
 class _JaxDevice:
     """The accelerators of JAX, whose arrays never change but may be donated to a computation."""

@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Copy", "Device", "HostCopies", "Snapshot", "without_memory"]
-
 
 class Snapshot:
     """One value on a device, as it was at the call.

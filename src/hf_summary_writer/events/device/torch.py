@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from hf_summary_writer.events.device.snapshot import Copy
 
-__all__ = ["TorchDevice"]
-
 _MOST_STREAMS = 64
 
 _BLOCK_NUMBERS = 256

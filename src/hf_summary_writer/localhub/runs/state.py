@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["MOST_STATE_BYTES", "RunState", "is_state_file", "read_state"]
-
 MOST_STATE_BYTES = 64 * 2**10
 
 _FILE_NAME = re.compile(r"hf-summary-writer(?:\.rank-\d{1,10})?\.json", flags=re.ASCII)
