@@ -74,7 +74,7 @@ def test_a_file_is_downloaded_unchanged_over_xet_and_over_plain_http(
     push(api, repo_id, content)
     assert Path(api.hf_hub_download(repo_id, LOG, local_dir=tmp_path)).read_bytes() == content
     assert send(hub, "GET", f"/{repo_id}/resolve/main/{LOG}").body == content
-    assert hub.stats.xorb.requests > 0
+    assert hub.stats.cas.requests > 0  # how to put it together; the data itself may have been there before
 
 
 @needs_xet
