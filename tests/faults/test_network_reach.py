@@ -19,7 +19,7 @@ from faults.conftest import HOUR, OFTEN, SECONDS, SOON
 from faults.proxy import Answer, FaultProxy
 from faults.tls import SelfSignedServer
 from hf_summary_writer import CommitScheduler
-from hf_summary_writer.errors import ActionNeededError, TemporaryError
+from hf_summary_writer.errors import ActionNeededError, TemporaryError, UnreachableError
 from hf_summary_writer.push.loop import LastPushesInVain
 
 if TYPE_CHECKING:
@@ -225,6 +225,24 @@ def test_the_verify_request_of_an_upload_sends_the_token_to_no_other_host(
         # Storage may be on any host and gets no token.
         assert {request.split()[0] for request in elsewhere.received} == {b"PUT"}
         assert not [request for request in elsewhere.received if world.hub.token.encode() in request]
+
+
+def test_storage_without_a_connection_is_no_hub_that_was_never_reached(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    content = os.urandom(1000)
+    actions = {"upload": {"href": f"{NOWHERE}/upload"}}
+    item = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "actions": actions}
+    body = json.dumps({"transfer": "basic", "objects": [item]}).encode()
+    batch = Answer(200, {"Content-Type": "application/vnd.git-lfs+json"}, body)
+    world.proxy.add("POST", "/info/lfs/objects/batch", batch, FOREVER)
+    (world.folder / "a.bin").write_bytes(content)
+    run = world.schedule()
+    run.settle()
+    error = run.fail()
+    assert isinstance(error, UnreachableError)
+    assert error.was_reached  # so a last push tries again
 
 
 @pytest.mark.skipif(constants.HF_HUB_DISABLE_XET, reason="no Xet token is requested")

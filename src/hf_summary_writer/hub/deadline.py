@@ -88,6 +88,7 @@ class Deadline:
         downloads: Whether a request with the token may be redirected to another host, which then does not get it.
 
     Attributes:
+        origin: The Hub: the scheme, host and port that got the first request with the token; empty before that.
         unanswered: Whether a commit was asked for and there is no answer yet.
         is_asking: Whether a request has begun and its answer is not read to the end.
         downloads: As given.
@@ -98,7 +99,7 @@ class Deadline:
         self._deadline = deadline
         self._answer_bytes = answer_bytes
         self._read_bytes = 0
-        self._origin = ""
+        self.origin: str = ""
         self.downloads: bool = downloads
         # Between an attempt that is about to commit and the thread that gives it up: the commit is prevented, or known.
         self._lock = threading.Lock()
@@ -137,9 +138,11 @@ class Deadline:
             ActionNeededError: If it is another host than the first time.
         """
         there = _origin(url)
-        self._origin = here = self._origin or there
-        if there != here:
-            raise ActionNeededError(f"{here} sends requests with the token on to {there}: refused; check HF_ENDPOINT")
+        self.origin = self.origin or there
+        if there != self.origin:
+            raise ActionNeededError(
+                f"{self.origin} sends requests with the token on to {there}: refused; check HF_ENDPOINT"
+            )
 
     def read(self, nbytes: int) -> None:
         """Count further received bytes of an answer.
@@ -216,7 +219,8 @@ def _watch(attempt: Deadline, url: Any, to_commit: bool, event: str, details: di
             attempt.unanswered = False
         failure = classify_network_error(error, url.host)
         if isinstance(failure, UnreachableError):
-            failure.was_reached = _origin(url) in _reached
+            # Storage is on another host, and failed for an attempt that the Hub itself has answered.
+            failure.was_reached = (attempt.origin or _origin(url)) in _reached
         raise failure from None
 
 
