@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from events import wait_until
-from hf_summary_writer.errors import DeadlineError
+from hf_summary_writer.errors import ActionNeededError, DeadlineError
 from hf_summary_writer.hub import deadline
 from hf_summary_writer.hub import thread as threads
 from hf_summary_writer.hub.deadline import Deadline
@@ -113,6 +113,17 @@ def test_an_attempt_that_is_late_or_was_given_up_makes_no_request() -> None:
         with pytest.raises(DeadlineError):
             attempt.read(1)
     assert not late.give_up()
+
+
+def test_a_host_that_must_not_get_the_token_is_shown_in_one_short_line_without_it() -> None:
+    attempt = Deadline(time.monotonic() + SECONDS)
+    hosts = [SimpleNamespace(scheme="https", netloc=name) for name in (b"hub.example", b"hf_abcdefgh." + b"x" * 1000)]
+    attempt.take_token_to(hosts[0])
+    with pytest.raises(ActionNeededError) as raised:
+        attempt.take_token_to(hosts[1])
+    assert "https://hub.example sends" in str(raised.value)
+    assert "hf_abcdefgh" not in str(raised.value)
+    assert len(str(raised.value)) < 500
 
 
 def test_the_hooks_of_others_are_kept_and_ours_are_added_once() -> None:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from hf_summary_writer.errors import ActionNeededError, DeadlineError, TemporaryError, UnreachableError
-from hf_summary_writer.hub.responses import Answer, classify_network_error
+from hf_summary_writer.hub.responses import Answer, classify_network_error, one_line
 from hf_summary_writer.hub.secrets import keep_secret
 
 if TYPE_CHECKING:
@@ -140,9 +140,8 @@ class Deadline:
         there = _origin(url)
         self.origin = self.origin or there
         if there != self.origin:
-            raise ActionNeededError(
-                f"{self.origin} sends requests with the token on to {there}: refused; check HF_ENDPOINT"
-            )
+            here, there = one_line(self.origin), one_line(there)
+            raise ActionNeededError(f"{here} sends requests with the token on to {there}: refused; check HF_ENDPOINT")
 
     def read(self, nbytes: int) -> None:
         """Count further received bytes of an answer.
