@@ -31,6 +31,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from events import event_files, events, logged, scalars, steps, tensorboard_scalars, wait_until
 from hf_summary_writer.checks import NAME_BYTES
 from hf_summary_writer.events import media
+from hf_summary_writer.events.device import HostCopies
 from hf_summary_writer.events.failures import WriteFailures
 from hf_summary_writer.events.files import EventFile, SegmentName, followed, parse_name
 from hf_summary_writer.events.memory import MemoryLimit
@@ -834,6 +835,17 @@ def test_late_callers_of_a_closed_writer_register_its_queue_every_time(tmp_path:
     assert events is not None
     events.register(1e12)
     assert events.register_at == 0
+
+
+def test_a_caller_may_look_at_copies_from_a_device_while_they_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = HostCopies((), lambda _: None)
+    found: list[HostCopies | None] = [copies, None]
+    read = property(lambda _: found.pop(0), lambda *_: None)
+    monkeypatch.setattr(EventQueue, "_copies", read, raising=False)
+    events = EventQueue(str(tmp_path), EventFile(str(tmp_path)), MemoryLimit(1 << 20), WriteFailures(1 << 20))
+    assert events.device_wait_began == copies.began
 
 
 def test_a_flush_that_races_with_a_disk_failure_ends_with_the_next_failure(

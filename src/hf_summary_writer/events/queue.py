@@ -227,7 +227,8 @@ class EventQueue:
     @property
     def device_wait_began(self) -> float | None:
         """Time (monotonic) since which the values of a device are waited for."""
-        return None if self._copies is None else self._copies.began
+        copies = self._copies  # read once: a caller may look while the thread forgets them
+        return None if copies is None else copies.began
 
     @property
     def logged(self) -> int:
