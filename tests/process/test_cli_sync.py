@@ -104,6 +104,25 @@ def test_every_run_in_a_folder_is_uploaded_to_its_earlier_destination(
     assert remote.files(api, repo_id) == remote.under(tmp_path / "runs", "tensorboard")
 
 
+def test_an_uploaded_run_that_is_kept_elsewhere_behind_a_link_is_uploaded_with_the_others(
+    hub: HubProcess, api: HfApi, repo_id: str, tmp_path: Path
+) -> None:
+    runs, elsewhere = tmp_path / "runs", tmp_path / "large" / "a"
+    body = "HFSummaryWriter(repo_id, logdir=logdir).add_scalar('loss', 1, 1)"
+    for logdir in (elsewhere, runs / "b"):
+        assert scripts.run(body, hub, logdir, repo_id).returncode == 0
+        with SummaryWriter(str(logdir)) as writer:
+            writer.add_scalar("loss", 2.0, 2)
+    (runs / "a").symlink_to(elsewhere)
+    (runs / "latest").symlink_to("b")
+    shown = commands.invoke(hub, "status", runs, "--json", home=tmp_path)
+    assert [each["folder"] for each in commands.objects(shown.stdout)] == [f"{runs}/a", f"{runs}/b"]
+    sent = commands.invoke(hub, "sync", runs, home=tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    files = remote.under(elsewhere, "tensorboard/a") | remote.under(runs / "b", "tensorboard/b")
+    assert remote.files(api, repo_id) == files
+
+
 def test_runs_of_unknown_destination_beside_known_ones_are_named(hub: HubProcess, repo_id: str, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     body = "HFSummaryWriter(repo_id, logdir=logdir).add_scalars('loss', {'train': 1.0}, 1)"

@@ -238,8 +238,10 @@ def known_folders(root: Path, warn: Callable[[str, str], object]) -> list[tuple[
     for path, subfolders, names in os.walk(root, onerror=unlisted):
         folder = Path(path)
         subfolders[:] = _of_runs(path, subfolders)
-        if folder != root:
-            found += [(folder, ledger) for ledger in ledgers_of(folder, warn)]
+        # Runs of this user that are kept elsewhere, as on a larger disk; the walk itself enters no links.
+        linked = [folder / name for name in subfolders if _is_run_elsewhere(path, name, root)]
+        for each in (folder, *linked) if folder != root else linked:
+            found += [(each, ledger) for ledger in ledgers_of(each, warn)]
         if folder.parent in pushed or _has_ledger(folder):
             pushed.add(folder)
         elif any(map(is_event_file, names)):
@@ -314,6 +316,11 @@ def _of_runs(folder: str, subfolders: list[str]) -> list[str]:
 def _has_state(folder: str, name: str) -> bool:
     # Not by the method of a Path, which raises for a folder that may not be looked into.
     return os.path.isdir(os.path.join(folder, name, STATE_FOLDER))  # noqa: PTH112
+
+
+def _is_run_elsewhere(folder: str, name: str, root: Path) -> bool:
+    path = os.path.join(folder, name)
+    return os.path.islink(path) and _has_state(folder, name) and root not in Path(os.path.realpath(path)).parents  # noqa: PTH114
 
 
 def _has_ledger(folder: Path) -> bool:
