@@ -150,6 +150,14 @@ def test_links_to_private_folders_and_secrets_are_not_followed(tmp_path: Path, m
     assert inventory.links_out == set()
 
 
+def test_a_link_out_of_the_folder_that_no_repo_could_hold_is_not_named(tmp_path: Path) -> None:
+    inventory, _ = inventory_of(tmp_path / "run")
+    (tmp_path / "a.txt").write_text("a")
+    links(tmp_path / "run", {".cache/a.txt": "../../a.txt", "a\\b.txt": "../a.txt", "b.txt": "../a.txt"})
+    assert inventory.changed() == []
+    assert inventory.links_out == {"b.txt"}
+
+
 def test_an_outgoing_link_replaced_while_it_is_followed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,7 @@ class FolderScan:
             be sure.
 
     Attributes:
-        links_out: Links that are not followed: to a folder, or to a file that is to be pushed, outside of the folder,
+        links_out: Links that are not followed: to a folder, or to a file that would be pushed, outside of the folder,
             and to a folder from below another link.
         unlisted: Every sub-folder that exists and cannot be listed, and every file that exists and cannot be looked at,
             with the error.
@@ -113,7 +113,7 @@ class FolderScan:
                 (before.signature == signature and not before.young) or not self._files(relpath)
             ):
                 continue
-            if target is None:
+            if target is None and unpushable(relpath) is None:
                 self._note_link(relpath)
             elif signature is not None:
                 yield ChangedFile(relpath, Signature(*signature), target)
