@@ -113,8 +113,9 @@ class FolderScan:
                 (before.signature == signature and not before.young) or not self._files(relpath)
             ):
                 continue
-            if target is None and unpushable(relpath) is None:
-                self._note_link(relpath)
+            if target is None:
+                if unpushable(relpath) is None:
+                    self._note_link(relpath)
             elif signature is not None:
                 yield ChangedFile(relpath, Signature(*signature), target)
 
