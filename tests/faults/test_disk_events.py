@@ -20,7 +20,9 @@ from hf_summary_writer import CommitScheduler, HFSummaryWriter
 from hf_summary_writer.errors import TemporaryError
 from hf_summary_writer.events import files as event_file
 from hf_summary_writer.events import frame
-from hf_summary_writer.events.signals import Signal
+from hf_summary_writer.events.failures import WriteFailures
+from hf_summary_writer.events.file_writer import FileWriter
+from hf_summary_writer.events.signals import FlushRequest, Signal
 from hf_summary_writer.events.thread import WaitLimits, WriterThread, writer_thread
 from hf_summary_writer.events.writer import EventWriter
 from hf_summary_writer.folder import NO_EVENT_BYTES
@@ -104,18 +106,32 @@ def test_at_the_memory_limit_events_are_dropped_and_the_caller_never_waits(
     assert len(errors(caplog)) == 1
 
 
-def test_a_closed_writer_that_gave_up_events_is_not_behind_for_good(tmp_path: Path, disk: Disk) -> None:
-    with EventWriter(tmp_path) as writer:
-        writer.add_scalars("sub", {"x": 1}, 1)
-        writer.flush()
-        disk.takes_a_part, disk.full = False, True
-        writer.add_scalars("sub", {"x": 2}, 2)
-        writer.close()
-        assert writer.dropped_events == 1
-        disk.full = False
-        writer.add_scalar("a", 1, 1)
-        writer.flush()
-        assert not writer.is_behind
+def test_lost_events_are_counted_when_close_returns(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gives_up, has_returned = threading.Event(), threading.Event()
+    begin_close, lose = FileWriter.begin_close, WriteFailures.lose
+
+    def begin_close_until_given_up(self: FileWriter) -> FlushRequest:
+        request = begin_close(self)
+        assert gives_up.wait(SECONDS)
+        return request
+
+    def lose_late(self: WriteFailures, events: int) -> None:
+        gives_up.set()
+        wait_until(lambda: has_returned.is_set() or not writer_thread._calls.empty())
+        lose(self, events)
+
+    writer = EventWriter(tmp_path)
+    writer.flush()
+    disk.takes_a_part, disk.full = False, True
+    writer.add_scalar("a", 1, 1)
+    monkeypatch.setattr(FileWriter, "begin_close", begin_close_until_given_up)
+    monkeypatch.setattr(WriteFailures, "lose", lose_late)
+    writer.close()
+    dropped = writer.dropped_events
+    has_returned.set()
+    assert dropped == 1
 
 
 def test_a_trigger_joined_by_close_fails_if_its_events_were_not_written(

@@ -837,6 +837,19 @@ def test_late_callers_of_a_closed_writer_register_its_queue_every_time(tmp_path:
     assert events.register_at == 0
 
 
+def test_a_queue_that_gave_up_its_events_is_not_failing_behind_a_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_thread, "register", lambda _: None)
+    events = EventQueue(str(tmp_path), EventFile(str(tmp_path)), MemoryLimit(1 << 20), WriteFailures(1 << 20))
+    events.put(b"event")
+    requests = [events.close(), events.request_flush()]
+    for _ in range(2):  # a close is tried twice
+        events._fall_back(OSError(errno.EIO, "Input/output error"), 0.0)
+    assert all(request.wait(0) for request in requests)
+    assert not events.failing
+
+
 def test_a_caller_may_look_at_copies_from_a_device_while_they_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

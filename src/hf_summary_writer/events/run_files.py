@@ -204,12 +204,11 @@ class RunFiles(tensorboardX.SummaryWriter):  # type: ignore[misc]
             was_open = self.all_writers is not None
             if was_open:
                 self._closed = self._own_writers()
-                for writer in self._closed:
-                    writer.begin_close()
+                closing = [writer.begin_close() for writer in self._closed]
                 self.file_writer = self.all_writers = self._queue = None
                 self._trials = []
         # A second closer returns when all is on disk, too; no thread waits with the lock held.
-        writer_thread.wait_for_all(self._flush_closed())
+        writer_thread.wait_for_all(closing if was_open else self._flush_closed())
         if was_open and hooks.is_hooked("close"):
             super().close()
         if was_open and self._has_comet:
