@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,6 +50,18 @@ def test_sync_uploads_missing_data_once(
     assert again.returncode == 0, again.stderr
     # One request, to check that all files still exist.
     assert [seen.path for seen in hub.requests[before:]] == [f"/api/models/{repo_id}/paths-info/main"]
+
+
+def test_ctrl_c_while_a_commit_is_printed_ends_a_sync(
+    hub: HubProcess, api: HfApi, repo_id: str, logdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("hf_summary_writer.cli.sync"), "tell", interrupted)
+    ended = commands.invoke(hub, "sync", logdir, repo_id, home=tmp_path)
+    assert (ended.returncode, "Aborted" in ended.stderr, "hook" in ended.stderr) == (1, True, False)
+    assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run 1")
 
 
 def test_without_a_repo_id_the_earlier_destination_and_options_are_used(

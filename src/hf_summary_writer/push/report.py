@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -123,5 +124,7 @@ def call_hook(hook: Callable[[T], object] | None, details: T) -> None:
     if hook is not None:
         try:
             hook(details)
-        except BaseException:  # also SystemExit: the thread lives on
+        except BaseException as error:  # also SystemExit: the thread lives on
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # Ctrl-C during a `sync`
             logger.exception("A hook of hf_summary_writer failed; nothing else is affected")
