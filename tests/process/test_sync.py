@@ -60,7 +60,7 @@ def test_ctrl_c_while_a_commit_is_printed_ends_a_sync(
 
     monkeypatch.setattr(import_module("hf_summary_writer.cli.sync"), "tell", interrupted)
     ended = commands.invoke(hub, "sync", logdir, repo_id, home=tmp_path)
-    assert (ended.returncode, "Aborted" in ended.stderr, "hook" in ended.stderr) == (1, True, False)
+    assert ended.returncode == 130
     assert remote.files(api, repo_id) == remote.under(logdir, "tensorboard/run 1")
 
 
