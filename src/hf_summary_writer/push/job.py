@@ -68,7 +68,8 @@ class StagedFile(NamedTuple):
 class Job:
     """A folder to push.
 
-    Only the thread that pushes uses it, except for `inventory`, which any thread may use.
+    Only the thread that pushes calls its methods, except for `flush` and those that leave a note for other processes.
+    Any thread may use `inventory` and the properties that describe the folder.
 
     Args:
         folder: The folder, an absolute path without links.

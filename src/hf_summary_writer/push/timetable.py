@@ -1,4 +1,4 @@
-"""How long to wait after a failed push. Pure; the scheduler does the waiting."""
+"""When a folder is pushed next, and the state of its pushes. Pure; the loop does the waiting."""
 
 from __future__ import annotations
 
