@@ -982,3 +982,18 @@ def test_a_run_that_ends_while_its_state_is_written_is_not_left_as_running(
     job.leave_state()
     left = job.folder / STATE_FOLDER / "run.json"
     assert RunState.parse(left.read_bytes()).phase is RunPhase.FINISHED
+
+
+def test_writers_of_one_folder_with_different_settings_write_nothing_while_idle(
+    make: Callable[..., Job], push: Callable[..., Outcomes]
+) -> None:
+    jobs = [make("run", rank=0), make("run", rank=0, ignore_patterns=("*.log",))]
+
+    def pushed() -> bytes:
+        for job in jobs:
+            job.asked = True
+            assert errors(push(job), job) == [None]
+        return jobs[0].ledger.path.read_bytes()
+
+    before = pushed()
+    assert pushed() == before

@@ -142,6 +142,7 @@ class Job:
         # Files that the Hub acknowledged in this push.
         self._confirmed: set[str] = set()
         self._is_flushed = True
+        self._is_remembered = False
         # When the ledger was compared with the Hub, on the monotonic clock, and the commits since then.
         self._compared_at = -math.inf
         self._commits = 0
@@ -211,7 +212,8 @@ class Job:
     def _check_token(self) -> None:
         # A later process has to know where the folder was to go. The import of the client takes seconds on a network
         # disk, and this one may be killed meanwhile.
-        if self.ledger.config is not self.config:
+        if self.ledger.config is None or not self._is_remembered:
+            self._is_remembered = True
             self.remember()
         try:
             self.remote.check_token()
