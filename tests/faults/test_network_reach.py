@@ -183,6 +183,17 @@ def test_files_written_during_an_outage_are_uploaded_after_it(
 
 
 @pytest.mark.faults("N12")
+def test_a_redirect_to_an_invalid_address_is_named(world: World) -> None:
+    world.proxy.add("POST", "/preupload/", Answer(307, {"Location": "http://portal:abc/login"}), FOREVER)
+    (world.folder / "a.bin").write_bytes(os.urandom(1000))
+    run = world.schedule()
+    run.settle()
+    assert isinstance(run.fail(), ActionNeededError)
+    [warning] = world.said(logging.WARNING)
+    assert "redirects to http://portal:abc/login, which is not followed" in warning
+
+
+@pytest.mark.faults("N12")
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("request_", ["/repos/create", "/preupload/", "/commit/", "/info/lfs/objects/batch"])
 def test_a_redirect_to_another_host_is_refused_and_named(world: World, status: int, request_: str) -> None:

@@ -48,8 +48,8 @@ _TAIL_BYTES = 4096
 # Errors for a file that is gone since the scan, or not a regular file any more. All others are failures of the disk.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}
 
-# How long a file that is listed may be impossible to open.
-_SECONDS_UNTIL_OPENED = 0.1
+# How long a file that is listed may be impossible to open, and after how long it is tried again.
+_SECONDS_UNTIL_OPENED, _OPEN_AGAIN_SECONDS = 0.1, 0.005
 
 # Content up to this size is handed over as bytes even where the file could be: one open file less to depend on.
 _SMALL = 2**20
@@ -196,6 +196,7 @@ class SnapshotReader:
                 # written, and opens it only once it is closed.
                 if time.monotonic() > until:
                     raise
+                time.sleep(_OPEN_AGAIN_SECONDS)
 
     def _is_listed(self, relpath: str) -> bool:
         with contextlib.suppress(OSError):

@@ -267,8 +267,12 @@ def _is_commit(request: Any) -> bool:
 
 def _leads_astray(response: Any) -> bool:
     """Return whether a request that carries the token is sent to another host; storage may redirect as it likes."""
-    there = response.url.join(response.headers["location"])
-    return "authorization" in response.request.headers and _origin(response.url) != _origin(there)
+    if "authorization" not in response.request.headers:
+        return False
+    try:
+        return _origin(response.url) != _origin(response.url.join(response.headers["location"]))
+    except Exception:  # noqa: BLE001 - no valid address, an error of `httpx` or `httpx2`
+        return True
 
 
 def _origin(url: Any) -> str:
