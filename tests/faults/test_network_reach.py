@@ -215,22 +215,30 @@ def test_a_redirect_to_another_host_is_refused_and_named(world: World, status: i
     assert world.uploaded() == world.on_disk()
 
 
+def error_of_upload_to(world: World, storage: str, *actions: str) -> BaseException:
+    """Return the error of a push over plain LFS whose file the Hub wants on another host, by these actions."""
+    content = os.urandom(1000)
+    item = {
+        "oid": hashlib.sha256(content).hexdigest(),
+        "size": len(content),
+        "actions": {action: {"href": f"{storage}/{action}"} for action in actions},
+    }
+    body = json.dumps({"transfer": "basic", "objects": [item]}).encode()
+    batch = Answer(200, {"Content-Type": "application/vnd.git-lfs+json"}, body)
+    world.proxy.add("POST", "/info/lfs/objects/batch", batch, FOREVER)
+    (world.folder / "a.bin").write_bytes(content)
+    run = world.schedule()
+    run.settle()
+    return run.fail()
+
+
 @pytest.mark.faults("N12")
 def test_the_verify_request_of_an_upload_sends_the_token_to_no_other_host(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    content = os.urandom(1000)
     with Stranger() as elsewhere:
-        actions = {kind: {"href": f"{elsewhere.endpoint}/{kind}"} for kind in ("upload", "verify")}
-        item = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "actions": actions}
-        body = json.dumps({"transfer": "basic", "objects": [item]}).encode()
-        batch = Answer(200, {"Content-Type": "application/vnd.git-lfs+json"}, body)
-        world.proxy.add("POST", "/info/lfs/objects/batch", batch, FOREVER)
-        (world.folder / "a.bin").write_bytes(content)
-        run = world.schedule()
-        run.settle()
-        error = run.fail()
+        error = error_of_upload_to(world, elsewhere.endpoint, "upload", "verify")
         assert isinstance(error, ActionNeededError)
         assert f"with the token on to {elsewhere.endpoint}" in str(error)
         # Storage may be on any host and gets no token.
@@ -242,16 +250,7 @@ def test_storage_without_a_connection_is_no_hub_that_was_never_reached(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    content = os.urandom(1000)
-    actions = {"upload": {"href": f"{NOWHERE}/upload"}}
-    item = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "actions": actions}
-    body = json.dumps({"transfer": "basic", "objects": [item]}).encode()
-    batch = Answer(200, {"Content-Type": "application/vnd.git-lfs+json"}, body)
-    world.proxy.add("POST", "/info/lfs/objects/batch", batch, FOREVER)
-    (world.folder / "a.bin").write_bytes(content)
-    run = world.schedule()
-    run.settle()
-    error = run.fail()
+    error = error_of_upload_to(world, NOWHERE, "upload")
     assert isinstance(error, UnreachableError)
     assert error.was_reached  # so a last push tries again
 
